@@ -1,0 +1,54 @@
+# make run    install into .venv and start the demonstration server in the foreground
+# make test   run every test
+# make lint   ruff and mypy
+# make docs   the documentation as HTML, in docs/_build/html
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# From the source tree; see "For developers" in README.rst.
+SOURCE := PYTHONPATH=. $(BIN)/python
+FILES  := setup.cfg pyproject.toml README.rst LICENSE $(shell find mta twisted -name '*.py')
+
+.PHONY: run test lint docs clean
+
+run: $(VENV)/.program
+	@mkdir -p var
+	@$(BIN)/twistd --nodaemon --pidfile=var/twistd.pid mta --config etc/demo.yaml
+
+test: $(VENV)/.test
+	@$(SOURCE) -m tests
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(SOURCE) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf $(VENV) build mta.egg-info docs/_build _trial_temp* .coverage .coverage.*
+
+$(VENV)/.created:
+	@echo "making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "make: python3 can't make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+# A normal installation, as a newcomer would have it: Twisted does not find the plugin of an editable one.
+$(VENV)/.program: $(VENV)/.created $(FILES)
+	@echo "installing mta into $(VENV) ..."
+	@rm -rf build mta.egg-info
+	@$(PIP) install .
+	@rm -rf build mta.egg-info
+	@touch $@
+
+$(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.created setup.cfg pyproject.toml
+	@echo "installing what $* needs into $(VENV) ..."
+	@rm -rf build mta.egg-info
+	@$(PIP) install '.[$*]'
+	@rm -rf build mta.egg-info
+	@touch $@

@@ -1,0 +1,154 @@
+"""What must fit together: names that one place of the file has and another one means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from mta.config.document import Findings, Value, suggest
+from mta.mail import Agent, Hop, Mailbox
+from mta.settings import Domain, Peer
+
+Domains = Mapping[str, Domain]
+
+
+def check_peers(root: Value, peers: Mapping[str, Peer]) -> None:
+    """No two peers may be the same user or certificate: each has rights of its own."""
+    findings = Findings()
+    owners: dict[str, str] = {}
+    for name, peer in peers.items():
+        for key, proof in (("user", peer.user), ("certificate", peer.certificate)):
+            owner = owners.setdefault(f"{key} {proof}", name)
+            if proof and owner != name:
+                with findings.collect():
+                    _, item = root.member("peers", name, key)
+                    raise item.wrong(
+                        f"the {key} of the peer {owner!r} too, expected one of its own"
+                    )
+    findings.settle()
+
+
+def check_holds(
+    root: Value, domains: Domains, routes: Mapping[str, Hop], peers: Mapping[str, Peer]
+) -> None:
+    """``hold:PEER`` names a peer that exists and that may be handed this mail."""
+    findings = Findings()
+    for name, domain in domains.items():
+        with findings.collect():
+            _check_hold(root, ("domains", name, "deliver"), name, domain.deliver, peers)
+    for name, hop in routes.items():
+        with findings.collect():
+            _check_hold(root, ("routes", name), name, hop, peers)
+    findings.settle()
+
+
+def _check_hold(
+    root: Value, place: tuple[str, ...], destination: str, hop: Hop, peers: Mapping[str, Peer]
+) -> None:
+    if hop.agent is not Agent.HOLD:
+        return
+    _, item = root.member(*place)
+    peer = peers.get(hop.next_hop)
+    if peer is None:
+        hint = suggest(hop.next_hop, peers, "the name of one of the 'peers'")
+        raise item.wrong(f"no peer is called {hop.next_hop!r}, {hint}")
+    # A peer that we dial gets whatever is routed to it; its `domains` are what it has for us.
+    if peer.connect or destination == "default" or _covers(peer, destination):
+        return
+    raise item.wrong(
+        f"{destination!r} is none of the domains of the peer {peer.name!r}, which could never "
+        "fetch it, expected it there too"
+    )
+
+
+def _covers(peer: Peer, destination: str) -> bool:
+    return any(
+        destination == domain or (domain.startswith(".") and destination.endswith(domain))
+        for domain in peer.domains
+    )
+
+
+def check_aliases(root: Value, domains: Domains) -> None:
+    """What aliases and catch-alls lead to exists, and no alias leads back to itself."""
+    findings = Findings()
+    for name, domain in domains.items():
+        with findings.collect():
+            if domain.catch_all and not _is_known(domains, domain.catch_all):
+                raise _missing(root, ("domains", name, "catch_all"), domains, domain.catch_all)
+        for alias, targets in domain.aliases.items():
+            for target in targets:
+                with findings.collect():
+                    if not (_is_known(domains, target) or domains[target.domain].catch_all):
+                        raise _missing(root, ("domains", name, "aliases", alias), domains, target)
+    findings.settle()
+    for cycle in _alias_loops(domains):
+        with findings.collect():
+            raise _loop(root, domains, cycle)
+    findings.settle()
+
+
+def _is_known(domains: Domains, address: Mailbox) -> bool:
+    """Whether an address is elsewhere, or one of our mailboxes or aliases."""
+    domain = domains.get(address.domain)
+    if domain is None or domain.mailboxes is None:
+        return True
+    local_part = _canonical(domains, address).local_part
+    return local_part in domain.mailboxes or local_part in domain.aliases
+
+
+def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
+    """An address as our tables have it: in lower case, without a detail that they don't know."""
+    domain = domains.get(address.domain)
+    if domain is None:
+        return address
+    whole = address.local_part.lower()
+    if not domain.subaddress or whole in (domain.mailboxes or ()) or whole in domain.aliases:
+        return Mailbox(whole, domain.name)
+    return Mailbox(whole.split(domain.subaddress)[0] or whole, domain.name)
+
+
+def _missing(root: Value, place: tuple[str, ...], domains: Domains, address: Mailbox) -> Exception:
+    domain = domains[address.domain]
+    known = (domain.mailboxes or frozenset()) | domain.aliases.keys()
+    hint = suggest(address.local_part, known, f"a mailbox or an alias of {domain.name}")
+    _, item = root.member(*place)
+    return item.wrong(f"{address} does not exist, {hint}")
+
+
+def _alias_loops(domains: Domains) -> Iterator[list[Mailbox]]:
+    """Each loop as the addresses that it goes through."""
+    graph = {
+        Mailbox(alias, name): set(_steps(domains, targets))
+        for name, domain in domains.items()
+        for alias, targets in domain.aliases.items()
+    }
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            cycle: list[Mailbox] = error.args[1][:0:-1]
+            yield cycle
+            graph[cycle[-1]].remove(cycle[0])
+        else:
+            return
+
+
+def _steps(domains: Domains, targets: tuple[Mailbox, ...]) -> Iterator[Mailbox]:
+    """Where an alias leads in one step; what does not exist goes to the catch-all."""
+    for target in targets:
+        catch_all = domains[target.domain].catch_all if target.domain in domains else None
+        if catch_all and not _is_known(domains, target):
+            target = catch_all
+        yield _canonical(domains, target)
+
+
+def _loop(root: Value, domains: Domains, cycle: list[Mailbox]) -> Exception:
+    keys = [
+        root.member("domains", address.domain, "aliases", address.local_part)[0]
+        for address in cycle
+    ]
+    first = min(range(len(keys)), key=lambda index: keys[index].line)
+    path = [*cycle[first:], *cycle[:first], cycle[first]]
+    return keys[first].wrong(
+        f"alias loop: {' -> '.join(map(str, path))}, expected a mailbox or another host at the end"
+    )

@@ -1,0 +1,300 @@
+"""The keys of the configuration file, and the settings that they make.
+
+Each section is a table of key -> reader; `SECTIONS` has them all.  Keys that aren't given keep
+the defaults of `mta.settings`, but for the few that depend on something else: those are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mta.config import values
+from mta.config.document import (
+    Fields,
+    Findings,
+    Reader,
+    Value,
+    list_of,
+    listed,
+    read_fields,
+    read_record,
+    table_of,
+)
+from mta.config.hops import HOP, next_hop, smtp_host
+from mta.config.references import check_aliases, check_holds, check_peers
+from mta.config.values import SECRET
+from mta.mail import Agent, Hop, Mailbox, Security
+from mta.settings import (
+    CertificatePair,
+    Domain,
+    Limits,
+    Listener,
+    ListenerTLS,
+    Log,
+    Peer,
+    Queue,
+    Relay,
+    Service,
+    Settings,
+    TLSSettings,
+)
+
+DEFAULT_DELIVERY = Hop(Agent.MAILDIR, "/var/mail/{domain}/{local}")
+DEFAULT_USERS = "users.yaml"
+DEFAULT_TLS = {
+    Service.SMTP: ListenerTLS.OPPORTUNISTIC,
+    Service.SUBMISSION: ListenerTLS.REQUIRED,
+    Service.LMTP: ListenerTLS.OFF,
+    Service.ODMR: ListenerTLS.OPPORTUNISTIC,
+}
+DEFAULT_LISTENERS = (
+    Listener("tcp:25", Service.SMTP, ListenerTLS.OPPORTUNISTIC),
+    Listener("tcp:587", Service.SUBMISSION, ListenerTLS.REQUIRED),
+    Listener("tcp:465", Service.SUBMISSION, ListenerTLS.IMPLICIT),
+)
+ODMR_LISTENER = Listener("tcp:366", Service.ODMR, ListenerTLS.OPPORTUNISTIC)
+
+METHODS = ("atrn", "turn", "etrn")
+MANY = 1_000_000
+DESTINATIONS = ("domains", "routes", "peers")  # one of them is needed
+
+
+def read_settings(root: Value) -> Settings:
+    """What a whole file means.  Raises ConfigurationError with all that is wrong in it."""
+    given = {str(key.node.value) for key, _ in root.members(f"a mapping with {listed(FILE)}")}
+    findings = Findings()
+    found = read_fields(root, FILE, findings)
+    with findings.collect():
+        if "hostname" not in given:
+            raise root.wrong("missing key 'hostname', expected the name of this host")
+    with findings.collect():
+        if given.isdisjoint(DESTINATIONS):
+            raise root.wrong(f"nowhere for mail to go, expected one of {listed(DESTINATIONS)}")
+    # A section with problems would let every reference to it look wrong as well.
+    if found.keys() >= given & set(DESTINATIONS):
+        with findings.collect():
+            _check_references(root, **{name: found.get(name, {}) for name in DESTINATIONS})
+    findings.settle()
+    return _settings(root, found)
+
+
+def _check_references(
+    root: Value,
+    domains: Mapping[str, Domain],
+    routes: Mapping[str, Hop],
+    peers: Mapping[str, Peer],
+) -> None:
+    findings = Findings()
+    with findings.collect():
+        check_peers(root, peers)
+    with findings.collect():
+        check_holds(root, domains, routes, peers)
+    with findings.collect():
+        check_aliases(root, domains)
+    findings.settle()
+
+
+def _settings(root: Value, found: dict[str, Any]) -> Settings:
+    routes = dict(found.pop("routes", {}))
+    listeners: tuple[Listener, ...] = DEFAULT_LISTENERS
+    if any(peer.connect is None for peer in found.get("peers", {}).values()):
+        listeners += (ODMR_LISTENER,)
+    defaults = {"users": values.absolute(root, DEFAULT_USERS), "listen": listeners}
+    default_route = routes.pop("default", Hop(Agent.MX))
+    return Settings(**{**defaults, **found}, routes=routes, default_route=default_route)
+
+
+def _spool(value: Value) -> str:
+    if value.text("a folder").startswith("postgresql://"):
+        raise value.wrong("a spool in PostgreSQL is not supported, expected a folder")
+    return values.path(value)
+
+
+def _users(value: Value) -> str:
+    text = value.text("a file or dovecot:SOCKET")
+    if text.startswith("dovecot:") and text != "dovecot:":
+        return "dovecot:" + values.absolute(value, text.removeprefix("dovecot:"))
+    return values.path(value)
+
+
+def _listener(value: Value) -> Listener:
+    found = read_record(value, LISTENER, required=["endpoint"])
+    service = found.get("service", Service.SMTP)
+    return Listener(**{"service": service, "tls": DEFAULT_TLS[service], **found})
+
+
+def _tls(value: Value) -> TLSSettings:
+    found = read_record(value, TLS)
+    certificate, key = found.pop("certificate", None), found.pop("key", None)
+    if bool(certificate) != bool(key):
+        present, absent = ("certificate", "key") if certificate else ("key", "certificate")
+        place, _ = value.member(present)
+        raise place.wrong(f"{present!r} without {absent!r}, expected both or none")
+    return TLSSettings(CertificatePair(certificate, key) if key else None, **found)
+
+
+def _domain(name: str, value: Value) -> Domain:
+    found = read_record(value, DOMAIN)
+    deliver = found.setdefault("deliver", DEFAULT_DELIVERY)
+    if deliver.agent is not Agent.MAILDIR:
+        found.setdefault("mailboxes", None)  # whoever is behind it knows them
+    found["aliases"] = {
+        alias: tuple(_within(name, target) for target in targets)
+        for alias, targets in found.get("aliases", {}).items()
+    }
+    if "catch_all" in found:
+        found["catch_all"] = _within(name, found["catch_all"])
+    return Domain(name, **found)
+
+
+def _within(domain: str, address: Mailbox) -> Mailbox:
+    """An address, in this domain where it names none."""
+    return address if address.domain else replace(address, domain=domain)
+
+
+def _mailboxes(value: Value) -> frozenset[str] | None:
+    expected = "a list of mailbox names, or any"
+    if not value.is_list and value.text(expected) == "any":
+        return None
+    return frozenset(list_of(values.local_part, expected)(value))
+
+
+def _alias(_: str, value: Value) -> tuple[Mailbox, ...]:
+    return values.mailboxes(value)
+
+
+def _route_key(key: Value) -> str:
+    return (
+        key.text("a domain").lower()
+        if key.node.value == "default"
+        else values.domain_or_subdomains(key)
+    )
+
+
+def _route(_: str, value: Value) -> Hop:
+    return next_hop(value)
+
+
+def _peer(name: str, value: Value) -> Peer:
+    found = read_record(value, PEER)
+    if "connect" not in found:
+        if not ("user" in found or "certificate" in found):
+            raise value.wrong(
+                f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
+            )
+        return Peer(name, **found)
+    if not found.get("domains"):
+        raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
+    security = found.get("tls", Security.VERIFY)
+    return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
+
+
+def _methods(value: Value) -> frozenset[str]:
+    return frozenset(list_of(values.word(*METHODS), f"a list of {listed(METHODS)}")(value))
+
+
+def _retry(value: Value) -> tuple[float, ...]:
+    steps = list_of(values.positive_duration, "a list of durations")(value)
+    if not steps:
+        raise value.wrong("found an empty list, expected durations such as [5m, 1h]")
+    return steps
+
+
+def _record(kind: Any, fields: Fields) -> Reader[Any]:
+    """The reader of a section whose keys are the fields of a frozen value."""
+    return lambda value: kind(**read_record(value, fields))
+
+
+LISTENER: Fields = {
+    "endpoint": values.endpoint,
+    "service": values.member_of(Service),
+    "tls": values.member_of(ListenerTLS),
+}
+TLS: Fields = {
+    "certificate": values.readable_file,
+    "key": values.readable_file,
+    "certificates": list_of(values.certificate_pair, "a list of certificate and key"),
+    "ca": values.readable_file,
+    "client_ca": values.readable_file,
+}
+DOMAIN: Fields = {
+    "deliver": next_hop,
+    "mailboxes": _mailboxes,
+    "aliases": table_of(values.local_part, _alias, "a mapping of names to addresses"),
+    "catch_all": values.mailbox,
+    "subaddress": values.subaddress,
+}
+RELAY: Fields = {"networks": list_of(values.network, "a list of IP networks")}
+PEER: Fields = {
+    "user": values.user,
+    "certificate": values.fingerprint,
+    "domains": list_of(values.domain_or_subdomains, "a list of domains"),
+    "methods": _methods,
+    "hold_for": values.positive_duration,
+    "warn_after": values.duration,
+    "linger": values.duration,
+    "keepalive": values.positive_duration,
+    "etrn": smtp_host,
+    "connect": smtp_host,
+    "tls": values.one_of({each.value: each for each in (Security.VERIFY, Security.OFF)}),
+    "pin": values.fingerprint,
+    "method": values.word(*METHODS),
+    "every": values.duration,
+    "send": values.boolean,
+}
+QUEUE: Fields = {
+    "retry": _retry,
+    "warn_after": values.duration,
+    "give_up_after": values.positive_duration,
+    "concurrency": values.integer(1, MANY),
+    "per_destination": values.integer(1, MANY),
+    "workers": values.integer(1, 1024),
+}
+LIMITS: Fields = {
+    "message_size": values.size,
+    "recipients": values.integer(1, MANY),
+    "connections": values.integer(1, MANY),
+    "connections_per_host": values.integer(1, MANY),
+    "errors": values.integer(1, MANY),
+    "timeout": values.positive_duration,
+    "auth_failures": values.integer(1, MANY),
+    "messages_per_minute": values.integer(0, MANY),
+    "recipients_per_hour": values.integer(0, MANY),
+}
+LOG: Fields = {
+    "format": values.word("text", "json"),
+    "level": values.word("debug", "info", "warn", "error"),
+}
+FILE: Fields = {
+    "hostname": values.domain,
+    "spool": _spool,
+    "listen": list_of(_listener, "a list of listeners"),
+    "tls": _tls,
+    "resolver": list_of(values.name_server, "a list of name servers"),
+    "domains": table_of(values.domain, _domain, "a mapping of domains"),
+    "routes": table_of(_route_key, _route, "a mapping of domains to next hops"),
+    "relay": _record(Relay, RELAY),
+    "users": _users,
+    "peers": table_of(values.peer_name, _peer, "a mapping of peers"),
+    "queue": _record(Queue, QUEUE),
+    "limits": _record(Limits, LIMITS),
+    "log": _record(Log, LOG),
+}
+
+# Every key of the file, by where it stands; NAME is free, [] a list.
+SECTIONS: Mapping[str, Fields] = {
+    "": FILE,
+    "listen[].": LISTENER,
+    "tls.": TLS,
+    "tls.certificates[].": values.PAIR,
+    "domains.NAME.": DOMAIN,
+    "relay.": RELAY,
+    "peers.NAME.": PEER,
+    "queue.": QUEUE,
+    "limits.": LIMITS,
+    "log.": LOG,
+    "HOP.": HOP,
+    "SECRET.": SECRET,
+}

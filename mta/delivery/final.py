@@ -1,0 +1,82 @@
+"""What final delivery changes in content: trace fields, and line ends.
+
+Return-Path: says the reverse-path, and there is only one (RFC 5321 section 4.4); Delivered-To:
+says whose copy this is.  Line ends are LF, as programs on this side of SMTP expect them.  All
+other octets stay as they came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+from mta.interfaces import IContent
+from mta.mail import Mailbox
+
+MOST_HEADER = 256 * 1024  # octets looked through for the end of the header section
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Possessive: a header section of many thousand fields must not cost a stack of its own.
+_FIELD = rb"[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
+_HEADER = re.compile(rb"(?:" + _FIELD + rb")*+")
+_RETURN_PATH = re.compile(rb"^return-path[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.M | re.I)
+
+
+def trace_fields(reverse_path: Mailbox, address: Mailbox) -> bytes:
+    """The fields that final delivery to `address` puts on top of content."""
+    fields = f"Return-Path: <{_one_line(reverse_path)}>\nDelivered-To: {_one_line(address)}\n"
+    return fields.encode("utf-8", "replace")
+
+
+def _one_line(address: Mailbox) -> str:
+    return _CONTROL.sub("?", str(address))
+
+
+async def final_pieces(content: IContent) -> AsyncIterator[bytes]:
+    """The content in its final form, without the fields of `trace_fields`.
+
+    Raises OSError where the spool can't be read.
+    """
+    form = FinalForm()
+    async for piece in content.pieces():
+        yield form.feed(piece)
+    yield form.finish()
+
+
+class FinalForm:
+    """Changes CRLF to LF and drops Return-Path: fields, however content is cut into pieces.
+
+    Keeps at most `MOST_HEADER` octets and one piece.  The header section ends where a line is no
+    field; one that is longer than `MOST_HEADER` is only looked through that far.
+    """
+
+    __slots__ = ("_carriage_return", "_header", "_in_header")
+
+    def __init__(self) -> None:
+        self._in_header = True
+        self._header = b""
+        self._carriage_return = b""  # the last octet, which an LF may follow
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take a piece; returns what can be said of the final form so far."""
+        text = self._carriage_return + piece
+        self._carriage_return = b"\r" if text.endswith(b"\r") else b""
+        text = text.removesuffix(b"\r").replace(b"\r\n", b"\n")
+        if not self._in_header:
+            return text
+        self._header += text
+        if b"\n\n" in self._header or len(self._header) > MOST_HEADER:
+            return self._end_header()
+        return b""
+
+    def finish(self) -> bytes:
+        """What is left when no more content comes."""
+        return (self._end_header() if self._in_header else b"") + self._carriage_return
+
+    def _end_header(self) -> bytes:
+        text, self._header, self._in_header = self._header, b"", False
+        section = _HEADER.match(text)
+        end = section.end() if section else 0
+        if not _RETURN_PATH.search(text, 0, end):
+            return text
+        return _RETURN_PATH.sub(b"", text[:end]) + text[end:]

@@ -1,0 +1,83 @@
+"""Counters that hold a peer to its limits, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+
+from twisted.internet.interfaces import IReactorTime
+
+CAPACITY = 10_000  # keys that a rate remembers; the one seen longest ago is forgotten
+FIRST_DELAY = 0.25  # seconds after one failed log-in, doubled for each one more
+LONGEST_DELAY = 5.0  # seconds
+
+
+class Tally:
+    """How many of something each key has at this moment, `limit` at most."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._counts: Counter[str] = Counter()
+
+    def take(self, key: str) -> bool:
+        """Count one more for `key`; False, and nothing counted, where it has its full number."""
+        if self._counts[key] >= self._limit:
+            return False
+        self._counts[key] += 1
+        return True
+
+    def give(self, key: str) -> None:
+        """Count one less for `key`."""
+        self._counts[key] -= 1
+        if self._counts[key] <= 0:
+            del self._counts[key]
+
+
+class Rate:
+    """How often something happened for each key in a window of time, `limit` times at most.
+
+    A key's window (seconds) begins with the first event and ends as a whole.  A limit of 0 is
+    none.
+    """
+
+    def __init__(
+        self, limit: int, window: float, clock: IReactorTime, capacity: int = CAPACITY
+    ) -> None:
+        self._limit = limit
+        self._window = window
+        self._clock = clock
+        self._capacity = capacity
+        self._events: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def is_exhausted(self, key: str) -> bool:
+        """Whether `key` has had its number."""
+        return bool(self._limit) and self._current(key)[1] >= self._limit
+
+    def add(self, key: str) -> int:
+        """Count one event; returns how many the window now has."""
+        began, count = self._current(key)
+        self._events[key] = began, count + 1
+        self._events.move_to_end(key)
+        if len(self._events) > self._capacity:
+            self._events.popitem(last=False)
+        return count + 1
+
+    def take(self, key: str) -> bool:
+        """Count one event, unless `key` has had its number; then False."""
+        if not self._limit:
+            return True
+        if self.is_exhausted(key):
+            return False
+        self.add(key)
+        return True
+
+    def _current(self, key: str) -> tuple[float, int]:
+        """When the window of `key` began, and its count; a new window where the old one is over."""
+        now = self._clock.seconds()
+        began, count = self._events.get(key, (now, 0))
+        return (began, count) if now - began < self._window else (now, 0)
+
+
+def delay(failures: int) -> float:
+    """For how many seconds the reply to the n-th failed log-in of a host is held back."""
+    doublings = min(failures - 1, 16)
+    return float(min(FIRST_DELAY * 2**doublings, LONGEST_DELAY))

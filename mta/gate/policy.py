@@ -1,0 +1,190 @@
+"""The rules: who may connect, log in, write as whom, and send to whom.
+
+There is no way round the relay rule: a forward-path is what its last ``@`` says.  ``%``, ``!``
+and ``@`` in a local part mean nothing to us (RFC 5321 section 4.1.1.3, appendix F.2), and
+strangers can't hand them through us to a server to which they might mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from mta.gate import hosts
+from mta.gate.limits import Rate, Tally, delay
+from mta.interfaces import IGate, IRouter, IUsers, Session
+from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
+from mta.settings import HOUR, MINUTE, Limits, Peer, Relay, Service
+from mta.smtp.errors import Refusal
+
+FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`
+
+TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", ("Too many connections, try again later",))
+TOO_MANY_FROM_HOST = Reply(421, "4.7.0", ("Too many connections from your host",))
+TOO_MANY_FAILURES = Reply(421, "4.7.0", ("Too many failed log-ins from your host",))
+TOO_MANY_MESSAGES = Reply(450, "4.7.1", ("Too many messages in this minute, try again later",))
+TOO_MANY_RECIPIENTS = Reply(450, "4.7.1", ("Too many recipients in this hour, try again later",))
+NO_MAIL_HERE = Reply(502, "5.5.1", ("No mail is taken here",))
+LOG_IN_FIRST = Reply(530, "5.7.0", ("Authentication required",))
+NOT_YOUR_ADDRESS = Reply(553, "5.7.1", ("You may not send as this address",))
+NOT_YOUR_FROM = Reply(550, "5.7.1", ("You may not write as the address in From:",))
+RELAYING_DENIED = Reply(550, "5.7.1", ("Relaying denied",))
+NOT_FROM_PEER = Reply(550, "5.7.1", ("This domain's mail is not taken from you",))
+ROUTE_DENIED = Reply(550, "5.7.1", ("Addresses with a route in them are not relayed",))
+
+_TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
+_ROUTE_CHARACTERS = frozenset("%!@")
+
+
+@implementer(IGate)
+class Gate:
+    """The rules of one configuration, and the counters of the sessions under it.
+
+    `users` None: nobody can log in.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        limits: Limits,
+        peers: Iterable[Peer],
+        router: IRouter,
+        users: IUsers | None,
+        clock: IReactorTime,
+    ) -> None:
+        self._networks = relay.networks
+        self._peers = {peer.name: peer for peer in peers}
+        self._router = router
+        self._users = users
+        self._connections = limits.connections
+        self._per_host = Tally(limits.connections_per_host)
+        self._admitted: dict[int, str] = {}  # id of a Session to the host that it counts for
+        self._failures = Rate(limits.auth_failures, FAILURE_WINDOW, clock)
+        self._messages = Rate(limits.messages_per_minute, MINUTE, clock)
+        self._recipients = Rate(limits.recipients_per_hour, HOUR, clock)
+
+    # --- connections and log-ins
+
+    async def admit(self, session: Session) -> None:
+        """See `IGate.admit`.  A session may be admitted anew when its client becomes known."""
+        self.leave(session)
+        if session.partner:
+            return  # we dialled, or counted it before the turn
+        host = hosts.key(session.client)
+        if self._failures.is_exhausted(host):
+            raise Refusal(TOO_MANY_FAILURES)
+        if len(self._admitted) >= self._connections:
+            raise Refusal(TOO_MANY_CONNECTIONS)
+        if host != hosts.LOCAL and not self._per_host.take(host):
+            raise Refusal(TOO_MANY_FROM_HOST)
+        self._admitted[id(session)] = host
+
+    def leave(self, session: Session) -> None:
+        """See `IGate.leave`."""
+        host = self._admitted.pop(id(session), hosts.LOCAL)
+        if host != hosts.LOCAL:
+            self._per_host.give(host)
+
+    def authenticating(self, session: Session) -> None:
+        """See `IGate.authenticating`."""
+        if self._failures.is_exhausted(hosts.key(session.client)):
+            raise Refusal(TOO_MANY_FAILURES)
+
+    def auth_failed(self, session: Session) -> float:
+        """See `IGate.auth_failed`."""
+        return delay(self._failures.add(hosts.key(session.client)))
+
+    # --- reverse-paths
+
+    async def mail(self, session: Session, reverse_path: Mailbox) -> None:
+        """See `IGate.mail`."""
+        if session.partner or session.service is Service.LMTP:
+            return
+        if session.service is Service.ODMR:
+            raise Refusal(NO_MAIL_HERE)
+        if session.service is Service.SUBMISSION and not session.identity:
+            raise Refusal(LOG_IN_FIRST)
+        if not reverse_path.is_null and not self._may_write_as(session, reverse_path):
+            raise Refusal(NOT_YOUR_ADDRESS)
+        if not self._messages.take(_payer(session)):
+            raise Refusal(TOO_MANY_MESSAGES)
+
+    def author(self, session: Session, mailbox: Mailbox) -> None:
+        """See `IGate.author`."""
+        if not self._may_write_as(session, mailbox):
+            raise Refusal(NOT_YOUR_FROM)
+
+    def _may_write_as(self, session: Session, address: Mailbox) -> bool:
+        """A user writes as its own addresses, a peer as the domains that it is there for."""
+        if not session.identity:
+            return True
+        if self._users is not None and self._users.may_use(session.identity, address):
+            return True
+        return any(
+            _is_peer(session, peer) and _is_among(address.domain, peer.domains)
+            for peer in self._peers.values()
+        )
+
+    # --- forward-paths
+
+    async def recipient(
+        self, session: Session, reverse_path: Mailbox, recipient: Recipient
+    ) -> None:
+        """See `IGate.recipient`."""
+        address = recipient.forward_path
+        ours = not address.domain or self._router.is_ours(address.domain)
+        if session.partner:
+            peer = self._peers.get(session.partner)
+            if peer is None or not ours or not _is_from(peer, address):
+                raise Refusal(NOT_FROM_PEER)
+        elif not ours and not self._is_trusted(session):
+            raise Refusal(RELAYING_DENIED)
+        hops = self._router.route(address)
+        if not self._is_trusted(session) and _passes_route_on(address, hops):
+            raise Refusal(ROUTE_DENIED)
+        is_counted = not session.partner and session.service is not Service.LMTP
+        if is_counted and not self._recipients.take(_payer(session)):
+            raise Refusal(TOO_MANY_RECIPIENTS)
+
+    def _is_trusted(self, session: Session) -> bool:
+        """Whether this session may send to the whole world."""
+        if session.partner or session.service not in (Service.SMTP, Service.SUBMISSION):
+            return False
+        return bool(session.identity) or hosts.is_in(session.client, self._networks)
+
+
+def _payer(session: Session) -> str:
+    """Who a message counts for: the user, else the host."""
+    if session.identity:
+        return f"user {session.identity.lower()}"
+    return f"host {hosts.key(session.client)}"
+
+
+def _passes_route_on(address: Mailbox, hops: Iterable[tuple[Mailbox, Hop]]) -> bool:
+    """Whether another server would be handed a local part that might be a route to it."""
+    return bool(_ROUTE_CHARACTERS & set(address.local_part)) and any(
+        hop.agent in _TO_ANOTHER_SERVER and final.local_part == address.local_part
+        for final, hop in hops
+    )
+
+
+def _is_peer(session: Session, peer: Peer) -> bool:
+    """Whether the session has proved that it is this peer."""
+    if peer.user and peer.user.lower() == session.identity.lower():
+        return True
+    shown = session.secured.certificate if session.secured else ""
+    return bool(shown) and shown == peer.certificate
+
+
+def _is_from(peer: Peer, address: Mailbox) -> bool:
+    """Whether that peer is there to hand us mail for that address; Postmaster is everybody's."""
+    return not address.domain or _is_among(address.domain, peer.domains)
+
+
+def _is_among(domain: str, domains: Collection[str]) -> bool:
+    """Whether `domains` have that domain, or one above it with a leading dot."""
+    return domain in domains or any(
+        name.startswith(".") and domain.endswith(name) for name in domains
+    )

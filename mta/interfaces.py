@@ -1,0 +1,487 @@
+"""The seams of the house: what each room promises the others.
+
+The rooms meet here and are joined in `mta.service` by constructor arguments.  Every
+implementation has a ``verifyObject`` test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from zope.interface import Attribute, Interface
+
+from mta.mail import Envelope, Hop, Mailbox, Outcome, Recipient, Reply
+from mta.settings import Service
+
+# --- one connection, two roles -----------------------------------------------
+
+
+class ChannelLost(Exception):
+    """The connection ended, or was ended by us: no more can be read or written."""
+
+
+class ChannelTimeout(ChannelLost):
+    """The peer said nothing for longer than the step allows (RFC 5321 section 4.5.3.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """What TLS says of a connection.  `certificate` is the peer's verified SHA-256
+    fingerprint in lower-case hex, empty where it showed none that we trust.  `bindings` are
+    the channel binding data by type (RFC 5929, RFC 9266)."""
+
+    version: str
+    cipher: str
+    certificate: str = ""
+    bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+
+class IChannel(Interface):
+    """What a role may do with the connection under it."""
+
+    wire = Attribute("an `mta.smtp.wire.Wire`: what has arrived and is not yet read")
+    peer: str = Attribute(
+        "the address of the other end, as Received: shows it; 'unix' for a local one"
+    )
+    secured: Secured | None = Attribute("TLS, where it is on")
+    closing: bool = Attribute("whether the service is stopping, so that nothing new should begin")
+
+    def write(data: bytes) -> None:
+        """Send octets, in order."""
+
+    async def more(timeout: float) -> None:
+        """Return when something was added to `wire`, or `closing` became true.
+
+        What was written has by then been taken by the peer but for a bounded rest; `timeout`:
+        seconds.  Raises ChannelLost when the connection ends first, ChannelTimeout when time does.
+        """
+
+    async def drain(timeout: float) -> None:
+        """Return when the connection takes more without piling it up in memory.
+
+        Raises as `more` does.
+        """
+
+    async def pause(seconds: float) -> None:
+        """Return when that time has passed, with nothing read in between."""
+
+    async def start_tls() -> None:
+        """Begin TLS on our side of the connection, dropping what was read but not used.
+
+        Raises ChannelLost when the handshake fails.
+        """
+
+
+class IRole(Interface):
+    """Receiver-SMTP or sender-SMTP: one side of one SMTP conversation."""
+
+    async def converse(channel: IChannel) -> IRole | None:
+        """Hold one conversation; return the role to take next, None to close.
+
+        May raise ChannelLost, which ends the connection quietly.
+        """
+
+
+# --- who may do what -----------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Session:
+    """One conversation as the receiver sees it: greeting to QUIT or TURN.
+
+    `identity` is the user that AUTH proved, empty before.  `partner` is the peer on whose
+    turned connection we receive, empty elsewhere; rights come from it, never from `identity`.
+    """
+
+    service: Service
+    client: str
+    secured: Secured | None
+    partner: str = ""
+    hello: str = ""  # what HELO, EHLO or LHLO named
+    extended: bool = False  # EHLO or LHLO
+    identity: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """The WITH keyword of the Received: field (RFC 3848)."""
+        name = "ESMTP" if self.extended else "SMTP"
+        if self.service is Service.LMTP:
+            name = "LMTP"
+        return name + ("S" if self.secured else "") + ("A" if self.identity else "")
+
+
+class IGate(Interface):
+    """Who may do what in a session.  Every method raises `mta.smtp.errors.Refusal`."""
+
+    async def admit(session: Session) -> None:
+        """May this client talk to us at all?  Asked before the greeting."""
+
+    async def mail(session: Session, reverse_path: Mailbox) -> None:
+        """May this session begin a transaction with that reverse-path?"""
+
+    async def recipient(session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
+        """May this session send to that recipient, and does it exist?"""
+
+    def leave(session: Session) -> None:
+        """The session is over, however it ended.  Raises nothing."""
+
+    def authenticating(session: Session) -> None:
+        """May this session try AUTH now?"""
+
+    def auth_failed(session: Session) -> float:
+        """AUTH failed: remember it; returns for how many seconds to hold the reply back."""
+
+    def author(session: Session, mailbox: Mailbox) -> None:
+        """May this session name that mailbox as the author of a message (From:)?"""
+
+
+class IUsers(Interface):
+    """Who may log in, and how."""
+
+    async def mechanisms(session: Session) -> Sequence[str]:
+        """The SASL mechanisms to offer to this session now, strongest first."""
+
+    async def authenticate(
+        session: Session,
+        mechanism: str,
+        initial: bytes | None,
+        challenge: Callable[[bytes], Awaitable[bytes]],
+    ) -> str:
+        """Hold the server's side of one SASL exchange; returns the identity proved.
+
+        `mechanism` is one of `mechanisms`.  `initial` is the initial response, None where there
+        was none; `challenge` sends one (334) and returns the response, both without base64.
+        Raises AuthenticationFailed or AuthenticationUnavailable of `mta.smtp.sasl`, and
+        whatever `challenge` raises.
+        """
+
+    def may_use(identity: str, address: Mailbox) -> bool:
+        """Whether that address is one of the user's own."""
+
+
+class IReversal(Interface):
+    """Role reversal, as the receiver offers it: who may turn a connection, and to what."""
+
+    def methods(session: Session) -> Collection[str]:
+        """Which of TURN, ATRN and ETRN EHLO shows to this session."""
+
+    async def turn(session: Session) -> IRole:
+        """The role to take after 250 to TURN (RFC 821 section 3.8).  Raises Refusal."""
+
+    async def atrn(session: Session, domains: Sequence[str]) -> IRole:
+        """The role to take after 250 to ATRN; no `domains`: all that the peer has (RFC 2645).
+
+        Raises Refusal.
+        """
+
+    async def etrn(session: Session, option: str, name: str) -> Reply:
+        """Start a queue run (RFC 1985); `option` is ``@``, ``#`` or empty.  Raises Refusal."""
+
+
+# --- the spool -------------------------------------------------------------------
+
+
+class IContent(Interface):
+    """The content of one message: header section and body, CRLF line ends, no dot stuffing."""
+
+    size: int = Attribute("octets")
+    is_ascii: bool = Attribute("whether every octet is below 128")
+
+    def pieces() -> AsyncIterator[bytes]:
+        """The octets in pieces of at most a few hundred KiB, from the start, as often as asked.
+
+        Raises OSError where the spool can't be read.
+        """
+
+
+class IDraft(Interface):
+    """Content that is still arriving.  Holds little memory, whatever the size."""
+
+    id: str = Attribute("the queue id that the message will have")
+
+    async def write(piece: bytes) -> None:
+        """Append octets.  Raises SpoolFull or OSError."""
+
+    def discard() -> None:
+        """Forget it, and whatever of it was written."""
+
+
+class SpoolFull(OSError):
+    """No room for more mail: answer 452 4.3.1."""
+
+
+class State(Enum):
+    """Where one recipient of a queued message stands."""
+
+    WAITING = "waiting"
+    HELD = "held"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One line of a recipient's history; `at` is in seconds since the epoch."""
+
+    at: float
+    hop: str
+    status: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one recipient of a queued message has come.
+
+    An alias may stand for several final addresses: those in `settled` need no further
+    attempt.  `peer` names who a HELD recipient waits for; empty: for the postmaster.
+    `history` is newest last and bounded by `HISTORY` attempts.
+    """
+
+    recipient: Recipient
+    state: State = State.WAITING
+    peer: str = ""
+    settled: frozenset[str] = frozenset()
+    history: tuple[Attempt, ...] = ()
+
+    def with_attempt(self, attempt: Attempt) -> Progress:
+        """The same with one more attempt in its history."""
+        return replace(self, history=(*self.history, attempt)[-HISTORY:])
+
+
+HISTORY = 20  # attempts remembered for a recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A queued message.  `arrived`: seconds since the epoch.
+
+    `recovered` is true where an earlier owner died while it held the lease, so that a
+    delivery may have happened without being recorded.
+    """
+
+    id: str
+    arrived: float
+    envelope: Envelope
+    content: IContent
+    progress: tuple[Progress, ...]
+    attempts: int = 0
+    warned: bool = False
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message of our own making, for the spool: a delivery status notification."""
+
+    envelope: Envelope
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt changed: recorded in one commit, notices and all.
+
+    `due`: when to try again, seconds since the epoch (for a message whose open recipients
+    are all HELD: when they expire).  The message is removed when every recipient is DONE.
+    """
+
+    id: str
+    progress: tuple[Progress, ...]
+    due: float
+    attempts: int
+    warned: bool
+    notices: tuple[Notice, ...] = ()
+
+
+class ISpool(Interface):
+    """Where accepted mail waits.  A commit survives power loss; nothing less is a commit."""
+
+    def draft() -> IDraft:
+        """Somewhere to write content that arrives."""
+
+    async def commit(draft: IDraft, envelope: Envelope) -> Message:
+        """Take responsibility for a message (RFC 5321 section 6.1).
+
+        Returns once content and envelope are on stable storage; the message is leased to this
+        process.  Raises SpoolFull (answer 452) or OSError (answer 451); then nothing is left
+        behind.
+        """
+
+
+class IQueue(Interface):
+    """The runner's side of the spool."""
+
+    async def lease_due(limit: int) -> Sequence[Message]:
+        """Lease at most `limit` messages whose time has come, the longest overdue first."""
+
+    async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
+        """Lease at most `limit` messages held for a peer, oldest first.
+
+        Only recipients in `domains` (or below, for ``.domain``) count.
+        """
+
+    async def next_due() -> float | None:
+        """When the next message is due, seconds since the epoch; None: nothing waits."""
+
+    async def settle(settlement: Settlement) -> Sequence[Message]:
+        """Record an attempt and give up the lease; returns its notices, leased to us."""
+
+    async def release(ids: Collection[str]) -> None:
+        """Give up leases without an attempt: the messages are due at once, for any process."""
+
+
+# --- the queue ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One final address of one recipient: `number` is the recipient's place in the envelope."""
+
+    number: int
+    address: Mailbox
+    hop: Hop
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message on its way to one hop, for the addresses it has there."""
+
+    message: Message
+    targets: tuple[Target, ...]
+
+    def recipient(self, target: Target) -> Recipient:
+        """What RCPT asked for on behalf of this target."""
+        return self.message.envelope.recipients[target.number]
+
+
+class IRouter(Interface):
+    """Forward-path to hop.  Asked at RCPT time and again at delivery time, never stored."""
+
+    def is_ours(domain: str) -> bool:
+        """Whether we are the last stop for this domain."""
+
+    def route(address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+        """The final addresses that this one stands for, each with its hop, none twice.
+
+        Raises Refusal (550 5.1.1, 5.4.6 for an alias loop...) where it can't be delivered.
+        """
+
+
+class IMailSource(Interface):
+    """The deliveries that wait for one hop, handed out one at a time."""
+
+    async def next() -> Delivery | None:
+        """The next delivery; None when there is none now, or no more are to be sent."""
+
+    def settle(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """Report one outcome for each target, in order.  Each delivery is settled once."""
+
+
+class HopFailure(Exception):
+    """A hop can't be reached: `outcome` is what it means for all mail that waits for it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(str(outcome.reply))
+        self.outcome = outcome
+
+
+class IDeliveryAgent(Interface):
+    """A mechanism that takes messages over."""
+
+    async def deliver(hop: Hop, mail: IMailSource) -> None:
+        """Deliver what `mail` hands out until it hands out None.
+
+        Raises HopFailure where the hop as a whole failed.  What was taken and not settled
+        when this ends is deferred.
+        """
+
+
+# --- the tools of the person in charge ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which queued messages a tool means: all that fit every part that is given.
+
+    `older` is in seconds; `state` is ``active``, ``waiting`` or ``held``.
+    """
+
+    ids: frozenset[str] = frozenset()
+    reverse_path: str = ""
+    forward_path: str = ""
+    domain: str = ""
+    peer: str = ""
+    older: float = 0.0
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A queued message as the tools show it; `due`: seconds since the epoch."""
+
+    message: Message
+    state: str
+    due: float
+
+
+class IQueueTools(Interface):
+    """The spool as the command line sees it, with the server up or down.  Blocking."""
+
+    def find(wanted: Filter) -> Iterator[Entry]:
+        """The messages that fit, oldest first, read in bounded portions."""
+
+    def hold(ids: Collection[str]) -> int:
+        """Keep messages in the spool until `release`; returns how many were changed."""
+
+    def release(ids: Collection[str]) -> int:
+        """Undo `hold`, and let the messages be tried at once; returns how many."""
+
+    def retry(ids: Collection[str]) -> int:
+        """Make messages due now; returns how many."""
+
+    def delete(ids: Collection[str]) -> int:
+        """Remove messages without a notice; returns how many."""
+
+
+class INotices(Interface):
+    """Writes delivery status notifications (RFC 3464)."""
+
+    async def notice(
+        message: Message, reports: Sequence[tuple[Target, Outcome]], expires: float
+    ) -> Notice | None:
+        """One notice about these outcomes to the sender of `message`.
+
+        None where nobody asked for it (NOTIFY), or a null reverse-path forbids it
+        (RFC 5321 section 6.1).  `expires`: until when a DEFERRED message is retried.
+        """
+
+
+class IResolver(Interface):
+    """The domain name system, as far as mail needs it."""
+
+    async def mx(domain: str) -> Sequence[tuple[int, str]]:
+        """The MX records as (preference, host), empty where there are none.
+
+        Raises DomainNotFound (NXDOMAIN) or ResolutionFailed (try again).
+        """
+
+    async def addresses(host: str) -> Sequence[str]:
+        """The A and AAAA records, in the order to try them; an IP address is its own."""
+
+
+class ResolutionFailed(Exception):
+    """The name servers did not answer: try again later."""
+
+
+class DomainNotFound(Exception):
+    """The name does not exist: trying again won't help."""

@@ -1,0 +1,329 @@
+"""One TCP connection, whichever role we play on it.
+
+A `Link` drives the conversation of its role: a coroutine that waits either for the
+connection (`more`, `drain`) or for a Deferred.  The first is the hot path, and costs no
+Deferred: the coroutine rests in the Link until Twisted calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.interfaces import ChannelLost, ChannelTimeout, IChannel, IRole, Secured
+from mta.smtp.wire import Wire
+
+MOST_UNREAD = 128 * 1024  # octets; reading pauses above
+HANDSHAKE_TIMEOUT = 60.0  # seconds
+CLOSE_TIMEOUT = 30.0  # seconds in which the peer may still take our last words
+
+
+class TLSContext(Shape):
+    """How a Link begins TLS, and what it learns when TLS has begun."""
+
+    def start(self, transport: ISSLTransport) -> None:
+        """Begin the handshake on our side."""
+
+    def secured(self, transport: ISSLTransport) -> Secured:
+        """What the finished handshake proved."""
+
+
+class _Rest:
+    """What the conversation awaits when it waits for the connection itself."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[_Rest, None, None]:
+        yield self
+
+
+_REST = _Rest()
+
+
+@implementer(IChannel, IPushProducer, IHandshakeListener, IHalfCloseableProtocol)
+class Link(Protocol):
+    """One connection: hands its octets to the role that is played on it.
+
+    `ended` fires when the conversation is over: with None, or with what the role raised
+    (ChannelLost, HopFailure, PeerFault...).
+    """
+
+    transport: Any  # ITCPTransport or IUNIXTransport, and ISSLTransport once TLS has begun
+
+    def __init__(
+        self,
+        role: Callable[[Link], IRole],
+        clock: IReactorTime,
+        tls: TLSContext | None = None,
+        *,
+        tls_at_once: bool = False,
+    ) -> None:
+        self.wire = Wire()
+        self.secured: Secured | None = None
+        self.closing = False
+        self.peer = ""
+        self.ended: Deferred[None] = Deferred(lambda _: self.abort())
+        self._first_role = role
+        self._clock = clock
+        self._tls = tls
+        self._tls_at_once = tls_at_once
+        self._conversation: Coroutine[Any, Any, None] | None = None
+        self._resting = False
+        self._congested = False
+        self._paused = False
+        self._connected = False
+        self._over = False
+        self._failure: ChannelLost | None = None
+        self._deadline: float | None = None
+        self._timer: IDelayedCall | None = None
+
+    # --- IChannel: what a role may do
+
+    def write(self, data: bytes) -> None:
+        """See `IChannel.write`."""
+        if self._connected:
+            self.transport.write(data)
+
+    async def more(self, timeout: float) -> None:
+        """See `IChannel.more`."""
+        before = len(self.wire)
+        if self._paused and before < MOST_UNREAD:
+            self._paused = False
+            self.transport.resumeProducing()
+        while True:
+            await self._rest(timeout)
+            if not self._congested and (len(self.wire) != before or self.closing):
+                return
+
+    async def drain(self, timeout: float) -> None:
+        """See `IChannel.drain`."""
+        while self._congested:
+            await self._rest(timeout)
+
+    async def pause(self, seconds: float) -> None:
+        """See `IChannel.pause`."""
+        await deferLater(self._clock, seconds)
+
+    async def start_tls(self) -> None:
+        """See `IChannel.start_tls`."""
+        assert self._tls is not None
+        self.wire.drop()
+        self._tls.start(self.transport)
+        while self.secured is None:
+            await self._rest(HANDSHAKE_TIMEOUT)
+
+    async def _rest(self, timeout: float) -> None:
+        """Wait until Twisted calls; raise what happened to the connection meanwhile."""
+        if self._failure is None:
+            self._expect(timeout)
+            await _REST
+            self._deadline = None
+        if self._failure is not None:
+            raise self._failure
+
+    # --- Twisted calls these
+
+    def connectionMade(self) -> None:
+        """Twisted calls this when the connection stands."""
+        self._connected = True
+        self.peer = getattr(self.transport.getPeer(), "host", None) or "unix"
+        self.transport.registerProducer(self, True)
+        if self._tls_at_once:
+            assert self._tls is not None
+            self._expect(HANDSHAKE_TIMEOUT)
+            self._tls.start(self.transport)
+        else:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        """Twisted calls this when TLS stands."""
+        assert self._tls is not None
+        self.secured = self._tls.secured(self.transport)
+        if self._conversation is None:
+            self._begin()
+        else:
+            self._wake()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this with what arrived."""
+        self.wire.feed(data)
+        if len(self.wire) > MOST_UNREAD and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+        self._wake()
+
+    def readConnectionLost(self) -> None:
+        """Twisted calls this when the peer will send no more, but may still read."""
+        self._fail(ChannelLost("closed by the peer"))
+
+    def writeConnectionLost(self) -> None:
+        """Twisted calls this when we closed our half, which we never do alone."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted calls this when the connection is gone."""
+        self._connected = False
+        self._fail(ChannelLost(reason.getErrorMessage()))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pauseProducing(self) -> None:
+        """Twisted calls this when the peer takes less than we write."""
+        self._congested = True
+
+    def resumeProducing(self) -> None:
+        """Twisted calls this when the peer has taken what we wrote."""
+        self._congested = False
+        self._wake()
+
+    def stopProducing(self) -> None:
+        """Twisted calls this when nothing more can be written."""
+
+    # --- for the service
+
+    def close_gently(self) -> None:
+        """Let the role end its conversation at the next good moment."""
+        self.closing = True
+        self._wake()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._connected:
+            self.transport.abortConnection()
+
+    # --- the conversation
+
+    def _begin(self) -> None:
+        self._deadline = None
+        self._conversation = self._converse()
+        self._step()
+
+    async def _converse(self) -> None:
+        role: IRole | None = self._first_role(self)
+        while role is not None:
+            role = await role.converse(self)
+
+    def _wake(self) -> None:
+        if self._resting:
+            self._resting = False
+            self._step()
+
+    def _step(self, error: BaseException | None = None) -> None:
+        """Run the conversation until it waits again."""
+        conversation = self._conversation
+        assert conversation is not None
+        try:
+            waits_for = conversation.throw(error) if error else conversation.send(None)
+        except StopIteration:
+            self._finish(None)
+        except ChannelLost as lost:
+            self._finish(lost)
+        except BaseException:  # noqa: BLE001 - outermost: `ended` tells whoever waits for it
+            self._finish(Failure())
+        else:
+            if waits_for is _REST:
+                self._resting = True
+            else:
+                waits_for.addBoth(self._resolved)
+
+    def _resolved(self, result: object) -> None:
+        """What the conversation waited for is there."""
+        self._step(result.value if isinstance(result, Failure) else None)
+
+    def _finish(self, error: Failure | ChannelLost | None) -> None:
+        """The conversation is over: close, after all that was written."""
+        self._over = True
+        if self._connected:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+            self._expect(CLOSE_TIMEOUT)
+        if error is None:
+            self.ended.callback(None)
+        else:
+            self.ended.errback(error)
+
+    # --- time
+
+    def _expect(self, timeout: float) -> None:
+        """Let the conversation fail when nothing happens for `timeout` seconds.
+
+        The timer is moved only when it would fire too late: most waits end long before.
+        """
+        self._deadline = self._clock.seconds() + timeout
+        if self._timer is None:
+            self._timer = self._clock.callLater(timeout, self._time_passed)
+        elif self._timer.getTime() > self._deadline:
+            self._timer.reset(timeout)
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self._clock.seconds()
+        if left > 0:
+            self._timer = self._clock.callLater(left, self._time_passed)
+        elif self._over:
+            self.abort()
+        else:
+            self._fail(ChannelTimeout("timed out"))
+
+    def _fail(self, failure: ChannelLost) -> None:
+        if self._failure is None:
+            self._failure = failure
+        if self._over:
+            return
+        if self._conversation is None:
+            self._finish(failure)
+        else:
+            self._wake()
+
+
+class LinkFactory(ServerFactory):
+    """Makes a Link for every connection that a listener takes, and knows those that stand."""
+
+    log = Logger()
+    noisy = False
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.links: set[Link] = set()
+        self._clock = clock
+
+    def serve(
+        self,
+        role: Callable[[Link], IRole],
+        tls: TLSContext | None = None,
+        *,
+        tls_at_once: bool = False,
+    ) -> None:
+        """What connections that come from now on get; those that stand are not touched."""
+        self._role = role
+        self._tls = tls
+        self._tls_at_once = tls_at_once
+
+    def buildProtocol(self, address: IAddress | None) -> Link:
+        """Twisted calls this for each connection."""
+        link = Link(self._role, self._clock, self._tls, tls_at_once=self._tls_at_once)
+        self.links.add(link)
+        link.ended.addErrback(self._failed, link).addBoth(lambda _: self.links.discard(link))
+        return link
+
+    def _failed(self, failure: Failure, link: Link) -> None:
+        if not failure.check(ChannelLost):
+            self.log.failure("session with {peer} failed", failure=failure, peer=link.peer)

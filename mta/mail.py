@@ -1,0 +1,201 @@
+"""The domain values: what a mail transfer agent talks about (RFC 5321, RFC 5598).
+
+All are frozen and compared by value.  Text is ``str`` here: bytes from the wire are
+decoded once, in `mta.smtp`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
+_DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """The address inside a path (RFC 5321 section 4.1.2).
+
+    `local_part` is what the quoting means, not the quoting itself: ``"a b"@x`` has the
+    local part ``a b``.  `domain` is in lower case; an address literal keeps its brackets.
+    ``<Postmaster>`` has no domain, the null reverse-path has neither.
+    """
+
+    local_part: str
+    domain: str = ""
+
+    @property
+    def is_null(self) -> bool:
+        """Whether this is the null reverse-path ``<>``."""
+        return not self.local_part and not self.domain
+
+    @property
+    def is_internationalised(self) -> bool:
+        """Whether only a peer with SMTPUTF8 can be given this address (RFC 6531)."""
+        return not (self.local_part.isascii() and self.domain.isascii())
+
+    def __str__(self) -> str:
+        local_part = self.local_part
+        if not self.is_null and not _DOT_STRING.fullmatch(local_part):
+            local_part = '"' + re.sub(r'(["\\])', r"\\\1", local_part) + '"'
+        return f"{local_part}@{self.domain}" if self.domain else local_part
+
+
+NULL_PATH = Mailbox("")
+
+
+class Notify(Enum):
+    """A condition on which the sender wants a notice (RFC 3461 section 4.1)."""
+
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    DELAY = "DELAY"
+    NEVER = "NEVER"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT command: a forward-path and what was asked for it.
+
+    `notify` is empty where the client named nothing; `original` is the decoded ORCPT
+    value ``addr-type;address`` or empty (RFC 3461 section 4.2).
+    """
+
+    forward_path: Mailbox
+    notify: frozenset[Notify] = frozenset()
+    original: str = ""
+
+
+class Body(Enum):
+    """The BODY parameter of MAIL (RFC 6152, RFC 3030)."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT = "8BITMIME"
+    BINARY = "BINARYMIME"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What MAIL and RCPT said of one message (RFC 5321 section 2.3.1)."""
+
+    reverse_path: Mailbox
+    recipients: tuple[Recipient, ...]
+    body: Body = Body.SEVEN_BIT
+    smtputf8: bool = False
+    ret: str = ""  # "FULL", "HDRS" or not said, RFC 3461 section 4.3
+    envid: str = ""  # decoded, RFC 3461 section 4.4
+    require_tls: bool = False  # RFC 8689
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: three digits, an enhanced code such as ``5.1.1`` or none, and its lines.
+
+    RFC 5321 section 4.2, RFC 2034.  `lines` are without code, enhanced code and CRLF.
+    """
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the command was carried out (2xx) or may go on (3xx)."""
+        return self.code < 400
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same command may succeed later (4xx)."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether the same command would fail again (5xx)."""
+        return self.code >= 500
+
+    @property
+    def text(self) -> str:
+        """The lines in one, for logs and notices."""
+        return " ".join(self.lines)
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
+
+
+class Agent(Enum):
+    """The delivery agents: mechanisms that take a message over."""
+
+    MX = "mx"
+    SMTP = "smtp"
+    LMTP = "lmtp"
+    MAILDIR = "maildir"
+    PIPE = "pipe"
+    HOLD = "hold"
+    DISCARD = "discard"
+    REJECT = "reject"
+
+
+class Security(Enum):
+    """What a client demands of TLS on the way to a next hop."""
+
+    OFF = "off"
+    OPPORTUNISTIC = "opportunistic"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a message goes next: an agent, and what that agent needs to know.
+
+    `next_hop` is the domain for MX, the host or ``unix:PATH`` for SMTP and LMTP, the path
+    template for MAILDIR, the command for PIPE, the peer's name for HOLD, the text for REJECT.
+    Messages with equal hops may share a connection or a batch.
+    """
+
+    agent: Agent
+    next_hop: str = ""
+    port: int = 0
+    implicit_tls: bool = False
+    security: Security = Security.OPPORTUNISTIC
+    user: str = ""
+    secret: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        """The hop as the configuration writes it, without its secret."""
+        match self.agent:
+            case Agent.SMTP | Agent.LMTP if self.next_hop.startswith("unix:"):
+                return f"{self.agent.value}+{self.next_hop}"
+            case Agent.SMTP | Agent.LMTP:
+                scheme = "smtps" if self.implicit_tls else self.agent.value
+                host = f"[{self.next_hop}]" if ":" in self.next_hop else self.next_hop
+                return f"{scheme}://{host}:{self.port}"
+            case Agent.DISCARD:
+                return "discard"
+            case _:
+                return f"{self.agent.value}:{self.next_hop}"
+
+
+class Status(Enum):
+    """What became of one recipient in one attempt (RFC 3464 section 2.3.3)."""
+
+    DELIVERED = "delivered"  # final delivery; nobody else will send a notice
+    RELAYED = "relayed"  # the next hop took it over
+    DEFERRED = "deferred"
+    FAILED = "failed"
+    HELD = "held"  # waits in the spool for its peer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recipient in one attempt, and in whose words.
+
+    `remote` is the host that replied, empty where the reply is our own.  `notifies` says
+    that the next hop took over the duty to send notices (RFC 3461 section 5.2.1).
+    """
+
+    status: Status
+    reply: Reply
+    remote: str = ""
+    notifies: bool = False

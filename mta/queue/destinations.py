@@ -1,0 +1,306 @@
+"""Hands deliveries to the agents: bounded in all and per hop, and fair between hops.
+
+A destination is one hop with the deliveries that wait for it.  A visit is one call of a delivery
+agent, which draws deliveries until none is left: one connection carries many messages.  A hop
+that can't be reached is left alone for a while, and then probed by one message; it slows no
+other.  Destinations without mail are forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.interfaces import Delivery, HopFailure, IDeliveryAgent, IMailSource
+from mta.mail import Agent, Hop, Outcome, Status
+from mta.queue.bell import Bell
+from mta.queue.rounds import FAULT, words
+from mta.settings import HOUR, Queue
+
+FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
+LONGEST_BACK_OFF = HOUR
+BACK_OFFS = 10_000  # hops whose failure is remembered; the domains of mail are anybody's choice
+COMPANY = 100  # deliveries that wait while one probes their hop; the rest are deferred
+SHARE = 50  # deliveries of one visit while other hops wait for a free place
+LOCAL = frozenset({Agent.MAILDIR, Agent.DISCARD, Agent.REJECT})
+LOCAL_VISITS = 2  # while one batch is written, the next one is gathered
+
+
+@dataclass(frozen=True, slots=True)
+class _BackOff:
+    """Until when a hop is left alone, in seconds of the clock, and why."""
+
+    failures: int
+    until: float
+    outcome: Outcome
+
+
+@dataclass(slots=True, eq=False)
+class _Destination:
+    """One hop, what waits for it, and who is at work on it.
+
+    `arriving` counts the visits that have not asked for mail yet.
+    """
+
+    hop: Hop
+    limit: int
+    waiting: deque[Delivery] = field(default_factory=deque)
+    visits: set[_Visit] = field(default_factory=set)
+    arriving: int = 0
+    in_line: bool = False
+
+
+class Destinations:
+    """All hops that mail waits for.
+
+    `settled` is called with the outcomes of each delivery that was added, or `returned` with a
+    delivery that was not attempted because we stop.  Neither may add deliveries.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        agents: Mapping[Agent, IDeliveryAgent],
+        settings: Queue,
+        clock: IReactorTime,
+        settled: Callable[[Delivery, Sequence[Outcome]], None],
+        returned: Callable[[Delivery], None],
+    ) -> None:
+        self.agents = agents
+        self.settings = settings
+        self._clock = clock
+        self._settled = settled
+        self._returned = returned
+        self._destinations: dict[Hop, _Destination] = {}
+        self._line: deque[_Destination] = deque()  # those that want a visit, in turn
+        self._down: OrderedDict[Hop, _BackOff] = OrderedDict()
+        self._visits: set[_Visit] = set()
+        self._dispatching = False
+        self._stopped = False
+        self._quiet = Bell(clock)
+
+    def add(self, hop: Hop, delivery: Delivery) -> None:
+        """Let a delivery wait for its hop; `dispatch` sets it going."""
+        if self._stopped:
+            self._returned(delivery)
+            return
+        destination = self._destinations.get(hop)
+        back_off = self._down.get(hop)
+        if back_off is not None:
+            crowded = destination is not None and len(destination.waiting) >= COMPANY
+            if crowded or self._clock.seconds() < back_off.until:
+                self._settled(delivery, [back_off.outcome] * len(delivery.targets))
+                return
+        if destination is None:
+            destination = self._destinations[hop] = _Destination(hop, self._most_visits(hop))
+        destination.waiting.append(delivery)
+        self._queue_up(destination)
+
+    def dispatch(self) -> None:
+        """Begin visits, as far as mail waits and limits allow, each hop in its turn."""
+        if self._dispatching:
+            return  # a visit that ended at once
+        self._dispatching = True
+        try:
+            while self._line and not self._stopped and self._has_place:
+                destination = self._line.popleft()
+                destination.in_line = False
+                if self._wants_visit(destination):
+                    self._visit(destination)
+                    self._queue_up(destination)
+        finally:
+            self._dispatching = False
+
+    async def stop(self, grace: float) -> None:
+        """Return what waits, and let visits end for at most `grace` seconds; then cancel them."""
+        self._stopped = True
+        for destination in self._destinations.values():
+            while destination.waiting:
+                self._returned(destination.waiting.popleft())
+        end = self._clock.seconds() + grace
+        while self._visits and (left := end - self._clock.seconds()) > 0:
+            await self._quiet.wait(left)
+        for visit in list(self._visits):
+            visit.cancel()
+
+    # --- for visits
+
+    def take(self, visit: _Visit) -> Delivery | None:
+        """The next delivery for a visit, or None where it should end."""
+        destination = visit.destination
+        if self._stopped or not destination.waiting:
+            return None
+        if destination.hop in self._down:
+            if visit.handed:
+                return None  # the probe is on its way
+        elif len(destination.visits) > destination.limit:
+            return None
+        others_wait = len(self._line) > destination.in_line
+        if visit.handed >= SHARE and others_wait and not self._has_place:
+            return None
+        return destination.waiting.popleft()
+
+    def arrived(self, visit: _Visit) -> None:
+        """A visit asks for mail for the first time."""
+        visit.destination.arriving -= 1
+
+    def record(self, visit: _Visit, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """Pass outcomes on, and learn from them how much their hop can bear."""
+        destination = visit.destination
+        if any(outcome.reply.code == 421 for outcome in outcomes):
+            destination.limit = max(1, destination.limit // 2)
+        elif any(outcome.remote or outcome.status is not Status.DEFERRED for outcome in outcomes):
+            self._down.pop(destination.hop, None)
+            destination.limit = min(destination.limit + 1, self._most_visits(destination.hop))
+            self._queue_up(destination)
+        self._settled(delivery, outcomes)
+        self.dispatch()
+
+    # --- visits
+
+    @property
+    def _has_place(self) -> bool:
+        return len(self._visits) < self.settings.concurrency
+
+    def _most_visits(self, hop: Hop) -> int:
+        most = self.settings.per_destination
+        return min(most, LOCAL_VISITS) if hop.agent in LOCAL else most
+
+    def _wants_visit(self, destination: _Destination) -> bool:
+        limit = 1 if destination.hop in self._down else destination.limit
+        return len(destination.waiting) > destination.arriving and len(destination.visits) < limit
+
+    def _queue_up(self, destination: _Destination) -> None:
+        if not destination.in_line and self._wants_visit(destination):
+            destination.in_line = True
+            self._line.append(destination)
+
+    def _visit(self, destination: _Destination) -> None:
+        visit = _Visit(self, destination)
+        self._visits.add(visit)
+        destination.visits.add(visit)
+        destination.arriving += 1
+        visit.running = Deferred.fromCoroutine(self._deliver(visit))
+        visit.running.addErrback(self._failed, visit)
+        visit.running.addBoth(self._ended, visit)
+
+    async def _deliver(self, visit: _Visit) -> None:
+        hop = visit.destination.hop
+        await self.agents[hop.agent].deliver(hop, visit)
+
+    def _failed(self, failure: Failure, visit: _Visit) -> None:
+        """The outermost place for what an agent raises: a bug in one must not stop the rest."""
+        if failure.check(CancelledError) and self._stopped:
+            for delivery in visit.leave():
+                self._returned(delivery)
+        elif isinstance(failure.value, HopFailure):
+            self._hop_failed(visit, failure.value.outcome)
+        else:
+            hop = visit.destination.hop
+            self.log.failure("{hop} failed by a fault of ours", failure, hop=str(hop))
+
+    def _ended(self, _: object, visit: _Visit) -> None:
+        destination = visit.destination
+        # Neither mail that was lost sight of, nor an agent that takes none, may go round for ever.
+        if not visit.handed and not visit.was_dismissed and destination.waiting:
+            self._hop_failed(visit, FAULT)
+        for delivery in visit.leave():
+            self._settled(delivery, [FAULT] * len(delivery.targets))
+        self._visits.discard(visit)
+        destination.visits.discard(visit)
+        if not visit.has_arrived:
+            destination.arriving -= 1
+        if destination.waiting:
+            self._queue_up(destination)
+        elif not destination.visits:
+            self._destinations.pop(destination.hop, None)
+        if self._stopped and not self._visits:
+            self._quiet.ring()
+        self.dispatch()
+
+    def _hop_failed(self, visit: _Visit, outcome: Outcome) -> None:
+        destination = visit.destination
+        unsettled = visit.leave()
+        destination.limit = max(1, destination.limit // 2)
+        others = len(destination.visits) - 1
+        if others and not self._stopped:
+            # The hop may only want fewer connections: the last visit to fail decides.
+            destination.limit = min(destination.limit, others)
+            destination.waiting.extendleft(reversed(unsettled))
+            return
+        if outcome.status is Status.DEFERRED:
+            self._back_off(destination.hop, outcome)
+        deliveries = [*unsettled, *destination.waiting]
+        destination.waiting.clear()
+        for delivery in deliveries:
+            self._settled(delivery, [outcome] * len(delivery.targets))
+
+    def _back_off(self, hop: Hop, outcome: Outcome) -> None:
+        before = self._down.pop(hop, None)
+        failures = before.failures + 1 if before else 1
+        # A bounded exponent: a host may be dead for longer than numbers are good for.
+        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 16), LONGEST_BACK_OFF)
+        self._down[hop] = _BackOff(failures, self._clock.seconds() + seconds, outcome)
+        if len(self._down) > BACK_OFFS:
+            self._down.popitem(last=False)
+        self.log.warn(
+            "{hop} is left alone for {seconds:.0f} s: {reply}",
+            hop=str(hop),
+            seconds=seconds,
+            reply=words(outcome.reply),
+            remote=outcome.remote,
+        )
+
+
+@implementer(IMailSource)
+class _Visit:
+    """One visit of a delivery agent to a destination."""
+
+    def __init__(self, destinations: Destinations, destination: _Destination) -> None:
+        self.destination = destination
+        self.running: Deferred[None] | None = None
+        self.handed = 0
+        self.has_arrived = False
+        self.was_dismissed = False
+        self._destinations = destinations
+        self._taken: dict[str, Delivery] = {}
+
+    async def next(self) -> Delivery | None:
+        """See `IMailSource.next`."""
+        if not self.has_arrived:
+            self.has_arrived = True
+            self._destinations.arrived(self)
+        delivery = self._destinations.take(self)
+        if delivery is None:
+            self.was_dismissed = True
+            return None
+        self.handed += 1
+        self._taken[delivery.message.id] = delivery
+        return delivery
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.settle`.  Raises ValueError for a delivery that is not out."""
+        if len(outcomes) != len(delivery.targets):
+            raise ValueError("one outcome for each target")
+        if self._taken.pop(delivery.message.id, None) is None:
+            raise ValueError("a delivery is settled once, by the visit that took it")
+        self._destinations.record(self, delivery, outcomes)
+
+    def leave(self) -> list[Delivery]:
+        """What was taken and not settled."""
+        unsettled = list(self._taken.values())
+        self._taken.clear()
+        return unsettled
+
+    def cancel(self) -> None:
+        """End the visit now."""
+        if self.running is not None:
+            self.running.cancel()

@@ -1,0 +1,194 @@
+"""The mail that waits for a peer, as the source of a turned connection (RFC 2645, RFC 821 3.8).
+
+Oldest first, and each message is routed again: what no longer waits for this peer takes its
+ordinary way.  What a broken connection leaves unsettled goes on waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mta.interfaces import Delivery, IMailSource, IQueue, Message
+from mta.mail import Mailbox, Outcome
+from mta.queue.bell import Bell
+from mta.queue.rounds import HELD
+
+PORTION = 20  # messages leased for a peer at once
+POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
+
+
+@implementer(IMailSource)
+class HeldMail:
+    """What waits for one peer and some of its domains; a leading dot means subdomains.
+
+    With `linger` over 0, `next` waits up to so many seconds since the last delivery for new
+    mail, and may be cancelled without harm.  Whoever asked for the source calls `close` when
+    the connection is over, however it ended.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        peer: str,
+        domains: Collection[str],
+        linger: float,
+        *,
+        queue: IQueue,
+        clock: IReactorTime,
+        begin: Callable[[Message, HeldMail], None],
+        settled: Callable[[Delivery, Sequence[Outcome]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        closed: Callable[[HeldMail], None],
+    ) -> None:
+        self.peer = peer
+        self._domains = frozenset(domains)
+        self._suffixes = tuple(domain for domain in domains if domain.startswith("."))
+        self._linger = linger
+        self._queue = queue
+        self._clock = clock
+        self._begin = begin
+        self._settled = settled
+        self._spawn = spawn
+        self._on_close = closed
+        self._ready: deque[Delivery] = deque()
+        self._out: dict[str, Delivery] = {}
+        self._given = 0
+        self._stale = True  # whether the spool may hold something that we have not seen
+        self._filling = False
+        self._filled_at = 0.0
+        self._last_used = clock.seconds()
+        self._retired = False
+        self._closed = False
+        self._bell = Bell(clock)
+        self._quiet = Bell(clock)
+
+    # --- for the connection
+
+    async def next(self) -> Delivery | None:
+        """See `IMailSource.next`."""
+        while not self._retired:
+            if self._ready:
+                delivery = self._ready.popleft()
+                self._out[delivery.message.id] = delivery
+                self._last_used = self._clock.seconds()
+                return delivery
+            if self._stale and not self._filling:
+                self._filling = True
+                self._spawn(self._fill())
+                continue
+            left = POLL if self._filling else self._patience()
+            if left <= 0:
+                return None
+            await self._bell.wait(min(left, POLL))
+            if self._clock.seconds() >= self._filled_at + POLL:
+                self._stale = True
+        return None
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.settle`.  After `close` nothing is recorded any more."""
+        if len(outcomes) != len(delivery.targets):
+            raise ValueError("one outcome for each target")
+        if self._out.pop(delivery.message.id, None) is None:
+            if self._closed:
+                return
+            raise ValueError("a delivery is settled once, by the source that handed it out")
+        self._last_used = self._clock.seconds()
+        self._settled(delivery, outcomes)
+        if not self._out:
+            self._quiet.ring()
+
+    def retire(self) -> None:
+        """Hand out no more; what is out may still be settled."""
+        if self._retired:
+            return
+        self._retired = True
+        self._bell.ring()
+        while self._ready:
+            self._give_back(self._ready.popleft())
+
+    def close(self) -> None:
+        """The connection is over: what it left unsettled goes on waiting."""
+        if self._closed:
+            return
+        self.retire()
+        self._closed = True
+        out, self._out = self._out, {}
+        for delivery in out.values():
+            self._give_back(delivery)
+        self._quiet.ring()
+        self._on_close(self)
+
+    # --- for the runner
+
+    def takes(self, address: Mailbox) -> bool:
+        """Whether this source hands out mail for that address."""
+        if self._retired:
+            return False
+        return address.domain in self._domains or (
+            bool(self._suffixes) and address.domain.endswith(self._suffixes)
+        )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether new mail may go out at once, as none that is older waits in the spool."""
+        return (
+            not (self._retired or self._stale or self._filling)
+            and self._linger > 0
+            and len(self._ready) + len(self._out) < PORTION
+        )
+
+    def give(self, delivery: Delivery) -> None:
+        """Hand out this delivery next; it is settled as any other."""
+        if self._retired:
+            self._give_back(delivery)
+            return
+        self._given += 1
+        self._ready.append(delivery)
+        self._bell.ring()
+
+    def wake(self) -> None:
+        """The spool may hold new mail for the peer."""
+        self._stale = True
+        self._bell.ring()
+
+    async def stop(self, grace: float) -> None:
+        """Hand out no more, wait up to `grace` seconds for what is out, and close."""
+        self.retire()
+        end = self._clock.seconds() + grace
+        while self._out and (left := end - self._clock.seconds()) > 0:
+            await self._quiet.wait(left)
+        self.close()
+
+    async def _fill(self) -> None:
+        """Lease a portion; apart from `next`, which may be cancelled while we wait."""
+        self._stale = False
+        self._filled_at = self._clock.seconds()
+        messages: Sequence[Message] = ()
+        try:
+            messages = await self._queue.lease_held(self.peer, self._domains, PORTION)
+        except OSError as error:
+            self.log.error(
+                "mail held for {peer} can't be read: {error}", peer=self.peer, error=str(error)
+            )
+        given = self._given
+        for message in messages:
+            self._begin(message, self)
+        # Where nothing of a portion was for us, the next one would be the same again.
+        if len(messages) == PORTION and self._given > given:
+            self._stale = True
+        self._filling = False
+        self._bell.ring()
+
+    def _give_back(self, delivery: Delivery) -> None:
+        self._settled(delivery, [HELD] * len(delivery.targets))
+
+    def _patience(self) -> float:
+        """Seconds that `next` still waits for new mail."""
+        return self._last_used + self._linger - self._clock.seconds()

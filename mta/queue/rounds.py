@@ -1,0 +1,245 @@
+"""One round of attempts for one message: what is to be tried, and what came of it.
+
+Pure: the runner does what `plan` says, and records what `judge` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
+from mta.mail import Agent, Hop, Notify, Outcome, Reply, Status
+from mta.queue.schedule import POSTMASTERS_HOLD, Schedule
+from mta.settings import DAY, HOUR
+from mta.smtp.errors import Refusal
+
+Report = tuple[Target, Outcome]
+
+FAULT = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Local error in processing",)))
+HELD = Outcome(
+    Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
+)
+UNROUTED = Hop(Agent.REJECT, "no route")  # stands in a report for the hop that was not found
+REPLY_LENGTH = 500  # characters of a peer's reply that logs and history keep
+
+
+@dataclass(slots=True, eq=False)
+class Round:
+    """A message on its way: what has come back, and how many deliveries are still out.
+
+    `untried` are the places of the recipients with a delivery that came back unattempted;
+    `leased_by` is the source that leased the message for its peer.
+    """
+
+    message: Message
+    leased_by: object = None
+    reports: list[Report] = field(default_factory=list)
+    outstanding: int = 0
+    untried: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a round changed, and of what the sender may have to be told.
+
+    `news` are the reports that say something new; `expires`: how long what was delayed is
+    still tried, seconds since the epoch.
+    """
+
+    settlement: Settlement
+    news: tuple[Report, ...]
+    failed: tuple[Report, ...]
+    delayed: tuple[Report, ...]
+    succeeded: tuple[Report, ...]
+    expires: float
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, so that the message is removed."""
+        return all(progress.state is State.DONE for progress in self.settlement.progress)
+
+
+def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]:
+    """Route every recipient that is still open: what is to be tried, and what was refused."""
+    targets: list[Target] = []
+    refused: list[Report] = []
+    for number, progress in enumerate(message.progress):
+        if not _is_open(progress):
+            continue
+        forward_path = progress.recipient.forward_path
+        try:
+            routed = router.route(forward_path)
+        except Refusal as refusal:
+            status = Status.FAILED if refusal.reply.is_permanent else Status.DEFERRED
+            outcome = Outcome(status, refusal.reply)
+            refused.append((Target(number, forward_path, UNROUTED), outcome))
+            continue
+        for address, hop in routed:
+            if not progress.settled or str(address) not in progress.settled:
+                targets.append(Target(number, address, hop))
+    return targets, refused
+
+
+def fault_in(message: Message) -> list[Report]:
+    """Defer every recipient that is still open, for a fault of our own."""
+    return [
+        (Target(number, progress.recipient.forward_path, UNROUTED), FAULT)
+        for number, progress in enumerate(message.progress)
+        if _is_open(progress)
+    ]
+
+
+def judge(round: Round, schedule: Schedule, now: float) -> Verdict:
+    """What a finished round means.  `now`: seconds since the epoch."""
+    message = round.message
+    reports = [_at_its_age(report, message, schedule, now) for report in round.reports]
+    late = () if message.warned else _late(message, reports, schedule, now)
+    warned = message.warned or bool(late)
+    tried = any(outcome.status is not Status.HELD for _, outcome in reports)
+    attempts = message.attempts + tried
+    progress = _progress(round, reports, now)
+    due = min(_dues(round, reports, attempts, warned, schedule, now), default=now)
+    return Verdict(
+        Settlement(message.id, progress, due, attempts, warned),
+        news=tuple(report for report in reports if _is_news(message, report)),
+        failed=tuple(report for report in reports if report[1].status is Status.FAILED),
+        delayed=late,
+        succeeded=tuple(report for report in reports if _is_success(message, report)),
+        expires=min(
+            (schedule.expires(target.hop, message.arrived) for target, _ in late), default=now
+        ),
+    )
+
+
+def unchanged(message: Message, hop: Hop, schedule: Schedule, now: float) -> Settlement:
+    """Give a message that is held for `hop` back as it was."""
+    waiting = any(progress.state is State.WAITING for progress in message.progress)
+    due = now if waiting else schedule.held_due(hop, message.arrived, message.warned)
+    return Settlement(message.id, message.progress, due, message.attempts, message.warned)
+
+
+def words(reply: Reply) -> str:
+    """A reply for logs and history: bounded, in one line, whatever a peer put in it."""
+    text = str(reply)[:REPLY_LENGTH]
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _is_open(progress: Progress) -> bool:
+    """Whether a round has to do with this recipient."""
+    return progress.state is not State.DONE and not _is_postmasters(progress)
+
+
+def _is_postmasters(progress: Progress) -> bool:
+    """Whether the recipient is held for nobody but the postmaster, and stays so."""
+    return progress.state is State.HELD and not progress.peer
+
+
+def _at_its_age(report: Report, message: Message, schedule: Schedule, now: float) -> Report:
+    """The report, or a failure where the message has grown too old to be tried again."""
+    target, outcome = report
+    if outcome.status not in (Status.DEFERRED, Status.HELD):
+        return report
+    if now < schedule.expires(target.hop, message.arrived):
+        return report
+    said = f"{outcome.remote} said: " if outcome.remote else ""
+    lines = (f"Gave up after {_duration(now - message.arrived)}", f"({said}{outcome.reply})")
+    return target, Outcome(Status.FAILED, Reply(554, "5.4.7", lines))
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words, roughly."""
+    size, name = (DAY, "days") if seconds >= 2 * DAY else (HOUR, "hours")
+    if seconds < 2 * HOUR:
+        size, name = 60.0, "minutes"
+    return f"{seconds / size:.0f} {name}"
+
+
+def _late(
+    message: Message, reports: Sequence[Report], schedule: Schedule, now: float
+) -> tuple[Report, ...]:
+    return tuple(
+        (target, outcome)
+        for target, outcome in reports
+        if outcome.status in (Status.DEFERRED, Status.HELD)
+        and schedule.must_warn(target.hop, message.arrived, now)
+    )
+
+
+def _progress(round: Round, reports: Sequence[Report], now: float) -> tuple[Progress, ...]:
+    """How far each recipient has come after this round."""
+    own: dict[int, list[Report]] = {}
+    for report in reports:
+        own.setdefault(report[0].number, []).append(report)
+    return tuple(
+        _advanced(progress, own.get(number, ()), number in round.untried, round.message, now)
+        if _is_open(progress)
+        else progress
+        for number, progress in enumerate(round.message.progress)
+    )
+
+
+def _advanced(
+    progress: Progress, reports: Sequence[Report], untried: bool, message: Message, now: float
+) -> Progress:
+    for target, outcome in (report for report in reports if _is_news(message, report)):
+        attempt = Attempt(now, str(target.hop), outcome.status.value, words(outcome.reply))
+        progress = progress.with_attempt(attempt)
+    ended, peers, deferred = [], [], untried
+    for target, outcome in reports:
+        if outcome.status is Status.DEFERRED:
+            deferred = True
+        elif outcome.status is Status.HELD:
+            peers.append(target.hop.next_hop)
+        else:
+            ended.append(str(target.address))
+    if not deferred and not peers:
+        return replace(progress, state=State.DONE, peer="", settled=frozenset())
+    settled = progress.settled.union(ended)
+    if deferred:
+        return replace(progress, state=State.WAITING, peer="", settled=settled)
+    return replace(progress, state=State.HELD, peer=peers[0], settled=settled)
+
+
+def _dues(
+    round: Round,
+    reports: Sequence[Report],
+    attempts: int,
+    warned: bool,
+    schedule: Schedule,
+    now: float,
+) -> Iterator[float]:
+    """When each open recipient would have the message looked at again."""
+    message = round.message
+    if round.untried:
+        yield now
+    for target, outcome in reports:
+        if outcome.status is Status.DEFERRED:
+            yield schedule.retry_due(target.hop, attempts, message.arrived, now)
+        elif outcome.status is Status.HELD:
+            yield schedule.held_due(target.hop, message.arrived, warned)
+    if any(_is_postmasters(progress) for progress in message.progress):
+        yield now + POSTMASTERS_HOLD
+
+
+def _is_news(message: Message, report: Report) -> bool:
+    """Whether a report says more than that held mail is still held."""
+    target, outcome = report
+    progress = message.progress[target.number]
+    return not (
+        outcome.status is Status.HELD
+        and progress.state is State.HELD
+        and progress.peer == target.hop.next_hop
+    )
+
+
+def _is_success(message: Message, report: Report) -> bool:
+    """Whether the sender asked to hear of this and nobody else will tell it (RFC 3461)."""
+    target, outcome = report
+    if Notify.SUCCESS not in message.envelope.recipients[target.number].notify:
+        return False
+    return outcome.status is Status.DELIVERED or (
+        outcome.status is Status.RELAYED and not outcome.notifies
+    )

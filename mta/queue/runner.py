@@ -1,0 +1,449 @@
+"""The runner: takes every message from its 250 to its last outcome.
+
+One round of attempts routes what is open, groups it by hop, hands it to the destinations, and,
+when the last delivery has come back, records all of it in one commit.  Fresh messages start from
+memory; all others are leased from the spool in portions, so a long queue costs disk and not
+memory.
+"""
+
+from __future__ import annotations
+
+import random as chance
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mta.interfaces import (
+    Delivery,
+    IDeliveryAgent,
+    INotices,
+    IQueue,
+    IRouter,
+    Message,
+    Notice,
+    Settlement,
+    State,
+    Target,
+)
+from mta.mail import Agent, Hop, Outcome
+from mta.queue.bell import Bell
+from mta.queue.destinations import Destinations
+from mta.queue.held import HeldMail
+from mta.queue.rounds import HELD, Report, Round, Verdict, fault_in, judge, plan, unchanged, words
+from mta.queue.schedule import Schedule
+from mta.settings import MIB, Peer, Queue
+
+PORTION = 100  # messages leased at once
+LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
+SHORTEST_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
+SPOOL_PAUSE = 5.0  # seconds after a failure to read
+SPOOL_PAUSES = (1.0, 5.0, 15.0, 60.0)  # seconds after failures to record; the last repeats
+COMMIT_GRACE = 5.0  # seconds that `stop` gives to what is being recorded
+
+
+class Runner:
+    """Works off one process's share of the spool.
+
+    At most `max_messages` messages with `max_octets` octets of content are under way; what is
+    accepted beyond that waits in the spool.  `now` gives seconds since the epoch, `random`
+    numbers from 0 up to 1.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        queue: IQueue,
+        router: IRouter,
+        agents: Mapping[Agent, IDeliveryAgent],
+        notices: INotices,
+        settings: Queue,
+        peers: Mapping[str, Peer],
+        clock: IReactorTime,
+        *,
+        now: Callable[[], float] = time.time,
+        random: Callable[[], float] = chance.random,
+        max_messages: int = 1000,
+        max_octets: int = 64 * MIB,
+    ) -> None:
+        self._queue = queue
+        self._router = router
+        self._notices = notices
+        self._clock = clock
+        self._now = now
+        self._random = random
+        self._max_messages = max_messages
+        self._max_octets = max_octets
+        self._schedule = Schedule(settings, peers, random)
+        self._destinations = Destinations(agents, settings, clock, self._settled, self._returned)
+        self._rounds: dict[str, Round] = {}
+        self._octets = 0
+        self._fresh: list[Message] = []
+        self._sorting: IDelayedCall | None = None
+        self._links: dict[str, HeldMail] = {}  # the newest of each peer
+        self._sources: set[HeldMail] = set()
+        self._running: set[Deferred[None]] = set()
+        self._leasing: Deferred[None] | None = None
+        self._asleep_until = 0.0
+        self._stopped = False
+        self._bell = Bell(clock)
+        self._patience: set[Bell] = set()
+        self._quiet = Bell(clock)
+
+    # --- for the service
+
+    def start(self) -> None:
+        """Begin to lease what waits in the spool."""
+        self._leasing = Deferred.fromCoroutine(self._lease())
+
+    async def stop(self, grace: float) -> None:
+        """End deliveries, the running ones after at most `grace` seconds, and all leases."""
+        self._stopped = True
+        end = self._clock.seconds() + grace
+        for bell in (self._bell, *self._patience):
+            bell.ring()
+        self._sort()
+        for source in self._sources:
+            source.retire()
+        await self._destinations.stop(grace)
+        for source in list(self._sources):
+            await source.stop(end - self._clock.seconds())
+        if self._leasing is not None:
+            await self._leasing
+        end = self._clock.seconds() + COMMIT_GRACE
+        while self._running and (left := end - self._clock.seconds()) > 0:
+            await self._quiet.wait(left)
+
+    def reconfigure(
+        self,
+        router: IRouter,
+        agents: Mapping[Agent, IDeliveryAgent],
+        settings: Queue,
+        peers: Mapping[str, Peer],
+    ) -> None:
+        """Take new settings, from the next round of each message on."""
+        self._router = router
+        self._schedule = Schedule(settings, peers, self._random)
+        self._destinations.agents = agents
+        self._destinations.settings = settings
+
+    def accept(self, message: Message) -> None:
+        """Take a message that was just committed, and is leased to us.
+
+        All that came by the end of this turn of the reactor is begun together.
+        """
+        self._fresh.append(message)
+        if self._sorting is None:
+            self._sorting = self._clock.callLater(0, self._sort)
+
+    def wake(self) -> None:
+        """Somebody else put mail into the spool, or made some due."""
+        self._bell.ring()
+        for source in self._sources:
+            source.wake()
+
+    # --- for turned connections
+
+    def held(self, peer: str, domains: Collection[str], linger: float = 0.0) -> HeldMail:
+        """The mail held for a peer, for one connection, which must `close` it at its end.
+
+        `linger`: seconds that it waits for new mail.  An older source of the same peer hands
+        out no more.
+        """
+        older = self._links.get(peer)
+        if older is not None:
+            older.retire()
+        source = HeldMail(
+            peer,
+            domains,
+            linger,
+            queue=self._queue,
+            clock=self._clock,
+            begin=self._begin,
+            settled=self._settled,
+            spawn=self._spawn,
+            closed=self._unlinked,
+        )
+        self._links[peer] = source
+        self._sources.add(source)
+        if self._stopped:
+            source.retire()
+        return source
+
+    async def has_held(self, peer: str, domains: Collection[str]) -> bool:
+        """Whether mail is held for a peer.  Raises OSError."""
+        messages = await self._queue.lease_held(peer, domains, 1)
+        hop = Hop(Agent.HOLD, peer)
+        for message in messages:
+            await self._queue.settle(unchanged(message, hop, self._schedule, self._now()))
+        return bool(messages)
+
+    # --- taking messages in
+
+    async def _lease(self) -> None:
+        """Lease what is due, for as long as we run."""
+        while not self._stopped:
+            try:
+                await self._lease_portion()
+            except OSError as error:
+                self.log.error("the spool can't be read: {error}", error=str(error))
+                await self._wait(SPOOL_PAUSE)
+            except Exception:  # noqa: BLE001 - outermost for the lease loop, which must not end
+                self.log.failure("leasing failed")
+                await self._wait(LONGEST_SLEEP)
+
+    async def _lease_portion(self) -> None:
+        """Lease what there is room for; when that was all, sleep.  Raises OSError."""
+        room = self._room
+        leased = await self._queue.lease_due(room) if room else ()
+        self._fresh.extend(leased)
+        self._sort()
+        if len(leased) < PORTION or not self._room:
+            await self._sleep(SHORTEST_SLEEP if room and not leased else 0.0)
+
+    async def _sleep(self, least: float) -> None:
+        """Wait until mail is due or somebody rings; `least`: seconds."""
+        seconds = LONGEST_SLEEP
+        self._asleep_until = self._now() + seconds
+        if self._room and not self._stopped:
+            due = await self._queue.next_due()
+            if due is not None:
+                seconds = min(max(due - self._now(), least), LONGEST_SLEEP)
+                self._asleep_until = self._now() + seconds
+        await self._bell.wait(seconds)
+        self._asleep_until = 0.0
+
+    @property
+    def _room(self) -> int:
+        """How many messages may be leased now."""
+        if self._octets >= self._max_octets:
+            return 0
+        return max(0, min(PORTION, self._max_messages - len(self._rounds) - len(self._fresh)))
+
+    def _sort(self) -> None:
+        """Begin what came in, as far as there is room."""
+        if self._sorting is not None and self._sorting.active():
+            self._sorting.cancel()
+        self._sorting = None
+        fresh, self._fresh = self._fresh, []
+        surplus = []
+        for message in fresh:
+            if self._stopped or self._is_full_for(message):
+                surplus.append(message.id)
+            else:
+                self._begin(message)
+        if surplus:
+            self._spawn(self._release(surplus))
+        self._destinations.dispatch()
+
+    def _is_full_for(self, message: Message) -> bool:
+        if not self._rounds:
+            return False  # whatever its size, it has to go some time
+        return (
+            len(self._rounds) >= self._max_messages
+            or self._octets + message.content.size > self._max_octets
+        )
+
+    # --- one round
+
+    def _begin(self, message: Message, source: HeldMail | None = None) -> None:
+        """Route a message and let it wait for its hops; `source` leased it for its peer."""
+        round = self._rounds[message.id] = Round(message, source)
+        self._octets += message.content.size
+        targets: list[Target] = []
+        try:
+            targets, round.reports = plan(message, self._router)
+        except Exception:  # noqa: BLE001 - outermost for the router: a bug in it defers one message
+            self.log.failure("{queue_id} can't be routed", queue_id=message.id)
+            round.reports = fault_in(message)
+        groups: dict[Hop, list[Target]] = {}
+        links: dict[Hop, HeldMail] = {}
+        for target in targets:
+            hop = target.hop
+            if hop.agent is Agent.HOLD:
+                link = self._link(target, source)
+                if link is None:
+                    round.reports.append((target, HELD))
+                    continue
+                links[hop] = link
+            groups.setdefault(hop, []).append(target)
+        round.outstanding = len(groups)
+        if not groups:
+            self._conclude(round)
+        for hop, group in groups.items():
+            delivery = Delivery(message, tuple(group))
+            if hop in links:
+                links[hop].give(delivery)
+            else:
+                self._destinations.add(hop, delivery)
+        if source is not None:
+            self._destinations.dispatch()
+
+    def _link(self, target: Target, source: HeldMail | None) -> HeldMail | None:
+        """The turned connection on which a held target can go out now."""
+        if source is None or source.peer != target.hop.next_hop:
+            source = self._links.get(target.hop.next_hop)
+            if source is None or not source.is_current:
+                return None
+        return source if source.takes(target.address) else None
+
+    def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        round = self._rounds[delivery.message.id]
+        round.reports.extend(zip(delivery.targets, outcomes, strict=True))
+        self._came_back(round)
+
+    def _returned(self, delivery: Delivery) -> None:
+        round = self._rounds[delivery.message.id]
+        round.untried.update(target.number for target in delivery.targets)
+        self._came_back(round)
+
+    def _came_back(self, round: Round) -> None:
+        round.outstanding -= 1
+        if not round.outstanding:
+            self._conclude(round)
+
+    def _conclude(self, round: Round) -> None:
+        if round.reports or not round.untried:
+            self._spawn(self._record(round))
+        else:
+            self._forget(round)
+            self._spawn(self._release([round.message.id]))
+
+    async def _record(self, round: Round) -> None:
+        """Commit what a round changed, and take in the notices that came of it."""
+        message = round.message
+        try:
+            verdict = judge(round, self._schedule, self._now())
+            self._tell(message, verdict)
+            notices = await self._write_notices(message, verdict)
+            settlement = replace(verdict.settlement, notices=notices)
+            recorded = await self._settle(settlement)
+        finally:
+            self._forget(round)
+        if recorded is None:
+            return
+        for notice in recorded:
+            self.accept(notice)
+        if verdict.is_done:
+            self.log.info("{queue_id} removed", queue_id=message.id)
+        elif settlement.due < self._asleep_until:
+            self._bell.ring()
+        for progress in settlement.progress:
+            link = self._links.get(progress.peer) if progress.state is State.HELD else None
+            if link is not None and link is not round.leased_by:
+                link.wake()
+
+    async def _write_notices(self, message: Message, verdict: Verdict) -> tuple[Notice, ...]:
+        notices = []
+        for reports in (verdict.failed, verdict.delayed, verdict.succeeded):
+            if reports:
+                notice = await self._notices.notice(message, reports, verdict.expires)
+                if notice is not None:
+                    notices.append(notice)
+        return tuple(notices)
+
+    async def _settle(self, settlement: Settlement) -> Sequence[Message] | None:
+        """Record it, however long the spool takes to come round.
+
+        What was delivered is known here alone.  None where we stop first: the lease then ends
+        with the process.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._queue.settle(settlement)
+            except OSError as error:
+                self.log.error(
+                    "{queue_id} can't be recorded, which is tried again: {error}",
+                    queue_id=settlement.id,
+                    error=str(error),
+                )
+            if self._stopped:
+                return None
+            await self._wait(SPOOL_PAUSES[min(failures, len(SPOOL_PAUSES) - 1)])
+            failures += 1
+
+    async def _wait(self, seconds: float) -> None:
+        """Let time pass, less of it when we stop."""
+        if self._stopped:
+            return
+        bell = Bell(self._clock)
+        self._patience.add(bell)
+        try:
+            await bell.wait(seconds)
+        finally:
+            self._patience.discard(bell)
+
+    async def _release(self, ids: Sequence[str]) -> None:
+        try:
+            await self._queue.release(ids)
+        except OSError as error:
+            self.log.error(
+                "{count} messages stay leased until the next start: {error}",
+                count=len(ids),
+                error=str(error),
+            )
+        if not self._stopped:
+            self._bell.ring()
+
+    def _forget(self, round: Round) -> None:
+        """The message is out of our hands."""
+        had_room = self._has_ample_room
+        del self._rounds[round.message.id]
+        self._octets -= round.message.content.size
+        if not had_room and self._has_ample_room:
+            self._bell.ring()
+
+    @property
+    def _has_ample_room(self) -> bool:
+        return (
+            len(self._rounds) <= self._max_messages // 2 and self._octets <= self._max_octets // 2
+        )
+
+    def _unlinked(self, source: HeldMail) -> None:
+        self._sources.discard(source)
+        if self._links.get(source.peer) is source:
+            del self._links[source.peer]
+
+    # --- the rest
+
+    def _tell(self, message: Message, verdict: Verdict) -> None:
+        """One line in the log for each target."""
+        now = self._now()
+        for target, outcome in verdict.news:
+            self._tell_one(message, (target, outcome), now - message.arrived)
+
+    def _tell_one(self, message: Message, report: Report, delay: float) -> None:
+        target, outcome = report
+        self.log.info(
+            "{queue_id} {status} {forward_path} by {hop}: {reply} ({delay:.3f} s)",
+            queue_id=message.id,
+            status=outcome.status.value,
+            forward_path=str(message.envelope.recipients[target.number].forward_path),
+            address=str(target.address),
+            hop=str(target.hop),
+            remote=outcome.remote,
+            reply=words(outcome.reply),
+            delay=delay,
+        )
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        running = Deferred.fromCoroutine(coroutine)
+        self._running.add(running)
+        running.addErrback(self._broken)
+        running.addBoth(self._ran, running)
+
+    def _ran(self, _: object, running: Deferred[None]) -> None:
+        self._running.discard(running)
+        if self._stopped and not self._running:
+            self._quiet.ring()
+
+    def _broken(self, failure: Failure) -> None:
+        """The outermost place for bugs of our own: the mail stays leased, and in the spool."""
+        self.log.failure("the runner failed", failure)

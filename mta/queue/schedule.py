@@ -1,0 +1,68 @@
+"""When a message is tried again, when its sender is warned, when it is given up.
+
+All is decided by a message's age and never by a count of attempts, so that a changed setting
+applies to mail that already waits.  Pure: time and chance are arguments.  RFC 5321 section
+4.5.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mta.mail import Agent, Hop
+from mta.settings import DAY, Peer, Queue
+
+JITTER = 0.1  # share of a delay by which chance lengthens or shortens it
+POSTMASTERS_HOLD = 365 * DAY  # when mail that the postmaster holds is looked at again
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The settings of the queue and of the peers, as times.
+
+    `random` gives numbers from 0 up to 1.  `arrived`, `now` and all results are in seconds since
+    the epoch unless they say otherwise.
+    """
+
+    settings: Queue
+    peers: Mapping[str, Peer]
+    random: Callable[[], float]
+
+    def retry_due(self, hop: Hop, attempts: int, arrived: float, now: float) -> float:
+        """When to try again after `attempts` attempts, never later than the last chance.
+
+        A peer that deferred mail on its own connection gets it again soon, however often that
+        happened: it may not stay for long.
+        """
+        delays = self.settings.retry
+        place = 0 if hop.agent is Agent.HOLD else min(attempts, len(delays)) - 1
+        delay = delays[max(place, 0)] * (1 + JITTER * (2 * self.random() - 1))
+        return min(now + delay, self.expires(hop, arrived))
+
+    def held_due(self, hop: Hop, arrived: float, warned: bool) -> float:
+        """When held mail next needs attention: to warn its sender, or to give it up."""
+        warning = self._warn_after(hop)
+        if warning and not warned:
+            return min(arrived + warning, self.expires(hop, arrived))
+        return self.expires(hop, arrived)
+
+    def expires(self, hop: Hop, arrived: float) -> float:
+        """When mail for this hop is given up."""
+        if hop.agent is Agent.HOLD:
+            return arrived + self._peer(hop).hold_for
+        return arrived + self.settings.give_up_after
+
+    def must_warn(self, hop: Hop, arrived: float, now: float) -> bool:
+        """Whether mail for this hop has waited so long that its sender should know."""
+        warning = self._warn_after(hop)
+        return warning > 0 and now >= arrived + warning
+
+    def _warn_after(self, hop: Hop) -> float:
+        """Seconds; 0: never."""
+        if hop.agent is Agent.HOLD:
+            return self._peer(hop).warn_after
+        return self.settings.warn_after
+
+    def _peer(self, hop: Hop) -> Peer:
+        return self.peers.get(hop.next_hop) or Peer(hop.next_hop)

@@ -1,0 +1,178 @@
+"""The configuration as frozen values, with the defaults of the contract.
+
+`mta.config` reads them from YAML.  Units: durations in seconds, sizes in octets.  Every room
+takes the value that concerns it as a constructor argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from mta.mail import Agent, Hop, Mailbox, Security
+
+Network = IPv4Network | IPv6Network
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+class Service(Enum):
+    """What a listener is for."""
+
+    SMTP = "smtp"
+    SUBMISSION = "submission"  # RFC 6409
+    LMTP = "lmtp"  # RFC 2033
+    ODMR = "odmr"  # RFC 2645
+
+
+class ListenerTLS(Enum):
+    """When a listener speaks TLS."""
+
+    OFF = "off"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    IMPLICIT = "implicit"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One place where mail comes in; `endpoint` is a Twisted server endpoint string."""
+
+    endpoint: str
+    service: Service = Service.SMTP
+    tls: ListenerTLS = ListenerTLS.OPPORTUNISTIC
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatePair:
+    """A PEM certificate (leaf first) and its key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TLSSettings:
+    """Our certificates, and whom we trust.  No pair: a self-signed one is made.
+
+    `certificates` hold further pairs, chosen by SNI.  `ca` None means the system's.
+    `client_ca`: who may issue client certificates; None: none are asked for.
+    """
+
+    pair: CertificatePair | None = None
+    certificates: tuple[CertificatePair, ...] = ()
+    ca: Path | None = None
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain that we are the last stop for.
+
+    `mailboxes` None means any local part.  `aliases` map a local part in lower case to the
+    mailboxes it stands for.
+    """
+
+    name: str
+    deliver: Hop
+    mailboxes: frozenset[str] | None = frozenset()
+    aliases: Mapping[str, tuple[Mailbox, ...]] = field(default_factory=dict)
+    catch_all: Mailbox | None = None
+    subaddress: str = "+"
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Who may relay without AUTH."""
+
+    networks: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A host that we change roles with: one that dials in, or one that we dial.
+
+    `connect` None: it dials in, and proves to be `user` or shows the `certificate` with that
+    SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
+    without mail.
+    """
+
+    name: str
+    domains: tuple[str, ...] = ()
+    user: str = ""
+    certificate: str = ""
+    methods: frozenset[str] = frozenset({"atrn", "turn", "etrn"})
+    hold_for: float = 20 * DAY
+    warn_after: float = 0.0
+    linger: float = 0.0
+    keepalive: float = 60.0
+    etrn: Hop | None = None
+    connect: Hop | None = None
+    tls: Security = Security.VERIFY
+    pin: str = ""
+    method: str = "atrn"
+    every: float = 5 * MINUTE
+    send: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How queued mail is worked off."""
+
+    retry: tuple[float, ...] = (60.0, 300.0, 900.0, 1800.0, HOUR, 2 * HOUR, 4 * HOUR)
+    warn_after: float = 4 * HOUR
+    give_up_after: float = 5 * DAY
+    concurrency: int = 100
+    per_destination: int = 10
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a peer may ask of us.
+
+    `messages_per_minute` and `recipients_per_hour` count for a user where there is one, else
+    for a host; 0: no limit.
+    """
+
+    message_size: int = 50 * MIB
+    recipients: int = 1000
+    connections: int = 1000
+    connections_per_host: int = 50
+    errors: int = 20
+    timeout: float = 5 * MINUTE
+    auth_failures: int = 10
+    messages_per_minute: int = 0
+    recipients_per_hour: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How events are written."""
+
+    format: str = "text"
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration file."""
+
+    hostname: str
+    spool: str = "/var/spool/mta"
+    listen: tuple[Listener, ...] = ()
+    tls: TLSSettings = TLSSettings()
+    resolver: tuple[tuple[str, int], ...] = ()
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+    routes: Mapping[str, Hop] = field(default_factory=dict)
+    default_route: Hop = field(default_factory=lambda: Hop(Agent.MX))
+    relay: Relay = Relay()
+    users: str = ""  # absolute path of the users file, or dovecot:SOCKET; empty: no users
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    queue: Queue = Queue()
+    limits: Limits = Limits()
+    log: Log = Log()

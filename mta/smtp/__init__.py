@@ -1,0 +1,1 @@
+"""SMTP itself, pure: no Twisted, no files, no clock, no sockets (RFC 5321)."""

@@ -1,0 +1,128 @@
+"""Message content on the wire: dot transparency and line ends (RFC 5321 section 4.5.2).
+
+The codecs keep their place between pieces, so content may be cut anywhere.  All work is
+done on whole pieces, never line by line.
+"""
+
+from __future__ import annotations
+
+END = b"\r\n.\r\n"
+
+
+class DotReader:
+    """Takes content as DATA sends it: finds its end and removes the dot stuffing.
+
+    Only CRLF "." CRLF ends content: other servers have been made to see an end where we
+    saw none, and the other way round, by bare CR or LF (SMTP smuggling).
+    """
+
+    __slots__ = ("_held", "_virtual", "ended")
+
+    def __init__(self) -> None:
+        self._held = b"\r\n"  # content begins at the start of a line
+        self._virtual = 2  # octets of `_held` that nobody sent
+        self.ended = False
+
+    def decode(self, data: bytes) -> tuple[bytes, bytes]:
+        """The content in `data`, and what follows the end of content.
+
+        A CRLF is never cut in two between the pieces of content that are returned.
+        """
+        chunk = self._held + data
+        end = chunk.find(END)
+        if end >= 0:
+            self.ended = True
+            piece, rest = chunk[: end + 2], chunk[end + len(END) :]
+        else:
+            keep = next((n for n in (4, 3, 2, 1) if END.startswith(chunk[-n:])), 0)
+            cut = len(chunk) - keep
+            piece, rest = chunk[:cut], b""
+            self._held = chunk[cut:]
+        virtual = min(self._virtual, len(piece))
+        self._virtual -= virtual
+        return piece.replace(b"\r\n.", b"\r\n")[virtual:], rest
+
+
+class DotWriter:
+    """Prepares content for DATA: stuffs dots and ends it."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"
+
+    def encode(self, piece: bytes) -> bytes:
+        """The piece as it goes over the wire."""
+        tail = self._tail
+        whole = tail + piece
+        self._tail = whole[-2:]
+        return whole.replace(b"\r\n.", b"\r\n..")[len(tail) :]
+
+    def end(self) -> bytes:
+        """The end of content; a missing last line end is added."""
+        return b".\r\n" if self._tail == b"\r\n" else END
+
+
+class LineCheck:
+    """Watches content for a bare CR, a bare LF or a NUL.
+
+    Such content may not be passed on: some next hop would take a bare line end for a real
+    one, and with it find another end of content than we did (RFC 5321 section 4.1.1.4).
+    """
+
+    __slots__ = ("_carriage_return", "broken")
+
+    def __init__(self) -> None:
+        self._carriage_return = b""
+        self.broken = False
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece."""
+        piece = self._carriage_return + piece
+        self._carriage_return = b""
+        if piece.endswith(b"\r"):
+            self._carriage_return = b"\r"
+            piece = piece[:-1]
+        pairs = piece.count(b"\r\n")
+        if piece.count(b"\n") != pairs or piece.count(b"\r") != pairs or b"\0" in piece:
+            self.broken = True
+
+    def end(self) -> None:
+        """The content is over: a CR at its very end stayed bare."""
+        self.broken = self.broken or bool(self._carriage_return)
+
+
+class HeaderSection:
+    """Gathers the header section at the start of content, within a bound.
+
+    `octets` is what was gathered; content over `LIMIT` octets without an empty line is taken
+    as header section up to there.
+    """
+
+    LIMIT = 256 * 1024
+
+    __slots__ = ("complete", "octets")
+
+    def __init__(self) -> None:
+        self.octets = b""
+        self.complete = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """Add content; returns what follows the header section once that is complete."""
+        gathered = self.octets + piece if self.octets else piece
+        if gathered.startswith(b"\r\n"):
+            end = 0
+        else:
+            end = gathered.find(b"\r\n\r\n")
+            end = end + 2 if end >= 0 else -1
+        if end < 0 and len(gathered) <= self.LIMIT:
+            self.octets = gathered
+            return b""
+        self.complete = True
+        cut = end if end >= 0 else self.LIMIT
+        self.octets = gathered[:cut]
+        return gathered[cut:]
+
+    def count(self, name: bytes) -> int:
+        """How many fields have that name, given in lower case."""
+        return (b"\r\n" + self.octets).lower().count(b"\r\n" + name + b":")

@@ -1,0 +1,124 @@
+"""One message on its way from the wire into the spool: what is checked, and what is added.
+
+RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mta.interfaces import IDraft, ISpool, Message, Session, SpoolFull
+from mta.mail import Body, Envelope, Reply
+from mta.settings import Service
+from mta.smtp import replies, trace
+from mta.smtp.content import HeaderSection, LineCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Depot:
+    """Where accepted messages go: the spool, and then whoever delivers them.
+
+    `now` gives seconds since the epoch; `message_size`: octets.
+    """
+
+    hostname: str
+    spool: ISpool
+    accepted: Callable[[Message], None]
+    now: Callable[[], float]
+    message_size: int
+
+
+class Intake:
+    """Takes the content of one message.
+
+    Content that is refused is still taken to its end, and thrown away: only there is the
+    client listening for a reply, and what follows must not be read as commands.  `refusal`
+    is the reply that awaits it there.
+    """
+
+    def __init__(self, depot: Depot, session: Session, envelope: Envelope) -> None:
+        self._depot = depot
+        self._session = session
+        self._envelope = envelope
+        self._draft: IDraft = depot.spool.draft()
+        self._header = HeaderSection()
+        self._lines = None if envelope.body is Body.BINARY else LineCheck()
+        self._size = 0
+        self.refusal: Reply | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """Take the next octets of content."""
+        if self.refusal is not None:
+            return
+        self._size += len(piece)
+        if self._size > self._depot.message_size:
+            self.refuse(replies.TOO_BIG)
+            return
+        if self._lines is not None:
+            self._lines.feed(piece)
+        if not self._header.complete:
+            piece = self._header.feed(piece)
+            if not self._header.complete:
+                return
+            piece = self._top() + self._header.octets + piece
+        await self._keep(piece)
+
+    async def accept(self) -> Reply:
+        """The content is complete: take responsibility for it, or refuse it."""
+        if not self._header.complete:
+            await self._keep(self._top() + self._header.octets)
+        if self._lines is not None:
+            self._lines.end()
+            if self._lines.broken:
+                self.refuse(replies.BARE_LINE_END)
+        if self._header.count(b"received") > trace.MOST_HOPS:
+            self.refuse(replies.MAIL_LOOP)
+        if self.refusal is not None:
+            return self.refusal
+        try:
+            message = await self._depot.spool.commit(self._draft, self._envelope)
+        except OSError as error:
+            return _spool_refusal(error)
+        self._depot.accepted(message)
+        return Reply(250, "2.0.0", (f"OK queued as {message.id}",))
+
+    def refuse(self, reply: Reply) -> None:
+        """Forget the message; the first refusal is the one that counts."""
+        if self.refusal is None:
+            self.refusal = reply
+            self._draft.discard()
+
+    def discard(self) -> None:
+        """The transaction ends without its content."""
+        self._draft.discard()
+
+    async def _keep(self, octets: bytes) -> None:
+        try:
+            await self._draft.write(octets)
+        except OSError as error:
+            self.refuse(_spool_refusal(error))
+
+    def _top(self) -> bytes:
+        """What we put on top of the message."""
+        now = self._depot.now()
+        hostname = self._depot.hostname
+        top = trace.received(self._session, hostname, self._draft.id, self._envelope, now)
+        if self._session.service is Service.SUBMISSION:
+            top += self._submission_fields(now)
+        return top
+
+    def _submission_fields(self, now: float) -> bytes:
+        """The fields that a message must have and a mail program left out."""
+        header, fields = self._header, []
+        if not header.count(b"date"):
+            fields.append(f"Date: {trace.date(int(now))}\r\n")
+        if not header.count(b"message-id"):
+            fields.append(f"Message-ID: <{self._draft.id}@{self._depot.hostname}>\r\n")
+        if not header.count(b"from") and not self._envelope.reverse_path.is_null:
+            fields.append(f"From: <{self._envelope.reverse_path}>\r\n")
+        return "".join(fields).encode()
+
+
+def _spool_refusal(error: OSError) -> Reply:
+    return replies.SPOOL_FULL if isinstance(error, SpoolFull) else replies.LOCAL_ERROR

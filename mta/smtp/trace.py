@@ -1,0 +1,46 @@
+"""The trace field that we put on top of everything we accept (RFC 5321 section 4.4)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import lru_cache
+
+from mta.interfaces import Session
+from mta.mail import Envelope
+
+MOST_HOPS = 100  # Received: fields, RFC 5321 section 6.3
+
+
+@lru_cache(maxsize=4)
+def date(second: int) -> str:
+    """The date-time of RFC 5322 for seconds since the epoch."""
+    return format_datetime(datetime.fromtimestamp(second, UTC))
+
+
+def address_literal(address: str) -> str:
+    """A client address as a TCP-info has it (RFC 5321 section 4.4)."""
+    if address == "unix":
+        return "localhost"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def received(
+    session: Session, hostname: str, queue_id: str, envelope: Envelope, now: float
+) -> bytes:
+    """The Received: field for a message; `now`: seconds since the epoch.
+
+    The recipient is named only where it is the only one: others may be blind copies.
+    """
+    client = f"{session.hello} ({address_literal(session.client)})"
+    tls = f"\r\n\t({session.secured.version} {session.secured.cipher})" if session.secured else ""
+    protocol = session.protocol
+    if envelope.smtputf8:
+        protocol = protocol.replace("ESMTP", "UTF8SMTP")  # RFC 6531 section 4.3
+    only = ""
+    if len(envelope.recipients) == 1:
+        only = f"\r\n\tfor <{envelope.recipients[0].forward_path}>"
+    return (
+        f"Received: from {client}{tls}\r\n\tby {hostname} with {protocol}"
+        f" id {queue_id}{only};\r\n\t{date(int(now))}\r\n"
+    ).encode()

@@ -1,0 +1,73 @@
+"""The receive buffer: octets in, lines and pieces of content out (RFC 5321 section 4.5.3.1).
+
+Memory stays bounded whatever the peer sends: an overlong line is thrown away as it
+arrives, and the channel stops reading while much is unread.
+"""
+
+from __future__ import annotations
+
+from mta.smtp.errors import PeerFault
+
+CRLF = b"\r\n"
+
+
+class LineTooLong(PeerFault):
+    """A line was longer than its limit; it has been read to its end and dropped."""
+
+
+class Wire:
+    """What has arrived on a connection and is not yet read, in order."""
+
+    __slots__ = ("_buffer", "_overlong", "_position")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._position = 0
+        self._overlong = False
+
+    def __len__(self) -> int:
+        """How many octets are unread."""
+        return len(self._buffer) - self._position
+
+    def feed(self, data: bytes) -> None:
+        """Append what arrived."""
+        unread = self._buffer[self._position :]
+        self._buffer = unread + data if unread else data
+        self._position = 0
+
+    def line(self, limit: int) -> bytes | None:
+        """The next line without its CRLF; None until it is complete.
+
+        Only CRLF ends a line.  `limit`: octets, CRLF included.  Raises LineTooLong at the end
+        of a longer line.
+        """
+        end = self._buffer.find(CRLF, self._position)
+        if end < 0:
+            if len(self) > limit:
+                self._overlong = True
+                self._position = len(self._buffer) - self._buffer.endswith(b"\r")
+            return None
+        line = self._buffer[self._position : end]
+        self._position = end + len(CRLF)
+        if self._overlong or len(line) + len(CRLF) > limit:
+            self._overlong = False
+            raise LineTooLong("line too long")
+        return line
+
+    def take(self, most: int | None = None) -> bytes:
+        """At most `most` unread octets, or all of them; empty when there are none."""
+        end = len(self._buffer) if most is None else self._position + most
+        piece = self._buffer[self._position : end]
+        self._position += len(piece)
+        return piece
+
+    def put_back(self, data: bytes) -> None:
+        """Make octets that were taken unread again."""
+        self._buffer = data + self._buffer[self._position :]
+        self._position = 0
+
+    def drop(self) -> None:
+        """Forget all that is unread."""
+        self._buffer = b""
+        self._position = 0
+        self._overlong = False

@@ -1,0 +1,155 @@
+"""Group commit: one transaction, and one sync, for all that waits.
+
+A thread of its own owns the connection that writes.  All jobs that came while the last commit
+was under way go into the next one, and the reactor hears once of the whole batch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mta.interfaces import Settlement
+from mta.spool import rows
+from mta.spool.database import open_database, transaction, translated
+from mta.spool.folder import Folder, create
+
+_BATCH = 500  # jobs in one transaction: bounds what a rollback throws away
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Work that must happen in one transaction, or not at all.
+
+    `action` gets the connection; what it returns is the result of the job.
+    """
+
+    arrivals: Sequence[rows.Arrival] = ()
+    updates: Sequence[Settlement] = ()
+    removals: Sequence[int] = ()
+    action: Callable[[sqlite3.Connection], Any] | None = None
+
+
+_Waiting = tuple[Job, "Deferred[Any]"]
+_Result = tuple["Deferred[Any]", Any]
+
+
+class Committer:
+    """Commits the jobs of one owner, in batches, away from the reactor."""
+
+    log: ClassVar[Logger] = Logger()
+
+    def __init__(self, folder: Folder, reactor: IReactorFromThreads) -> None:
+        """Open the database.  Raises SpoolDamaged or OSError."""
+        self._folder = folder
+        self._reactor = reactor
+        self._connection = open_database(folder)
+        self._turn = create(folder.turn, os.O_RDWR)
+        self._jobs: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool committer", daemon=True)
+        self._stopped: Deferred[None] = Deferred()
+        self._owner = 0
+
+    def start(self, owner: int) -> None:
+        """Begin to commit for an owner."""
+        self._owner = owner
+        self._thread.start()
+
+    def submit(self, job: Job) -> Deferred[Any]:
+        """Do a job; fires with its result when it is on stable storage.
+
+        Fails with SpoolFull or OSError; then nothing of the job was done.
+        """
+        done: Deferred[Any] = Deferred()
+        self._jobs.put((job, done))
+        return done
+
+    def stop(self) -> Deferred[None]:
+        """Commit what still waits; fires when the database is closed."""
+        self._jobs.put(None)
+        return self._stopped
+
+    # --- in the thread -----------------------------------------------------------
+
+    def _run(self) -> None:
+        going_on = True
+        while going_on:
+            batch = [self._jobs.get()]
+            while len(batch) < _BATCH:
+                try:
+                    batch.append(self._jobs.get_nowait())
+                except Empty:
+                    break
+            going_on = None not in batch
+            results = self._commit([waiting for waiting in batch if waiting])
+            self._reactor.callFromThread(_finish, results)
+        self._connection.close()
+        os.close(self._turn)
+        self._reactor.callFromThread(self._stopped.callback, None)
+
+    def _commit(self, batch: Sequence[_Waiting]) -> Sequence[_Result]:
+        """Commit all together; where one of them may be to blame, each by itself."""
+        if not batch:
+            return ()
+        try:
+            results = self._transact([job for job, _ in batch])
+        except Exception as error:  # noqa: BLE001 (outermost here: the thread must go on)
+            if len(batch) > 1 and _may_be_one_job(error):
+                return [result for waiting in batch for result in self._commit([waiting])]
+            failure = self._failure(error, len(batch))
+            results = [failure] * len(batch)
+        return [(done, result) for (_, done), result in zip(batch, results, strict=True)]
+
+    def _transact(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        connection = self._connection
+        arrivals = [arrival for job in jobs for arrival in job.arrivals]
+        updates = [settlement for job in jobs for settlement in job.updates]
+        removals = [number for job in jobs for number in job.removals]
+        with turn(self._turn), transaction(connection):
+            rows.insert(connection, arrivals)
+            if updates:
+                rows.update(connection, self._owner, updates)
+            if removals:
+                rows.remove(connection, removals)
+            return [job.action and job.action(connection) for job in jobs]
+
+    def _failure(self, error: Exception, count: int) -> Failure:
+        if isinstance(error, (sqlite3.Error, OSError)):
+            error = translated(error, self._folder)
+            self.log.error("{count} spool jobs failed: {error}", count=count, error=str(error))
+        return Failure(error)
+
+
+def _finish(results: Sequence[_Result]) -> None:
+    for done, result in results:
+        done.callback(result)
+
+
+def _may_be_one_job(error: Exception) -> bool:
+    """Whether the others may succeed: not when file or disk failed, but a full disk has room
+    for the small ones."""
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return not isinstance(error, OSError)
+
+
+@contextmanager
+def turn(descriptor: int) -> Iterator[None]:
+    """Wait for our turn to commit, in the kernel: SQLite itself would poll for it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

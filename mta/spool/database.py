@@ -1,0 +1,201 @@
+"""The database of the spool: how it is opened, its tables, and its errors."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+
+from mta.interfaces import SpoolFull
+from mta.spool.folder import Folder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+VERSION = 1
+BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
+
+# Eight KiB pages hold most messages without overflow pages.  A checkpoint every 16 MiB finds
+# that most of the log is about messages that have come and gone.
+_SETTINGS = """
+PRAGMA page_size = 8192;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA wal_autocheckpoint = 2000;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA cache_size = -16384;
+"""
+
+# `message` is what attempts change, small and apart from `content`, which never changes.
+# Where `in_file` is set, the content is a file and has no row.
+_TABLES = """
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    due REAL NOT NULL,
+    owner INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    warned INTEGER NOT NULL DEFAULT 0,
+    on_hold INTEGER NOT NULL DEFAULT 0,
+    recovered INTEGER NOT NULL DEFAULT 0,
+    size INTEGER NOT NULL,
+    is_ascii INTEGER NOT NULL,
+    in_file INTEGER NOT NULL,
+    local_part TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    body TEXT NOT NULL,
+    smtputf8 INTEGER NOT NULL,
+    ret TEXT NOT NULL,
+    envid TEXT NOT NULL,
+    require_tls INTEGER NOT NULL
+);
+CREATE INDEX schedule ON message (due, owner);
+CREATE TABLE content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE recipient (
+    message INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    local_part TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    notify TEXT NOT NULL,
+    original TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    peer TEXT NOT NULL DEFAULT '',
+    settled TEXT NOT NULL DEFAULT '[]',
+    history TEXT NOT NULL DEFAULT '[]',
+    PRIMARY KEY (message, number)
+) WITHOUT ROWID;
+CREATE INDEX held ON recipient (peer, message) WHERE state = 'held';
+CREATE TABLE leftover (id INTEGER PRIMARY KEY);
+CREATE TRIGGER removal AFTER DELETE ON message BEGIN
+    DELETE FROM content WHERE id = old.id;
+    DELETE FROM recipient WHERE message = old.id;
+    INSERT INTO leftover SELECT old.id WHERE old.in_file;
+END;
+"""
+
+
+class SpoolDamaged(OSError):
+    """The spool's database is not one, or is broken: a person has to look at it."""
+
+
+def open_database(folder: Folder) -> sqlite3.Connection:
+    """Open the spool's database, making it if need be.
+
+    The connection may move between threads, one at a time.  Raises SpoolDamaged, or OSError
+    where the folder can't be used or was written by a newer version.
+    """
+    folder.make()
+    with as_oserror(folder):
+        connection = sqlite3.connect(
+            folder.database,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        try:
+            _prepare(connection, folder)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
+    connection.executescript(_SETTINGS)
+    if _version(connection) == 0:
+        with transaction(connection):
+            if _version(connection) == 0:  # nobody else was faster
+                for statement in _statements(_TABLES):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+    if (found := _version(connection)) != VERSION:
+        raise OSError(
+            f"{folder.database}: made by a newer version of this program "
+            f"(format {found}, this one knows {VERSION}): install that version"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script, which executescript() would take out of our transaction."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all of it or nothing.  It is on stable storage when this ends."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+class Reader:
+    """One connection for reading, which threads use in turn."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._connection = open_database(folder)
+
+    def call(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a function with the connection.  Raises OSError for the database's errors."""
+        with self._lock, as_oserror(self._folder):
+            return function(self._connection, *args, **kwargs)
+
+    def close(self) -> None:
+        """Wait for the thread that reads now, and close the connection."""
+        with self._lock:
+            self._connection.close()
+
+
+@contextmanager
+def as_oserror(folder: Folder) -> Iterator[None]:
+    """Turn what goes wrong with the disk or the database into the spool's errors."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        known = translated(error, folder)
+        if known is error:
+            raise
+        raise known from error
+
+
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
+    """SpoolFull, SpoolDamaged or OSError, in one line that names the file."""
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, SpoolFull):
+            return SpoolFull(error.errno, error.strerror, error.filename)
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    if code == sqlite3.SQLITE_FULL:
+        return SpoolFull(errno.ENOSPC, str(error), str(folder.database))
+    if code in _DAMAGE:
+        return SpoolDamaged(
+            f"{folder.database}: {error}: restore it from a backup, or move it away to begin anew"
+        )
+    return OSError(errno.EIO, str(error), str(folder.database))

@@ -1,0 +1,93 @@
+"""The files of a spool: their names, and how they come to be on stable storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mta.spool import queue_id
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The folder that is the spool."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.path / "queue.sqlite"
+
+    @property
+    def turn(self) -> Path:
+        """The file whose lock says whose turn it is to commit."""
+        return self.path / "commit.lock"
+
+    @property
+    def contents(self) -> Path:
+        """Where the content of large messages lies."""
+        return self.path / "content"
+
+    @property
+    def arrivals(self) -> Path:
+        """Where content lies that no committed message refers to yet."""
+        return self.path / "incoming"
+
+    @property
+    def owners(self) -> Path:
+        """Where living processes have their locks."""
+        return self.path / "owners"
+
+    def content(self, number: int) -> Path:
+        """The file of a large message."""
+        return self.contents / queue_id.encode(number)
+
+    def incoming(self, owner: int, number: int) -> Path:
+        """The name of the same file until its message is committed."""
+        return self.arrivals / f"{queue_id.encode(owner)}.{queue_id.encode(number)}"
+
+    def incoming_of(self, owner: int) -> Iterator[int]:
+        """The ids of an owner's files that are, or were, arriving."""
+        for path in self.arrivals.glob(f"{queue_id.encode(owner)}.*"):
+            yield queue_id.decode(path.name.partition(".")[2])
+
+    def make(self) -> None:
+        """Make what is missing.  Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for path in (self.path, self.contents, self.arrivals, self.owners):
+            if not path.exists():
+                path.mkdir(0o700, exist_ok=True)
+                give_to_owner_of(path.parent, path)
+                sync(path.parent)
+        for path in (self.database, self.turn):
+            if not path.exists():
+                os.close(create(path, os.O_RDWR))
+
+
+def create(path: Path, flags: int) -> int:
+    """Open a file, made with mode 0600 if need be, for the user whose folder it is in.
+
+    Returns its descriptor.  Raises OSError.
+    """
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_to_owner_of(path.parent, path)
+    return descriptor
+
+
+def give_to_owner_of(folder: Path, path: Path) -> None:
+    """Let the server use what a tool made that runs as root.  Raises OSError."""
+    if os.geteuid() == 0:
+        status = folder.stat()
+        os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
+
+
+def sync(folder: Path) -> None:
+    """Put the names in a folder on stable storage.  Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

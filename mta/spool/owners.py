@@ -1,0 +1,94 @@
+"""Owners: the processes that live on one spool, known by the locks that they hold."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mta.spool import bell, queue_id
+from mta.spool.folder import Folder, create, sync
+
+
+class Owner:
+    """Holds the lock of one owner: our own, or a dead one's that we take over from."""
+
+    def __init__(self, folder: Folder, number: int, descriptor: int) -> None:
+        self.number = number
+        self._folder = folder
+        self._descriptor = descriptor
+
+    @property
+    def bell(self) -> Path:
+        """The FIFO that wakes this owner."""
+        return _path(self._folder, self.number).with_suffix(bell.SUFFIX)
+
+    def bury(self) -> None:
+        """Remove what belongs to the owner, now that its messages are free; let go of the lock.
+
+        Raises OSError; what is left then is found again.
+        """
+        for number in self._folder.incoming_of(self.number):
+            self._folder.incoming(self.number, number).unlink(missing_ok=True)
+        self.bell.unlink(missing_ok=True)
+        _path(self._folder, self.number).unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def register(folder: Folder, ids: queue_id.QueueIds) -> Owner:
+    """Become an owner.  Raises OSError."""
+    while True:
+        number = ids.next()
+        descriptor = create(_path(folder, number), os.O_RDWR)
+        # Another process may have met the file before its lock, and have buried it.
+        if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+            sync(folder.owners)  # a name that lost power forgets would never be taken over
+            return Owner(folder, number, descriptor)
+        os.close(descriptor)
+
+
+def dead(folder: Folder, ours: int) -> Iterator[Owner]:
+    """Owners that live no more, each with its lock held.  Raises OSError."""
+    for number in _numbers(folder):
+        if number == ours:
+            continue
+        try:
+            descriptor = os.open(_path(folder, number), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # somebody else was faster
+        if _lock(descriptor):
+            yield Owner(folder, number, descriptor)
+        else:
+            os.close(descriptor)
+
+
+def living(folder: Folder) -> frozenset[int]:
+    """The owners that live.  Raises OSError."""
+    alive = set(_numbers(folder))
+    for owner in dead(folder, ours=0):
+        alive.discard(owner.number)
+        owner.close()
+    return frozenset(alive)
+
+
+def _numbers(folder: Folder) -> list[int]:
+    return [queue_id.decode(path.stem) for path in folder.owners.glob("*.lock")]
+
+
+def _path(folder: Folder, number: int) -> Path:
+    return folder.owners / f"{queue_id.encode(number)}.lock"
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

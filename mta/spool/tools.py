@@ -1,0 +1,247 @@
+"""The spool as the person in charge sees it, with the server up or down."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.interfaces import Entry, Filter, IContent, IQueueTools
+from mta.mail import Envelope
+from mta.spool import owners, queue_id, rows
+from mta.spool.bell import ring
+from mta.spool.content import Draft, FileContent, RowContent
+from mta.spool.database import as_oserror, open_database, transaction
+from mta.spool.folder import Folder
+
+T = TypeVar("T")
+
+_PORTION = 500  # messages read or changed at once
+
+# ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
+_FIND = """
+SELECT id, state, due FROM (
+    SELECT id, due, local_part, domain, CASE
+        WHEN owner IN (SELECT value FROM json_each(:living)) THEN 'active'
+        WHEN on_hold OR NOT EXISTS (
+            SELECT 1 FROM recipient WHERE message = id AND state = 'waiting'
+        ) THEN 'held'
+        ELSE 'waiting' END AS state
+    FROM message
+)
+WHERE id > :after AND {} ORDER BY id LIMIT :limit
+"""
+
+
+@implementer(IQueueTools)
+class SpoolTools:
+    """The spool in a folder.  Everything blocks, and raises OSError where the spool fails.
+
+    `now`: seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        """Open the spool, making it if need be.  Raises SpoolDamaged or OSError."""
+        self._folder = Folder(folder)
+        self._now = now
+        self._ids = queue_id.QueueIds(now)
+        self._connection = open_database(self._folder)
+
+    def close(self) -> None:
+        """Close the spool."""
+        self._connection.close()
+
+    def find(self, wanted: Filter) -> Iterator[Entry]:
+        """The messages that fit, oldest first; their content needs no reactor."""
+        query = _FIND.format(" AND ".join(["1", *_conditions(wanted)]))
+        parameters = {
+            **_parameters(wanted, self._now()),
+            "living": json.dumps(list(owners.living(self._folder))),
+            "limit": _PORTION,
+        }
+        after = -1
+        while portion := self._portion(query, {**parameters, "after": after}):
+            yield from portion
+            after = queue_id.decode(portion[-1].message.id)
+
+    def hold(self, ids: Collection[str]) -> int:
+        """Keep messages until `release`; one under way is kept when its attempt ends."""
+        return self._change(
+            "on_hold = 1, due = CASE WHEN owner IS NULL THEN 9e999 ELSE due END", "NOT on_hold", ids
+        )
+
+    def release(self, ids: Collection[str]) -> int:
+        """Undo `hold`; what nobody works on is due now."""
+        return self._change(
+            "on_hold = 0, due = CASE WHEN owner IS NULL THEN :now ELSE due END",
+            "on_hold OR owner IS NULL",
+            ids,
+        )
+
+    def retry(self, ids: Collection[str]) -> int:
+        """Make messages due now that are neither on hold nor being worked on."""
+        return self._change("due = :now", "owner IS NULL AND NOT on_hold", ids)
+
+    def delete(self, ids: Collection[str]) -> int:
+        """Remove messages without a notice, even while they are worked on."""
+        count = 0
+        with as_oserror(self._folder):
+            for portion in _portions(ids):
+                with transaction(self._connection):
+                    count += rows.remove(self._connection, portion)
+                self._sweep()
+        return count
+
+    def enqueue(self, envelope: Envelope, pieces: Iterable[bytes]) -> str:
+        """Put a message into the spool, due now; returns its queue id.
+
+        The content comes in pieces, with CRLF line ends.  It is on stable storage when this
+        returns.  Raises SpoolFull or OSError; then nothing is left behind.
+        """
+        owner = owners.register(self._folder, self._ids)
+        try:
+            draft = Draft(self._ids.next(), self._folder, owner.number, _at_once)
+            try:
+                self._insert(draft, envelope, pieces)
+            except BaseException:
+                draft.discard()
+                raise
+        finally:
+            owner.bury()
+        ring(self._folder)
+        return draft.id
+
+    def _insert(self, draft: Draft, envelope: Envelope, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            _result(draft.write(piece))
+        arrival = rows.Arrival(
+            data=_result(draft.finish()),
+            number=draft.number,
+            envelope=envelope,
+            due=self._now(),
+            owner=None,
+            size=draft.size,
+            is_ascii=draft.is_ascii,
+        )
+        with as_oserror(self._folder), transaction(self._connection):
+            rows.insert(self._connection, [arrival])
+
+    def _portion(self, query: str, parameters: Mapping[str, object]) -> list[Entry]:
+        with as_oserror(self._folder):
+            found = {
+                queue_id.encode(number): (state, due)
+                for number, state, due in self._connection.execute(query, parameters)
+            }
+            messages = rows.load(
+                self._connection, [queue_id.decode(text) for text in found], self._content
+            )
+        return [Entry(message, *found[message.id]) for message in messages]
+
+    def _content(self, key: rows.ContentKey) -> IContent:
+        if key.in_file:
+            path = self._folder.content(key.number)
+            return FileContent(key.size, key.is_ascii, path, _at_once)
+        read = partial(_at_once, self._data, key.number)
+        return RowContent(key.size, key.is_ascii, queue_id.encode(key.number), read)
+
+    def _data(self, number: int) -> bytes | None:
+        with as_oserror(self._folder):
+            return rows.data(self._connection, number)
+
+    def _change(self, change: str, condition: str, ids: Collection[str]) -> int:
+        count = 0
+        with as_oserror(self._folder):
+            self._take_over()
+            for portion in _portions(ids):
+                with transaction(self._connection):
+                    count += self._connection.execute(
+                        f"UPDATE message SET {change} WHERE ({condition})"  # noqa: S608 (our own words)
+                        " AND id IN (SELECT value FROM json_each(:ids))",
+                        {"now": self._now(), "ids": json.dumps(portion)},
+                    ).rowcount
+        ring(self._folder)
+        return count
+
+    def _take_over(self) -> None:
+        """Free what dead owners had leased: no server may be up to do it."""
+        for owner in owners.dead(self._folder, ours=0):
+            with transaction(self._connection):
+                incoming = list(self._folder.incoming_of(owner.number))
+                rows.take_over(self._connection, owner.number, self._now(), incoming)
+            owner.bury()
+
+    def _sweep(self) -> None:
+        while numbers := rows.leftovers(self._connection, _PORTION):
+            for number in numbers:
+                self._folder.content(number).unlink(missing_ok=True)
+            with transaction(self._connection):
+                rows.forget_leftovers(self._connection, numbers)
+
+
+def _conditions(wanted: Filter) -> Iterator[str]:
+    recipient = "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = id AND {})"
+    if wanted.ids:
+        yield "id IN (SELECT value FROM json_each(:ids))"
+    if wanted.reverse_path:
+        yield "lower(local_part || '@' || domain) = :reverse_path"
+    if wanted.forward_path:
+        yield recipient.format("lower(r.local_part || '@' || r.domain) = :forward_path")
+    if wanted.domain:
+        yield recipient.format("r.domain = :domain")
+    if wanted.peer:
+        yield recipient.format("r.state = 'held' AND r.peer = :peer")
+    if wanted.older:
+        yield "id < :before"
+    if wanted.state:
+        yield "state = :state"
+
+
+def _parameters(wanted: Filter, now: float) -> dict[str, object]:
+    null = "@"  # how the columns of a null reverse-path look when they are joined
+    return {
+        "ids": json.dumps(_numbers(wanted.ids)),
+        "reverse_path": null if wanted.reverse_path == "<>" else wanted.reverse_path.lower(),
+        "forward_path": wanted.forward_path.lower(),
+        "domain": wanted.domain.lower(),
+        "peer": wanted.peer,
+        "before": queue_id.earliest(now - wanted.older),
+        "state": wanted.state,
+    }
+
+
+def _portions(ids: Collection[str]) -> Iterator[list[int]]:
+    numbers = _numbers(ids)
+    for start in range(0, len(numbers), _PORTION):
+        yield numbers[start : start + _PORTION]
+
+
+def _numbers(ids: Collection[str]) -> list[int]:
+    """The numbers of queue ids; what is no queue id names no message."""
+    numbers = []
+    for text in ids:
+        try:
+            numbers.append(queue_id.decode(text))
+        except ValueError:
+            continue
+    return numbers
+
+
+def _at_once(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    return maybeDeferred(function, *args)
+
+
+def _result(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+    """What a coroutine returns that waits for nothing."""
+    results: list[T | Failure] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result

@@ -1,0 +1,312 @@
+"""The users file: YAML, mode 0600, written by ``mta user``.
+
+It holds no password that can be read back, but for users who want CRAM-MD5, which can't do
+without (RFC 2195).  Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import tempfile
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mta.smtp import sasl
+from mta.smtp.sasl import ScramKeys
+from mta.users.addresses import normalised
+
+SALT_SIZE = 16  # octets
+HASH_SIZE = 32  # octets
+MOST_MEMORY = 2**26  # octets that one scrypt hash may take
+
+_SCRYPT = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([^$]+)\$([^$]+)")
+_SCRAM = re.compile(r"SCRAM-SHA-256\$([0-9]{1,7}):([^$:]+)\$([^$:]+):([^$:]+)")
+_HEADING = "# Written by `mta user`.  Keep it secret: mode 0600.\n"
+
+
+class UserFault(Exception):
+    """Something about users that a person must put right: one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordHash:
+    """A password as scrypt leaves it (RFC 7914); `cost` is the logarithm of N."""
+
+    salt: bytes
+    digest: bytes = field(repr=False)
+    cost: int = 14
+    block_size: int = 8
+    parallel: int = 1
+
+    @classmethod
+    def of(cls, password: str) -> PasswordHash:
+        """The hash of a prepared password, with a salt of its own.  Tens of milliseconds."""
+        unset = cls(secrets.token_bytes(SALT_SIZE), b"")
+        return replace(unset, digest=unset._hash(password))
+
+    def matches(self, password: str) -> bool:
+        """Whether this is the hash of a prepared password.  Tens of milliseconds."""
+        return hmac.compare_digest(self._hash(password), self.digest)
+
+    def _hash(self, password: str) -> bytes:
+        return hashlib.scrypt(
+            password.encode(),
+            salt=self.salt,
+            n=2**self.cost,
+            r=self.block_size,
+            p=self.parallel,
+            maxmem=MOST_MEMORY,
+            dklen=HASH_SIZE,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user.  `addresses` as in `mta.users.addresses`; `cram_md5` is a plain secret, empty
+    for nearly everybody."""
+
+    name: str
+    password: PasswordHash
+    scram: ScramKeys
+    addresses: tuple[str, ...] = ()
+    cram_md5: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """All users by name in lower case: names that differ in case only are one name.
+
+    `decoy` is the key of the answers that users get who do not exist.
+    """
+
+    users: Mapping[str, User] = field(default_factory=dict)
+    decoy: bytes = field(default=b"", repr=False)
+
+    def find(self, name: str) -> User | None:
+        """The user of that prepared name."""
+        return self.users.get(name.lower())
+
+    def scram_keys(self, name: str) -> ScramKeys:
+        """A user's keys; for an unknown name the same ones each time, which nothing fits."""
+        user = self.find(name)
+        if user is not None:
+            return user.scram
+        salt, stored_key, server_key = (
+            hmac.digest(self.decoy, f"{part} {name.lower()}".encode(), "sha256")
+            for part in ("salt", "stored key", "server key")
+        )
+        return ScramKeys(salt[:SALT_SIZE], sasl.ITERATIONS, stored_key, server_key)
+
+
+Stamp = tuple[int, int, int] | None
+
+
+class UserFile:
+    """The users file at `path`.  Every method raises UserFault."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stamp(self) -> Stamp:
+        """Something that differs when the file was written anew; None: there is no file."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._fault(error) from None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def load(self) -> Roster:
+        """Everything in the file; where there is none, nobody."""
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return Roster(decoy=secrets.token_bytes(HASH_SIZE))
+        except OSError as error:
+            raise self._fault(error) from None
+        try:
+            return _roster(yaml.load(text, Loader=_Loader))  # noqa: S506 (it is a safe one)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            raise UserFault(f"{self.path}{place}: this is not YAML") from None
+        except ValueError as error:
+            raise UserFault(f"{self.path}: {error}") from None
+
+    def add(
+        self,
+        name: str,
+        password: str,
+        addresses: Sequence[str] = (),
+        *,
+        cram_md5: bool = False,
+    ) -> None:
+        """Add a user; `cram_md5` keeps the password itself, for CRAM-MD5."""
+        own = tuple(_told(normalised, address) for address in addresses)
+        user = _with_password(_told(sasl.prepare, name), password, cram_md5=cram_md5)
+        with self._changing() as users:
+            if user.name.lower() in users:
+                raise UserFault(f"there is already a user {user.name}")
+            users[user.name.lower()] = replace(user, addresses=own)
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a user a new password."""
+        with self._changing() as users:
+            old = self._existing(users, name)
+            new = _with_password(old.name, password, cram_md5=bool(old.cram_md5))
+            users[old.name.lower()] = replace(new, addresses=old.addresses)
+
+    def delete(self, name: str) -> None:
+        """Remove a user."""
+        with self._changing() as users:
+            del users[self._existing(users, name).name.lower()]
+
+    def list(self) -> Sequence[User]:
+        """All users by name."""
+        users = self.load().users
+        return [users[name] for name in sorted(users)]
+
+    def check(self, name: str, password: str) -> bool:
+        """Whether that is the user's password."""
+        user = self._existing(self.load().users, name)
+        return user.password.matches(_told(sasl.prepare, password))
+
+    def _existing(self, users: Mapping[str, User], name: str) -> User:
+        user = users.get(_told(sasl.prepare, name).lower())
+        if user is None:
+            raise UserFault(f"there is no user {name}")
+        return user
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, User]]:
+        """The users, to be changed; written back at the end.  One process at a time."""
+        try:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise self._fault(error) from None
+        try:
+            flock(folder, LOCK_EX)
+            roster = self.load()
+            users = dict(roster.users)
+            yield users
+            self._replace(_text(Roster(users, roster.decoy)), folder)
+        except OSError as error:
+            raise self._fault(error) from None
+        finally:
+            os.close(folder)
+
+    def _replace(self, text: bytes, folder: int) -> None:
+        """Put a new file in the place of the old one: a crash leaves one or the other."""
+        descriptor, name = tempfile.mkstemp(prefix=".users-", dir=self.path.parent)  # mode 0600
+        draft = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                # The server must go on reading it when root has changed it.
+                if os.geteuid() == 0:
+                    owner = (self.path if self.path.exists() else self.path.parent).stat()
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        except OSError:
+            draft.unlink()
+            raise
+        os.fsync(folder)
+
+    def _fault(self, error: OSError) -> UserFault:
+        return UserFault(f"{error.filename or self.path}: {error.strerror}")
+
+
+def _told(check: Any, text: str) -> str:
+    """What `check` makes of a text from a person, who is told where it does not fit."""
+    try:
+        return check(text)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise UserFault(f"a name, password or address: {error}") from None
+
+
+def _with_password(name: str, password: str, *, cram_md5: bool) -> User:
+    prepared = _told(sasl.prepare, password)
+    keys = sasl.scram_keys(prepared, secrets.token_bytes(SALT_SIZE))
+    return User(name, PasswordHash.of(prepared), keys, (), password if cram_md5 else "")
+
+
+# --- YAML -----------------------------------------------------------------------
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _text(roster: Roster) -> bytes:
+    users = {user.name: _entry(user) for user in roster.users.values()}
+    document = {"decoy": _base64(roster.decoy), "users": users}
+    return (_HEADING + yaml.safe_dump(document, allow_unicode=True, width=1000)).encode()
+
+
+def _entry(user: User) -> dict[str, Any]:
+    password, scram = user.password, user.scram
+    costs = f"ln={password.cost},r={password.block_size},p={password.parallel}"
+    entry: dict[str, Any] = {
+        "password": f"$scrypt${costs}${_base64(password.salt)}${_base64(password.digest)}",
+        # The form of RFC 5803.
+        "scram": f"SCRAM-SHA-256${scram.iterations}:{_base64(scram.salt)}"
+        f"${_base64(scram.stored_key)}:{_base64(scram.server_key)}",
+        "addresses": list(user.addresses),
+    }
+    if user.cram_md5:
+        entry["cram_md5"] = user.cram_md5
+    return entry
+
+
+def _roster(document: object) -> Roster:
+    """Raises ValueError with words for a person."""
+    if not isinstance(document, dict) or not isinstance(document.get("users"), dict):
+        raise ValueError("no users: expected what `mta user add` writes")
+    users = [_user(name, entry) for name, entry in document["users"].items()]
+    by_name = {user.name.lower(): user for user in users}
+    if len(by_name) < len(users):
+        raise ValueError("two users have the same name")
+    return Roster(by_name, _octets(document.get("decoy")))
+
+
+def _user(name: object, entry: object) -> User:
+    try:
+        if not isinstance(entry, dict):
+            raise ValueError
+        password = _SCRYPT.fullmatch(entry["password"])
+        scram = _SCRAM.fullmatch(entry["scram"])
+        addresses = entry.get("addresses", [])
+        if not password or not scram or not isinstance(addresses, list):
+            raise ValueError
+        costs = (int(number) for number in password.group(1, 2, 3))
+        return User(
+            sasl.prepare(str(name)),
+            PasswordHash(_octets(password[4]), _octets(password[5]), *costs),
+            ScramKeys(_octets(scram[2]), int(scram[1]), _octets(scram[3]), _octets(scram[4])),
+            tuple(normalised(str(address)) for address in addresses),
+            str(entry.get("cram_md5", "")),
+        )
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"user {name}: expected what `mta user add` writes") from None
+
+
+def _base64(octets: bytes) -> str:
+    return b64encode(octets).decode("ascii")
+
+
+def _octets(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("expected base64")
+    return b64decode(text, validate=True)

@@ -1,0 +1,133 @@
+"""The server's view of the users file: read anew when it changes, hashes in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from mta.interfaces import IUsers, Session
+from mta.mail import Mailbox
+from mta.smtp import sasl
+from mta.smtp.sasl import AuthenticationUnavailable, ScramKeys
+from mta.users.addresses import is_own
+from mta.users.file import HASH_SIZE, SALT_SIZE, PasswordHash, UserFault, UserFile
+
+CONCURRENT_HASHES = 2  # 16 MiB and a processor each
+MOST_WAITING = 100  # log-ins that may wait for their hash
+
+_NOBODY = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
+
+T = TypeVar("T")
+
+
+@implementer(IUsers)
+class Users:
+    """The users of a file, and the secrets behind their log-ins (`sasl.Credentials`).
+
+    `is_ours` tells the domains that we are the last stop for.  `certificates` says for which
+    user a client certificate stands, by its SHA-256 fingerprint.  The file is read at once:
+    raises UserFault.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        file: UserFile,
+        is_ours: Callable[[str], bool],
+        reactor: IReactorFromThreads,
+        threads: ThreadPool,
+        certificates: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._file = file
+        self._is_ours = is_ours
+        self._reactor = reactor
+        self._threads = threads
+        self._certificates = certificates
+        self._hashing = DeferredSemaphore(CONCURRENT_HASHES)
+        self._stamp = file.stamp()
+        self._roster = file.load()
+
+    async def mechanisms(self, session: Session) -> Sequence[str]:
+        """See `IUsers.mechanisms`."""
+        await self._refresh()
+        users = self._roster.users.values()
+        external = bool(self._certificate_user(session))
+        names = sasl.offered(
+            session.service,
+            session.secured,
+            cram_md5=any(user.cram_md5 for user in users),
+            external=external,
+        )
+        return names if users else names[: int(external)]
+
+    async def authenticate(
+        self, session: Session, mechanism: str, initial: bytes | None, challenge: sasl.Challenge
+    ) -> str:
+        """See `IUsers.authenticate`.  The identity is the name as the file has it."""
+        await self._refresh()
+        name = await sasl.authenticate(
+            mechanism,
+            initial,
+            challenge,
+            self,
+            bindings=session.secured.bindings if session.secured else sasl.NO_BINDINGS,
+            external=self._certificate_user(session),
+        )
+        user = self._roster.find(name)
+        return user.name if user else name
+
+    def may_use(self, identity: str, address: Mailbox) -> bool:
+        """See `IUsers.may_use`."""
+        user = self._roster.find(identity)
+        addresses = user.addresses if user else ()
+        return is_own(address, identity, addresses, self._is_ours)
+
+    # --- sasl.Credentials
+
+    async def verify_password(self, user: str, password: str) -> bool:
+        """See `sasl.Credentials.verify_password`."""
+        if len(self._hashing.waiting) >= MOST_WAITING:
+            raise AuthenticationUnavailable("too many log-ins at once")
+        known = self._roster.find(user)
+        expected = known.password if known else _NOBODY
+        matches = await self._hashing.run(self._in_thread, expected.matches, password)
+        return matches and known is not None
+
+    async def scram_keys(self, user: str) -> ScramKeys:
+        """See `sasl.Credentials.scram_keys`."""
+        return self._roster.scram_keys(user)
+
+    async def cram_secret(self, user: str) -> str | None:
+        """See `sasl.Credentials.cram_secret`."""
+        known = self._roster.find(user)
+        return known.cram_md5 or None if known else None
+
+    async def _refresh(self) -> None:
+        """Take up a changed file; one that can't be read changes nothing."""
+        try:
+            stamp = self._file.stamp()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            self._roster = await self._in_thread(self._file.load)
+        except UserFault as fault:
+            self.log.error("{fault}; the users stay as they were", fault=str(fault))
+        else:
+            self.log.info("{path} read anew", path=str(self._file.path))
+
+    def _certificate_user(self, session: Session) -> str:
+        if session.secured is None or not session.secured.certificate:
+            return ""
+        return self._certificates.get(session.secured.certificate, "")
+
+    def _in_thread(self, function: Callable[..., T], *arguments: Any) -> Any:
+        return deferToThreadPool(self._reactor, self._threads, function, *arguments)

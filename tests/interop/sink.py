@@ -1,0 +1,74 @@
+"""A next hop as a process of its own: aiosmtpd, which syncs each message before its 250.
+
+``python -m tests.interop.sink FOLDER`` says ``listening on PORT``.  It is somebody else's code
+that our sender has to please, and it keeps what it acknowledged when we are killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+from pathlib import Path
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import Process, mail_in, source_environment, temporary_folder, wait_for_mail
+
+
+class Sink:
+    """The running process; ended after the test.  Its Maildir is `folder`."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self.folder = temporary_folder(case)
+        (self.folder / "new").mkdir()
+        self._process = Process(
+            [sys.executable, "-m", "tests.interop.sink", str(self.folder)],
+            self.folder,
+            source_environment(),
+        )
+        case.addCleanup(self._process.kill)
+        self.port = int(self._process.wait_for(r"listening on (\d+)")[1])
+
+    @property
+    def mail(self) -> list[bytes]:
+        """The messages that it acknowledged, and perhaps some that it was about to."""
+        return mail_in(self.folder)
+
+    def wait_for_mail(self, count: int = 1) -> list[bytes]:
+        """The same, once there are `count`."""
+        return wait_for_mail(self.folder, count)
+
+
+class _Keep:
+    """Keeps each message in a file; called by aiosmtpd."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        name = f"{next(self._numbers):06}"
+        draft = self._folder / f"{name}.draft"
+        assert isinstance(envelope.content, bytes)
+        with draft.open("wb") as file:
+            file.write(envelope.content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self._folder / "new" / name)
+        return "250 2.0.0 kept"
+
+
+async def _serve(folder: Path) -> None:
+    keep = _Keep(folder)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: SMTP(keep, hostname="sink.example", enable_SMTPUTF8=True), "127.0.0.1", 0
+    )
+    print("listening on", server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1])))

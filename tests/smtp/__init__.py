@@ -1,0 +1,1 @@
+"""Tests of the protocol: no reactor, no sockets, no clock."""

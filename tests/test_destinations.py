@@ -1,0 +1,332 @@
+"""Deliveries shared among the hops: limits, fairness, and hops that are down."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import (
+    Delivery,
+    HopFailure,
+    IDeliveryAgent,
+    IMailSource,
+    Message,
+    Progress,
+    Target,
+)
+from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
+from mta.queue.destinations import COMPANY, SHARE, Destinations
+from mta.settings import Queue
+
+RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
+CLOSING = Outcome(Status.DEFERRED, Reply(421, "4.3.2", ("Too busy",)), "mx.example")
+UNREACHABLE = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("No answer",)))
+NO_MAIL = Outcome(Status.FAILED, Reply(556, "5.1.10", ("Takes no mail",)))
+
+A, B = Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example")
+MAILDIR = Hop(Agent.MAILDIR, "/var/mail/{local}")
+
+
+def delivery(hop: Hop, name: str) -> Delivery:
+    """One message for one address."""
+    recipient = Recipient(Mailbox(name, "a.example"))
+    envelope = Envelope(Mailbox("s", "s.example"), (recipient,))
+    message = Message(name, 0.0, envelope, object(), (Progress(recipient),))
+    return Delivery(message, (Target(0, recipient.forward_path, hop),))
+
+
+@implementer(IDeliveryAgent)
+class ScriptedAgent:
+    """Does what a test says with each visit."""
+
+    def __init__(self, visit: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
+        self.visit = visit
+
+    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
+        await self.visit(hop, mail)
+
+
+class DestinationsTests(SynchronousTestCase):
+    """Destinations with agents that do what the test says."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.settled: list[tuple[str, Outcome]] = []
+        self.returned: list[str] = []
+        self.visits: list[tuple[Hop, IMailSource, Deferred[None]]] = []
+        self.destinations = self.make(Queue(concurrency=4, per_destination=3))
+
+    def make(self, settings: Queue) -> Destinations:
+        agents = dict.fromkeys(Agent, ScriptedAgent(self.wait))
+        return Destinations(agents, settings, self.clock, self.settle, self.give_back)
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        self.settled.append((delivery.message.id, outcomes[0]))
+
+    def give_back(self, delivery: Delivery) -> None:
+        self.returned.append(delivery.message.id)
+
+    async def wait(self, hop: Hop, mail: IMailSource) -> None:
+        """A visit that the test plays by hand."""
+        end: Deferred[None] = Deferred()
+        self.visits.append((hop, mail, end))
+        await end
+
+    def visit_with(self, visit: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
+        self.destinations.agents = dict.fromkeys(Agent, ScriptedAgent(visit))
+
+    def add(self, hop: Hop, *names: str) -> None:
+        for name in names:
+            self.destinations.add(hop, delivery(hop, name))
+        self.destinations.dispatch()
+
+    def take(self, visit: int) -> Delivery | None:
+        """What a visit gets next."""
+        return self.successResultOf(self.visits[visit][1].next())
+
+    def end(self, visit: int, error: Exception | None = None) -> None:
+        """End a visit."""
+        ended = self.visits[visit][2]
+        if error is None:
+            ended.callback(None)
+        else:
+            ended.errback(error)
+
+    async def succeed(self, hop: Hop, mail: IMailSource) -> None:
+        """An agent to which all succeeds at once."""
+        while (taken := await mail.next()) is not None:
+            mail.settle(taken, [RELAYED])
+
+    # --- visits
+
+    def test_source(self) -> None:
+        """An agent gets an IMailSource."""
+        self.add(A, "1")
+        verifyObject(IMailSource, self.visits[0][1])
+
+    def test_one_visit_carries_all(self) -> None:
+        """A visit draws deliveries in order until there is none."""
+        self.visit_with(self.succeed)
+        self.add(A, "1", "2", "3")
+        self.assertEqual([(name, RELAYED) for name in "123"], self.settled)
+
+    def test_per_destination(self) -> None:
+        """A hop gets as many visits as the settings allow, and no more than mail waits."""
+        self.add(A, "1", "2")
+        self.assertEqual(2, len(self.visits))
+        self.add(A, "3", "4", "5")
+        self.assertEqual(3, len(self.visits))
+
+    def test_in_all(self) -> None:
+        """Visits to all hops together are bounded; who waits gets the next free place."""
+        self.add(A, "1", "2", "3")
+        self.add(B, "4", "5", "6")
+        self.assertEqual([A, A, A, B], [hop for hop, _, _ in self.visits])
+        self.take(0), self.end(0)
+        self.assertEqual(B, self.visits[4][0])
+
+    def test_hops_take_turns(self) -> None:
+        """Hops get visits in turn, however much waits for one."""
+        for number in range(10):
+            self.destinations.add(A, delivery(A, f"a{number}"))
+        self.destinations.add(B, delivery(B, "b"))
+        self.destinations.dispatch()
+        self.assertEqual([A, B, A, A], [hop for hop, _, _ in self.visits])
+
+    def test_local_batches(self) -> None:
+        """A local agent gets two visits, each of which may take many deliveries."""
+        self.add(MAILDIR, "1", "2", "3", "4")
+        self.assertEqual(2, len(self.visits))
+
+    def test_no_endless_visit(self) -> None:
+        """A visit ends after its share while other hops wait for a place."""
+        self.destinations = self.make(Queue(concurrency=1))
+        self.add(A, *map(str, range(2 * SHARE)))
+        self.add(B, "b")
+        taken = 0
+        while self.take(0) is not None:
+            taken += 1
+        self.assertEqual(SHARE, taken)
+
+    def test_alone_nobody_shares(self) -> None:
+        """A visit goes on while nobody else waits."""
+        self.destinations = self.make(Queue(concurrency=1))
+        self.add(A, *map(str, range(2 * SHARE)))
+        for _ in range(2 * SHARE):
+            self.assertIsNotNone(self.take(0))
+
+    def test_forgotten(self) -> None:
+        """A destination without mail is forgotten."""
+        self.visit_with(self.succeed)
+        self.add(A, "1")
+        self.assertEqual({}, self.destinations._destinations)
+
+    # --- settling
+
+    def test_once(self) -> None:
+        """A delivery is settled once, with an outcome for each target."""
+        self.add(A, "1")
+        taken = self.take(0)
+        assert taken is not None
+        source = self.visits[0][1]
+        self.assertRaises(ValueError, source.settle, taken, [])
+        source.settle(taken, [RELAYED])
+        self.assertRaises(ValueError, source.settle, taken, [RELAYED])
+        self.assertEqual([("1", RELAYED)], self.settled)
+
+    def test_lost_sight_of(self) -> None:
+        """What a visit took and didn't settle is deferred."""
+        self.add(A, "1")
+        self.take(0), self.end(0)
+        (settled,) = self.settled
+        self.assertIs(Status.DEFERRED, settled[1].status)
+
+    def test_bug(self) -> None:
+        """A bug in an agent is logged and defers what it held; the rest gets another visit."""
+        self.destinations = self.make(Queue(per_destination=1))
+        self.add(A, "1", "2")
+        self.take(0), self.end(0, ZeroDivisionError())
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual([("1", "451 4.3.0")], [(i, str(o.reply)[:9]) for i, o in self.settled])
+        taken = self.take(1)
+        assert taken is not None
+        self.assertEqual("2", taken.message.id)
+
+    def test_agent_that_takes_nothing(self) -> None:
+        """An agent that never asks for mail doesn't get it again and again."""
+
+        async def idle(hop: Hop, mail: IMailSource) -> None:
+            pass
+
+        self.visit_with(idle)
+        self.add(A, "1", "2")
+        self.assertEqual(["1", "2"], [name for name, _ in self.settled])
+
+    # --- hops that are down
+
+    def test_hop_failure(self) -> None:
+        """What a hop's failure means is the outcome of all that waits for it."""
+        self.destinations = self.make(Queue(per_destination=1))
+        self.add(A, "1", "2")
+        self.take(0), self.end(0, HopFailure(UNREACHABLE))
+        self.assertEqual([("1", UNREACHABLE), ("2", UNREACHABLE)], self.settled)
+
+    def test_fewer_connections(self) -> None:
+        """Where one of several visits fails, the others go on with the mail."""
+        self.add(A, "1", "2")
+        self.take(1), self.end(1, HopFailure(CLOSING))
+        self.assertEqual([], self.settled)
+        self.assertEqual(["2", "1"], [self.take(0).message.id for _ in range(2)])
+
+    def test_others_unhurt(self) -> None:
+        """One dead hop doesn't concern another."""
+        self.add(A, "1")
+        self.end(0, HopFailure(UNREACHABLE))
+        self.add(B, "2")
+        self.assertEqual(B, self.visits[1][0])
+
+    def test_back_off(self) -> None:
+        """A dead hop is left alone for 30 s, then twice as long, up to an hour."""
+        for seconds in (30, 60, 120, 240, 480, 960, 1920, 3600, 3600):
+            self.add(A, "probe")
+            self.end(len(self.visits) - 1, HopFailure(UNREACHABLE))
+            before = len(self.visits)
+            self.clock.advance(seconds - 1)
+            self.add(A, "early")
+            self.assertEqual(("early", UNREACHABLE), self.settled[-1])
+            self.assertEqual(before, len(self.visits))
+            self.clock.advance(1)
+
+    def test_probe(self) -> None:
+        """After that one message is tried, and the rest waits for what becomes of it."""
+        self.add(A, "1")
+        self.end(0, HopFailure(UNREACHABLE))
+        self.clock.advance(30)
+        self.add(A, "2", "3")
+        self.assertEqual(2, len(self.visits))
+        probe = self.take(1)
+        assert probe is not None
+        self.assertIsNone(self.take(1))
+        self.visits[1][1].settle(probe, [RELAYED])
+        self.assertEqual("3", self.take(2).message.id)
+
+    def test_company_of_a_probe(self) -> None:
+        """Only so many wait for a probe; what comes in beyond is deferred at once."""
+        self.add(A, "1")
+        self.end(0, HopFailure(UNREACHABLE))
+        self.clock.advance(30)
+        self.settled.clear()
+        self.add(A, *map(str, range(COMPANY + 1)))
+        self.assertEqual([(str(COMPANY), UNREACHABLE)], self.settled)
+
+    def test_permanent_failure(self) -> None:
+        """A hop that takes no mail at all isn't backed off from: nobody waits for it."""
+        self.add(A, "1")
+        self.end(0, HopFailure(NO_MAIL))
+        self.assertEqual([("1", NO_MAIL)], self.settled)
+        self.add(A, "2")
+        self.assertEqual(2, len(self.visits))
+
+    def test_back_offs_are_bounded(self) -> None:
+        """Of endlessly many dead hops the first ones are forgotten."""
+
+        async def fail(hop: Hop, mail: IMailSource) -> None:
+            raise HopFailure(UNREACHABLE)
+
+        self.patch(__import__("mta.queue.destinations").queue.destinations, "BACK_OFFS", 3)
+        self.visit_with(fail)
+        for number in range(5):
+            hop = Hop(Agent.MX, f"{number}.example")
+            self.add(hop, str(number))
+        self.assertEqual(3, len(self.destinations._down))
+
+    def test_adapts(self) -> None:
+        """A 421 halves the visits to a hop, and each success allows one more again."""
+        self.destinations = self.make(Queue(per_destination=4))
+        self.add(A, *map(str, range(20)))
+        first, second = self.take(0), self.take(1)
+        assert first is not None and second is not None
+        self.visits[0][1].settle(first, [CLOSING])
+        self.assertIsNone(self.take(2))
+        self.visits[1][1].settle(second, [RELAYED])
+        self.assertIsNone(self.take(2))
+        third = self.take(0) or self.take(1)
+        self.assertIsNone(third)
+        self.end(2), self.end(3)
+        self.assertEqual(5, len(self.visits))
+
+    # --- the end
+
+    def test_stop(self) -> None:
+        """At the end no visit gets more mail, and what waits is returned."""
+        self.destinations = self.make(Queue(per_destination=1))
+        self.add(A, "1", "2")
+        taken = self.take(0)
+        assert taken is not None
+        stopping = Deferred.fromCoroutine(self.destinations.stop(10))
+        self.assertEqual(["2"], self.returned)
+        self.assertIsNone(self.take(0))
+        self.visits[0][1].settle(taken, [RELAYED])
+        self.end(0)
+        self.successResultOf(stopping)
+        self.assertEqual([("1", RELAYED)], self.settled)
+
+    def test_grace(self) -> None:
+        """A visit that doesn't end in time is cancelled, and its mail returned."""
+        self.add(A, "1")
+        self.take(0)
+        stopping = Deferred.fromCoroutine(self.destinations.stop(10))
+        self.clock.advance(9)
+        self.assertNoResult(stopping)
+        self.clock.advance(1)
+        self.successResultOf(stopping)
+        self.assertEqual(["1"], self.returned)
+
+    def test_after_the_end(self) -> None:
+        """What is added after the end is returned."""
+        self.successResultOf(Deferred.fromCoroutine(self.destinations.stop(10)))
+        self.add(A, "1")
+        self.assertEqual(["1"], self.returned)

@@ -1,0 +1,455 @@
+"""Who may do what in a session."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from ipaddress import ip_network
+from typing import Any, ClassVar
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.gate import Gate, hosts
+from mta.gate.limits import LONGEST_DELAY, Rate, Tally, delay
+from mta.interfaces import IGate, IRouter, IUsers, Secured, Session
+from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Recipient, Reply
+from mta.settings import HOUR, Limits, Peer, Relay, Service
+from mta.smtp.errors import Refusal
+
+STRANGER = "198.51.100.7"
+NEIGHBOUR = "10.1.2.3"
+MAILDIR, MX = Hop(Agent.MAILDIR, "/mail"), Hop(Agent.MX)
+OFFICE = Peer("office", domains=("office.example", ".branches.example"), user="office")
+CERTIFIED = Peer("lab", domains=("lab.example",), certificate="abcd")
+PROVIDER = Peer("provider", domains=("example.com",))
+
+
+@implementer(IRouter)
+class Router:
+    """Knows alice@example.com, everybody at any.example, and domains that go on elsewhere."""
+
+    HOPS: ClassVar[dict[str, Hop]] = {
+        "example.com": MAILDIR,
+        "any.example": MAILDIR,
+        "office.example": Hop(Agent.HOLD, "office"),
+        "inner.example": Hop(Agent.SMTP, "10.0.0.5", 25),
+    }
+
+    def is_ours(self, domain: str) -> bool:
+        return domain in self.HOPS
+
+    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+        if address.domain == "example.com" and address.local_part != "alice":
+            raise Refusal(Reply(550, "5.1.1", ("No such user here",)))
+        return [(address, self.HOPS.get(address.domain, MX))]
+
+
+@implementer(IUsers)
+class Users:
+    """alice may write as alice@example.com; office is known for its domains only."""
+
+    async def mechanisms(self, session: Session) -> Sequence[str]:
+        return ()
+
+    async def authenticate(
+        self, session: Session, mechanism: str, initial: bytes | None, challenge: Any
+    ) -> str:
+        raise AssertionError
+
+    def may_use(self, identity: str, address: Mailbox) -> bool:
+        return (identity, str(address)) == ("alice", "alice@example.com")
+
+
+class GateTestCase(SynchronousTestCase):
+    """What the tests share: a gate of one configuration, a clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.gate = self.make_gate()
+
+    def make_gate(self, **limits: int) -> Gate:
+        """A gate with these limits, that lets 10/8 relay."""
+        return Gate(
+            Relay((ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
+            Limits(**limits),
+            [OFFICE, CERTIFIED, PROVIDER],
+            Router(),
+            Users(),
+            self.clock,
+        )
+
+    def session(
+        self,
+        client: str = STRANGER,
+        service: Service = Service.SMTP,
+        *,
+        identity: str = "",
+        partner: str = "",
+        secured: Secured | None = None,
+    ) -> Session:
+        """A session that has said EHLO."""
+        return Session(service, client, secured, partner, "client.example", True, identity)
+
+    def passes(self, question: Coroutine[Any, Any, None]) -> None:
+        """The gate lets it pass."""
+        self.successResultOf(Deferred.fromCoroutine(question))
+
+    def refuses(self, question: Coroutine[Any, Any, None], code: str) -> None:
+        """The gate refuses with this code and enhanced code."""
+        failure = self.failureResultOf(Deferred.fromCoroutine(question), Refusal)
+        reply = failure.value.reply
+        self.assertEqual(f"{reply.code} {reply.enhanced}", code)
+
+    def to(self, session: Session, address: str) -> Coroutine[Any, Any, None]:
+        """RCPT, from an address that does not matter."""
+        return self.gate.recipient(session, Mailbox("x", "y.example"), Recipient(mailbox(address)))
+
+    def mail(self, session: Session, address: str) -> Coroutine[Any, Any, None]:
+        """MAIL from that address."""
+        return self.gate.mail(session, mailbox(address))
+
+
+def mailbox(address: str) -> Mailbox:
+    """The mailbox that an address names; what stands before the last ``@`` is its local part."""
+    local_part, at, domain = address.rpartition("@")
+    return Mailbox(local_part, domain) if at else Mailbox(address)
+
+
+class InterfaceTests(GateTestCase):
+    """The seam."""
+
+    def test_interface(self) -> None:
+        """The gate promises what the receiver relies on."""
+        verifyObject(IGate, self.gate)
+
+
+class RelayTests(GateTestCase):
+    """Who may send to whom."""
+
+    def test_ours(self) -> None:
+        """Anybody may write to a mailbox of ours; one that does not exist is refused as such."""
+        self.passes(self.to(self.session(), "alice@example.com"))
+        self.refuses(self.to(self.session(), "bob@example.com"), "550 5.1.1")
+
+    def test_stranger(self) -> None:
+        """A stranger may not relay."""
+        self.refuses(self.to(self.session(), "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_networks(self) -> None:
+        """A client in `relay.networks` may relay, by whatever form of its address."""
+        for client in (NEIGHBOUR, "::ffff:10.1.2.3", "fd00::5"):
+            self.passes(self.to(self.session(client), "carol@elsewhere.example"))
+        for client in (STRANGER, "::ffff:198.51.100.7", "2001:db8::1", "unix", "", "10.1.2.3.4"):
+            self.refuses(self.to(self.session(client), "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_users(self) -> None:
+        """A user may relay from anywhere."""
+        for service in (Service.SMTP, Service.SUBMISSION):
+            session = self.session(service=service, identity="alice")
+            self.passes(self.to(session, "carol@elsewhere.example"))
+
+    def test_lmtp(self) -> None:
+        """LMTP is for our mailboxes, whoever speaks it."""
+        session = self.session(NEIGHBOUR, Service.LMTP, identity="alice")
+        self.passes(self.to(session, "alice@example.com"))
+        self.refuses(self.to(session, "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_odmr(self) -> None:
+        """ODMR takes no mail."""
+        session = self.session(service=Service.ODMR, identity="office")
+        self.refuses(self.mail(session, "a@office.example"), "502 5.5.1")
+
+    def test_postmaster(self) -> None:
+        """Postmaster without a domain is ours (RFC 5321 section 4.5.1)."""
+        self.passes(self.to(self.session(), "Postmaster"))
+        self.passes(self.to(self.session(partner="provider"), "Postmaster"))
+
+    def test_no_way_round(self) -> None:
+        """The routes of former times lead nowhere in a domain of ours."""
+        for local_part in (
+            "carol%elsewhere.example",
+            "elsewhere.example!carol",
+            "carol@elsewhere.example",
+            "@elsewhere.example:carol",
+            "alice%example.com",
+        ):
+            self.refuses(self.to(self.session(), f"{local_part}@example.com"), "550 5.1.1")
+
+    def test_no_way_round_by_literal(self) -> None:
+        """An address literal is a domain like another: not ours."""
+        self.refuses(self.to(self.session(), "alice@[127.0.0.1]"), "550 5.7.1")
+        self.refuses(self.to(self.session(), "alice@[10.1.2.3]"), "550 5.7.1")
+
+    def test_taken_literally(self) -> None:
+        """Where any local part is a mailbox of ours, such a one is a mailbox, never a route."""
+        self.passes(self.to(self.session(), "carol%elsewhere.example@any.example"))
+
+    def test_no_way_round_by_another_server(self) -> None:
+        """A stranger can't hand a route to a server behind us; a client that may relay can."""
+        for domain in ("inner.example", "office.example"):
+            for local_part in ("carol%elsewhere.example", "a!b", "carol@elsewhere.example"):
+                address = f"{local_part}@{domain}"
+                self.refuses(self.to(self.session(), address), "550 5.7.1")
+                self.passes(self.to(self.session(NEIGHBOUR), address))
+            self.passes(self.to(self.session(), f"carol@{domain}"))
+
+    @given(st.text(alphabet="ab@%!:[].,", max_size=20), st.sampled_from(["[10.1.2.3]", "e.org"]))
+    def test_strangers_never_relay(self, local_part: str, domain: str) -> None:
+        """Whatever a stranger writes before the last ``@``, a domain that is not ours stays so."""
+        address = Recipient(Mailbox(local_part, domain))
+        self.refuses(self.gate.recipient(self.session(), NULL_PATH, address), "550 5.7.1")
+
+
+class PartnerTests(GateTestCase):
+    """A connection that was turned: the peer is an MX for us, never a client of ours."""
+
+    def test_own_domains_only(self) -> None:
+        """It may hand over mail for its domains, of those that are ours, and no other."""
+        session = self.session(partner="provider")
+        self.passes(self.to(session, "alice@example.com"))
+        self.refuses(self.to(session, "carol@any.example"), "550 5.7.1")
+        self.refuses(self.to(session, "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_never_trusted(self) -> None:
+        """Neither its address nor an identity makes it a client that may relay."""
+        session = self.session(NEIGHBOUR, partner="provider", identity="alice")
+        self.refuses(self.to(session, "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_peer_domain_that_is_not_ours(self) -> None:
+        """A domain of the peer's that we do not deliver is not relayed for it."""
+        session = self.session(partner="lab")
+        self.refuses(self.to(session, "carol@lab.example"), "550 5.7.1")
+
+    def test_unknown_peer(self) -> None:
+        """A peer that is gone from the configuration may nothing."""
+        self.refuses(self.to(self.session(partner="gone"), "alice@example.com"), "550 5.7.1")
+
+    def test_any_reverse_path(self) -> None:
+        """Mail that comes in may be from anybody."""
+        self.passes(self.mail(self.session(partner="provider"), "carol@elsewhere.example"))
+
+
+class ReversePathTests(GateTestCase):
+    """Who may write as whom."""
+
+    def test_submission_needs_a_user(self) -> None:
+        """Submission begins with AUTH, for clients in `relay.networks` too."""
+        session = self.session(NEIGHBOUR, Service.SUBMISSION)
+        self.refuses(self.mail(session, "alice@example.com"), "530 5.7.0")
+        self.refuses(self.gate.mail(session, NULL_PATH), "530 5.7.0")
+
+    def test_own_addresses(self) -> None:
+        """A user writes as its own addresses, on every service, or as nobody."""
+        for service in (Service.SMTP, Service.SUBMISSION):
+            session = self.session(service=service, identity="alice")
+            self.passes(self.mail(session, "alice@example.com"))
+            self.passes(self.gate.mail(session, NULL_PATH))
+            self.refuses(self.mail(session, "bob@example.com"), "553 5.7.1")
+
+    def test_author(self) -> None:
+        """The From: field is held to the same."""
+        session = self.session(service=Service.SUBMISSION, identity="alice")
+        self.gate.author(session, Mailbox("alice", "example.com"))
+        error = self.assertRaises(Refusal, self.gate.author, session, Mailbox("bob", "example.com"))
+        self.assertEqual((error.reply.code, error.reply.enhanced), (550, "5.7.1"))
+
+    def test_peer(self) -> None:
+        """A peer that logged in writes as its domains, and those below a leading dot."""
+        session = self.session(identity="Office")
+        self.passes(self.mail(session, "anybody@office.example"))
+        self.passes(self.mail(session, "anybody@north.branches.example"))
+        self.refuses(self.mail(session, "anybody@branches.example"), "553 5.7.1")
+        self.refuses(self.mail(session, "anybody@evilbranches.example"), "553 5.7.1")
+        self.refuses(self.mail(session, "anybody@lab.example"), "553 5.7.1")
+
+    def test_peer_by_certificate(self) -> None:
+        """A peer that showed its certificate writes as its domains; its name alone is nothing."""
+        shown = Secured("TLSv1.3", "x", "abcd")
+        self.passes(self.mail(self.session(identity="lab", secured=shown), "a@lab.example"))
+        self.refuses(self.mail(self.session(identity="lab"), "a@lab.example"), "553 5.7.1")
+
+    def test_no_users(self) -> None:
+        """Where nobody can log in, nobody writes as a user."""
+        self.gate = Gate(Relay(), Limits(), [], Router(), None, self.clock)
+        self.passes(self.mail(self.session(), "carol@elsewhere.example"))
+        self.refuses(self.mail(self.session(identity="alice"), "alice@example.com"), "553 5.7.1")
+
+
+class ConnectionTests(GateTestCase):
+    """How many connections there may be."""
+
+    def test_in_all(self) -> None:
+        """One more than `connections` is sent away, until one leaves."""
+        self.gate = self.make_gate(connections=2)
+        first, *_ = sessions = [self.session(f"192.0.2.{number}") for number in range(3)]
+        self.passes(self.gate.admit(first))
+        self.passes(self.gate.admit(sessions[1]))
+        self.refuses(self.gate.admit(sessions[2]), "421 4.3.2")
+        self.gate.leave(first)
+        self.passes(self.gate.admit(sessions[2]))
+
+    def test_per_host(self) -> None:
+        """One more than `connections_per_host` is sent away, another host is not."""
+        self.gate = self.make_gate(connections_per_host=2)
+        sessions = [self.session() for _ in range(3)]
+        self.passes(self.gate.admit(sessions[0]))
+        self.passes(self.gate.admit(sessions[1]))
+        self.refuses(self.gate.admit(sessions[2]), "421 4.7.0")
+        other = self.session("192.0.2.9")
+        self.passes(self.gate.admit(other))
+        self.gate.leave(sessions[2])  # was never let in: makes no room
+        third = self.session()
+        self.refuses(self.gate.admit(third), "421 4.7.0")
+        self.gate.leave(sessions[0])
+        self.gate.leave(sessions[0])  # leaves once only
+        self.passes(self.gate.admit(third))
+        fourth = self.session()
+        self.refuses(self.gate.admit(fourth), "421 4.7.0")
+
+    def test_networks_of_one_host(self) -> None:
+        """All addresses of an IPv6 /64 are one host, and a mapped address is what it maps."""
+        self.gate = self.make_gate(connections_per_host=1)
+        kept = [self.session("2001:db8::1"), self.session("2001:db8:0:1::1"), self.session()]
+        for session in kept:
+            self.passes(self.gate.admit(session))
+        self.refuses(self.gate.admit(self.session("2001:db8::2")), "421 4.7.0")
+        self.refuses(self.gate.admit(self.session("2001:db8::ffff:0:0:1")), "421 4.7.0")
+        self.refuses(self.gate.admit(self.session(f"::ffff:{STRANGER}")), "421 4.7.0")
+
+    def test_local(self) -> None:
+        """A local socket has no host to limit."""
+        self.gate = self.make_gate(connections_per_host=1)
+        kept = [self.session("unix") for _ in range(3)]
+        for session in kept:
+            self.passes(self.gate.admit(session))
+
+    def test_real_address(self) -> None:
+        """A session whose real client comes to light later counts for that one."""
+        self.gate = self.make_gate(connections_per_host=1)
+        session = self.session(NEIGHBOUR)
+        self.passes(self.gate.admit(session))
+        session.client = STRANGER
+        self.passes(self.gate.admit(session))
+        self.refuses(self.gate.admit(self.session()), "421 4.7.0")
+        other = self.session(NEIGHBOUR)
+        self.passes(self.gate.admit(other))
+
+    def test_partner(self) -> None:
+        """A turned connection is no new one."""
+        self.gate = self.make_gate(connections=0)
+        self.passes(self.gate.admit(self.session(partner="provider")))
+
+
+class LogInTests(GateTestCase):
+    """Guessing passwords."""
+
+    def test_ban(self) -> None:
+        """After `auth_failures` a host may neither log in nor connect, for ten minutes."""
+        self.gate = self.make_gate(auth_failures=3)
+        session = self.session()
+        self.passes(self.gate.admit(session))
+        for _ in range(3):
+            self.gate.authenticating(session)
+            self.gate.auth_failed(session)
+        error = self.assertRaises(Refusal, self.gate.authenticating, session)
+        self.assertEqual((error.reply.code, error.reply.enhanced), (421, "4.7.0"))
+        self.refuses(self.gate.admit(self.session()), "421 4.7.0")
+        self.passes(self.gate.admit(self.session("192.0.2.9")))
+        self.clock.advance(599)
+        self.refuses(self.gate.admit(self.session()), "421 4.7.0")
+        self.clock.advance(1)
+        self.passes(self.gate.admit(self.session()))
+
+    def test_growing_delay(self) -> None:
+        """Each failure of a host holds the reply back for longer, up to a bound."""
+        session = self.session()
+        delays = [self.gate.auth_failed(session) for _ in range(8)]
+        self.assertEqual(delays[:4], [0.25, 0.5, 1.0, 2.0])
+        self.assertEqual(delays, sorted(delays))
+        self.assertEqual(delays[-1], LONGEST_DELAY)
+        self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9")), 0.25)
+        self.assertEqual(delay(10**9), LONGEST_DELAY)
+
+
+class RateTests(GateTestCase):
+    """How much one client may send."""
+
+    def test_messages(self) -> None:
+        """One more message than `messages_per_minute` waits for the next minute."""
+        self.gate = self.make_gate(messages_per_minute=2)
+        for _ in range(2):
+            self.passes(self.mail(self.session(), "a@b.example"))
+        self.refuses(self.mail(self.session(), "a@b.example"), "450 4.7.1")
+        self.passes(self.mail(self.session("192.0.2.9"), "a@b.example"))
+        self.clock.advance(60)
+        self.passes(self.mail(self.session(), "a@b.example"))
+
+    def test_users_count_for_themselves(self) -> None:
+        """A user is counted wherever it comes from, its host's other clients are not."""
+        self.gate = self.make_gate(messages_per_minute=1)
+        self.passes(self.mail(self.session(identity="alice"), "alice@example.com"))
+        moved = self.session("192.0.2.9", identity="ALICE")
+        self.refuses(self.gate.mail(moved, NULL_PATH), "450 4.7.1")
+        self.passes(self.mail(self.session(), "a@b.example"))
+
+    def test_recipients(self) -> None:
+        """One more recipient than `recipients_per_hour` waits; refused ones do not count."""
+        self.gate = self.make_gate(recipients_per_hour=2)
+        session = self.session()
+        for _ in range(3):
+            self.refuses(self.to(session, "nobody@example.com"), "550 5.1.1")
+        self.passes(self.to(session, "alice@example.com"))
+        self.passes(self.to(session, "alice@example.com"))
+        self.refuses(self.to(session, "alice@example.com"), "450 4.7.1")
+        self.clock.advance(HOUR)
+        self.passes(self.to(session, "alice@example.com"))
+
+    def test_who_is_not_counted(self) -> None:
+        """A provider's held mail and local delivery know no rates."""
+        self.gate = self.make_gate(messages_per_minute=1, recipients_per_hour=1)
+        for session in (self.session(partner="provider"), self.session(service=Service.LMTP)):
+            for _ in range(3):
+                self.passes(self.mail(session, "a@b.example"))
+                self.passes(self.to(session, "alice@example.com"))
+
+
+class LimitTests(SynchronousTestCase):
+    """The counters."""
+
+    def test_memory(self) -> None:
+        """A rate remembers a bounded number of keys: the latest."""
+        rate = Rate(1, 60, Clock(), capacity=3)
+        for number in range(10):
+            self.assertTrue(rate.take(str(number)))
+        self.assertFalse(rate.take("9"))
+        self.assertFalse(rate.take("7"))
+        self.assertTrue(rate.take("0"))
+
+    def test_no_limit(self) -> None:
+        """A limit of 0 is none."""
+        rate = Rate(0, 60, Clock())
+        self.assertTrue(all(rate.take("a") for _ in range(100)))
+        self.assertFalse(rate.is_exhausted("a"))
+
+    def test_nothing_left_behind(self) -> None:
+        """A key that gave everything back takes no memory."""
+        tally = Tally(5)
+        for number in range(100):
+            tally.take(str(number))
+            tally.give(str(number))
+        tally.take("a")
+        self.assertEqual(dict(tally._counts), {"a": 1})
+
+    @given(st.ip_addresses(v=6), st.integers(0, 2**64 - 1))
+    def test_one_customer_one_host(self, address: Any, other: int) -> None:
+        """Two IPv6 addresses are one host where their first 64 bits are the same."""
+        if address.ipv4_mapped:
+            return
+        neighbour = type(address)((int(address) >> 64 << 64) | other)
+        if not neighbour.ipv4_mapped:
+            self.assertEqual(hosts.key(str(address)), hosts.key(str(neighbour)))

@@ -1,0 +1,300 @@
+"""Delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533)."""
+
+from collections.abc import AsyncIterator
+from email import message_from_bytes, policy
+from email.message import EmailMessage, Message as Part
+
+from hypothesis import given, strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import IContent, INotices, Message, Notice, Progress, Target
+from mta.mail import (
+    NULL_PATH,
+    Agent,
+    Body,
+    Envelope,
+    Hop,
+    Mailbox,
+    Notify,
+    Outcome,
+    Recipient,
+    Reply,
+    Status,
+)
+from mta.notices import MOST_CONTENT, NoticeWriter
+
+NOW = 1_700_000_000.0
+ALICE = Mailbox("alice", "sender.example")
+BOB = Mailbox("bob", "rcpt.example")
+HOP = Hop(Agent.MX, "rcpt.example")
+NO_SUCH_USER = Outcome(
+    Status.FAILED, Reply(550, "5.1.1", ("No such user here",)), "mx.rcpt.example"
+)
+LATER = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Try later",)), "mx.rcpt.example")
+DONE = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
+RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.rcpt.example")
+CONTENT = b"Subject: hello\r\nMessage-ID: <1@sender.example>\r\n\r\nThe body.\r\n"
+
+
+@implementer(IContent)
+class Content:
+    """Content in memory."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self.size = len(octets)
+        self.is_ascii = octets.isascii()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.octets), 1000):
+            yield self.octets[start : start + 1000]
+
+
+@implementer(IContent)
+class LostContent:
+    """Content that the spool can't read any more."""
+
+    size = 100
+    is_ascii = True
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        raise OSError("damaged")
+        yield b""
+
+
+def message(
+    *recipients: Recipient,
+    reverse_path: Mailbox = ALICE,
+    content: bytes = CONTENT,
+    ret: str = "",
+    envid: str = "",
+    smtputf8: bool = False,
+) -> Message:
+    recipients = recipients or (Recipient(BOB),)
+    envelope = Envelope(reverse_path, recipients, ret=ret, envid=envid, smtputf8=smtputf8)
+    return Message("Q1", NOW - 60, envelope, Content(content), tuple(map(Progress, recipients)))
+
+
+class NoticeTests(SynchronousTestCase):
+    """What a notice says, and to whom."""
+
+    def setUp(self) -> None:
+        self.writer = NoticeWriter("mta.example", lambda: NOW, lambda: "token0123")
+
+    def notice(
+        self, message: Message, outcome: Outcome = NO_SUCH_USER, address: Mailbox | None = None
+    ) -> Notice | None:
+        """The notice about one outcome for all recipients."""
+        reports = [
+            (Target(number, address or recipient.forward_path, HOP), outcome)
+            for number, recipient in enumerate(message.envelope.recipients)
+        ]
+        return self.successResultOf(self.writer.notice(message, reports, NOW + 3600))
+
+    def parsed(self, *arguments: object, **keywords: object) -> EmailMessage:
+        """The notice, as a program for mail reads it."""
+        notice = self.notice(*arguments, **keywords)
+        assert notice is not None
+        parsed = message_from_bytes(notice.content, policy=policy.SMTP)
+        for part in parsed.walk():
+            self.assertEqual([], part.defects)
+        return parsed
+
+    def fields(self, parsed: EmailMessage, place: int = 1) -> Part:
+        """A group of fields of the part for programs; 0: those of the message."""
+        return parsed.get_payload(1).get_payload(place)
+
+    def test_it_keeps_its_promises(self) -> None:
+        """The writer provides INotices."""
+        verifyObject(INotices, self.writer)
+
+    def test_report(self) -> None:
+        """A failure is a multipart/report of three parts with null reverse-path, to the sender."""
+        notice = self.notice(message())
+        assert notice is not None
+        self.assertEqual(Envelope(NULL_PATH, (Recipient(ALICE),)), notice.envelope)
+        parsed = self.parsed(message())
+        self.assertEqual("multipart/report", parsed.get_content_type())
+        self.assertEqual("delivery-status", parsed.get_param("report-type"))
+        self.assertEqual(
+            ["text/plain", "message/delivery-status", "text/rfc822-headers"],
+            [part.get_content_type() for part in parsed.get_payload()],
+        )
+        self.assertEqual("Mail Delivery System <MAILER-DAEMON@mta.example>", parsed["From"])
+        self.assertEqual("alice@sender.example", parsed["To"])
+        self.assertEqual("auto-replied", parsed["Auto-Submitted"])
+        self.assertEqual("<token0123@mta.example>", parsed["Message-ID"])
+        self.assertEqual("Tue, 14 Nov 2023 22:13:20 +0000", parsed["Date"])
+
+    def test_fields(self) -> None:
+        """The part for programs has the fields of RFC 3464."""
+        parsed = self.parsed(message(Recipient(BOB, original="rfc822;b@old.example"), envid="E+1"))
+        self.assertEqual(
+            {
+                "Reporting-MTA": "dns; mta.example",
+                "Original-Envelope-Id": "E+1",
+                "Arrival-Date": "Tue, 14 Nov 2023 22:12:20 +0000",
+            },
+            dict(self.fields(parsed, 0).items()),
+        )
+        self.assertEqual(
+            {
+                "Original-Recipient": "rfc822;b@old.example",
+                "Final-Recipient": "rfc822; bob@rcpt.example",
+                "Action": "failed",
+                "Status": "5.1.1",
+                "Remote-MTA": "dns; mx.rcpt.example",
+                "Diagnostic-Code": "smtp; 550 5.1.1 No such user here",
+                "Last-Attempt-Date": "Tue, 14 Nov 2023 22:13:20 +0000",
+            },
+            dict(self.fields(parsed).items()),
+        )
+
+    def test_words(self) -> None:
+        """The part for people says what happened, to whom, and what to do."""
+        text = self.parsed(message()).get_payload(0).get_content()
+        for words in (
+            "could not be delivered",
+            "bob@rcpt.example",
+            "mx.rcpt.example said:",
+            "No such user here",
+            "Check the address",
+        ):
+            self.assertIn(words, text)
+
+    def test_alias(self) -> None:
+        """An address that the sender never wrote is told together with the one that he did."""
+        text = self.parsed(message(), address=Mailbox("b", "else.example")).get_payload(0)
+        self.assertIn("bob@rcpt.example (which stands for b@else.example)", text.get_content())
+
+    def test_own_words(self) -> None:
+        """A reply of our own isn't passed off as a server's."""
+        outcome = Outcome(Status.FAILED, Reply(554, "5.4.7", ("Gave up",)))
+        fields = self.fields(self.parsed(message(), outcome))
+        self.assertEqual("x-mta; 554 5.4.7 Gave up", fields["Diagnostic-Code"])
+        self.assertNotIn("Remote-MTA", fields)
+
+    def test_status_without_enhanced_code(self) -> None:
+        """Where the peer gave no enhanced code, the status is a general one."""
+        outcome = Outcome(Status.FAILED, Reply(550, "", ("No",)), "mx.rcpt.example")
+        self.assertEqual("5.0.0", self.fields(self.parsed(message(), outcome))["Status"])
+
+    def test_delay(self) -> None:
+        """A delay warning says until when the message is tried."""
+        parsed = self.parsed(message(), LATER)
+        self.assertEqual("delayed", self.fields(parsed)["Action"])
+        self.assertEqual(
+            "Tue, 14 Nov 2023 23:13:20 +0000", self.fields(parsed)["Will-Retry-Until"]
+        )
+        self.assertIn("need not send it again", parsed.get_payload(0).get_content())
+
+    def test_success(self) -> None:
+        """Success is told as delivered or relayed."""
+        asked = message(Recipient(BOB, frozenset({Notify.SUCCESS})))
+        for outcome, action in ((DONE, "delivered"), (RELAYED, "relayed")):
+            fields = self.fields(self.parsed(asked, outcome))
+            self.assertEqual(action, fields["Action"])
+            self.assertNotIn("Diagnostic-Code", fields)
+
+    def test_never_about_a_notice(self) -> None:
+        """There is no notice to a null reverse-path (RFC 5321 section 6.1)."""
+        self.assertIsNone(self.notice(message(reverse_path=NULL_PATH)))
+
+    def test_what_was_asked_for(self) -> None:
+        """NOTIFY decides which notices are sent; failures and delays are unless it says else."""
+        for outcome, condition, unasked in (
+            (NO_SUCH_USER, Notify.FAILURE, True),
+            (LATER, Notify.DELAY, True),
+            (DONE, Notify.SUCCESS, False),
+        ):
+            for notify in (Notify.NEVER, Notify.SUCCESS, Notify.DELAY, Notify.FAILURE):
+                asked = message(Recipient(BOB, frozenset({notify})))
+                is_sent = self.notice(asked, outcome) is not None
+                self.assertEqual(notify is condition, is_sent, (outcome, notify))
+            self.assertEqual(unasked, self.notice(message(), outcome) is not None)
+
+    def test_only_who_wants_it(self) -> None:
+        """Recipients with NOTIFY=NEVER don't appear among others."""
+        carol = Recipient(Mailbox("carol", "rcpt.example"), frozenset({Notify.NEVER}))
+        notice = self.notice(message(Recipient(BOB), carol))
+        assert notice is not None
+        self.assertNotIn(b"carol", notice.content)
+
+    def test_header_alone(self) -> None:
+        """Unless RET=FULL asks for more, the header section is returned."""
+        returned = self.parsed(message()).get_payload(2)
+        self.assertEqual("text/rfc822-headers", returned.get_content_type())
+        self.assertEqual(CONTENT.partition(b"\r\n\r\n")[0] + b"\r\n", returned.get_payload(decode=True))
+
+    def test_whole_message(self) -> None:
+        """RET=FULL returns the message of a failure, octet by octet."""
+        notice = self.notice(message(ret="FULL"))
+        assert notice is not None
+        self.assertIn(b"Content-Type: message/rfc822\r\n", notice.content)
+        self.assertIn(b"\r\n\r\n" + CONTENT + b"\r\n--=_token0123--\r\n", notice.content)
+
+    def test_no_message_with_a_warning(self) -> None:
+        """RET concerns failures only (RFC 3461 section 4.3)."""
+        notice = self.notice(message(ret="FULL"), LATER)
+        assert notice is not None
+        self.assertNotIn(b"The body.", notice.content)
+
+    def test_large_message(self) -> None:
+        """Of a large message the header section is returned, whatever RET says."""
+        notice = self.notice(message(ret="FULL", content=CONTENT + b"x\r\n" * MOST_CONTENT))
+        assert notice is not None
+        self.assertIn(b"text/rfc822-headers", notice.content)
+        self.assertLess(len(notice.content), 5000)
+
+    def test_content_that_can_not_be_returned(self) -> None:
+        """Binary content, or overlong lines, are not put into a notice."""
+        for octets in (CONTENT + b"\0\r\n", CONTENT + b"a\nb\r\n", CONTENT + b"x" * 999 + b"\r\n"):
+            notice = self.notice(message(ret="FULL", content=octets))
+            assert notice is not None
+            self.assertIn(b"text/rfc822-headers", notice.content)
+
+    def test_eight_bit(self) -> None:
+        """A returned message with octets over 127 makes the notice 8BITMIME."""
+        notice = self.notice(message(ret="FULL", content=CONTENT + b"\xe9\r\n"))
+        assert notice is not None
+        self.assertIs(Body.EIGHT_BIT, notice.envelope.body)
+        self.assertIn(b"Content-Transfer-Encoding: 8bit", notice.content)
+
+    def test_lost_content(self) -> None:
+        """A sender hears of a failure even where the spool lost the content."""
+        lost = Message("Q1", NOW, message().envelope, LostContent(), message().progress)
+        parsed = self.parsed(lost)
+        self.assertEqual(2, len(parsed.get_payload()))
+
+    def test_internationalised(self) -> None:
+        """Internationalised addresses give the parts of RFC 6533."""
+        sender, recipient = Mailbox("jürgen", "sender.example"), Mailbox("用户", "rcpt.example")
+        notice = self.notice(
+            message(Recipient(recipient), reverse_path=sender, smtputf8=True, content=CONTENT)
+        )
+        assert notice is not None
+        self.assertTrue(notice.envelope.smtputf8)
+        self.assertIn(b"Content-Type: message/global-delivery-status\r\n", notice.content)
+        self.assertIn(b"Content-Type: message/global-headers\r\n", notice.content)
+        self.assertIn("Final-Recipient: utf-8; 用户@rcpt.example\r\n".encode(), notice.content)
+        self.assertIn("To: <jürgen@sender.example>\r\n".encode(), notice.content)
+
+    @given(st.text(), st.text(), st.text(max_size=5000), st.binary())
+    def test_nothing_gets_in(self, envid: str, remote: str, text: str, header: bytes) -> None:
+        """Whatever peers write: the same fields, ASCII lines under 998, ended by CRLF."""
+        outcome = Outcome(Status.FAILED, Reply(550, "5.1.1", tuple(text.split("\n"))), remote)
+        content = (b"Subject: " + header).replace(b"\r\n\r\n", b"")
+        notice = self.notice(message(content=content + b"\r\n\r\n", envid=envid), outcome)
+        assert notice is not None
+        self.assertTrue(notice.content.isascii())
+        self.assertNotIn(b"\n", notice.content.replace(b"\r\n", b""))
+        self.assertNotIn(b"\r", notice.content.replace(b"\r\n", b""))
+        self.assertLessEqual(max(map(len, notice.content.split(b"\r\n"))), 998)
+        parsed = message_from_bytes(notice.content, policy=policy.SMTP)
+        self.assertEqual(3, len(parsed.get_payload()))
+        allowed = {"Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code"}
+        fields = self.fields(parsed)
+        self.assertEqual(set(fields) - allowed, {"Last-Attempt-Date"})
+        self.assertEqual(len(set(fields)), len(fields))

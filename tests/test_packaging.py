@@ -1,0 +1,203 @@
+"""What is installed is what a newcomer needs: ``twistd mta``, ``twist mta`` and ``mta``."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import mta
+from tests.processes import ROOT, Server, configuration, temporary_folder, wait_until
+
+BOB = "bob@office.example"
+MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
+
+_SOURCES = ("setup.cfg", "pyproject.toml", "README.rst", "LICENSE", "mta", "twisted")
+_NOT_FROM_HERE = ("mta", "mta-*", "mta_plugin*", "dropin.cache", "__pycache__", "__editable__*")
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what helps Python find the source tree."""
+    left_out = ("PYTHON", "COVERAGE_", "MTA_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def run(command: Sequence[str | Path], folder: Path) -> str:
+    """Run a command as somebody who has no source tree; returns what it printed."""
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        raise AssertionError(f"{command}: exit status {ended.returncode}\n{ended.stdout}")
+    return ended.stdout
+
+
+@cache
+def workshop() -> Path:
+    """A folder that is gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="mta-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def wheel() -> Path:
+    """The wheel, built from a copy of the sources: building leaves things behind."""
+    source = workshop() / "source"
+    source.mkdir()
+    for name in _SOURCES:
+        if (ROOT / name).is_dir():
+            leave = shutil.ignore_patterns("__pycache__", "dropin.cache")
+            shutil.copytree(ROOT / name, source / name, ignore=leave)
+        else:
+            shutil.copy(ROOT / name, source)
+    build = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", source)
+    run(build, workshop())
+    [built] = workshop().glob("*.whl")
+    return built
+
+
+@cache
+def python() -> Path:
+    """The interpreter of a fresh environment that the wheel was installed into by pip.
+
+    What the wheel requires is there as links to this environment's files: nothing is downloaded.
+    """
+    home = workshop() / "home"
+    venv.create(home, symlinks=True)
+    shutil.copytree(
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}),
+        copy_function=os.symlink,
+        ignore=shutil.ignore_patterns(*_NOT_FROM_HERE),
+        dirs_exist_ok=True,
+    )
+    interpreter = home / "bin" / "python"
+    run((interpreter, "-m", "pip", "install", "--no-deps", "--no-index", wheel()), workshop())
+    return interpreter
+
+
+class WheelTests(SynchronousTestCase):
+    """What is in the wheel."""
+
+    def test_contents(self) -> None:
+        """Our package, and in Twisted's namespace the plugin and nothing else."""
+        names = zipfile.ZipFile(wheel()).namelist()
+        ours = [name for name in names if ".dist-info/" not in name]
+        self.assertIn("mta/py.typed", ours)
+        self.assertEqual(
+            [name for name in ours if not name.startswith("mta/")],
+            ["twisted/plugins/mta_plugin.py"],
+        )
+
+    def test_every_module_is_there(self) -> None:
+        """No folder of ours was forgotten."""
+        modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mta").rglob("*.py")}
+        self.assertEqual(modules - set(zipfile.ZipFile(wheel()).namelist()), set())
+
+
+class InstalledTests(SynchronousTestCase):
+    """What the wheel brings when it is installed, with no source tree about."""
+
+    def server(self, *command: str) -> Server:
+        """A server that runs what is installed."""
+        return Server(
+            self,
+            configuration(),
+            command=[str(python()), *command],
+            environment=clean_environment(),
+        )
+
+    def assert_delivers(self, server: Server) -> None:
+        """It takes a message in and puts it into a Maildir."""
+        server.send(MESSAGE, BOB)
+        [delivered] = server.wait_for_mail("office.example/bob")
+        self.assertTrue(delivered.endswith(b"\n\nbody\n"), delivered)
+
+    def test_the_plugin_is_found(self) -> None:
+        """``twistd --help`` lists us."""
+        listing = run((python(), "-c", _TWISTD, "--help"), workshop())
+        self.assertRegex(listing, r"(?m)^ +mta +A mail transfer agent")
+
+    def test_version(self) -> None:
+        """``mta --version`` says it."""
+        program = python().parent / "mta"
+        self.assertEqual(run((program, "--version"), workshop()), f"mta {mta.__version__}\n")
+
+    def test_help_everywhere(self) -> None:
+        """Every command explains itself."""
+        program = python().parent / "mta"
+        for command in ((), ("check",), ("user",), ("user", "add"), ("queue",), ("queue", "list")):
+            self.assertIn("usage: mta", run((program, *command, "--help"), workshop()))
+        self.assertIn("--config", run((python(), "-c", _TWISTD, "mta", "--help"), workshop()))
+
+    def test_twistd_in_the_foreground(self) -> None:
+        """``twistd --nodaemon mta --config FILE`` serves, and ends well on SIGTERM."""
+        server = self.server("-c", _TWISTD, "--nodaemon", "--pidfile=")
+        server.start()
+        self.assert_delivers(server)
+        server.stop()
+        self.assertNotIn("Traceback", server.log)
+
+    def test_twist(self) -> None:
+        """``twist mta --config FILE`` serves, too."""
+        server = self.server("-m", "twisted")
+        server.start()
+        self.assert_delivers(server)
+        server.stop()
+
+    def test_twistd_as_a_daemon(self) -> None:
+        """``twistd mta`` goes into the background, logs to a file and keeps a pid file."""
+        server = self.server()
+        pid_file, log = server.folder / "twistd.pid", server.folder / "twistd.log"
+        run(
+            (
+                *(python(), "-c", _TWISTD, "--pidfile", pid_file, "--logfile", log),
+                *("mta", "--config", server.config),
+            ),
+            server.folder,
+        )
+        pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text(), "a pid file"))
+        try:
+            wait_until(lambda: log.exists() and "ready" in log.read_text(), "the log says ready")
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not pid_file.exists(), "the daemon ends")
+
+    def test_a_bad_configuration_is_one_line(self) -> None:
+        """A start that can't be ends with exit status 1 and no traceback."""
+        folder = temporary_folder(self)
+        (folder / "mta.yaml").write_text("hostname: mail.example\ndomains: {}\nqueu: {}\n")
+        command = (str(python()), "-c", _TWISTD, "--nodaemon", "--pidfile=", "mta")
+        ended = subprocess.run(
+            [*command, "--config", "mta.yaml"],
+            cwd=folder,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(ended.returncode, 1)
+        self.assertRegex(ended.stderr, r"mta\.yaml:3:1: unknown key 'queu', did you mean 'queue'")
+        self.assertNotIn("Traceback", ended.stderr + ended.stdout)

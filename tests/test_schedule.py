@@ -1,0 +1,80 @@
+"""When mail is tried again, warned of, and given up (RFC 5321 section 4.5.4.1)."""
+
+from hypothesis import given, strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.mail import Agent, Hop
+from mta.queue.schedule import Schedule
+from mta.settings import DAY, HOUR, Peer, Queue
+
+MX = Hop(Agent.MX, "rcpt.example")
+OFFICE = Hop(Agent.HOLD, "office")
+ARRIVED = 1_000_000.0
+
+
+def schedule(random: float = 0.5, **peer: float) -> Schedule:
+    """The default settings; a `random` of 0.5 means no jitter."""
+    return Schedule(Queue(), {"office": Peer("office", **peer)}, lambda: random)
+
+
+class RetryTests(SynchronousTestCase):
+    """The next attempt."""
+
+    def test_delays(self) -> None:
+        """Each attempt has its delay, and the last delay repeats."""
+        due = [schedule().retry_due(MX, n, ARRIVED, ARRIVED) - ARRIVED for n in range(1, 10)]
+        self.assertEqual(
+            [60, 300, 900, 1800, HOUR, 2 * HOUR, 4 * HOUR, 4 * HOUR, 4 * HOUR], due
+        )
+
+    def test_jitter(self) -> None:
+        """Chance moves an attempt by a tenth of its delay either way."""
+        self.assertEqual(54, schedule(0.0).retry_due(MX, 1, 0, 0))
+        self.assertEqual(66, schedule(1.0).retry_due(MX, 1, 0, 0))
+
+    def test_last_chance(self) -> None:
+        """The last attempt comes when the time is up, not after it."""
+        now = ARRIVED + 5 * DAY - 10
+        self.assertEqual(ARRIVED + 5 * DAY, schedule().retry_due(MX, 20, ARRIVED, now))
+
+    def test_deferred_by_a_peer(self) -> None:
+        """What a peer deferred on its own connection is soon there for it again."""
+        self.assertEqual(60, schedule().retry_due(OFFICE, 7, 0, 0))
+
+    @given(st.integers(0, 10**6), st.floats(0, 10 * DAY), st.floats(0, 0.999))
+    def test_bounds(self, attempts: int, age: float, random: float) -> None:
+        """No attempt is later than the end, nor further away than the longest delay."""
+        due = schedule(random).retry_due(MX, attempts, ARRIVED, ARRIVED + age)
+        self.assertLessEqual(due, ARRIVED + 5 * DAY)
+        self.assertLessEqual(due, ARRIVED + age + 1.1 * 4 * HOUR)
+
+
+class AgeTests(SynchronousTestCase):
+    """Warning and giving up go by age."""
+
+    def test_expiry(self) -> None:
+        """Mail is given up after five days, held mail after its peer's time."""
+        self.assertEqual(ARRIVED + 5 * DAY, schedule().expires(MX, ARRIVED))
+        self.assertEqual(ARRIVED + DAY, schedule(hold_for=DAY).expires(OFFICE, ARRIVED))
+
+    def test_unknown_peer(self) -> None:
+        """Mail held for a peer that is no longer configured has the usual time."""
+        self.assertEqual(20 * DAY, schedule().expires(Hop(Agent.HOLD, "gone"), 0))
+
+    def test_warning(self) -> None:
+        """A warning is due from its age on."""
+        self.assertFalse(schedule().must_warn(MX, ARRIVED, ARRIVED + 4 * HOUR - 1))
+        self.assertTrue(schedule().must_warn(MX, ARRIVED, ARRIVED + 4 * HOUR))
+
+    def test_no_warning(self) -> None:
+        """Nought means no warning, and is the default of held mail."""
+        self.assertFalse(schedule().must_warn(OFFICE, ARRIVED, ARRIVED + DAY))
+        never = Schedule(Queue(warn_after=0), {}, lambda: 0.5)
+        self.assertFalse(never.must_warn(MX, ARRIVED, ARRIVED + DAY))
+
+    def test_held_mail(self) -> None:
+        """Held mail is looked at to warn its sender, then to give it up."""
+        warning = schedule(warn_after=HOUR)
+        self.assertEqual(ARRIVED + HOUR, warning.held_due(OFFICE, ARRIVED, warned=False))
+        self.assertEqual(ARRIVED + 20 * DAY, warning.held_due(OFFICE, ARRIVED, warned=True))
+        self.assertEqual(ARRIVED + 20 * DAY, schedule().held_due(OFFICE, ARRIVED, warned=False))

@@ -1,0 +1,440 @@
+"""TLS between our own two sides, in memory."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test import iosim
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import Secured
+from mta.mail import Security
+from mta.settings import CertificatePair, TLSSettings
+from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, secured_by
+from tests.certificates import Authority, fingerprint_of
+
+P = TypeVar("P", bound=Protocol)
+
+VERIFY, OPPORTUNISTIC = Security.VERIFY, Security.OPPORTUNISTIC
+
+
+@implementer(IHandshakeListener)
+class Side(Protocol):
+    """One side of a connection: what its handshake proved, or why it ended."""
+
+    secured: Secured | None = None
+    reason: Failure | None = None
+
+    def handshakeCompleted(self) -> None:
+        self.secured = secured_by(self.transport)  # type: ignore[arg-type]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+
+
+class TLSTestCase(SynchronousTestCase):
+    """What the tests share: a folder, an authority, a handshake."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.authority = Authority(self.folder)
+        self.pair = self.authority.issue("mail.example")
+        self.server = self.serve(self.pair)
+
+    def serve(self, *pairs: CertificatePair, **settings: Any) -> ServerTLS:
+        """A server with these certificates."""
+        pins = settings.pop("pins", ())
+        first, *others = pairs
+        chosen = TLSSettings(first, tuple(others), **settings)
+        return ServerTLS(chosen, self.folder, "mail.example", pins)
+
+    def client(self, **settings: Any) -> ClientTLS:
+        """A client that trusts our authority."""
+        return ClientTLS(TLSSettings(ca=self.authority.path, **settings))
+
+    def shake_hands(
+        self,
+        hostname: str = "mail.example",
+        security: Security = VERIFY,
+        *,
+        pin: str = "",
+        client: ClientTLS | None = None,
+        server: Any = None,
+    ) -> tuple[Side, Side]:
+        """Both sides after the handshake: client, server."""
+        demand = (client or self.client()).towards(hostname, security, pin)
+        return handshake(demand, server or self.server)
+
+
+def handshake(demand: Any, server: Any) -> tuple[Side, Side]:
+    """Let two TLS sides meet in memory; returns client, server."""
+    return meet(demand, Side(), server)
+
+
+def meet(creator: Any, client: P, server: Any) -> tuple[P, Side]:
+    """Connect `client`, with TLS as `creator` makes it, to a server."""
+    clock, serving = Clock(), Side()
+    ours = TLSMemoryBIOFactory(creator, True, _factory(client), clock)
+    theirs = TLSMemoryBIOFactory(server, False, _factory(serving), clock)
+    outer_client, outer_server = ours.buildProtocol(None), theirs.buildProtocol(None)
+    iosim.connect(
+        outer_server,
+        iosim.makeFakeServer(outer_server),
+        outer_client,
+        iosim.makeFakeClient(outer_client),
+    ).flush()
+    return client, serving
+
+
+def _factory(protocol: Protocol) -> Factory:
+    """A factory of one protocol."""
+    factory = Factory()
+    factory.protocol = lambda: protocol
+    return factory
+
+
+class VerificationTests(TLSTestCase):
+    """What a client demands of a server."""
+
+    def refused(self, client: Side) -> str:
+        """Why the client refused the server's certificate."""
+        self.assertIsNone(client.secured)
+        assert client.reason is not None
+        client.reason.trap(CertificateRefused)
+        return str(client.reason.value)
+
+    def test_name_and_chain(self) -> None:
+        """A certificate of a trusted authority for the right name is taken, with TLS 1.3."""
+        client, server = self.shake_hands()
+        assert client.secured is not None and server.secured is not None
+        self.assertEqual(client.secured.version, "TLSv1.3")
+        self.assertEqual(client.secured.certificate, fingerprint_of(self.pair))
+        self.assertEqual(server.secured.certificate, "")
+
+    def test_another_name(self) -> None:
+        """A certificate for another name is refused."""
+        client, _ = self.shake_hands("other.example")
+        self.assertIn("other.example: it is for another name", self.refused(client))
+
+    def test_another_authority(self) -> None:
+        """A certificate whose issuer we don't trust is refused."""
+        stranger = Authority(self.folder, "stranger").issue("mail.example", file="strange")
+        client, _ = self.shake_hands(server=self.serve(stranger))
+        self.assertIn("issuer is not known", self.refused(client))
+
+    def test_expired(self) -> None:
+        """A certificate that has expired is refused."""
+        old = self.authority.issue("mail.example", file="old", days=-1)
+        client, _ = self.shake_hands(server=self.serve(old))
+        self.assertIn("expired", self.refused(client))
+
+    def test_address(self) -> None:
+        """A server that is named by its address needs a certificate for the address."""
+        pair = self.authority.issue("192.0.2.1")
+        client, _ = self.shake_hands("192.0.2.1", server=self.serve(pair))
+        self.assertIsNotNone(client.secured)
+        client, _ = self.shake_hands("192.0.2.2", server=self.serve(pair))
+        self.assertIn("another name", self.refused(client))
+
+    def test_pin(self) -> None:
+        """A pinned certificate is taken whatever its name and issuer; no other is."""
+        stranger = Authority(self.folder, "stranger").issue("else.example")
+        pin = fingerprint_of(stranger)
+        client, _ = self.shake_hands(pin=pin, server=self.serve(stranger))
+        assert client.secured is not None
+        self.assertEqual(client.secured.certificate, pin)
+        client, _ = self.shake_hands(pin=pin)
+        self.assertIn("pinned", self.refused(client))
+
+    def test_opportunistic(self) -> None:
+        """Where nothing is demanded anything is taken, and nothing proved."""
+        stranger = Authority(self.folder, "stranger").issue("else.example")
+        client, _ = self.shake_hands(security=OPPORTUNISTIC, server=self.serve(stranger))
+        assert client.secured is not None
+        self.assertEqual(client.secured.certificate, "")
+
+    def test_system_authorities(self) -> None:
+        """Without `ca` the system's authorities count, and ours is none of them."""
+        client, _ = self.shake_hands(client=ClientTLS(TLSSettings()))
+        self.assertIn("issuer is not", self.refused(client))
+
+
+class VersionTests(TLSTestCase):
+    """Which versions of TLS are spoken."""
+
+    def limited(self, version: int) -> Any:
+        """A client that speaks no newer version."""
+
+        @implementer(IOpenSSLClientConnectionCreator)
+        class Old:
+            def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+                context = SSL.Context(SSL.TLS_METHOD)
+                context.set_cipher_list(b"ALL:@SECLEVEL=0")
+                context.set_min_proto_version(0)
+                context.set_max_proto_version(version)
+                return SSL.Connection(context)
+
+        return Old()
+
+    def test_tls_12(self) -> None:
+        """TLS 1.2 is spoken; there the exporter is not offered as a channel binding."""
+        _, server = meet(self.limited(SSL.TLS1_2_VERSION), Protocol(), self.server)
+        assert server.secured is not None
+        self.assertEqual(server.secured.version, "TLSv1.2")
+        self.assertIn("GCM", server.secured.cipher)
+        self.assertEqual(list(server.secured.bindings), ["tls-server-end-point"])
+
+    def test_tls_11(self) -> None:
+        """TLS 1.1 is not."""
+        _, server = meet(self.limited(SSL.TLS1_1_VERSION), Protocol(), self.server)
+        self.assertIsNone(server.secured)
+
+
+class BindingTests(TLSTestCase):
+    """Channel bindings for SCRAM."""
+
+    def test_both_sides_agree(self) -> None:
+        """Both sides of one connection know the same data, another connection has other data."""
+        client, server = self.shake_hands()
+        again, _ = self.shake_hands()
+        assert client.secured and server.secured and again.secured
+        self.assertEqual(set(client.secured.bindings), {"tls-exporter", "tls-server-end-point"})
+        self.assertEqual(client.secured.bindings, server.secured.bindings)
+        first = client.secured.bindings["tls-exporter"]
+        self.assertEqual(len(first), 32)
+        self.assertNotEqual(first, again.secured.bindings["tls-exporter"])
+
+
+class ClientCertificateTests(TLSTestCase):
+    """What a server learns of a client's certificate."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.office = self.authority.issue("office.example")
+        self.stranger = Authority(self.folder, "stranger").issue("stranger.example")
+
+    def proved(self, pair: CertificatePair | None, **settings: Any) -> str:
+        """What a server with these settings takes for proved about a client with that pair."""
+        server = self.serve(self.pair, **settings)
+        client = self.client(pair=pair) if pair else self.client()
+        _, serving = self.shake_hands(client=client, server=server)
+        assert serving.secured is not None
+        return serving.secured.certificate
+
+    def test_verified(self) -> None:
+        """A certificate that `client_ca` issued proves its fingerprint."""
+        proved = self.proved(self.office, client_ca=self.authority.path)
+        self.assertEqual(proved, fingerprint_of(self.office))
+
+    def test_none(self) -> None:
+        """A client without a certificate is welcome, and proves nothing."""
+        self.assertEqual(self.proved(None, client_ca=self.authority.path), "")
+
+    def test_stranger(self) -> None:
+        """A client with a certificate of somebody else is welcome, and proves nothing."""
+        self.assertEqual(self.proved(self.stranger, client_ca=self.authority.path), "")
+
+    def test_expired(self) -> None:
+        """A certificate that has expired proves nothing."""
+        old = self.authority.issue("office.example", file="old", days=-1)
+        self.assertEqual(self.proved(old, client_ca=self.authority.path), "")
+
+    def test_pinned(self) -> None:
+        """A certificate that is known by its fingerprint needs no issuer."""
+        known = fingerprint_of(self.stranger)
+        self.assertEqual(self.proved(self.stranger, pins=[known]), known)
+        self.assertEqual(self.proved(self.office, pins=[known]), "")
+
+    def test_not_asked_for(self) -> None:
+        """Where nothing is known about clients, none is asked for a certificate."""
+        self.assertEqual(self.proved(self.office), "")
+
+    def test_not_shown_to_strangers(self) -> None:
+        """We show our certificate only to servers that we know."""
+        server = self.serve(self.pair, client_ca=self.authority.path)
+        client = self.client(pair=self.office)
+        _, serving = self.shake_hands(security=OPPORTUNISTIC, client=client, server=server)
+        assert serving.secured is not None
+        self.assertEqual(serving.secured.certificate, "")
+
+
+class SeveralCertificatesTests(TLSTestCase):
+    """The certificate is chosen by the name that the client asks for."""
+
+    def test_choice(self) -> None:
+        """The exact name, a wildcard, and the first one for every other name."""
+        other = self.authority.issue("other.example")
+        wild = self.authority.issue("*.wild.example")
+        server = self.serve(self.pair, other, wild)
+        for name, pair in (
+            ("mail.example", self.pair),
+            ("other.example", other),
+            ("a.wild.example", wild),
+        ):
+            client, serving = self.shake_hands(name, server=server)
+            assert client.secured is not None and serving.secured is not None
+            self.assertEqual(client.secured.certificate, fingerprint_of(pair))
+            self.assertEqual(client.secured.bindings, serving.secured.bindings)
+        client, _ = self.shake_hands(
+            "unknown.example", pin=fingerprint_of(self.pair), server=server
+        )
+        self.assertIsNotNone(client.secured)
+
+    def test_client_certificates_under_a_chosen_certificate(self) -> None:
+        """Client certificates are verified whichever certificate was chosen."""
+        office, other = (
+            self.authority.issue("office.example"),
+            self.authority.issue("other.example"),
+        )
+        server = self.serve(self.pair, other, client_ca=self.authority.path)
+        _, serving = self.shake_hands(
+            "other.example", client=self.client(pair=office), server=server
+        )
+        assert serving.secured is not None
+        self.assertEqual(serving.secured.certificate, fingerprint_of(office))
+
+
+class RenewalTests(TLSTestCase):
+    """Certificates are renewed while we run."""
+
+    def shown(self) -> str:
+        """The fingerprint that our server now shows."""
+        client, _ = self.shake_hands()
+        assert client.secured is not None
+        return client.secured.certificate
+
+    def renew(self) -> CertificatePair:
+        """Write a new pair in the place of the old one."""
+        new = self.authority.issue("mail.example", file="new")
+        new.certificate.replace(self.pair.certificate)
+        new.key.replace(self.pair.key)
+        return self.pair
+
+    def test_renewed(self) -> None:
+        """A renewed pair is taken up at the next look."""
+        before = self.shown()
+        self.renew()
+        self.assertEqual(self.shown(), before)
+        self.server.reload_if_changed()
+        self.assertEqual(self.shown(), fingerprint_of(self.pair))
+
+    def test_half_renewed(self) -> None:
+        """A certificate whose key has not come yet is told once, and the old pair stays until
+        the new one is whole."""
+        before = self.shown()
+        new = self.authority.issue("mail.example", file="new")
+        new.certificate.replace(self.pair.certificate)
+        with capturedLogs() as events:
+            self.server.reload_if_changed()
+            self.server.reload_if_changed()
+        self.assertEqual([event["log_level"].name for event in events], ["error"])
+        self.assertIn("is not the key of", events[0]["fault"])
+        self.assertEqual(self.shown(), before)
+        new.key.replace(self.pair.key)
+        self.server.reload_if_changed()
+        self.assertEqual(self.shown(), fingerprint_of(self.pair))
+
+    def test_client(self) -> None:
+        """A client takes up a changed `ca`."""
+        client = self.client()
+        other = Authority(self.folder, "other")
+        other.path.replace(self.authority.path)
+        client.reload_if_changed()
+        ours, _ = self.shake_hands(client=client)
+        self.assertIsNone(ours.secured)
+
+
+class SelfSignedTests(TLSTestCase):
+    """Without a configured certificate, one is made."""
+
+    def test_made_once(self) -> None:
+        """The pair is made at the first start, for us alone to read, and used ever after."""
+        with capturedLogs() as events:
+            first = ServerTLS(TLSSettings(), self.folder, "mail.example")
+        self.assertIn("self-signed", events[0]["log_format"])
+        path = self.folder / "self-signed.pem"
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        pin = fingerprint_of(CertificatePair(path, path))
+        for server in (first, ServerTLS(TLSSettings(), self.folder, "mail.example")):
+            client, _ = self.shake_hands(pin=pin, server=server)
+            self.assertIsNotNone(client.secured)
+        self.assertEqual(list(self.folder.glob(".certificate-*")), [])
+
+    def test_address(self) -> None:
+        """A host without a name gets a certificate for its address."""
+        ServerTLS(TLSSettings(), self.folder, "192.0.2.1")
+
+    def test_folder_missing(self) -> None:
+        """Where it can't be written, one line says so."""
+        missing = self.folder / "missing"
+        error = self.assertRaises(TLSFault, ServerTLS, TLSSettings(), missing, "mail.example")
+        self.assertIn("missing: no self-signed certificate: No such file", str(error))
+
+
+class FaultTests(TLSTestCase):
+    """A person is told what is wrong with a file, in one line."""
+
+    def told(self, pair: CertificatePair, **settings: Any) -> str:
+        """What is said about that pair."""
+        error = self.assertRaises(TLSFault, self.serve, pair, **settings)
+        self.assertNotIn("\n", str(error))
+        return str(error)
+
+    def test_files(self) -> None:
+        """Missing files, files with something else in them, files that do not belong together."""
+        nothing = self.folder / "nothing.pem"
+        text = self.folder / "text.pem"
+        text.write_text("hello")
+        certificate, key = self.pair.certificate, self.pair.key
+        other = self.authority.issue("other.example")
+        for pair, words in (
+            (CertificatePair(nothing, key), "nothing.pem: No such file"),
+            (CertificatePair(certificate, nothing), "nothing.pem: No such file"),
+            (CertificatePair(text, key), "text.pem: holds no PEM certificate"),
+            (CertificatePair(certificate, text), "text.pem: holds no PEM private key"),
+            (CertificatePair(certificate, other.key), "is not the key of"),
+        ):
+            self.assertIn(words, self.told(pair))
+        self.assertIn("holds no PEM", self.told(self.pair, client_ca=text))
+        self.assertIn("No such file", self.told(self.pair, client_ca=nothing))
+
+    def test_encrypted_key(self) -> None:
+        """A key with a passphrase can't be used without a person."""
+        from cryptography.hazmat.primitives import serialization
+
+        secret = self.folder / "secret.key"
+        secret.write_bytes(
+            ec.generate_private_key(ec.SECP256R1()).private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"x"),
+            )
+        )
+        self.assertIn("passphrase", self.told(CertificatePair(self.pair.certificate, secret)))
+
+
+class InterfaceTests(TLSTestCase):
+    """Twisted takes both sides for what they are."""
+
+    def test_interfaces(self) -> None:
+        """Both sides provide what Twisted's TLS wrappers ask for."""
+        verifyObject(IOpenSSLServerConnectionCreator, self.server)
+        demand = self.client().towards("mail.example", VERIFY)
+        verifyObject(IOpenSSLClientConnectionCreator, demand)
