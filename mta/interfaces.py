@@ -11,12 +11,14 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Coroutine,
     Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from zope.interface import Attribute, Interface
 
@@ -74,6 +76,13 @@ class IChannel(Interface):
 
     async def pause(seconds: float) -> None:
         """Return when that time has passed, with nothing read in between."""
+
+    async def doze(event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+        """Wait for `event` while nothing is said on the connection; returns its result.
+
+        None: so much time has passed, or the peer said something; `event` is then cancelled.
+        Raises ChannelLost.
+        """
 
     async def start_tls() -> None:
         """Begin TLS on our side of the connection, dropping what was read but not used.
@@ -327,8 +336,11 @@ class IQueue(Interface):
     async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
         """Lease at most `limit` messages held for a peer, oldest first.
 
-        Only recipients in `domains` (or below, for ``.domain``) count.
+        Only recipients in `domains` (or below, for ``.domain``; anywhere, for ``.``) count.
         """
+
+    async def count_held(peer: str, domains: Collection[str], most: int) -> int:
+        """How many messages wait for a peer and some of its domains, counted up to `most`."""
 
     async def next_due() -> float | None:
         """When the next message is due, seconds since the epoch; None: nothing waits."""
@@ -383,8 +395,21 @@ class IMailSource(Interface):
     async def next() -> Delivery | None:
         """The next delivery; None when there is none now, or no more are to be sent."""
 
+    async def more() -> bool:
+        """Wait for mail: True when `next` may have some, False when no more will come.
+
+        May be cancelled without harm.
+        """
+
     def settle(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Report one outcome for each target, in order.  Each delivery is settled once."""
+
+
+class IHeldSource(IMailSource):
+    """The mail held for a peer, for one connection."""
+
+    def close() -> None:
+        """The connection is over: what was not settled goes on waiting."""
 
 
 class HopFailure(Exception):

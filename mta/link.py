@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 from typing import Protocol as Shape
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
     IReactorTime,
-    ISSLTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.internet.task import deferLater
@@ -32,16 +31,17 @@ from mta.smtp.wire import Wire
 
 MOST_UNREAD = 128 * 1024  # octets; reading pauses above
 HANDSHAKE_TIMEOUT = 60.0  # seconds
+ALARM_MARGIN = 60.0  # seconds after an alarm in which it must have rung
 CLOSE_TIMEOUT = 30.0  # seconds in which the peer may still take our last words
 
 
 class TLSContext(Shape):
     """How a Link begins TLS, and what it learns when TLS has begun."""
 
-    def start(self, transport: ISSLTransport) -> None:
+    def start(self, transport: Any) -> None:
         """Begin the handshake on our side."""
 
-    def secured(self, transport: ISSLTransport) -> Secured:
+    def secured(self, transport: Any) -> Secured:
         """What the finished handshake proved."""
 
 
@@ -120,6 +120,24 @@ class Link(Protocol):
     async def pause(self, seconds: float) -> None:
         """See `IChannel.pause`."""
         await deferLater(self._clock, seconds)
+
+    async def doze(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+        """See `IChannel.doze`."""
+        results: list[bool] = []
+        waiting = Deferred.fromCoroutine(event)
+        waiting.addCallbacks(results.append, lambda failure: failure.trap(CancelledError))
+        waiting.addBoth(lambda _: self._wake())
+        if waiting.called:
+            return results[0]
+        alarm = self._clock.callLater(seconds, self._wake)
+        try:
+            if not len(self.wire):
+                await self._rest(seconds + ALARM_MARGIN)
+        finally:
+            if alarm.active():
+                alarm.cancel()
+            waiting.cancel()
+        return results[0] if results else None
 
     async def start_tls(self) -> None:
         """See `IChannel.start_tls`."""

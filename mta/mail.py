@@ -159,6 +159,7 @@ class Hop:
     port: int = 0
     implicit_tls: bool = False
     security: Security = Security.OPPORTUNISTIC
+    pin: str = ""  # SHA-256 fingerprint of the only certificate to trust, lower-case hex
     user: str = ""
     secret: str = field(default="", repr=False)
 

@@ -2,100 +2,211 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
+import idna
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.error import CannotListenError, ConnectError
 from twisted.names import client, dns
 from twisted.names.error import DNSNameError, DomainError, ResolverError
-from twisted.names.hosts import searchFileForAll
 from twisted.python.failure import Failure
-from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 
-HOSTS = "/etc/hosts"
+HOSTS = Path("/etc/hosts")
 RESOLV_CONF = "/etc/resolv.conf"
-TIMEOUTS = (1, 3, 5, 10)  # seconds for the first try and the next ones
-
-_Lookup = Callable[..., Deferred[Any]]
+TIMEOUTS = (1, 3, 5, 10)  # seconds for the first try and the next ones, of each server
+LONGEST_TTL = 3600.0  # seconds that an answer is remembered at most
+LONGEST_NEGATIVE_TTL = 300.0  # seconds, for an answer that there is nothing
+MOST_ANSWERS = 10_000  # remembered; the domains of mail are anybody's choice
+MOST_ALIASES = 8  # queries for one name, where a server does not follow CNAME records
 
 
 @implementer(IResolver)
 class Resolver:
-    """Asks `servers`, as (address, port), or those of the system where there are none."""
+    """Asks `servers`, as (address, port), or those of the system where there are none.
 
-    def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]] = ()) -> None:
+    Addresses in the `hosts` file come before what name servers say.
+    """
+
+    def __init__(
+        self, reactor: Any, servers: Sequence[tuple[str, int]] = (), hosts: Path = HOSTS
+    ) -> None:
         self._client = client.Resolver(
             resolv=None if servers else RESOLV_CONF,
             servers=list(servers) or None,
             timeout=TIMEOUTS,
             reactor=reactor,
         )
-        self._hosts = FilePath(HOSTS)
+        self._clock = reactor
+        self._hosts = _HostsFile(hosts)
+        self._answers: OrderedDict[tuple[bytes, int], _Answer] = OrderedDict()
 
     async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
         """See `IResolver.mx`.  A null MX (RFC 7505) is the one host with an empty name."""
-        answers = await self._ask(self._client.lookupMailExchange, domain)
-        return [
-            (payload.preference, _name(payload.name))
-            for payload in answers
-            if isinstance(payload, dns.Record_MX)
-        ]
+        records = await self._records(domain, dns.MX)
+        return [(record.preference, _text(record.name.name)) for record in records]
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """See `IResolver.addresses`.  IPv6 and IPv4 take turns, so that neither can hide the
-        other's failure for long."""
+        """See `IResolver.addresses`.
+
+        IPv6 and IPv4 take turns, so that neither can hide the other's failure for long.  Raises
+        DomainNotFound where a host has no address, ResolutionFailed where that is uncertain.
+        """
         if _is_address(host):
             return [host]
-        known = searchFileForAll(self._hosts, host.encode("idna"))
+        known = self._hosts.addresses(_octets(host))
         if known:
-            return list(dict.fromkeys(known))
+            return known
         results: list[tuple[bool, Any]] = await DeferredList(
-            [
-                Deferred.fromCoroutine(self._ask(lookup, host))
-                for lookup in (self._client.lookupIPV6Address, self._client.lookupAddress)
-            ],
+            [Deferred.fromCoroutine(self._records(host, kind)) for kind in (dns.AAAA, dns.A)],
             consumeErrors=True,
         )
-        six, four = (_addresses(answers) if succeeded else [] for succeeded, answers in results)
-        found = [address for address in chain(*zip_longest(six, four)) if address]
+        six, four = (records if succeeded else () for succeeded, records in results)
+        found = [record for record in chain(*zip_longest(six, four)) if record is not None]
         if not found:
             raise _worst([result for succeeded, result in results if not succeeded], host)
-        return found
+        return [str(ip_address(record.address)) for record in found]
 
-    async def _ask(self, lookup: _Lookup, name: str) -> Sequence[object]:
+    async def _records(self, name: str, kind: int) -> Sequence[Any]:
+        """The records of one type, from memory if may be.
+
+        Raises DomainNotFound or ResolutionFailed.
+        """
+        key = _octets(name), kind
+        now = self._clock.seconds()
+        answer = self._answers.pop(key, None)
+        if answer is None or answer.until <= now:
+            answer = await self._ask(*key)
+        if answer.until > now:
+            self._answers[key] = answer
+            if len(self._answers) > MOST_ANSWERS:
+                self._answers.popitem(last=False)
+        if not answer.exists:
+            raise DomainNotFound(name)
+        return answer.records
+
+    async def _ask(self, name: bytes, kind: int) -> _Answer:
+        """Ask the name servers, following aliases.  Raises ResolutionFailed."""
+        ttl = LONGEST_TTL
+        for _ in range(MOST_ALIASES):
+            asked = name
+            try:
+                answers, authority, _ = await self._client.query(dns.Query(name, kind, dns.IN))
+            except DNSNameError as error:
+                return self._nothing(error.args[0].authority, exists=False)
+            except _FAILURES as error:
+                reason = f"{_text(asked)}: {str(error) or type(error).__name__}"
+                raise ResolutionFailed(reason) from error
+            aliases = {
+                _lower(header.name): header for header in answers if header.type == dns.CNAME
+            }
+            while alias := aliases.pop(name, None):
+                name = _lower(alias.payload.name)
+                ttl = min(ttl, alias.ttl)
+            found = [
+                header for header in answers if header.type == kind and _lower(header.name) == name
+            ]
+            if found:
+                until = self._clock.seconds() + min(ttl, *(header.ttl for header in found))
+                return _Answer(True, [header.payload for header in found], until)
+            if name == asked:
+                return self._nothing(authority, exists=True)
+        raise ResolutionFailed(f"{_text(name)}: too many aliases")
+
+    def _nothing(self, authority: Iterable[Any], exists: bool) -> _Answer:
+        """An answer without records; its time to live is in the SOA record (RFC 2308)."""
+        ttl = max(
+            (
+                min(header.ttl, header.payload.minimum, LONGEST_NEGATIVE_TTL)
+                for header in authority
+                if header.type == dns.SOA
+            ),
+            default=0.0,
+        )
+        return _Answer(exists, (), self._clock.seconds() + ttl)
+
+
+_FAILURES = (DomainError, ResolverError, TimeoutError, ConnectError, CannotListenError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What name servers said; true `until`, in seconds of the clock."""
+
+    exists: bool
+    records: Sequence[Any]
+    until: float
+
+
+class _HostsFile:
+    """Addresses that the system knows without asking, see hosts(5)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = 0
+        self._addresses: dict[bytes, list[str]] = {}
+
+    def addresses(self, name: bytes) -> list[str]:
+        """The addresses of a host; none where the file does not name it."""
         try:
-            answers, _, _ = await lookup(name.encode("idna"))
-        except DNSNameError:
-            raise DomainNotFound(name) from None
-        except (DomainError, ResolverError, TimeoutError, OSError) as error:
-            raise ResolutionFailed(f"{name}: {type(error).__name__}") from error
-        except UnicodeError:
-            raise DomainNotFound(name) from None
-        return [answer.payload for answer in answers]
+            changed = self._path.stat().st_mtime_ns
+            if changed != self._changed:
+                self._addresses = self._read()
+                self._changed = changed
+        except OSError:
+            self._addresses, self._changed = {}, 0
+        found = self._addresses.get(name)
+        if not found and (name == b"localhost" or name.endswith(b".localhost")):
+            return ["::1", "127.0.0.1"]  # RFC 6761 section 6.3
+        return list(found or ())
+
+    def _read(self) -> dict[bytes, list[str]]:
+        addresses: dict[bytes, list[str]] = {}
+        for line in self._path.read_bytes().splitlines():
+            address, *names = line.partition(b"#")[0].lower().split() or [b""]
+            text = address.decode("ascii", "replace")
+            if _is_address(text):
+                for name in names:
+                    own = addresses.setdefault(name, [])
+                    if text not in own:
+                        own.append(text)
+        return addresses
 
 
 def _worst(failures: Sequence[Failure], host: str) -> Exception:
-    """Why a host has no address: only when nobody failed to answer is that for good."""
-    if any(failure.check(ResolutionFailed) for failure in failures):
-        return ResolutionFailed(host)
+    """Why a host has no address: only where everybody answered is that for good."""
+    for failure in failures:
+        if isinstance(failure.value, ResolutionFailed):
+            return failure.value
     return DomainNotFound(host)
 
 
-def _name(name: dns.Name) -> str:
-    return name.name.decode("ascii", "replace").rstrip(".").lower()
+def _octets(name: str) -> bytes:
+    """A name as queries have it, in A-labels.  Raises DomainNotFound where it can't exist."""
+    name = name.rstrip(".").lower()
+    try:
+        octets = name.encode("ascii") if name.isascii() else idna.encode(name, uts46=True)
+    except idna.IDNAError:
+        raise DomainNotFound(name) from None
+    if len(octets) > 253 or not all(0 < len(label) < 64 for label in octets.split(b".")):
+        raise DomainNotFound(name)  # RFC 1035 section 2.3.4
+    return octets
 
 
-def _addresses(answers: Sequence[object]) -> list[str]:
-    return [
-        str(ip_address(payload.address))
-        for payload in answers
-        if isinstance(payload, (dns.Record_A, dns.Record_AAAA))
-    ]
+def _lower(name: dns.Name) -> bytes:
+    return name.name.lower()
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "replace").rstrip(".").lower()
 
 
 def _is_address(host: str) -> bool:

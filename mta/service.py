@@ -10,7 +10,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,18 +33,33 @@ from mta import config, logs
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
 from mta.delivery.pipe import PipeAgent
-from mta.delivery.relay import RelayAgent
+from mta.delivery.relay import Dialler, RelayAgent
 from mta.gate import Gate
-from mta.interfaces import IDeliveryAgent, IRole, IUsers, Message
+from mta.gate.turning import Reversal
+from mta.interfaces import (
+    HopFailure,
+    IDeliveryAgent,
+    IMailSource,
+    IRole,
+    IUsers,
+    Message,
+    Session,
+)
 from mta.link import Link, LinkFactory
-from mta.mail import Agent
+from mta.mail import Agent, Security
 from mta.notices import NoticeWriter
+from mta.peers.exchange import Exchange, NoMail, Tally
+from mta.peers.handover import HandOver
+from mta.peers.keeper import Keeper
+from mta.peers.record import Records
+from mta.queue.held import EVERYWHERE
 from mta.queue.runner import Runner
 from mta.resolver import Resolver
 from mta.routing import Router
-from mta.settings import Listener, ListenerTLS, Settings
+from mta.settings import Listener, ListenerTLS, Peer, Settings
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.sender import Demands
 from mta.spool.sqlite import SqliteSpool
 from mta.tls import ClientTLS, ServerTLS, TLSFault
 from mta.users import DovecotUsers, UserFault, UserFile, Users
@@ -96,6 +112,7 @@ class MailService(Service):
         self._options = options
         self._listening: list[_Listening] = []
         self._loops: list[LoopingCall] = []
+        self._keepers: dict[str, Keeper] = {}
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted calls this with the application, which may be told how to log."""
@@ -143,6 +160,7 @@ class MailService(Service):
         self._threads = reactor.getThreadPool()
         self._spool = SqliteSpool(Path(settings.spool), reactor, self._threads)
         self._spool.start()
+        self._records = Records(Path(settings.spool))
         self._furnish(settings)
         self._runner = Runner(
             self._spool,
@@ -154,6 +172,7 @@ class MailService(Service):
             reactor,
         )
         self._spool.on_wake = self._runner.wake
+        self._runner.on_held = self._held_for
 
     def _furnish(self, settings: Settings) -> None:
         """Make what the configuration says.  Raises TLSFault or UserFault, and changes nothing."""
@@ -169,18 +188,24 @@ class MailService(Service):
         depot = Depot(
             hostname, self._spool, self._accepted, time.time, settings.limits.message_size
         )
+        reversal = Reversal(
+            settings.peers.values(), self._spool.count_held, self._hand_over, self._run_for
+        )
         for listening in self._listening:
             listener = listening.listener
             reception = Reception(
-                depot, gate, settings.limits, listener.service, listener.tls, users
+                depot, gate, settings.limits, listener.service, listener.tls, users, reversal
             )
             listening.factory.serve(
                 partial(_receiver, reception),
                 server_tls,
                 tls_at_once=listener.tls is ListenerTLS.IMPLICIT,
             )
+        resolver = Resolver(reactor, settings.resolver)
+        self._dialler = Dialler(reactor, self._threads, hostname, resolver, client_tls.towards)
         self._router = router
-        self._agents = self._delivery_agents(settings, client_tls)
+        self._agents = self._delivery_agents(hostname)
+        self._turned = Reception(depot, gate, settings.limits)
         self._tls = (server_tls, client_tls)
 
     def _users(self, settings: Settings, router: Router) -> IUsers | None:
@@ -203,12 +228,9 @@ class MailService(Service):
             certificates,
         )
 
-    def _delivery_agents(
-        self, settings: Settings, client_tls: ClientTLS
-    ) -> Mapping[Agent, IDeliveryAgent]:
-        reactor, threads, hostname = self._reactor, self._threads, settings.hostname
-        resolver = Resolver(reactor, settings.resolver)
-        relay = RelayAgent(reactor, threads, hostname, resolver, client_tls.towards)
+    def _delivery_agents(self, hostname: str) -> Mapping[Agent, IDeliveryAgent]:
+        reactor, threads = self._reactor, self._threads
+        relay = RelayAgent(self._dialler)
         return {
             Agent.MX: relay,
             Agent.SMTP: relay,
@@ -219,7 +241,17 @@ class MailService(Service):
             Agent.REJECT: RejectAgent(),
         }
 
-    def _accepted(self, message: Message) -> None:
+    def _accepted(self, message: Message, session: Session) -> None:
+        self.log.info(
+            "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets",
+            queue_id=message.id,
+            reverse_path=str(message.envelope.reverse_path),
+            client=session.client,
+            protocol=session.protocol,
+            identity=session.identity,
+            size=message.content.size,
+            recipients=len(message.envelope.recipients),
+        )
         self._runner.accept(message)
 
     def _start(self) -> None:
@@ -229,6 +261,7 @@ class MailService(Service):
     async def _begin(self) -> None:
         await self._take_over()
         self._runner.start()
+        self._keep_up(self._settings.peers)
         self._repeat(TAKE_OVER_EVERY, self._take_over)
         self._repeat(CERTIFICATES_EVERY, self._reload_certificates)
         for listening in self._listening:
@@ -238,6 +271,96 @@ class MailService(Service):
                 service=listening.listener.service.value,
             )
         self.log.info("ready")
+
+    # --- peers that dial in
+
+    def _hand_over(self, peer: Peer, domains: Collection[str]) -> IRole:
+        """What a peer gets that turned its connection."""
+        hostname = self._settings.hostname
+        demands = Demands(hostname, security=Security.OFF, keepalive=peer.keepalive)
+        open_source = partial(self._runner.held, peer.name, domains, peer.linger)
+        return HandOver(peer.name, demands, open_source, partial(self._note, peer.name))
+
+    def _run_for(self, peer: Peer, domains: Collection[str]) -> None:
+        """ETRN: send a peer its mail to where it is to be sent."""
+        running = Deferred.fromCoroutine(self._run(peer, domains))
+        running.addErrback(self._failed, f"the queue run for {peer.name}")
+
+    async def _run(self, peer: Peer, domains: Collection[str]) -> None:
+        assert peer.etrn is not None
+        source = self._runner.held(peer.name, domains)
+        try:
+            await self._agents[peer.etrn.agent].deliver(peer.etrn, source)
+        except HopFailure as failure:
+            self._note(peer.name, last_error=str(failure.outcome.reply))
+        else:
+            self._note(peer.name, last_exchange=time.time(), last_error="")
+        finally:
+            source.close()
+
+    def _note(self, peer: str, **changes: Any) -> None:
+        """Keep what became of an exchange, for people."""
+        writing = deferToThreadPool(
+            self._reactor, self._threads, partial(self._records.update, peer, **changes)
+        )
+        writing.addErrback(self._failed, f"the record of {peer}")
+
+    # --- peers that we dial
+
+    async def exchange(
+        self, peer: Peer, progress: Callable[[Tally], None] = lambda _: None
+    ) -> Tally:
+        """One whole exchange with a peer.  Raises HopFailure."""
+        exchange = Exchange(peer, self._dialler, self._turned, progress)
+        try:
+            with self._own_mail(peer) as source:
+                tally = await exchange.run(source)
+        except HopFailure as failure:
+            self._note(peer.name, link_since=None, last_error=str(failure.outcome.reply))
+            raise
+        self._note(
+            peer.name,
+            link_since=None,
+            last_exchange=time.time(),
+            last_error="the connection broke" if tally.lost else "",
+            sent=tally.sent,
+            received=tally.received,
+        )
+        return tally
+
+    async def _hand_in(self, peer: Peer) -> None:
+        """Send a peer what came for it while its link is turned.  Raises HopFailure."""
+        with self._own_mail(peer) as source:
+            await Exchange(peer, self._dialler, self._turned).hand_over(source)
+
+    @contextmanager
+    def _own_mail(self, peer: Peer) -> Iterator[IMailSource]:
+        """Our own mail that waits for a peer that we dial."""
+        if not peer.send:
+            yield NoMail()
+            return
+        source = self._runner.held(peer.name, [EVERYWHERE])
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def _keep_up(self, peers: Mapping[str, Peer]) -> None:
+        """Dial these peers from now on, and no others."""
+        keepers, self._keepers = self._keepers, {}
+        for keeper in keepers.values():
+            keeper.stop()
+        for peer in peers.values():
+            if peer.connect is not None and peer.every:
+                keeper = Keeper(
+                    peer, partial(self.exchange, peer), partial(self._hand_in, peer), self._reactor
+                )
+                self._keepers[peer.name] = keeper
+                keeper.start()
+
+    def _held_for(self, peer: str) -> None:
+        if peer in self._keepers:
+            self._keepers[peer].mail_came()
 
     # --- while it runs
 
@@ -277,6 +400,7 @@ class MailService(Service):
             self.log.error("{error}", error=str(error))
         else:
             self._runner.reconfigure(self._router, self._agents, settings.queue, settings.peers)
+            self._keep_up(settings.peers)
             for name in ("listen", "spool"):
                 if getattr(settings, name) != getattr(self._settings, name):
                     self.log.warn("a changed `{name}` takes a restart", name=name)
@@ -299,6 +423,7 @@ class MailService(Service):
 
     async def _stop(self) -> None:
         self.log.info("stopping")
+        self._keep_up({})
         for loop in self._loops:
             loop.stop()
         end = self._reactor.seconds() + GRACE

@@ -190,6 +190,15 @@ class FakeSpool:
         ]
         return self._lease(places[:limit])
 
+    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+        """How many messages wait for a peer."""
+        waiting = [
+            message
+            for message in self.messages
+            if any(_waits_for(progress, peer, domains) for progress in message.progress)
+        ]
+        return min(len(waiting), most)
+
     async def next_due(self) -> float | None:
         """When the next message is due."""
         return min((place.due for place in self._places.values() if not place.leased), default=None)

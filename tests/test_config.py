@@ -9,16 +9,17 @@ from pathlib import Path
 from textwrap import dedent
 
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.config import ConfigurationError, load
+from mta.config import ConfigurationError, load, schema
 from mta.config.hops import PORTS
-from mta.config.schema import FILE, SECTIONS
+from mta.config.schema import SECTIONS
 from mta.mail import Agent, Hop, Mailbox, Security
+from mta.routing import Router
 from mta.settings import (
     DAY,
     CertificatePair,
@@ -34,6 +35,7 @@ from mta.settings import (
     Settings,
     TLSSettings,
 )
+from mta.smtp.errors import Refusal
 
 ROOT = Path(__file__).parent.parent
 LEAST = "hostname: mail.example.com\nroutes: {}\n"
@@ -457,6 +459,20 @@ class ValueTests(ConfigTestCase):
         )
         self.assertEqual((peer.domains, peer.send), ((".a.example",), False))
 
+    def test_mail_held_for_a_peer_that_we_dial(self) -> None:
+        """Any mail may wait for it: its domains are those that it has mail for."""
+        settings = self.load(
+            """\
+            hostname: h.example
+            peers:
+              provider: {connect: "smtps://h", domains: [a.example]}
+            routes:
+              b.example: hold:provider
+              default: hold:provider
+            """
+        )
+        self.assertEqual(settings.routes["b.example"], settings.default_route)
+
     def test_nothing_is_an_empty_mapping(self) -> None:
         """A section whose every line is a comment has its defaults."""
         settings = self.load(f"{LEAST}queue:\nlimits:\n  # errors: 3\npeers:\n")
@@ -503,7 +519,7 @@ class MistakeTests(ConfigTestCase):
             found = self.problems(re.sub(r"^\| ?", "", file, flags=re.M))
             if found != lines.splitlines():
                 wrong.append(file + "\n".join(found))
-        self.assertEqual("\n\n".join(wrong), "")
+        self.assertFalse(wrong, "\n\n".join(wrong))
 
     def test_characters(self) -> None:
         """What can't be seen in a file has its place too."""
@@ -648,6 +664,52 @@ class MistakeTests(ConfigTestCase):
                 self.load(before + text)
             except ConfigurationError as error:
                 self.assertTrue(error.problems)
+
+
+NAMES = st.sampled_from(["a", "b", "m", "m+x", "a+x", "ghost", "b@b.example", "x@c.example"])
+DOMAINS = st.fixed_dictionaries(
+    {
+        "mailboxes": st.sampled_from([["m"], [], "any"]),
+        "aliases": st.dictionaries(
+            st.sampled_from(["a", "b", "m"]), st.lists(NAMES, min_size=1, max_size=3), max_size=3
+        ),
+    },
+    optional={"catch_all": NAMES},
+)
+
+
+class AliasTests(ConfigTestCase):
+    """What the file may say of aliases, against what the router makes of it."""
+
+    @example({"mailboxes": "any", "aliases": {"a": ["a+x"]}}, {})
+    @given(DOMAINS, DOMAINS)
+    def test_only_what_can_be_delivered_loads(
+        self, here: dict[str, object], there: dict[str, object]
+    ) -> None:
+        """A file loads if, and only if, every alias and every catch-all leads somewhere."""
+        domains = {"a.example": here, "b.example": there}
+        text = yaml.safe_dump({"hostname": "h.example", "domains": domains})
+        try:
+            loaded = self.load(text).domains
+        except ConfigurationError:
+            loaded = {}
+        self.assertEqual(bool(loaded), self.can_be_delivered(domains), text)
+
+    def can_be_delivered(self, domains: dict[str, dict[str, object]]) -> bool:
+        """Whether the router finds an end for all, given what the file says unchecked."""
+        self.patch(schema, "check_aliases", lambda root, domains: None)
+        settings = self.load(yaml.safe_dump({"hostname": "h.example", "domains": domains}))
+        self.doCleanups()
+        router = Router("h.example", settings.domains, {}, Hop(Agent.MX))
+        try:
+            for name, domain in settings.domains.items():
+                for alias in domain.aliases:
+                    router.route(Mailbox(alias, name))
+                if domain.catch_all:
+                    router.route(domain.catch_all)
+        except Refusal:
+            return False
+        return True
 
 
 class ReferenceTests(ConfigTestCase):

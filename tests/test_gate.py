@@ -26,7 +26,7 @@ NEIGHBOUR = "10.1.2.3"
 MAILDIR, MX = Hop(Agent.MAILDIR, "/mail"), Hop(Agent.MX)
 OFFICE = Peer("office", domains=("office.example", ".branches.example"), user="office")
 CERTIFIED = Peer("lab", domains=("lab.example",), certificate="abcd")
-PROVIDER = Peer("provider", domains=("example.com",))
+PROVIDER = Peer("provider", domains=("example.com", "inner.example"))
 
 
 @implementer(IRouter)
@@ -219,6 +219,12 @@ class PartnerTests(GateTestCase):
         """Neither its address nor an identity makes it a client that may relay."""
         session = self.session(NEIGHBOUR, partner="provider", identity="alice")
         self.refuses(self.to(session, "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_no_way_round_by_another_server(self) -> None:
+        """It can't hand a route to a server behind us, though its address may relay."""
+        session = self.session(NEIGHBOUR, partner="provider")
+        self.passes(self.to(session, "carol@inner.example"))
+        self.refuses(self.to(session, "carol%elsewhere.example@inner.example"), "550 5.7.1")
 
     def test_peer_domain_that_is_not_ours(self) -> None:
         """A domain of the peer's that we do not deliver is not relayed for it."""

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
-from email.message import EmailMessage, Message as Part
+from email.message import EmailMessage
+from email.message import Message as Part
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -185,9 +187,7 @@ class NoticeTests(SynchronousTestCase):
         """A delay warning says until when the message is tried."""
         parsed = self.parsed(message(), LATER)
         self.assertEqual("delayed", self.fields(parsed)["Action"])
-        self.assertEqual(
-            "Tue, 14 Nov 2023 23:13:20 +0000", self.fields(parsed)["Will-Retry-Until"]
-        )
+        self.assertEqual("Tue, 14 Nov 2023 23:13:20 +0000", self.fields(parsed)["Will-Retry-Until"])
         self.assertIn("need not send it again", parsed.get_payload(0).get_content())
 
     def test_success(self) -> None:
@@ -226,7 +226,9 @@ class NoticeTests(SynchronousTestCase):
         """Unless RET=FULL asks for more, the header section is returned."""
         returned = self.parsed(message()).get_payload(2)
         self.assertEqual("text/rfc822-headers", returned.get_content_type())
-        self.assertEqual(CONTENT.partition(b"\r\n\r\n")[0] + b"\r\n", returned.get_payload(decode=True))
+        self.assertEqual(
+            CONTENT.partition(b"\r\n\r\n")[0] + b"\r\n", returned.get_payload(decode=True)
+        )
 
     def test_whole_message(self) -> None:
         """RET=FULL returns the message of a failure, octet by octet."""

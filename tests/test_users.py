@@ -260,7 +260,7 @@ class UsersTests(FileTestCase):
     def test_wrong_password_and_unknown_name(self) -> None:
         """Neither proves anything, and both cost one hash."""
         with patch.object(
-            local_module.PasswordHash, "_hash", autospec=True, return_value=b""
+            local_module.PasswordHash, "_hash", autospec=True, return_value=bytes(32)
         ) as hashing:
             self.failureResultOf(self.plain("alice", "wrong"), AuthenticationFailed)
             self.failureResultOf(self.plain("nobody", "wrong"), AuthenticationFailed)

@@ -132,7 +132,7 @@ def _report(arguments: argparse.Namespace, found: int, changed: int) -> None:
 
 def _print_list(entries: Iterable[Entry], *, in_json: bool) -> set[str]:
     """Print messages as they are read; returns their ids."""
-    found = set()
+    found: set[str] = set()
     for entry in entries:
         if in_json:
             print_json(messages.summary(entry, time.time()))

@@ -73,8 +73,6 @@ def _with_file(
 
 def _file(arguments: argparse.Namespace) -> UserFile:
     users = settings_of(arguments).users
-    if not users:
-        raise Failed(f"{arguments.config} names no users file: add `users: users.yaml` to it")
     if users.startswith("dovecot:"):
         raise Failed(f"{arguments.config}: the users are Dovecot's ({users}): change them there")
     return UserFile(Path(users))

@@ -338,9 +338,8 @@ def _bound(root: Value) -> None:
 def _syntax_error(source: Source, error: yaml.MarkedYAMLError) -> ConfigurationError:
     text = "not YAML: " + ", ".join(filter(None, (error.context, error.problem)))
     mark = error.problem_mark or error.context_mark
-    if mark is None:
-        return source.wrong(text)
-    return source.wrong(text, mark.line + 1, mark.column + 1)
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    return source.wrong(text, line + 1, column + 1)
 
 
 def _at(source: Source, before: str, text: str) -> ConfigurationError:

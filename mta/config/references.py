@@ -102,7 +102,8 @@ def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
     if domain is None:
         return address
     whole = address.local_part.lower()
-    if not domain.subaddress or whole in (domain.mailboxes or ()) or whole in domain.aliases:
+    known = whole in domain.aliases or whole in (domain.mailboxes or ())
+    if known or not domain.subaddress:
         return Mailbox(whole, domain.name)
     return Mailbox(whole.split(domain.subaddress)[0] or whole, domain.name)
 
@@ -110,9 +111,9 @@ def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
 def _missing(root: Value, place: tuple[str, ...], domains: Domains, address: Mailbox) -> Exception:
     domain = domains[address.domain]
     known = (domain.mailboxes or frozenset()) | domain.aliases.keys()
-    hint = suggest(address.local_part, known, f"a mailbox or an alias of {domain.name}")
+    hint = suggest(address.local_part, known, f"one of {domain.name}")
     _, item = root.member(*place)
-    return item.wrong(f"{address} does not exist, {hint}")
+    return item.wrong(f"no mailbox or alias is called {address}, {hint}")
 
 
 def _alias_loops(domains: Domains) -> Iterator[list[Mailbox]]:

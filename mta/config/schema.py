@@ -165,14 +165,6 @@ def _alias(_: str, value: Value) -> tuple[Mailbox, ...]:
     return values.mailboxes(value)
 
 
-def _route_key(key: Value) -> str:
-    return (
-        key.text("a domain").lower()
-        if key.node.value == "default"
-        else values.domain_or_subdomains(key)
-    )
-
-
 def _route(_: str, value: Value) -> Hop:
     return next_hop(value)
 
@@ -274,7 +266,7 @@ FILE: Fields = {
     "tls": _tls,
     "resolver": list_of(values.name_server, "a list of name servers"),
     "domains": table_of(values.domain, _domain, "a mapping of domains"),
-    "routes": table_of(_route_key, _route, "a mapping of domains to next hops"),
+    "routes": table_of(values.domain_or_subdomains, _route, "a mapping of domains to next hops"),
     "relay": _record(Relay, RELAY),
     "users": _users,
     "peers": table_of(values.peer_name, _peer, "a mapping of peers"),

@@ -17,6 +17,7 @@ from typing import TypeVar
 from mta.config.document import Fields, Reader, Value, list_of, listed, read_record, suggest
 from mta.mail import Mailbox
 from mta.settings import DAY, GIB, HOUR, KIB, MIB, MINUTE, CertificatePair, Network
+from mta.smtp import grammar
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -25,18 +26,14 @@ DNS_PORT = 53
 MAX_PORT = 65535
 MAX_DURATION = 3650 * DAY
 MAX_SIZE = 1024 * GIB
+MAX_LABEL = 63  # octets, RFC 1035 section 2.3.4
+SIGNS = "!#$%&'*+-/=?^_`{|}~"  # what a local part may have besides letters and digits
 MAX_SECRET = 4096  # octets of a file that are looked at for its first line
 
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
-_LABEL = r"[^\W_]+(?:-+[^\W_]+)*"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _HOST = re.compile(r"\w+(?:-+\w+)*(?:\.\w+(?:-+\w+)*)*")
-_LOCAL_PART = re.compile(r"[^\s\"(),:;<>@\[\\\].]+(?:\.[^\s\"(),:;<>@\[\\\].]+)*")
 _PEER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-
-MAX_DOMAIN = 255  # octets, RFC 5321 section 4.5.3.1.2
-MAX_LOCAL_PART = 64  # octets, RFC 5321 section 4.5.3.1.1
 
 
 def one_of(choices: Mapping[str, T]) -> Reader[T]:
@@ -117,27 +114,26 @@ def _quantity(value: Value, units: Mapping[str, float], most: float, expected: s
 
 def domain(value: Value) -> str:
     """A domain name, in lower case (RFC 5321 section 2.3.5)."""
-    text = value.text("a domain")
-    if not _is_domain(text):
-        raise value.wrong(f"{text!r} is not a domain, expected one such as example.com")
-    return text.lower()
+    return _domain(value, value.text("a domain"), "example.com")
 
 
 def domain_or_subdomains(value: Value) -> str:
     """A domain, or ``.domain`` for all below it, in lower case."""
     text = value.text("a domain or .domain")
-    if not _is_domain(text.removeprefix(".")):
-        raise value.wrong(
-            f"{text!r} is not a domain, expected one such as example.com or .example.com"
-        )
-    return text.lower()
+    name = _domain(value, text.removeprefix("."), "example.com or .example.com")
+    return f".{name}" if text.startswith(".") else name
 
 
-def _is_domain(text: str) -> bool:
-    if len(text.encode()) > MAX_DOMAIN or not _DOMAIN.fullmatch(text):
-        return False
-    *_, top = labels = text.split(".")
-    return not top.isdecimal() and all(len(label.encode("utf-8")) <= 63 for label in labels)
+def _domain(value: Value, text: str, example: str) -> str:
+    try:
+        name = grammar.parse_domain(text)
+    except ValueError:
+        name = ""
+    *_, top = labels = name.split(".")
+    # A number at the end is an IP address, or nothing at all (RFC 3696 section 2).
+    if not name or top.isdecimal() or any(len(label.encode()) > MAX_LABEL for label in labels):
+        raise value.wrong(f"{text!r} is not a domain, expected one such as {example}")
+    return name
 
 
 def is_host(text: str) -> bool:
@@ -146,14 +142,20 @@ def is_host(text: str) -> bool:
         ip_address(text)
     except ValueError:
         top = text.rpartition(".")[2]
-        return len(text) <= MAX_DOMAIN and bool(_HOST.fullmatch(text)) and not top.isdecimal()
+        return (
+            len(text) <= grammar.MOST_DOMAIN and bool(_HOST.fullmatch(text)) and not top.isdecimal()
+        )
     return True
 
 
 def local_part(value: Value) -> str:
     """The local part of one of our mailboxes, in lower case."""
     text = value.text("a mailbox name")
-    if not _LOCAL_PART.fullmatch(text) or len(text.encode()) > MAX_LOCAL_PART:
+    try:
+        found = grammar.parse_mailbox(f"{text}@localhost").local_part
+    except ValueError:
+        found = ""
+    if not found or found != text:
         raise value.wrong(f"{text!r} is not a mailbox name, expected one such as alice (without @)")
     return text.lower()
 
@@ -161,14 +163,14 @@ def local_part(value: Value) -> str:
 def mailbox(value: Value) -> Mailbox:
     """An address; one without a domain is left without one, in lower case."""
     text = value.text("an address")
-    local, at, name = text.rpartition("@")
-    if not at:
+    if "@" not in text:
         return Mailbox(local_part(value))
-    if not _LOCAL_PART.fullmatch(local) or len(local.encode()) > MAX_LOCAL_PART:
-        raise value.wrong(f"{text!r} is not an address, expected one such as alice@example.com")
-    if not _is_domain(name):
-        raise value.wrong(f"{name!r} is not a domain, expected one such as example.com")
-    return Mailbox(local, name.lower())
+    try:
+        return grammar.parse_mailbox(text)
+    except ValueError:
+        raise value.wrong(
+            f"{text!r} is not an address, expected one such as alice@example.com"
+        ) from None
 
 
 def mailboxes(value: Value) -> tuple[Mailbox, ...]:
@@ -203,7 +205,7 @@ def subaddress(value: Value) -> str:
     """What separates a mailbox from its detail (RFC 5233): a character, or nothing."""
     expected = "one sign such as '+', or '' for none"
     text = value.text(expected)
-    if text and (not _LOCAL_PART.fullmatch(text) or len(text) > 1 or text.isalnum()):
+    if text and text not in tuple(SIGNS):
         raise value.wrong(f"found {text!r}, expected {expected}")
     return text
 

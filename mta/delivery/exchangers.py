@@ -24,12 +24,11 @@ async def exchangers(
     list, it and all that are no better are cut off: they would hand the mail back to us.
     Raises HopFailure, and what the resolver raises.
     """
-    records = list(await resolver.mx(domain))
-    if not records:
-        return [domain]
+    records = list(await resolver.mx(domain)) or [(0, domain)]
     if all(not host for _, host in records):
         raise HopFailure(Outcome(Status.FAILED, NULL_MX))
-    ours = min((preference for preference, host in records if host == hostname), default=None)
+    own = hostname.lower()
+    ours = min((preference for preference, host in records if host == own), default=None)
     usable = [record for record in records if record[1] and (ours is None or record[0] < ours)]
     if not usable:
         raise HopFailure(Outcome(Status.FAILED, LOOPS_BACK))

@@ -8,7 +8,7 @@ other octets stay as they came.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from mta.interfaces import IContent
 from mta.mail import Mailbox
@@ -32,7 +32,7 @@ def _one_line(address: Mailbox) -> str:
     return _CONTROL.sub("?", str(address))
 
 
-async def final_pieces(content: IContent) -> AsyncIterator[bytes]:
+async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
     """The content in its final form, without the fields of `trace_fields`.
 
     Raises OSError where the spool can't be read.

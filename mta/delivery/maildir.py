@@ -1,54 +1,83 @@
 """The Maildir: one file for each message, which readers need no lock for.
 
-A message is written into ``tmp``, made durable, renamed into ``new``, and the folder is made
-durable.  Messages share that work: what waits for one hop is written as one batch, in a thread.
-The name of a file comes from the queue id, so that after a crash a repeated delivery can see
-whether it had arrived.
+What waits for one hop is written as one batch, in a thread: many messages share the cost of
+being made durable.  The name of a file comes from the queue id, so that after a crash a repeated
+delivery can see whether it had arrived.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from zlib import crc32
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from mta.delivery import letters as disk
 from mta.delivery.final import final_pieces, trace_fields
+from mta.delivery.letters import Letter
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Target
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 
 SMALL = 256 * 1024  # octets; larger content is written while it is read
-MOST_FILES = 64  # of one batch, which are open at the same time
-MOST_OCTETS = 8 * 2**20  # of the contents in memory for one batch
+MOST_FILES = 64  # of one batch, a last message for many mailboxes aside
+MOST_OCTETS = 8 * 2**20  # of content in memory for one batch, a last message aside
 
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("Delivered to the mailbox",)))
-UNREADABLE = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("The spool can't be read now",)))
-_TROUBLE = {
-    errno.ENOSPC: Outcome(Status.DEFERRED, Reply(452, "4.3.1", ("Insufficient storage",))),
-    errno.EDQUOT: Outcome(Status.DEFERRED, Reply(452, "4.2.2", ("Mailbox full",))),
-    errno.ENAMETOOLONG: Outcome(Status.FAILED, Reply(550, "5.1.3", ("Address too long",))),
+UNREADABLE = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("The queue can't be read now",)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """What an error of the disk means to the sender, and what the person in charge can do."""
+
+    status: Status
+    reply: Reply
+    advice: str
+
+
+_UNWRITABLE = Reply(451, "4.3.0", ("The mailbox can't be written now",))
+_TROUBLES = {
+    errno.ENOSPC: _Trouble(
+        Status.DEFERRED, Reply(452, "4.3.1", ("Insufficient storage",)), "free some space there"
+    ),
+    errno.EDQUOT: _Trouble(
+        Status.DEFERRED, Reply(452, "4.2.2", ("Mailbox full",)), "raise the quota or free space"
+    ),
+    errno.ENAMETOOLONG: _Trouble(
+        Status.FAILED, Reply(550, "5.1.3", ("Address too long",)), "shorten the path in `deliver`"
+    ),
+    errno.EROFS: _Trouble(Status.DEFERRED, _UNWRITABLE, "mount the file system for writing"),
+    errno.EMFILE: _Trouble(Status.DEFERRED, _UNWRITABLE, "raise the limit of open files"),
+    errno.ENOTDIR: _Trouble(
+        Status.DEFERRED, _UNWRITABLE, "remove the file that stands where a folder should be"
+    ),
 }
-_OTHER_TROUBLE = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("The mailbox can't be written",)))
-_ADVICE = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there or raise the quota",
-    errno.ENAMETOOLONG: "shorten the path in `deliver`",
-    errno.ENOTDIR: "remove the file that stands where a folder should be",
-    errno.EMFILE: "raise the limit of open files",
-    errno.EROFS: "mount the file system for writing",
-}
-_USUAL_ADVICE = "let the user that this program runs as write there"
+_REFUSED = _Trouble(Status.DEFERRED, _UNWRITABLE, "let the user that we run as write there")
+_BROKEN = _Trouble(Status.DEFERRED, _UNWRITABLE, "look after the disk")
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """A delivery with one letter for each of its targets."""
+
+    delivery: Delivery
+    letters: Sequence[Letter]
+
+    @property
+    def is_small(self) -> bool:
+        return self.delivery.message.content.size <= SMALL
 
 
 @implementer(IDeliveryAgent)
@@ -63,56 +92,134 @@ class MaildirAgent:
     def __init__(self, reactor: Any, pool: ThreadPool, hostname: str) -> None:
         self._reactor = reactor
         self._pool = pool
-        self._hostname = hostname.replace("/", r"\057").replace(":", r"\072")
+        self._host = hostname.replace("/", r"\057").replace(":", r"\072")
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
         """See `IDeliveryAgent.deliver`.
 
-        Draws what waits, writes it as one batch, and draws again.
+        Draws what waits and writes it; while a batch is on its way to the disk, the next forms.
         """
-        while batch := await self._gather(hop, mail):
-            await self._in_thread(store, [letter for _, letters in batch for letter in letters])
-            for delivery, letters in batch:
-                self._settle(mail, delivery, letters)
+        while shares := await self._draw(hop, mail):
+            batch = [share for share in shares if share.is_small and await self._read(share, mail)]
+            if batch:
+                letters = [letter for share in batch for letter in share.letters]
+                await self._in_thread(disk.store, letters)
+            for share in batch:
+                self._settle(share, mail)
+            for share in shares:
+                if not share.is_small:
+                    await self._copy(share, mail)
 
-    async def _gather(
-        self, hop: Hop, mail: IMailSource
-    ) -> list[tuple[Delivery, Sequence[Letter]]]:
-        """Up to a batch of small messages; large ones are delivered on the way."""
-        batch: list[tuple[Delivery, Sequence[Letter]]] = []
+    async def _draw(self, hop: Hop, mail: IMailSource) -> list[_Share]:
+        """Take what waits, up to a batch."""
+        shares: list[_Share] = []
         files = octets = 0
         while files < MOST_FILES and octets < MOST_OCTETS:
             delivery = await mail.next()
             if delivery is None:
                 break
-            letters = [self._letter(hop, delivery.message, target) for target in delivery.targets]
-            content = delivery.message.content
-            if content.size > SMALL:
-                await self._store_large(delivery, letters)
-                self._settle(mail, delivery, letters)
-                continue
-            try:
-                text = b"".join([piece async for piece in final_pieces(content)])
-            except OSError as error:
-                self._spool_failed(mail, delivery, error)
-                continue
-            for letter in letters:
-                letter.text = text
-            batch.append((delivery, letters))
+            message = delivery.message
+            letters = [self._letter(hop, message, target) for target in delivery.targets]
+            share = _Share(delivery, letters)
+            shares.append(share)
             files += len(letters)
-            octets += content.size
-        return batch
+            octets += message.content.size if share.is_small else 0
+        return shares
 
     def _letter(self, hop: Hop, message: Message, target: Target) -> Letter:
-        # Two addresses that one alias stands for may share a folder: the name tells them apart.
-        address = crc32(str(target.address).encode("utf-8", "replace"))
+        base, maildir = places(hop.next_hop, target.address)
+        # Two addresses that one alias stands for may share a folder: a sum tells them apart.
+        address = crc32(str(target.address).encode("utf-8", "surrogatepass"))
+        unique = f"Q{message.id}R{target.number}A{address:08x}"
         return Letter(
-            base=fixed_part(hop.next_hop),
-            maildir=locate(hop.next_hop, target.address),
-            name=(
-                f"{message.arrived:.0f}.Q{message.id}R{target.number}A{address:08x}"
-                f".{self._hostname}"
-            ),
+            base,
+            maildir,
+            name=f"{int(message.arrived)}.{unique}.{self._host}",
             fields=trace_fields(message.envelope.reverse_path, target.address),
             is_repeat=message.recovered or message.attempts > 0,
         )
+
+    async def _read(self, share: _Share, mail: IMailSource) -> bool:
+        """Give letters their text; where the spool can't be read, they are settled."""
+        content = share.delivery.message.content
+        try:
+            text = b"".join([piece async for piece in final_pieces(content)])
+        except OSError as error:
+            self._put_off(share, mail, error)
+            return False
+        for letter in share.letters:
+            letter.text = text
+        return True
+
+    async def _copy(self, share: _Share, mail: IMailSource) -> None:
+        """Deliver a large message, one letter and one piece of it at a time."""
+        content = share.delivery.message.content
+        for letter in share.letters:
+            await self._in_thread(disk.begin, [letter])
+            await self._in_thread(disk.append, letter, letter.fields)
+            try:
+                async with aclosing(final_pieces(content)) as pieces:
+                    async for piece in pieces:
+                        if letter.error or letter.has_arrived:
+                            break
+                        await self._in_thread(disk.append, letter, piece)
+            except OSError as error:
+                await self._in_thread(disk.abandon, [letter])
+                self._put_off(share, mail, error)
+                return
+            await self._in_thread(disk.finish, [letter])
+        self._settle(share, mail)
+
+    def _in_thread(self, function: Callable[..., None], *args: Any) -> Deferred[None]:
+        return deferToThreadPool(self._reactor, self._pool, function, *args)
+
+    def _settle(self, share: _Share, mail: IMailSource) -> None:
+        message = share.delivery.message
+        mail.settle(share.delivery, [self._outcome(message, letter) for letter in share.letters])
+
+    def _outcome(self, message: Message, letter: Letter) -> Outcome:
+        error = letter.error
+        if error is None:
+            return DELIVERED
+        trouble = _TROUBLES.get(error.errno or 0)
+        if trouble is None:
+            trouble = _REFUSED if isinstance(error, PermissionError) else _BROKEN
+        self.log.error(
+            "{queue_id} can't be written to {path}: {reason}; {advice}",
+            queue_id=message.id,
+            path=str(letter.maildir),
+            reason=error.strerror,
+            advice=trouble.advice,
+        )
+        return Outcome(trouble.status, trouble.reply)
+
+    def _put_off(self, share: _Share, mail: IMailSource, error: OSError) -> None:
+        self.log.error(
+            "{queue_id} can't be read from the spool: {reason}",
+            queue_id=share.delivery.message.id,
+            reason=str(error),
+        )
+        mail.settle(share.delivery, [UNREADABLE] * len(share.letters))
+
+
+_PLACEHOLDER = re.compile(r"\{(domain|local|address)\}")
+
+
+@lru_cache(maxsize=1024)
+def places(template: str, address: Mailbox) -> tuple[Path, Path]:
+    """The fixed part of a path template, and the Maildir of an address under it.
+
+    No address leads out of the fixed part, and no two that differ lead to the same folder
+    where the template names all of an address.
+    """
+    local, domain = _file_name(address.local_part), _file_name(address.domain)
+    values = {"local": local, "domain": domain, "address": f"{local}@{domain}"}
+    fixed, _, _ = template.partition("{")
+    maildir = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+    return Path(f"{fixed}x").parent, Path(maildir)
+
+
+def _file_name(text: str) -> str:
+    """`text` as one file name: an octet that could mean something else there becomes %XX."""
+    name = quote(text, safe="+=,", errors="surrogatepass") or "%"
+    return "%2E" + name[1:] if name.startswith(".") else name

@@ -7,6 +7,7 @@ and lets a `Sender` do the talking.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -30,11 +31,13 @@ from mta.interfaces import (
     IDeliveryAgent,
     IMailSource,
     IResolver,
+    IRole,
     ResolutionFailed,
 )
 from mta.link import Link, TLSContext
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.smtp import sasl
+from mta.smtp.errors import PeerFault
 from mta.smtp.sender import Demands, Sender
 
 CONNECT_TIMEOUT = 30  # seconds
@@ -42,11 +45,10 @@ MOST_ADDRESSES = 10  # tried for one hop at one time
 SMTP_PORT = 25
 
 
-@implementer(IDeliveryAgent)
-class RelayAgent:
-    """Takes mail to MX hosts, smart hosts and LMTP servers.
+class Dialler:
+    """Connects to the hosts of a hop.
 
-    `tls` makes the context for a host and what we demand of it.
+    `tls` makes the context for a host, what we demand of it, and the pinned certificate.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class RelayAgent:
         threads: ThreadPool,
         hostname: str,
         resolver: IResolver,
-        tls: Callable[[str, Security], TLSContext],
+        tls: Callable[[str, Security, str], TLSContext],
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -63,14 +65,17 @@ class RelayAgent:
         self._resolver = resolver
         self._tls = tls
 
-    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
-        """See `IDeliveryAgent.deliver`."""
+    async def converse(self, hop: Hop, role: Callable[[Demands], IRole]) -> None:
+        """Hold one conversation with the first host of `hop` that talks to us.
+
+        `role` makes the sender that begins it.  Raises HopFailure.
+        """
         failure = _deferred("4.4.4", f"No host to send to for {hop}")
         tried = 0
         try:
             async for host, endpoint in self._endpoints(hop):
                 try:
-                    await self._converse(hop, host, endpoint, mail)
+                    await self._talk(hop, host, endpoint, role)
                     return
                 except HopFailure as one:
                     failure = one
@@ -111,8 +116,12 @@ class RelayAgent:
         if trouble is not None:
             raise trouble
 
-    async def _converse(
-        self, hop: Hop, host: str, endpoint: IStreamClientEndpoint, mail: IMailSource
+    async def _talk(
+        self,
+        hop: Hop,
+        host: str,
+        endpoint: IStreamClientEndpoint,
+        role: Callable[[Demands], IRole],
     ) -> None:
         """One connection.  Raises ConnectError or HopFailure."""
         demands = Demands(
@@ -124,21 +133,33 @@ class RelayAgent:
             derive=self._derive,
         )
         link = Link(
-            lambda _: Sender(mail, demands),
+            lambda _: role(demands),
             self._reactor,
-            self._tls(host, hop.security),
+            self._tls(host, hop.security, hop.pin),
             tls_at_once=hop.implicit_tls,
         )
         await connectProtocol(endpoint, link)
         try:
             await link.ended
-        except ChannelLost as lost:
-            raise _deferred("4.4.2", f"No TLS with {host}: {lost}") from lost
+        except (ChannelLost, PeerFault) as error:
+            raise _deferred("4.4.2", f"The connection to {host} failed: {error}") from error
 
     def _derive(self, password: str, salt: bytes, iterations: int) -> Deferred[bytes]:
         return deferToThreadPool(
             self._reactor, self._threads, sasl.salted_password, password, salt, iterations
         )
+
+
+@implementer(IDeliveryAgent)
+class RelayAgent:
+    """Takes mail to MX hosts, smart hosts and LMTP servers."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        self._dialler = dialler
+
+    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
+        """See `IDeliveryAgent.deliver`."""
+        await self._dialler.converse(hop, partial(Sender, mail))
 
 
 def _deferred(enhanced: str, text: str) -> HopFailure:

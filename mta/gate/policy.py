@@ -123,7 +123,7 @@ class Gate:
         if self._users is not None and self._users.may_use(session.identity, address):
             return True
         return any(
-            _is_peer(session, peer) and _is_among(address.domain, peer.domains)
+            is_peer(session, peer) and is_among(address.domain, peer.domains)
             for peer in self._peers.values()
         )
 
@@ -170,7 +170,7 @@ def _passes_route_on(address: Mailbox, hops: Iterable[tuple[Mailbox, Hop]]) -> b
     )
 
 
-def _is_peer(session: Session, peer: Peer) -> bool:
+def is_peer(session: Session, peer: Peer) -> bool:
     """Whether the session has proved that it is this peer."""
     if peer.user and peer.user.lower() == session.identity.lower():
         return True
@@ -180,10 +180,10 @@ def _is_peer(session: Session, peer: Peer) -> bool:
 
 def _is_from(peer: Peer, address: Mailbox) -> bool:
     """Whether that peer is there to hand us mail for that address; Postmaster is everybody's."""
-    return not address.domain or _is_among(address.domain, peer.domains)
+    return not address.domain or is_among(address.domain, peer.domains)
 
 
-def _is_among(domain: str, domains: Collection[str]) -> bool:
+def is_among(domain: str, domains: Collection[str]) -> bool:
     """Whether `domains` have that domain, or one above it with a leading dot."""
     return domain in domains or any(
         name.startswith(".") and domain.endswith(name) for name in domains

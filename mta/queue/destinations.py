@@ -133,20 +133,17 @@ class Destinations:
 
     # --- for visits
 
-    def take(self, visit: _Visit) -> Delivery | None:
-        """The next delivery for a visit, or None where it should end."""
+    def may_take(self, visit: _Visit) -> bool:
+        """Whether there is mail for a visit, and it should go on."""
         destination = visit.destination
         if self._stopped or not destination.waiting:
-            return None
+            return False
         if destination.hop in self._down:
-            if visit.handed:
-                return None  # the probe is on its way
-        elif len(destination.visits) > destination.limit:
-            return None
+            return not visit.handed  # one message probes the hop
         others_wait = len(self._line) > destination.in_line
         if visit.handed >= SHARE and others_wait and not self._has_place:
-            return None
-        return destination.waiting.popleft()
+            return False
+        return len(destination.visits) <= destination.limit
 
     def arrived(self, visit: _Visit) -> None:
         """A visit asks for mail for the first time."""
@@ -278,13 +275,17 @@ class _Visit:
         if not self.has_arrived:
             self.has_arrived = True
             self._destinations.arrived(self)
-        delivery = self._destinations.take(self)
-        if delivery is None:
+        if not self._destinations.may_take(self):
             self.was_dismissed = True
             return None
+        delivery = self.destination.waiting.popleft()
         self.handed += 1
         self._taken[delivery.message.id] = delivery
         return delivery
+
+    async def more(self) -> bool:
+        """See `IMailSource.more`.  It waits for none: what comes later is another visit's."""
+        return self._destinations.may_take(self)
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.settle`.  Raises ValueError for a delivery that is not out."""

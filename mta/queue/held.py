@@ -14,21 +14,24 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IMailSource, IQueue, Message
-from mta.mail import Mailbox, Outcome
+from mta.interfaces import Delivery, IHeldSource, IQueue, Message
+from mta.mail import Mailbox, Outcome, Status
 from mta.queue.bell import Bell
 from mta.queue.rounds import HELD
 
 PORTION = 20  # messages leased for a peer at once
+EVERYWHERE = "."  # as a domain: any
 POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
+PUT_OFF = 60.0  # seconds until mail that the peer deferred is offered to it again
+MOST_PUT_OFF = 100  # messages deferred by a peer; it is handed no more on that connection
 
 
-@implementer(IMailSource)
+@implementer(IHeldSource)
 class HeldMail:
     """What waits for one peer and some of its domains; a leading dot means subdomains.
 
-    With `linger` over 0, `next` waits up to so many seconds since the last delivery for new
-    mail, and may be cancelled without harm.  Whoever asked for the source calls `close` when
+    With `linger` over 0, `more` waits up to so many seconds since the last delivery for new
+    mail.  Whoever asked for the source calls `close` when
     the connection is over, however it ended.
     """
 
@@ -59,6 +62,7 @@ class HeldMail:
         self._on_close = closed
         self._ready: deque[Delivery] = deque()
         self._out: dict[str, Delivery] = {}
+        self._put_off: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
         self._given = 0
         self._stale = True  # whether the spool may hold something that we have not seen
         self._filling = False
@@ -82,17 +86,32 @@ class HeldMail:
             if self._stale and not self._filling:
                 self._filling = True
                 self._spawn(self._fill())
-                continue
-            left = POLL if self._filling else self._patience()
-            if left <= 0:
+            elif self._filling:
+                await self._bell.wait(POLL)
+            else:
                 return None
-            await self._bell.wait(min(left, POLL))
-            if self._clock.seconds() >= self._filled_at + POLL:
-                self._stale = True
         return None
 
+    async def more(self) -> bool:
+        """See `IMailSource.more`."""
+        while not self._retired:
+            if self._clock.seconds() >= self._filled_at + POLL:
+                self._stale = True
+            self._offer_again()
+            if self._ready or self._stale or self._filling:
+                return True
+            left = self._last_used + self._linger - self._clock.seconds()
+            if left <= 0:
+                return False
+            await self._bell.wait(min(left, POLL))
+        return False
+
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`.  After `close` nothing is recorded any more."""
+        """See `IMailSource.settle`.  After `close` nothing is recorded any more.
+
+        What the peer deferred goes back to the spool later: there, it would be the first to be
+        handed out again.
+        """
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
         if self._out.pop(delivery.message.id, None) is None:
@@ -100,7 +119,13 @@ class HeldMail:
                 return
             raise ValueError("a delivery is settled once, by the source that handed it out")
         self._last_used = self._clock.seconds()
-        self._settled(delivery, outcomes)
+        waiting = [_still_held(outcome) for outcome in outcomes]
+        if self._retired or any(outcome.status is not Status.HELD for outcome in waiting):
+            self._settled(delivery, waiting)
+        else:
+            self._put_off.append((self._clock.seconds(), delivery, waiting))
+            if len(self._put_off) >= MOST_PUT_OFF:
+                self.retire()
         if not self._out:
             self._quiet.ring()
 
@@ -112,6 +137,9 @@ class HeldMail:
         self._bell.ring()
         while self._ready:
             self._give_back(self._ready.popleft())
+        while self._put_off:
+            _, delivery, outcomes = self._put_off.popleft()
+            self._settled(delivery, outcomes)
 
     def close(self) -> None:
         """The connection is over: what it left unsettled goes on waiting."""
@@ -131,8 +159,10 @@ class HeldMail:
         """Whether this source hands out mail for that address."""
         if self._retired:
             return False
-        return address.domain in self._domains or (
-            bool(self._suffixes) and address.domain.endswith(self._suffixes)
+        return (
+            address.domain in self._domains
+            or EVERYWHERE in self._domains
+            or (bool(self._suffixes) and address.domain.endswith(self._suffixes))
         )
 
     @property
@@ -167,7 +197,7 @@ class HeldMail:
         self.close()
 
     async def _fill(self) -> None:
-        """Lease a portion; apart from `next`, which may be cancelled while we wait."""
+        """Lease a portion, whoever may be cancelled meanwhile."""
         self._stale = False
         self._filled_at = self._clock.seconds()
         messages: Sequence[Message] = ()
@@ -189,6 +219,15 @@ class HeldMail:
     def _give_back(self, delivery: Delivery) -> None:
         self._settled(delivery, [HELD] * len(delivery.targets))
 
-    def _patience(self) -> float:
-        """Seconds that `next` still waits for new mail."""
-        return self._last_used + self._linger - self._clock.seconds()
+    def _offer_again(self) -> None:
+        """Put back what the peer deferred some time ago: a look into the spool will find it."""
+        while self._put_off and self._clock.seconds() >= self._put_off[0][0] + PUT_OFF:
+            _, delivery, outcomes = self._put_off.popleft()
+            self._settled(delivery, outcomes)
+
+
+def _still_held(outcome: Outcome) -> Outcome:
+    """A deferral as held mail has it."""
+    if outcome.status is not Status.DEFERRED:
+        return outcome
+    return Outcome(Status.HELD, outcome.reply, outcome.remote)

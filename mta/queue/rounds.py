@@ -112,13 +112,6 @@ def judge(round: Round, schedule: Schedule, now: float) -> Verdict:
     )
 
 
-def unchanged(message: Message, hop: Hop, schedule: Schedule, now: float) -> Settlement:
-    """Give a message that is held for `hop` back as it was."""
-    waiting = any(progress.state is State.WAITING for progress in message.progress)
-    due = now if waiting else schedule.held_due(hop, message.arrived, message.warned)
-    return Settlement(message.id, message.progress, due, message.attempts, message.warned)
-
-
 def words(reply: Reply) -> str:
     """A reply for logs and history: bounded, in one line, whatever a peer put in it."""
     text = str(reply)[:REPLY_LENGTH]
@@ -229,9 +222,7 @@ def _is_news(message: Message, report: Report) -> bool:
     target, outcome = report
     progress = message.progress[target.number]
     return not (
-        outcome.status is Status.HELD
-        and progress.state is State.HELD
-        and progress.peer == target.hop.next_hop
+        outcome == HELD and progress.state is State.HELD and progress.peer == target.hop.next_hop
     )
 
 

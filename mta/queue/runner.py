@@ -35,7 +35,7 @@ from mta.mail import Agent, Hop, Outcome
 from mta.queue.bell import Bell
 from mta.queue.destinations import Destinations
 from mta.queue.held import HeldMail
-from mta.queue.rounds import HELD, Report, Round, Verdict, fault_in, judge, plan, unchanged, words
+from mta.queue.rounds import HELD, Report, Round, Verdict, fault_in, judge, plan, words
 from mta.queue.schedule import Schedule
 from mta.settings import MIB, Peer, Queue
 
@@ -51,7 +51,8 @@ class Runner:
     """Works off one process's share of the spool.
 
     At most `max_messages` messages with `max_octets` octets of content are under way; what is
-    accepted beyond that waits in the spool.  `now` gives seconds since the epoch, `random`
+    accepted beyond that waits in the spool.  `on_held` hears for which peer mail was put by.
+    `now` gives seconds since the epoch, `random`
     numbers from 0 up to 1.
     """
 
@@ -92,6 +93,7 @@ class Runner:
         self._leasing: Deferred[None] | None = None
         self._asleep_until = 0.0
         self._stopped = False
+        self.on_held: Callable[[str], None] = lambda peer: None
         self._bell = Bell(clock)
         self._patience: set[Bell] = set()
         self._quiet = Bell(clock)
@@ -175,14 +177,6 @@ class Runner:
         if self._stopped:
             source.retire()
         return source
-
-    async def has_held(self, peer: str, domains: Collection[str]) -> bool:
-        """Whether mail is held for a peer.  Raises OSError."""
-        messages = await self._queue.lease_held(peer, domains, 1)
-        hop = Hop(Agent.HOLD, peer)
-        for message in messages:
-            await self._queue.settle(unchanged(message, hop, self._schedule, self._now()))
-        return bool(messages)
 
     # --- taking messages in
 
@@ -335,9 +329,12 @@ class Runner:
         elif settlement.due < self._asleep_until:
             self._bell.ring()
         for progress in settlement.progress:
-            link = self._links.get(progress.peer) if progress.state is State.HELD else None
-            if link is not None and link is not round.leased_by:
-                link.wake()
+            if progress.state is State.HELD and progress.peer:
+                link = self._links.get(progress.peer)
+                if link is not None and link is not round.leased_by:
+                    link.wake()
+                if round.leased_by is None:
+                    self.on_held(progress.peer)
 
     async def _write_notices(self, message: Message, verdict: Verdict) -> tuple[Notice, ...]:
         notices = []

@@ -30,14 +30,10 @@ class Schedule:
     random: Callable[[], float]
 
     def retry_due(self, hop: Hop, attempts: int, arrived: float, now: float) -> float:
-        """When to try again after `attempts` attempts, never later than the last chance.
-
-        A peer that deferred mail on its own connection gets it again soon, however often that
-        happened: it may not stay for long.
-        """
+        """When to try again after `attempts` attempts, never later than the last chance."""
         delays = self.settings.retry
-        place = 0 if hop.agent is Agent.HOLD else min(attempts, len(delays)) - 1
-        delay = delays[max(place, 0)] * (1 + JITTER * (2 * self.random() - 1))
+        delay = delays[min(max(attempts, 1), len(delays)) - 1]
+        delay *= 1 + JITTER * (2 * self.random() - 1)
         return min(now + delay, self.expires(hop, arrived))
 
     def held_due(self, hop: Hop, arrived: float, warned: bool) -> float:

@@ -34,7 +34,7 @@ class DotReader:
             self.ended = True
             piece, rest = chunk[: end + 2], chunk[end + len(END) :]
         else:
-            keep = next((n for n in (4, 3, 2, 1) if END.startswith(chunk[-n:])), 0)
+            keep = next((n for n in (4, 3, 2, 1) if chunk.endswith(END[:n])), 0)
             cut = len(chunk) - keep
             piece, rest = chunk[:cut], b""
             self._held = chunk[cut:]
@@ -113,7 +113,7 @@ class HeaderSection:
         if gathered.startswith(b"\r\n"):
             end = 0
         else:
-            end = gathered.find(b"\r\n\r\n")
+            end = gathered.find(b"\r\n\r\n", 0, self.LIMIT + 1)
             end = end + 2 if end >= 0 else -1
         if end < 0 and len(gathered) <= self.LIMIT:
             self.octets = gathered

@@ -7,9 +7,10 @@ The regular expressions bear the names of the ABNF productions.  Whatever arrive
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from mta.mail import NULL_PATH, Body, Mailbox, Notify, Recipient, Reply
 from mta.smtp import replies
@@ -22,39 +23,45 @@ MOST_ENVID = 100  # characters, RFC 3461 section 4.4
 MOST_ORCPT = 500  # characters, RFC 3461 section 4.2
 MOST_DOMAINS = 100  # that one ATRN may name
 
-_UTF8 = "\u0080-\U0010ffff"
+# Without what RFC 5198 section 2 warns of: C1 controls and the Unicode line ends, which some
+# program further on would take for the end of a line.
+_UTF8 = r"\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
 _ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-{_UTF8}]"
 _DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
 _QUOTED_STRING = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
 _LOCAL_PART = rf"{_DOT_STRING}|{_QUOTED_STRING}"
+# Without the full stops of other scripts too: IDNA reads them as dots between labels.
+_U_LABEL = r"\u00a0-\u2027\u202a-\u3001\u3003-\ud7ff\ue000-\uff0d\uff0f-\uff60\uff62-\U0010ffff"
 # The underscore is no letter of the ABNF, and is found in real host names.
-_LET_DIG = rf"[A-Za-z0-9_{_UTF8}]"
-_SUB_DOMAIN = rf"{_LET_DIG}(?:[A-Za-z0-9_\-{_UTF8}]*{_LET_DIG})?"
+_LET_DIG = rf"[A-Za-z0-9_{_U_LABEL}]"
+_LDH = rf"[A-Za-z0-9_\-{_U_LABEL}]"
+_SUB_DOMAIN = rf"{_LET_DIG}(?:{_LDH}{{0,61}}{_LET_DIG})?"
 _DOMAIN = rf"{_SUB_DOMAIN}(?:\.{_SUB_DOMAIN})*"
 _ADDRESS_LITERAL = r"\[[!-Z^-~]+\]"
 _MAILBOX = rf"(?P<local>{_LOCAL_PART})@(?P<domain>{_DOMAIN}|{_ADDRESS_LITERAL})"
 _SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
 _PARAMETERS = r"(?: +(?P<parameters>.*))?"
 
-_COMMAND = re.compile(rb"([A-Za-z0-9]+)(?: (.*))?")
+_COMMAND = re.compile(rb"([A-Za-z0-9-]+)(?: +([^\0\r\n]*))?")
 _MAILBOX_ALONE = re.compile(_MAILBOX)
 _DOMAIN_ALONE = re.compile(_DOMAIN)
-_FROM = re.compile(
-    rf"FROM: ?<(?:{_SOURCE_ROUTE}{_MAILBOX})?>{_PARAMETERS}", re.IGNORECASE | re.DOTALL
-)
+_FROM = re.compile(rf"(?ai:FROM): *<(?:{_SOURCE_ROUTE}{_MAILBOX})?>{_PARAMETERS}", re.DOTALL)
 _TO = re.compile(
-    rf"TO: ?<(?:{_SOURCE_ROUTE}{_MAILBOX}|(?P<postmaster>POSTMASTER))>{_PARAMETERS}",
-    re.IGNORECASE | re.DOTALL,
+    rf"(?ai:TO): *<(?:{_SOURCE_ROUTE}{_MAILBOX}|(?P<postmaster>(?ai:postmaster)))>{_PARAMETERS}",
+    re.DOTALL,
 )
-_PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([!-<>-~{_UTF8}]+))?")
-_HELLO = re.compile(rb"[A-Za-z0-9._:\[\]\-]{1,255}")
+_PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~{_UTF8}]+))?")
+_HELLO = re.compile(rb"[A-Za-z0-9._:-]+|\[[A-Za-z0-9._:-]+\]")
+_SIZE = re.compile(r"[0-9]{1,20}")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_XTEXT_CODE = re.compile(r"\+([0-9A-F]{2})")
-_UTF8_TEXT = re.compile(rf"(?:[!-*,-<>-\[\]-~{_UTF8}]|\\x\{{[0-9A-F]{{2,6}}\}})*")
-_UTF8_CODE = re.compile(r"\\x\{([0-9A-F]+)\}")
-_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9\-]+")
-_CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))? *", re.IGNORECASE)
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_HEXCHAR = re.compile(rb"\+([0-9A-F]{2})")
+_UTF8_ADDR = re.compile(rf"(?:[!-*,-<>-\[\]-~{_UTF8}]|\\x\{{[0-9A-F]{{2,6}}\}})*")
+_EMBEDDED = re.compile(r"\\x\{([0-9A-F]+)\}")
+_NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
+_ADDR_TYPE = re.compile(r"[A-Za-z0-9-]+")
+_PRINTABLE = re.compile(rf"[ -~{_UTF8}]+")
+_CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class MailArgument:
-    """What MAIL said; `size` in octets, None where it was not told."""
+    """What MAIL said; `size` in octets, None where it was not told.
+
+    `auth` is the decoded AUTH parameter: who submitted the message, ``<>`` for unknown, None
+    where it was not told (RFC 4954 section 5).
+    """
 
     reverse_path: Mailbox
     size: int | None = None
@@ -76,6 +87,7 @@ class MailArgument:
     ret: str = ""
     envid: str = ""
     require_tls: bool = False
+    auth: str | None = None
 
 
 # --- what arrives ------------------------------------------------------------------
@@ -84,9 +96,9 @@ class MailArgument:
 def parse_command(line: bytes) -> Command:
     """A command line without its CRLF; white space at its end means nothing."""
     parts = _COMMAND.fullmatch(line.rstrip(b" \t"))
-    if parts is None or b"\n" in line or b"\r" in line or b"\0" in line:
+    if parts is None:
         raise Refusal(replies.MALFORMED)
-    return Command(parts[1].decode("ascii").upper(), (parts[2] or b"").lstrip(b" "))
+    return Command(parts[1].decode("ascii").upper(), parts[2] or b"")
 
 
 def parse_mail(argument: bytes, offered: frozenset[str]) -> MailArgument:
@@ -94,22 +106,11 @@ def parse_mail(argument: bytes, offered: frozenset[str]) -> MailArgument:
     parts = _matched(_FROM, argument, replies.BAD_REVERSE_PATH)
     reverse_path = NULL_PATH
     if parts["local"] is not None:
-        reverse_path = _mailbox(parts, replies.BAD_REVERSE_PATH)
-    given = _parameters(parts["parameters"], offered)
-    smtputf8 = _flag(given, "SMTPUTF8")
-    if reverse_path.is_internationalised and not smtputf8:
+        reverse_path = _address(parts, replies.BAD_REVERSE_PATH)
+    mail = MailArgument(reverse_path, **_parameters(parts["parameters"], _MAIL_PARAMETERS, offered))
+    if not (mail.smtputf8 or argument.isascii()):
         raise Refusal(replies.NO_SMTPUTF8)
-    if "AUTH" in given and not _XTEXT.fullmatch(given["AUTH"] or "+"):
-        raise _bad_parameter("AUTH")
-    return MailArgument(
-        reverse_path,
-        _size(given),
-        _choice(given, "BODY", Body, Body.SEVEN_BIT),
-        smtputf8,
-        _one_of(given, "RET", ("FULL", "HDRS")),
-        _envid(given),
-        _flag(given, "REQUIRETLS"),
-    )
+    return mail
 
 
 def parse_rcpt(argument: bytes, offered: frozenset[str], *, smtputf8: bool) -> Recipient:
@@ -118,16 +119,18 @@ def parse_rcpt(argument: bytes, offered: frozenset[str], *, smtputf8: bool) -> R
     if parts["postmaster"] is not None:
         forward_path = Mailbox(parts["postmaster"])
     else:
-        forward_path = _mailbox(parts, replies.BAD_FORWARD_PATH)
-    if forward_path.is_internationalised and not smtputf8:
+        forward_path = _address(parts, replies.BAD_FORWARD_PATH)
+    recipient = Recipient(
+        forward_path, **_parameters(parts["parameters"], _RCPT_PARAMETERS, offered)
+    )
+    if not (smtputf8 or argument.isascii()):
         raise Refusal(replies.NO_SMTPUTF8)
-    given = _parameters(parts["parameters"], offered)
-    return Recipient(forward_path, _notify(given), _original(given))
+    return recipient
 
 
 def parse_hello(argument: bytes) -> str:
     """The name that a client gives itself: what real clients send, and nothing harmful."""
-    if not _HELLO.fullmatch(argument):
+    if len(argument) > MOST_DOMAIN or not _HELLO.fullmatch(argument):
         raise Refusal(replies.BAD_ARGUMENT)
     return argument.decode("ascii")
 
@@ -144,28 +147,22 @@ def parse_domains(argument: bytes) -> tuple[str, ...]:
     """The domains that ATRN names, none for all (RFC 2645 section 5.2.1)."""
     if not argument:
         return ()
-    names = argument.decode("utf-8", "replace").split(",")
+    names = argument.split(b",")
     if len(names) > MOST_DOMAINS:
         raise Refusal(replies.BAD_ARGUMENT)
-    try:
-        return tuple(parse_domain(name.strip(" ")) for name in names)
-    except ValueError:
-        raise Refusal(replies.BAD_ARGUMENT) from None
+    return tuple(_domain(name.strip(b" ")) for name in names)
 
 
 def parse_etrn(argument: bytes) -> tuple[str, str]:
     """The option character (``@``, ``#`` or none) and the name (RFC 1985 section 5)."""
-    text = argument.decode("utf-8", "replace")
-    option = text[:1] if text[:1] in ("@", "#") else ""
-    name = text.removeprefix(option)
-    if option == "#":
+    if argument.startswith(b"#"):
+        name = argument[1:].decode("ascii", "replace")
         if not _QUEUE_NAME.fullmatch(name):
             raise Refusal(replies.BAD_ARGUMENT)
-        return option, name
-    try:
-        return option, parse_domain(name)
-    except ValueError:
-        raise Refusal(replies.BAD_ARGUMENT) from None
+        return "#", name
+    if argument.startswith(b"@"):
+        return "@", _domain(argument[1:])
+    return "", _domain(argument)
 
 
 def parse_mailbox(text: str) -> Mailbox:
@@ -173,22 +170,28 @@ def parse_mailbox(text: str) -> Mailbox:
     parts = _MAILBOX_ALONE.fullmatch(text)
     if parts is None:
         raise ValueError(f"not an address: {text!r}")
-    try:
-        return _mailbox(parts, replies.BAD_FORWARD_PATH)
-    except Refusal:
-        raise ValueError(f"not an address: {text!r}") from None
+    return _mailbox(parts)
 
 
 def parse_domain(text: str) -> str:
     """A domain in lower case.  Raises ValueError."""
-    if not _DOMAIN_ALONE.fullmatch(text) or len(text.encode()) > MOST_DOMAIN:
+    domain = text.lower()
+    # Lower case can be longer: U+0130 becomes two characters.
+    if not _DOMAIN_ALONE.fullmatch(domain) or len(domain.encode()) > MOST_DOMAIN:
         raise ValueError(f"not a domain: {text!r}")
-    return text.lower()
+    return domain
+
+
+def decode_xtext(text: str) -> str:
+    """What xtext stands for (RFC 3461 section 4), as UTF-8.  Raises ValueError."""
+    if not _XTEXT.fullmatch(text):
+        raise ValueError(f"not xtext: {text!r}")
+    return _HEXCHAR.sub(lambda code: bytes([int(code[1], 16)]), text.encode("ascii")).decode()
 
 
 def _matched(pattern: re.Pattern[str], argument: bytes, otherwise: Reply) -> re.Match[str]:
     try:
-        parts = pattern.fullmatch(argument.decode("utf-8"))
+        parts = pattern.fullmatch(argument.decode())
     except UnicodeDecodeError:
         parts = None
     if parts is None:
@@ -196,129 +199,147 @@ def _matched(pattern: re.Pattern[str], argument: bytes, otherwise: Reply) -> re.
     return parts
 
 
-def _mailbox(parts: re.Match[str], otherwise: Reply) -> Mailbox:
-    local_part, domain = parts["local"], parts["domain"]
-    if local_part.startswith('"'):
-        local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])
-    if domain.startswith("["):
-        domain = _literal(domain[1:-1], otherwise)
-    too_long = (
-        len(local_part.encode()) > MOST_LOCAL_PART
-        or len(domain.encode()) > MOST_DOMAIN
-        or len(f"<{parts['local']}@{domain}>".encode()) > MOST_PATH
-    )
-    if too_long:
-        raise Refusal(otherwise)
-    return Mailbox(local_part, domain.lower())
-
-
-def _literal(text: str, otherwise: Reply) -> str:
-    """An address literal in one form, whatever form it came in (RFC 5321 section 4.1.3)."""
+def _address(parts: re.Match[str], otherwise: Reply) -> Mailbox:
     try:
-        if text[:5].lower() == "ipv6:":
-            return f"[IPv6:{IPv6Address(text[5:])}]"
-        return f"[{IPv4Address(text)}]"
+        return _mailbox(parts)
     except ValueError:
         raise Refusal(otherwise) from None
 
 
-def _parameters(text: str | None, offered: frozenset[str]) -> dict[str, str | None]:
-    given: dict[str, str | None] = {}
-    for word in (text or "").split():
+def _mailbox(parts: re.Match[str]) -> Mailbox:
+    local_part, domain = parts["local"], parts["domain"]
+    if local_part.startswith('"'):
+        local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])
+    domain = _literal(domain[1:-1]) if domain.startswith("[") else parse_domain(domain)
+    if len(local_part.encode()) > MOST_LOCAL_PART:
+        raise ValueError(f"a local part of more than {MOST_LOCAL_PART} octets: {local_part!r}")
+    if len(f"<{parts['local']}@{domain}>".encode()) > MOST_PATH:
+        raise ValueError(f"a path of more than {MOST_PATH} octets: {parts[0]!r}")
+    return Mailbox(local_part, domain)
+
+
+def _literal(text: str) -> str:
+    """An address literal in one form, whatever form it came in (RFC 5321 section 4.1.3).
+
+    No tag but IPv6 is registered.  A zone (``%eth0``) means nothing on another host.
+    """
+    if text[:5].lower() == "ipv6:" and "%" not in text:
+        return f"[IPv6:{IPv6Address(text[5:])}]"
+    return f"[{IPv4Address(text)}]"
+
+
+def _domain(octets: bytes) -> str:
+    try:
+        return parse_domain(octets.decode())
+    except ValueError:
+        raise Refusal(replies.BAD_ARGUMENT) from None
+
+
+# --- the parameters of MAIL and RCPT -------------------------------------------------
+
+
+def _parameters(
+    text: str | None, known: Mapping[str, _Parameter], offered: frozenset[str]
+) -> dict[str, Any]:
+    """The values that were given, by the name of the field that they are for."""
+    given: dict[str, Any] = {}
+    for word in text.split(" ") if text else ():
+        if not word:
+            continue
         parts = _PARAMETER.fullmatch(word)
         if parts is None:
             raise Refusal(replies.BAD_ARGUMENT)
         keyword = parts[1].upper()
-        if keyword not in offered:
+        if keyword not in offered or keyword not in known:
             raise Refusal(replies.PARAMETER_UNKNOWN)
-        if keyword in given:
-            raise _bad_parameter(keyword)
-        given[keyword] = parts[2]
+        name, parse = known[keyword]
+        if name in given:
+            raise Refusal(Reply(501, "5.5.4", (f"{keyword} given twice",)))
+        try:
+            given[name] = parse(parts[2] or "")
+        except ValueError:
+            raise Refusal(Reply(501, "5.5.4", (f"Bad value for {keyword}",))) from None
     return given
 
 
-def _bad_parameter(keyword: str) -> Refusal:
-    return Refusal(Reply(501, "5.5.4", (f"Bad value for {keyword}",)))
+def _flag(value: str) -> bool:
+    if value:
+        raise ValueError("takes no value")
+    return True
 
 
-def _flag(given: dict[str, str | None], keyword: str) -> bool:
-    if given.get(keyword) is not None:
-        raise _bad_parameter(keyword)
-    return keyword in given
-
-
-def _one_of(given: dict[str, str | None], keyword: str, values: Sequence[str]) -> str:
-    if keyword not in given:
-        return ""
-    value = (given[keyword] or "").upper()
-    if value not in values:
-        raise _bad_parameter(keyword)
-    return value
-
-
-def _choice(given: dict[str, str | None], keyword: str, kind: type[Body], default: Body) -> Body:
-    value = _one_of(given, keyword, [member.value for member in kind])
-    return kind(value) if value else default
-
-
-def _size(given: dict[str, str | None]) -> int | None:
+def _size(value: str) -> int:
     """SIZE (RFC 1870 section 4)."""
-    if "SIZE" not in given:
-        return None
-    value = given["SIZE"] or ""
-    if not (value.isascii() and value.isdecimal() and len(value) <= 20):
-        raise _bad_parameter("SIZE")
+    if not _SIZE.fullmatch(value):
+        raise ValueError("not a number of octets")
     return int(value)
 
 
-def _envid(given: dict[str, str | None]) -> str:
-    """ENVID (RFC 3461 section 4.4)."""
-    if "ENVID" not in given:
-        return ""
-    value = given["ENVID"] or ""
-    if not value or len(value) > MOST_ENVID or not _XTEXT.fullmatch(value):
-        raise _bad_parameter("ENVID")
-    return decode_xtext(value)
+def _body(value: str) -> Body:
+    return Body(value.upper())
 
 
-def _notify(given: dict[str, str | None]) -> frozenset[Notify]:
+def _ret(value: str) -> str:
+    """RET (RFC 3461 section 4.3)."""
+    if value.upper() not in ("FULL", "HDRS"):
+        raise ValueError("neither FULL nor HDRS")
+    return value.upper()
+
+
+def _envid(value: str) -> str:
+    """ENVID (RFC 3461 section 4.4): it ends in the header section of a notice."""
+    envid = decode_xtext(value)
+    if len(value) > MOST_ENVID or not (envid.isascii() and _PRINTABLE.fullmatch(envid)):
+        raise ValueError("not an envelope identifier")
+    return envid
+
+
+def _auth(value: str) -> str:
+    """AUTH (RFC 4954 section 5)."""
+    decoded = decode_xtext(value)
+    return decoded if decoded == "<>" else str(parse_mailbox(decoded))
+
+
+def _notify(value: str) -> frozenset[Notify]:
     """NOTIFY (RFC 3461 section 4.1)."""
-    if "NOTIFY" not in given:
-        return frozenset()
-    try:
-        conditions = [Notify(word) for word in (given["NOTIFY"] or "").upper().split(",")]
-    except ValueError:
-        raise _bad_parameter("NOTIFY") from None
+    conditions = frozenset(Notify(word) for word in value.upper().split(","))
     if Notify.NEVER in conditions and len(conditions) > 1:
-        raise _bad_parameter("NOTIFY")
-    return frozenset(conditions)
+        raise ValueError("NEVER stands alone")
+    return conditions
 
 
-def _original(given: dict[str, str | None]) -> str:
-    """ORCPT (RFC 3461 section 4.2, RFC 6533 section 3)."""
-    if "ORCPT" not in given:
-        return ""
-    kind, _, address = (given["ORCPT"] or "").partition(";")
-    if kind.lower() == "utf-8":
-        form, decode = _UTF8_TEXT, _decode_utf8_address
-    else:
-        form, decode = _XTEXT, decode_xtext
-    fits = len(kind) + len(address) < MOST_ORCPT and form.fullmatch(address)
-    if not (_ADDRESS_TYPE.fullmatch(kind) and address and fits):
-        raise _bad_parameter("ORCPT")
-    try:
-        return f"{kind};{decode(address)}"
-    except ValueError:
-        raise _bad_parameter("ORCPT") from None
+def _original(value: str) -> str:
+    """ORCPT (RFC 3461 section 4.2, RFC 6533 section 3): it ends in a notice, as ENVID does."""
+    kind, _, encoded = value.partition(";")
+    address = _decode_utf8_addr(encoded) if kind.lower() == "utf-8" else decode_xtext(encoded)
+    fits = len(value) <= MOST_ORCPT and _ADDR_TYPE.fullmatch(kind)
+    if not (fits and _PRINTABLE.fullmatch(address)):
+        raise ValueError("not an original recipient")
+    return f"{kind};{address}"
 
 
-def decode_xtext(text: str) -> str:
-    """xtext to what it stands for (RFC 3461 section 4)."""
-    return _XTEXT_CODE.sub(lambda code: chr(int(code[1], 16)), text)
+def _decode_utf8_addr(text: str) -> str:
+    if not _UTF8_ADDR.fullmatch(text):
+        raise ValueError("neither utf-8-addr-xtext nor utf-8-addr-unitext")
+    return _EMBEDDED.sub(lambda code: chr(int(code[1], 16)), text)
 
 
-def _decode_utf8_address(text: str) -> str:
-    return _UTF8_CODE.sub(lambda code: chr(int(code[1], 16)), text)
+# The field that a parameter is for, and what makes its value out of the text after "=",
+# which is empty where there is none.
+_Parameter = tuple[str, Callable[[str], object]]
+_MAIL_PARAMETERS: Mapping[str, _Parameter] = {
+    "SIZE": ("size", _size),
+    "BODY": ("body", _body),
+    "SMTPUTF8": ("smtputf8", _flag),
+    "RET": ("ret", _ret),
+    "ENVID": ("envid", _envid),
+    "REQUIRETLS": ("require_tls", _flag),
+    "AUTH": ("auth", _auth),
+}
+_RCPT_PARAMETERS: Mapping[str, _Parameter] = {
+    "NOTIFY": ("notify", _notify),
+    "ORCPT": ("original", _original),
+}
 
 
 # --- what is sent ------------------------------------------------------------------
@@ -326,47 +347,51 @@ def _decode_utf8_address(text: str) -> str:
 
 def path(mailbox: Mailbox) -> bytes:
     """The path with its angle brackets.  Raises LocalFault for what no path can hold."""
-    return f"<{_safe(str(mailbox))}>".encode()
+    text = str(mailbox)
+    # Only the postmaster has an address without a domain.
+    whole = text if mailbox.domain else f"{text}@localhost"
+    if not (mailbox.is_null or _MAILBOX_ALONE.fullmatch(whole)):
+        raise LocalFault(f"no path can hold this address: {text!r}")
+    return f"<{text}>".encode()
 
 
 def mail_command(reverse_path: Mailbox, parameters: Sequence[str]) -> bytes:
-    """MAIL with its CRLF.  Raises LocalFault."""
+    """MAIL with its CRLF; `parameters` as ``KEYWORD=VALUE``.  Raises LocalFault."""
     return _command(b"MAIL FROM:", reverse_path, parameters)
 
 
 def rcpt_command(forward_path: Mailbox, parameters: Sequence[str]) -> bytes:
-    """RCPT with its CRLF.  Raises LocalFault."""
+    """RCPT with its CRLF; `parameters` as ``KEYWORD=VALUE``.  Raises LocalFault."""
     return _command(b"RCPT TO:", forward_path, parameters)
 
 
 def _command(verb: bytes, mailbox: Mailbox, parameters: Sequence[str]) -> bytes:
-    words = "".join(f" {_safe(parameter)}" for parameter in parameters)
+    for parameter in parameters:
+        if not _PARAMETER.fullmatch(parameter):
+            raise LocalFault(f"not a parameter: {parameter!r}")
+    words = "".join(f" {parameter}" for parameter in parameters)
     return b"%b%b%b\r\n" % (verb, path(mailbox), words.encode())
 
 
-def _safe(text: str) -> str:
-    if any(character in text for character in "\r\n\0"):
-        raise LocalFault(f"would break the line: {text!r}")
-    return text
-
-
 def encode_xtext(text: str) -> str:
-    """Text of code points below 256 as xtext (RFC 3461 section 4)."""
+    """Text as xtext (RFC 3461 section 4), by way of UTF-8.  Raises LocalFault."""
+    try:
+        octets = text.encode()
+    except UnicodeEncodeError:
+        raise LocalFault(f"not Unicode text: {text!r}") from None
     return "".join(
-        character if "!" <= character <= "~" and character not in "+=" else f"+{ord(character):02X}"
-        for character in text
+        chr(octet) if 0x21 <= octet <= 0x7E and octet not in b"+=" else f"+{octet:02X}"
+        for octet in octets
     )
 
 
 def encode_original(original: str) -> str:
-    """An ORCPT value, ``addr-type;address`` (RFC 3461 section 4.2, RFC 6533 section 3)."""
+    """An ORCPT value, ``addr-type;address`` (RFC 3461 section 4.2, RFC 6533 section 3).
+
+    Raises LocalFault.
+    """
     kind, _, address = original.partition(";")
     if kind.lower() != "utf-8":
         return f"{kind};{encode_xtext(address)}"
-    encoded = "".join(
-        character
-        if "!" <= character <= "~" and character not in "+=\\"
-        else f"\\x{{{ord(character):02X}}}"
-        for character in address
-    )
+    encoded = _NOT_QCHAR.sub(lambda character: f"\\x{{{ord(character[0]):02X}}}", address)
     return f"{kind};{encoded}"

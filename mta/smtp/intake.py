@@ -24,7 +24,7 @@ class Depot:
 
     hostname: str
     spool: ISpool
-    accepted: Callable[[Message], None]
+    accepted: Callable[[Message, Session], None]
     now: Callable[[], float]
     message_size: int
 
@@ -66,6 +66,8 @@ class Intake:
 
     async def accept(self) -> Reply:
         """The content is complete: take responsibility for it, or refuse it."""
+        if self.refusal is not None:
+            return self.refusal
         if not self._header.complete:
             await self._keep(self._top() + self._header.octets)
         if self._lines is not None:
@@ -80,7 +82,7 @@ class Intake:
             message = await self._depot.spool.commit(self._draft, self._envelope)
         except OSError as error:
             return _spool_refusal(error)
-        self._depot.accepted(message)
+        self._depot.accepted(message, self._session)
         return Reply(250, "2.0.0", (f"OK queued as {message.id}",))
 
     def refuse(self, reply: Reply) -> None:

@@ -433,7 +433,8 @@ class Receiver:
         if transaction.argument.body is Body.BINARY:
             raise Refusal(replies.BAD_SEQUENCE)  # RFC 3030 section 3
         if not transaction.recipients:
-            raise Refusal(replies.NO_RECIPIENTS)
+            lmtp = self._reception.service is Service.LMTP
+            raise Refusal(replies.BAD_SEQUENCE if lmtp else replies.NO_RECIPIENTS)  # RFC 2033 4.2
         transaction.intake = intake = self._intake(transaction)
         self._say(replies.START_CONTENT)
         channel, reader = self._channel, DotReader()
@@ -543,4 +544,4 @@ VERBS: Mapping[Service, Mapping[str, Verb]] = {
 }
 # Verbs of the RFCs that a listener may not offer: 502, where a word nobody knows gets 500.
 KNOWN = frozenset(_MAIL) | {"EXPN", "SEND", "SOML", "SAML"}
-BEFORE_TLS = frozenset({"EHLO", "HELO", "NOOP", "STARTTLS", "QUIT"})  # RFC 3207 section 4
+BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT"})  # RFC 3207 section 4

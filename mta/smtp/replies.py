@@ -105,6 +105,11 @@ def shutting_down(domain: str) -> Reply:
     return Reply(421, "4.3.2", (f"{domain} Service shutting down, closing transmission channel",))
 
 
+def etrn_pending(messages: int) -> Reply:
+    """ETRN started a queue run for that many messages (RFC 1985 section 5.3)."""
+    return Reply(253, "2.0.0", (f"OK, {messages} pending messages for node started",))
+
+
 OK = Reply(250, "2.0.0", ("OK",))
 SENDER_OK = Reply(250, "2.1.0", ("Sender OK",))
 RECIPIENT_OK = Reply(250, "2.1.5", ("Recipient OK",))
@@ -112,6 +117,7 @@ CANNOT_VERIFY = Reply(252, "2.1.5", ("Cannot VRFY user, but will accept message 
 START_CONTENT = Reply(354, "", ("Start mail input; end with <CRLF>.<CRLF>",))
 
 START_TLS = Reply(220, "2.0.0", ("Ready to start TLS",))
+TLS_UNAVAILABLE = Reply(454, "4.7.0", ("TLS not available due to temporary reason",))
 TLS_NEEDED = Reply(530, "5.7.0", ("Must issue a STARTTLS command first",))
 
 AUTH_OK = Reply(235, "2.7.0", ("Authentication successful",))
@@ -120,6 +126,7 @@ AUTH_FAILED = Reply(535, "5.7.8", ("Authentication credentials invalid",))
 AUTH_UNAVAILABLE = Reply(454, "4.7.0", ("Temporary authentication failure",))
 BAD_BASE64 = Reply(501, "5.5.2", ("Cannot decode base64",))
 ENCRYPTION_NEEDED = Reply(538, "5.7.11", ("Encryption required for this mechanism",))
+MECHANISM_TOO_WEAK = Reply(534, "5.7.9", ("Authentication mechanism is too weak",))
 MECHANISM_UNKNOWN = Reply(504, "5.5.4", ("Unrecognized authentication mechanism",))
 
 COMMAND_UNRECOGNISED = Reply(500, "5.5.1", ("Command unrecognized",))
@@ -155,5 +162,8 @@ TURN_DENIED = Reply(502, "5.7.0", ("You may not turn this connection",))
 ATRN_REFUSED = Reply(450, "4.7.1", ("ATRN request refused",))
 ATRN_LATER = Reply(451, "4.3.0", ("Unable to process ATRN request now",))
 NO_MAIL = Reply(453, "4.2.0", ("You have no mail",))
+ETRN_STARTED = Reply(250, "2.0.0", ("OK, queuing for node started",))
+ETRN_NO_MAIL = Reply(251, "2.0.0", ("OK, no messages waiting for node",))
+ETRN_PENDING = Reply(252, "2.0.0", ("OK, pending messages for node started",))
 ETRN_DENIED = Reply(459, "4.7.0", ("Node not allowed",))
 ETRN_LATER = Reply(458, "4.3.0", ("Unable to queue messages for node",))

@@ -214,9 +214,9 @@ async def _check_cram_md5(challenge: Challenge, credentials: Credentials) -> str
     user, _, digest = (await challenge(text)).rpartition(b" ")
     name = _prepared(user)
     secret = await credentials.cram_secret(name)
-    key = secrets.token_bytes(16) if secret is None else secret.encode()
+    key = secrets.token_bytes(16) if secret is None else secret.encode()  # nobody knows it
     expected = hmac.new(key, text, "md5").hexdigest().encode()
-    if not hmac.compare_digest(expected, digest.lower()) or secret is None:
+    if not hmac.compare_digest(expected, digest.lower()):
         raise AuthenticationFailed("wrong user name or secret")
     return name
 

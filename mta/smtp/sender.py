@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -57,6 +57,8 @@ RCPT = Step(5 * MINUTE, "in reply to RCPT")
 DATA = Step(2 * MINUTE, "in reply to DATA")
 CONTENT = Step(3 * MINUTE, "while sending content")
 END = Step(10 * MINUTE, "after the end of content: the message may be sent more than once")
+TURN = Step(10 * MINUTE, "in reply to the request for our mail")  # RFC 2645 section 5.2.1
+NOOP = Step(30.0, "in reply to NOOP")
 QUIT = Step(5.0, "in reply to QUIT")
 
 NO_MECHANISM = Reply(454, "4.7.4", ("The server offers no way to log in that is safe",))
@@ -72,7 +74,21 @@ class Demands:
     security: Security = Security.OPPORTUNISTIC
     user: str = ""
     secret: str = field(default="", repr=False)
+    keepalive: float = MINUTE  # seconds between NOOPs while no mail is there
     derive: sasl.Derive = sasl.derive
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a sender asks for when its mail is sent: TURN, ATRN or ETRNs, one after the other.
+
+    `told` hears each reply.  After a positive one to TURN or ATRN, `successor` takes the
+    connection (RFC 821 section 3.8, RFC 2645 section 5.3).
+    """
+
+    commands: Sequence[str]
+    told: Callable[[Reply], None]
+    successor: IRole | None = None
 
 
 class _Consignment:
@@ -123,8 +139,9 @@ class Sender:
     `mail` is settled, also when the connection is lost.
     """
 
-    def __init__(self, mail: IMailSource, demands: Demands) -> None:
+    def __init__(self, mail: IMailSource, demands: Demands, turn: Turn | None = None) -> None:
         self._mail = mail
+        self._turn = turn
         self._demands = demands
         self._extensions: Mapping[str, str] = {}
         self._remote = ""
@@ -148,6 +165,8 @@ class Sender:
         except (ChannelLost, PeerFault, LocalFault) as error:
             self._abandon(error)
             return None
+        if self._turn is not None:
+            return await self._part(self._turn)
         await self._quit()
         return None
 
@@ -244,9 +263,10 @@ class Sender:
         while True:
             transaction = await self._next()
             if transaction is None:
-                if not self._begun:
+                if self._begun:
+                    await self._catch_up(-1)
+                elif not await self._more():
                     return
-                await self._catch_up(-1)
                 continue
             size = transaction.consignment.content.size
             if size > MOST_AHEAD:
@@ -286,7 +306,9 @@ class Sender:
         while True:
             transaction = await self._next()
             if transaction is None and ended is None:
-                return
+                if not await self._more():
+                    return
+                continue
             if transaction is not None and self._offered("PIPELINING"):
                 self._begin(transaction, b"DATA\r\n")
             if ended is not None:
@@ -474,8 +496,7 @@ class Sender:
     async def _next(self) -> _Transaction | None:
         """What to send next; None: nothing now, or no more on this connection."""
         while not self._waiting:
-            mail_max = self._limit("MAILMAX", MOST_TRANSACTIONS)
-            if self._channel.closing or self._transactions >= mail_max:
+            if self._is_full:
                 return None
             delivery = await self._mail.next()
             if delivery is None:
@@ -483,6 +504,23 @@ class Sender:
             await self._take(delivery)
         self._transactions += 1
         return _Transaction(*self._waiting.popleft())
+
+    async def _more(self) -> bool:
+        """Wait for more mail; now and then a NOOP asks whether the peer is still there."""
+        if self._is_full:
+            return False
+        channel, mail = self._channel, self._mail
+        while (there_is := await channel.doze(mail.more(), self._demands.keepalive)) is None:
+            if channel.closing:
+                return False
+            await self._command(b"NOOP", NOOP)
+        return there_is
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether no new delivery is to begin on this connection."""
+        mail_max = self._limit("MAILMAX", MOST_TRANSACTIONS)
+        return self._channel.closing or self._transactions >= mail_max
 
     async def _take(self, delivery: Delivery) -> None:
         """Queue a delivery in the form this peer can take, or settle it where there is none."""
@@ -571,6 +609,20 @@ class Sender:
                 if reply.code == 421:
                     raise _Closing(reply)
                 return reply
+
+    async def _part(self, turn: Turn) -> IRole | None:
+        """Ask for the turn; the role to take next."""
+        for command in turn.commands:
+            reply = await self._command(command.encode(), TURN)
+            if turn.successor is not None and reply.code == 250:
+                if len(self._channel.wire):
+                    # Nothing may come before our greeting: it could only pretend to be commands.
+                    raise PeerFault("octets after the reply that turned the connection")
+                turn.told(reply)
+                return turn.successor
+            turn.told(reply)
+        await self._quit()
+        return None
 
     async def _quit(self) -> None:
         with suppress(ChannelLost, PeerFault):  # all that mattered was said before

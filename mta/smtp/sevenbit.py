@@ -17,6 +17,7 @@ from io import BytesIO
 from zope.interface import implementer
 
 from mta.interfaces import IContent
+from mta.smtp.content import LineCheck
 
 MOST = 64 * 2**20  # octets; the conversion holds the whole message in memory
 ENCODED = frozenset({"base64", "quoted-printable"})
@@ -54,6 +55,8 @@ async def converted(content: IContent) -> IContent | None:
                 part.replace_header("Content-Transfer-Encoding", "7bit")
         else:
             _encode(part)
+    if "MIME-Version" not in message:
+        message["MIME-Version"] = "1.0"  # without it nobody undoes the encoding
     out = BytesIO()
     generator = BytesGenerator(
         out, mangle_from_=False, maxheaderlen=0, policy=compat32.clone(linesep="\r\n")
@@ -74,7 +77,10 @@ def _encode(part: Message) -> None:
     ):
         return
     del part["Content-Transfer-Encoding"]
-    if part.get_content_maintype() == "text":
+    lines = LineCheck()
+    lines.feed(payload)
+    lines.end()
+    if part.get_content_maintype() == "text" and not lines.broken:
         text = quopri.encodestring(payload.replace(b"\r\n", b"\n"))
         part["Content-Transfer-Encoding"] = "quoted-printable"
     else:

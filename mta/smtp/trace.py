@@ -36,7 +36,7 @@ def received(
     tls = f"\r\n\t({session.secured.version} {session.secured.cipher})" if session.secured else ""
     protocol = session.protocol
     if envelope.smtputf8:
-        protocol = protocol.replace("ESMTP", "UTF8SMTP")  # RFC 6531 section 4.3
+        protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 section 4.3
     only = ""
     if len(envelope.recipients) == 1:
         only = f"\r\n\tfor <{envelope.recipients[0].forward_path}>"

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from mta.interfaces import Settlement
 from mta.spool import rows
-from mta.spool.database import open_database, transaction, translated
+from mta.spool.database import open_database, primary_code, transaction, translated
 from mta.spool.folder import Folder, create
 
 _BATCH = 500  # jobs in one transaction: bounds what a rollback throws away
@@ -137,11 +137,22 @@ def _finish(results: Sequence[_Result]) -> None:
         done.callback(result)
 
 
+_NOBODYS_FAULT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOTADB,
+}
+
+
 def _may_be_one_job(error: Exception) -> bool:
-    """Whether the others may succeed: not when file or disk failed, but a full disk has room
-    for the small ones."""
-    if isinstance(error, sqlite3.OperationalError):
-        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    """Whether the others may succeed.  A full disk may have room for the small ones."""
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) not in _NOBODYS_FAULT
     return not isinstance(error, OSError)
 
 

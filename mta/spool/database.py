@@ -191,7 +191,7 @@ def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, SpoolFull):
             return SpoolFull(error.errno, error.strerror, error.filename)
         return error
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
         return SpoolFull(errno.ENOSPC, str(error), str(folder.database))
     if code in _DAMAGE:
@@ -199,3 +199,8 @@ def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
             f"{folder.database}: {error}: restore it from a backup, or move it away to begin anew"
         )
     return OSError(errno.EIO, str(error), str(folder.database))
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; 0 where Python itself found the fault."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

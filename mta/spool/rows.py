@@ -155,7 +155,7 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
         SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END,
             attempts = new.value ->> 2, warned = new.value ->> 3
         FROM json_each(?) AS new
-        WHERE id = new.value ->> 0 AND owner = ?
+        WHERE message.id = new.value ->> 0 AND owner = ?
         """,
         (json.dumps(messages), owner),
     )
@@ -184,26 +184,44 @@ def due(connection: sqlite3.Connection, owner: int, now: float, limit: int) -> l
     )
 
 
+# What waits for peer :peer in the domains :domains.
+_HELD = """
+SELECT DISTINCT message FROM recipient
+WHERE state = 'held' AND peer = :peer
+    AND EXISTS (
+        SELECT 1 FROM json_each(:domains)
+        WHERE value IN (recipient.domain, '.')
+            OR value LIKE '.%' AND substr(recipient.domain, -length(value)) = value
+    )
+"""
+
+
 def held(
     connection: sqlite3.Connection, peer: str, domains: Collection[str], limit: int
 ) -> list[int]:
     """The ids of messages that nobody works on and that wait for a peer, oldest first."""
     return _ids(
         connection.execute(
-            """
-            SELECT DISTINCT message FROM recipient
-            WHERE state = 'held' AND peer = ?
-                AND EXISTS (
-                    SELECT 1 FROM json_each(?)
-                    WHERE value = recipient.domain
-                        OR value LIKE '.%' AND substr(recipient.domain, -length(value)) = value
-                )
+            f"""
+            {_HELD}
                 AND (SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)
-            ORDER BY message LIMIT ?
+            ORDER BY message LIMIT :limit
             """,
-            (peer, _list(domains), limit),
+            {"peer": peer, "domains": _list(domains), "limit": limit},
         )
     )
+
+
+def count_held(
+    connection: sqlite3.Connection, peer: str, domains: Collection[str], most: int
+) -> int:
+    """How many messages wait for a peer, counted up to `most`."""
+    found = connection.execute(
+        f"SELECT count(*) FROM ({_HELD} LIMIT :most)",  # noqa: S608 - a constant
+        {"peer": peer, "domains": _list(domains), "most": most},
+    )
+    count: int = found.fetchone()[0]
+    return count
 
 
 def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int, end: float) -> None:

@@ -128,6 +128,11 @@ class SqliteSpool:
         """Lease what waits for a peer.  Raises OSError."""
         return await self._lease(partial(rows.held, peer=peer, domains=domains, limit=limit))
 
+    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+        """How many messages wait for a peer.  Raises OSError."""
+        count: int = await self._in_thread(self._reader.call, rows.count_held, peer, domains, most)
+        return count
+
     async def next_due(self) -> float | None:
         """When the next message is due.  Raises OSError."""
         due: float | None = await self._in_thread(

@@ -37,7 +37,8 @@ inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 smtpd_peername_lookup = no
 smtpd_relay_restrictions = permit_mynetworks, reject
-smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ {refused} = 550 5.1.1 nobody }} }}
+smtpd_recipient_restrictions =
+  check_recipient_access inline:{{ {{ {refused} = 550 5.1.1 nobody }} }}
 smtp_dns_support_level = disabled
 smtp_line_length_limit = 0
 minimal_backoff_time = 1s

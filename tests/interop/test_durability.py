@@ -26,7 +26,9 @@ def body(marker: str) -> bytes:
     """The whole body of the message with this marker, so that a damaged one is found, too."""
     number = int(marker.partition("-")[2])
     lines = 5_000 if number % LARGE_EVERY == 0 else 10
-    filling = b"".join(b".%d of a message that is not to be lost, nor any line\r\n" % line for line in range(lines))
+    filling = b"".join(
+        b".%d of a message that is not to be lost, nor any line\r\n" % line for line in range(lines)
+    )
     return b"marker %s\r\n" % marker.encode() + filling + b"end\r\n"
 
 

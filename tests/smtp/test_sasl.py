@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from unittest.mock import patch
@@ -268,6 +268,21 @@ class ServerTests(SaslTestCase):
             done, _ = self.authenticate(sasl.SCRAM, b"n,,n=alice,r=abc", final)
             self.fails(done)
 
+    def test_scram_nonce_of_another_exchange(self) -> None:
+        """A client that knows the password must prove it in this exchange, not in another."""
+        salted = hashlib.pbkdf2_hmac("sha256", b"wonderland", SALT, 4096)
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+
+        async def challenge(server_first: bytes) -> bytes:
+            signed = b"n=alice,r=abc," + server_first + b",c=biws,r=abcdef"
+            stored_key = hashlib.sha256(client_key).digest()
+            signature = hmac.digest(stored_key, signed, "sha256")
+            proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+            return b"c=biws,r=abcdef,p=" + b64encode(proof)
+
+        done = sasl.authenticate(sasl.SCRAM, b"n,,n=alice,r=abc", challenge, KnownUsers())
+        self.assertIn("another connection", self.fails(done))
+
     def test_cram_md5_garbage(self) -> None:
         """A response without name or digest fails."""
         for response in (b"", b"tim", b" ", b"tim \xff"):
@@ -430,8 +445,6 @@ class _Encoded:
         self._nonce: bytes | None = nonce
 
     def __call__(self, octets: bytes) -> bytes:
-        from base64 import b64encode
-
         nonce, self._nonce = self._nonce, None
         return b64encode(octets) if nonce is None else nonce
 

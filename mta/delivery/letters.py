@@ -1,0 +1,209 @@
+"""Letters on their way to the disk: the blocking half of Maildir delivery.
+
+Letters are written into ``tmp`` and made durable together, renamed into ``new``, and the folders
+are made durable.  What goes wrong with one letter is noted in it and spoils no other.
+
+To start the write-back of all files before the first fsync waits for one makes a batch about as
+fast as syncfs(2) is, touches no file but ours, and lets each file have its own error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+MOST_OPEN = 64  # files of one batch
+
+
+@dataclass(eq=False)
+class Letter:
+    """One copy of a message for one Maildir.
+
+    `base` is the part of the path that belongs to no mailbox.  `is_repeat`: an earlier attempt
+    may have brought the letter there under this `name`.  `text` is empty where the letter is
+    written in pieces.  Afterwards `error` says what went wrong, if anything did.
+    """
+
+    base: Path
+    maildir: Path
+    name: str
+    fields: bytes
+    is_repeat: bool = False
+    text: bytes = b""
+    descriptor: int = -1
+    has_arrived: bool = False
+    error: OSError | None = None
+
+    @cached_property
+    def draft(self) -> Path:
+        """Where the letter is until it is whole."""
+        return self.maildir / "tmp" / self.name
+
+
+def store(letters: Sequence[Letter]) -> None:
+    """Bring whole letters onto stable storage.  Blocks."""
+    for start in range(0, len(letters), MOST_OPEN):
+        batch = letters[start : start + MOST_OPEN]
+        begin(batch)
+        _each(batch, lambda letter: _write(letter, letter.fields + letter.text))
+        finish(batch)
+
+
+def begin(letters: Sequence[Letter]) -> None:
+    """Make Maildirs where there are none, and an empty file for each letter.  Blocks."""
+    for maildir, own in _by_maildir(letters).items():
+        try:
+            _prepare(own[0].base, maildir)
+            _find_arrived(maildir, own)
+        except OSError as error:
+            _fail(own, error)
+    _each(letters, _create)
+
+
+def append(letter: Letter, piece: bytes) -> None:
+    """Write the next piece of a letter that was begun.  Blocks."""
+    _each([letter], lambda letter: _write(letter, piece))
+
+
+def finish(letters: Sequence[Letter]) -> None:
+    """Make letters durable and let readers see them.  Blocks."""
+    if len(letters) > 1:
+        _each(letters, _start_write_back)
+    _each(letters, _make_durable)
+    _each(letters, _publish)
+    for maildir, own in _by_maildir(letters).items():
+        try:
+            _sync(maildir / "new")
+        except OSError as error:
+            _fail(own, error)
+
+
+def abandon(letters: Iterable[Letter]) -> None:
+    """Remove what was begun and will not be finished.  Blocks."""
+    for letter in letters:
+        _discard(letter)
+
+
+# --- one letter
+
+
+def _each(letters: Iterable[Letter], step: Callable[[Letter], None]) -> None:
+    """Do something with every letter that still has to be brought there."""
+    for letter in letters:
+        if letter.error is None and not letter.has_arrived:
+            try:
+                step(letter)
+            except OSError as error:
+                _discard(letter)
+                letter.error = error
+
+
+def _create(letter: Letter) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        letter.descriptor = os.open(letter.draft, flags, 0o600)
+    except FileExistsError:  # an attempt that died left it
+        letter.draft.unlink()
+        letter.descriptor = os.open(letter.draft, flags, 0o600)
+
+
+def _write(letter: Letter, data: bytes) -> None:
+    written = os.write(letter.descriptor, data)
+    while written < len(data):  # a disk that is almost full takes less
+        written += os.write(letter.descriptor, memoryview(data)[written:])
+
+
+def _start_write_back(letter: Letter) -> None:
+    # Linux begins to write what is dirty, and drops no page that is not on the disk yet.
+    os.posix_fadvise(letter.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _make_durable(letter: Letter) -> None:
+    os.fsync(letter.descriptor)
+    _close(letter)
+
+
+def _publish(letter: Letter) -> None:
+    letter.draft.rename(letter.maildir / "new" / letter.name)
+
+
+def _close(letter: Letter) -> None:
+    descriptor, letter.descriptor = letter.descriptor, -1
+    os.close(descriptor)
+
+
+def _discard(letter: Letter) -> None:
+    if letter.descriptor >= 0:
+        with suppress(OSError):
+            _close(letter)
+        with suppress(OSError):
+            letter.draft.unlink()
+
+
+# --- one Maildir
+
+
+def _by_maildir(letters: Iterable[Letter]) -> dict[Path, list[Letter]]:
+    """The letters that nothing went wrong with, by where they go."""
+    found: dict[Path, list[Letter]] = {}
+    for letter in letters:
+        if letter.error is None:
+            found.setdefault(letter.maildir, []).append(letter)
+    return found
+
+
+def _fail(letters: Iterable[Letter], error: OSError) -> None:
+    for letter in letters:
+        letter.error = error
+
+
+def _prepare(base: Path, maildir: Path) -> None:
+    """Make what is missing of a Maildir.
+
+    ``tmp`` comes last: where it is, a crash can't take the rest away any more.
+    """
+    if (maildir / "tmp").is_dir() and (maildir / "new").is_dir():
+        return
+    for name in ("new", "cur"):
+        _make_folder(maildir / name)
+    folder = maildir
+    while folder.is_relative_to(base):
+        _sync(folder)
+        folder = folder.parent
+    _make_folder(maildir / "tmp")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder with those above it, for nobody's eyes but ours."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):  # somebody else was faster; a file is found out below
+        folder.mkdir(0o700)
+    _sync(folder.parent)
+
+
+def _find_arrived(maildir: Path, letters: Iterable[Letter]) -> None:
+    """Note which letters an earlier attempt has brought here."""
+    sought = {letter.name: letter for letter in letters if letter.is_repeat}
+    if not sought:
+        return
+    # In the order in which a reader moves them: none can slip past.
+    for folder in ("new", "cur"):
+        with suppress(FileNotFoundError), os.scandir(maildir / folder) as entries:
+            for entry in entries:
+                letter = sought.get(entry.name.partition(":")[0])
+                if letter is not None:
+                    letter.has_arrived = True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,268 @@
+"""The pipe: final delivery into a command's standard input.
+
+There is no shell: the command is split once, and what comes from an address fills placeholders
+in arguments or goes into the environment, under the names that Postfix's local(8) gives it.  How
+the command exits says what became of the message, see sysexits.h.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import PurePath
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.delivery.final import final_pieces, trace_fields
+from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Target
+from mta.mail import Hop, Outcome, Reply, Status
+
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+TIMEOUT = 900.0  # seconds that a command gets
+KILL_AFTER = 10.0  # seconds that it gets to end in peace
+MOST_OUTPUT = 4096  # octets of what it says that are kept
+
+EX_OK, EX_TEMPFAIL = 0, 75
+_FAILURES = {
+    64: "5.3.5",  # EX_USAGE: called in a wrong way
+    65: "5.6.0",  # EX_DATAERR: does not like the content
+    67: "5.1.1",  # EX_NOUSER
+    68: "5.1.2",  # EX_NOHOST
+    73: "5.2.0",  # EX_CANTCREAT: the mailbox
+    77: "5.7.0",  # EX_NOPERM
+    78: "5.3.5",  # EX_CONFIG
+}
+
+UNSAFE = Outcome(
+    Status.FAILED, Reply(550, "5.1.3", ("This address can't be handed to the program behind it",))
+)
+
+_PLACEHOLDER = re.compile(r"\{(sender|recipient|domain|local)\}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+@implementer(IDeliveryAgent)
+class PipeAgent:
+    """Runs the command of a hop once for each target.
+
+    ``{sender}`` (empty for the null reverse-path), ``{recipient}``, ``{local}`` and ``{domain}``
+    are filled in; an address that would make an argument an option is refused.  `timeout`: seconds.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, timeout: float = TIMEOUT) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+
+    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
+        """See `IDeliveryAgent.deliver`."""
+        while delivery := await mail.next():
+            outcomes = [await self._run(hop, delivery, target) for target in delivery.targets]
+            mail.settle(delivery, outcomes)
+
+    async def _run(self, hop: Hop, delivery: Delivery, target: Target) -> Outcome:
+        words = _words(delivery, target)
+        try:
+            command, *arguments = shlex.split(hop.next_hop)
+        except ValueError as error:
+            return self._no_command(hop, str(error))
+        executable = shutil.which(command, path=PATH)
+        if executable is None:
+            return self._no_command(hop, "there is no such program")
+        filled = [_PLACEHOLDER.sub(lambda found: words[found[1]], each) for each in arguments]
+        if any(map(_became_option, arguments, filled)) or "\0" in "".join(words.values()):
+            return UNSAFE
+        environment = {
+            "PATH": PATH,
+            "SENDER": words["sender"],
+            "RECIPIENT": words["recipient"],
+            "LOCAL": words["local"],
+            "DOMAIN": words["domain"],
+            "ORIGINAL_RECIPIENT": str(delivery.recipient(target).forward_path),
+            "QUEUE_ID": delivery.message.id,
+        }
+        return await self._feed(executable, [command, *filled], environment, delivery, target)
+
+    async def _feed(
+        self,
+        executable: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        delivery: Delivery,
+        target: Target,
+    ) -> Outcome:
+        message = delivery.message
+        run = _Run(self._reactor, self._timeout)
+        octets = {_octets(name): _octets(value) for name, value in environment.items()}
+        try:
+            self._reactor.spawnProcess(run, executable, [_octets(word) for word in argv], octets)
+        except OSError as error:
+            self.log.error(
+                "{program} can't be run: {reason}", program=executable, reason=str(error)
+            )
+            return _deferred("The program behind this address can't be run now")
+        try:
+            run.write(trace_fields(message.envelope.reverse_path, target.address))
+            async with aclosing(final_pieces(message.content)) as pieces:
+                async for piece in pieces:
+                    if not run.listens:
+                        break  # it has seen enough: how it exits says whether that is good
+                    run.write(piece)
+                    await run.drained()
+            run.close_input()
+            await run.ended
+        except OSError as error:
+            self.log.error(
+                "{queue_id} can't be read from the spool: {reason}",
+                queue_id=message.id,
+                reason=str(error),
+            )
+            return _deferred("The queue can't be read now")
+        finally:
+            run.kill()  # before it could take a part for the whole
+        return run.outcome(argv[0])
+
+    def _no_command(self, hop: Hop, reason: str) -> Outcome:
+        self.log.error(
+            "{hop} can't be run: {reason}; correct `deliver` or install the program",
+            hop=str(hop),
+            reason=reason,
+        )
+        return _deferred("The program behind this address is missing")
+
+
+@implementer(IPushProducer)
+class _Run(ProcessProtocol):
+    """One run of a command.  `ended` is called back when it is over, pipes and all."""
+
+    transport: Any  # a Process, which is more than its interface says
+
+    def __init__(self, clock: IReactorTime, timeout: float) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self.listens = True
+        self._clock = clock
+        self._timeout = timeout
+        self._deadline: IDelayedCall | None = None
+        self._is_late = False
+        self._room: Deferred[None] | None = None
+        self._output = b""
+        self._end: Any = None
+
+    # --- for the agent
+
+    def write(self, data: bytes) -> None:
+        """Send octets to the standard input."""
+        self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Return when the command has taken most of what was written, or listens no more."""
+        if self._room is not None:
+            await self._room
+
+    def close_input(self) -> None:
+        """Let the command see the end of its input."""
+        self.transport.unregisterProducer()
+        self.transport.closeStdin()
+
+    def kill(self) -> None:
+        """End it at once, where it has not ended."""
+        if self.ended.called:
+            return
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+        # Those whom it has started may keep the pipes open for as long as they like.
+        self.transport.loseConnection()
+
+    def outcome(self, command: str) -> Outcome:
+        """What the end of `command` means."""
+        name = PurePath(command).name
+        if self._is_late:
+            return _deferred(f"{name} took too long")
+        if self._end.signal is not None:
+            return _deferred(f"{name} was ended by signal {self._end.signal}")
+        status = self._end.exitCode
+        if status == EX_OK:
+            return Outcome(Status.DELIVERED, Reply(250, "2.0.0", (f"Delivered to {name}",)))
+        said = self._said() or (f"{name} ended with status {status}",)
+        if status == EX_TEMPFAIL:
+            return Outcome(Status.DEFERRED, Reply(451, "4.3.0", said))
+        return Outcome(Status.FAILED, Reply(554, _FAILURES.get(status, "5.3.0"), said))
+
+    def _said(self) -> tuple[str, ...]:
+        lines = self._output.decode("utf-8", "replace").splitlines()
+        return tuple(filter(None, (_CONTROL.sub(" ", line).strip() for line in lines)))
+
+    def _late(self) -> None:
+        self._is_late = True
+        self._deadline = self._clock.callLater(KILL_AFTER, self.kill)
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("TERM")
+
+    # --- Twisted calls these
+
+    def connectionMade(self) -> None:
+        self._deadline = self._clock.callLater(self._timeout, self._late)
+        self.transport.registerProducer(self, True)
+
+    def outReceived(self, data: bytes) -> None:
+        self._output += data[: MOST_OUTPUT - len(self._output)]
+
+    def errReceived(self, data: bytes) -> None:
+        self.outReceived(data)
+
+    def inConnectionLost(self) -> None:
+        self.stopProducing()
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._end = reason.value
+        self.stopProducing()
+        self.ended.callback(None)
+
+    def pauseProducing(self) -> None:
+        if self._room is None:
+            self._room = Deferred()
+
+    def resumeProducing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+
+    def stopProducing(self) -> None:
+        self.listens = False
+        self.resumeProducing()
+
+
+def _words(delivery: Delivery, target: Target) -> Mapping[str, str]:
+    """What placeholders stand for."""
+    return {
+        "sender": str(delivery.message.envelope.reverse_path),
+        "recipient": str(target.address),
+        "local": target.address.local_part,
+        "domain": target.address.domain,
+    }
+
+
+def _became_option(template: str, filled: str) -> bool:
+    """Whether an address made an option of what is none."""
+    return filled.startswith("-") and not template.startswith("-")
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _deferred(text: str) -> Outcome:
+    return Outcome(Status.DEFERRED, Reply(451, "4.3.0", (text,)))

@@ -1,0 +1,119 @@
+"""Who may turn a connection, and what then goes out on it.
+
+RFC 821 section 3.8 (TURN), RFC 2645 (ATRN), RFC 1985 (ETRN); RFC 5321 appendix F.1: none of
+it without knowing who asks.  A peer is handed the mail of its own domains and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+
+from zope.interface import implementer
+
+from mta.gate.policy import is_among, is_peer
+from mta.interfaces import IReversal, IRole, Session
+from mta.mail import Reply
+from mta.settings import Peer, Service
+from mta.smtp import replies
+from mta.smtp.errors import Refusal
+
+# Where each method may be used.  RFC 2645 section 5: on its port there is nothing but ATRN.
+SERVICES = {
+    "TURN": frozenset({Service.SMTP, Service.SUBMISSION}),
+    "ATRN": frozenset({Service.ODMR, Service.SUBMISSION}),
+    "ETRN": frozenset({Service.SMTP, Service.SUBMISSION}),
+}
+MOST_COUNTED = 1000  # messages that ETRN counts before it says just "pending"
+
+
+@implementer(IReversal)
+class Reversal:
+    """The peers that dial in, and the mail that waits for them.
+
+    `count_held` is `IQueue.count_held`.  `hand_over` makes the role that sends a peer its mail on the connection it turned;
+    `start_run` sends it on a connection of our own.
+    """
+
+    def __init__(
+        self,
+        peers: Iterable[Peer],
+        count_held: Callable[[str, Collection[str], int], Awaitable[int]],
+        hand_over: Callable[[Peer, Sequence[str]], IRole],
+        start_run: Callable[[Peer, Sequence[str]], None],
+    ) -> None:
+        self._peers = [peer for peer in peers if peer.connect is None]
+        self._count_held = count_held
+        self._hand_over = hand_over
+        self._start_run = start_run
+
+    def methods(self, session: Session) -> Collection[str]:
+        """See `IReversal.methods`.
+
+        ATRN and ETRN are shown before AUTH: clients look for them in the first EHLO.
+        """
+        if session.partner:
+            return ()
+        peers = [peer for peer in self._peers if is_peer(session, peer)]
+        known = bool(peers)
+        return [
+            method
+            for method, services in SERVICES.items()
+            if session.service in services
+            and (known or method != "TURN")
+            and any(method.lower() in peer.methods for peer in peers or self._peers)
+        ]
+
+    async def turn(self, session: Session) -> IRole:
+        """See `IReversal.turn`.  Nothing waiting is no reason to refuse: RFC 821 has no reply
+        that says so."""
+        peer = self._peer(session, "TURN")
+        return self._hand_over(peer, peer.domains)
+
+    async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
+        """See `IReversal.atrn`."""
+        peer = self._peer(session, "ATRN")
+        if not all(is_among(domain, peer.domains) for domain in domains):
+            raise Refusal(replies.ATRN_REFUSED)
+        wanted = domains or peer.domains
+        if not peer.linger and not await self._count(peer, wanted, 1, replies.ATRN_LATER):
+            raise Refusal(replies.NO_MAIL)
+        return self._hand_over(peer, wanted)
+
+    async def etrn(self, session: Session, option: str, name: str) -> Reply:
+        """See `IReversal.etrn`.  ``#`` names a peer, as a queue of its own."""
+        peer = self._peer(session, "ETRN")
+        if option == "#":
+            if name != peer.name:
+                raise Refusal(replies.ETRN_DENIED)
+            wanted: Sequence[str] = peer.domains
+        else:
+            wanted = [name, f".{name}"] if option == "@" else [name]
+            if not is_among(name, peer.domains):
+                raise Refusal(replies.ETRN_DENIED)
+        if peer.etrn is None:
+            raise Refusal(replies.ETRN_DENIED)
+        count = await self._count(peer, wanted, MOST_COUNTED, replies.ETRN_LATER)
+        if not count:
+            return Reply(251, "2.0.0", (f"OK, no messages waiting for node {name}",))
+        self._start_run(peer, wanted)
+        if option == "#":
+            return Reply(250, "2.0.0", (f"OK, queuing for node {name} started",))
+        if count == MOST_COUNTED:
+            return Reply(252, "2.0.0", (f"OK, pending messages for node {name} started",))
+        return Reply(253, "2.0.0", (f"OK, {count} pending messages for node {name} started",))
+
+    def _peer(self, session: Session, method: str) -> Peer:
+        """The peer that the session has proved to be, if it has the right."""
+        if session.service not in SERVICES[method] or session.partner:
+            raise Refusal(replies.NOT_IMPLEMENTED)
+        for peer in self._peers:
+            if is_peer(session, peer) and method.lower() in peer.methods:
+                return peer
+        proved = session.identity or (session.secured and session.secured.certificate)
+        raise Refusal(replies.TURN_DENIED if proved else replies.TURN_NEEDS_AUTH)
+
+    async def _count(self, peer: Peer, domains: Collection[str], most: int, trouble: Reply) -> int:
+        try:
+            return await self._count_held(peer.name, domains, most)
+        except OSError:
+            raise Refusal(trouble) from None

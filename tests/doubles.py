@@ -1,0 +1,187 @@
+"""Stand-ins for what surrounds a conversation: the gate, the users, reversal, TLS, a wire."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from twisted.internet.interfaces import ITLSTransport
+from twisted.internet.testing import StringTransport
+from zope.interface import implementer
+
+from mta.interfaces import IChannel, IGate, IReversal, IRole, IUsers, Message, Secured, Session
+from mta.mail import Mailbox, Recipient, Reply
+from mta.settings import Limits, ListenerTLS, Service
+from mta.smtp import replies, sasl
+from mta.smtp.errors import Refusal
+from mta.smtp.intake import Depot
+from mta.smtp.receiver import Reception
+from tests.fakes import FakeSpool
+
+HOSTNAME = "mta.example"
+SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+DELAY = 3.0  # seconds after a failed AUTH
+
+
+class Transport(StringTransport):
+    """A connection in memory that counts its writes, and closes when told to."""
+
+    writes = 0
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        super().write(data)
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        data = self.value()
+        self.clear()
+        return data
+
+
+@implementer(IGate)
+class FakeGate:
+    """Lets everybody in, and knows everybody but `nobody`; `later` is busy.
+
+    `closed` is the reply to all who come.  `sessions` counts those that have not left.
+    """
+
+    def __init__(self, closed: Reply | None = None) -> None:
+        self.closed = closed
+        self.sessions = 0
+
+    async def admit(self, session: Session) -> None:
+        """See `IGate`."""
+        self.sessions += 1
+        if self.closed is not None:
+            raise Refusal(self.closed)
+
+    async def mail(self, session: Session, reverse_path: Mailbox) -> None:
+        """Spammers are refused."""
+        if reverse_path.local_part == "spammer":
+            raise Refusal(Reply(550, "5.7.1", ("Not from you",)))
+
+    async def recipient(
+        self, session: Session, reverse_path: Mailbox, recipient: Recipient
+    ) -> None:
+        """See the class."""
+        match recipient.forward_path.local_part:
+            case "nobody":
+                raise Refusal(replies.NO_SUCH_USER)
+            case "later":
+                raise Refusal(Reply(450, "4.2.1", ("Mailbox busy",)))
+
+    def leave(self, session: Session) -> None:
+        """See `IGate`."""
+        self.sessions -= 1
+
+    def authenticating(self, session: Session) -> None:
+        """All may try."""
+
+    def auth_failed(self, session: Session) -> float:
+        """See `DELAY`."""
+        return DELAY
+
+    def author(self, session: Session, mailbox: Mailbox) -> None:
+        """All may write as all."""
+
+
+@implementer(IUsers)
+class FakeUsers:
+    """Knows alice, whose secret is wonderland; for `mallory` the users can't be read."""
+
+    async def mechanisms(self, session: Session) -> Sequence[str]:
+        """PLAIN, under TLS only."""
+        return ("SCRAM-SHA-256", "PLAIN") if session.secured else ("SCRAM-SHA-256",)
+
+    async def authenticate(
+        self,
+        session: Session,
+        mechanism: str,
+        initial: bytes | None,
+        challenge: Callable[[bytes], Awaitable[bytes]],
+    ) -> str:
+        """Compare with ``NUL user NUL secret``, asked for where it did not come at once."""
+        response = await challenge(b"") if initial is None else initial
+        _, user, secret = response.split(b"\0")
+        if user == b"mallory":
+            raise sasl.AuthenticationUnavailable
+        if (user, secret) != (b"alice", b"wonderland"):
+            raise sasl.AuthenticationFailed
+        return "alice"
+
+    def may_use(self, identity: str, address: Mailbox) -> bool:
+        """Nobody owns an address."""
+        return False
+
+
+@implementer(IRole)
+class Turned:
+    """The role after a turn: it greets, so that it can be seen, and ends."""
+
+    async def converse(self, channel: IChannel) -> IRole | None:
+        """See `IRole`."""
+        channel.write(b"220 turned\r\n")
+        return None
+
+
+@implementer(IReversal)
+class FakeReversal:
+    """Turns connections for alice, and has mail for office.example."""
+
+    def methods(self, session: Session) -> Collection[str]:
+        """All, for alice."""
+        return ("TURN", "ATRN", "ETRN") if session.identity else ("ETRN",)
+
+    async def turn(self, session: Session) -> IRole:
+        """For alice."""
+        if not session.identity:
+            raise Refusal(replies.TURN_NEEDS_AUTH)
+        return Turned()
+
+    async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
+        """For alice and her domain."""
+        if not session.identity:
+            raise Refusal(replies.TURN_NEEDS_AUTH)
+        if set(domains) - {"office.example"}:
+            raise Refusal(replies.ATRN_REFUSED)
+        return Turned()
+
+    async def etrn(self, session: Session, option: str, name: str) -> Reply:
+        """For office.example."""
+        if name != "office.example":
+            raise Refusal(replies.ETRN_DENIED)
+        return Reply(250, "2.0.0", (f"Queuing for {option}{name} started",))
+
+
+class FakeTLS:
+    """TLS that begins when the test calls `handshakeCompleted`."""
+
+    def __init__(self) -> None:
+        self.started = 0
+
+    def start(self, transport: ITLSTransport) -> None:
+        """See `mta.link.TLSContext`."""
+        self.started += 1
+
+    def secured(self, transport: ITLSTransport) -> Secured:
+        """See `mta.link.TLSContext`."""
+        return SECURED
+
+
+def reception(
+    spool: FakeSpool,
+    accepted: Callable[[Message], object] = lambda message: None,
+    *,
+    service: Service = Service.SMTP,
+    tls: ListenerTLS = ListenerTLS.OFF,
+    limits: Limits | None = None,
+    gate: IGate | None = None,
+    users: IUsers | None = None,
+    reversal: IReversal | None = None,
+) -> Reception:
+    """What all receivers of one listener share, around a spool in memory."""
+    limits = limits or Limits()
+    depot = Depot(
+        HOSTNAME, spool, lambda message, session: accepted(message), lambda: 0.0, limits.message_size
+    )
+    return Reception(depot, gate or FakeGate(), limits, service, tls, users, reversal)

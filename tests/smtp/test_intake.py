@@ -1,0 +1,238 @@
+"""One message on its way into the spool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.interfaces import Message, Session, SpoolFull
+from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
+from mta.settings import Service
+from mta.smtp import replies
+from mta.smtp.content import HeaderSection
+from mta.smtp.intake import Depot, Intake
+from tests.fakes import FakeDraft, FakeSpool
+from tests.smtp.pieces import cut, octets, places, single_octets
+
+ALICE = Mailbox("alice", "a.example")
+HEADER = b"From: <x@y.example>\r\nDate: today\r\nMessage-ID: <1@y.example>\r\n"
+MESSAGE = HEADER + b"\r\nbody\r\n"
+HOP = b"Received: from somewhere\r\n"
+
+
+class IntakeTestCase(SynchronousTestCase):
+    """A spool in memory, and what takes messages into it."""
+
+    def setUp(self) -> None:
+        self.spool = FakeSpool()
+        self.accepted: list[tuple[Message, Session]] = []
+
+    def intake(
+        self,
+        service: Service = Service.SMTP,
+        *,
+        body: Body = Body.SEVEN_BIT,
+        reverse_path: Mailbox = ALICE,
+        most: int = 10**6,
+    ) -> Intake:
+        """An intake for one message; `most`: octets."""
+        depot = Depot("mta.example", self.spool, self.accept, lambda: 0.0, most)
+        self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
+        envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
+        return Intake(depot, self.session, envelope)
+
+    def accept(self, message: Message, session: Session) -> None:
+        """Whoever delivers messages is told of one."""
+        self.accepted.append((message, session))
+
+    def take(self, intake: Intake, pieces: Sequence[bytes]) -> Reply:
+        """The answer to that content."""
+
+        async def feed() -> Reply:
+            for piece in pieces:
+                await intake.write(piece)
+            return await intake.accept()
+
+        return self.successResultOf(Deferred.fromCoroutine(feed()))
+
+    def kept(self) -> bytes:
+        """The content that is in the spool, without our Received: field."""
+        (draft,) = self.spool.drafts
+        top, mark, rest = draft.data.partition(b"+0000\r\n")
+        self.assertTrue(top.startswith(b"Received: from client.example") and mark)
+        return rest
+
+
+class AcceptTests(IntakeTestCase):
+    """Messages that are taken."""
+
+    def test_the_answer_names_the_queue_id(self) -> None:
+        """The message is in the spool by then, and whoever delivers it knows."""
+        reply = self.take(self.intake(), [MESSAGE])
+        (message,) = self.spool.messages
+        self.assertEqual(str(reply), f"250 2.0.0 OK queued as {message.id}")
+        self.assertEqual(self.accepted, [(message, self.session)])
+        self.assertEqual(self.kept(), MESSAGE)
+
+    def test_the_commit_comes_before_the_answer(self) -> None:
+        """Responsibility passes with the 250 (RFC 5321 section 6.1)."""
+        intake = self.intake()
+        self.successResultOf(Deferred.fromCoroutine(intake.write(MESSAGE)))
+        self.spool.pause()
+        answer = Deferred.fromCoroutine(intake.accept())
+        self.assertNoResult(answer)
+        self.assertEqual(self.accepted, [])
+        self.spool.resume()
+        self.assertEqual(self.successResultOf(answer).code, 250)
+        self.assertEqual(len(self.accepted), 1)
+
+    def test_a_header_section_alone(self) -> None:
+        """Content need not have a body, nor an empty line."""
+        self.assertEqual(self.take(self.intake(), [HEADER]).code, 250)
+        self.assertEqual(self.kept(), HEADER)
+
+    def test_empty_content(self) -> None:
+        """Our trace field is all there is."""
+        self.assertEqual(self.take(self.intake(), []).code, 250)
+        self.assertEqual(self.kept(), b"")
+
+    def test_binary_content(self) -> None:
+        """With BINARYMIME line ends mean nothing (RFC 3030)."""
+        content = HEADER + b"\r\n\0a\rb\nc\r"
+        self.assertEqual(self.take(self.intake(body=Body.BINARY), [content]).code, 250)
+        self.assertEqual(self.kept(), content)
+
+    def test_content_of_just_the_limit(self) -> None:
+        """The limit is the last size that fits; what we add does not count."""
+        self.assertEqual(self.take(self.intake(most=len(MESSAGE)), [MESSAGE]).code, 250)
+
+    def test_a_hundred_hops(self) -> None:
+        """So many Received: fields are no loop yet (RFC 5321 section 6.3)."""
+        self.assertEqual(self.take(self.intake(), [HOP * 100 + MESSAGE]).code, 250)
+
+    @given(octets, places)
+    def test_any_cutting_is_kept_the_same(self, content: bytes, at: list[int]) -> None:
+        """Binary content comes through octet by octet."""
+        self.spool = FakeSpool()
+        self.take(self.intake(body=Body.BINARY), cut(content, at))
+        self.assertEqual(self.kept(), content)
+
+
+class RefusalTests(IntakeTestCase):
+    """Messages that are not taken."""
+
+    def assert_refused(self, intake: Intake, pieces: Sequence[bytes], reply: Reply) -> None:
+        """The reply comes at the end, and nothing is left in the spool."""
+        self.assertEqual(self.take(intake, pieces), reply)
+        self.assertEqual((self.spool.messages, self.accepted), ([], []))
+        self.assertTrue(self.spool.drafts[-1].discarded)
+
+    def test_bare_line_ends(self) -> None:
+        """In the header section, in the body, at the very end, at any cut."""
+        for content in (
+            b"A: b\nC: d\r\n\r\n",
+            MESSAGE + b"a\rb\r\n",
+            MESSAGE + b"\r\n.\n",
+            MESSAGE + b"\0\r\n",
+            MESSAGE + b"\r",
+            b"\r",
+        ):
+            self.assert_refused(self.intake(), [content], replies.BARE_LINE_END)
+            self.assert_refused(self.intake(), single_octets(content), replies.BARE_LINE_END)
+
+    def test_too_big(self) -> None:
+        """What comes after the limit is not kept (RFC 1870 section 6.3)."""
+        for content in (b"x" * 100_000, MESSAGE + b"x" * 100_000):
+            pieces = cut(content, range(1000, len(content), 1000))
+            self.assert_refused(self.intake(most=5000), pieces, replies.TOO_BIG)
+            self.assertLessEqual(len(self.spool.drafts[-1].data), 5500)
+
+    def test_too_big_before_the_header_section_ends(self) -> None:
+        """Nothing is written for a message that was refused already."""
+        self.assert_refused(self.intake(most=10), [HEADER, HEADER], replies.TOO_BIG)
+        self.assertEqual(self.spool.drafts[-1].data, b"")
+
+    def test_a_loop(self) -> None:
+        """More than a hundred Received: fields (RFC 5321 section 6.3)."""
+        self.assert_refused(self.intake(), [HOP * 101 + MESSAGE], replies.MAIL_LOOP)
+
+    def test_the_first_reason_counts(self) -> None:
+        """A loop with bare line ends is told as what was found first."""
+        self.assert_refused(self.intake(), [HOP * 101 + b"\n"], replies.BARE_LINE_END)
+
+    def test_the_spool_is_full(self) -> None:
+        """452, while content arrives and when it is committed."""
+        draft_failure = self.intake()
+        self.spool.drafts[-1].failure = SpoolFull("full")
+        self.assert_refused(draft_failure, [MESSAGE, MESSAGE], replies.SPOOL_FULL)
+        self.spool.failure = SpoolFull("full")
+        self.assertEqual(self.take(self.intake(), [MESSAGE]), replies.SPOOL_FULL)
+        self.assertEqual((self.spool.messages, self.accepted), ([], []))
+
+    def test_the_spool_fails(self) -> None:
+        """451: the client will try again."""
+        draft_failure = self.intake()
+        self.spool.drafts[-1].failure = OSError("input/output error")
+        self.assert_refused(draft_failure, [HEADER], replies.LOCAL_ERROR)
+        self.spool.failure = OSError("input/output error")
+        self.assertEqual(self.take(self.intake(), [MESSAGE]), replies.LOCAL_ERROR)
+        self.assertEqual((self.spool.messages, self.accepted), ([], []))
+
+    def test_content_that_does_not_come_to_its_end(self) -> None:
+        """It is forgotten."""
+        intake = self.intake()
+        self.successResultOf(Deferred.fromCoroutine(intake.write(MESSAGE)))
+        intake.discard()
+        self.assertTrue(self.spool.drafts[-1].discarded)
+
+
+class SubmissionTests(IntakeTestCase):
+    """RFC 6409 section 8: fields that a message must have."""
+
+    def fields(self, content: bytes, reverse_path: Mailbox = ALICE) -> bytes:
+        """What stands before the message on a submission listener."""
+        self.take(self.intake(Service.SUBMISSION, reverse_path=reverse_path), [content])
+        kept = self.kept()
+        self.assertTrue(kept.endswith(content))
+        return kept.removesuffix(content)
+
+    def draft(self) -> FakeDraft:
+        """The one draft that was made."""
+        (draft,) = self.spool.drafts
+        return draft
+
+    def test_what_is_there_stays_alone(self) -> None:
+        """Nothing is added to a complete message."""
+        self.assertEqual(self.fields(MESSAGE), b"")
+
+    def test_what_is_missing_is_added(self) -> None:
+        """Date, Message-ID, and From as the reverse-path has it."""
+        self.assertEqual(
+            self.fields(b"Subject: x\r\n\r\n"),
+            b"Date: Thu, 01 Jan 1970 00:00:00 +0000\r\n"
+            b"Message-ID: <%b@mta.example>\r\n"
+            b"From: <alice@a.example>\r\n" % self.draft().id.encode(),
+        )
+
+    def test_the_null_reverse_path_is_nobody(self) -> None:
+        """No From is made of it."""
+        self.assertNotIn(b"From:", self.fields(b"\r\n", NULL_PATH))
+
+    def test_relayed_mail_is_not_completed(self) -> None:
+        """Elsewhere a message stays as it is (RFC 5321 section 6.4)."""
+        self.take(self.intake(), [b"Subject: x\r\n\r\n"])
+        self.assertEqual(self.kept(), b"Subject: x\r\n\r\n")
+
+
+class MemoryTests(IntakeTestCase):
+    """What a message costs while it arrives."""
+
+    def test_an_endless_header_section(self) -> None:
+        """No more than the limit of a header section is held back."""
+        intake = self.intake(most=10**7)
+        for _ in range(100):
+            self.successResultOf(Deferred.fromCoroutine(intake.write(b"x" * 10_000)))
+        self.assertGreater(len(self.spool.drafts[-1].data), 10**6 - HeaderSection.LIMIT)

@@ -1,0 +1,97 @@
+"""The Received: field."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.utils import parsedate_to_datetime
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.interfaces import Secured, Session
+from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.settings import Service
+from mta.smtp import trace
+
+NOW = 784_887_151.9  # Tue, 15 Nov 1994 08:12:31 GMT
+TLS = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+ALICE, BOB = Recipient(Mailbox("alice", "a.example")), Recipient(Mailbox("b b", "b.example"))
+
+
+def session(service: Service = Service.SMTP, secured: Secured | None = None) -> Session:
+    """A session after EHLO."""
+    return Session(service, "192.0.2.1", secured, hello="client.example", extended=True)
+
+
+def field(of: Session, *recipients: Recipient, smtputf8: bool = False) -> str:
+    """The Received: field for a message."""
+    envelope = Envelope(NULL_PATH, recipients, smtputf8=smtputf8)
+    return trace.received(of, "mta.example", "ID7", envelope, NOW).decode()
+
+
+class ReceivedTests(SynchronousTestCase):
+    """RFC 5321 section 4.4."""
+
+    def test_one_recipient(self) -> None:
+        """From, by, with, id, for and the date."""
+        self.assertEqual(
+            field(session(), ALICE),
+            "Received: from client.example ([192.0.2.1])\r\n"
+            "\tby mta.example with ESMTP id ID7\r\n"
+            "\tfor <alice@a.example>;\r\n"
+            "\tTue, 15 Nov 1994 08:12:31 +0000\r\n",
+        )
+
+    def test_several_recipients_are_not_named(self) -> None:
+        """One of them may be a blind copy (RFC 5321 section 7.2)."""
+        self.assertNotIn("for", field(session(), ALICE, BOB))
+
+    def test_the_recipient_is_quoted_where_needed(self) -> None:
+        """The field stays parseable."""
+        self.assertIn('for <"b b"@b.example>;', field(session(), BOB))
+
+    def test_tls_is_told(self) -> None:
+        """The version and the cipher, and an S in the protocol (RFC 3848)."""
+        text = field(session(secured=TLS), ALICE)
+        self.assertIn("\r\n\t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n", text)
+        self.assertIn(" with ESMTPS id ", text)
+
+    def test_the_protocols(self) -> None:
+        """The WITH keywords of RFC 3848 and RFC 6531 section 4.3."""
+        plain = session()
+        plain.extended = False
+        known = session(secured=TLS)
+        known.identity = "alice"
+        lmtp = session(Service.LMTP)
+        cases = [
+            (plain, False, "SMTP"),
+            (session(), True, "UTF8SMTP"),
+            (known, False, "ESMTPSA"),
+            (known, True, "UTF8SMTPSA"),
+            (lmtp, False, "LMTP"),
+            (lmtp, True, "UTF8LMTP"),
+        ]
+        for of, smtputf8, keyword in cases:
+            self.assertIn(f" with {keyword} id ", field(of, ALICE, smtputf8=smtputf8))
+
+    def test_it_is_one_header_field(self) -> None:
+        """Other programs read it, and its date."""
+        octets = field(session(secured=TLS), ALICE).encode()
+        message = message_from_bytes(octets + b"Subject: x\r\n\r\n")
+        self.assertEqual(message.keys(), ["Received", "Subject"])
+        date = parsedate_to_datetime(message["Received"].rpartition(";")[2])
+        self.assertEqual(date.timestamp(), int(NOW))
+
+    def test_internationalised_addresses_are_utf8(self) -> None:
+        """As RFC 6532 has header fields."""
+        text = field(session(), Recipient(Mailbox("jürgen", "köln.example")), smtputf8=True)
+        self.assertIn("for <jürgen@köln.example>", text)
+
+
+class AddressLiteralTests(SynchronousTestCase):
+    """The client's address as TCP-info has it."""
+
+    def test_literals(self) -> None:
+        """IPv4, IPv6, and a socket of this machine."""
+        self.assertEqual(trace.address_literal("192.0.2.1"), "[192.0.2.1]")
+        self.assertEqual(trace.address_literal("2001:db8::1"), "[IPv6:2001:db8::1]")
+        self.assertEqual(trace.address_literal("unix"), "localhost")

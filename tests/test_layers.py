@@ -1,0 +1,115 @@
+"""The layers of ``docs/design.rst``, held by a walk over the imports."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import ROOT
+
+FOUNDATION = {"mail", "settings", "interfaces"}
+MIDDLE = {
+    *("link", "tls", "spool", "queue", "routing", "gate", "notices", "delivery", "users"),
+    *("resolver", "logs"),
+}
+TOP = {"service", "commands"}
+
+ALLOWED = {
+    "": set(),  # mta/__init__.py
+    "mail": set(),
+    "settings": {"mail"},
+    "interfaces": {"mail", "settings"},
+    "smtp": FOUNDATION,
+    "config": {"mail", "settings", "smtp"},
+    **dict.fromkeys(MIDDLE, FOUNDATION | {"smtp"}),
+    "delivery": FOUNDATION | {"smtp", "link"},
+}
+
+# The distributions that setup.cfg requires, under the names they are imported by.  The three
+# last ones come with twisted[tls].
+THIRD_PARTY = {
+    "twisted": "twisted[tls]",
+    "zope": "zope.interface",
+    "yaml": "pyyaml",
+    "idna": "idna",
+    "OpenSSL": "twisted[tls]",
+    "service_identity": "twisted[tls]",
+    "cryptography": "twisted[tls]",
+}
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    """Our source files, each with its room: ``smtp`` for ``mta/smtp/wire.py``."""
+    for path in sorted((ROOT / "mta").rglob("*.py")):
+        first = path.relative_to(ROOT / "mta").parts[0]
+        yield path, first.removesuffix(".py").replace("__init__", "")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """The dotted names that a file imports, with ``from a import b`` as ``a.b``."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+
+
+class LayerTests(SynchronousTestCase):
+    """Who may import whom."""
+
+    def test_rooms_keep_to_their_layer(self) -> None:
+        """A room imports only rooms below it; rooms beside it meet in `mta.interfaces`."""
+        wrong = []
+        for path, room in modules():
+            if room in TOP:
+                continue
+            for name, line in imports(path):
+                parts = name.split(".")
+                if parts[0] == "mta" and parts[1] not in ALLOWED[room] | {room, "__version__"}:
+                    wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
+        self.assertEqual(wrong, [])
+
+    def test_the_protocol_is_pure(self) -> None:
+        """`mta.smtp` knows no Twisted, no files, no clock, no sockets."""
+        impure = {"twisted", "os", "pathlib", "socket", "ssl", "time", "threading", "select"}
+        wrong = [
+            f"{path.relative_to(ROOT)}:{line}: {name}"
+            for path, room in modules()
+            if room in {"smtp", *FOUNDATION}
+            for name, line in imports(path)
+            if name.split(".")[0] in (impure if room == "smtp" else {"twisted"})
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_nobody_imports_the_reactor(self) -> None:
+        """It is an argument everywhere; only `makeService` has nobody to give it one."""
+        found = {
+            str(path.relative_to(ROOT))
+            for path, _ in modules()
+            for name, _ in imports(path)
+            if name == "twisted.internet.reactor"
+        }
+        self.assertEqual(found - {"mta/service.py"}, set())
+
+    def test_what_is_imported_is_required(self) -> None:
+        """Whatever is not of the standard library stands in setup.cfg."""
+        setup = configparser.ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        required = setup["options"]["install_requires"]
+        wrong = []
+        for path, _ in modules():
+            for name, line in imports(path):
+                top = name.split(".")[0]
+                if top != "mta" and top not in sys.stdlib_module_names:
+                    distribution = THIRD_PARTY.get(top)
+                    if distribution is None or distribution not in required:
+                        wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
+        self.assertEqual(wrong, [])

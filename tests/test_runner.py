@@ -1,0 +1,943 @@
+"""The runner: rounds of attempts, what they leave in the spool, and held mail."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import (
+    Delivery,
+    IContent,
+    IDeliveryAgent,
+    IMailSource,
+    INotices,
+    IQueue,
+    IRouter,
+    Message,
+    Notice,
+    Progress,
+    Settlement,
+    State,
+    Target,
+)
+from mta.mail import (
+    NULL_PATH,
+    Agent,
+    Envelope,
+    Hop,
+    Mailbox,
+    Notify,
+    Outcome,
+    Recipient,
+    Reply,
+    Status,
+)
+from mta.queue.held import MOST_PUT_OFF, POLL, PUT_OFF, HeldMail
+from mta.queue.held import PORTION as HELD_PORTION
+from mta.queue.runner import LONGEST_SLEEP, Runner
+from mta.settings import DAY, HOUR, Peer, Queue
+from mta.smtp.errors import Refusal
+
+ARRIVED = 1_000_000.0
+A, B = Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example")
+OFFICE = Hop(Agent.HOLD, "office")
+DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
+RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
+LATER = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Try later",)), "mx.example")
+NO = Outcome(Status.FAILED, Reply(550, "5.1.1", ("No such user",)), "mx.example")
+NO_SUCH_USER = Reply(550, "5.1.1", ("No such user here",))
+
+
+@implementer(IContent)
+class Content:
+    """Content in memory."""
+
+    is_ascii = True
+
+    def __init__(self, size: int = 100) -> None:
+        self.size = size
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        yield b"x" * self.size
+
+
+def message(id: str, *addresses: str, sender: str = "s@s.example", **more: object) -> Message:
+    """A message as the spool gives it after commit."""
+    recipients = tuple(Recipient(mailbox(address)) for address in addresses)
+    envelope = Envelope(mailbox(sender) if sender else NULL_PATH, recipients)
+    values = {"content": Content(), "progress": tuple(map(Progress, recipients)), **more}
+    return Message(id, ARRIVED, envelope, **values)
+
+
+def mailbox(address: str) -> Mailbox:
+    return Mailbox(*address.split("@"))
+
+
+@implementer(IQueue)
+class MemoryQueue:
+    """A spool in memory, which keeps the promises of leases."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.waiting: dict[str, tuple[Message, float]] = {}
+        self.leased: dict[str, Message] = {}
+        self.settlements: list[Settlement] = []
+        self.released: list[str] = []
+        self.notices: list[Notice] = []
+        self.leases: list[int] = []
+        self.faults = 0
+
+    def commit(self, message: Message) -> Message:
+        self.leased[message.id] = message
+        return message
+
+    def put(self, message: Message, due: float = 0.0) -> None:
+        self.waiting[message.id] = (message, due)
+
+    def _lease(self, wanted: Callable[[Message, float], bool], limit: int) -> list[Message]:
+        entries = sorted(self.waiting.values(), key=lambda entry: (entry[1], entry[0].id))
+        found = [message for message, due in entries if wanted(message, due)][:limit]
+        for message in found:
+            del self.waiting[message.id]
+            self.leased[message.id] = message
+        return found
+
+    async def lease_due(self, limit: int) -> Sequence[Message]:
+        self._break()
+        self.leases.append(limit)
+        return self._lease(lambda message, due: due <= self.now(), limit)
+
+    async def lease_held(
+        self, peer: str, domains: Collection[str], limit: int
+    ) -> Sequence[Message]:
+        self._break()
+
+        def is_held(message: Message, due: float) -> bool:
+            return any(
+                each.state is State.HELD
+                and each.peer == peer
+                and each.recipient.forward_path.domain in domains
+                for each in message.progress
+            )
+
+        return sorted(self._lease(is_held, limit), key=lambda message: message.id)
+
+    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+        raise NotImplementedError
+
+    async def next_due(self) -> float | None:
+        return min((due for _, due in self.waiting.values()), default=None)
+
+    async def settle(self, settlement: Settlement) -> Sequence[Message]:
+        self._break()
+        self.settlements.append(settlement)
+        message = self.leased.pop(settlement.id)
+        if any(progress.state is not State.DONE for progress in settlement.progress):
+            changed = replace(
+                message,
+                progress=settlement.progress,
+                attempts=settlement.attempts,
+                warned=settlement.warned,
+            )
+            self.put(changed, settlement.due)
+        return [self._notice(notice) for notice in settlement.notices]
+
+    def _notice(self, notice: Notice) -> Message:
+        self.notices.append(notice)
+        recipients = tuple(map(Progress, notice.envelope.recipients))
+        id = f"N{len(self.notices)}"
+        return self.commit(Message(id, self.now(), notice.envelope, Content(), recipients))
+
+    async def release(self, ids: Collection[str]) -> None:
+        for id in ids:
+            self.released.append(id)
+            self.put(self.leased.pop(id), self.now())
+
+    def _break(self) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise OSError("disk full")
+
+
+@implementer(IRouter)
+class TableRouter:
+    """Routes by a table of addresses and one of domains."""
+
+    def __init__(self) -> None:
+        self.hops = {"a.example": A, "b.example": B, "office.example": OFFICE, "s.example": A}
+        self.aliases: dict[str, list[str]] = {}
+        self.refusals: dict[str, Reply] = {}
+
+    def is_ours(self, domain: str) -> bool:
+        return True
+
+    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+        if str(address) in self.refusals:
+            raise Refusal(self.refusals[str(address)])
+        final = map(mailbox, self.aliases.get(str(address), [str(address)]))
+        return [(address, self.hops[address.domain]) for address in final]
+
+
+@implementer(INotices)
+class SimpleNotices:
+    """Writes who gets to hear of what."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str], float]] = []
+
+    async def notice(
+        self, message: Message, reports: Sequence[tuple[Target, Outcome]], expires: float
+    ) -> Notice | None:
+        lines = [f"{target.address} {outcome.status.value}" for target, outcome in reports]
+        self.asked.append((message.id, lines, expires))
+        if message.envelope.reverse_path.is_null:
+            return None
+        recipient = Recipient(message.envelope.reverse_path)
+        return Notice(Envelope(NULL_PATH, (recipient,)), "\n".join(lines).encode())
+
+
+@implementer(IDeliveryAgent)
+class TableAgent:
+    """Settles each address as a table says; else it is relayed.  May be told to wait."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.deliveries: list[tuple[Hop, str, list[str]]] = []
+        self.gate: Callable[[Delivery], Awaitable[None]] = lambda delivery: succeed(None)
+
+    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
+        while (delivery := await mail.next()) is not None:
+            addresses = [str(target.address) for target in delivery.targets]
+            self.deliveries.append((hop, delivery.message.id, addresses))
+            await self.gate(delivery)
+            mail.settle(delivery, [self.outcomes.get(each, RELAYED) for each in addresses])
+
+
+class RunnerTests(SynchronousTestCase):
+    """A runner on a spool in memory, with agents that obey, and a clock that we turn."""
+
+    settings = Queue()
+
+    def setUp(self) -> None:
+        self.peers = {"office": Peer("office", domains=("office.example",))}
+        self.clock = Clock()
+        self.queue = MemoryQueue(self.now)
+        self.router = TableRouter()
+        self.agent = TableAgent()
+        self.notices = SimpleNotices()
+        self.runner = self.make()
+
+    def make(self, **limits: int) -> Runner:
+        return Runner(
+            self.queue,
+            self.router,
+            dict.fromkeys(Agent, self.agent),
+            self.notices,
+            self.settings,
+            self.peers,
+            self.clock,
+            now=self.now,
+            random=lambda: 0.5,
+            **limits,
+        )
+
+    def now(self) -> float:
+        return ARRIVED + self.clock.seconds()
+
+    def accept(self, message: Message) -> None:
+        self.runner.accept(self.queue.commit(message))
+        self.clock.advance(0)
+
+    def accept_address(self, id: str, *addresses: str, **more: object) -> None:
+        self.accept(message(id, *addresses, **more))
+
+    @property
+    def last(self) -> Settlement:
+        return self.queue.settlements[-1]
+
+    def states(self) -> list[State]:
+        return [progress.state for progress in self.last.progress]
+
+    def run_until(self, seconds: float) -> None:
+        """Turn the clock to an hour of the test, in steps as a reactor would."""
+        while self.clock.seconds() < seconds:
+            calls = [call.getTime() for call in self.clock.getDelayedCalls()]
+            step = min([*calls, seconds]) - self.clock.seconds()
+            self.clock.advance(max(step, 0.001))
+
+
+class FirstAttemptTests(RunnerTests):
+    """From the 250 to the first outcome."""
+
+    def test_fakes(self) -> None:
+        """What the tests put in place of the other rooms keeps their promises."""
+        verifyObject(IQueue, self.queue)
+        verifyObject(IRouter, self.router)
+        verifyObject(INotices, self.notices)
+        verifyObject(IDeliveryAgent, self.agent)
+
+    def test_at_once(self) -> None:
+        """An accepted message is delivered at once and from memory, then removed."""
+        self.accept_address("1", "x@a.example")
+        self.assertEqual([(A, "1", ["x@a.example"])], self.agent.deliveries)
+        self.assertEqual([State.DONE], self.states())
+        self.assertEqual([], self.queue.leases)
+        self.assertEqual({}, self.queue.leased)
+
+    def test_no_timer_each(self) -> None:
+        """Messages that are accepted in one turn of the reactor share one timer."""
+        for number in range(10):
+            self.runner.accept(self.queue.commit(message(str(number), "x@a.example")))
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+        self.clock.advance(0)
+        self.assertEqual(10, len(self.queue.settlements))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_grouped_by_hop(self) -> None:
+        """Recipients with one hop go together, and one commit records them all."""
+        self.accept_address("1", "x@a.example", "y@b.example", "z@a.example")
+        self.assertEqual(
+            [(A, "1", ["x@a.example", "z@a.example"]), (B, "1", ["y@b.example"])],
+            self.agent.deliveries,
+        )
+        self.assertEqual(1, len(self.queue.settlements))
+
+    def test_history(self) -> None:
+        """Each attempt leaves a line: when, where, and what came of it."""
+        self.agent.outcomes["x@a.example"] = LATER
+        self.accept_address("1", "x@a.example")
+        (attempt,) = self.last.progress[0].history
+        self.assertEqual(
+            (ARRIVED, "mx:a.example", "deferred", "451 4.3.0 Try later"),
+            (attempt.at, attempt.hop, attempt.status, attempt.reply),
+        )
+
+    def test_refused_by_the_router(self) -> None:
+        """A recipient that can't be routed fails or waits; the others are delivered."""
+        self.router.refusals["no@a.example"] = NO_SUCH_USER
+        self.router.refusals["later@a.example"] = Reply(451, "4.4.3", ("No answer",))
+        self.accept_address("1", "no@a.example", "later@a.example", "x@a.example")
+        states = [progress.state for progress in self.queue.settlements[0].progress]
+        self.assertEqual([State.DONE, State.WAITING, State.DONE], states)
+        self.assertEqual([("1", ["no@a.example failed"], ARRIVED)], self.notices.asked)
+
+    def test_alias_list(self) -> None:
+        """Of a list, the addresses that got the message don't get it again."""
+        self.router.aliases["list@a.example"] = ["x@a.example", "y@b.example"]
+        self.agent.outcomes["y@b.example"] = LATER
+        self.accept_address("1", "list@a.example")
+        self.assertEqual([State.WAITING], self.states())
+        self.assertEqual({"x@a.example"}, self.last.progress[0].settled)
+        self.agent.outcomes.clear()
+        self.agent.deliveries.clear()
+        self.runner.start()
+        self.run_until(61)
+        self.assertEqual([(B, "1", ["y@b.example"])], self.agent.deliveries)
+        self.assertEqual([State.DONE], self.states())
+
+    def test_log(self) -> None:
+        """Each outcome is a line in the log with the queue id, and so is the removal."""
+        with capturedLogs() as logs:
+            self.accept_address("1", "x@a.example")
+        told = [(each["queue_id"], each["log_format"].split()[1]) for each in logs]
+        self.assertEqual([("1", "{status}"), ("1", "removed")], told)
+        self.assertEqual("x@a.example", logs[0]["forward_path"])
+        self.assertEqual("mx:a.example", logs[0]["hop"])
+
+    def test_log_is_clean(self) -> None:
+        """A peer can't write lines of its own into our log."""
+        evil = Outcome(Status.RELAYED, Reply(250, "", ("ok\r\n2026 forged",)), "mx.example")
+        self.agent.outcomes["x@a.example"] = evil
+        with capturedLogs() as logs:
+            self.accept_address("1", "x@a.example")
+        self.assertEqual("250 ok??2026 forged", logs[0]["reply"])
+
+
+class RetryTests(RunnerTests):
+    """What is deferred is tried again, warned of, and given up."""
+
+    def test_schedule(self) -> None:
+        """Attempts follow the delays of the settings."""
+        self.agent.outcomes["x@a.example"] = LATER
+        times: list[float] = []
+
+        def note(delivery: Delivery) -> Awaitable[None]:
+            times.append(round(self.clock.seconds()))
+            return succeed(None)
+
+        self.agent.gate = note
+        self.runner.start()
+        self.accept_address("1", "x@a.example")
+        self.run_until(2 * HOUR)
+        self.assertEqual([0, 60, 360, 1260, 3060, 6660], times)
+
+    def test_sleeps(self) -> None:
+        """The spool isn't asked again and again while nothing is due."""
+        self.queue.put(message("1", "x@a.example"), self.now() + 600)
+        self.runner.start()
+        self.run_until(599)
+        self.assertEqual(600 // LONGEST_SLEEP, len(self.queue.leases))
+        self.run_until(601)
+        self.assertEqual(1, len(self.agent.deliveries))
+
+    def test_soon_due(self) -> None:
+        """What is to be tried again soon wakes the runner, however long it meant to sleep."""
+        self.settings = Queue(retry=(5.0,))
+        self.runner = self.make()
+        self.agent.outcomes["x@a.example"] = LATER
+        self.runner.start()
+        self.accept_address("1", "x@a.example")
+        self.run_until(6)
+        self.assertEqual(2, len(self.agent.deliveries))
+
+    def test_no_spinning(self) -> None:
+        """Mail that is due and that another process works on doesn't keep us busy."""
+        self.patch(self.queue, "next_due", lambda: succeed(self.now() - 5))
+        self.runner.start()
+        self.run_until(10)
+        self.assertLessEqual(len(self.queue.leases), 11)
+
+    def test_wake(self) -> None:
+        """Mail that somebody else put into the spool is taken when we are told."""
+        self.runner.start()
+        self.queue.put(message("1", "x@a.example"))
+        self.runner.wake()
+        self.clock.advance(0)
+        self.assertEqual(1, len(self.agent.deliveries))
+
+    def test_failure(self) -> None:
+        """A failed recipient's sender gets a notice, which is delivered in its turn."""
+        self.agent.outcomes["x@a.example"] = NO
+        self.accept_address("1", "x@a.example", "y@a.example")
+        self.clock.advance(0)
+        self.assertEqual([b"x@a.example failed"], [each.content for each in self.queue.notices])
+        self.assertEqual((A, "N1", ["s@s.example"]), self.agent.deliveries[-1])
+        self.assertEqual({}, self.queue.waiting)
+
+    def test_no_bounce_of_a_bounce(self) -> None:
+        """A notice that fails is removed, and makes no other one."""
+        self.agent.outcomes["x@a.example"] = self.agent.outcomes["s@s.example"] = NO
+        self.accept_address("1", "x@a.example")
+        self.run_until(10)
+        self.assertEqual(1, len(self.queue.notices))
+        self.assertEqual(({}, {}), (self.queue.waiting, self.queue.leased))
+
+    def test_warning_once(self) -> None:
+        """The sender is warned once, at the first attempt after the age for it."""
+        self.agent.outcomes["x@a.example"] = LATER
+        self.runner.start()
+        self.accept_address("1", "x@a.example")
+        self.run_until(30 * HOUR)
+        self.assertEqual([b"x@a.example deferred"], [each.content for each in self.queue.notices])
+        self.assertEqual(ARRIVED + 5 * DAY, self.notices.asked[0][2])
+
+    def test_given_up(self) -> None:
+        """Mail that is too old fails with 5.4.7, and the last reply is told."""
+        self.agent.outcomes["x@a.example"] = LATER
+        self.runner.start()
+        self.accept_address("1", "x@a.example", warned=True)
+        self.run_until(5 * DAY - 10)
+        self.assertEqual([], self.queue.notices)
+        self.run_until(5 * DAY + 10)
+        self.assertEqual([b"x@a.example failed"], [each.content for each in self.queue.notices])
+        failed = next(each for each in reversed(self.queue.settlements) if each.id == "1")
+        reply = failed.progress[0].history[-1].reply
+        self.assertTrue(reply.startswith("554 5.4.7 Gave up after 5 days"), reply)
+        self.assertIn("mx.example said: 451 4.3.0 Try later", reply)
+
+    def test_success_notice(self) -> None:
+        """Success is told where it was asked for, and where the next server doesn't tell it."""
+        notifies = replace(RELAYED, notifies=True)
+        for outcome, expected in ((DELIVERED, 1), (RELAYED, 1), (notifies, 0)):
+            self.notices.asked.clear()
+            self.agent.outcomes["x@a.example"] = outcome
+            recipient = Recipient(mailbox("x@a.example"), frozenset({Notify.SUCCESS}))
+            envelope = Envelope(mailbox("s@s.example"), (recipient,))
+            asked = Message("1", ARRIVED, envelope, Content(), (Progress(recipient),))
+            self.accept(asked)
+            self.assertEqual(expected, len(self.notices.asked))
+
+    def test_routed_anew(self) -> None:
+        """Each attempt takes the route that the configuration has now."""
+        self.agent.outcomes["x@a.example"] = LATER
+        self.runner.start()
+        self.accept_address("1", "x@a.example")
+        self.router.hops["a.example"] = B
+        self.run_until(61)
+        self.assertEqual([A, B], [hop for hop, _, _ in self.agent.deliveries])
+
+    def test_reconfigured(self) -> None:
+        """New settings hold for mail that already waits."""
+        self.agent.outcomes["x@a.example"] = LATER
+        self.runner.start()
+        self.accept_address("1", "x@a.example")
+        agents = dict.fromkeys(Agent, self.agent)
+        self.runner.reconfigure(self.router, agents, Queue(give_up_after=30), self.peers)
+        self.run_until(61)
+        self.assertEqual(1, len(self.queue.notices))
+
+
+class TroubleTests(RunnerTests):
+    """What goes wrong loses no mail and stops nobody."""
+
+    def test_agent_bug(self) -> None:
+        """A bug in an agent defers the message, and the next one is delivered."""
+        self.agent.gate = lambda delivery: fail(ZeroDivisionError())
+        self.accept_address("1", "x@a.example")
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual([State.WAITING], self.states())
+        self.assertEqual("451 4.3.0", self.last.progress[0].history[-1].reply[:9])
+        self.agent.gate = lambda delivery: succeed(None)
+        self.accept_address("2", "x@a.example")
+        self.assertEqual([State.DONE], self.states())
+
+    def test_router_bug(self) -> None:
+        """A bug in the router defers the message that it met."""
+        self.accept_address("1", "x@unknown.example")
+        self.assertEqual(1, len(self.flushLoggedErrors(KeyError)))
+        self.assertEqual([State.WAITING], self.states())
+
+    def test_notices_bug(self) -> None:
+        """Where a notice can't be written the message stays in the spool."""
+        self.agent.outcomes["x@a.example"] = NO
+        self.patch(self.notices, "notice", lambda *arguments: fail(ZeroDivisionError()))
+        self.accept_address("1", "x@a.example")
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertEqual([], self.queue.settlements)
+        self.assertIn("1", self.queue.leased)
+
+    def test_spool_trouble(self) -> None:
+        """An outcome that can't be recorded is kept until it can be, and not tried again."""
+        self.queue.faults = 3
+        self.accept_address("1", "x@a.example")
+        self.assertEqual([], self.queue.settlements)
+        self.run_until(30)
+        self.assertEqual([State.DONE], self.states())
+        self.assertEqual(1, len(self.agent.deliveries))
+
+    def test_leasing_trouble(self) -> None:
+        """A spool that can't be read is asked again."""
+        self.queue.faults = 2
+        self.queue.put(message("1", "x@a.example"))
+        self.runner.start()
+        self.run_until(30)
+        self.assertEqual(1, len(self.agent.deliveries))
+
+    def test_leasing_bug(self) -> None:
+        """Not even a bug ends the leasing."""
+        lease = self.queue.lease_due
+        self.queue.lease_due = lambda limit: fail(ZeroDivisionError())
+        self.queue.put(message("1", "x@a.example"))
+        self.runner.start()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.queue.lease_due = lease
+        self.run_until(LONGEST_SLEEP + 1)
+        self.assertEqual(1, len(self.agent.deliveries))
+
+
+class BoundTests(RunnerTests):
+    """Memory is bounded, whatever comes in and whatever waits."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.going: list[Deferred[None]] = []
+        self.agent.gate = self.hold
+
+    def hold(self, delivery: Delivery) -> Deferred[None]:
+        self.going.append(Deferred())
+        return self.going[-1]
+
+    def test_messages(self) -> None:
+        """What is accepted beyond the bound waits in the spool, and is taken when there is room."""
+        self.runner = self.make(max_messages=2)
+        self.runner.start()
+        for id in "1234":
+            self.accept_address(id, "x@a.example")
+        self.assertEqual(["3", "4"], self.queue.released)
+        for going in self.going[:2]:
+            going.callback(None)
+        self.clock.advance(0)
+        self.assertEqual(["1", "2", "3", "4"], [id for _, id, _ in self.agent.deliveries])
+
+    def test_octets(self) -> None:
+        """Content counts too; a message over the bound goes when it is alone."""
+        self.runner = self.make(max_octets=1000)
+        self.accept_address("1", "x@a.example", content=Content(5000))
+        self.accept_address("2", "x@a.example")
+        self.assertEqual(["2"], self.queue.released)
+        self.assertEqual(1, len(self.going))
+
+    def test_long_queue(self) -> None:
+        """Of a long queue only so much is leased as there is room for."""
+        self.runner = self.make(max_messages=10)
+        for number in range(100):
+            self.queue.put(message(f"{number:03}", "x@a.example"))
+        self.runner.start()
+        self.clock.advance(0)
+        self.assertEqual(10, len(self.queue.leased))
+        while self.going:
+            self.going.pop(0).callback(None)
+            self.clock.advance(0.001)
+            self.assertLessEqual(len(self.queue.leased), 10)
+        self.assertEqual(100, len(self.agent.deliveries))
+
+
+class StopTests(RunnerTests):
+    """The end of the process: soon, and with all leases given up."""
+
+    settings = Queue(per_destination=1)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.going: list[Deferred[None]] = []
+        self.agent.gate = self.hold
+        self.runner.start()
+
+    def hold(self, delivery: Delivery) -> Deferred[None]:
+        self.going.append(Deferred())
+        return self.going[-1]
+
+    def stop(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.runner.stop(10))
+
+    def test_idle(self) -> None:
+        """Without mail it stops at once and leaves no timer."""
+        self.successResultOf(self.stop())
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_running(self) -> None:
+        """A running delivery ends and is recorded; what waits is released."""
+        self.accept_address("1", "x@a.example")
+        self.accept_address("2", "x@a.example")
+        stopping = self.stop()
+        self.assertNoResult(stopping)
+        self.going[0].callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(["1"], [each.id for each in self.queue.settlements])
+        self.assertEqual(["2"], self.queue.released)
+        self.assertEqual({}, self.queue.leased)
+
+    def test_grace(self) -> None:
+        """A delivery that takes too long is cut off, and its lease released."""
+        self.accept_address("1", "x@a.example")
+        stopping = self.stop()
+        self.clock.advance(10)
+        self.successResultOf(stopping)
+        self.assertEqual(["1"], self.queue.released)
+
+    def test_half_done(self) -> None:
+        """Of a message that is half delivered, that half is recorded, and the rest due at once."""
+        self.agent.outcomes["x@a.example"] = LATER
+        self.accept_address("1", "x@a.example", "y@b.example")
+        self.going[0].callback(None)
+        stopping = self.stop()
+        self.clock.advance(10)
+        self.successResultOf(stopping)
+        self.assertEqual([State.WAITING, State.WAITING], self.states())
+        self.assertEqual(1, len(self.last.progress[0].history))
+        self.assertEqual(self.now(), self.last.due)
+
+    def test_late_mail(self) -> None:
+        """What is accepted during the end is released."""
+        self.stop()
+        self.accept_address("1", "x@a.example")
+        self.assertEqual(["1"], self.queue.released)
+
+    def test_spool_trouble(self) -> None:
+        """A spool that is out of order doesn't keep the process from ending."""
+        self.accept_address("1", "x@a.example")
+        self.queue.faults = 10
+        self.going[0].callback(None)
+        self.successResultOf(self.stop())
+        self.assertIn("1", self.queue.leased)
+
+
+class HeldTests(RunnerTests):
+    """Mail that waits for a peer, and the source that hands it out."""
+
+    def source(self, linger: float = 0.0, *domains: str) -> HeldMail:
+        return self.runner.held("office", domains or ("office.example",), linger)
+
+    def next(self, source: HeldMail) -> Delivery | None:
+        return self.successResultOf(Deferred.fromCoroutine(source.next()))
+
+    def waiting_next(self, source: HeldMail) -> Deferred[Delivery | None]:
+        async def wait() -> Delivery | None:
+            while (delivery := await source.next()) is None:
+                if not await source.more():
+                    return None
+            return delivery
+
+        return Deferred.fromCoroutine(wait())
+
+    def taken(self, source: HeldMail) -> list[str]:
+        """The ids of all that the source hands out, each relayed."""
+        ids = []
+        while (delivery := self.next(source)) is not None:
+            ids.append(delivery.message.id)
+            source.settle(delivery, [RELAYED] * len(delivery.targets))
+        return ids
+
+    def hold(self, *ids: str) -> None:
+        for id in ids:
+            self.accept_address(id, "x@office.example")
+
+    def test_held(self) -> None:
+        """A message with a hold hop waits for its peer until `hold_for` is over."""
+        self.hold("1")
+        (progress,) = self.last.progress
+        self.assertEqual((State.HELD, "office"), (progress.state, progress.peer))
+        self.assertEqual(ARRIVED + 20 * DAY, self.last.due)
+        self.assertEqual(0, self.last.attempts)
+
+    def test_expires(self) -> None:
+        """Held mail that nobody fetched bounces when its time is over."""
+        self.hold("1")
+        self.runner.start()
+        self.run_until(20 * DAY - 10)
+        self.assertEqual([], self.queue.notices)
+        self.run_until(20 * DAY + 10)
+        self.assertEqual([b"x@office.example failed"], [n.content for n in self.queue.notices])
+
+    def test_warning(self) -> None:
+        """Where the peer's entry says so, the sender of held mail is warned, once."""
+        self.peers = {"office": Peer("office", warn_after=DAY)}
+        self.runner = self.make()
+        self.hold("1")
+        self.runner.start()
+        self.run_until(DAY + 10)
+        self.assertEqual([b"x@office.example held"], [n.content for n in self.queue.notices])
+        self.run_until(10 * DAY)
+        self.assertEqual(1, len(self.queue.notices))
+
+    def test_route_changed(self) -> None:
+        """Held mail that is due takes the route that the configuration has now."""
+        self.hold("1")
+        self.router.hops["office.example"] = B
+        self.runner.start()
+        self.run_until(20 * DAY + 10)
+        self.assertEqual([(B, "1", ["x@office.example"])], self.agent.deliveries)
+
+    def test_source(self) -> None:
+        """A source provides IMailSource."""
+        verifyObject(IMailSource, self.source())
+
+    def test_oldest_first(self) -> None:
+        """All that waits is handed out, oldest first and in small portions."""
+        ids = [f"{number:03}" for number in range(2 * HELD_PORTION + 5)]
+        self.hold(*ids)
+        source = self.source()
+        first = self.next(source)
+        assert first is not None
+        self.assertEqual(HELD_PORTION, len(self.queue.leased))
+        source.settle(first, [RELAYED])
+        self.assertEqual(ids[1:], self.taken(source))
+        self.assertEqual(({}, {}), (self.queue.waiting, self.queue.leased))
+
+    def test_own_domains_only(self) -> None:
+        """A peer is never handed mail for other domains than it may have."""
+        self.router.hops["branch.example"] = OFFICE
+        self.accept_address("1", "x@branch.example")
+        self.accept_address("2", "x@office.example", "x@branch.example")
+        source = self.source()
+        delivery = self.next(source)
+        assert delivery is not None
+        self.assertEqual(["x@office.example"], [str(target.address) for target in delivery.targets])
+        source.settle(delivery, [RELAYED])
+        self.assertIsNone(self.next(source))
+        self.assertEqual([State.DONE, State.HELD], self.states())
+
+    def test_routed_anew(self) -> None:
+        """What no longer waits for the peer takes its ordinary way."""
+        self.hold("1")
+        self.router.hops["office.example"] = B
+        self.assertEqual([], self.taken(self.source()))
+        self.assertEqual([(B, "1", ["x@office.example"])], self.agent.deliveries)
+
+    def test_refused_by_the_peer(self) -> None:
+        """A peer's refusal makes a notice."""
+        self.hold("1")
+        source = self.source()
+        source.settle(self.next(source), [NO])
+        self.assertEqual([b"x@office.example failed"], [n.content for n in self.queue.notices])
+
+    def test_deferred_by_the_peer(self) -> None:
+        """What a peer deferred isn't handed out again at once, but on its next connection."""
+        self.hold("1", "2")
+        source = self.source()
+        for _ in range(2):
+            source.settle(self.next(source), [LATER])
+        self.assertIsNone(self.successResultOf(self.waiting_next(source)))
+        source.close()
+        self.assertEqual([State.HELD], self.states())
+        self.assertEqual("451 4.3.0 Try later", self.last.progress[0].history[-1].reply)
+        self.assertEqual(["1", "2"], self.taken(self.source()))
+
+    def test_deferred_on_a_held_link(self) -> None:
+        """What a peer deferred is offered again on the same connection after a while."""
+        self.hold("1")
+        source = self.source(HOUR)
+        source.settle(self.next(source), [LATER])
+        waiting = self.waiting_next(source)
+        self.run_until(PUT_OFF - 1)
+        self.assertNoResult(waiting)
+        self.run_until(PUT_OFF + POLL + 1)
+        self.assertEqual("1", self.successResultOf(waiting).message.id)
+
+    def test_all_deferred(self) -> None:
+        """A peer that defers everything is soon handed no more."""
+        self.hold(*(f"{number:03}" for number in range(MOST_PUT_OFF + 30)))
+        source = self.source(HOUR)
+        handed = 0
+        while (delivery := self.next(source)) is not None:
+            handed += 1
+            source.settle(delivery, [LATER])
+        self.assertEqual(MOST_PUT_OFF, handed)
+        self.assertEqual({}, self.queue.leased)
+
+    def test_partly_deferred(self) -> None:
+        """What a peer took is recorded at once, whatever it deferred beside it."""
+        self.accept_address("1", "x@office.example", "y@office.example")
+        source = self.source(HOUR)
+        source.settle(self.next(source), [RELAYED, LATER])
+        self.assertEqual([State.DONE, State.HELD], self.states())
+
+    def test_broken_link(self) -> None:
+        """What a broken connection leaves unsettled goes on waiting, and nothing else does."""
+        self.hold("1", "2", "3", "4")
+        source = self.source()
+        first, second, third = (self.next(source) for _ in range(3))
+        source.settle(first, [RELAYED])
+        source.settle(second, [LATER])
+        source.close()
+        self.assertEqual(["2", "3", "4"], sorted(self.queue.waiting))
+        self.assertEqual(["2", "3", "4"], self.taken(self.source()))
+        source.settle(third, [RELAYED])  # too late, and harmless
+
+    def test_lingers(self) -> None:
+        """A lingering source hands out new mail at once, without a detour by the spool."""
+        waiting = self.waiting_next(source := self.source(HOUR))
+        self.clock.advance(0)
+        self.assertNoResult(waiting)
+        self.hold("1")
+        delivery = self.successResultOf(waiting)
+        assert delivery is not None
+        self.assertEqual([], self.queue.settlements)
+        source.settle(delivery, [RELAYED])
+        self.assertEqual([State.DONE], self.states())
+
+    def test_lingers_for_others(self) -> None:
+        """Mail that another process held goes out when we are told of it."""
+        waiting = self.waiting_next(self.source(HOUR))
+        self.hold_elsewhere("1")
+        self.assertNoResult(waiting)
+        self.runner.wake()
+        self.assertIsNotNone(self.successResultOf(waiting))
+
+    def test_lingers_untold(self) -> None:
+        """Mail that nobody told of is found within a minute."""
+        waiting = self.waiting_next(self.source(HOUR))
+        self.hold_elsewhere("1")
+        self.run_until(POLL)
+        self.assertIsNotNone(self.successResultOf(waiting))
+
+    def hold_elsewhere(self, id: str) -> None:
+        held = message(id, "x@office.example")
+        progress = replace(held.progress[0], state=State.HELD, peer="office")
+        self.queue.put(replace(held, progress=(progress,)), self.now() + DAY)
+
+    def test_linger_ends(self) -> None:
+        """Without new mail the source ends after its time, however often it was asked."""
+        source = self.source(100)
+        for _ in range(4):
+            waiting = self.waiting_next(source)
+            self.run_until(self.clock.seconds() + 24)
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+        waiting = self.waiting_next(source)
+        self.run_until(101)
+        self.assertIsNone(self.successResultOf(waiting))
+
+    def test_cancelled(self) -> None:
+        """Cancelling the wait loses no mail, not even while a portion is on its way."""
+        self.hold("1")
+        lease, answer = self.queue.lease_held, Deferred()
+        self.patch(self.queue, "lease_held", lambda *arguments: answer)
+        source = self.source(HOUR)
+        waiting = self.waiting_next(source)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        answer.callback(self.successResultOf(lease("office", ["office.example"], 5)))
+        self.assertEqual("1", self.next(source).message.id)
+
+    def test_burst(self) -> None:
+        """Mail that comes faster than it goes keeps its order, and memory its bounds."""
+        self.hold_elsewhere("000")
+        source = self.source(HOUR)
+        waiting = self.waiting_next(source)
+        ids = [f"{number:03}" for number in range(2 * HELD_PORTION)]
+        self.hold(*ids[1:])
+        self.assertLessEqual(len(self.queue.leased), HELD_PORTION)
+        first = self.successResultOf(waiting)
+        source.settle(first, [RELAYED])
+        taken = ["000"]
+        while len(taken) < len(ids):
+            delivery = self.next(source)
+            source.settle(delivery, [RELAYED])
+            taken.append(delivery.message.id)
+        self.assertEqual(ids, taken)
+
+    def test_takeover(self) -> None:
+        """A second connection of a peer takes over, and the first ends with what it has out."""
+        self.hold("1", "2")
+        older = self.source(HOUR)
+        out = self.next(older)
+        assert out is not None
+        newer = self.source(HOUR)
+        self.assertIsNone(self.next(older))
+        second = self.next(newer)
+        assert second is not None
+        self.assertEqual("2", second.message.id)
+        older.settle(out, [RELAYED])
+        older.close()
+        self.assertEqual(["2"], list(self.queue.leased))
+        waiting = self.waiting_next(newer)
+        self.hold("3")
+        self.assertEqual("3", self.successResultOf(waiting).message.id)
+
+    def test_stop(self) -> None:
+        """At the end a source hands out no more, and what is out may end in the grace time."""
+        self.hold("1", "2")
+        source = self.source(HOUR)
+        out = self.next(source)
+        assert out is not None
+        stopping = Deferred.fromCoroutine(self.runner.stop(10))
+        self.assertIsNone(self.next(source))
+        self.clock.advance(5)
+        self.assertNoResult(stopping)
+        source.settle(out, [RELAYED])
+        self.successResultOf(stopping)
+        self.assertEqual(["2"], list(self.queue.waiting))
+        self.assertEqual({}, self.queue.leased)
+
+    def test_spool_trouble(self) -> None:
+        """Where the spool can't be read there is no mail to hand out."""
+        self.hold("1")
+        self.queue.faults = 1
+        self.assertEqual([], self.taken(self.source()))
+
+    def test_no_circles(self) -> None:
+        """An alias that waits for the peer under another domain doesn't go round and round."""
+        self.router.hops["branch.example"] = OFFICE
+        self.router.aliases["x@office.example"] = ["x@branch.example"]
+        self.hold(*(f"{number:03}" for number in range(HELD_PORTION)))
+        before = len(self.queue.settlements)
+        waiting = self.waiting_next(self.source(HOUR))
+        self.clock.advance(1)
+        self.assertNoResult(waiting)
+        self.assertEqual(HELD_PORTION, len(self.queue.settlements) - before)
