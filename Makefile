@@ -11,10 +11,20 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCE := PYTHONPATH=. $(BIN)/python
 FILES  := setup.cfg pyproject.toml README.rst LICENSE $(shell find mta twisted -name '*.py')
 
+SPACE  :=
+HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
+'alice@demo.example', 'Subject: hello\n\nIt works.')
+
 .PHONY: run test lint docs clean
 
 run: $(VENV)/.program
 	@mkdir -p var
+	$(info When it says "ready", send it a message from another terminal, in this folder:)
+	$(info )
+	$(info $(SPACE)   $(PYTHON) -c "$(HELLO)")
+	$(info )
+	$(info The message then lies in var/mail/demo.example/alice/new.  Ctrl-C ends the server.)
+	$(info )
 	@$(BIN)/twistd --nodaemon --pidfile=var/twistd.pid mta --config etc/demo.yaml
 
 test: $(VENV)/.test

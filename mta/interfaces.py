@@ -33,7 +33,11 @@ class ChannelLost(Exception):
 
 
 class ChannelTimeout(ChannelLost):
-    """The peer said nothing for longer than the step allows (RFC 5321 section 4.5.3.2)."""
+    """The peer took longer than the step allows (RFC 5321 section 4.5.3.2)."""
+
+
+class HandshakeFailed(ChannelLost):
+    """TLS did not come about, and the connection is of no use any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class IChannel(Interface):
         """Return when something was added to `wire`, or `closing` became true.
 
         What was written has by then been taken by the peer but for a bounded rest; `timeout`:
-        seconds.  Raises ChannelLost when the connection ends first, ChannelTimeout when time does.
+        seconds for all of it.  Raises ChannelLost when the connection ends first, ChannelTimeout
+        when time does.
         """
 
     async def drain(timeout: float) -> None:
@@ -74,8 +79,11 @@ class IChannel(Interface):
         Raises as `more` does.
         """
 
+    def seconds() -> float:
+        """The time on some clock that only goes forward, for measuring how long things take."""
+
     async def pause(seconds: float) -> None:
-        """Return when that time has passed, with nothing read in between."""
+        """Return when that time has passed, whatever arrives meanwhile."""
 
     async def doze(event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
         """Wait for `event` while nothing is said on the connection; returns its result.
@@ -87,7 +95,7 @@ class IChannel(Interface):
     async def start_tls() -> None:
         """Begin TLS on our side of the connection, dropping what was read but not used.
 
-        Raises ChannelLost when the handshake fails.
+        Raises HandshakeFailed.
         """
 
 

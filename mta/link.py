@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import ChannelLost, ChannelTimeout, IChannel, IRole, Secured
+from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole, Secured
 from mta.smtp.wire import Wire
 
 MOST_UNREAD = 128 * 1024  # octets; reading pauses above
@@ -107,15 +107,21 @@ class Link(Protocol):
         if self._paused and before < MOST_UNREAD:
             self._paused = False
             self.transport.resumeProducing()
+        end = self._clock.seconds() + timeout
         while True:
-            await self._rest(timeout)
+            await self._rest(end)
             if not self._congested and (len(self.wire) != before or self.closing):
                 return
 
     async def drain(self, timeout: float) -> None:
         """See `IChannel.drain`."""
+        end = self._clock.seconds() + timeout
         while self._congested:
-            await self._rest(timeout)
+            await self._rest(end)
+
+    def seconds(self) -> float:
+        """See `IChannel.seconds`."""
+        return self._clock.seconds()
 
     async def pause(self, seconds: float) -> None:
         """See `IChannel.pause`."""
@@ -132,7 +138,7 @@ class Link(Protocol):
         alarm = self._clock.callLater(seconds, self._wake)
         try:
             if not len(self.wire):
-                await self._rest(seconds + ALARM_MARGIN)
+                await self._rest(self._clock.seconds() + seconds + ALARM_MARGIN)
         finally:
             if alarm.active():
                 alarm.cancel()
@@ -144,13 +150,17 @@ class Link(Protocol):
         assert self._tls is not None
         self.wire.drop()
         self._tls.start(self.transport)
-        while self.secured is None:
-            await self._rest(HANDSHAKE_TIMEOUT)
+        end = self._clock.seconds() + HANDSHAKE_TIMEOUT
+        try:
+            while self.secured is None:
+                await self._rest(end)
+        except ChannelLost as lost:
+            raise HandshakeFailed(str(lost)) from lost
 
-    async def _rest(self, timeout: float) -> None:
-        """Wait until Twisted calls; raise what happened to the connection meanwhile."""
+    async def _rest(self, end: float) -> None:
+        """Wait until Twisted calls, or the clock shows `end`; raise what happened meanwhile."""
         if self._failure is None:
-            self._expect(timeout)
+            self._expect(end)
             await _REST
             self._deadline = None
         if self._failure is not None:
@@ -161,11 +171,11 @@ class Link(Protocol):
     def connectionMade(self) -> None:
         """Twisted calls this when the connection stands."""
         self._connected = True
-        self.peer = getattr(self.transport.getPeer(), "host", None) or "unix"
+        self.peer = self.peer or host_of(self.transport.getPeer())
         self.transport.registerProducer(self, True)
         if self._tls_at_once:
             assert self._tls is not None
-            self._expect(HANDSHAKE_TIMEOUT)
+            self._expect(self._clock.seconds() + HANDSHAKE_TIMEOUT)
             self._tls.start(self.transport)
         else:
             self._begin()
@@ -271,7 +281,7 @@ class Link(Protocol):
         if self._connected:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-            self._expect(CLOSE_TIMEOUT)
+            self._expect(self._clock.seconds() + CLOSE_TIMEOUT)
         if error is None:
             self.ended.callback(None)
         else:
@@ -279,16 +289,19 @@ class Link(Protocol):
 
     # --- time
 
-    def _expect(self, timeout: float) -> None:
-        """Let the conversation fail when nothing happens for `timeout` seconds.
+    def _expect(self, end: float) -> None:
+        """Let the conversation fail when the clock shows `end` before anything has happened.
 
         The timer is moved only when it would fire too late: most waits end long before.
         """
-        self._deadline = self._clock.seconds() + timeout
+        self._deadline = end
         if self._timer is None:
-            self._timer = self._clock.callLater(timeout, self._time_passed)
-        elif self._timer.getTime() > self._deadline:
-            self._timer.reset(timeout)
+            self._timer = self._clock.callLater(self._left(end), self._time_passed)
+        elif self._timer.getTime() > end:
+            self._timer.reset(self._left(end))
+
+    def _left(self, end: float) -> float:
+        return max(0.0, end - self._clock.seconds())
 
     def _time_passed(self) -> None:
         self._timer = None
@@ -313,6 +326,11 @@ class Link(Protocol):
             self._wake()
 
 
+def host_of(address: IAddress | None) -> str:
+    """The IP address in an address of Twisted's; ``unix`` where it has none."""
+    return getattr(address, "host", None) or "unix"
+
+
 class LinkFactory(ServerFactory):
     """Makes a Link for every connection that a listener takes, and knows those that stand."""
 
@@ -323,21 +341,15 @@ class LinkFactory(ServerFactory):
         self.links: set[Link] = set()
         self._clock = clock
 
-    def serve(
-        self,
-        role: Callable[[Link], IRole],
-        tls: TLSContext | None = None,
-        *,
-        tls_at_once: bool = False,
-    ) -> None:
+    def serve(self, role: Callable[[Link], IRole], tls: TLSContext | None = None) -> None:
         """What connections that come from now on get; those that stand are not touched."""
         self._role = role
         self._tls = tls
-        self._tls_at_once = tls_at_once
 
     def buildProtocol(self, address: IAddress | None) -> Link:
         """Twisted calls this for each connection."""
-        link = Link(self._role, self._clock, self._tls, tls_at_once=self._tls_at_once)
+        link = Link(self._role, self._clock, self._tls)
+        link.peer = host_of(address)
         self.links.add(link)
         link.ended.addErrback(self._failed, link).addBoth(lambda _: self.links.discard(link))
         return link

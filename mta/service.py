@@ -136,10 +136,24 @@ class MailService(Service):
             self._bind()
         try:
             self._open()
-        except (OSError, TLSFault, UserFault) as error:
-            raise SystemExit(str(error)) from None
+        except (TLSFault, UserFault) as error:
+            raise self._fatal(str(error)) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise self._fatal(
+                f"cannot use the spool {self._settings.spool}: {reason}; "
+                "it must be a folder that this user may write to"
+            ) from None
         signal.signal(signal.SIGHUP, self._hung_up)
         self._reactor.callWhenRunning(self._start)
+
+    def _fatal(self, reason: str) -> BaseException:
+        """What to raise so that the process ends with this one line.
+
+        A daemon's parent hears of no SystemExit, and would wait for ever.
+        """
+        foreground = self._options.get("nodaemon", True)
+        return SystemExit(reason) if foreground else RuntimeError(reason)
 
     def _bind(self) -> None:
         """Open the listeners; nobody is answered before the reactor runs."""
@@ -150,7 +164,7 @@ class MailService(Service):
             endpoint.listen(factory).addBoth(results.append)
             if not results or isinstance(results[0], Failure):
                 reason = results[0].getErrorMessage() if results else "not ready at once"
-                raise SystemExit(f"cannot listen on {listener.endpoint}: {reason}")
+                raise self._fatal(f"cannot listen on {listener.endpoint}: {reason}")
             self._listening.append(_Listening(listener, results[0], factory))
 
     def _open(self) -> None:

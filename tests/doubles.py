@@ -182,6 +182,10 @@ def reception(
     """What all receivers of one listener share, around a spool in memory."""
     limits = limits or Limits()
     depot = Depot(
-        HOSTNAME, spool, lambda message, session: accepted(message), lambda: 0.0, limits.message_size
+        HOSTNAME,
+        spool,
+        lambda message, session: accepted(message),
+        lambda: 0.0,
+        limits.message_size,
     )
     return Reception(depot, gate or FakeGate(), limits, service, tls, users, reversal)

@@ -263,7 +263,7 @@ def _waits_for(progress: Progress, peer: str, domains: Collection[str]) -> bool:
         progress.state is State.HELD
         and progress.peer == peer
         and any(
-            domain == wanted or (wanted.startswith(".") and domain.endswith(wanted))
+            wanted in (domain, ".") or (wanted.startswith(".") and domain.endswith(wanted))
             for wanted in domains
         )
     )

@@ -15,7 +15,7 @@ from tests.processes import ROOT
 FOUNDATION = {"mail", "settings", "interfaces"}
 MIDDLE = {
     *("link", "tls", "spool", "queue", "routing", "gate", "notices", "delivery", "users"),
-    *("resolver", "logs"),
+    *("resolver", "logs", "peers"),
 }
 TOP = {"service", "commands"}
 
@@ -28,6 +28,7 @@ ALLOWED = {
     "config": {"mail", "settings", "smtp"},
     **dict.fromkeys(MIDDLE, FOUNDATION | {"smtp"}),
     "delivery": FOUNDATION | {"smtp", "link"},
+    "peers": FOUNDATION | {"smtp", "delivery"},
 }
 
 # The distributions that setup.cfg requires, under the names they are imported by.  The three

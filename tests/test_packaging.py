@@ -162,7 +162,7 @@ class InstalledTests(SynchronousTestCase):
 
     def test_twist(self) -> None:
         """``twist mta --config FILE`` serves, too."""
-        server = self.server("-m", "twisted")
+        server = self.server("-m", "twisted", "--log-format=text")
         server.start()
         self.assert_delivers(server)
         server.stop()

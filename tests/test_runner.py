@@ -879,18 +879,14 @@ class HeldTests(RunnerTests):
         """Mail that comes faster than it goes keeps its order, and memory its bounds."""
         self.hold_elsewhere("000")
         source = self.source(HOUR)
-        waiting = self.waiting_next(source)
         ids = [f"{number:03}" for number in range(2 * HELD_PORTION)]
-        self.hold(*ids[1:])
+        self.hold(*ids[1:5])
+        waiting = self.waiting_next(source)
+        self.hold(*ids[5:])
         self.assertLessEqual(len(self.queue.leased), HELD_PORTION)
         first = self.successResultOf(waiting)
         source.settle(first, [RELAYED])
-        taken = ["000"]
-        while len(taken) < len(ids):
-            delivery = self.next(source)
-            source.settle(delivery, [RELAYED])
-            taken.append(delivery.message.id)
-        self.assertEqual(ids, taken)
+        self.assertEqual(ids, [first.message.id, *self.taken(source)])
 
     def test_takeover(self) -> None:
         """A second connection of a peer takes over, and the first ends with what it has out."""

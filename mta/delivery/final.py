@@ -39,8 +39,10 @@ async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
     """
     form = FinalForm()
     async for piece in content.pieces():
-        yield form.feed(piece)
-    yield form.finish()
+        if text := form.feed(piece):
+            yield text
+    if text := form.finish():
+        yield text
 
 
 class FinalForm:

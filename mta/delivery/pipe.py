@@ -128,9 +128,11 @@ class PipeAgent:
                 queue_id=message.id,
                 reason=str(error),
             )
+            run.kill()  # before it can take a part for the whole
+            await run.ended
             return _deferred("The queue can't be read now")
         finally:
-            run.kill()  # before it could take a part for the whole
+            run.kill()
         return run.outcome(argv[0])
 
     def _no_command(self, hop: Hop, reason: str) -> Outcome:
@@ -177,7 +179,7 @@ class _Run(ProcessProtocol):
 
     def kill(self) -> None:
         """End it at once, where it has not ended."""
-        if self.ended.called:
+        if self._end is not None:
             return
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")

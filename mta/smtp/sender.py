@@ -34,10 +34,12 @@ from mta.smtp.errors import LocalFault, PeerFault
 
 MINUTE = 60.0  # seconds
 REPLY_LINE = 2048  # octets; RFC 5321 section 4.5.3.1.5 allows 512, some peers send more
-MOST_AHEAD = 512 * 1024  # octets of content sent ahead of replies
+MOST_AHEAD = 512 * 1024  # octets on their way ahead of replies
 MOST_MESSAGES_AHEAD = 100
 MOST_TRANSACTIONS = 10_000  # on one connection, where the peer names no MAILMAX (RFC 9422)
 USUAL_RCPTMAX = 100  # recipients that any server takes, RFC 5321 section 4.5.3.1.8
+MOST_RECIPIENTS = 1000  # of one transaction, where the peer names a higher RCPTMAX
+REPLY_WEIGHT = 512  # octets that a reply may have, RFC 5321 section 4.5.3.1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,11 @@ class _Transaction:
         """The places that RCPT took."""
         return [place for place in self.places if place not in self.rejected]
 
+    @property
+    def weight(self) -> int:
+        """Octets on their way because of it: replies that nobody reads would block the peer."""
+        return self.consignment.content.size + REPLY_WEIGHT * len(self.places)
+
 
 class _Closing(ChannelLost):
     """The peer said 421: it closes the channel (RFC 5321 section 3.8)."""
@@ -148,7 +155,7 @@ class Sender:
         self._step = GREETING
         self._waiting: deque[tuple[_Consignment, Sequence[int]]] = deque()
         self._begun: deque[_Transaction] = deque()  # written, in whole or part, not concluded
-        self._ahead = 0  # octets of content in `_begun`
+        self._ahead = 0  # the weight of all in `_begun`
         self._reset_needed = False
         self._transactions = 0
         self._progress = False  # whether this conversation settled anything in the peer's words
@@ -162,7 +169,7 @@ class Sender:
                 await self._stream()
             else:
                 await self._deliver()
-        except (ChannelLost, PeerFault, LocalFault) as error:
+        except (ChannelLost, PeerFault, LocalFault, OSError) as error:
             self._abandon(error)
             return None
         if self._turn is not None:
@@ -268,8 +275,8 @@ class Sender:
                 elif not await self._more():
                     return
                 continue
-            size = transaction.consignment.content.size
-            if size > MOST_AHEAD:
+            weight = transaction.weight
+            if weight > MOST_AHEAD:
                 # So much is sent only to a peer that said it takes it.
                 await self._catch_up(-1)
                 self._begin(transaction, b"")
@@ -279,14 +286,14 @@ class Sender:
                     await self._end(transaction)
                 self._conclude(transaction)
             else:
-                await self._catch_up(MOST_AHEAD - size)
+                await self._catch_up(MOST_AHEAD - weight)
                 # Nobody knows yet in which state the messages on their way leave the peer.
                 self._reset_needed = self._reset_needed or bool(self._begun)
                 self._begin(transaction, b"")
                 await self._write_chunk(transaction)
 
     async def _catch_up(self, most_ahead: int) -> None:
-        """Read replies until at most that many octets are on their way; -1: no message is."""
+        """Read replies until at most that many octets are on their way; below 0: no message is."""
         while self._begun and (self._ahead > most_ahead or len(self._begun) >= MOST_MESSAGES_AHEAD):
             transaction = self._begun[0]
             await self._read_envelope(transaction)
@@ -372,7 +379,7 @@ class Sender:
         transaction.after_reset = self._reset_needed
         self._reset_needed = False
         self._begun.append(transaction)
-        self._ahead += transaction.consignment.content.size
+        self._ahead += transaction.weight
 
     def _envelope(self, transaction: _Transaction) -> list[bytes]:
         """MAIL and the RCPTs."""
@@ -452,7 +459,7 @@ class Sender:
             if reply.code // 100 == 2:
                 self._deliver_to(transaction, [place], reply)
             else:
-                transaction.rejected[place] = reply
+                transaction.consignment.outcomes[place] = refused(reply, self._remote)
 
     def _deliver_to(self, transaction: _Transaction, places: Sequence[int], reply: Reply) -> None:
         if transaction.refusal is not None:
@@ -466,7 +473,7 @@ class Sender:
     def _conclude(self, transaction: _Transaction) -> None:
         """All replies to a transaction are there."""
         self._begun.remove(transaction)
-        self._ahead -= transaction.consignment.content.size
+        self._ahead -= transaction.weight
         self._progress = True
         consignment = transaction.consignment
         again = []
@@ -534,7 +541,7 @@ class Sender:
             consignment.outcomes = [refused(refusal, "")] * len(places)
             self._settle(consignment)
             return
-        most = self._limit("RCPTMAX", USUAL_RCPTMAX)
+        most = min(self._limit("RCPTMAX", USUAL_RCPTMAX), MOST_RECIPIENTS)
         for first in places[::most]:
             self._waiting.append((consignment, places[first : first + most]))
 
@@ -575,6 +582,9 @@ class Sender:
                 reply = error.reply
             case ChannelLost():
                 reply = Reply(451, "4.4.2", (f"Connection lost {self._step.phrase}: {error}",))
+            case OSError():
+                self._progress = True  # it was not the peer's fault
+                reply = replies.LOCAL_ERROR
             case _:
                 reply = Reply(451, "4.5.0", (f"Protocol error {self._step.phrase}: {error}",))
         outcome = Outcome(Status.DEFERRED, reply, self._remote)

@@ -70,16 +70,14 @@ def _encode(part: Message) -> None:
     """Give one leaf an encoding of 7-bit lines, where it has none."""
     encoding = str(part.get("Content-Transfer-Encoding", "7bit")).strip().lower()
     payload = part.get_payload(decode=True)
-    if (
-        encoding in ENCODED
-        or not isinstance(payload, bytes)
-        or (payload.isascii() and encoding == "7bit")
-    ):
+    if encoding in ENCODED or not isinstance(payload, bytes):
         return
-    del part["Content-Transfer-Encoding"]
     lines = LineCheck()
     lines.feed(payload)
     lines.end()
+    if encoding == "7bit" and payload.isascii() and not lines.broken:
+        return
+    del part["Content-Transfer-Encoding"]
     if part.get_content_maintype() == "text" and not lines.broken:
         text = quopri.encodestring(payload.replace(b"\r\n", b"\n"))
         part["Content-Transfer-Encoding"] = "quoted-printable"

@@ -46,7 +46,10 @@ def register(folder: Folder, ids: queue_id.QueueIds) -> Owner:
     """Become an owner.  Raises OSError."""
     while True:
         number = ids.next()
-        descriptor = create(_path(folder, number), os.O_RDWR)
+        try:
+            descriptor = create(_path(folder, number), os.O_RDWR | os.O_EXCL)
+        except FileExistsError:
+            continue
         # Another process may have met the file before its lock, and have buried it.
         if _lock(descriptor) and os.fstat(descriptor).st_nlink:
             sync(folder.owners)  # a name that lost power forgets would never be taken over

@@ -194,6 +194,7 @@ WHERE state = 'held' AND peer = :peer
             OR value LIKE '.%' AND substr(recipient.domain, -length(value)) = value
     )
 """
+_FREE = "(SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)"
 
 
 def held(
@@ -202,11 +203,7 @@ def held(
     """The ids of messages that nobody works on and that wait for a peer, oldest first."""
     return _ids(
         connection.execute(
-            f"""
-            {_HELD}
-                AND (SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)
-            ORDER BY message LIMIT :limit
-            """,
+            f"{_HELD} AND {_FREE} ORDER BY message LIMIT :limit",
             {"peer": peer, "domains": _list(domains), "limit": limit},
         )
     )
@@ -217,7 +214,7 @@ def count_held(
 ) -> int:
     """How many messages wait for a peer, counted up to `most`."""
     found = connection.execute(
-        f"SELECT count(*) FROM ({_HELD} LIMIT :most)",  # noqa: S608 - a constant
+        f"SELECT count(*) FROM ({_HELD} LIMIT :most)",  # noqa: S608 (our own words)
         {"peer": peer, "domains": _list(domains), "most": most},
     )
     count: int = found.fetchone()[0]

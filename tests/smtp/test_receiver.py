@@ -1,0 +1,51 @@
+"""What the dialogues can't say of the receiver role."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import IGate, IReversal, IRole, IUsers
+from mta.smtp import receiver
+from mta.smtp.receiver import Receiver
+from tests.conversations import Conversation
+from tests.doubles import FakeGate, FakeReversal, FakeUsers, Turned, reception
+from tests.fakes import FakeSpool
+
+
+class ReceiverTests(SynchronousTestCase):
+    """See the module."""
+
+    def test_it_is_a_role(self) -> None:
+        """So are the stand-ins what they stand for."""
+        self.assertTrue(verifyObject(IRole, Receiver(reception(FakeSpool()))))
+        self.assertTrue(verifyObject(IRole, Turned()))
+        self.assertTrue(verifyObject(IGate, FakeGate()))
+        self.assertTrue(verifyObject(IUsers, FakeUsers()))
+        self.assertTrue(verifyObject(IReversal, FakeReversal()))
+
+    def test_transactions_are_counted(self) -> None:
+        """Beyond what LIMITS MAILMAX said, the session ends (RFC 9422)."""
+        with patch.object(receiver, "MOST_TRANSACTIONS", 2):
+            talk = Conversation({}, dripped=False)
+            for code in ("250", "250", "421"):
+                talk.transport.clear()
+                talk.send(b"EHLO client.example\r\n")
+                talk.transport.clear()
+                talk.send(b"MAIL FROM:<>\r\n")
+                talk.expect_reply(code)
+            talk.expect_closed()
+
+    def test_memory_stays_bounded(self) -> None:
+        """Content goes to the spool as it comes; the connection keeps next to nothing of it."""
+        talk = Conversation({}, dripped=False)
+        talk.transport.clear()
+        talk.send(b"EHLO client.example\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n\r\n")
+        talk.transport.clear()
+        for number in range(1, 101):
+            talk.send(b"x" * 10_000)
+            (draft,) = talk.spool.drafts
+            self.assertGreaterEqual(len(draft.data), number * 10_000)
+            self.assertEqual(len(talk.link.wire), 0)

@@ -1,0 +1,332 @@
+"""Delivery to Maildirs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mta.delivery import letters
+from mta.delivery.maildir import MOST_FILES, SMALL, MaildirAgent, places
+from mta.interfaces import IDeliveryAgent
+from mta.mail import Agent, Hop, Mailbox, Status
+from tests.deliveries import ALICE, TEXT, Mail, Pieces, Threads, delivery
+from tests.processes import temporary_folder
+
+BOB = Mailbox("bob", "example.com")
+NAME = "1700000000.QA1R0A"  # how the name of a letter in `delivery` begins
+
+
+class MaildirTestCase(SynchronousTestCase):
+    """What the tests share: a folder, an agent."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+        self.hop = Hop(Agent.MAILDIR, f"{self.folder}/{{domain}}/{{local}}")
+        self.alice = self.folder / "example.com" / "alice"
+        self.threads = Threads()
+        self.agent = MaildirAgent(self.threads, self.threads, "mx:1.example/x")
+
+    def deliver(self, *deliveries: Any) -> Mail:
+        """Deliver, and return what came of it."""
+        mail = Mail(*deliveries)
+        self.successResultOf(Deferred.fromCoroutine(self.agent.deliver(self.hop, mail)))
+        return mail
+
+    def new(self, maildir: Path | None = None) -> list[Path]:
+        """The letters that nobody has looked at."""
+        return sorted(((maildir or self.alice) / "new").iterdir())
+
+
+class DeliveryTests(MaildirTestCase):
+    """A message becomes a file."""
+
+    def test_interface(self) -> None:
+        """The agent is a delivery agent."""
+        self.assertTrue(verifyObject(IDeliveryAgent, self.agent))
+
+    def test_letter(self) -> None:
+        """It has Return-Path: and Delivered-To: on top, LF line ends, and only we may read it."""
+        mail = self.deliver(delivery(self.hop))
+        (letter,) = self.new()
+        self.assertEqual(
+            letter.read_bytes(),
+            b"Return-Path: <carol@partner.example>\nDelivered-To: alice@example.com\n"
+            b"Subject: test\n\nHello\n",
+        )
+        self.assertEqual(letter.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(mail.outcome.status, Status.DELIVERED)
+        self.assertEqual(list((self.alice / "tmp").iterdir()), [])
+
+    def test_name(self) -> None:
+        """Arrival, queue id and host, with nothing in it that readers stumble on."""
+        self.deliver(delivery(self.hop))
+        (letter,) = self.new()
+        self.assertRegex(letter.name, rf"^{NAME}[0-9a-f]{{8}}\.mx\\0721\.example\\057x$")
+
+    def test_folders_are_made(self) -> None:
+        """A Maildir comes into being with its first letter, and is private."""
+        self.deliver(delivery(self.hop))
+        for folder in (self.alice.parent, self.alice, *self.alice.iterdir()):
+            self.assertEqual(folder.stat().st_mode & 0o777, 0o700, folder)
+        self.assertEqual({"cur", "new", "tmp"}, {folder.name for folder in self.alice.iterdir()})
+
+    def test_batch(self) -> None:
+        """What waits is written in one go, whatever mailboxes it is for."""
+        mail = self.deliver(
+            *(delivery(self.hop, f"A{n}", to=[ALICE, BOB]) for n in range(MOST_FILES // 2))
+        )
+        self.assertEqual(self.threads.calls, ["store"])
+        self.assertEqual(len(self.new()), MOST_FILES // 2)
+        self.assertEqual(len(mail.outcomes), MOST_FILES // 2)
+
+    def test_batch_is_bounded(self) -> None:
+        """More than a batch holds goes into the next one."""
+        self.deliver(*(delivery(self.hop, f"A{n}") for n in range(MOST_FILES + 1)))
+        self.assertEqual(self.threads.calls, ["store", "store"])
+
+    def test_many_mailboxes(self) -> None:
+        """A message for more mailboxes than may be open at once comes into each."""
+        to = [Mailbox(f"m{n}", "example.com") for n in range(letters.MOST_OPEN + 3)]
+        self.deliver(delivery(self.hop, to=to))
+        self.assertEqual(len(list(self.folder.glob("*/*/new/*"))), len(to))
+
+    def test_two_addresses_in_one_folder(self) -> None:
+        """Addresses that share a recipient and a Maildir get a letter each."""
+        self.hop = Hop(Agent.MAILDIR, f"{self.folder}/{{domain}}")
+        one = delivery(self.hop, to=[ALICE, BOB])
+        same = [target.__class__(0, target.address, self.hop) for target in one.targets]
+        self.deliver(one.__class__(one.message, tuple(same)))
+        self.assertEqual(len(self.new(self.folder / "example.com")), 2)
+
+    def test_large(self) -> None:
+        """A large message is written while it is read; the small ones don't wait for it."""
+        pieces = [b"A: b\r\n\r\n", *([b"x" * SMALL] * 3)]
+        self.deliver(
+            delivery(self.hop, "A1", Pieces(*pieces), to=[ALICE, BOB]), delivery(self.hop, "A2")
+        )
+        self.assertEqual(self.threads.calls[0], "store")
+        large, _ = self.new()
+        self.assertTrue(large.read_bytes().endswith(b"\nA: b\n\n" + b"x" * SMALL * 3))
+        self.assertEqual(len(self.new(self.folder / "example.com" / "bob")), 1)
+
+
+class OrderTests(MaildirTestCase):
+    """Readers see only what is durable, and it is called delivered only when they will always."""
+
+    def test_order(self) -> None:
+        """fsync of the file, rename, fsync of the folder."""
+        self.deliver(delivery(self.hop, "A0"))  # makes the Maildir
+        steps: list[str] = []
+        fsync, rename = os.fsync, Path.rename
+
+        def noted_fsync(descriptor: int) -> None:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            steps.append(f"fsync {path.parent.name}/{path.name[:13]}")
+            fsync(descriptor)
+
+        def noted_rename(path: Path, target: Path) -> Path:
+            steps.append(f"rename {path.parent.name} {target.parent.name}")
+            return rename(path, target)
+
+        with patch("os.fsync", noted_fsync), patch.object(Path, "rename", noted_rename):
+            self.deliver(delivery(self.hop))
+        self.assertEqual(steps, ["fsync tmp/1700000000.QA", "rename tmp new", "fsync alice/new"])
+
+    def test_folder_that_is_not_durable(self) -> None:
+        """A rename that may be lost is no delivery."""
+        with patch("mta.delivery.letters._sync", side_effect=OSError(errno.EIO, "broken")):
+            (self.alice / "tmp").mkdir(parents=True)
+            (self.alice / "new").mkdir()
+            mail = self.deliver(delivery(self.hop))
+        self.assertEqual(mail.outcome.status, Status.DEFERRED)
+
+    def test_new_maildir_is_durable_before_it_is_used(self) -> None:
+        """``tmp`` is made last: a half-made Maildir is finished by the next attempt."""
+        safe: set[Path] = set()
+        sync = letters._sync
+
+        def noted(folder: Path) -> None:
+            sync(folder)
+            if not (self.alice / "tmp").exists():
+                safe.add(folder)
+
+        self.alice.mkdir(parents=True)  # by an attempt that died at once
+        with patch("mta.delivery.letters._sync", noted):
+            self.deliver(delivery(self.hop))
+        self.assertLessEqual({self.folder, self.alice.parent, self.alice}, safe)
+        self.assertEqual(len(self.new()), 1)
+
+
+class RepeatTests(MaildirTestCase):
+    """A delivery that may have happened before is not done twice."""
+
+    def test_in_new(self) -> None:
+        """A letter that is still unseen is left as it is."""
+        self.deliver(delivery(self.hop))
+        (letter,) = self.new()
+        letter.write_bytes(b"untouched")
+        mail = self.deliver(delivery(self.hop, recovered=True))
+        self.assertEqual(mail.outcome.status, Status.DELIVERED)
+        self.assertEqual([one.read_bytes() for one in self.new()], [b"untouched"])
+
+    def test_in_cur(self) -> None:
+        """A letter that was seen has flags behind its name."""
+        self.deliver(delivery(self.hop))
+        (letter,) = self.new()
+        letter.rename(self.alice / "cur" / f"{letter.name}:2,S")
+        mail = self.deliver(delivery(self.hop, attempts=1))
+        self.assertEqual(mail.outcome.status, Status.DELIVERED)
+        self.assertEqual(self.new(), [])
+
+    def test_large(self) -> None:
+        """A large one as well."""
+        content = Pieces(b"A: b\r\n\r\n", b"x" * (SMALL + 1))
+        self.deliver(delivery(self.hop, content=content))
+        (letter,) = self.new()
+        letter.rename(self.alice / "cur" / letter.name)
+        self.deliver(delivery(self.hop, content=content, recovered=True))
+        self.assertEqual(self.new(), [])
+
+    def test_not_there(self) -> None:
+        """One that had not arrived is delivered, over what an attempt left in tmp."""
+        self.deliver(delivery(self.hop))
+        (letter,) = self.new()
+        letter.rename(self.alice / "tmp" / letter.name)
+        (self.alice / "tmp" / letter.name).write_bytes(b"half a lett")
+        self.deliver(delivery(self.hop, recovered=True))
+        self.assertTrue(self.new()[0].read_bytes().endswith(b"Hello\n"))
+        self.assertEqual(list((self.alice / "tmp").iterdir()), [])
+
+    def test_link_in_tmp(self) -> None:
+        """A link that somebody laid in tmp is not followed."""
+        self.deliver(delivery(self.hop))
+        (letter,) = self.new()
+        other = self.folder / "other"
+        other.write_bytes(b"precious")
+        (self.alice / "tmp" / letter.name).symlink_to(other)
+        mail = self.deliver(delivery(self.hop))
+        self.assertEqual(other.read_bytes(), b"precious")
+        self.assertEqual(mail.outcome.status, Status.DELIVERED)
+
+
+class TroubleTests(MaildirTestCase):
+    """What goes wrong with one letter spoils no other."""
+
+    def deliver_with(self, error: int, **more: Any) -> Mail:
+        """Deliver to alice, whose disk fails, and to bob."""
+        write = os.write
+
+        def failing(descriptor: int, data: bytes) -> int:
+            if b"Delivered-To: alice@" in bytes(data):
+                raise OSError(error, os.strerror(error))
+            return write(descriptor, data)
+
+        with patch("os.write", failing):
+            return self.deliver(
+                delivery(self.hop, "A1", **more), delivery(self.hop, "A2", to=[BOB])
+            )
+
+    def test_others_arrive(self) -> None:
+        """The rest of the batch is delivered, and nothing of the failed letter stays."""
+        mail = self.deliver_with(errno.ENOSPC)
+        self.assertEqual(str(mail.outcomes["A1"][0].reply), "452 4.3.1 Insufficient storage")
+        self.assertEqual(mail.outcomes["A1"][0].status, Status.DEFERRED)
+        self.assertEqual(mail.outcomes["A2"][0].status, Status.DELIVERED)
+        self.assertEqual([*self.new(), *(self.alice / "tmp").iterdir()], [])
+
+    def test_large(self) -> None:
+        """A large letter that can't be written is given up, too."""
+        mail = self.deliver_with(errno.ENOSPC, content=Pieces(TEXT, b"x" * (SMALL + 1)))
+        self.assertEqual(mail.outcomes["A1"][0].reply.code, 452)
+        self.assertEqual([*self.new(), *(self.alice / "tmp").iterdir()], [])
+
+    def test_quota(self) -> None:
+        """A full mailbox is not a full disk."""
+        mail = self.deliver_with(errno.EDQUOT)
+        self.assertEqual(str(mail.outcomes["A1"][0].reply), "452 4.2.2 Mailbox full")
+
+    def test_permission(self) -> None:
+        """The log says what to do about it, the sender is told nothing of our folders."""
+        with capturedLogs() as events:
+            mail = self.deliver_with(errno.EACCES)
+        self.assertEqual(mail.outcomes["A1"][0].reply.enhanced, "4.3.0")
+        self.assertNotIn(str(self.folder), str(mail.outcomes["A1"][0].reply))
+        (event,) = [event for event in events if event.get("queue_id") == "A1"]
+        self.assertEqual(event["path"], str(self.alice))
+        self.assertIn("let the user", event["advice"])
+
+    def test_file_in_the_way(self) -> None:
+        """Where a file stands in the place of a folder, mail waits."""
+        (self.folder / "example.com").write_bytes(b"")
+        mail = self.deliver(delivery(self.hop))
+        self.assertEqual(mail.outcome.status, Status.DEFERRED)
+
+    def test_short_write(self) -> None:
+        """A disk that takes a part gets the rest."""
+        write = os.write
+        with patch("os.write", lambda descriptor, data: write(descriptor, bytes(data)[:7])):
+            self.deliver(delivery(self.hop))
+        self.assertTrue(self.new()[0].read_bytes().endswith(b"\n\nHello\n"))
+
+    def test_too_long(self) -> None:
+        """An address that no file can be named after fails for good."""
+        mail = self.deliver(delivery(self.hop, to=[Mailbox("x" * 256, "example.com")]))
+        self.assertEqual(mail.outcome.status, Status.FAILED)
+        self.assertEqual(mail.outcome.reply.enhanced, "5.1.3")
+
+    def test_unreadable_spool(self) -> None:
+        """A message that can't be read waits; the others are delivered."""
+        broken = Pieces(TEXT, failure=OSError(errno.EIO, "broken"))
+        large = Pieces(TEXT, size=SMALL + 1, failure=OSError(errno.EIO, "broken"))
+        mail = self.deliver(
+            delivery(self.hop, "A1", broken),
+            delivery(self.hop, "A2"),
+            delivery(self.hop, "A3", large),
+        )
+        statuses = [mail.outcomes[name][0].status for name in ("A1", "A2", "A3")]
+        self.assertEqual(statuses, [Status.DEFERRED, Status.DELIVERED, Status.DEFERRED])
+        self.assertEqual(len(self.new()), 1)
+        self.assertEqual(list((self.alice / "tmp").iterdir()), [])
+
+
+class PlaceTests(SynchronousTestCase):
+    """Where the Maildir of an address is."""
+
+    TEMPLATE = "/mail/{domain}/u-{local}/{address}"
+
+    def test_placeholders(self) -> None:
+        """Domain, local part and address are filled in, once."""
+        self.assertEqual(
+            places(self.TEMPLATE, Mailbox("{domain}", "b.c")),
+            (Path("/mail"), Path("/mail/b.c/u-%7Bdomain%7D/%7Bdomain%7D@b.c")),
+        )
+
+    def test_fixed_part(self) -> None:
+        """A template without placeholders is one Maildir for all."""
+        self.assertEqual(places("/mail/all", ALICE), (Path("/mail"), Path("/mail/all")))
+
+    def test_dots(self) -> None:
+        """No folder is hidden, and none is the one above."""
+        for local, name in ((".", "%2E"), ("..", "%2E."), (".a", "%2Ea"), ("a.b", "a.b")):
+            self.assertEqual(places("/m/{local}", Mailbox(local, "x"))[1], Path("/m") / name)
+
+    @given(st.lists(st.text(), min_size=2, max_size=2, unique=True))
+    def test_no_way_out(self, local_parts: list[str]) -> None:
+        """Every address has a folder of its own, right below the fixed part."""
+        found = [places("/m/{local}", Mailbox(local, "x"))[1] for local in local_parts]
+        self.assertNotEqual(*found)
+        for path in found:
+            self.assertEqual(path.parts[:2], ("/", "m"))
+            self.assertEqual(len(path.parts), 3)
+            self.assertFalse(path.name.startswith("."))
+            self.assertTrue(path.name.isprintable())

@@ -1,0 +1,417 @@
+"""The domain name system, and the mail exchangers that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
+from twisted.internet.error import CannotListenError, ConnectionRefusedError
+from twisted.internet.task import Clock, deferLater
+from twisted.names import authority, dns, server
+from twisted.names.error import DNSNameError, DNSServerError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta import resolver as resolver_module
+from mta.delivery.exchangers import exchangers
+from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
+from mta.resolver import LONGEST_NEGATIVE_TTL, LONGEST_TTL, Resolver
+from tests.processes import temporary_folder
+
+MANY = 60  # MX records, more than a datagram holds
+
+
+class NameServerTests(TestCase):
+    """Against a name server on loopback."""
+
+    timeout = 30.0
+
+    def setUp(self) -> None:
+        """Start the name server, for UDP and TCP on one port."""
+        zone = _Zone(
+            {
+                "example.com": [
+                    dns.Record_SOA(b"ns.example.com", minimum=60, ttl=60),
+                    dns.Record_MX(20, b"b.example.com", ttl=60),
+                    dns.Record_MX(10, b"A.example.com", ttl=60),
+                ],
+                "a.example.com": [
+                    dns.Record_A("192.0.2.1", ttl=60),
+                    dns.Record_A("192.0.2.2", ttl=60),
+                    dns.Record_AAAA("2001:db8::1", ttl=60),
+                ],
+                "b.example.com": [dns.Record_A("192.0.2.3", ttl=60)],
+                "www.example.com": [dns.Record_CNAME(b"a.example.com", ttl=60)],
+                "null.example.com": [dns.Record_MX(0, b"", ttl=60)],
+                "many.example.com": [
+                    dns.Record_MX(n, f"exchanger-number-{n}.example.com".encode(), ttl=60)
+                    for n in range(MANY)
+                ],
+                "xn--bcher-kva.example.com": [dns.Record_MX(1, b"b.example.com", ttl=60)],
+            }
+        )
+        self.factory = server.DNSServerFactory(authorities=[zone])
+        self.factory.noisy = False
+        self.tcp, self.udp = _listen(self.factory)
+        self.port = self.tcp.getHost().port
+        self.resolver = Resolver(reactor, [("127.0.0.1", self.port)])
+
+    async def tearDown(self) -> None:
+        """Stop it, and wait until its connections are gone."""
+        for connection in list(self.factory.connections):
+            connection.transport.abortConnection()
+        await self.tcp.stopListening()
+        await self.udp.stopListening()
+        while self.resolver._client.connections or self.factory.connections:
+            await deferLater(reactor, 0.01)
+
+    async def test_mx(self) -> None:
+        """MX records have a preference and a host."""
+        found = await self.resolver.mx("Example.com")
+        self.assertEqual(sorted(found), [(10, "a.example.com"), (20, "b.example.com")])
+
+    async def test_internationalised(self) -> None:
+        """A U-label is looked up as its A-label."""
+        self.assertEqual(await self.resolver.mx("bücher.example.com"), [(1, "b.example.com")])
+
+    async def test_null_mx(self) -> None:
+        """A null MX is a host without a name."""
+        self.assertEqual(await self.resolver.mx("null.example.com"), [(0, "")])
+
+    async def test_no_mx(self) -> None:
+        """A name without MX records has none."""
+        self.assertEqual(await self.resolver.mx("b.example.com"), [])
+
+    async def test_truncated(self) -> None:
+        """What does not fit a datagram comes by TCP."""
+        self.assertEqual(len(await self.resolver.mx("many.example.com")), MANY)
+
+    async def test_addresses(self) -> None:
+        """IPv6 and IPv4 take turns."""
+        found = await self.resolver.addresses("a.example.com")
+        self.assertEqual(found[0], "2001:db8::1")
+        self.assertEqual(set(found[1:]), {"192.0.2.1", "192.0.2.2"})
+
+    async def test_alias(self) -> None:
+        """A CNAME is followed."""
+        found = await self.resolver.addresses("www.example.com")
+        self.assertEqual(set(found), {"2001:db8::1", "192.0.2.1", "192.0.2.2"})
+
+    async def test_unknown(self) -> None:
+        """A name that does not exist is not found."""
+        for question in (self.resolver.mx, self.resolver.addresses):
+            with self.assertRaises(DomainNotFound):
+                await question("nowhere.example.com")
+
+
+class _Zone(authority.FileAuthority):
+    """The zone example.com with these records."""
+
+    def __init__(self, records: dict[str, list[Any]]) -> None:
+        self._zone = {name.encode(): own for name, own in records.items()}
+        super().__init__("")
+
+    def loadFile(self, filename: str) -> None:
+        """Twisted calls this."""
+        self.records = self._zone
+        self.soa = b"example.com", self._zone[b"example.com"][0]
+
+
+def _listen(factory: server.DNSServerFactory) -> tuple[Any, Any]:
+    """Listen on a port that is free for both TCP and UDP."""
+    for _ in range(100):
+        tcp = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        try:
+            protocol = dns.DNSDatagramProtocol(factory)
+            udp = reactor.listenUDP(tcp.getHost().port, protocol, interface="127.0.0.1")
+        except CannotListenError:
+            tcp.stopListening()
+        else:
+            return tcp, udp
+    raise AssertionError("no port is free for both")
+
+
+class ScriptedClient:
+    """Answers from a table: records and authority, or an exception."""
+
+    def __init__(self, **_: Any) -> None:
+        self.table: dict[tuple[str, int], Any] = {}
+        self.asked: list[tuple[str, int]] = []
+
+    def query(self, query: dns.Query) -> Deferred[Any]:
+        """The resolver calls this."""
+        key = query.name.name.decode(), query.type
+        self.asked.append(key)
+        answer = self.table.get(key, ([], []))
+        if isinstance(answer, Exception):
+            return fail(answer)
+        return succeed((*answer, []))
+
+
+def header(name: str, payload: Any, ttl: int = 600) -> dns.RRHeader:
+    """A record in an answer."""
+    return dns.RRHeader(name.encode(), payload.TYPE, dns.IN, ttl, payload)
+
+
+def soa(minimum: int) -> dns.RRHeader:
+    """What comes with an answer that there is nothing."""
+    return header("example.com", dns.Record_SOA(b"ns.example.com", minimum=minimum), 86400)
+
+
+class ResolverTests(SynchronousTestCase):
+    """What is made of answers, and how long they are remembered."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.hosts = temporary_folder(self) / "hosts"
+        with patch.object(resolver_module.client, "Resolver", ScriptedClient):
+            self.resolver = Resolver(self.clock, [("192.0.2.53", 53)], self.hosts)
+        self.client: Any = self.resolver._client
+
+    def mx(self, domain: str = "example.com") -> Sequence[tuple[int, str]]:
+        """The MX records, or what asking raises."""
+        return self.successResultOf(Deferred.fromCoroutine(self.resolver.mx(domain)))
+
+    def addresses(self, host: str) -> Sequence[str]:
+        """The addresses, likewise."""
+        return self.successResultOf(Deferred.fromCoroutine(self.resolver.addresses(host)))
+
+    def failure(self, coroutine: Any) -> type[BaseException] | None:
+        """What asking raises."""
+        return self.failureResultOf(Deferred.fromCoroutine(coroutine)).type
+
+    def test_interface(self) -> None:
+        """The resolver is one."""
+        self.assertTrue(verifyObject(IResolver, self.resolver))
+
+    def test_remembered(self) -> None:
+        """An answer is used until its time to live is over."""
+        self.client.table["example.com", dns.MX] = (
+            [header("example.com", dns.Record_MX(1, b"a.example.com"), 300)],
+            [],
+        )
+        self.mx()
+        self.clock.advance(299)
+        self.assertEqual(self.mx("EXAMPLE.com."), [(1, "a.example.com")])
+        self.assertEqual(len(self.client.asked), 1)
+        self.clock.advance(1)
+        self.mx()
+        self.assertEqual(len(self.client.asked), 2)
+
+    def test_time_to_live_is_bounded(self) -> None:
+        """However long an answer wants to be remembered."""
+        self.client.table["example.com", dns.MX] = (
+            [header("example.com", dns.Record_MX(1, b"a.example.com"), 10**6)],
+            [],
+        )
+        self.mx()
+        self.clock.advance(LONGEST_TTL)
+        self.mx()
+        self.assertEqual(len(self.client.asked), 2)
+
+    def test_nothing_is_remembered(self) -> None:
+        """That there is nothing, as long as the SOA record says, within bounds."""
+        for minimum, seconds in ((30, 30), (10**6, LONGEST_NEGATIVE_TTL)):
+            self.client.table["example.com", dns.MX] = ([], [soa(minimum)])
+            self.mx()
+            asked = len(self.client.asked)
+            self.clock.advance(seconds - 1)
+            self.mx()
+            self.assertEqual(len(self.client.asked), asked)
+            self.clock.advance(1)
+
+    def test_absence_is_remembered(self) -> None:
+        """Likewise that a name does not exist."""
+        message = dns.Message()
+        message.authority = [soa(60)]
+        self.client.table["example.com", dns.MX] = DNSNameError(message)
+        for _ in range(2):
+            self.assertIs(self.failure(self.resolver.mx("example.com")), DomainNotFound)
+        self.assertEqual(len(self.client.asked), 1)
+
+    def test_failures_are_not_remembered(self) -> None:
+        """Who gave no answer is asked again."""
+        for error in (TimeoutError(), DNSServerError(dns.Message()), ConnectionRefusedError()):
+            self.client.table["example.com", dns.MX] = error
+            self.assertIs(self.failure(self.resolver.mx("example.com")), ResolutionFailed)
+        self.assertEqual(len(self.client.asked), 3)
+
+    def test_memory_is_bounded(self) -> None:
+        """The answer that was not used for the longest time gives way."""
+        self.patch(resolver_module, "MOST_ANSWERS", 2)
+        for name in ("a.example", "b.example", "c.example"):
+            self.client.table[name, dns.MX] = ([header(name, dns.Record_MX(1, b"x"))], [])
+        for name in ("a.example", "b.example", "a.example", "c.example", "a.example"):
+            self.mx(name)
+        self.assertEqual(len(self.client.asked), 3)
+        self.mx("b.example")
+        self.assertEqual(len(self.client.asked), 4)
+
+    def test_alias_is_asked_for(self) -> None:
+        """Where a server does not follow an alias, we do; its time to live counts."""
+        self.client.table["example.com", dns.MX] = (
+            [header("example.com", dns.Record_CNAME(b"Real.example"), 10)],
+            [],
+        )
+        self.client.table["real.example", dns.MX] = (
+            [header("real.example", dns.Record_MX(1, b"mx.example"))],
+            [],
+        )
+        self.assertEqual(self.mx(), [(1, "mx.example")])
+        self.clock.advance(10)
+        self.mx()
+        self.assertEqual(len(self.client.asked), 4)
+
+    def test_alias_loop(self) -> None:
+        """Aliases that lead in a circle are a failure."""
+        for one, other in (("a.example", "b.example"), ("b.example", "a.example")):
+            self.client.table[one, dns.MX] = ([header(one, dns.Record_CNAME(other.encode()))], [])
+        self.assertIs(self.failure(self.resolver.mx("a.example")), ResolutionFailed)
+
+    def test_loop_in_one_answer(self) -> None:
+        """Also within one answer."""
+        self.client.table["a.example", dns.MX] = (
+            [
+                header("a.example", dns.Record_CNAME(b"b.example")),
+                header("b.example", dns.Record_CNAME(b"a.example")),
+            ],
+            [],
+        )
+        self.assertEqual(self.mx("a.example"), [])
+
+    def test_records_of_others(self) -> None:
+        """A record that nobody asked for is not believed."""
+        self.client.table["example.com", dns.MX] = (
+            [header("evil.example", dns.Record_MX(1, b"evil.example"))],
+            [],
+        )
+        self.assertEqual(self.mx(), [])
+
+    def test_one_family_fails(self) -> None:
+        """Addresses of one family are enough."""
+        self.client.table["a.example", dns.AAAA] = TimeoutError()
+        self.client.table["a.example", dns.A] = (
+            [header("a.example", dns.Record_A("192.0.2.1"))],
+            [],
+        )
+        self.assertEqual(self.addresses("a.example"), ["192.0.2.1"])
+
+    def test_no_address(self) -> None:
+        """No address is final only where everybody answered."""
+        self.assertIs(self.failure(self.resolver.addresses("a.example")), DomainNotFound)
+        self.client.table["a.example", dns.AAAA] = TimeoutError()
+        self.assertIs(self.failure(self.resolver.addresses("a.example")), ResolutionFailed)
+
+    def test_literal(self) -> None:
+        """An IP address is its own."""
+        for address in ("192.0.2.1", "2001:db8::1"):
+            self.assertEqual(self.addresses(address), [address])
+        self.assertEqual(self.client.asked, [])
+
+    def test_hosts(self) -> None:
+        """The hosts file comes first, and is read again when it changes."""
+        self.hosts.write_text("# a\n192.0.2.9 One one.example # b\n2001:db8::9\tone\nx y\n\n")
+        self.assertEqual(self.addresses("ONE"), ["192.0.2.9", "2001:db8::9"])
+        self.assertEqual(self.addresses("one.example"), ["192.0.2.9"])
+        _change(self.hosts, "192.0.2.10 one\n")
+        self.assertEqual(self.addresses("one"), ["192.0.2.10"])
+        self.assertEqual(self.client.asked, [])
+
+    def test_localhost(self) -> None:
+        """The name localhost needs neither file nor server, but the file may say more."""
+        self.assertEqual(self.addresses("localhost"), ["::1", "127.0.0.1"])
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.assertEqual(self.addresses("localhost"), ["127.0.0.1"])
+
+    def test_impossible_names(self) -> None:
+        """A name that can't be asked for does not exist."""
+        for name in ("", "a..b", "x" * 64 + ".example", "a." * 127 + "example", "\u2025.x"):
+            self.assertIs(self.failure(self.resolver.mx(name)), DomainNotFound, name)
+            self.assertIs(self.failure(self.resolver.addresses(name)), DomainNotFound, name)
+
+
+def _change(path: Path, text: str) -> None:
+    """Write a file so that its time changes however coarse the clock is."""
+    before = path.stat().st_mtime_ns
+    path.write_text(text)
+    os.utime(path, ns=(before + 10**9, before + 10**9))
+
+
+@implementer(IResolver)
+class Records:
+    """A resolver that knows these MX records of every domain."""
+
+    def __init__(self, *records: tuple[int, str]) -> None:
+        self._records = records
+
+    async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
+        """See `IResolver`."""
+        return self._records
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        """See `IResolver`."""
+        raise AssertionError
+
+
+class ExchangerTests(SynchronousTestCase):
+    """RFC 5321 section 5.1: which hosts to try, in which order."""
+
+    def ask(self, *records: tuple[int, str], domain: str = "example.com", seed: int = 0) -> Any:
+        """The Deferred of the exchangers for these records; we are Us.example."""
+        shuffle = Random(seed).shuffle
+        return Deferred.fromCoroutine(exchangers(Records(*records), domain, "Us.example", shuffle))
+
+    def hosts(self, *records: tuple[int, str], **more: Any) -> list[str]:
+        """The exchangers."""
+        hosts: list[str] = self.successResultOf(self.ask(*records, **more))
+        return hosts
+
+    def refused(self, *records: tuple[int, str], **more: Any) -> str:
+        """Why there are none."""
+        failure = self.failureResultOf(self.ask(*records, **more), HopFailure)
+        return str(failure.value.outcome.reply)[:10]
+
+    def test_order(self) -> None:
+        """The lowest preference comes first."""
+        self.assertEqual(self.hosts((20, "b"), (10, "a"), (30, "c")), ["a", "b", "c"])
+
+    def test_equals(self) -> None:
+        """Among equals, each is first at times."""
+        records = (10, "a"), (10, "b"), (5, "x")
+        orders = {tuple(self.hosts(*records, seed=seed)) for seed in range(20)}
+        self.assertEqual(orders, {("x", "a", "b"), ("x", "b", "a")})
+
+    def test_no_records(self) -> None:
+        """A domain without MX records is its own exchanger."""
+        self.assertEqual(self.hosts(), ["example.com"])
+
+    def test_null_mx(self) -> None:
+        """A domain can say that it takes no mail (RFC 7505)."""
+        self.assertEqual(self.refused((0, "")), "556 5.1.10")
+
+    def test_null_among_others(self) -> None:
+        """Where it names hosts as well, these count."""
+        self.assertEqual(self.hosts((0, ""), (10, "a")), ["a"])
+
+    @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abcd"))), st.integers(1, 5))
+    def test_ours(self, others: list[tuple[int, str]], preference: int) -> None:
+        """From our own name on, nobody is tried: the mail would come back."""
+        better = {host for value, host in others if value < preference}
+        records = [*others, (preference, "us.example")]
+        if better:
+            self.assertEqual(set(self.hosts(*records)), better)
+        else:
+            self.assertEqual(self.refused(*records), "554 5.4.6 ")
+
+    def test_implicit_ours(self) -> None:
+        """Nor where a domain without MX records is our own host."""
+        self.assertEqual(self.refused(domain="us.example"), "554 5.4.6 ")

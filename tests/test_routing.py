@@ -1,0 +1,320 @@
+"""Forward-path to hop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import IRouter
+from mta.mail import Agent, Hop, Mailbox
+from mta.routing import MOST_ADDRESSES, MOST_ALIASES, Router
+from mta.settings import Domain
+from mta.smtp.errors import Refusal
+
+MAILDIR = Hop(Agent.MAILDIR, "/mail/{domain}/{local}")
+MX = Hop(Agent.MX)
+HOLD = Hop(Agent.HOLD, "office")
+SMART_HOST = Hop(Agent.SMTP, "10.0.0.5", 2525)
+LMTP = Hop(Agent.LMTP, "10.0.0.6", 24)
+
+
+def mailbox(address: str) -> Mailbox:
+    """The address that is written so."""
+    local_part, _, domain = address.rpartition("@") if "@" in address else (address, "", "")
+    return Mailbox(local_part, domain)
+
+
+def domain(name: str = "example.com", deliver: Hop = MAILDIR, **keys: Any) -> Domain:
+    """A domain as the configuration has it; aliases are written as text."""
+    aliases = {
+        alias: tuple(map(mailbox, targets.split()))
+        for alias, targets in keys.pop("aliases", {}).items()
+    }
+    mailboxes = keys.pop("mailboxes", ())
+    if mailboxes is not None:
+        mailboxes = frozenset(mailboxes)
+    if "catch_all" in keys:
+        keys["catch_all"] = mailbox(keys["catch_all"])
+    return Domain(name, deliver, mailboxes=mailboxes, aliases=aliases, **keys)
+
+
+class RouterTestCase(SynchronousTestCase):
+    """What the tests share: a router, and what it answers."""
+
+    hostname = "mail.example.com"
+
+    def given(
+        self, *domains: Domain, routes: dict[str, Hop] | None = None, default: Hop = MX
+    ) -> None:
+        """Make the router."""
+        self.router = Router(
+            self.hostname, {each.name: each for each in domains}, routes or {}, default
+        )
+
+    def route(self, address: str) -> list[tuple[Mailbox, Hop]]:
+        """Where an address goes."""
+        return list(self.router.route(mailbox(address)))
+
+    def finals(self, address: str) -> list[str]:
+        """What an address stands for."""
+        return [str(final) for final, _ in self.route(address)]
+
+    def hop(self, address: str) -> Hop:
+        """The only hop of an address."""
+        ((_, hop),) = self.route(address)
+        return hop
+
+    def refused(self, address: str) -> str:
+        """The enhanced code of the refusal."""
+        return self.assertRaises(Refusal, self.route, address).reply.enhanced
+
+
+class DomainTests(RouterTestCase):
+    """Domains that we are the last stop for."""
+
+    def setUp(self) -> None:
+        self.given(domain(mailboxes=["alice", "bob", "a+b"]), domain("any.example", mailboxes=None))
+
+    def test_interface(self) -> None:
+        """The router is one."""
+        self.assertTrue(verifyObject(IRouter, self.router))
+
+    def test_mailbox(self) -> None:
+        """A mailbox goes where its domain delivers, whatever the case."""
+        expected = [(Mailbox("alice", "example.com"), MAILDIR)]
+        self.assertEqual(self.route("alice@example.com"), expected)
+        self.assertEqual(self.route("Alice@EXAMPLE.com"), expected)
+
+    def test_nobody(self) -> None:
+        """Nobody else is there."""
+        refusal = self.assertRaises(Refusal, self.route, "carol@example.com")
+        self.assertEqual(str(refusal.reply), "550 5.1.1 No such user here")
+
+    def test_is_ours(self) -> None:
+        """Ours is what is configured; not what is below it, and no address literal."""
+        self.assertTrue(self.router.is_ours("Example.COM"))
+        for other in ("sub.example.com", "[127.0.0.1]", "", "com"):
+            self.assertFalse(self.router.is_ours(other), other)
+
+    def test_subaddress(self) -> None:
+        """What follows the separator is a detail for the reader."""
+        self.assertEqual(self.finals("Alice+news+2@example.com"), ["alice@example.com"])
+        self.assertEqual(self.finals("dave+x@any.example"), ["dave@any.example"])
+
+    def test_mailbox_with_separator(self) -> None:
+        """A mailbox that has the separator in its name is meant by the whole."""
+        self.assertEqual(self.finals("a+b@example.com"), ["a+b@example.com"])
+
+    def test_empty_name(self) -> None:
+        """Where nothing stands before the separator, it is no separator."""
+        self.assertEqual(self.finals("+x@any.example"), ["+x@any.example"])
+
+    def test_no_subaddress(self) -> None:
+        """The separator can be switched off."""
+        self.given(domain(mailboxes=["alice"], subaddress=""))
+        self.assertEqual(self.refused("alice+x@example.com"), "5.1.1")
+
+    def test_any(self) -> None:
+        """A domain may take every local part."""
+        self.assertEqual(self.finals("Whoever@any.example"), ["whoever@any.example"])
+
+    def test_catch_all(self) -> None:
+        """What nobody has goes to the catch-all, and may be elsewhere."""
+        self.given(domain(mailboxes=["alice"], catch_all="x@partner.example"))
+        self.assertEqual(self.finals("alice@example.com"), ["alice@example.com"])
+        self.assertEqual(self.finals("bob@example.com"), ["x@partner.example"])
+
+    def test_further_hop(self) -> None:
+        """A domain that goes on elsewhere keeps addresses as the sender wrote them."""
+        for mailboxes in (None, ()):
+            self.given(domain("office.example", HOLD, mailboxes=mailboxes))
+            self.assertEqual(
+                self.route("Bob+x@OFFICE.example"), [(Mailbox("Bob+x", "office.example"), HOLD)]
+            )
+
+    def test_further_hop_with_mailboxes(self) -> None:
+        """Where its mailboxes are named, others are refused here."""
+        self.given(domain("office.example", LMTP, mailboxes=["bob"]))
+        self.assertEqual(self.finals("bob+x@office.example"), ["bob+x@office.example"])
+        self.assertEqual(self.refused("eve@office.example"), "5.1.1")
+
+    def test_maildir_without_mailboxes(self) -> None:
+        """A Maildir domain that names nobody has nobody."""
+        self.given(domain())
+        self.assertEqual(self.refused("alice@example.com"), "5.1.1")
+
+    def test_mx(self) -> None:
+        """We may stand before the MX hosts of a domain of ours."""
+        self.given(domain("backup.example", Hop(Agent.MX), mailboxes=None))
+        self.assertEqual(self.hop("a@backup.example"), Hop(Agent.MX, "backup.example"))
+
+    def test_internationalised(self) -> None:
+        """U-labels and A-labels are the same domain; ß is a letter of its own."""
+        self.given(domain("bücher.example", mailboxes=["alice"]))
+        for name in ("bücher.example", "BÜCHER.example", "xn--bcher-kva.example"):
+            self.assertEqual(self.finals(f"alice@{name}"), ["alice@bücher.example"])
+        self.given(domain("strasse.example", mailboxes=["alice"]))
+        self.assertFalse(self.router.is_ours("straße.example"))
+
+    def test_impossible_domain(self) -> None:
+        """A name that no label can be made of is somebody else's problem."""
+        self.assertEqual(self.hop("a@\u2025.example"), Hop(Agent.MX, "\u2025.example"))
+
+
+class AliasTests(RouterTestCase):
+    """Names that stand for others."""
+
+    def test_list(self) -> None:
+        """An alias stands for several, here and elsewhere, none twice."""
+        self.given(
+            domain(
+                mailboxes=["alice", "bob"],
+                aliases={
+                    "sales": "alice@example.com team@example.com carol@partner.example",
+                    "team": "bob@example.com Alice+x@example.com",
+                },
+            )
+        )
+        self.assertEqual(
+            self.route("Sales+x@example.com"),
+            [
+                (mailbox("alice@example.com"), MAILDIR),
+                (mailbox("bob@example.com"), MAILDIR),
+                (mailbox("carol@partner.example"), Hop(Agent.MX, "partner.example")),
+            ],
+        )
+
+    def test_before_mailbox(self) -> None:
+        """An alias comes before a mailbox of the same name, and before any."""
+        for mailboxes in (["alice", "bob"], None):
+            self.given(domain(mailboxes=mailboxes, aliases={"alice": "bob@example.com"}))
+            self.assertEqual(self.finals("alice+tag@example.com"), ["bob@example.com"])
+
+    def test_missing_member(self) -> None:
+        """An alias with a member that does not exist is refused, so that it is noticed."""
+        self.given(domain(mailboxes=["bob"], aliases={"team": "bob@example.com eve@example.com"}))
+        self.assertEqual(self.refused("team@example.com"), "5.1.1")
+
+    def test_loop(self) -> None:
+        """Aliases that lead in a circle lead nowhere."""
+        self.given(
+            domain(
+                mailboxes=["bob"],
+                aliases={"a": "bob@example.com b@b.example", "self": "self@example.com"},
+            ),
+            domain("b.example", aliases={"b": "A+x@example.com"}),
+        )
+        for address in ("a@example.com", "b@b.example", "self@example.com"):
+            self.assertEqual(self.refused(address), "5.4.6")
+
+    def test_long_chain(self) -> None:
+        """A chain of aliases has an end."""
+        names = {f"a{n}": f"a{n + 1}@example.com" for n in range(MOST_ALIASES + 1)}
+        self.given(domain(mailboxes=[f"a{MOST_ALIASES + 1}"], aliases=names))
+        self.assertEqual(len(self.route("a1@example.com")), 1)
+        self.assertEqual(self.refused("a0@example.com"), "5.4.6")
+
+    def test_wide_list(self) -> None:
+        """So has a list."""
+        members = " ".join(f"m{n}@partner.example" for n in range(MOST_ADDRESSES))
+        self.given(domain(aliases={"all": members}))
+        self.assertEqual(self.refused("all@example.com"), "5.4.6")
+
+    def test_many_ways_to_one(self) -> None:
+        """Each alias is looked at once, however many lists name it."""
+        names = {f"a{n}": f"a{n + 1}@example.com A{n + 1}@example.com" for n in range(40)}
+        self.given(domain(mailboxes=["a40"], aliases=names))
+        self.assertEqual(self.finals("a0@example.com"), ["a40@example.com"])
+
+
+class PostmasterTests(RouterTestCase):
+    """Somebody reads the postmaster's mail (RFC 5321 section 4.5.1)."""
+
+    def test_without_domain(self) -> None:
+        """<Postmaster> is the one of the domain that our host is in."""
+        self.given(
+            domain("a.example", aliases={"postmaster": "x@partner.example"}),
+            domain(mailboxes=["alice"], aliases={"postmaster": "alice@example.com"}),
+        )
+        self.assertEqual(self.finals("Postmaster"), ["alice@example.com"])
+
+    def test_first_domain(self) -> None:
+        """Where our host is in none, of the first."""
+        self.given(domain("a.example", mailboxes=None), domain("b.example", mailboxes=None))
+        self.assertEqual(self.finals("postmaster"), ["postmaster@a.example"])
+
+    def test_not_configured(self) -> None:
+        """A domain without one has that of our own domain."""
+        self.given(
+            domain("a.example", mailboxes=["bob"]),
+            domain(mailboxes=["alice"], aliases={"postmaster": "alice@example.com"}),
+        )
+        self.assertEqual(self.finals("PostMaster@a.example"), ["alice@example.com"])
+
+    def test_nowhere(self) -> None:
+        """Where no domain has one, the first mailbox gets the mail."""
+        self.given(domain(aliases={"x": "y@partner.example"}), domain("b.example", mailboxes="ed"))
+        self.assertEqual(self.finals("postmaster@example.com"), ["d@b.example"])
+        self.assertEqual(self.finals("postmaster"), ["d@b.example"])
+
+    def test_catch_all(self) -> None:
+        """A catch-all is somebody."""
+        self.given(domain(mailboxes=["alice", "zoe"], catch_all="zoe@example.com"))
+        self.assertEqual(self.finals("postmaster@example.com"), ["zoe@example.com"])
+        self.assertEqual(self.finals("postmaster"), ["zoe@example.com"])
+
+    def test_nobody(self) -> None:
+        """Where we have no mailbox at all, there is no postmaster either."""
+        self.given()
+        self.assertEqual(self.refused("postmaster"), "5.1.1")
+
+
+class RouteTests(RouterTestCase):
+    """Where all other mail goes."""
+
+    def setUp(self) -> None:
+        self.given(
+            routes={
+                "partner.example": SMART_HOST,
+                ".internal.example": LMTP,
+                ".deep.internal.example": HOLD,
+                "[10.0.0.1]": LMTP,
+                "direct.example": Hop(Agent.MX),
+            }
+        )
+
+    def test_domain(self) -> None:
+        """A domain has its route, whatever the case; its subdomains do not."""
+        self.assertEqual(self.hop("a@Partner.example"), SMART_HOST)
+        self.assertEqual(self.hop("a@sub.partner.example").agent, Agent.MX)
+
+    def test_subdomains(self) -> None:
+        """A leading dot means what is below; the longest counts."""
+        self.assertEqual(self.hop("a@x.internal.example"), LMTP)
+        self.assertEqual(self.hop("a@x.y.internal.example"), LMTP)
+        self.assertEqual(self.hop("a@x.deep.internal.example"), HOLD)
+        self.assertEqual(self.hop("a@deep.internal.example"), LMTP)
+        self.assertEqual(self.hop("a@internal.example").agent, Agent.MX)
+
+    def test_mx(self) -> None:
+        """The domain says where its MX hosts are, in the form in which it is looked up."""
+        self.assertEqual(self.hop("a@Direct.example"), Hop(Agent.MX, "direct.example"))
+        self.assertEqual(self.hop("a@bücher.test"), Hop(Agent.MX, "xn--bcher-kva.test"))
+
+    def test_address_stays(self) -> None:
+        """Addresses elsewhere are not ours to change."""
+        self.assertEqual(self.finals("A+b@partner.example"), ["A+b@partner.example"])
+
+    def test_address_literal(self) -> None:
+        """It names a host that needs no looking up."""
+        self.assertEqual(self.hop("a@[192.0.2.1]"), Hop(Agent.SMTP, "192.0.2.1", 25))
+        self.assertEqual(self.hop("a@[IPv6:2001:db8::1]"), Hop(Agent.SMTP, "2001:db8::1", 25))
+        self.assertEqual(self.hop("a@[10.0.0.1]"), LMTP)
+
+    def test_smart_host(self) -> None:
+        """A smart host gets everything, address literals too."""
+        self.given(default=SMART_HOST)
+        self.assertEqual(self.hop("a@elsewhere.example"), SMART_HOST)
+        self.assertEqual(self.hop("a@[192.0.2.1]"), SMART_HOST)
