@@ -98,6 +98,9 @@ class IChannel(Interface):
         Raises HandshakeFailed.
         """
 
+    def abort() -> None:
+        """End the connection now: whoever waits for it gets ChannelLost."""
+
 
 class IRole(Interface):
     """Receiver-SMTP or sender-SMTP: one side of one SMTP conversation."""

@@ -157,6 +157,11 @@ class Link(Protocol):
         except ChannelLost as lost:
             raise HandshakeFailed(str(lost)) from lost
 
+    def abort(self) -> None:
+        """See `IChannel.abort`."""
+        if self._connected:
+            self.transport.abortConnection()
+
     async def _rest(self, end: float) -> None:
         """Wait until Twisted calls, or the clock shows `end`; raise what happened meanwhile."""
         if self._failure is None:
@@ -231,11 +236,6 @@ class Link(Protocol):
         self.closing = True
         self._wake()
 
-    def abort(self) -> None:
-        """End the connection now."""
-        if self._connected:
-            self.transport.abortConnection()
-
     # --- the conversation
 
     def _begin(self) -> None:
@@ -282,6 +282,8 @@ class Link(Protocol):
             self.transport.unregisterProducer()
             self.transport.loseConnection()
             self._expect(self._clock.seconds() + CLOSE_TIMEOUT)
+        if self.ended.called:
+            return  # cancelled by whoever waited for it
         if error is None:
             self.ended.callback(None)
         else:

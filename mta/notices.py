@@ -112,13 +112,22 @@ class NoticeWriter:
         if sender.is_null or not wanted:
             return None
         is_failure = wanted[0][1].status is Status.FAILED
-        full = is_failure and message.envelope.ret == "FULL"
+        envelope = message.envelope
+        # What must not travel without TLS does not come back in full (RFC 8689 section 5).
+        full = is_failure and envelope.ret == "FULL" and not envelope.require_tls
         original = await self._original(message, full)
         report = _Report(self._hostname, message, wanted, expires, self._now())
         content = report.content(self._token(), original)
         body = Body.SEVEN_BIT if content.isascii() else Body.EIGHT_BIT
         return Notice(
-            Envelope(NULL_PATH, (Recipient(sender),), body, sender.is_internationalised), content
+            Envelope(
+                NULL_PATH,
+                (Recipient(sender),),
+                body,
+                sender.is_internationalised,
+                require_tls=envelope.require_tls,
+            ),
+            content,
         )
 
     async def _original(self, message: Message, full: bool) -> _Original | None:

@@ -65,6 +65,12 @@ class Router:
         self._resolve(address, (), set(), found)
         return list(found.items())
 
+    def expand(self, address: Mailbox) -> Sequence[Mailbox]:
+        """The final addresses behind one of our own (EXPN).  Raises Refusal."""
+        if not self.is_ours(address.domain):
+            raise Refusal(replies.NO_SUCH_USER)
+        return [final for final, _ in self.route(address)]
+
     def _resolve(
         self,
         address: Mailbox,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -34,40 +34,41 @@ from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import Dialler, RelayAgent
-from mta.gate import Gate
+from mta.gate import Gate, hosts
 from mta.gate.turning import Reversal
 from mta.interfaces import (
-    HopFailure,
     IDeliveryAgent,
-    IMailSource,
     IRole,
     IUsers,
     Message,
     Session,
 )
 from mta.link import Link, LinkFactory
-from mta.mail import Agent, Security
+from mta.mail import Agent
 from mta.notices import NoticeWriter
-from mta.peers.exchange import Exchange, NoMail, Tally
-from mta.peers.handover import HandOver
-from mta.peers.keeper import Keeper
-from mta.peers.record import Records
-from mta.queue.held import EVERYWHERE
+from mta.peers.customer import Customer
+from mta.peers.provider import Provider
+from mta.peers.tally import Tally
+from mta.proxied import ProxiedFactory
+from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.resolver import Resolver
 from mta.routing import Router
-from mta.settings import Listener, ListenerTLS, Peer, Settings
+from mta.settings import Listener, Peer, Settings
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception
-from mta.smtp.sender import Demands
+from mta.spool.records import Ledger, Records
 from mta.spool.sqlite import SqliteSpool
 from mta.tls import ClientTLS, ServerTLS, TLSFault
 from mta.users import DovecotUsers, UserFault, UserFile, Users
 
 GRACE = 10.0  # seconds that running transactions get when the service stops
+SORTING = 5.0  # seconds that a single exchange waits for the runner to look at what is due
 CERTIFICATES_EVERY = 30.0  # seconds between looks at the certificate files
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 THREADS = 20
+OPEN_FILES = 65536
+PROXIED = "haproxy:"  # in front of the endpoint of a listener behind a proxy
 
 
 class Options(UsageOptions):
@@ -112,7 +113,6 @@ class MailService(Service):
         self._options = options
         self._listening: list[_Listening] = []
         self._loops: list[LoopingCall] = []
-        self._keepers: dict[str, Keeper] = {}
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted calls this with the application, which may be told how to log."""
@@ -132,6 +132,7 @@ class MailService(Service):
     def startService(self) -> None:
         """Twisted calls this when the process is what it will be."""
         super().startService()
+        self._allow_open_files()
         if not self._listening:
             self._bind()
         try:
@@ -147,6 +148,13 @@ class MailService(Service):
         signal.signal(signal.SIGHUP, self._hung_up)
         self._reactor.callWhenRunning(self._start)
 
+    @staticmethod
+    def _allow_open_files() -> None:
+        """Each connection is an open file, and the usual limit is about what one attack takes."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
     def _fatal(self, reason: str) -> BaseException:
         """What to raise so that the process ends with this one line.
 
@@ -160,8 +168,10 @@ class MailService(Service):
         for listener in self._settings.listen:
             factory = LinkFactory(self._reactor)
             results: list[Any] = []
-            endpoint = serverFromString(self._reactor, listener.endpoint)
-            endpoint.listen(factory).addBoth(results.append)
+            endpoint = serverFromString(self._reactor, listener.endpoint.removeprefix(PROXIED))
+            is_proxied = listener.endpoint.startswith(PROXIED)
+            front = ProxiedFactory(factory, self._reactor) if is_proxied else factory
+            endpoint.listen(front).addBoth(results.append)
             if not results or isinstance(results[0], Failure):
                 reason = results[0].getErrorMessage() if results else "not ready at once"
                 raise self._fatal(f"cannot listen on {listener.endpoint}: {reason}")
@@ -174,7 +184,7 @@ class MailService(Service):
         self._threads = reactor.getThreadPool()
         self._spool = SqliteSpool(Path(settings.spool), reactor, self._threads)
         self._spool.start()
-        self._records = Records(Path(settings.spool))
+        self._ledger = Ledger(Records(Path(settings.spool)), reactor, self._threads)
         self._furnish(settings)
         self._runner = Runner(
             self._spool,
@@ -186,7 +196,7 @@ class MailService(Service):
             reactor,
         )
         self._spool.on_wake = self._runner.wake
-        self._runner.on_held = self._held_for
+        self._runner.on_held = lambda peer: self._customer.mail_came(peer)
 
     def _furnish(self, settings: Settings) -> None:
         """Make what the configuration says.  Raises TLSFault or UserFault, and changes nothing."""
@@ -200,26 +210,47 @@ class MailService(Service):
             settings.relay, settings.limits, settings.peers.values(), router, users, reactor
         )
         depot = Depot(
-            hostname, self._spool, self._accepted, time.time, settings.limits.message_size
+            hostname,
+            self._spool,
+            self._accepted,
+            time.time,
+            settings.limits.message_size,
+            settings.submission.hide_client,
         )
+        resolver = Resolver(reactor, settings.resolver)
+        dialler = partial(Dialler, reactor, self._threads, hostname, resolver, client_tls.towards)
+        relay = RelayAgent(dialler())
+        provider = Provider(hostname, relay, self._held, self._ledger, reactor)
         reversal = Reversal(
-            settings.peers.values(), self._spool.count_held, self._hand_over, self._run_for
+            settings.peers.values(),
+            self._spool.count_held,
+            provider.hand_over,
+            provider.start_run,
         )
         for listening in self._listening:
             listener = listening.listener
             reception = Reception(
-                depot, gate, settings.limits, listener.service, listener.tls, users, reversal
+                depot,
+                gate,
+                settings.limits,
+                listener.service,
+                listener.tls,
+                users,
+                reversal,
+                partial(hosts.is_in, networks=settings.relay.xclient),
+                router.expand if settings.submission.expn else None,
             )
-            listening.factory.serve(
-                partial(_receiver, reception),
-                server_tls,
-                tls_at_once=listener.tls is ListenerTLS.IMPLICIT,
-            )
-        resolver = Resolver(reactor, settings.resolver)
-        self._dialler = Dialler(reactor, self._threads, hostname, resolver, client_tls.towards)
+            listening.factory.serve(partial(_receiver, reception), server_tls)
         self._router = router
-        self._agents = self._delivery_agents(hostname)
-        self._turned = Reception(depot, gate, settings.limits)
+        self._agents = self._delivery_agents(hostname, relay)
+        self._customer = Customer(
+            dialler(),
+            Reception(depot, gate, settings.limits),
+            self._held,
+            self._spool.count_held,
+            self._ledger,
+            reactor,
+        )
         self._tls = (server_tls, client_tls)
 
     def _users(self, settings: Settings, router: Router) -> IUsers | None:
@@ -242,9 +273,8 @@ class MailService(Service):
             certificates,
         )
 
-    def _delivery_agents(self, hostname: str) -> Mapping[Agent, IDeliveryAgent]:
+    def _delivery_agents(self, hostname: str, relay: RelayAgent) -> Mapping[Agent, IDeliveryAgent]:
         reactor, threads = self._reactor, self._threads
-        relay = RelayAgent(self._dialler)
         return {
             Agent.MX: relay,
             Agent.SMTP: relay,
@@ -254,6 +284,9 @@ class MailService(Service):
             Agent.DISCARD: DiscardAgent(),
             Agent.REJECT: RejectAgent(),
         }
+
+    def _held(self, peer: str, domains: Collection[str], linger: float) -> HeldMail:
+        return self._runner.held(peer, domains, linger)
 
     def _accepted(self, message: Message, session: Session) -> None:
         self.log.info(
@@ -275,7 +308,7 @@ class MailService(Service):
     async def _begin(self) -> None:
         await self._take_over()
         self._runner.start()
-        self._keep_up(self._settings.peers)
+        self._customer.keep_up(self._settings.peers.values())
         self._repeat(TAKE_OVER_EVERY, self._take_over)
         self._repeat(CERTIFICATES_EVERY, self._reload_certificates)
         for listening in self._listening:
@@ -285,96 +318,6 @@ class MailService(Service):
                 service=listening.listener.service.value,
             )
         self.log.info("ready")
-
-    # --- peers that dial in
-
-    def _hand_over(self, peer: Peer, domains: Collection[str]) -> IRole:
-        """What a peer gets that turned its connection."""
-        hostname = self._settings.hostname
-        demands = Demands(hostname, security=Security.OFF, keepalive=peer.keepalive)
-        open_source = partial(self._runner.held, peer.name, domains, peer.linger)
-        return HandOver(peer.name, demands, open_source, partial(self._note, peer.name))
-
-    def _run_for(self, peer: Peer, domains: Collection[str]) -> None:
-        """ETRN: send a peer its mail to where it is to be sent."""
-        running = Deferred.fromCoroutine(self._run(peer, domains))
-        running.addErrback(self._failed, f"the queue run for {peer.name}")
-
-    async def _run(self, peer: Peer, domains: Collection[str]) -> None:
-        assert peer.etrn is not None
-        source = self._runner.held(peer.name, domains)
-        try:
-            await self._agents[peer.etrn.agent].deliver(peer.etrn, source)
-        except HopFailure as failure:
-            self._note(peer.name, last_error=str(failure.outcome.reply))
-        else:
-            self._note(peer.name, last_exchange=time.time(), last_error="")
-        finally:
-            source.close()
-
-    def _note(self, peer: str, **changes: Any) -> None:
-        """Keep what became of an exchange, for people."""
-        writing = deferToThreadPool(
-            self._reactor, self._threads, partial(self._records.update, peer, **changes)
-        )
-        writing.addErrback(self._failed, f"the record of {peer}")
-
-    # --- peers that we dial
-
-    async def exchange(
-        self, peer: Peer, progress: Callable[[Tally], None] = lambda _: None
-    ) -> Tally:
-        """One whole exchange with a peer.  Raises HopFailure."""
-        exchange = Exchange(peer, self._dialler, self._turned, progress)
-        try:
-            with self._own_mail(peer) as source:
-                tally = await exchange.run(source)
-        except HopFailure as failure:
-            self._note(peer.name, link_since=None, last_error=str(failure.outcome.reply))
-            raise
-        self._note(
-            peer.name,
-            link_since=None,
-            last_exchange=time.time(),
-            last_error="the connection broke" if tally.lost else "",
-            sent=tally.sent,
-            received=tally.received,
-        )
-        return tally
-
-    async def _hand_in(self, peer: Peer) -> None:
-        """Send a peer what came for it while its link is turned.  Raises HopFailure."""
-        with self._own_mail(peer) as source:
-            await Exchange(peer, self._dialler, self._turned).hand_over(source)
-
-    @contextmanager
-    def _own_mail(self, peer: Peer) -> Iterator[IMailSource]:
-        """Our own mail that waits for a peer that we dial."""
-        if not peer.send:
-            yield NoMail()
-            return
-        source = self._runner.held(peer.name, [EVERYWHERE])
-        try:
-            yield source
-        finally:
-            source.close()
-
-    def _keep_up(self, peers: Mapping[str, Peer]) -> None:
-        """Dial these peers from now on, and no others."""
-        keepers, self._keepers = self._keepers, {}
-        for keeper in keepers.values():
-            keeper.stop()
-        for peer in peers.values():
-            if peer.connect is not None and peer.every:
-                keeper = Keeper(
-                    peer, partial(self.exchange, peer), partial(self._hand_in, peer), self._reactor
-                )
-                self._keepers[peer.name] = keeper
-                keeper.start()
-
-    def _held_for(self, peer: str) -> None:
-        if peer in self._keepers:
-            self._keepers[peer].mail_came()
 
     # --- while it runs
 
@@ -404,6 +347,7 @@ class MailService(Service):
 
     def _reload(self) -> None:
         """SIGHUP: read the configuration again; a bad one changes nothing."""
+        customer = self._customer
         try:
             settings = config.load(self._path)
             self._furnish(settings)
@@ -414,7 +358,8 @@ class MailService(Service):
             self.log.error("{error}", error=str(error))
         else:
             self._runner.reconfigure(self._router, self._agents, settings.queue, settings.peers)
-            self._keep_up(settings.peers)
+            Deferred.fromCoroutine(customer.stop(GRACE)).addErrback(self._failed, "reload")
+            self._customer.keep_up(settings.peers.values())
             for name in ("listen", "spool"):
                 if getattr(settings, name) != getattr(self._settings, name):
                     self.log.warn("a changed `{name}` takes a restart", name=name)
@@ -437,7 +382,7 @@ class MailService(Service):
 
     async def _stop(self) -> None:
         self.log.info("stopping")
-        self._keep_up({})
+        customer = Deferred.fromCoroutine(self._customer.stop(GRACE))
         for loop in self._loops:
             loop.stop()
         end = self._reactor.seconds() + GRACE
@@ -450,9 +395,36 @@ class MailService(Service):
         # Links that do not end in time are cancelled, which ends them.
         ended = DeferredList([link.ended for link in links if not link.ended.called])
         await ended.addTimeout(GRACE, self._reactor).addErrback(lambda _: None)
+        await customer
         await self._runner.stop(max(0.0, end - self._reactor.seconds()))
+        await self._ledger.flush()
         await self._spool.stop()
         self.log.info("stopped")
+
+    # --- without listeners
+
+    async def turn(self, peer: Peer, progress: Callable[[Tally], None]) -> Tally:
+        """Do nothing but one exchange with a peer, and deliver what it brings.
+
+        For a process that lives for this alone, on the spool of a server that is up or down.
+        Raises HopFailure, TLSFault, UserFault and OSError.
+        """
+        self._open()
+        await self._take_over()
+        self._runner.start()
+        try:
+            await self._quiet(SORTING)  # so that mail of ours is known to wait for the peer
+            tally = await self._customer.exchange_once(peer, progress)
+            await self._quiet(GRACE)
+        finally:
+            await self._stop()
+        return tally
+
+    async def _quiet(self, longest: float) -> None:
+        """Return when the runner has nothing to do, at the latest after so many seconds."""
+        end = self._reactor.seconds() + longest
+        while not self._runner.is_idle and self._reactor.seconds() < end:
+            await deferLater(self._reactor, 0.02)
 
 
 @dataclass(frozen=True, slots=True)

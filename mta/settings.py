@@ -87,9 +87,22 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Who may relay without AUTH."""
+    """Who may relay without AUTH, and which proxies may say by XCLIENT for whom they speak."""
 
     networks: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    xclient: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What users get who hand us mail (RFC 6409).
+
+    `hide_client`: the mail does not tell where they are.  `expn`: they may ask who is behind an
+    alias.
+    """
+
+    hide_client: bool = False
+    expn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +148,7 @@ class Queue:
 class Limits:
     """What a peer may ask of us.
 
+    `greet_delay`: how long the greeting is held back, to see who talks before it; 0: not at all.
     `messages_per_minute` and `recipients_per_hour` count for a user where there is one, else
     for a host; 0: no limit.
     """
@@ -145,6 +159,7 @@ class Limits:
     connections_per_host: int = 50
     errors: int = 20
     timeout: float = 5 * MINUTE
+    greet_delay: float = 0.0
     auth_failures: int = 10
     messages_per_minute: int = 0
     recipients_per_hour: int = 0
@@ -171,6 +186,7 @@ class Settings:
     routes: Mapping[str, Hop] = field(default_factory=dict)
     default_route: Hop = field(default_factory=lambda: Hop(Agent.MX))
     relay: Relay = Relay()
+    submission: Submission = Submission()
     users: str = ""  # absolute path of the users file, or dovecot:SOCKET; empty: no users
     peers: Mapping[str, Peer] = field(default_factory=dict)
     queue: Queue = Queue()

@@ -208,21 +208,22 @@ class ClientTLS:
 
         `pin` (SHA-256 fingerprint, lower-case hex) trusts that certificate alone, whatever its
         name and issuer.  Else VERIFY demands a chain to our authorities and the name, and
-        OPPORTUNISTIC takes what comes.
+        OPPORTUNISTIC takes what comes, and only notes what it proves.
         """
         contexts = self._current.value
         if pin:
-            return ServerDemand(contexts.pinned, hostname, pin=pin)
+            return ServerDemand(contexts.pinned, hostname, strict=True, pin=pin)
         if security is Security.VERIFY:
-            return ServerDemand(contexts.verified, hostname, verifies=True)
-        return ServerDemand(contexts.opportunistic, hostname)
+            return ServerDemand(contexts.verified, hostname, strict=True)
+        return ServerDemand(contexts.opportunistic, hostname, strict=False)
 
     def _contexts(self) -> _ClientContexts:
         contexts = _ClientContexts(_new_context(), _new_context(), _new_context())
-        if self._settings.ca is None:
-            contexts.verified.set_default_verify_paths()
-        else:
-            _load_authorities(contexts.verified, self._settings.ca)
+        for context in (contexts.verified, contexts.opportunistic):
+            if self._settings.ca is None:
+                context.set_default_verify_paths()
+            else:
+                _load_authorities(context, self._settings.ca)
         if self._settings.pair:
             pair = _Loaded.of(self._settings.pair)
             pair.use_in(contexts.verified)
@@ -241,15 +242,14 @@ class _ClientContexts:
 class ServerDemand:
     """What we demand of one server; made by `ClientTLS.towards`.
 
-    A server that does not meet it loses the connection, with CertificateRefused as the reason.
+    A server that does not meet a `strict` one loses the connection, with CertificateRefused as the
+    reason; else its certificate only proves nothing.
     """
 
-    def __init__(
-        self, context: SSL.Context, hostname: str, *, verifies: bool = False, pin: str = ""
-    ) -> None:
+    def __init__(self, context: SSL.Context, hostname: str, *, strict: bool, pin: str = "") -> None:
         self._context = context
         self._hostname = hostname.rstrip(".")
-        self._verifies = verifies
+        self._strict = strict
         self._pin = pin
 
     def start(self, transport: ITLSTransport) -> None:
@@ -266,8 +266,7 @@ class ServerDemand:
         connection = _Connection(examination)
         if not _is_address(self._hostname):
             connection.set_tlsext_host_name(self._hostname.encode("idna"))
-        if self._verifies or self._pin:
-            connection.set_verify(SSL.VERIFY_PEER, self._examiner(examination, tlsProtocol))
+        connection.set_verify(SSL.VERIFY_PEER, self._examiner(examination, tlsProtocol))
         return connection
 
     def _examiner(
@@ -283,11 +282,13 @@ class ServerDemand:
         ) -> bool:
             certificate = shown.to_cryptography()
             objection = self._objection(certificate, error if not holds else 0, depth)
-            if objection:
+            if objection and self._strict:
                 reason = CertificateRefused(f"the certificate of {self._hostname}: {objection}")
                 tlsProtocol.failVerification(Failure(reason))
                 return False
-            if depth == 0:
+            if objection:
+                examination.chain_holds = False
+            elif depth == 0 and examination.chain_holds is None:
                 examination.chain_holds = True
             return True
 

@@ -12,13 +12,13 @@ from twisted.python.failure import Failure
 
 from mta.interfaces import ChannelLost, Message, SpoolFull
 from mta.link import Link
-from mta.mail import Reply
+from mta.mail import Mailbox, Reply
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp.receiver import Receiver
 from tests.doubles import FakeGate, FakeReversal, FakeTLS, FakeUsers, Transport, reception
 from tests.fakes import FakeSpool
 
-_LIMITS = ("message_size", "recipients", "errors")
+_LIMITS = ("message_size", "recipients", "errors", "greet_delay")
 _REPEATED = re.compile(rb"\{(.*?) \* (\d+)\}", re.DOTALL)
 
 
@@ -49,11 +49,14 @@ class Conversation:
             users=FakeUsers() if "users" in settings else None,
             reversal=FakeReversal() if "reversal" in settings else None,
         )
+        if "hide_client" in settings:
+            shared = replace(shared, depot=replace(shared.depot, hide_client=True))
+        if "expn" in settings:
+            shared = replace(shared, expand=lambda address: [address, Mailbox("b", "mta.example")])
+        if "proxy" in settings:
+            shared = replace(shared, is_proxy=lambda address: address == settings["proxy"])
         partner = settings.get("partner", "")
-        implicit = shared.tls is ListenerTLS.IMPLICIT
-        self.link = Link(
-            lambda _: Receiver(shared, partner=partner), self.clock, FakeTLS(), tls_at_once=implicit
-        )
+        self.link = Link(lambda _: Receiver(shared, partner=partner), self.clock, FakeTLS())
         self.problems: list[Failure] = []
         self.link.ended.addErrback(self.problems.append)
         self.link.makeConnection(self.transport)

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITLSTransport
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
-from mta.interfaces import IChannel, IGate, IReversal, IRole, IUsers, Message, Secured, Session
-from mta.mail import Mailbox, Recipient, Reply
+from mta.interfaces import (
+    Delivery,
+    IChannel,
+    IGate,
+    IMailSource,
+    IReversal,
+    IRole,
+    IUsers,
+    Message,
+    Secured,
+    Session,
+    Target,
+)
+from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import replies, sasl
 from mta.smtp.errors import Refusal
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Reception
+from mta.spool.content import MemoryContent
 from tests.fakes import FakeSpool
 
 HOSTNAME = "mta.example"
@@ -23,13 +39,16 @@ DELAY = 3.0  # seconds after a failed AUTH
 
 
 class Transport(StringTransport):
-    """A connection in memory that counts its writes, and closes when told to."""
+    """A connection in memory that counts its writes; with `is_full` it asks for a pause."""
 
     writes = 0
+    is_full = False
 
     def write(self, data: bytes) -> None:
         self.writes += 1
         super().write(data)
+        if self.is_full:
+            self.producer.pauseProducing()
 
     def taken(self) -> bytes:
         """What was written since the last time."""
@@ -82,7 +101,9 @@ class FakeGate:
         return DELAY
 
     def author(self, session: Session, mailbox: Mailbox) -> None:
-        """All may write as all."""
+        """Nobody is the boss."""
+        if mailbox.local_part == "boss":
+            raise Refusal(Reply(550, "5.7.1", ("That is not you",)))
 
 
 @implementer(IUsers)
@@ -154,10 +175,11 @@ class FakeReversal:
 
 
 class FakeTLS:
-    """TLS that begins when the test calls `handshakeCompleted`."""
+    """TLS that begins when the test calls `handshakeCompleted`; `certificate`: what is proved."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: str = "") -> None:
         self.started = 0
+        self._secured = replace(SECURED, certificate=certificate)
 
     def start(self, transport: ITLSTransport) -> None:
         """See `mta.link.TLSContext`."""
@@ -165,7 +187,7 @@ class FakeTLS:
 
     def secured(self, transport: ITLSTransport) -> Secured:
         """See `mta.link.TLSContext`."""
-        return SECURED
+        return self._secured
 
 
 def reception(
@@ -189,3 +211,79 @@ def reception(
         limits.message_size,
     )
     return Reception(depot, gate or FakeGate(), limits, service, tls, users, reversal)
+
+
+@implementer(IMailSource)
+class FakeSource:
+    """Deliveries for one hop, and what became of them.
+
+    With `waits` it awaits more mail at the end, until `give` or `finish`.
+    """
+
+    def __init__(self, deliveries: Iterable[Delivery] = (), *, waits: bool = False) -> None:
+        self.outcomes: dict[str, Sequence[Outcome]] = {}
+        self._ready = deque(deliveries)
+        self._out: dict[str, Delivery] = {}
+        self._waits = waits
+        self._waiting: Deferred[bool] | None = None
+
+    def give(self, delivery: Delivery) -> None:
+        """There is one more."""
+        self._ready.append(delivery)
+        self._wake()
+
+    def finish(self) -> None:
+        """No more will come."""
+        self._waits = False
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(bool(self._ready))
+
+    @property
+    def left(self) -> int:
+        """How many nobody took."""
+        return len(self._ready)
+
+    async def next(self) -> Delivery | None:
+        """See `IMailSource`."""
+        if not self._ready:
+            return None
+        delivery = self._ready.popleft()
+        self._out[delivery.message.id] = delivery
+        return delivery
+
+    async def more(self) -> bool:
+        """See `IMailSource`."""
+        if self._ready or not self._waits:
+            return bool(self._ready)
+        waiting = self._waiting = Deferred(lambda _: setattr(self, "_waiting", None))
+        return await waiting
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """Each delivery is settled once, with an outcome for each target."""
+        assert self._out.pop(delivery.message.id) is delivery
+        assert len(outcomes) == len(delivery.targets)
+        self.outcomes[delivery.message.id] = tuple(outcomes)
+
+    @property
+    def unsettled(self) -> list[str]:
+        """What was taken and not settled."""
+        return list(self._out)
+
+
+def delivery(
+    name: str,
+    content: bytes,
+    envelope: Envelope,
+    addresses: Sequence[Mailbox] | None = None,
+) -> Delivery:
+    """A message on its way to one hop; `addresses`: where aliases made others of the recipients."""
+    if addresses is None:
+        addresses = [recipient.forward_path for recipient in envelope.recipients]
+    message = Message(name, 0.0, envelope, MemoryContent(content, content.isascii()), ())
+    hop = Hop(Agent.SMTP, "peer.example", 25)
+    targets = tuple(Target(number, address, hop) for number, address in enumerate(addresses))
+    return Delivery(message, targets)

@@ -208,7 +208,7 @@ class Server:
         assert self.process is None or not self.process.is_running
         self._remember()
         self.process = Process(self._command, self.folder, self._environment)
-        self.process.wait_for(r'(?m)\bready"?$')
+        self.process.wait_for(r'(?m)\bready"?}?$')
         for endpoint, service in _LISTENING.findall(self.process.output):
             if endpoint.startswith("tcp:"):
                 self.ports[service] = int(endpoint.split(":")[1])

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from mta import __version__
-from mta.commands import check, queue, user
+from mta.commands import check, peers, queue, turn, user
 from mta.commands.console import Failed
 from mta.config import ConfigurationError
 
-_COMMANDS = (check, user, queue)
+_COMMANDS = (check, user, queue, turn, peers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

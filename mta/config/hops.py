@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mta.config.document import Fields, Value, read_record, suggest
-from mta.config.values import absolute, host_and_port, member_of, secret, user
+from mta.config.values import absolute, fingerprint, host_and_port, member_of, secret, user
 from mta.mail import Agent, Hop, Security
 
 FORMS = {
@@ -32,16 +32,7 @@ def next_hop(value: Value) -> Hop:
     if not value.is_mapping:
         return _text_hop(value)
     fields = read_record(value, HOP, required=["to"])
-    hop = _with_user(value, fields)
-    if "tls" not in fields:
-        return hop
-    if hop.agent not in (Agent.MX, Agent.SMTP, Agent.LMTP) or hop.next_hop.startswith("unix:"):
-        raise value.wrong(
-            f"{hop.agent.value} has no use for 'tls', expected mx, smtp, smtps or lmtp"
-        )
-    if hop.implicit_tls and fields["tls"] is Security.OFF:
-        raise value.wrong("smtps always has TLS, expected 'tls' to be opportunistic or verify")
-    return replace(hop, security=fields["tls"])
+    return _with_tls(value, _with_user(value, fields), fields)
 
 
 def smtp_host(value: Value) -> Hop:
@@ -66,6 +57,27 @@ def _with_user(value: Value, fields: dict[str, Any]) -> Hop:
             "no use for 'user' and 'secret', expected smtp or smtps without a user in it"
         )
     return replace(hop, user=fields["user"], secret=fields["secret"])
+
+
+def _with_tls(value: Value, hop: Hop, fields: dict[str, Any]) -> Hop:
+    """The hop with what is demanded of TLS; a pinned certificate is demanded."""
+    for key in ("tls", "pin"):
+        if key in fields and not _can_have_tls(hop):
+            raise value.wrong(
+                f"{hop.agent.value} has no use for {key!r}, expected mx, smtp, smtps or lmtp"
+            )
+    default = Security.VERIFY if "pin" in fields else hop.security
+    security = fields.get("tls", default)
+    if hop.implicit_tls and security is Security.OFF:
+        raise value.wrong("smtps always has TLS, expected 'tls' to be opportunistic or verify")
+    if "pin" in fields and security is not Security.VERIFY:
+        raise value.wrong("'pin' is a demand, expected 'tls' to be verify")
+    return replace(hop, security=security, pin=fields.get("pin", ""))
+
+
+def _can_have_tls(hop: Hop) -> bool:
+    over_the_net = not hop.next_hop.startswith("unix:")
+    return hop.agent in (Agent.MX, Agent.SMTP, Agent.LMTP) and over_the_net
 
 
 # A secret may follow the first colon: no problem repeats what comes behind it.
@@ -138,4 +150,4 @@ def _reason(value: Value, reason: str) -> str:
 
 
 SMTP_HOST: Fields = {"to": _text_hop, "user": user, "secret": secret}
-HOP: Fields = {**SMTP_HOST, "tls": member_of(Security)}
+HOP: Fields = {**SMTP_HOST, "tls": member_of(Security), "pin": fingerprint}

@@ -38,6 +38,7 @@ from mta.settings import (
     Relay,
     Service,
     Settings,
+    Submission,
     TLSSettings,
 )
 
@@ -218,7 +219,11 @@ DOMAIN: Fields = {
     "catch_all": values.mailbox,
     "subaddress": values.subaddress,
 }
-RELAY: Fields = {"networks": list_of(values.network, "a list of IP networks")}
+RELAY: Fields = {
+    "networks": list_of(values.network, "a list of IP networks"),
+    "xclient": list_of(values.network, "a list of IP networks"),
+}
+SUBMISSION: Fields = {"hide_client": values.boolean, "expn": values.boolean}
 PEER: Fields = {
     "user": values.user,
     "certificate": values.fingerprint,
@@ -251,6 +256,7 @@ LIMITS: Fields = {
     "connections_per_host": values.integer(1, MANY),
     "errors": values.integer(1, MANY),
     "timeout": values.positive_duration,
+    "greet_delay": values.duration,
     "auth_failures": values.integer(1, MANY),
     "messages_per_minute": values.integer(0, MANY),
     "recipients_per_hour": values.integer(0, MANY),
@@ -268,6 +274,7 @@ FILE: Fields = {
     "domains": table_of(values.domain, _domain, "a mapping of domains"),
     "routes": table_of(values.domain_or_subdomains, _route, "a mapping of domains to next hops"),
     "relay": _record(Relay, RELAY),
+    "submission": _record(Submission, SUBMISSION),
     "users": _users,
     "peers": table_of(values.peer_name, _peer, "a mapping of peers"),
     "queue": _record(Queue, QUEUE),
@@ -283,6 +290,7 @@ SECTIONS: Mapping[str, Fields] = {
     "tls.certificates[].": values.PAIR,
     "domains.NAME.": DOMAIN,
     "relay.": RELAY,
+    "submission.": SUBMISSION,
     "peers.NAME.": PEER,
     "queue.": QUEUE,
     "limits.": LIMITS,

@@ -7,6 +7,7 @@ and lets a `Sender` do the talking.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from mta.delivery.exchangers import exchangers
 from mta.interfaces import (
     ChannelLost,
     DomainNotFound,
+    HandshakeFailed,
     HopFailure,
     IDeliveryAgent,
     IMailSource,
@@ -64,6 +66,12 @@ class Dialler:
         self._hostname = hostname
         self._resolver = resolver
         self._tls = tls
+        self._links: set[Link] = set()
+
+    def close_gently(self) -> None:
+        """Let the conversations under way end at their next good moment."""
+        for link in list(self._links):
+            link.close_gently()
 
     async def converse(self, hop: Hop, role: Callable[[Demands], IRole]) -> None:
         """Hold one conversation with the first host of `hop` that talks to us.
@@ -139,10 +147,19 @@ class Dialler:
             tls_at_once=hop.implicit_tls,
         )
         await connectProtocol(endpoint, link)
+        self._links.add(link)
         try:
             await link.ended
+            return
+        except HandshakeFailed as error:
+            if hop.security is not Security.OPPORTUNISTIC:
+                raise _deferred("4.7.5", f"TLS with {host} failed: {error}") from error
         except (ChannelLost, PeerFault) as error:
             raise _deferred("4.4.2", f"The connection to {host} failed: {error}") from error
+        finally:
+            self._links.discard(link)
+        # TLS was only a wish (RFC 7435): better plain text than no mail.
+        await self._talk(replace(hop, security=Security.OFF), host, endpoint, role)
 
     def _derive(self, password: str, salt: bytes, iterations: int) -> Deferred[bytes]:
         return deferToThreadPool(

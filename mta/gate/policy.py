@@ -55,6 +55,7 @@ class Gate:
         clock: IReactorTime,
     ) -> None:
         self._networks = relay.networks
+        self._proxies = relay.xclient
         self._peers = {peer.name: peer for peer in peers}
         self._router = router
         self._users = users
@@ -73,6 +74,8 @@ class Gate:
         if session.partner:
             return  # we dialled, or counted it before the turn
         host = hosts.key(session.client)
+        if hosts.is_in(session.client, self._proxies):
+            host = hosts.LOCAL  # it speaks for many, and each of them will be counted
         if self._failures.is_exhausted(host):
             raise Refusal(TOO_MANY_FAILURES)
         if len(self._admitted) >= self._connections:

@@ -30,8 +30,8 @@ MOST_COUNTED = 1000  # messages that ETRN counts before it says just "pending"
 class Reversal:
     """The peers that dial in, and the mail that waits for them.
 
-    `count_held` is `IQueue.count_held`.  `hand_over` makes the role that sends a peer its mail on the connection it turned;
-    `start_run` sends it on a connection of our own.
+    `count_held` is `IQueue.count_held`.  `hand_over` makes the role that sends a peer its mail on
+    the connection that it turned, `start_run` sends it on one of our own; both may raise Refusal.
     """
 
     def __init__(
@@ -53,14 +53,16 @@ class Reversal:
         """
         if session.partner:
             return ()
-        peers = [peer for peer in self._peers if is_peer(session, peer)]
-        known = bool(peers)
+        own = [peer for peer in self._peers if is_peer(session, peer)]
+        if _proved_something(session):
+            candidates = dict.fromkeys(SERVICES, own)
+        else:
+            candidates = {"ATRN": self._peers, "ETRN": self._peers}
         return [
             method
-            for method, services in SERVICES.items()
-            if session.service in services
-            and (known or method != "TURN")
-            and any(method.lower() in peer.methods for peer in peers or self._peers)
+            for method, peers in candidates.items()
+            if session.service in SERVICES[method]
+            and any(method.lower() in peer.methods for peer in peers)
         ]
 
     async def turn(self, session: Session) -> IRole:
@@ -82,25 +84,18 @@ class Reversal:
     async def etrn(self, session: Session, option: str, name: str) -> Reply:
         """See `IReversal.etrn`.  ``#`` names a peer, as a queue of its own."""
         peer = self._peer(session, "ETRN")
-        if option == "#":
-            if name != peer.name:
-                raise Refusal(replies.ETRN_DENIED)
-            wanted: Sequence[str] = peer.domains
-        else:
-            wanted = [name, f".{name}"] if option == "@" else [name]
-            if not is_among(name, peer.domains):
-                raise Refusal(replies.ETRN_DENIED)
-        if peer.etrn is None:
+        wanted = _wanted(peer, option, name)
+        if not wanted or peer.etrn is None:
             raise Refusal(replies.ETRN_DENIED)
         count = await self._count(peer, wanted, MOST_COUNTED, replies.ETRN_LATER)
         if not count:
-            return Reply(251, "2.0.0", (f"OK, no messages waiting for node {name}",))
+            return replies.ETRN_NO_MAIL
         self._start_run(peer, wanted)
         if option == "#":
-            return Reply(250, "2.0.0", (f"OK, queuing for node {name} started",))
+            return replies.ETRN_STARTED
         if count == MOST_COUNTED:
-            return Reply(252, "2.0.0", (f"OK, pending messages for node {name} started",))
-        return Reply(253, "2.0.0", (f"OK, {count} pending messages for node {name} started",))
+            return replies.ETRN_PENDING
+        return replies.etrn_pending(count)
 
     def _peer(self, session: Session, method: str) -> Peer:
         """The peer that the session has proved to be, if it has the right."""
@@ -109,11 +104,36 @@ class Reversal:
         for peer in self._peers:
             if is_peer(session, peer) and method.lower() in peer.methods:
                 return peer
-        proved = session.identity or (session.secured and session.secured.certificate)
-        raise Refusal(replies.TURN_DENIED if proved else replies.TURN_NEEDS_AUTH)
+        raise Refusal(
+            replies.TURN_DENIED if _proved_something(session) else replies.TURN_NEEDS_AUTH
+        )
 
     async def _count(self, peer: Peer, domains: Collection[str], most: int, trouble: Reply) -> int:
         try:
             return await self._count_held(peer.name, domains, most)
         except OSError:
             raise Refusal(trouble) from None
+
+
+def _proved_something(session: Session) -> bool:
+    """Whether we know who asks, peer or not."""
+    return bool(session.identity or (session.secured and session.secured.certificate))
+
+
+def _wanted(peer: Peer, option: str, name: str) -> Sequence[str]:
+    """The domains of a peer that its ETRN means, none where it may not have them.
+
+    ``#`` stands for a queue, which bears the peer's name; ``@`` for a domain and those below it.
+    """
+    if option == "#":
+        return peer.domains if name == peer.name else ()
+    if option == "@" and any(_is_below(own, name) for own in peer.domains):
+        return [own for own in peer.domains if _is_below(own, name)]
+    if not is_among(name, peer.domains):
+        return ()
+    return [name, f".{name}"] if option == "@" else [name]
+
+
+def _is_below(own: str, name: str) -> bool:
+    """Whether an entry of a peer's domains is this domain, or below it."""
+    return own == name or own.endswith(f".{name}")

@@ -7,7 +7,8 @@ is turned, an MX for our domains and nothing more: AUTH proved us to it, and it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from zope.interface import implementer
 
@@ -23,27 +24,14 @@ from mta.interfaces import (
     Session,
 )
 from mta.mail import Outcome, Reply, Status
+from mta.peers.tally import Counted, Tally
 from mta.settings import Peer
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import LINE, Receiver, Reception
 from mta.smtp.sender import Demands, Sender, Turn
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
+NOT_IMPLEMENTED = frozenset({500, 502})
 NO_TURN = Reply(451, "4.4.2", ("The connection was lost before it was turned",))
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one exchange has done so far; `octets` counts what was received.
-
-    `turned`: the peer agreed to hand us our mail.  `lost`: the turned connection broke.
-    """
-
-    sent: int = 0
-    received: int = 0
-    octets: int = 0
-    turned: bool = False
-    lost: bool = False
-    replies: list[Reply] = field(default_factory=list)
 
 
 @implementer(IMailSource)
@@ -63,45 +51,35 @@ class NoMail:
 
 
 @implementer(IMailSource)
-class _Counted:
-    """A source whose deliveries count in a tally."""
+class _Waiting:
+    """Our mail for a peer: it goes on waiting where the peer takes no mail at all on that port.
 
-    def __init__(self, source: IMailSource, tally: Tally, changed: Callable[[], None]) -> None:
-        self._source = source
-        self._tally = tally
-        self._changed = changed
+    So it is with port 366 (RFC 2645 section 5); nothing is wrong with the message.
+    """
+
+    def __init__(self, source: IMailSource) -> None:
         self.next = source.next
         self.more = source.more
+        self._source = source
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.settle`."""
-        self._source.settle(delivery, outcomes)
-        if any(outcome.status is Status.RELAYED for outcome in outcomes):
-            self._tally.sent += 1
-            self._changed()
-
-
-@implementer(IRole)
-class _Turned:
-    """The receiver after the turn, which notes how it ended."""
-
-    def __init__(self, receiver: Receiver, tally: Tally) -> None:
-        self._receiver = receiver
-        self._tally = tally
-
-    async def converse(self, channel: IChannel) -> IRole | None:
-        """See `IRole.converse`."""
-        try:
-            return await self._receiver.converse(channel)
-        except ChannelLost:
-            self._tally.lost = True
-            return None
+        self._source.settle(
+            delivery,
+            [
+                replace(outcome, status=Status.DEFERRED)
+                if outcome.reply.code in NOT_IMPLEMENTED
+                else outcome
+                for outcome in outcomes
+            ],
+        )
 
 
 class Exchange:
-    """One exchange with a peer.
+    """One exchange with a peer that we dial.
 
-    `reception` is what a receiver of ours needs, `progress` hears of each change of the tally.
+    `reception` is what a receiver of ours needs; `progress` hears of each change of the tally;
+    `while_turned` lasts as long as the turned connection.
     """
 
     def __init__(
@@ -110,12 +88,14 @@ class Exchange:
         dialler: Dialler,
         reception: Reception,
         progress: Callable[[Tally], None] = lambda _: None,
+        while_turned: AbstractContextManager[None] | None = None,
     ) -> None:
         self._peer = peer
         self._dialler = dialler
         self._reception = reception
         self._progress = progress
-        self.tally = Tally()
+        self._while_turned = while_turned or nullcontext()
+        self._tally = Tally()
 
     async def run(self, source: IMailSource) -> Tally:
         """Hand over what `source` has, then ask for our mail and take it.
@@ -123,7 +103,7 @@ class Exchange:
         Raises HopFailure with what the peer said, or what kept us from hearing it.
         """
         await self._converse(source, self._turn())
-        tally = self.tally
+        tally = self._tally
         if not tally.replies:
             raise HopFailure(Outcome(Status.DEFERRED, NO_TURN))
         refusal = next((reply for reply in tally.replies if not reply.is_positive), None)
@@ -139,7 +119,7 @@ class Exchange:
         peer = self._peer
         assert peer.connect is not None
         hop = replace(peer.connect, security=peer.tls, pin=peer.pin)
-        counted = _Counted(source, self.tally, self._changed)
+        counted = Counted(_Waiting(source), self._tally, self._changed)
 
         def role(demands: Demands) -> IRole:
             return Sender(counted, demands, turn)
@@ -149,22 +129,65 @@ class Exchange:
     def _turn(self) -> Turn:
         peer = self._peer
         if peer.method == "etrn":
-            return Turn([f"ETRN {domain}" for domain in peer.domains], self._told)
+            return Turn(etrn_commands(peer.domains), self._told)
         depot = replace(self._reception.depot, accepted=self._accepted)
         receiver = Receiver(replace(self._reception, depot=depot), partner=peer.name)
-        command = "TURN" if peer.method == "turn" else f"ATRN {','.join(peer.domains)}"
-        return Turn([command], self._told, _Turned(receiver, self.tally))
+        command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
+        return Turn([command], self._told, _Turned(receiver, self._tally, self._while_turned))
 
     def _told(self, reply: Reply) -> None:
-        self.tally.replies.append(reply)
-        self.tally.turned = self.tally.turned or reply.is_positive
+        self._tally.replies.append(reply)
         self._changed()
 
     def _accepted(self, message: Message, session: Session) -> None:
-        self.tally.received += 1
-        self.tally.octets += message.content.size
+        self._tally.received += 1
+        self._tally.octets += message.content.size
         self._changed()
         self._reception.depot.accepted(message, session)
 
     def _changed(self) -> None:
-        self._progress(self.tally)
+        self._progress(self._tally)
+
+
+@implementer(IRole)
+class _Turned:
+    """The receiver after the turn, which notes how long it lasted and how it ended."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        tally: Tally,
+        while_turned: AbstractContextManager[None],
+    ) -> None:
+        self._receiver = receiver
+        self._tally = tally
+        self._while_turned = while_turned
+
+    async def converse(self, channel: IChannel) -> IRole | None:
+        """See `IRole.converse`."""
+        tally, began = self._tally, channel.seconds()
+        tally.turned = True
+        try:
+            with self._while_turned:
+                return await self._receiver.converse(channel)
+        except ChannelLost:
+            tally.lost = True
+            return None
+        finally:
+            tally.turned_for = channel.seconds() - began
+
+
+def atrn_command(domains: Sequence[str]) -> str:
+    """ATRN for these domains: for all that the peer has where it can't name them."""
+    command = f"ATRN {','.join(domains)}"
+    is_one_line = len(command) + 2 <= LINE
+    if is_one_line and not any(domain.startswith(".") for domain in domains):
+        return command
+    return "ATRN"
+
+
+def etrn_commands(domains: Sequence[str]) -> Sequence[str]:
+    """An ETRN for each domain, with ``@`` for those below it (RFC 1985 section 5.3)."""
+    return [
+        f"ETRN @{domain[1:]}" if domain.startswith(".") else f"ETRN {domain}" for domain in domains
+    ]

@@ -5,27 +5,27 @@ from __future__ import annotations
 import random as chance
 from collections.abc import Awaitable, Callable
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mta.interfaces import HopFailure
-from mta.peers.exchange import Tally
+from mta.peers.tally import Tally
+from mta.queue.bell import Bell
 from mta.settings import Peer
 
-FIRST_PAUSE = 5.0  # seconds after a first failure; doubles with each
+SHORTEST_PAUSE = 1.0  # seconds between two exchanges; doubles with each failure in a row
 LONGEST_PAUSE = 900.0  # seconds
-SHORTEST_PAUSE = 1.0  # seconds between a link that dropped and the next one
+LONG_LINK = 10.0  # seconds after which a turned link was held for us, or had much to carry
 JITTER = 0.1  # of every pause, so that many customers do not dial at once
 
 
 class Keeper:
     """Repeats exchanges with one peer.
 
-    `exchange` does a whole one, `hand_over` only sends what waits for the peer, on a second
-    connection while the first one is turned.  Both raise HopFailure.
+    `exchange` does a whole one.  `hand_over` only sends what waits for the peer, if anything
+    does: on a second connection while the first one is turned.  Both raise HopFailure.
+    `ended` fires when, after `stop`, all is over.
     """
 
     log = Logger()
@@ -43,88 +43,106 @@ class Keeper:
         self._hand_over = hand_over
         self._clock = clock
         self._random = random
-        self._failures = 0
-        self._pause: Deferred[None] | None = None
-        self._handing_over = False
-        self._mail_came = False
+        self._exchanging = False
+        self._failures = 0  # exchanges in a row
+        self._send_failures = 0  # second connections in a row
+        self._next = Bell(clock)
+        self._outgoing = Bell(clock)
         self._stopped = False
-        self._running: Deferred[None] | None = None
-        self._sending: Deferred[None] | None = None
 
     def start(self) -> None:
         """Begin, with an exchange at once."""
-        self._running = Deferred.fromCoroutine(self._keep())
-        self._running.addErrback(self._broken)
+        loops = [self._keep(), self._send()] if self._peer.send else [self._keep()]
+        self.ended = DeferredList(map(Deferred.fromCoroutine, loops), consumeErrors=True)
 
     def stop(self) -> None:
-        """Dial no more, and end what is under way."""
+        """Dial no more.  What is under way ends when its connections do."""
         self._stopped = True
-        for running in (self._pause, self._running, self._sending):
-            if running is not None:
-                running.cancel()
+        self._next.ring()
+        self._outgoing.ring()
 
     def mail_came(self) -> None:
         """Mail for the peer waits: it need not wait for the next exchange."""
-        if self._pause is not None and not self._failures:
-            self._pause.cancel()
-        elif self._pause is None and not self._stopped:
-            self._mail_came = True
-            if not self._handing_over:
-                self._handing_over = True
-                self._sending = Deferred.fromCoroutine(self._send())
-                self._sending.addErrback(self._broken)
+        if not self._peer.send:
+            return
+        if self._exchanging and not self._send_failures:
+            self._outgoing.ring()
+        elif not self._exchanging and not self._failures:
+            self._next.ring()
 
     async def _keep(self) -> None:
+        """One exchange after the other."""
         while not self._stopped:
-            began = self._clock.seconds()
-            try:
-                tally = await self._exchange()
-            except HopFailure as failure:
-                self._failures += 1
-                pause = min(FIRST_PAUSE * 2 ** min(self._failures - 1, 20), LONGEST_PAUSE)
-                self.log.warn(
-                    "{peer}: {reply}; next try in {pause:.0f} s",
-                    peer=self._peer.name,
-                    reply=str(failure.outcome.reply),
-                    pause=pause,
-                )
-            else:
+            self._exchanging = True
+            pause = await self._exchange_once()
+            self._exchanging = False
+            if not self._stopped:
+                await self._next.wait(self._jittered(pause))
+
+    async def _exchange_once(self) -> float:
+        """Returns for how many seconds to wait then."""
+        began = self._clock.seconds()
+        try:
+            tally = await self._exchange()
+        except CancelledError:
+            raise
+        except HopFailure as failure:
+            trouble = str(failure.outcome.reply)
+        except Exception:  # noqa: BLE001 - outermost: a bug must not end the exchanges
+            self.log.failure("an exchange with {peer} failed", peer=self._peer.name)
+            trouble = "a fault of our own"
+        else:
+            self.log.info(
+                "{peer}: sent {sent}, received {received}",
+                peer=self._peer.name,
+                sent=tally.sent,
+                received=tally.received,
+            )
+            if tally.turned_for >= LONG_LINK:
+                self._failures = 0
+                return SHORTEST_PAUSE
+            if not tally.lost:
                 self._failures = 0
                 lasted = self._clock.seconds() - began
-                pause = (
-                    SHORTEST_PAUSE if tally.lost else max(SHORTEST_PAUSE, self._peer.every - lasted)
-                )
-                self.log.info(
-                    "{peer}: sent {sent}, received {received}",
-                    peer=self._peer.name,
-                    sent=tally.sent,
-                    received=tally.received,
-                )
-            await self._sleep(pause * (1 + JITTER * (2 * self._random() - 1)))
-
-    async def _sleep(self, seconds: float) -> None:
-        if self._stopped:
-            return
-        self._pause = deferLater(self._clock, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            pass  # mail came, or we stop
-        finally:
-            self._pause = None
+                return max(SHORTEST_PAUSE, self._peer.every - lasted)
+            trouble = "the turned connection broke"
+        self._failures += 1
+        pause = back_off(self._failures)
+        if not self._stopped:
+            self.log.warn(
+                "{peer}: {trouble}; next try in {pause:.0f} s",
+                peer=self._peer.name,
+                trouble=trouble,
+                pause=pause,
+            )
+        return pause
 
     async def _send(self) -> None:
-        """Send what came while the connection is turned or being set up."""
-        try:
-            while self._mail_came and not self._stopped:
-                self._mail_came = False
-                await self._hand_over()
-        except HopFailure as failure:
-            # What was not sent waits for the next exchange.
-            self.log.warn("{peer}: {reply}", peer=self._peer.name, reply=str(failure.outcome.reply))
-        finally:
-            self._handing_over = False
+        """Send what comes while the connection is turned, and what was not taken before."""
+        while not self._stopped:
+            pause = back_off(self._send_failures) if self._send_failures else self._peer.every
+            await self._outgoing.wait(self._jittered(pause))
+            if self._exchanging and not self._stopped:
+                await self._send_once()
 
-    def _broken(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            self.log.failure("the keeper of {peer} failed", failure, peer=self._peer.name)
+    async def _send_once(self) -> None:
+        try:
+            await self._hand_over()
+        except CancelledError:
+            raise
+        except HopFailure as failure:
+            self._send_failures += 1
+            self.log.warn("{peer}: {reply}", peer=self._peer.name, reply=str(failure.outcome.reply))
+        except Exception:  # noqa: BLE001 - outermost, as above
+            self._send_failures += 1
+            self.log.failure("sending to {peer} failed", peer=self._peer.name)
+        else:
+            self._send_failures = 0
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * (1 + JITTER * (2 * self._random() - 1))
+
+
+def back_off(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return float(min(SHORTEST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE))

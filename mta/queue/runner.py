@@ -134,6 +134,8 @@ class Runner:
         self._schedule = Schedule(settings, peers, self._random)
         self._destinations.agents = agents
         self._destinations.settings = settings
+        for source in self._sources:
+            source.retire()  # who turned a connection may have other rights now, and comes again
 
     def accept(self, message: Message) -> None:
         """Take a message that was just committed, and is leased to us.
@@ -143,6 +145,11 @@ class Runner:
         self._fresh.append(message)
         if self._sorting is None:
             self._sorting = self._clock.callLater(0, self._sort)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was due has been taken on, and nothing is under way."""
+        return bool(self._asleep_until) and not (self._rounds or self._fresh or self._running)
 
     def wake(self) -> None:
         """Somebody else put mail into the spool, or made some due."""

@@ -6,6 +6,8 @@ done on whole pieces, never line by line.
 
 from __future__ import annotations
 
+import re
+
 END = b"\r\n.\r\n"
 
 
@@ -96,16 +98,17 @@ class HeaderSection:
     """Gathers the header section at the start of content, within a bound.
 
     `octets` is what was gathered; content over `LIMIT` octets without an empty line is taken
-    as header section up to there.
+    as header section up to there, and `cut` says so.
     """
 
     LIMIT = 256 * 1024
 
-    __slots__ = ("complete", "octets")
+    __slots__ = ("complete", "cut", "octets")
 
     def __init__(self) -> None:
         self.octets = b""
         self.complete = False
+        self.cut = False
 
     def feed(self, piece: bytes) -> bytes:
         """Add content; returns what follows the header section once that is complete."""
@@ -119,10 +122,23 @@ class HeaderSection:
             self.octets = gathered
             return b""
         self.complete = True
-        cut = end if end >= 0 else self.LIMIT
+        self.cut = end < 0
+        cut = self.LIMIT if self.cut else end
         self.octets = gathered[:cut]
         return gathered[cut:]
 
     def count(self, name: bytes) -> int:
         """How many fields have that name, given in lower case."""
-        return (b"\r\n" + self.octets).lower().count(b"\r\n" + name + b":")
+        return len(self.values(name))
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of the fields of that name, given in lower case, with folds taken out.
+
+        White space before the colon is obsolete, and still read as a field by many (RFC 5322
+        section 4.5).
+        """
+        if name not in self.octets.lower():
+            return []
+        field = rb"(?i:^%b[ \t]*:)(.*(?:\r\n[ \t].*)*)" % re.escape(name)
+        found: list[bytes] = re.findall(field, self.octets, re.MULTILINE)
+        return [value.replace(b"\r\n", b"").strip() for value in found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from mta.mail import NULL_PATH, Body, Mailbox, Notify, Recipient, Reply
@@ -61,6 +61,7 @@ _NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
 _ADDR_TYPE = re.compile(r"[A-Za-z0-9-]+")
 _PRINTABLE = re.compile(rf"[ -~{_UTF8}]+")
 _CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_XCLIENT_ATTRIBUTES = frozenset({"ADDR", "NAME", "PORT", "PROTO", "HELO", "DESTADDR", "DESTPORT"})
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -163,6 +164,35 @@ def parse_etrn(argument: bytes) -> tuple[str, str]:
     if argument.startswith(b"@"):
         return "@", _domain(argument[1:])
     return "", _domain(argument)
+
+
+def parse_list(argument: bytes) -> Mailbox:
+    """The address that EXPN names, with or without angle brackets (RFC 5321 section 4.1.1.7)."""
+    text = argument[1:-1] if argument[:1] + argument[-1:] == b"<>" else argument
+    try:
+        return parse_mailbox(text.decode("ascii"))
+    except ValueError:
+        raise Refusal(replies.BAD_ARGUMENT) from None
+
+
+def parse_xclient(argument: bytes) -> str:
+    """The IP address that XCLIENT names, empty where it names none.
+
+    Other attributes mean nothing to us, but for LOGIN: who logs in proves it to us.
+    """
+    address = ""
+    for attribute in argument.split():
+        name, equals, value = attribute.decode("ascii", "replace").partition("=")
+        if not equals or name.upper() not in _XCLIENT_ATTRIBUTES:
+            raise Refusal(replies.BAD_ARGUMENT)
+        if name.upper() == "ADDR":
+            try:
+                address = str(ip_address(re.sub("(?ai:^ipv6:)", "", decode_xtext(value))))
+            except ValueError:
+                raise Refusal(replies.BAD_ARGUMENT) from None
+    if not argument:
+        raise Refusal(replies.BAD_ARGUMENT)
+    return address
 
 
 def parse_mailbox(text: str) -> Mailbox:

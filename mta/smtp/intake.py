@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mta.interfaces import IDraft, ISpool, Message, Session, SpoolFull
+from mta.interfaces import IDraft, IGate, ISpool, Message, Session, SpoolFull
 from mta.mail import Body, Envelope, Reply
 from mta.settings import Service
 from mta.smtp import replies, trace
+from mta.smtp.authors import authors
 from mta.smtp.content import HeaderSection, LineCheck
+from mta.smtp.errors import Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Depot:
     """Where accepted messages go: the spool, and then whoever delivers them.
 
-    `now` gives seconds since the epoch; `message_size`: octets.
+    `now` gives seconds since the epoch; `message_size`: octets.  `hide_client`: what users submit
+    does not tell where they are.
     """
 
     hostname: str
@@ -27,6 +30,7 @@ class Depot:
     accepted: Callable[[Message, Session], None]
     now: Callable[[], float]
     message_size: int
+    hide_client: bool = False
 
 
 class Intake:
@@ -37,8 +41,9 @@ class Intake:
     is the reply that awaits it there.
     """
 
-    def __init__(self, depot: Depot, session: Session, envelope: Envelope) -> None:
+    def __init__(self, depot: Depot, gate: IGate, session: Session, envelope: Envelope) -> None:
         self._depot = depot
+        self._gate = gate
         self._session = session
         self._envelope = envelope
         self._draft: IDraft = depot.spool.draft()
@@ -61,6 +66,9 @@ class Intake:
             piece = self._header.feed(piece)
             if not self._header.complete:
                 return
+            self._check_header()
+            if self.refusal is not None:
+                return
             piece = self._top() + self._header.octets + piece
         await self._keep(piece)
 
@@ -69,6 +77,7 @@ class Intake:
         if self.refusal is not None:
             return self.refusal
         if not self._header.complete:
+            self._check_header()
             await self._keep(self._top() + self._header.octets)
         if self._lines is not None:
             self._lines.end()
@@ -95,7 +104,37 @@ class Intake:
         """The transaction ends without its content."""
         self._draft.discard()
 
+    def _check_header(self) -> None:
+        """The header section is complete: a user writes as nobody else (RFC 6409 section 6.1)."""
+        if self._session.service is Service.SUBMISSION and self._session.identity:
+            try:
+                self._check_authors()
+            except Refusal as refusal:
+                self.refuse(refusal.reply)
+
+    def _check_authors(self) -> None:
+        """From: must name addresses of the user.  Raises Refusal."""
+        if self._header.cut:
+            raise Refusal(replies.HEADER_TOO_LONG)
+        lines = LineCheck()  # a line of the header section that we don't see hides a field
+        lines.feed(self._header.octets)
+        if lines.broken:
+            raise Refusal(replies.BARE_LINE_END)
+        fields = self._header.values(b"from")
+        if not fields:
+            return
+        try:
+            if len(fields) > 1:
+                raise ValueError("more than one")
+            mailboxes = authors(fields[0])
+        except ValueError:
+            raise Refusal(replies.AUTHOR_UNCLEAR) from None
+        for mailbox in mailboxes:
+            self._gate.author(self._session, mailbox)
+
     async def _keep(self, octets: bytes) -> None:
+        if self.refusal is not None:
+            return
         try:
             await self._draft.write(octets)
         except OSError as error:
@@ -105,8 +144,16 @@ class Intake:
         """What we put on top of the message."""
         now = self._depot.now()
         hostname = self._depot.hostname
-        top = trace.received(self._session, hostname, self._draft.id, self._envelope, now)
-        if self._session.service is Service.SUBMISSION:
+        submitted = self._session.service is Service.SUBMISSION
+        top = trace.received(
+            self._session,
+            hostname,
+            self._draft.id,
+            self._envelope,
+            now,
+            hides_client=submitted and self._depot.hide_client,
+        )
+        if submitted:
             top += self._submission_fields(now)
         return top
 

@@ -22,7 +22,7 @@ from mta.interfaces import (
     IUsers,
     Session,
 )
-from mta.mail import Body, Envelope, Recipient, Reply
+from mta.mail import Body, Envelope, Mailbox, Recipient, Reply
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import grammar, replies, sasl
 from mta.smtp.content import DotReader
@@ -36,6 +36,8 @@ LINE = 512  # octets of a command line, CRLF included, RFC 5321 section 4.5.3.1.
 LONG_LINE = LINE + 700
 AUTH_LINE = 12288  # RFC 4954 section 4
 MOST_TRANSACTIONS = 100_000  # on one connection; shown as MAILMAX, RFC 9422
+MOST_IDLE = 100  # commands without any mail, before they count as errors
+LEAST_CONTENT = 16 * 1024  # octets of content in one time-out: about the speed of a slow modem
 
 
 class Phase(Flag):
@@ -63,9 +65,12 @@ class Unread(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """A reply, after which this role ends and `successor` takes the connection."""
+    """A reply, after which this role ends and `successor` takes the connection.
 
-    reply: Reply
+    Without a reply the successor speaks first.
+    """
+
+    reply: Reply | None
     successor: IRole | None = None
 
 
@@ -84,7 +89,11 @@ class Verb:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """What all receivers of one listener share."""
+    """What all receivers of one listener share.
+
+    `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
+    of a list, to users, where EXPN is allowed at all.
+    """
 
     depot: Depot
     gate: IGate
@@ -93,6 +102,8 @@ class Reception:
     tls: ListenerTLS = ListenerTLS.OFF
     users: IUsers | None = None
     reversal: IReversal | None = None
+    is_proxy: Callable[[str], bool] = lambda address: False
+    expand: Callable[[Mailbox], Sequence[Mailbox]] | None = None
 
 
 class Transaction:
@@ -119,38 +130,73 @@ class Transaction:
         )
 
 
+class _Pace:
+    """A floor under the speed of content: in each time-out LEAST_CONTENT octets must come.
+
+    A client that sends an octet now and then would otherwise hold its connection for ever.
+    """
+
+    __slots__ = ("_channel", "_end", "_octets", "_timeout")
+
+    def __init__(self, channel: IChannel, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+        self._begin()
+
+    def _begin(self) -> None:
+        self._octets = 0
+        self._end = self._channel.seconds() + self._timeout
+
+    def came(self, octets: int) -> None:
+        """Count content that came."""
+        self._octets += octets
+        if self._octets >= LEAST_CONTENT:
+            self._begin()
+
+    async def more(self) -> None:
+        """As `IChannel.more`, for as long as may be waited now."""
+        await self._channel.more(self._end - self._channel.seconds())
+
+
 @implementer(IRole)
 class Receiver:
     """Receiver-SMTP: one conversation, from our greeting to QUIT or TURN.
 
-    `partner` names the peer that handed us the server's role by a turn.  `after_tls`: the
-    conversation goes on after STARTTLS, with nothing remembered (RFC 3207 section 4.2).
+    `partner` names the peer that handed us the server's role by a turn.  `client` is the address
+    that a proxy named by XCLIENT.  `after_tls`: the conversation goes on after STARTTLS, with
+    nothing remembered (RFC 3207 section 4.2).
     """
 
-    def __init__(self, reception: Reception, *, partner: str = "", after_tls: bool = False) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        *,
+        partner: str = "",
+        client: str = "",
+        after_tls: bool = False,
+    ) -> None:
         self._reception = reception
         self._verbs = VERBS[reception.service]
         self._partner = partner
+        self._client = client
         self._after_tls = after_tls
         self._transaction: Transaction | None = None
         self._transactions = 0
         self._errors = 0
+        self._idle = 0
         self._unsent: list[bytes] = []
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._channel = channel
-        if self._after_tls:
-            await channel.start_tls()
-        self._session = Session(
-            self._reception.service, channel.peer, channel.secured, self._partner
-        )
+        client = self._client or channel.peer
+        self._session = Session(self._reception.service, client, channel.secured, self._partner)
         try:
             return await self._converse()
         except ChannelTimeout:
             self._say(Reply(421, "4.4.2", ("Timed out waiting for you",)))
             self._flush()
-            return None
+            raise
         finally:
             self._drop_transaction()
             self._reception.gate.leave(self._session)
@@ -159,13 +205,12 @@ class Receiver:
 
     async def _converse(self) -> IRole | None:
         try:
-            await self._reception.gate.admit(self._session)
+            await self._open()
         except Refusal as refusal:
-            self._say(refusal.reply)
-            self._flush()
+            if not self._begins_with_tls:  # else there is no way yet to say anything
+                self._say(refusal.reply)
+                self._flush()
             return None
-        if not self._after_tls:
-            self._say(replies.service_ready(self._reception.depot.hostname))
         while True:
             try:
                 answer = await self._answer(await self._line())
@@ -179,19 +224,51 @@ class Receiver:
                 for reply in answer:
                     self._say(reply)
             else:
-                self._say(answer.reply)
+                if answer.reply is not None:
+                    self._say(answer.reply)
                 self._flush()
                 return answer.successor
+
+    async def _open(self) -> None:
+        """What comes before the first command.
+
+        The gate is asked first: who hangs in a handshake is counted as well.
+        """
+        await self._reception.gate.admit(self._session)
+        if self._begins_with_tls:
+            await self._channel.start_tls()
+            self._session.secured = self._channel.secured
+        if not self._after_tls:
+            await self._await_silence()
+            self._say(replies.service_ready(self._reception.depot.hostname))
+
+    @property
+    def _begins_with_tls(self) -> bool:
+        """Whether a handshake is the next thing on the connection."""
+        implicit = self._reception.tls is ListenerTLS.IMPLICIT
+        return (self._after_tls or implicit) and self._channel.secured is None
+
+    async def _await_silence(self) -> None:
+        """Hold the greeting back: who talks before it does not listen to replies."""
+        delay = self._reception.limits.greet_delay
+        if delay and self._reception.service is Service.SMTP and not self._partner:
+            await self._channel.pause(delay)
+            if len(self._channel.wire):
+                raise Refusal(replies.TALKED_EARLY)
 
     async def _line(self) -> bytes:
         """The next command line.  Raises LineTooLong, or Refusal when we close."""
         channel = self._channel
         wire: Wire = channel.wire
-        while (line := wire.line(AUTH_LINE)) is None:
+        if (line := wire.line(AUTH_LINE)) is not None:
+            return line
+        end = channel.seconds() + self._reception.limits.timeout  # for the whole line
+        while line is None:
             if channel.closing and self._transaction is None:
                 raise Refusal(replies.shutting_down(self._reception.depot.hostname))
             self._flush()
-            await channel.more(self._reception.limits.timeout)
+            await channel.more(end - channel.seconds())
+            line = wire.line(AUTH_LINE)
         return line
 
     async def _answer(self, line: bytes) -> Answer:
@@ -208,6 +285,10 @@ class Receiver:
             return self._refused(replies.TLS_NEEDED)
         if verb.unread is Unread.REFUSED and len(self._channel.wire):
             return self._refused(replies.BAD_SEQUENCE)
+        if command.verb in IDLE_VERBS and not self._partner:
+            self._idle += 1
+            if self._idle > MOST_IDLE:
+                return self._refused(replies.NO_MAIL_COMES)
         phase = self._phase
         if phase not in verb.phases:
             if command.verb == "BDAT":
@@ -282,8 +363,14 @@ class Receiver:
                 "DSN",
                 f"LIMITS MAILMAX={MOST_TRANSACTIONS} RCPTMAX={reception.limits.recipients}",
             ]
+            if session.secured is not None:
+                keywords.append("REQUIRETLS")
         if self._offers_tls():
             keywords.append("STARTTLS")
+        if self._may_expand:
+            keywords.append("EXPN")
+        if self._is_proxied and reception.service is not Service.ODMR:
+            keywords.append("XCLIENT ADDR")
         if reception.reversal is not None:
             keywords += reception.reversal.methods(session)
         if mechanisms := await self._mechanisms():
@@ -302,12 +389,25 @@ class Receiver:
         return self._reception.tls is ListenerTLS.REQUIRED and self._session.secured is None
 
     def _offers_tls(self) -> bool:
-        """TLS begins at most once, and never on a turned connection."""
+        """TLS begins at most once, and never on a turned connection.
+
+        Nor after XCLIENT: it would make us forget for whom the proxy speaks, and take its own
+        rights for the client's.
+        """
         return (
             self._reception.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
             and self._session.secured is None
             and not self._partner
+            and not self._client
         )
+
+    @property
+    def _may_expand(self) -> bool:
+        return self._reception.expand is not None and bool(self._session.identity)
+
+    @property
+    def _is_proxied(self) -> bool:
+        return not self._partner and self._reception.is_proxy(self._channel.peer)
 
     async def starttls(self, argument: bytes) -> Answer:
         """STARTTLS (RFC 3207): what came with it in plain text is dropped."""
@@ -327,8 +427,7 @@ class Receiver:
         name, _, initial = argument.partition(b" ")
         mechanism = name.decode("ascii", "replace").upper()
         if mechanism not in mechanisms:
-            weak = mechanism in sasl.NEEDS_TLS and session.secured is None
-            raise Refusal(replies.ENCRYPTION_NEEDED if weak else replies.MECHANISM_UNKNOWN)
+            raise Refusal(_not_offered(mechanism, session))
         gate.authenticating(session)
         try:
             response = _response(initial) if initial else None
@@ -353,16 +452,21 @@ class Receiver:
     async def turn(self, argument: bytes) -> Answer:
         """TURN (RFC 821 section 3.8)."""
         _no_argument(argument)
-        return Parting(replies.REVERSING, await self._reversal().turn(self._session))
+        return self._reversing(await self._reversal().turn(self._session))
 
     async def atrn(self, argument: bytes) -> Answer:
         """ATRN (RFC 2645 section 5.2.1)."""
         domains = grammar.parse_domains(argument)
-        return Parting(replies.REVERSING, await self._reversal().atrn(self._session, domains))
+        return self._reversing(await self._reversal().atrn(self._session, domains))
 
     async def etrn(self, argument: bytes) -> Answer:
         """ETRN (RFC 1985 section 5)."""
         return await self._reversal().etrn(self._session, *grammar.parse_etrn(argument))
+
+    def _reversing(self, successor: IRole) -> Answer:
+        if len(self._channel.wire):  # it came while the successor was found
+            raise Refusal(replies.BAD_SEQUENCE)
+        return Parting(replies.REVERSING, successor)
 
     def _reversal(self) -> IReversal:
         if self._reception.reversal is None:
@@ -389,6 +493,20 @@ class Receiver:
             raise Refusal(replies.BAD_ARGUMENT)
         return replies.CANNOT_VERIFY
 
+    async def expn(self, argument: bytes) -> Answer:
+        """EXPN, for users only where it is allowed (RFC 5321 sections 3.5 and 7.3)."""
+        if not self._may_expand or self._reception.expand is None:
+            raise Refusal(replies.NOT_IMPLEMENTED)
+        members = self._reception.expand(grammar.parse_list(argument))
+        return Reply(250, "2.1.5", tuple(f"<{member}>" for member in members))
+
+    async def xclient(self, argument: bytes) -> Answer:
+        """XCLIENT: a proxy says for whom it speaks, and the session begins anew."""
+        if not self._is_proxied:
+            raise Refusal(replies.NOT_IMPLEMENTED)
+        client = grammar.parse_xclient(argument) or self._client
+        return Parting(None, Receiver(self._reception, client=client))
+
     async def quit(self, argument: bytes) -> Answer:
         """QUIT (RFC 5321 section 4.1.1.10)."""
         _no_argument(argument)
@@ -401,7 +519,8 @@ class Receiver:
         reception, session = self._reception, self._session
         if self._transactions >= MOST_TRANSACTIONS:
             raise Refusal(replies.TOO_MANY_TRANSACTIONS)
-        parsed = grammar.parse_mail(argument, self._offered(MAIL_PARAMETERS))
+        parameters = MAIL_PARAMETERS if session.secured is None else TLS_MAIL_PARAMETERS
+        parsed = grammar.parse_mail(argument, self._offered(parameters))
         if parsed.size is not None and parsed.size > reception.limits.message_size:
             raise Refusal(replies.TOO_BIG)
         await reception.gate.mail(session, parsed.reverse_path)
@@ -437,16 +556,19 @@ class Receiver:
             raise Refusal(replies.BAD_SEQUENCE if lmtp else replies.NO_RECIPIENTS)  # RFC 2033 4.2
         transaction.intake = intake = self._intake(transaction)
         self._say(replies.START_CONTENT)
-        channel, reader = self._channel, DotReader()
-        while True:
-            piece, rest = reader.decode(channel.wire.take())
+        channel, reader, pace = self._channel, DotReader(), self._pace()
+        while not reader.ended:
+            octets = channel.wire.take()
+            if not octets:  # none came while the last piece was being written
+                self._flush()
+                await pace.more()
+                continue
+            piece, rest = reader.decode(octets)
             if piece:
                 await intake.write(piece)
-            if reader.ended:
-                channel.wire.put_back(rest)
-                return await self._end_of_content(intake)
-            self._flush()
-            await channel.more(self._reception.limits.timeout)
+                pace.came(len(piece))
+        channel.wire.put_back(rest)
+        return await self._end_of_content(intake)
 
     async def bdat(self, argument: bytes) -> Answer:
         """BDAT (RFC 3030 section 2)."""
@@ -467,7 +589,11 @@ class Receiver:
         return replies.OK
 
     def _intake(self, transaction: Transaction) -> Intake:
-        return Intake(self._reception.depot, self._session, transaction.envelope())
+        reception = self._reception
+        return Intake(reception.depot, reception.gate, self._session, transaction.envelope())
+
+    def _pace(self) -> _Pace:
+        return _Pace(self._channel, self._reception.limits.timeout)
 
     async def _end_of_content(self, intake: Intake) -> Answer:
         """The place where responsibility passes (RFC 5321 section 6.1)."""
@@ -475,22 +601,25 @@ class Receiver:
         assert transaction is not None
         reply = await intake.accept()
         self._transaction = None
+        if reply.is_positive:
+            self._idle = 0
         if self._reception.service is Service.LMTP:
             return (reply,) * len(transaction.recipients)  # RFC 2033 section 4.2
         return reply
 
     async def _take_chunk(self, size: int, intake: Intake | None) -> None:
         """Take a chunk of `size` octets, whatever is to become of it."""
-        channel = self._channel
+        channel, pace = self._channel, self._pace()
         while size:
             piece = channel.wire.take(size)
             if not piece:
                 self._flush()
-                await channel.more(self._reception.limits.timeout)
+                await pace.more()
                 continue
             size -= len(piece)
             if intake is not None:
                 await intake.write(piece)
+            pace.came(len(piece))
 
 
 def _response(encoded: bytes) -> bytes:
@@ -501,6 +630,15 @@ def _response(encoded: bytes) -> bytes:
         raise Refusal(replies.BAD_BASE64) from None
 
 
+def _not_offered(mechanism: str, session: Session) -> Reply:
+    """Why a mechanism can't be used now (RFC 4954 sections 4 and 6)."""
+    if mechanism in sasl.NEEDS_TLS and session.secured is None:
+        return replies.ENCRYPTION_NEEDED
+    if mechanism == sasl.CRAM_MD5:
+        return replies.MECHANISM_TOO_WEAK
+    return replies.MECHANISM_UNKNOWN
+
+
 def _no_argument(argument: bytes) -> None:
     if argument:
         raise Refusal(replies.BAD_ARGUMENT)
@@ -508,6 +646,7 @@ def _no_argument(argument: bytes) -> None:
 
 BAD_COMMANDS = frozenset({500, 501, 502, 503, 504, 555})
 MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
+TLS_MAIL_PARAMETERS = MAIL_PARAMETERS | {"REQUIRETLS"}  # RFC 8689 section 4.1
 RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
 
 _COMMON = {
@@ -528,6 +667,8 @@ _MAIL = {
     "DATA": Verb(Receiver.data, Phase.MAIL | Phase.RECIPIENTS),
     "BDAT": Verb(Receiver.bdat, Phase.MAIL | Phase.RECIPIENTS | Phase.CHUNKS),
     "VRFY": Verb(Receiver.vrfy),
+    "EXPN": Verb(Receiver.expn),
+    "XCLIENT": Verb(Receiver.xclient, Phase.IDLE, Unread.REFUSED, LONG_LINE),
     "TURN": Verb(Receiver.turn, Phase.READY, Unread.REFUSED),
     "ETRN": Verb(Receiver.etrn, Phase.READY),
 }
@@ -543,5 +684,9 @@ VERBS: Mapping[Service, Mapping[str, Verb]] = {
     Service.ODMR: _COMMON,
 }
 # Verbs of the RFCs that a listener may not offer: 502, where a word nobody knows gets 500.
-KNOWN = frozenset(_MAIL) | {"EXPN", "SEND", "SOML", "SAML"}
+KNOWN = frozenset(_MAIL) | {"SEND", "SOML", "SAML"}
+# Verbs that keep a session alive and bring no mail.
+IDLE_VERBS = frozenset(
+    {"HELO", "EHLO", "LHLO", "NOOP", "RSET", "VRFY", "EXPN", "HELP", "ETRN", "XCLIENT"}
+)
 BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT"})  # RFC 3207 section 4

@@ -141,6 +141,8 @@ BAD_REVERSE_PATH = Reply(501, "5.1.7", ("Bad sender address syntax",))
 BAD_FORWARD_PATH = Reply(501, "5.1.3", ("Bad recipient address syntax",))
 NO_SMTPUTF8 = Reply(553, "5.6.7", ("Internationalized address or message not permitted here",))
 NO_RECIPIENTS = Reply(554, "5.5.1", ("No valid recipients",))
+TALKED_EARLY = Reply(554, "5.5.1", ("You talked before the greeting",))
+NO_MAIL_COMES = Reply(503, "5.5.1", ("Too many commands without any mail",))
 TOO_MANY_ERRORS = Reply(421, "4.7.0", ("Too many errors, closing transmission channel",))
 
 NO_SUCH_USER = Reply(550, "5.1.1", ("No such user here",))
@@ -151,6 +153,11 @@ TOO_BIG_FOR_PEER = Reply(552, "5.3.4", ("The next server does not take messages 
 BARE_LINE_END = Reply(554, "5.6.0", ("Content holds a bare CR, a bare LF or a NUL",))
 CONVERSION_FAILED = Reply(
     554, "5.6.3", ("The next server takes 7-bit content only, and this can't be converted",)
+)
+HEADER_TOO_LONG = Reply(554, "5.6.0", ("The header section is too long to be checked",))
+AUTHOR_UNCLEAR = Reply(550, "5.7.1", ("From: must name the author once, as an address of yours",))
+TLS_NOT_KEPT = Reply(
+    550, "5.7.30", ("REQUIRETLS support required, which the next server does not offer",)
 )
 MAIL_LOOP = Reply(554, "5.4.6", ("Too many Received: fields, the message is in a loop",))
 SPOOL_FULL = Reply(452, "4.3.1", ("Insufficient system storage",))

@@ -135,17 +135,17 @@ def offered(
 def strongest(offers: Collection[str], secured: Secured | None, secret: str) -> str | None:
     """The mechanism that a client should take; None: none that is safe here.
 
-    Under TLS a password is better sent than proved by MD5; without TLS it never leaves.  With no
-    secret only a certificate can prove anything.
+    The password itself goes only to a server whose certificate was verified; there it is better
+    sent than proved by MD5.  With no secret only a certificate can prove anything.
     """
     if not secret:
         wanted: tuple[str, ...] = (EXTERNAL,) if secured else ()
     elif secured is None:
         wanted = (SCRAM, CRAM_MD5)
-    elif secured.bindings:
-        wanted = (SCRAM_PLUS, SCRAM, PLAIN, LOGIN, CRAM_MD5)
     else:
-        wanted = (SCRAM, PLAIN, LOGIN, CRAM_MD5)
+        bound = (SCRAM_PLUS,) if secured.bindings else ()
+        known = (PLAIN, LOGIN) if secured.certificate else ()
+        wanted = (*bound, SCRAM, *known, CRAM_MD5)
     names = {offer.upper() for offer in offers}
     return next((name for name in wanted if name in names), None)
 

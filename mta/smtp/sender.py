@@ -21,6 +21,7 @@ from zope.interface import implementer
 from mta.interfaces import (
     ChannelLost,
     Delivery,
+    HandshakeFailed,
     HopFailure,
     IChannel,
     IContent,
@@ -64,12 +65,20 @@ NOOP = Step(30.0, "in reply to NOOP")
 QUIT = Step(5.0, "in reply to QUIT")
 
 NO_MECHANISM = Reply(454, "4.7.4", ("The server offers no way to log in that is safe",))
+NO_PROOF = Reply(
+    454,
+    "4.7.4",
+    ("The server wants our password, and its certificate does not prove who it is",),
+)
 NO_TLS = Reply(451, "4.7.5", ("The server does not offer the TLS that we demand",))
 
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What a sender says of itself and demands of its peer before any mail flows."""
+    """What a sender says of itself and demands of its peer before any mail flows.
+
+    `proved`: the peer proved who it is before this role began.
+    """
 
     hostname: str
     lmtp: bool = False
@@ -78,6 +87,7 @@ class Demands:
     secret: str = field(default="", repr=False)
     keepalive: float = MINUTE  # seconds between NOOPs while no mail is there
     derive: sasl.Derive = sasl.derive
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +152,8 @@ class _Closing(ChannelLost):
 class Sender:
     """Sender-SMTP: one conversation, from the peer's greeting to QUIT.
 
-    `converse` raises HopFailure where the peer can't be used.  Each delivery taken from
-    `mail` is settled, also when the connection is lost.
+    `converse` raises HopFailure where the peer can't be used, HandshakeFailed where it failed to
+    begin TLS.  Each delivery taken from `mail` is settled, also when the connection is lost.
     """
 
     def __init__(self, mail: IMailSource, demands: Demands, turn: Turn | None = None) -> None:
@@ -169,10 +179,12 @@ class Sender:
                 await self._stream()
             else:
                 await self._deliver()
+        except HandshakeFailed:
+            raise  # nothing has begun, and without TLS it may go better
         except (ChannelLost, PeerFault, LocalFault, OSError) as error:
             self._abandon(error)
             return None
-        if self._turn is not None:
+        if self._turn is not None and not channel.closing:
             return await self._part(self._turn)
         await self._quit()
         return None
@@ -217,7 +229,9 @@ class Sender:
         offers = self._extensions.get("AUTH", "").split()
         mechanism = sasl.strongest(offers, secured, demands.secret)
         if mechanism is None:
-            raise HopFailure(Outcome(Status.DEFERRED, NO_MECHANISM, self._remote))
+            wants_it = secured is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
+            reply = NO_PROOF if wants_it else NO_MECHANISM
+            raise HopFailure(Outcome(Status.DEFERRED, reply, self._remote))
         opening = f"AUTH {mechanism}".encode()
 
         async def exchange(response: bytes | None) -> bytes | None:
@@ -250,6 +264,13 @@ class Sender:
 
     def _offered(self, *keywords: str) -> bool:
         return all(keyword in self._extensions for keyword in keywords)
+
+    @property
+    def _keeps_tls(self) -> bool:
+        """Whether the peer may have mail that must not travel without TLS (RFC 8689)."""
+        secured = self._channel.secured
+        proved = secured is not None and (bool(secured.certificate) or self._demands.proved)
+        return proved and self._offered("REQUIRETLS")
 
     @property
     def _streams(self) -> bool:
@@ -393,6 +414,8 @@ class Sender:
             parameters.append(f"BODY={consignment.body.value}")
         if envelope.smtputf8 and self._offered("SMTPUTF8"):
             parameters.append("SMTPUTF8")
+        if envelope.require_tls and self._keeps_tls:
+            parameters.append("REQUIRETLS")
         if self._offered("DSN"):
             if envelope.ret:
                 parameters.append(f"RET={envelope.ret}")
@@ -520,8 +543,18 @@ class Sender:
         while (there_is := await channel.doze(mail.more(), self._demands.keepalive)) is None:
             if channel.closing:
                 return False
+            if len(channel.wire):
+                return await self._unasked()
             await self._command(b"NOOP", NOOP)
         return there_is
+
+    async def _unasked(self) -> bool:
+        """A reply to nothing: 421, as the peer closes (RFC 5321 section 3.8), or a fault."""
+        try:
+            reply = await self._reply(NOOP)
+        except _Closing:
+            return False
+        raise PeerFault(f"a reply to nothing: {reply}")
 
     @property
     def _is_full(self) -> bool:
@@ -555,6 +588,10 @@ class Sender:
         international = international or (envelope.smtputf8 and not content.is_ascii)
         if international and not self._offered("SMTPUTF8"):
             return replies.NO_SMTPUTF8
+        # LMTP ends in the mailbox, and a notice goes back as well as it can: RFC 8689 section 5.
+        tolerant = self._demands.lmtp or envelope.reverse_path.is_null
+        if envelope.require_tls and not (tolerant or self._keeps_tls):
+            return replies.TLS_NOT_KEPT
         if envelope.body is Body.BINARY:
             fits = self._streams and self._offered("BINARYMIME")
             consignment.body = Body.BINARY
@@ -611,9 +648,11 @@ class Sender:
         """The peer's next reply.  Raises ChannelLost, also for 421, and PeerFault."""
         self._step = step
         channel, parser = self._channel, replies.ReplyParser()
+        end: float | None = None  # for all its lines
         while True:
             while (line := channel.wire.line(REPLY_LINE)) is None:
-                await channel.more(step.timeout)
+                end = end or channel.seconds() + step.timeout
+                await channel.more(end - channel.seconds())
             reply = parser.feed_line(line)
             if reply is not None:
                 if reply.code == 421:

@@ -26,14 +26,23 @@ def address_literal(address: str) -> str:
 
 
 def received(
-    session: Session, hostname: str, queue_id: str, envelope: Envelope, now: float
+    session: Session,
+    hostname: str,
+    queue_id: str,
+    envelope: Envelope,
+    now: float,
+    *,
+    hides_client: bool = False,
 ) -> bytes:
     """The Received: field for a message; `now`: seconds since the epoch.
 
-    The recipient is named only where it is the only one: others may be blind copies.
+    The recipient is named only where it is the only one: others may be blind copies.  With
+    `hides_client` nothing tells where the client is: neither its address nor the name it gave.
     """
-    client = f"{session.hello} ({address_literal(session.client)})"
-    tls = f"\r\n\t({session.secured.version} {session.secured.cipher})" if session.secured else ""
+    client = ""
+    if not hides_client:
+        client = f"from {session.hello} ({address_literal(session.client)})\r\n\t"
+    tls = f"({session.secured.version} {session.secured.cipher})\r\n\t" if session.secured else ""
     protocol = session.protocol
     if envelope.smtputf8:
         protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 section 4.3
@@ -41,6 +50,6 @@ def received(
     if len(envelope.recipients) == 1:
         only = f"\r\n\tfor <{envelope.recipients[0].forward_path}>"
     return (
-        f"Received: from {client}{tls}\r\n\tby {hostname} with {protocol}"
+        f"Received: {client}{tls}by {hostname} with {protocol}"
         f" id {queue_id}{only};\r\n\t{date(int(now))}\r\n"
     ).encode()

@@ -24,6 +24,7 @@ from mta.spool.folder import Folder
 T = TypeVar("T")
 
 _PORTION = 500  # messages read or changed at once
+_ALL = -1  # as a LIMIT
 
 # ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
 _FIND = """
@@ -70,6 +71,11 @@ class SpoolTools:
         while portion := self._portion(query, {**parameters, "after": after}):
             yield from portion
             after = queue_id.decode(portion[-1].message.id)
+
+    def count_held(self, peer: str) -> int:
+        """How many messages wait for a peer."""
+        with as_oserror(self._folder):
+            return rows.count_held(self._connection, peer, ["."], _ALL)
 
     def hold(self, ids: Collection[str]) -> int:
         """Keep messages until `release`; one under way is kept when its attempt ends."""

@@ -14,6 +14,7 @@ from mta.settings import Service
 from mta.smtp import replies
 from mta.smtp.content import HeaderSection
 from mta.smtp.intake import Depot, Intake
+from tests.doubles import FakeGate
 from tests.fakes import FakeDraft, FakeSpool
 from tests.smtp.pieces import cut, octets, places, single_octets
 
@@ -42,7 +43,7 @@ class IntakeTestCase(SynchronousTestCase):
         depot = Depot("mta.example", self.spool, self.accept, lambda: 0.0, most)
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
-        return Intake(depot, self.session, envelope)
+        return Intake(depot, FakeGate(), self.session, envelope)
 
     def accept(self, message: Message, session: Session) -> None:
         """Whoever delivers messages is told of one."""
@@ -117,6 +118,7 @@ class AcceptTests(IntakeTestCase):
     def test_any_cutting_is_kept_the_same(self, content: bytes, at: list[int]) -> None:
         """Binary content comes through octet by octet."""
         self.spool = FakeSpool()
+        content = HEADER + b"\r\n" + content
         self.take(self.intake(body=Body.BINARY), cut(content, at))
         self.assertEqual(self.kept(), content)
 

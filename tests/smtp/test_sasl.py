@@ -8,6 +8,7 @@ import hmac
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -544,10 +545,11 @@ class ChoiceTests(SynchronousTestCase):
 
     def test_take_the_strongest(self) -> None:
         """Under TLS the client takes SCRAM with binding, SCRAM, and then the password."""
+        proved = replace(TLS, certificate="ab")
         everything = ["LOGIN", "plain", "CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
         self.assertEqual(sasl.strongest(everything, TLS, "s"), "SCRAM-SHA-256-PLUS")
         self.assertEqual(sasl.strongest(everything[:4], TLS, "s"), "SCRAM-SHA-256")
-        self.assertEqual(sasl.strongest(everything[:3], TLS, "s"), "PLAIN")
+        self.assertEqual(sasl.strongest(everything[:3], proved, "s"), "PLAIN")
         unbound = Secured("TLSv1.2", "x")
         self.assertEqual(sasl.strongest(everything, unbound, "s"), "SCRAM-SHA-256")
 
@@ -555,6 +557,11 @@ class ChoiceTests(SynchronousTestCase):
         """On an open wire the client proves the secret or stays away."""
         self.assertEqual(sasl.strongest(["PLAIN", "LOGIN", "CRAM-MD5"], None, "s"), "CRAM-MD5")
         self.assertIsNone(sasl.strongest(["PLAIN", "LOGIN"], None, "s"))
+
+    def test_never_the_password_to_a_stranger(self) -> None:
+        """Nor does it go to a server that has TLS and has not proved who it is."""
+        self.assertEqual(sasl.strongest(["PLAIN", "LOGIN", "CRAM-MD5"], TLS, "s"), "CRAM-MD5")
+        self.assertIsNone(sasl.strongest(["PLAIN", "LOGIN"], TLS, "s"))
 
     def test_certificate_alone(self) -> None:
         """Without a secret the client can only show its certificate."""

@@ -1,0 +1,82 @@
+"""``mta peers``: the hosts that we change roles with, and what became of the last exchange."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mta.commands.console import (
+    add_command,
+    add_json,
+    duration,
+    moment,
+    print_json,
+    printable,
+    settings_of,
+)
+from mta.settings import Peer
+from mta.spool.records import Records
+from mta.spool.tools import SpoolTools
+
+if TYPE_CHECKING:
+    from mta.commands.console import Subparsers
+
+_FORMAT = "{:20}  {:8}  {:>8}  {:>7}  {:>13}  {}"
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    add_json(add_command(subparsers, "peers", _run, "list the hosts that we change roles with"))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments)
+    spool = Path(settings.spool)
+    records = Records(spool)
+    if not arguments.json:
+        print(
+            _FORMAT.format("PEER", "WE ARE", "LINK FOR", "WAITING", "LAST EXCHANGE", "LAST ERROR")
+            if settings.peers
+            else "no peers"
+        )
+    with closing(SpoolTools(spool)) as tools:
+        for peer in settings.peers.values():
+            document = _document(peer, records, tools)
+            if arguments.json:
+                print_json(document)
+            else:
+                print(_line(document))
+
+
+def _document(peer: Peer, records: Records, tools: SpoolTools) -> dict[str, Any]:
+    record = records.read(peer.name)
+    since = records.link_since(peer.name)
+    return {
+        "name": peer.name,
+        "role": "customer" if peer.connect else "provider",
+        "link_since": moment(since) if since else None,
+        "link_seconds": round(time.time() - since) if since else None,
+        "waiting": tools.count_held(peer.name),
+        "last_exchange": moment(record.last_exchange) if record.last_exchange else None,
+        "last_exchange_seconds": (
+            round(time.time() - record.last_exchange) if record.last_exchange else None
+        ),
+        "last_error": record.last_error,
+        "sent": record.sent,
+        "received": record.received,
+    }
+
+
+def _line(document: dict[str, Any]) -> str:
+    link, last = document["link_seconds"], document["last_exchange_seconds"]
+    return _FORMAT.format(
+        document["name"],
+        document["role"],
+        "-" if link is None else duration(link),
+        document["waiting"],
+        "-" if last is None else f"{duration(last)} ago",
+        printable(document["last_error"]),
+    ).rstrip()

@@ -1,0 +1,132 @@
+"""``mta turn``: one exchange with a peer that we dial, now."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.task import react
+from twisted.python.failure import Failure
+
+from mta.commands.console import (
+    Failed,
+    add_command,
+    duration,
+    printable,
+    seconds,
+    settings_of,
+    size,
+)
+from mta.interfaces import HopFailure
+from mta.mail import Reply
+from mta.peers.customer import BROKE
+from mta.peers.tally import Tally
+from mta.service import MailService
+from mta.settings import MINUTE, Peer, Settings
+from mta.tls import TLSFault
+from mta.users import UserFault
+
+if TYPE_CHECKING:
+    from mta.commands.console import Subparsers
+
+# What a person can do about a reply.
+_ADVICE = {
+    **dict.fromkeys((534, 535), "the log-in was refused: check the user and secret in `connect`"),
+    **dict.fromkeys((530, 538), "it wants a log-in: give a user and secret in `connect`"),
+    **dict.fromkeys((450, 459), "it has no mail of these domains for us: check `domains`"),
+    **dict.fromkeys((500, 502), "it does not let us ask for mail so: check `method`"),
+}
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(subparsers, "turn", _run, "exchange mail with a peer that we dial, now")
+    parser.add_argument("peer", metavar="PEER")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=10 * MINUTE,
+        metavar="TIME",
+        help="give up after this time (default: 10m)",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments)
+    peer = _peer(settings, arguments.peer)
+    tally = _Progress(peer).wait_for(arguments, settings)
+    if tally.lost:
+        raise Failed(f"{peer.name}: {BROKE}; {_summary(tally)}")
+    if peer.method == "etrn":
+        for reply in tally.replies:
+            print(printable(str(reply)))
+    print(_summary(tally))
+
+
+def _peer(settings: Settings, name: str) -> Peer:
+    """The peer to dial.  Raises Failed."""
+    peer = settings.peers.get(name)
+    if peer is None:
+        known = ", ".join(name for name, peer in settings.peers.items() if peer.connect)
+        raise Failed(f"no peer is called {name!r}; those that we dial: {known or 'none'}")
+    if peer.connect is None:
+        raise Failed(f"the peer {name!r} dials us: it has no `connect`")
+    return peer
+
+
+class _Progress:
+    """The exchange while it runs, and the line on the terminal that tells of it."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._tally = Tally()
+        self._results: list[Tally | Failure] = []
+
+    def wait_for(self, arguments: argparse.Namespace, settings: Settings) -> Tally:
+        """Run the reactor until the exchange is over.  Raises Failed."""
+        path = arguments.config.absolute()
+        with suppress(SystemExit):  # react ends with it, always
+            react(self._exchange, (path, settings, arguments.timeout))
+        if not self._results:
+            raise Failed(f"{self._peer.name}: interrupted; {_summary(self._tally)}")
+        (result,) = self._results
+        if isinstance(result, Tally):
+            return result
+        raise Failed(f"{self._peer.name}: {self._reason(result, arguments.timeout)}")
+
+    def _exchange(
+        self, reactor: Any, path: Path, settings: Settings, timeout: float
+    ) -> Deferred[None]:
+        service = MailService(path, settings, reactor, {})
+        exchange = Deferred.fromCoroutine(service.turn(self._peer, self._show))
+        return exchange.addTimeout(timeout, reactor).addBoth(self._results.append)
+
+    def _show(self, tally: Tally) -> None:
+        self._tally = tally
+        if sys.stderr.isatty():
+            line = f"{self._peer.name}: {_summary(tally)}, {size(tally.octets)}"
+            print(f"\r{line:60}\r", end="", file=sys.stderr, flush=True)
+
+    def _reason(self, failure: Failure, timeout: float) -> str:
+        """Why it failed, in one line; raises what is a fault of our own."""
+        error = failure.value
+        if isinstance(error, HopFailure):
+            return _advised(error.outcome.reply)
+        if isinstance(error, TimeoutError):
+            return f"not over after {duration(timeout)}; {_summary(self._tally)}"
+        if isinstance(error, (OSError, TLSFault, UserFault)):
+            return str(error)
+        failure.raiseException()
+
+
+def _advised(reply: Reply) -> str:
+    advice = _ADVICE.get(reply.code)
+    return printable(str(reply)) + (f" ({advice})" if advice else "")
+
+
+def _summary(tally: Tally) -> str:
+    return f"sent {tally.sent}, received {tally.received}"

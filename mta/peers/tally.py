@@ -1,0 +1,50 @@
+"""What went over one connection with a peer, counted as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from zope.interface import implementer
+
+from mta.interfaces import Delivery, IMailSource
+from mta.mail import Outcome, Reply, Status
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one connection has carried so far; `octets` are those of content, both ways.
+
+    `turned`: the roles have changed, and stayed so for `turned_for` seconds until the connection
+    ended; `lost`: it broke.  `replies` are the peer's to our request for mail.
+    """
+
+    sent: int = 0
+    received: int = 0
+    octets: int = 0
+    turned: bool = False
+    turned_for: float = 0.0
+    lost: bool = False
+    replies: list[Reply] = field(default_factory=list)
+
+
+@implementer(IMailSource)
+class Counted:
+    """A source whose deliveries count in a tally; `changed` is called when one did."""
+
+    def __init__(
+        self, source: IMailSource, tally: Tally, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self.next = source.next
+        self.more = source.more
+        self._source = source
+        self._tally = tally
+        self._changed = changed
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.settle`."""
+        self._source.settle(delivery, outcomes)
+        if any(outcome.status is Status.RELAYED for outcome in outcomes):
+            self._tally.sent += 1
+            self._tally.octets += delivery.message.content.size
+            self._changed()

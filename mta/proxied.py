@@ -1,0 +1,142 @@
+"""The PROXY protocol, versions 1 and 2: a proxy in front of us says who its client is.
+
+It is understood here and not by `twisted.protocols.haproxy`, because there the protocol behind
+it greets before the client's address is known, and TLS can't begin behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address as IPv4
+from ipaddress import IPv6Address as IPv6
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+HEADER_TIMEOUT = 10.0  # seconds
+MOST_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
+MOST_TEXT = 107  # CRLF included
+
+_TEXT = re.compile(rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n]+)")
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_FIXED = 16  # octets of a header of version 2 before its addresses
+_LOCAL, _PROXY = 0x20, 0x21  # version 2; what the connection is for
+_UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21  # families
+
+
+def client_of(octets: bytes) -> tuple[str, bytes] | None:
+    """The client's IP address, and what follows the header; None until that is complete.
+
+    The address is empty where the proxy speaks for itself.  Raises ValueError for what is no
+    header.
+    """
+    if octets.startswith(_SIGNATURE[: len(octets)]):
+        return _binary(octets)
+    if not octets.startswith(b"PROXY "[: len(octets)]):
+        raise ValueError("no PROXY header")
+    end = octets.find(b"\r\n", 0, MOST_TEXT)
+    if end < 0:
+        if len(octets) >= MOST_TEXT:
+            raise ValueError("an endless PROXY header")
+        return None
+    found = _TEXT.fullmatch(octets[:end])
+    if found is None:
+        raise ValueError("a malformed PROXY header")
+    address = str(ip_address(found[1].decode("ascii"))) if found[1] else ""
+    return address, octets[end + 2 :]
+
+
+def _binary(octets: bytes) -> tuple[str, bytes] | None:
+    if len(octets) < _FIXED:
+        return None
+    purpose, family, size = octets[12], octets[13], int.from_bytes(octets[14:_FIXED])
+    if purpose not in (_LOCAL, _PROXY) or size > MOST_OCTETS:
+        raise ValueError("a malformed PROXY header")
+    if len(octets) < _FIXED + size:
+        return None
+    rest = octets[_FIXED + size :]
+    if purpose == _LOCAL or family == _UNSPECIFIED:
+        return "", rest
+    if family == _TCP4 and size >= 12:
+        return str(IPv4(octets[_FIXED : _FIXED + 4])), rest
+    if family == _TCP6 and size >= 36:
+        return str(IPv6(octets[_FIXED : _FIXED + 16])), rest
+    raise ValueError("a PROXY header for no TCP connection")
+
+
+class _Doorman(Protocol):
+    """Reads the header, then leaves the connection to the protocol of the client's address."""
+
+    log = Logger()
+    transport: Any  # its `protocol` is what Twisted hands input to
+
+    def __init__(self, factory: IProtocolFactory, clock: IReactorTime) -> None:
+        self._factory = factory
+        self._clock = clock
+        self._octets = b""
+        self._alarm: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Twisted calls this when the connection stands."""
+        self._alarm = self._clock.callLater(HEADER_TIMEOUT, self._refuse, "no PROXY header")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this with what arrived."""
+        self._octets += data
+        try:
+            found = client_of(self._octets)
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        if found is not None:
+            self._stop_waiting()
+            self._let_in(*found)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted calls this when the connection is gone."""
+        self._stop_waiting()
+
+    def _let_in(self, client: str, rest: bytes) -> None:
+        transport = self.transport
+        protocol = self._factory.buildProtocol(_address(client) or transport.getPeer())
+        assert protocol is not None
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        if rest:
+            transport.protocol.dataReceived(rest)  # by now it may be TLS
+
+    def _refuse(self, reason: str) -> None:
+        proxy = getattr(self.transport.getPeer(), "host", "unix")
+        self.log.warn("{proxy} is no proxy: {reason}", proxy=proxy, reason=reason)
+        self._stop_waiting()
+        self.transport.abortConnection()
+
+    def _stop_waiting(self) -> None:
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+
+
+def _address(client: str) -> IAddress | None:
+    if not client:
+        return None
+    kind = IPv6Address if ":" in client else IPv4Address
+    return kind("TCP", client, 0)
+
+
+class ProxiedFactory(ServerFactory):
+    """Puts a header of the PROXY protocol in front of the connections of another factory."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, clock: IReactorTime) -> None:
+        self._factory = factory
+        self._clock = clock
+
+    def buildProtocol(self, address: IAddress | None) -> Protocol:
+        """Twisted calls this for each connection."""
+        return _Doorman(self._factory, self._clock)

@@ -1,0 +1,154 @@
+"""Two servers of ours that change roles: a provider, and the office that is its customer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.interfaces import Filter
+from mta.mail import Envelope, Mailbox, Recipient
+from mta.spool.tools import SpoolTools
+from tests.certificates import Authority, fingerprint_of
+from tests.processes import (
+    DEADLINE,
+    Server,
+    body_of,
+    configuration,
+    free_port,
+    local_domain,
+    source_environment,
+    temporary_folder,
+)
+
+PASSWORD = "correct horse"  # of the user `office`
+BOB, CAROL = "bob@office.example", "carol@outside.example"
+BOBS, CAROLS = "office.example/bob", "outside.example/carol"  # their Maildirs
+HOST = "localhost"  # as the provider's certificate says
+LISTENERS = {"smtp": "opportunistic", "submission": "implicit", "odmr": "opportunistic"}
+
+
+class Provider(Server):
+    """Holds mail for office.example, and is the last stop for outside.example.
+
+    Its ports stay the same over restarts.  `office` adds to the peer's entry.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        office: Mapping[str, Any] | None = None,
+        listeners: Mapping[str, str] = LISTENERS,
+        **keys: Any,
+    ) -> None:
+        folder = temporary_folder(case)
+        self.authority = Authority(folder)
+        self.pair = self.authority.issue(HOST)
+        listen = [
+            {
+                "endpoint": f"tcp:{free_port()}:interface=127.0.0.1",
+                "service": service,
+                "tls": tls,
+            }
+            for service, tls in listeners.items()
+        ]
+        peer = {"user": "office", "domains": ["office.example"]} | dict(office or {})
+        tls = {"certificate": str(self.pair.certificate), "key": str(self.pair.key)}
+        domains = {
+            "office.example": {"deliver": "hold:office"},
+            "outside.example": local_domain(),
+        }
+        keys = {"listen": listen, "tls": tls, "domains": domains, "peers": {"office": peer}} | keys
+        super().__init__(
+            case,
+            configuration(hostname="provider.example", users="users.yaml", **keys),
+            folder=folder,
+        )
+        add_user = ("user", "add", "office", "--cram-md5", "--password-stdin")
+        run_mta(self, *add_user, stdin=PASSWORD + "\n")
+
+    @property
+    def pin(self) -> str:
+        """Its certificate, as a peer writes it that trusts this one alone."""
+        return f"sha256:{fingerprint_of(self.pair)}"
+
+
+def office(
+    case: SynchronousTestCase,
+    provider: Provider,
+    url: str = "",
+    keys: Mapping[str, Any] | None = None,
+    **peer: Any,
+) -> Server:
+    """A customer, not started.  All it sends goes through the provider.
+
+    `url` may name ``{PORT}`` by service; `keys` are of its configuration, `peer` of the provider's
+    entry in it.
+    """
+    url = (url or "smtps://office:correct%20horse@localhost:{submission}").format(**provider.ports)
+    entry = {"connect": url, "domains": ["office.example"], "pin": provider.pin, "every": "0s"}
+    return Server(
+        case,
+        configuration(
+            hostname="office.example",
+            peers={"provider": entry | peer},
+            routes={"default": "hold:provider"},
+            **(keys or {}),
+        ),
+    )
+
+
+def run_mta(server: Server, *arguments: str, stdin: str = "", status: int = 0) -> str:
+    """Run ``mta`` with a server's configuration; returns its output, or its errors.
+
+    AssertionError where it does not end with `status`.
+    """
+    program = "import sys; from mta.commands import main; sys.exit(main())"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--config", str(server.config)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env=source_environment(),
+        check=False,
+    )
+    if ended.returncode != status or "Traceback" in ended.stderr:
+        raise AssertionError(f"exit status {ended.returncode}\n{ended.stdout}{ended.stderr}")
+    return ended.stderr if status else ended.stdout
+
+
+def letter(number: int, author: str = CAROL) -> bytes:
+    """A message that can be told from others."""
+    return f"From: <{author}>\r\nSubject: {number}\r\n\r\nnumber {number}\r\n".encode()
+
+
+def numbers(messages: list[bytes]) -> list[int]:
+    """Which letters these are, in order of their numbers."""
+    return sorted(int(body_of(message).split()[1]) for message in messages)
+
+
+def enqueue(server: Server, content: bytes, reverse_path: str, forward_path: str) -> None:
+    """Put a message into a server's spool from this process."""
+    tools = SpoolTools(server.folder / "spool")
+    recipient = Recipient(mailbox(forward_path))
+    tools.enqueue(Envelope(mailbox(reverse_path), (recipient,)), [content])
+    tools.close()
+
+
+def waiting(folder: Path) -> int:
+    """How many messages are in the spool of a server in that folder."""
+    tools = SpoolTools(folder / "spool")
+    count = sum(1 for _ in tools.find(Filter()))
+    tools.close()
+    return count
+
+
+def mailbox(address: str) -> Mailbox:
+    """An address, taken apart."""
+    local_part, _, domain = address.partition("@")
+    return Mailbox(local_part, domain)

@@ -1,0 +1,659 @@
+"""The driver of a conversation: waiting, time, back pressure, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole
+from mta.link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, MOST_UNREAD, Link, LinkFactory
+from tests.doubles import SECURED, FakeTLS, Transport, Turned
+
+Conversation = Callable[[IChannel], Awaitable[IRole | None]]
+
+
+@implementer(IRole)
+class Role:
+    """A role that holds the conversation it is given."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+
+    async def converse(self, channel: IChannel) -> IRole | None:
+        """See `IRole`."""
+        return await self._conversation(channel)
+
+
+class LinkTestCase(SynchronousTestCase):
+    """A Link in memory."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.transport = Transport(lenient=True)
+        self.tls = FakeTLS()
+        self.log: list[str] = []
+
+    def link(self, conversation: Conversation, *, tls_at_once: bool = False) -> Link:
+        """A connected link with a role that holds that conversation."""
+        link = Link(lambda _: Role(conversation), self.clock, self.tls, tls_at_once=tls_at_once)
+        link.makeConnection(self.transport)
+        return link
+
+    def lose(self, link: Link) -> None:
+        """The connection ends cleanly."""
+        link.connectionLost(Failure(ConnectionDone()))
+
+    def assert_lost(self, link: Link, kind: type[ChannelLost] = ChannelLost) -> ChannelLost:
+        """The conversation ended for want of a connection."""
+        lost = self.failureResultOf(link.ended).value
+        self.assertIs(type(lost), kind)
+        assert isinstance(lost, ChannelLost)
+        return lost
+
+    async def reads(self, channel: IChannel) -> None:
+        """A conversation that notes what arrives, until the connection ends."""
+        while True:
+            await channel.more(10.0)
+            self.log.append(channel.wire.take().decode())
+
+
+class InterfaceTests(LinkTestCase):
+    """What a link is."""
+
+    def test_a_link_is_a_channel(self) -> None:
+        """And what Twisted asks of a protocol of its kind."""
+        link = self.link(self.reads)
+        for interface in (IChannel, IPushProducer, IHandshakeListener, IHalfCloseableProtocol):
+            self.assertTrue(verifyObject(interface, link))
+        link.stopProducing()
+        link.writeConnectionLost()
+
+    def test_the_peer(self) -> None:
+        """An address, or that it is on this machine."""
+        self.transport.peerAddr = IPv4Address("TCP", "192.0.2.1", 1025)
+        self.assertEqual(self.link(self.reads).peer, "192.0.2.1")
+        self.transport = Transport(peerAddress=UNIXAddress("/x"))
+        self.assertEqual(self.link(self.reads).peer, "unix")
+
+
+class WaitingTests(LinkTestCase):
+    """What a conversation waits for."""
+
+    def test_it_reads_what_arrives(self) -> None:
+        """Each time that something does."""
+        link = self.link(self.reads)
+        self.assertEqual(self.log, [])
+        link.dataReceived(b"one")
+        link.dataReceived(b"two")
+        self.assertEqual(self.log, ["one", "two"])
+
+    def test_it_waits_for_a_deferred(self) -> None:
+        """What arrives meanwhile is read later."""
+        work: Deferred[str] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            self.log.append(await work)
+            self.log.append(channel.wire.take().decode())
+
+        link = self.link(conversation)
+        link.dataReceived(b"one")
+        link.dataReceived(b"two")
+        self.assertEqual(self.log, [])
+        work.callback("done")
+        self.assertEqual(self.log, ["done", "onetwo"])
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_a_deferred_that_fails(self) -> None:
+        """The conversation gets the exception, and may go on."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            try:
+                await work
+            except OSError as error:
+                channel.write(str(error).encode())
+
+        link = self.link(conversation)
+        work.errback(OSError("disk"))
+        self.assertEqual(self.transport.value(), b"disk")
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_a_deferred_that_is_there_already(self) -> None:
+        """Nothing waits."""
+
+        async def conversation(channel: IChannel) -> None:
+            for number in range(5000):
+                done: Deferred[int] = Deferred()
+                done.callback(number)
+                self.assertEqual(await done, number)
+
+        self.assertIsNone(self.successResultOf(self.link(conversation).ended))
+
+    def test_a_pause(self) -> None:
+        """Input waits until it is over; the time-out of no wait runs."""
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.pause(100.0)
+            self.log.append(channel.wire.take().decode())
+
+        link = self.link(conversation)
+        link.dataReceived(b"early")
+        self.clock.advance(99)
+        self.assertEqual(self.log, [])
+        self.clock.advance(1)
+        self.assertEqual(self.log, ["early"])
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_seconds(self) -> None:
+        """The clock, for measuring."""
+        link = self.link(self.reads)
+        before = link.seconds()
+        self.clock.advance(7)
+        self.assertEqual(link.seconds() - before, 7)
+
+
+class DozeTests(LinkTestCase):
+    """Waiting for something else while the peer is silent."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.event: Deferred[bool] = Deferred()
+        self.dozed: list[bool | None] = []
+
+    async def wait_for_event(self) -> bool:
+        """Something that happens elsewhere."""
+        return await self.event
+
+    async def dozes(self, channel: IChannel) -> None:
+        """A conversation that dozes once."""
+        self.dozed.append(await channel.doze(self.wait_for_event(), 60.0))
+
+    def test_the_event_comes(self) -> None:
+        """Its result wakes."""
+        link = self.link(self.dozes)
+        self.event.callback(True)
+        self.assertEqual(self.dozed, [True])
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_it_has_come_already(self) -> None:
+        """Nothing waits."""
+        self.event.callback(False)
+        self.link(self.dozes)
+        self.assertEqual(self.dozed, [False])
+
+    def test_time_passes(self) -> None:
+        """The event is cancelled."""
+        self.link(self.dozes)
+        self.clock.advance(59)
+        self.assertEqual(self.dozed, [])
+        self.clock.advance(1)
+        self.assertEqual(self.dozed, [None])
+        self.assertTrue(self.event.called)
+
+    def test_the_peer_says_something(self) -> None:
+        """Now, or before."""
+        link = self.link(self.dozes)
+        link.dataReceived(b"421 idle\r\n")
+        self.assertEqual(self.dozed, [None])
+
+        async def with_unread_input(channel: IChannel) -> None:
+            await channel.more(10.0)
+            await self.dozes(channel)
+
+        self.event, self.transport = Deferred(), Transport()
+        self.link(with_unread_input).dataReceived(b"x")
+        self.assertEqual(self.dozed, [None, None])
+
+    def test_the_connection_is_lost(self) -> None:
+        """As in every other wait."""
+        link = self.link(self.dozes)
+        self.lose(link)
+        self.assertEqual(self.dozed, [])
+        self.assertTrue(self.event.called)
+        self.assert_lost(link)
+
+    def test_the_service_stops(self) -> None:
+        """The conversation looks at `closing`."""
+        link = self.link(self.dozes)
+        link.close_gently()
+        self.assertEqual(self.dozed, [None])
+
+
+class TimeTests(LinkTestCase):
+    """Time-outs."""
+
+    def test_time_out(self) -> None:
+        """Nothing arrives for as long as the step allows."""
+        link = self.link(self.reads)
+        self.clock.advance(9.9)
+        self.assertNoResult(link.ended)
+        self.clock.advance(0.1)
+        self.assertEqual(str(self.assert_lost(link, ChannelTimeout)), "timed out")
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_each_wait_has_its_time(self) -> None:
+        """What arrives begins the next one, and the timer is not touched for it."""
+        link = self.link(self.reads)
+        (timer,) = self.clock.getDelayedCalls()
+        for _ in range(10):
+            self.clock.advance(0.9)
+            link.dataReceived(b"x")
+            self.assertEqual(self.clock.getDelayedCalls(), [timer])
+        self.clock.advance(9)
+        self.assertNoResult(link.ended)
+        self.clock.advance(1)
+        self.assert_lost(link, ChannelTimeout)
+
+    def test_a_shorter_wait_after_a_longer_one(self) -> None:
+        """The timer is moved forward."""
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(100.0)
+            await channel.more(5.0)
+
+        link = self.link(conversation)
+        link.dataReceived(b"x")
+        self.clock.advance(5)
+        self.assert_lost(link, ChannelTimeout)
+
+    def test_no_time_out_while_we_work(self) -> None:
+        """A peer is not to blame for our disk."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            await work
+
+        link = self.link(conversation)
+        link.dataReceived(b"x")
+        self.clock.advance(1000)
+        self.assertNoResult(link.ended)
+        work.callback(None)
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_last_words_after_a_time_out(self) -> None:
+        """They are written before the connection closes."""
+
+        async def conversation(channel: IChannel) -> None:
+            try:
+                await channel.more(10.0)
+            except ChannelTimeout:
+                channel.write(b"421 bye\r\n")
+
+        link = self.link(conversation)
+        self.clock.advance(10)
+        self.assertEqual(self.transport.value(), b"421 bye\r\n")
+        self.assertIsNone(self.successResultOf(link.ended))
+
+
+class PressureTests(LinkTestCase):
+    """Neither side makes the other pile up octets in memory."""
+
+    def test_reading_pauses_while_much_is_unread(self) -> None:
+        """And goes on when it has been read."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            await work
+            await self.reads(channel)
+
+        link = self.link(conversation)
+        link.dataReceived(b"x" * MOST_UNREAD)
+        self.assertEqual(self.transport.producerState, "producing")
+        link.dataReceived(b"x")
+        self.assertEqual(self.transport.producerState, "paused")
+        link.wire.take()
+        work.callback(None)
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_a_conversation_that_does_not_read_enough(self) -> None:
+        """Reading stays paused while too much is left."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            await work
+            await channel.more(10.0)
+
+        link = self.link(conversation)
+        link.dataReceived(b"x" * (MOST_UNREAD + 1))
+        work.callback(None)
+        self.assertEqual(self.transport.producerState, "paused")
+
+    def test_nothing_is_read_while_the_peer_takes_nothing(self) -> None:
+        """Else a peer could make us write replies without end."""
+        link = self.link(self.reads)
+        link.pauseProducing()
+        link.dataReceived(b"one")
+        link.dataReceived(b"two")
+        self.assertEqual(self.log, [])
+        link.resumeProducing()
+        self.assertEqual(self.log, ["onetwo"])
+
+    def test_a_peer_that_takes_nothing_but_sends(self) -> None:
+        """It has no more time than one that is silent."""
+        link = self.link(self.reads)
+        link.pauseProducing()
+        for _ in range(9):
+            link.dataReceived(b"x")
+            self.clock.advance(1)
+        self.assertNoResult(link.ended)
+        self.clock.advance(1)
+        self.assert_lost(link, ChannelTimeout)
+
+    def test_drain(self) -> None:
+        """Writing waits for the peer, and for a certain time."""
+
+        async def conversation(channel: IChannel) -> None:
+            for number in range(3):
+                channel.write(b"%d" % number)
+                await channel.drain(10.0)
+
+        self.transport.is_full = True
+        link = self.link(conversation)
+        self.assertEqual(self.transport.value(), b"0")
+        link.dataReceived(b"x")
+        self.assertEqual(self.transport.value(), b"0")
+        link.resumeProducing()
+        self.assertEqual(self.transport.value(), b"01")
+        self.clock.advance(10)
+        self.assert_lost(link, ChannelTimeout)
+
+    def test_drain_where_nothing_is_in_the_way(self) -> None:
+        """Nothing waits."""
+
+        async def conversation(channel: IChannel) -> None:
+            channel.write(b"x")
+            await channel.drain(10.0)
+
+        self.assertIsNone(self.successResultOf(self.link(conversation).ended))
+
+
+class EndTests(LinkTestCase):
+    """How a connection ends."""
+
+    def test_the_conversation_is_over(self) -> None:
+        """The connection closes after what was written."""
+
+        async def conversation(channel: IChannel) -> None:
+            channel.write(b"bye")
+
+        link = self.link(conversation)
+        self.assertIsNone(self.successResultOf(link.ended))
+        self.assertEqual(self.transport.value(), b"bye")
+        self.assertTrue(self.transport.disconnecting)
+        self.assertFalse(self.transport.disconnected)
+        self.assertIsNone(self.transport.producer)
+
+    def test_a_peer_that_does_not_take_our_last_words(self) -> None:
+        """It has half a minute, then the connection is cut."""
+
+        async def conversation(channel: IChannel) -> None:
+            channel.write(b"bye")
+
+        self.link(conversation)
+        self.clock.advance(CLOSE_TIMEOUT - 1)
+        self.assertFalse(self.transport.disconnected)
+        self.clock.advance(1)
+        self.assertTrue(self.transport.disconnected)
+
+    def test_a_peer_that_closes_in_time(self) -> None:
+        """Nothing is left over, no timer either; what it sends until then is ignored."""
+
+        async def conversation(channel: IChannel) -> None:
+            pass
+
+        link = self.link(conversation)
+        link.dataReceived(b"more")
+        link.readConnectionLost()
+        self.lose(link)
+        self.assertIsNone(self.successResultOf(link.ended))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_connection_is_lost(self) -> None:
+        """The conversation ends quietly, with the reason; nothing is written any more."""
+
+        async def conversation(channel: IChannel) -> None:
+            try:
+                await channel.more(10.0)
+            finally:
+                channel.write(b"bye")
+
+        link = self.link(conversation)
+        link.connectionLost(Failure(ConnectionLost("reset")))
+        self.assertIn("reset", str(self.assert_lost(link)))
+        self.assertEqual(self.transport.value(), b"")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_connection_is_lost_while_we_work(self) -> None:
+        """The work is brought to its end; the next wait fails."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            await work
+            self.log.append("committed")
+            await channel.more(10.0)
+
+        link = self.link(conversation)
+        link.dataReceived(b"x")
+        self.lose(link)
+        self.assertNoResult(link.ended)
+        work.callback(None)
+        self.assertEqual(self.log, ["committed"])
+        self.assert_lost(link)
+
+    def test_the_peer_closes_its_half(self) -> None:
+        """It may still read: what we have to say is said."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            await work
+            channel.write(b"done")
+            await channel.more(10.0)
+
+        link = self.link(conversation)
+        link.dataReceived(b"x")
+        link.readConnectionLost()
+        self.assertFalse(self.transport.disconnecting)
+        work.callback(None)
+        self.assertEqual(self.transport.value(), b"done")
+        self.assertEqual(str(self.assert_lost(link)), "closed by the peer")
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_the_first_reason_counts(self) -> None:
+        """A half close is followed by the loss of the whole."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await work
+            await channel.more(10.0)
+
+        link = self.link(conversation)
+        link.readConnectionLost()
+        self.lose(link)
+        work.callback(None)
+        self.assertEqual(str(self.assert_lost(link)), "closed by the peer")
+
+    def test_a_bug_in_a_role(self) -> None:
+        """The connection closes; whoever waits for `ended` gets the failure."""
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            raise ZeroDivisionError
+
+        link = self.link(conversation)
+        link.dataReceived(b"x")
+        self.failureResultOf(link.ended, ZeroDivisionError)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_a_bug_before_there_is_a_role(self) -> None:
+        """The same."""
+        link = Link(lambda _: Role(1 // 0), self.clock)  # type: ignore[arg-type]
+        link.makeConnection(self.transport)
+        self.failureResultOf(link.ended, ZeroDivisionError)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_abort(self) -> None:
+        """The connection ends now; twice does no harm, nor does it later."""
+        link = self.link(self.reads)
+        link.abort()
+        self.assertTrue(self.transport.disconnected)
+        self.lose(link)
+        self.assert_lost(link)
+        link.abort()
+
+    def test_whoever_waits_gives_up(self) -> None:
+        """Cancelling `ended` aborts the connection."""
+        link = self.link(self.reads)
+        link.ended.cancel()
+        self.assertTrue(self.transport.disconnected)
+        self.lose(link)
+        self.failureResultOf(link.ended, CancelledError)
+
+    def test_closing_gently(self) -> None:
+        """The conversation hears of it at once, and ends when it sees fit."""
+
+        async def conversation(channel: IChannel) -> None:
+            while not channel.closing:
+                await channel.more(10.0)
+            channel.write(b"421")
+            await channel.more(10.0)
+
+        link = self.link(conversation)
+        link.close_gently()
+        self.assertEqual(self.transport.value(), b"421")
+        self.assertNoResult(link.ended)
+        link.dataReceived(b"QUIT")
+        self.assertIsNone(self.successResultOf(link.ended))
+
+
+class RolesTests(LinkTestCase):
+    """One role after the other on one connection."""
+
+    def test_the_role_that_ends_names_the_next(self) -> None:
+        """It finds what the first one left unread."""
+
+        async def second(channel: IChannel) -> None:
+            self.log.append(channel.wire.take().decode())
+
+        async def first(channel: IChannel) -> IRole | None:
+            await channel.more(10.0)
+            self.log.append(channel.wire.take(3).decode())
+            return Role(second)
+
+        link = self.link(first)
+        link.dataReceived(b"onetwo")
+        self.assertEqual(self.log, ["one", "two"])
+        self.assertIsNone(self.successResultOf(link.ended))
+
+
+class TLSTests(LinkTestCase):
+    """TLS on the way, and from the start."""
+
+    async def upgrades(self, channel: IChannel) -> None:
+        """A conversation that begins TLS in the middle."""
+        await channel.more(10.0)
+        await channel.start_tls()
+        self.log.append(str(channel.wire.take()))
+
+    def test_tls_begins(self) -> None:
+        """What was unread in the clear is gone."""
+        link = self.link(self.upgrades)
+        link.dataReceived(b"forged")
+        self.assertEqual((self.tls.started, link.secured, self.log), (1, None, []))
+        link.handshakeCompleted()
+        self.assertEqual((link.secured, self.log), (SECURED, ["b''"]))
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_tls_does_not_begin(self) -> None:
+        """The peer goes away, or does not go on."""
+        link = self.link(self.upgrades)
+        link.dataReceived(b"x")
+        self.lose(link)
+        self.assert_lost(link, HandshakeFailed)
+        self.transport = Transport()
+        link = self.link(self.upgrades)
+        link.dataReceived(b"x")
+        self.clock.advance(HANDSHAKE_TIMEOUT)
+        self.assert_lost(link, HandshakeFailed)
+
+    def test_tls_at_once(self) -> None:
+        """The conversation begins after the handshake, and has all its time."""
+        link = self.link(self.reads, tls_at_once=True)
+        self.assertEqual(self.tls.started, 1)
+        self.clock.advance(HANDSHAKE_TIMEOUT - 1)
+        link.handshakeCompleted()
+        self.assertEqual(link.secured, SECURED)
+        self.clock.advance(9)
+        link.dataReceived(b"x")
+        self.assertEqual(self.log, ["x"])
+
+    def test_tls_at_once_that_does_not_come(self) -> None:
+        """There is no conversation at all."""
+        for end in (self.lose, lambda _: self.clock.advance(HANDSHAKE_TIMEOUT)):
+            self.transport = Transport()
+            link = self.link(self.reads, tls_at_once=True)
+            end(link)
+            lost = self.failureResultOf(link.ended).value
+            self.assertIsInstance(lost, ChannelLost)
+        self.assertEqual(self.log, [])
+        self.assertTrue(self.transport.disconnecting)
+
+
+class FactoryTests(LinkTestCase):
+    """What a listener makes of connections."""
+
+    def connect(self, factory: LinkFactory) -> Link:
+        """One more connection."""
+        link = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))
+        link.makeConnection(Transport())
+        return link
+
+    def test_it_knows_the_links_that_stand(self) -> None:
+        """From the connection to the end of the conversation."""
+        factory = LinkFactory(self.clock)
+        factory.serve(lambda _: Role(self.reads))
+        links = {self.connect(factory) for _ in range(3)}
+        self.assertEqual(factory.links, links)
+        for link in links:
+            self.assertEqual(link.peer, "192.0.2.1")
+            self.lose(link)
+        self.assertEqual(factory.links, set())
+
+    def test_a_new_configuration(self) -> None:
+        """Connections that stand keep what they have."""
+        factory = LinkFactory(self.clock)
+        factory.serve(lambda _: Role(self.reads))
+        old = self.connect(factory)
+        factory.serve(lambda _: Turned())
+        new = self.connect(factory)
+        self.assertEqual(factory.links, {old})
+        self.assertIsNone(self.successResultOf(new.ended))
+
+    def test_bugs_are_told(self) -> None:
+        """With the peer's address; a lost connection is none."""
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.more(10.0)
+            raise ZeroDivisionError
+
+        factory = LinkFactory(self.clock)
+        factory.serve(lambda _: Role(conversation))
+        self.lose(self.connect(factory))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.connect(factory).dataReceived(b"x")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(factory.links, set())
