@@ -40,7 +40,10 @@ def observer(options: Mapping[str, Any], settings: Log) -> ILogObserver | None:
         stream.write(line(event) + "\n")
         stream.flush()
 
-    return FilteringLogObserver(write, [LogLevelFilterPredicate(_LEVELS[settings.level])])
+    level = LogLevelFilterPredicate(_LEVELS[settings.level])
+    # What the old modules of Twisted chat about is no event of ours.
+    level.setLogLevelForNamespace("log_legacy", LogLevel.warn)
+    return FilteringLogObserver(write, [level])
 
 
 _LEVELS = {

@@ -64,7 +64,7 @@ from mta.users import DovecotUsers, UserFault, UserFile, Users
 
 GRACE = 10.0  # seconds that running transactions get when the service stops
 SORTING = 5.0  # seconds that a single exchange waits for the runner to look at what is due
-CERTIFICATES_EVERY = 30.0  # seconds between looks at the certificate files
+CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 THREADS = 20
 OPEN_FILES = 65536

@@ -397,6 +397,8 @@ class Sender:
         self._channel.write(reset + b"".join(self._envelope(transaction)) + last)
 
     def _enter(self, transaction: _Transaction) -> None:
+        self._waiting.popleft()
+        self._transactions += 1
         transaction.after_reset = self._reset_needed
         self._reset_needed = False
         self._begun.append(transaction)
@@ -532,8 +534,7 @@ class Sender:
             if delivery is None:
                 return None
             await self._take(delivery)
-        self._transactions += 1
-        return _Transaction(*self._waiting.popleft())
+        return _Transaction(*self._waiting[0])  # it stays there until it has begun
 
     async def _more(self) -> bool:
         """Wait for more mail; now and then a NOOP asks whether the peer is still there."""

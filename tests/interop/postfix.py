@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -77,21 +79,25 @@ postlog unix-dgram n - n - 1 postlogd
 
 DOMAIN = "postfix.example"
 REFUSED = f"refused@{DOMAIN}"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Postfix:
     """A running Postfix; skips the test where there can't be one.
 
-    `relay_port`: the port of this machine to which it relays; 0: nowhere.
+    `relay_port`: the port of this machine to which it relays; 0: nowhere.  `settings` are further
+    lines of main.cf.
     """
 
-    def __init__(self, case: SynchronousTestCase, relay_port: int = 0) -> None:
+    def __init__(
+        self, case: SynchronousTestCase, relay_port: int = 0, settings: Mapping[str, str] = NOTHING
+    ) -> None:
         if os.geteuid() != 0:
             case.skipTest("Postfix can only be started by root")
         self._program = need_program(case, "postfix")
         self.port = free_port()
         self._folder = temporary_folder(case)
-        self._write_configuration(relay_port)
+        self._write_configuration(relay_port, settings)
         self._process = Process(
             [self._program, "-c", str(self._folder / "etc"), "start-fg"], self._folder
         )
@@ -139,7 +145,7 @@ class Postfix:
             raise AssertionError(f"Postfix does not start:\n{self.log}")
         return "daemon started" in self.log
 
-    def _write_configuration(self, relay_port: int) -> None:
+    def _write_configuration(self, relay_port: int, settings: Mapping[str, str]) -> None:
         reader = pwd.getpwnam("nobody")
         for name in ("etc", "queue", "data", "mail"):
             (self._folder / name).mkdir(mode=0o755)
@@ -153,5 +159,6 @@ class Postfix:
             gid=reader.pw_gid,
             relayhost=f"[127.0.0.1]:{relay_port}" if relay_port else "",
         )
+        main += "".join(f"{name} = {value}\n" for name, value in settings.items())
         (self._folder / "etc" / "main.cf").write_text(main)
         (self._folder / "etc" / "master.cf").write_text(_MASTER.format(port=self.port))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,16 +93,74 @@ def office(
     entry in it.
     """
     url = (url or "smtps://office:correct%20horse@localhost:{submission}").format(**provider.ports)
-    entry = {"connect": url, "domains": ["office.example"], "pin": provider.pin, "every": "0s"}
+    trust = {} if "tls" in (keys or {}) else {"pin": provider.pin}
+    return customer(case, {"connect": url, **trust, **peer}, **(keys or {}))
+
+
+def customer(case: SynchronousTestCase, peer: Mapping[str, Any], **keys: Any) -> Server:
+    """A server that dials one peer, of which this is said, and sends all mail there."""
+    entry = {"domains": ["office.example"], "every": "0s"} | dict(peer)
     return Server(
         case,
         configuration(
             hostname="office.example",
-            peers={"provider": entry | peer},
+            peers={"provider": entry},
             routes={"default": "hold:provider"},
-            **(keys or {}),
+            **keys,
         ),
     )
+
+
+class Peer:
+    """The other end of a connection, played by a test, line by line."""
+
+    def __init__(self, case: SynchronousTestCase, connection: socket.socket) -> None:
+        connection.settimeout(DEADLINE)
+        case.addCleanup(connection.close)
+        self._connection = connection
+        self._file = connection.makefile("rb")
+        case.addCleanup(self._file.close)
+
+    def say(self, *lines: str) -> None:
+        """Send lines, in one segment."""
+        self._connection.sendall("".join(f"{line}\r\n" for line in lines).encode())
+
+    def expect(self, start: str) -> str:
+        """The next line, which must begin so; of a reply, the last line.
+
+        AssertionError where it does not.
+        """
+        while True:
+            line = self._file.readline().decode().rstrip("\r\n")
+            assert line.startswith(start), f"{line!r}, where {start!r} was expected"
+            if not (line[:3].isdigit() and line[3:4] == "-"):
+                return line
+
+    def expect_end(self) -> None:
+        """The connection is closed."""
+        assert not self._file.read(), "more was said"
+
+    def hear_content(self) -> str:
+        """Everything up to the final dot."""
+        lines = []
+        while (line := self._file.readline().decode()) != ".\r\n":
+            assert line, "the connection ended in the content"
+            lines.append(line)
+        return "".join(lines)
+
+
+def dial(case: SynchronousTestCase, provider: Provider, service: str) -> Peer:
+    """Connect to a provider, with TLS if its listener begins with it."""
+    connection = socket.create_connection(("127.0.0.1", provider.ports[service]), DEADLINE)
+    if LISTENERS[service] == "implicit":
+        context = ssl.create_default_context(cafile=str(provider.authority.path))
+        connection = context.wrap_socket(connection, server_hostname=HOST)
+    return Peer(case, connection)
+
+
+def plain_login() -> str:
+    """AUTH PLAIN with the user and the password of the office."""
+    return "AUTH PLAIN " + b64encode(f"\0office\0{PASSWORD}".encode()).decode()
 
 
 def run_mta(server: Server, *arguments: str, stdin: str = "", status: int = 0) -> str:

@@ -7,25 +7,26 @@ deadline, so nothing here measures speed.
 from __future__ import annotations
 
 import socket
-import ssl
-from base64 import b64encode
-from contextlib import closing
-from pathlib import Path
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.certificates import Authority, fingerprint_of
+from tests.certificates import Authority
 from tests.interop.reversal import (
     BOB,
     BOBS,
     CAROL,
     CAROLS,
     PASSWORD,
+    Peer,
     Provider,
+    customer,
+    dial,
     enqueue,
     letter,
     numbers,
     office,
+    plain_login,
     run_mta,
     waiting,
 )
@@ -74,7 +75,6 @@ class MethodTests(SynchronousTestCase):
             self.provider,
             "smtp://office:correct%20horse@localhost:{smtp}",
             {"tls": {"ca": str(self.provider.authority.path)}},
-            pin="",
             method="turn",
         )
         self.exchange(customer, "sent 1, received 1")
@@ -131,9 +131,7 @@ class DistrustTests(SynchronousTestCase):
         """The same where `tls.ca` decides, after STARTTLS."""
         ca = Authority(temporary_folder(self), "another")
         url = "smtp://office:correct%20horse@localhost:{smtp}"
-        customer = office(
-            self, self.provider, url, {"tls": {"ca": str(ca.path)}}, pin="", method="turn"
-        )
+        customer = office(self, self.provider, url, {"tls": {"ca": str(ca.path)}}, method="turn")
         self.refuse(customer, "issuer")
 
     def test_a_wrong_password(self) -> None:
@@ -219,3 +217,256 @@ class HeldLinkTests(SynchronousTestCase):
         self.provider.send(letter(2), BOB)
         self.assertEqual(numbers(self.customer.wait_for_mail(BOBS)), [2])
         self.assertEqual(numbers(self.provider.wait_for_mail(CAROLS)), [1])
+
+
+class ForeignCustomerTests(SynchronousTestCase):
+    """Peers that others might have written dial our provider."""
+
+    def setUp(self) -> None:
+        self.provider = Provider(self)
+        self.provider.start()
+
+    def test_turn_of_the_old_kind(self) -> None:
+        """A peer that knows RFC 821 and AUTH turns the connection, and gets its mail."""
+        self.provider.send(letter(1), BOB)
+        peer = dial(self, self.provider, "submission")
+        peer.expect("220 ")
+        self.log_in(peer)
+        peer.say("TURN")
+        peer.expect("250 ")
+        peer.say("220 old.example")
+        peer.expect("EHLO provider.example")
+        peer.say("500 what?")
+        peer.expect("HELO provider.example")
+        peer.say("250 old.example")
+        self.assertIn("number 1", self.take_message(peer))
+        peer.expect("QUIT")
+        peer.say("221 bye")
+        peer.expect_end()
+        wait_until(lambda: not waiting(self.provider.folder), "nothing is left")
+
+    def test_atrn_as_exim_has_it(self) -> None:
+        """The dialogues of the test that Exim has for ATRN: refusals, no mail, mail."""
+        peer = dial(self, self.provider, "submission")
+        peer.expect("220")
+        peer.say("EHLO tester")
+        peer.expect("250")
+        peer.say("ATRN")
+        peer.expect("530")
+        self.log_in(peer)
+        peer.say(f"MAIL FROM:<{BOB}>")
+        peer.expect("250")
+        peer.say("ATRN")
+        peer.expect("503")
+        peer.say("RSET")
+        peer.expect("250")
+        peer.say("ATRN elsewhere.example")
+        peer.expect("450")
+        peer.say("ATRN")
+        peer.expect("453")
+        self.provider.send(letter(1), BOB)
+        peer.say("ATRN office.example")
+        peer.expect("250")
+        peer.say("220 ODMR client now in reversed state")
+        peer.expect("EHLO")
+        peer.say("250-hello, mate", "250 HELP")
+        self.assertIn("number 1", self.take_message(peer))
+        peer.expect("QUIT")
+        peer.say("221 bye")
+        peer.expect_end()
+
+    def test_octets_sent_ahead(self) -> None:
+        """A greeting that came with ATRN is no greeting: 503, and the roles stay."""
+        self.provider.send(letter(1), BOB)
+        peer = dial(self, self.provider, "submission")
+        peer.expect("220")
+        self.log_in(peer)
+        peer.say("ATRN", "220 forged")
+        peer.expect("503")
+        peer.expect("500")
+        peer.say("QUIT")
+        peer.expect("221")
+        self.assertEqual(waiting(self.provider.folder), 1)
+
+    def log_in(self, peer: Peer) -> None:
+        """EHLO, and AUTH as the office."""
+        peer.say("EHLO tester")
+        peer.expect("250")
+        peer.say(plain_login())
+        peer.expect("235")
+
+    def take_message(self, peer: Peer) -> str:
+        """Take one message to Bob in the old way; returns its content."""
+        peer.expect(f"MAIL FROM:<{'sender@client.example'}>")
+        peer.say("250 saw your MAIL cmd")
+        peer.expect(f"RCPT TO:<{BOB}>")
+        peer.say("250 saw your RCPT cmd")
+        peer.expect("DATA")
+        peer.say("354 go ahead")
+        content = peer.hear_content()
+        peer.say("250 ODMR client: message accepted")
+        return content
+
+
+class ForeignProviderTests(SynchronousTestCase):
+    """Our office dials peers that others might have written; the test plays them."""
+
+    def setUp(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(DEADLINE)
+        self.addCleanup(self.listener.close)
+
+    def dialled_by(self, method: str, user: str = "") -> Peer:
+        """An office with a message for Carol that runs ``mta turn``; our end of its connection."""
+        port = self.listener.getsockname()[1]
+        url = f"smtp://{user}127.0.0.1:{port}"
+        self.office = customer(self, {"connect": url, "tls": "off", "method": method})
+        enqueue(self.office, letter(2, BOB), BOB, CAROL)
+        self.turn = mta_turn(self, self.office)
+        return Peer(self, self.listener.accept()[0])
+
+    def test_turn_of_the_old_kind(self) -> None:
+        """HELO, our mail, TURN: then we greet and take mail for our domains, and no other."""
+        peer = self.dialled_by("turn")
+        peer.say("220 old.example")
+        peer.expect("EHLO office.example")
+        peer.say("500 what?")
+        peer.expect("HELO office.example")
+        peer.say("250 old.example")
+        peer.expect(f"MAIL FROM:<{BOB}>")
+        peer.say("250 ok")
+        peer.expect(f"RCPT TO:<{CAROL}>")
+        peer.say("250 ok")
+        peer.expect("DATA")
+        peer.say("354 go on")
+        self.assertIn("number 2", peer.hear_content())
+        peer.say("250 ok")
+        peer.expect("TURN")
+        peer.say("250 ok")
+        peer.expect("220 office.example")
+        peer.say("HELO old.example")
+        peer.expect("250")
+        peer.say("TURN")
+        peer.expect("502")
+        self.hand_in(peer, "DATA")
+        self.assertEqual(self.turn.wait(), 0)
+        self.assertIn("sent 1, received 1", self.turn.output)
+        self.assertEqual(numbers(self.office.wait_for_mail(BOBS)), [1])
+
+    def test_atrn_as_exim_has_it(self) -> None:
+        """ATRN shown in EHLO before AUTH, 250 in one line, then Exim's way to send."""
+        peer = self.dialled_by("atrn", "office:secret@")
+        peer.say("220 mail.example ESMTP Exim 4.99 Tue, 24 Nov 2026 12:00:00 +0000")
+        peer.expect("EHLO office.example")
+        peer.say(
+            "250-mail.example Hello office.example [127.0.0.1]",
+            *("250-SIZE 52428800", "250-LIMITS MAILMAX=1000 RCPTMAX=50000", "250-8BITMIME"),
+            *("250-ATRN", "250-PIPELINING", "250-AUTH CRAM-MD5", "250 HELP"),
+        )
+        peer.expect("AUTH CRAM-MD5")
+        peer.say("334 PDEyMy40NTZAbWFpbC5leGFtcGxlPg==")
+        peer.expect("")
+        peer.say("235 Authentication succeeded")
+        peer.expect(f"MAIL FROM:<{BOB}>")
+        peer.expect(f"RCPT TO:<{CAROL}>")
+        peer.expect("DATA")
+        peer.say("250 OK", "250 Accepted", '354 Enter message, ending with "." on a line by itself')
+        peer.hear_content()
+        peer.say("250 OK id=1abcde-00000000001-2Xyz")
+        peer.expect("ATRN office.example")
+        peer.say("250 OK, turning the connection")
+        peer.expect("220 office.example")
+        peer.say("EHLO mail.example")
+        peer.expect("250")
+        self.hand_in(peer, "DATA")
+        self.assertEqual(self.turn.wait(), 0)
+        self.assertIn("sent 1, received 1", self.turn.output)
+
+    def test_octets_after_the_turn(self) -> None:
+        """Commands that come with the 250 came before our greeting: the connection is dropped."""
+        peer = self.dialled_by("turn")
+        peer.say("220 old.example")
+        peer.expect("EHLO")
+        peer.say("250 old.example")
+        peer.expect("MAIL")
+        peer.say("450 not now")
+        peer.expect("TURN")
+        peer.say("250 ok", f"MAIL FROM:<{CAROL}>")
+        peer.expect_end()
+        self.assertEqual(self.turn.wait(), 1)
+        self.assertIn("octets after the reply that turned", self.turn.output)
+
+    def hand_in(self, peer: Peer, verb: str) -> None:
+        """Offer mail for somebody else, and hand in a message to Bob."""
+        peer.say(f"MAIL FROM:<{CAROL}>", "RCPT TO:<dave@elsewhere.example>")
+        peer.expect("250")
+        peer.expect("550 5.7.1")
+        peer.say(f"RCPT TO:<{BOB}>")
+        peer.expect("250")
+        peer.say(verb)
+        peer.expect("354")
+        peer.say(*letter(1).decode().splitlines(), ".")
+        peer.expect("250")
+        peer.say("QUIT")
+        peer.expect("221")
+        peer.expect_end()
+
+
+class FetchmailTests(SynchronousTestCase):
+    """fetchmail: a customer that hands what comes to an SMTP server beside it."""
+
+    def setUp(self) -> None:
+        self.program = need_program(self, "fetchmail")
+
+    def fetch(self, *lines: str) -> Process:
+        """Run fetchmail once with this configuration."""
+        folder = temporary_folder(self)
+        config = folder / "fetchmailrc"
+        config.write_text("\n".join(lines) + "\n")
+        config.chmod(0o600)
+        command = [self.program, "-v", "-v", "--nodetach", "--nosyslog", "-f", str(config)]
+        environment = source_environment() | {"FETCHMAILHOME": str(folder)}
+        process = Process(command, folder, environment)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_odmr(self) -> None:
+        """CRAM-MD5, ATRN, and the turned connection led on to the SMTP server."""
+        provider = Provider(self)
+        provider.start()
+        sink = Sink(self)
+        provider.send(letter(1), BOB)
+        provider.send(letter(2), BOB)
+        fetchmail = self.fetch(
+            f"poll 127.0.0.1 service {provider.ports['odmr']} protocol odmr",
+            f'  user "office" password "{PASSWORD}" sslproto ""',
+            f"  smtphost 127.0.0.1/{sink.port} fetchdomains office.example",
+        )
+        fetchmail.wait()
+        self.assertEqual(numbers(sink.wait_for_mail(2)), [1, 2], fetchmail.output)
+        wait_until(lambda: not waiting(provider.folder), "the provider has nothing left")
+
+    def test_etrn(self) -> None:
+        """A log-in under TLS, ETRN, and a connection of the provider to the SMTP server."""
+        sink = Sink(self)
+        listeners = {"smtp": "implicit"}
+        provider = Provider(self, {"etrn": f"smtp://127.0.0.1:{sink.port}"}, listeners)
+        provider.start()
+        enqueue(provider, letter(1), CAROL, BOB)
+        fetchmail = self.fetch(
+            f"poll localhost service {provider.ports['smtp']} protocol etrn",
+            f'  ssl sslcertck sslcertfile "{provider.authority.path}"',
+            f'  esmtpname "office" esmtppassword "{PASSWORD}" fetchdomains office.example',
+        )
+        fetchmail.wait()
+        self.assertEqual(numbers(sink.wait_for_mail()), [1], fetchmail.output)
+
+
+def mta_turn(case: SynchronousTestCase, server: Server) -> Process:
+    """``mta turn provider`` beside the test, which plays the provider."""
+    program = "import sys; from mta.commands import main; sys.exit(main())"
+    arguments = ["turn", "provider", "--config", str(server.config)]
+    command = [sys.executable, "-c", program, *arguments]
+    process = Process(command, server.folder, source_environment())
+    case.addCleanup(process.kill)
+    return process
