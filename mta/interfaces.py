@@ -263,7 +263,8 @@ class Progress:
     """How far one recipient of a queued message has come.
 
     An alias may stand for several final addresses: those in `settled` need no further
-    attempt.  `peer` names who a HELD recipient waits for; empty: for the postmaster.
+    attempt.  `peer` names who a HELD recipient waits for (empty: for the postmaster), `domain`
+    is the domain of the final address that waits.
     `history` is newest last and bounded by `HISTORY` attempts.
     """
 
@@ -272,6 +273,7 @@ class Progress:
     peer: str = ""
     settled: frozenset[str] = frozenset()
     history: tuple[Attempt, ...] = ()
+    domain: str = ""
 
     def with_attempt(self, attempt: Attempt) -> Progress:
         """The same with one more attempt in its history."""
@@ -347,7 +349,7 @@ class IQueue(Interface):
     async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
         """Lease at most `limit` messages held for a peer, oldest first.
 
-        Only recipients in `domains` (or below, for ``.domain``; anywhere, for ``.``) count.
+        Only what waits with a final address in `domains` counts (or below, for ``.domain``; anywhere, for ``.``).
         """
 
     async def count_held(peer: str, domains: Collection[str], most: int) -> int:

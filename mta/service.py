@@ -63,11 +63,12 @@ from mta.tls import ClientTLS, ServerTLS, TLSFault
 from mta.users import DovecotUsers, UserFault, UserFile, Users
 
 GRACE = 10.0  # seconds that running transactions get when the service stops
-SORTING = 5.0  # seconds that a single exchange waits for the runner to look at what is due
+SORTING = 5.0  # seconds that peers wait for the runner to find out whose the newest mail is
 CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 THREADS = 20
 OPEN_FILES = 65536
+BACKLOG = 1024  # connections that wait until we take them; any burst would fill Twisted's 50
 PROXIED = "haproxy:"  # in front of the endpoint of a listener behind a proxy
 
 
@@ -168,7 +169,10 @@ class MailService(Service):
         for listener in self._settings.listen:
             factory = LinkFactory(self._reactor)
             results: list[Any] = []
-            endpoint = serverFromString(self._reactor, listener.endpoint.removeprefix(PROXIED))
+            description = listener.endpoint.removeprefix(PROXIED)
+            if description.startswith("tcp") and ":backlog=" not in description:
+                description += f":backlog={BACKLOG}"
+            endpoint = serverFromString(self._reactor, description)
             is_proxied = listener.endpoint.startswith(PROXIED)
             front = ProxiedFactory(factory, self._reactor) if is_proxied else factory
             endpoint.listen(front).addBoth(results.append)
@@ -223,7 +227,7 @@ class MailService(Service):
         provider = Provider(hostname, relay, self._held, self._ledger, reactor)
         reversal = Reversal(
             settings.peers.values(),
-            self._spool.count_held,
+            self._count_held,
             provider.hand_over,
             provider.start_run,
         )
@@ -284,6 +288,13 @@ class MailService(Service):
             Agent.DISCARD: DiscardAgent(),
             Agent.REJECT: RejectAgent(),
         }
+
+    async def _count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+        """As `IQueue.count_held`, with what was accepted a moment ago."""
+        end = self._reactor.seconds() + SORTING
+        while self._runner.is_about_to_hold(peer) and self._reactor.seconds() < end:
+            await deferLater(self._reactor, 0.005)
+        return await self._spool.count_held(peer, domains, most)
 
     def _held(self, peer: str, domains: Collection[str], linger: float) -> HeldMail:
         return self._runner.held(peer, domains, linger)

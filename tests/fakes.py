@@ -258,7 +258,7 @@ class FakeSpool:
 
 
 def _waits_for(progress: Progress, peer: str, domains: Collection[str]) -> bool:
-    domain = progress.recipient.forward_path.domain
+    domain = progress.domain
     return (
         progress.state is State.HELD
         and progress.peer == peer

@@ -172,13 +172,13 @@ def source_environment() -> dict[str, str]:
 class Server:
     """``twistd mta`` in a folder of its own, killed after the test if it still runs.
 
-    `ports` maps a service (``smtp``, ``submission``...) to its port, anew after each start.
+    `config` is a configuration, or the text of its file.  `ports` maps a service (``smtp``, ``submission``...) to its port, anew after each start.
     """
 
     def __init__(
         self,
         case: SynchronousTestCase,
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | str,
         *,
         folder: Path | None = None,
         command: Sequence[str] = (),
@@ -199,9 +199,10 @@ class Server:
         """What it said, over all starts."""
         return "".join((*self._logs, self.process.output if self.process else ""))
 
-    def configure(self, config: Mapping[str, Any]) -> None:
+    def configure(self, config: Mapping[str, Any] | str) -> None:
         """Write the configuration file that the next start or SIGHUP reads."""
-        self.config.write_text(yaml.safe_dump(dict(config), sort_keys=False), "utf-8")
+        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
+        self.config.write_text(text, "utf-8")
 
     def start(self) -> None:
         """Start it, and return when it is ready."""

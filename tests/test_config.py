@@ -210,6 +210,9 @@ HOPS = {
     "hold:office": Hop(Agent.HOLD, "office"),
     "'reject:No mail here, sorry'": Hop(Agent.REJECT, "No mail here, sorry"),
     "{to: mx, tls: verify}": Hop(Agent.MX, security=Security.VERIFY),
+    f"{{to: 'smtp://h', pin: 'sha256:{'AB' * 32}'}}": Hop(
+        Agent.SMTP, "h", 25, security=Security.VERIFY, pin="ab" * 32
+    ),
     "{to: 'smtp://h', tls: off}": Hop(Agent.SMTP, "h", 25, security=Security.OFF),
     "{to: 'smtp://h', user: u, secret: s}": Hop(Agent.SMTP, "h", 25, user="u", secret="s"),
     "{to: 'smtps://h', user: u, secret: {file: secret}, tls: verify}": Hop(

@@ -75,7 +75,9 @@ class GateTestCase(SynchronousTestCase):
     def make_gate(self, **limits: int) -> Gate:
         """A gate with these limits, that lets 10/8 relay."""
         return Gate(
-            Relay((ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
+            Relay(
+                (ip_network("10.0.0.0/8"), ip_network("fd00::/8")), (ip_network("10.255.0.0/16"),)
+            ),
             Limits(**limits),
             [OFFICE, CERTIFIED, PROVIDER],
             Router(),
@@ -326,6 +328,14 @@ class ConnectionTests(GateTestCase):
         self.refuses(self.gate.admit(self.session("2001:db8::2")), "421 4.7.0")
         self.refuses(self.gate.admit(self.session("2001:db8::ffff:0:0:1")), "421 4.7.0")
         self.refuses(self.gate.admit(self.session(f"::ffff:{STRANGER}")), "421 4.7.0")
+
+    def test_proxies(self) -> None:
+        """A proxy that speaks for many is no host that could be too many; it counts in all."""
+        self.gate = self.make_gate(connections=2, connections_per_host=1)
+        first, second, third = (self.session("10.255.0.1") for _ in range(3))
+        self.passes(self.gate.admit(first))
+        self.passes(self.gate.admit(second))
+        self.refuses(self.gate.admit(third), "421 4.3.2")
 
     def test_local(self) -> None:
         """A local socket has no host to limit."""

@@ -186,6 +186,15 @@ class AliasTests(RouterTestCase):
             ],
         )
 
+    def test_expanded(self) -> None:
+        """EXPN tells what is behind a name of ours, and of no other."""
+        self.given(domain(mailboxes=["alice"], aliases={"sales": "alice@example.com x@y.example"}))
+        members = self.router.expand(mailbox("sales@example.com"))
+        self.assertEqual([str(member) for member in members], ["alice@example.com", "x@y.example"])
+        for address in ("nobody@example.com", "sales@elsewhere.example"):
+            with self.assertRaises(Refusal):
+                self.router.expand(mailbox(address))
+
     def test_before_mailbox(self) -> None:
         """An alias comes before a mailbox of the same name, and before any."""
         for mailboxes in (["alice", "bob"], None):

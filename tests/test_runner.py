@@ -119,9 +119,7 @@ class MemoryQueue:
 
         def is_held(message: Message, due: float) -> bool:
             return any(
-                each.state is State.HELD
-                and each.peer == peer
-                and each.recipient.forward_path.domain in domains
+                each.state is State.HELD and each.peer == peer and each.domain in domains
                 for each in message.progress
             )
 
@@ -819,6 +817,12 @@ class HeldTests(RunnerTests):
         self.assertEqual(["2", "3", "4"], self.taken(self.source()))
         source.settle(third, [RELAYED])  # too late, and harmless
 
+    def test_alias_into_a_held_domain(self) -> None:
+        """What waits is the final address: an alias of another domain is fetched with it."""
+        self.router.aliases["chief@a.example"] = ["chief@office.example"]
+        self.accept(message("1", "chief@a.example"))
+        self.assertEqual(["1"], self.taken(self.source()))
+
     def test_lingers(self) -> None:
         """A lingering source hands out new mail at once, without a detour by the spool."""
         waiting = self.waiting_next(source := self.source(HOUR))
@@ -848,7 +852,9 @@ class HeldTests(RunnerTests):
 
     def hold_elsewhere(self, id: str) -> None:
         held = message(id, "x@office.example")
-        progress = replace(held.progress[0], state=State.HELD, peer="office")
+        progress = replace(
+            held.progress[0], state=State.HELD, peer="office", domain="office.example"
+        )
         self.queue.put(replace(held, progress=(progress,)), self.now() + DAY)
 
     def test_linger_ends(self) -> None:
@@ -928,10 +934,10 @@ class HeldTests(RunnerTests):
         self.assertEqual([], self.taken(self.source()))
 
     def test_no_circles(self) -> None:
-        """An alias that waits for the peer under another domain doesn't go round and round."""
+        """What has come to wait under another domain doesn't go round and round."""
+        self.hold(*(f"{number:03}" for number in range(HELD_PORTION)))
         self.router.hops["branch.example"] = OFFICE
         self.router.aliases["x@office.example"] = ["x@branch.example"]
-        self.hold(*(f"{number:03}" for number in range(HELD_PORTION)))
         before = len(self.queue.settlements)
         waiting = self.waiting_next(self.source(HOUR))
         self.clock.advance(1)

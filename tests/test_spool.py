@@ -60,7 +60,10 @@ def envelope(*forward_paths: Mailbox, reverse_path: Mailbox = ALICE) -> Envelope
 
 def settlement(message: Message, due: float, **changes: Any) -> Settlement:
     """One attempt, after which every recipient is changed so."""
-    progress = tuple(replace(entry, **changes) for entry in message.progress)
+    progress = tuple(
+        replace(entry, **{"domain": entry.recipient.forward_path.domain, **changes})
+        for entry in message.progress
+    )
     return Settlement(message.id, progress, due, message.attempts + 1, message.warned)
 
 

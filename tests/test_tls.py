@@ -164,11 +164,14 @@ class VerificationTests(TLSTestCase):
         self.assertIn("pinned", self.refused(client))
 
     def test_opportunistic(self) -> None:
-        """Where nothing is demanded anything is taken, and nothing proved."""
-        stranger = Authority(self.folder, "stranger").issue("else.example")
-        client, _ = self.shake_hands(security=OPPORTUNISTIC, server=self.serve(stranger))
-        assert client.secured is not None
-        self.assertEqual(client.secured.certificate, "")
+        """Where nothing is demanded anything is taken, and what it proves is noted."""
+        stranger = Authority(self.folder, "stranger").issue("mail.example", file="strange")
+        other = self.authority.issue("other.example")
+        old = self.authority.issue("mail.example", file="old", days=-1)
+        for pair, proved in ((stranger, ""), (other, ""), (old, ""), (self.pair, "this")):
+            client, _ = self.shake_hands(security=OPPORTUNISTIC, server=self.serve(pair))
+            assert client.secured is not None
+            self.assertEqual(client.secured.certificate, proved and fingerprint_of(pair))
 
     def test_system_authorities(self) -> None:
         """Without `ca` the system's authorities count, and ours is none of them."""

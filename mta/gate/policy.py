@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.gate import hosts
@@ -44,6 +45,8 @@ class Gate:
 
     `users` None: nobody can log in.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class Gate:
 
     def auth_failed(self, session: Session) -> float:
         """See `IGate.auth_failed`."""
+        # Without the name: people type their password there, too.
+        self.log.warn("log-in failed from {client}", client=session.client)
         return delay(self._failures.add(hosts.key(session.client)))
 
     # --- reverse-paths

@@ -23,7 +23,7 @@ from mta.smtp.errors import Refusal
 from mta.smtp.sender import Demands, Sender
 from mta.spool.records import Ledger
 
-OVERTAKEN_GRACE = 30.0  # seconds in which a connection may end that a newer one took over from
+OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
 MOST_LINKS = 5  # turned connections of one peer; all but the newest are about to end
 MOST_WANTED = 100  # domains of one peer that wait for a queue run
 

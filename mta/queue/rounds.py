@@ -180,20 +180,23 @@ def _advanced(
     for target, outcome in (report for report in reports if _is_news(message, report)):
         attempt = Attempt(now, str(target.hop), outcome.status.value, words(outcome.reply))
         progress = progress.with_attempt(attempt)
-    ended, peers, deferred = [], [], untried
+    ended, deferred = [], untried
+    held: list[Target] = []
     for target, outcome in reports:
         if outcome.status is Status.DEFERRED:
             deferred = True
         elif outcome.status is Status.HELD:
-            peers.append(target.hop.next_hop)
+            held.append(target)
         else:
             ended.append(str(target.address))
-    if not deferred and not peers:
-        return replace(progress, state=State.DONE, peer="", settled=frozenset())
+    progress = replace(progress, peer="", domain="")
+    if not deferred and not held:
+        return replace(progress, state=State.DONE, settled=frozenset())
     settled = progress.settled.union(ended)
     if deferred:
-        return replace(progress, state=State.WAITING, peer="", settled=settled)
-    return replace(progress, state=State.HELD, peer=peers[0], settled=settled)
+        return replace(progress, state=State.WAITING, settled=settled)
+    peer, domain = held[0].hop.next_hop, held[0].address.domain
+    return replace(progress, state=State.HELD, peer=peer, domain=domain, settled=settled)
 
 
 def _dues(

@@ -151,6 +151,16 @@ class Runner:
         """Whether all that was due has been taken on, and nothing is under way."""
         return bool(self._asleep_until) and not (self._rounds or self._fresh or self._running)
 
+    def is_about_to_hold(self, peer: str) -> bool:
+        """Whether mail for a peer was accepted and is not yet recorded as held."""
+        self._sort()
+        return any(
+            target.hop.agent is Agent.HOLD and target.hop.next_hop == peer
+            for round in self._rounds.values()
+            if not round.outstanding
+            for target, _ in round.reports
+        )
+
     def wake(self) -> None:
         """Somebody else put mail into the spool, or made some due."""
         self._bell.ring()

@@ -103,29 +103,36 @@ class HeaderSection:
 
     LIMIT = 256 * 1024
 
-    __slots__ = ("complete", "cut", "octets")
+    __slots__ = ("_gathered", "complete", "cut")
 
     def __init__(self) -> None:
-        self.octets = b""
+        self._gathered = bytearray()
         self.complete = False
         self.cut = False
 
+    @property
+    def octets(self) -> bytes:
+        """What was gathered."""
+        return bytes(self._gathered)
+
     def feed(self, piece: bytes) -> bytes:
         """Add content; returns what follows the header section once that is complete."""
-        gathered = self.octets + piece if self.octets else piece
+        gathered = self._gathered
+        unseen = max(0, len(gathered) - 3)  # the end may be cut, too
+        gathered += piece
         if gathered.startswith(b"\r\n"):
             end = 0
         else:
-            end = gathered.find(b"\r\n\r\n", 0, self.LIMIT + 1)
+            end = gathered.find(b"\r\n\r\n", unseen, self.LIMIT + 1)
             end = end + 2 if end >= 0 else -1
         if end < 0 and len(gathered) <= self.LIMIT:
-            self.octets = gathered
             return b""
         self.complete = True
         self.cut = end < 0
         cut = self.LIMIT if self.cut else end
-        self.octets = gathered[:cut]
-        return gathered[cut:]
+        rest = bytes(gathered[cut:])
+        del gathered[cut:]
+        return rest
 
     def count(self, name: bytes) -> int:
         """How many fields have that name, given in lower case."""

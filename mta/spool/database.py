@@ -62,6 +62,7 @@ CREATE TABLE recipient (
     original TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'waiting',
     peer TEXT NOT NULL DEFAULT '',
+    held_domain TEXT NOT NULL DEFAULT '',
     settled TEXT NOT NULL DEFAULT '[]',
     history TEXT NOT NULL DEFAULT '[]',
     PRIMARY KEY (message, number)

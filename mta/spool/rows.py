@@ -137,8 +137,8 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
     connection.execute(
         """
         UPDATE recipient
-        SET state = new.value ->> 2, peer = new.value ->> 3,
-            settled = new.value ->> 4, history = new.value ->> 5
+        SET state = new.value ->> 2, peer = new.value ->> 3, held_domain = new.value ->> 4,
+            settled = new.value ->> 5, history = new.value ->> 6
         FROM json_each(?) AS new
         WHERE message = new.value ->> 0 AND number = new.value ->> 1
             AND (SELECT owner FROM message WHERE id = new.value ->> 0) = ?
@@ -161,11 +161,12 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
     )
 
 
-def _progress_columns(progress: Progress) -> tuple[str, str, str, str]:
+def _progress_columns(progress: Progress) -> tuple[str, ...]:
     history = [(entry.at, entry.hop, entry.status, entry.reply) for entry in progress.history]
     return (
         progress.state.value,
         progress.peer,
+        progress.domain,
         json.dumps(sorted(progress.settled)),
         json.dumps(history),
     )
@@ -190,8 +191,8 @@ SELECT DISTINCT message FROM recipient
 WHERE state = 'held' AND peer = :peer
     AND EXISTS (
         SELECT 1 FROM json_each(:domains)
-        WHERE value IN (recipient.domain, '.')
-            OR value LIKE '.%' AND substr(recipient.domain, -length(value)) = value
+        WHERE value IN (held_domain, '.')
+            OR value LIKE '.%' AND substr(held_domain, -length(value)) = value
     )
 """
 _FREE = "(SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)"
@@ -298,7 +299,8 @@ def load(
     progress: dict[int, list[Progress]] = {}
     for row in connection.execute(
         """
-        SELECT message, local_part, domain, notify, original, state, peer, settled, history
+        SELECT message, local_part, domain, notify, original,
+            state, peer, held_domain, settled, history
         FROM recipient WHERE message IN (SELECT value FROM json_each(?))
         ORDER BY message, number
         """,
@@ -365,6 +367,7 @@ def _progress(
     original: str,
     state: str,
     peer: str,
+    held_domain: str,
     settled: str,
     history: str,
 ) -> Progress:
@@ -376,6 +379,7 @@ def _progress(
         ),
         state=State(state),
         peer=peer,
+        domain=held_domain,
         settled=frozenset(json.loads(settled)),
         history=tuple(Attempt(*entry) for entry in json.loads(history)),
     )

@@ -453,10 +453,11 @@ class FetchmailTests(SynchronousTestCase):
         provider = Provider(self, {"etrn": f"smtp://127.0.0.1:{sink.port}"}, listeners)
         provider.start()
         enqueue(provider, letter(1), CAROL, BOB)
+        wait_until(lambda: "hold:office" in provider.log, "it is held")
         fetchmail = self.fetch(
             f"poll localhost service {provider.ports['smtp']} protocol etrn",
-            f'  ssl sslcertck sslcertfile "{provider.authority.path}"',
-            f'  esmtpname "office" esmtppassword "{PASSWORD}" fetchdomains office.example',
+            f'  esmtpname "office" esmtppassword "{PASSWORD}"',
+            f'  ssl sslcertck sslcertfile "{provider.authority.path}" fetchdomains office.example',
         )
         fetchmail.wait()
         self.assertEqual(numbers(sink.wait_for_mail()), [1], fetchmail.output)

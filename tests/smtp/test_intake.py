@@ -228,6 +228,14 @@ class SubmissionTests(IntakeTestCase):
         self.take(self.intake(), [b"Subject: x\r\n\r\n"])
         self.assertEqual(self.kept(), b"Subject: x\r\n\r\n")
 
+    def test_a_user_writes_as_nobody_else(self) -> None:
+        """Also where there is nothing but a header section (RFC 6409 section 6.1)."""
+        intake = self.intake(Service.SUBMISSION)
+        self.session.identity = "alice"
+        reply = self.take(intake, [b"From: boss@mta.example\r\n"])
+        self.assertEqual(reply.enhanced, "5.7.1")
+        self.assertEqual((self.draft().data, self.draft().discarded), (b"", True))
+
 
 class MemoryTests(IntakeTestCase):
     """What a message costs while it arrives."""

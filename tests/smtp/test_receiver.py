@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IGate, IReversal, IRole, IUsers
+from mta.interfaces import IGate, IReversal, IRole, IUsers, Session
+from mta.link import Link
 from mta.smtp import receiver
 from mta.smtp.receiver import Receiver
 from tests.conversations import Conversation
-from tests.doubles import FakeGate, FakeReversal, FakeUsers, Turned, reception
+from tests.doubles import FakeGate, FakeReversal, FakeUsers, Transport, Turned, reception
 from tests.fakes import FakeSpool
 
 
@@ -25,6 +28,29 @@ class ReceiverTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IGate, FakeGate()))
         self.assertTrue(verifyObject(IUsers, FakeUsers()))
         self.assertTrue(verifyObject(IReversal, FakeReversal()))
+
+    def test_input_while_a_turn_is_prepared(self) -> None:
+        """It can't be meant for the role to come: the roles do not change."""
+
+        class SlowReversal(FakeReversal):
+            """Takes its time."""
+
+            ready: Deferred[IRole] = Deferred()
+
+            async def turn(self, session: Session) -> IRole:
+                return await self.ready
+
+        transport, reversal = Transport(), SlowReversal()
+        shared = reception(FakeSpool(), reversal=reversal)
+        link = Link(lambda _: Receiver(shared), Clock())
+        link.makeConnection(transport)
+        link.dataReceived(b"EHLO client.example\r\n")
+        link.dataReceived(b"TURN\r\n")
+        transport.clear()
+        link.dataReceived(b"220 forged\r\n")
+        reversal.ready.callback(Turned())
+        self.assertTrue(transport.value().startswith(b"503 5.5.1"))
+        self.assertNoResult(link.ended)
 
     def test_transactions_are_counted(self) -> None:
         """Beyond what LIMITS MAILMAX said, the session ends (RFC 9422)."""

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import Delivery, HopFailure, IContent, IMailSource, IRole
+from mta.interfaces import Delivery, HandshakeFailed, HopFailure, IContent, IMailSource, IRole
 from mta.link import Link
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient, Reply, Security, Status
 from mta.smtp import sender
@@ -60,7 +60,10 @@ class Exchange:
         self.clock, self.transport = Clock(), Transport(lenient=True)
         self.ended: list[object] = []
         self.link = Link(
-            lambda _: Sender(self.source, demands, turn), self.clock, FakeTLS(certificate), tls_at_once=secured
+            lambda _: Sender(self.source, demands, turn),
+            self.clock,
+            FakeTLS(certificate),
+            tls_at_once=secured,
         )
         self.link.ended.addBoth(self.ended.append)
         self.link.makeConnection(self.transport)
@@ -313,6 +316,61 @@ class SecurityTests(SenderTestCase):
             C: MAIL FROM:<alice@us.example>
             """
         )
+
+    def test_the_handshake_fails(self) -> None:
+        """No mail was touched: whoever dialled may try again without TLS."""
+        exchange = self.opened([mail()], "250 STARTTLS")
+        exchange.talk(
+            """
+            C: STARTTLS
+            S: 220 go
+            T: 60
+            C: (closed)
+            """
+        )
+        self.assertIsInstance(exchange.failure, HandshakeFailed)
+        self.assertEqual(exchange.source.left, 1)
+
+    def test_mail_that_must_not_travel_without_tls(self) -> None:
+        """Only to a peer that promises the same, and that we know (RFC 8689)."""
+        strict = mail()
+        strict = replace(
+            strict,
+            message=replace(
+                strict.message, envelope=replace(strict.message.envelope, require_tls=True)
+            ),
+        )
+        for keyword, proved, secured, sent in (
+            ("REQUIRETLS", True, True, True),
+            ("REQUIRETLS", False, True, False),
+            ("HELP", True, True, False),
+            ("REQUIRETLS", True, False, False),
+        ):
+            demands = replace(US, proved=proved)
+            exchange = Exchange([strict], demands, secured=secured, certificate="")
+            exchange.talk(
+                f"""
+                S: 220 x
+                C: EHLO us.example
+                S: 250-peer.example | 250 {keyword}
+                """
+            )
+            if sent:
+                exchange.talk("C: MAIL FROM:<alice@us.example> REQUIRETLS")
+            else:
+                exchange.talk("C: QUIT")
+                self.assertEqual(exchange.source.outcomes["M1"][0].status, Status.FAILED)
+
+    def test_a_notice_travels_as_well_as_it_can(self) -> None:
+        """The null reverse-path is not held back (RFC 8689 section 5)."""
+        notice = mail(reverse_path=NULL_PATH)
+        notice = replace(
+            notice,
+            message=replace(
+                notice.message, envelope=replace(notice.message.envelope, require_tls=True)
+            ),
+        )
+        self.opened([notice]).talk("C: MAIL FROM:<>")
 
     def logging_in(self, keywords: str, *, secured: bool = True) -> Exchange:
         """An exchange that is to log in, after EHLO."""
@@ -1265,6 +1323,8 @@ class TurnTests(SenderTestCase):
             C: ETRN b.example
             S: 458 no
             C: QUIT
+            S: 221 bye
+            C: (closed)
             """
         )
         self.assertEqual([reply.code for reply in told], [250, 458])
