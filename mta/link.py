@@ -129,21 +129,26 @@ class Link(Protocol):
 
     async def doze(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
         """See `IChannel.doze`."""
-        results: list[bool] = []
+        results: list[bool | Failure] = []
         waiting = Deferred.fromCoroutine(event)
-        waiting.addCallbacks(results.append, lambda failure: failure.trap(CancelledError))
-        waiting.addBoth(lambda _: self._wake())
-        if waiting.called:
-            return results[0]
-        alarm = self._clock.callLater(seconds, self._wake)
-        try:
-            if not len(self.wire):
-                await self._rest(self._clock.seconds() + seconds + ALARM_MARGIN)
-        finally:
-            if alarm.active():
-                alarm.cancel()
-            waiting.cancel()
-        return results[0] if results else None
+        waiting.addBoth(results.append)
+        if not results:
+            waiting.addBoth(lambda _: self._wake())
+            alarm = self._clock.callLater(seconds, self._wake)
+            try:
+                if not len(self.wire):
+                    await self._rest(self._clock.seconds() + seconds + ALARM_MARGIN)
+            finally:
+                if alarm.active():
+                    alarm.cancel()
+                happened = list(results)
+                waiting.cancel()
+            if not happened:
+                return None
+        (result,) = results
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
 
     async def start_tls(self) -> None:
         """See `IChannel.start_tls`."""

@@ -172,7 +172,8 @@ def source_environment() -> dict[str, str]:
 class Server:
     """``twistd mta`` in a folder of its own, killed after the test if it still runs.
 
-    `config` is a configuration, or the text of its file.  `ports` maps a service (``smtp``, ``submission``...) to its port, anew after each start.
+    `config` is a configuration, or the text of its file.  `ports` maps a service (``smtp``,
+    ``submission``...) to its port, anew after each start.
     """
 
     def __init__(

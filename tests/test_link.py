@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.task import Clock
@@ -190,6 +190,15 @@ class DozeTests(LinkTestCase):
         self.event.callback(False)
         self.link(self.dozes)
         self.assertEqual(self.dozed, [False])
+
+    def test_it_fails(self) -> None:
+        """A fault in what is waited for is the conversation's, before and while it dozes."""
+        link = self.link(self.dozes)
+        self.event.errback(ZeroDivisionError())
+        self.failureResultOf(link.ended, ZeroDivisionError)
+        self.event, self.transport = fail(ZeroDivisionError()), Transport()
+        link = self.link(self.dozes)
+        self.failureResultOf(link.ended, ZeroDivisionError)
 
     def test_time_passes(self) -> None:
         """The event is cancelled."""

@@ -33,12 +33,14 @@ from tests.interop.reversal import (
 from tests.interop.sink import Sink
 from tests.processes import (
     DEADLINE,
+    ROOT,
     Process,
     Server,
     free_port,
     need_program,
     source_environment,
     temporary_folder,
+    wait_for_mail,
     wait_until,
 )
 
@@ -217,6 +219,48 @@ class HeldLinkTests(SynchronousTestCase):
         self.provider.send(letter(2), BOB)
         self.assertEqual(numbers(self.customer.wait_for_mail(BOBS)), [2])
         self.assertEqual(numbers(self.provider.wait_for_mail(CAROLS)), [1])
+
+
+class RecipeTests(SynchronousTestCase):
+    """etc/vps.yaml and etc/office.yaml, with other ports and paths so that they need no rights.
+
+    `tests.interop.test_nat` starts them as they stand, which takes root.
+    """
+
+    def machine(self, name: str, *changes: tuple[str, str]) -> Server:
+        """A server with a file of etc/, in which each of these texts is replaced."""
+        folder = temporary_folder(self)
+        text = (ROOT / "etc" / name).read_text()
+        for old, new in (*changes, ("/var/", f"{folder}/")):
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        environment = source_environment() | {"SSL_CERT_FILE": str(self.authority.path)}
+        return Server(self, text, folder=folder, environment=environment)
+
+    def test_mail_both_ways(self) -> None:
+        """What comes to the VPS is in the office's Maildir, and the office's mail is at the VPS."""
+        self.authority = Authority(temporary_folder(self))
+        local = "tcp:0:interface=127.0.0.1"
+        vps = self.machine("vps.yaml", ("tcp:25", local), ("tcp:465", local))
+        pair = self.authority.issue("localhost")
+        pair.certificate.rename(vps.folder / "cert.pem")
+        pair.key.rename(vps.folder / "key.pem")
+        run_mta(vps, "user", "add", "office", "--password-stdin", stdin="secret\n")
+        vps.start()
+        office = self.machine(
+            "office.yaml",
+            ("tcp:25:interface=127.0.0.1", local),
+            ("tcp:587", local),
+            ("mail.example.com:465", f"localhost:{vps.ports['submission']}"),
+        )
+        (office.folder / "vps.secret").write_text("secret\n")
+        office.start()
+        vps.send(letter(1), "alice@example.com")
+        arrived = wait_for_mail(office.folder / "mail/example.com/alice")
+        self.assertEqual(numbers(arrived), [1])
+        alice = "alice@example.com"
+        office.send(letter(2, alice), "carol@localhost.invalid", reverse_path=alice)
+        wait_until(lambda: "carol@localhost.invalid by mx" in vps.log, "it is at the VPS")
 
 
 class ForeignCustomerTests(SynchronousTestCase):
