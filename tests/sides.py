@@ -1,0 +1,337 @@
+"""Two mail servers in memory that change roles: a provider and a customer, on one fake clock.
+
+All is real but the spool, the local delivery and the network: runner, gate, reversal, exchange,
+links.  What a wire carries, and when it breaks, is up to the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.test.iosim import makeFakeClient, makeFakeServer
+from zope.interface import implementer
+
+from mta.delivery.relay import Dialler
+from mta.gate import Gate
+from mta.gate.turning import Reversal
+from mta.interfaces import (
+    ChannelLost,
+    HopFailure,
+    IDeliveryAgent,
+    IMailSource,
+    INotices,
+    IRole,
+    IRouter,
+    IUsers,
+    Message,
+    Notice,
+    Secured,
+    Session,
+    Target,
+)
+from mta.link import Link
+from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Security, Status
+from mta.peers.customer import Customer
+from mta.peers.provider import Provider
+from mta.peers.tally import Tally
+from mta.queue.runner import Runner
+from mta.settings import Limits, Peer, Queue, Relay, Service
+from mta.smtp import sasl
+from mta.smtp.errors import PeerFault
+from mta.smtp.intake import Depot
+from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.sender import Demands
+from mta.spool.records import Ledger
+from tests.fakes import FakeSpool
+
+BOB, CAROL = Mailbox("bob", "office.example"), Mailbox("carol", "outside.example")
+ALICE = Mailbox("alice", "client.example")
+SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+LOCAL = Hop(Agent.MAILDIR, "/mail")
+TO_PROVIDER = Hop(Agent.HOLD, "provider")
+REFUSED = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("The connection failed",)))
+DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
+
+
+@implementer(IRouter)
+class Routes:
+    """One domain ends here, and everything else goes on to one hop."""
+
+    def __init__(self, domain: str, elsewhere: Hop) -> None:
+        self._domain = domain
+        self._elsewhere = elsewhere
+        self.ours = {domain}
+
+    def is_ours(self, domain: str) -> bool:
+        """See `IRouter`."""
+        return domain in self.ours
+
+    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+        """See `IRouter`."""
+        return [(address, LOCAL if address.domain == self._domain else self._elsewhere)]
+
+
+@implementer(IDeliveryAgent)
+class Shelf:
+    """Delivers at once, and remembers the bodies."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
+        """See `IDeliveryAgent`."""
+        while (delivery := await mail.next()) is not None:
+            octets = b"".join([piece async for piece in delivery.message.content.pieces()])
+            self.bodies.append(octets.partition(b"\r\n\r\n")[2])
+            mail.settle(delivery, [DELIVERED] * len(delivery.targets))
+
+
+@implementer(INotices)
+class NoNotices:
+    """Nobody gets to hear of anything."""
+
+    async def notice(
+        self, message: Message, reports: Sequence[tuple[Target, Outcome]], expires: float
+    ) -> Notice | None:
+        """See `INotices`."""
+        return None
+
+
+@implementer(IUsers)
+class OneUser:
+    """Knows ``office``, whose secret is ``secret``, and who may write as anybody."""
+
+    async def mechanisms(self, session: Session) -> Sequence[str]:
+        """See `IUsers`."""
+        return ("PLAIN",)
+
+    async def authenticate(
+        self,
+        session: Session,
+        mechanism: str,
+        initial: bytes | None,
+        challenge: Callable[[bytes], Awaitable[bytes]],
+    ) -> str:
+        """See `IUsers`."""
+        if initial != b"\0office\0secret":
+            raise sasl.AuthenticationFailed
+        return "office"
+
+    def may_use(self, identity: str, address: Mailbox) -> bool:
+        """See `IUsers`."""
+        return True
+
+
+class FakeLedger:
+    """Remembers what was noted last, and how many links stand."""
+
+    def __init__(self) -> None:
+        self.links = 0
+        self.notes: dict[str, object] = {}
+
+    def note(self, peer: str, **changes: object) -> None:
+        """See `Ledger`."""
+        self.notes.update(changes)
+
+    def link(self, peer: str) -> FakeLedger:
+        """See `Ledger`."""
+        return self
+
+    def __enter__(self) -> None:
+        self.links += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.links -= 1
+
+
+class Side:
+    """One mail server: its spool, its runner, and what arrived here for good."""
+
+    def __init__(self, clock: Clock, name: str, domain: str, elsewhere: Hop, peer: Peer) -> None:
+        self.clock = clock
+        self.hostname = f"{name}.example"
+        self.peer = peer
+        self.shelf = Shelf()
+        self.ledger = FakeLedger()
+        self.router = Routes(domain, elsewhere)
+        self.spool = FakeSpool(clock.seconds)
+        self.runner = Runner(
+            self.spool,
+            self.router,
+            {Agent.MAILDIR: self.shelf},
+            NoNotices(),
+            Queue(),
+            {peer.name: peer},
+            clock,
+            now=clock.seconds,
+        )
+        self.runner.start()
+        self.gate = Gate(Relay(()), Limits(), [peer], self.router, None, clock)
+        self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
+
+    def _accepted(self, message: Message, session: Session) -> None:
+        self.runner.accept(message)
+
+    def put(self, forward_path: Mailbox, body: bytes) -> None:
+        """A message that another process put into the spool."""
+        envelope = Envelope(ALICE, (Recipient(forward_path),))
+        self.spool.put(envelope, b"Subject: test\r\n\r\n" + body)
+        self.runner.wake()
+        self.clock.advance(0)
+
+    def take(self, forward_path: Mailbox, body: bytes) -> None:
+        """A message that came in just now."""
+        draft = self.spool.draft()
+        draft.data = b"Subject: test\r\n\r\n" + body
+        envelope = Envelope(ALICE, (Recipient(forward_path),))
+        committing = Deferred.fromCoroutine(self.spool.commit(draft, envelope))
+        committing.addCallback(self.runner.accept)
+        self.clock.advance(0)
+
+    @property
+    def ledger_as_typed(self) -> Ledger:
+        """The ledger, for those who ask for the real one."""
+        return cast(Ledger, self.ledger)
+
+
+class ProviderSide(Side):
+    """Holds mail for office.example; carol@outside.example is here."""
+
+    def __init__(self, clock: Clock, peer: Peer, service: Service) -> None:
+        super().__init__(clock, "provider", "outside.example", Hop(Agent.HOLD, "office"), peer)
+        self.router.ours.add("office.example")
+        self.provider = Provider(
+            self.hostname, self.shelf, self.runner.held, self.ledger_as_typed, clock
+        )
+        reversal = Reversal(
+            [peer], self.spool.count_held, self.provider.hand_over, self.provider.start_run
+        )
+        self.reception = Reception(
+            self.depot, self.gate, Limits(), service, users=OneUser(), reversal=reversal
+        )
+
+    def role(self, link: Link) -> IRole:
+        """What a connection begins with here."""
+        return Receiver(self.reception)
+
+
+class Wire:
+    """One connection between two links; carries writes one by one, until it is cut."""
+
+    def __init__(self, client: Link, server: Link) -> None:
+        self.client, self.server = client, server
+        self.carried = 0
+        self.is_cut = False
+        self._there, self._here = makeFakeServer(server), makeFakeClient(client)
+        server.makeConnection(self._there)
+        client.makeConnection(self._here)
+
+    def carry(self) -> bool:
+        """Carry one write, or one end of the connection, to the other side; whether there was."""
+        if self.is_cut:
+            return False
+        for transport, link in ((self._here, self.server), (self._there, self.client)):
+            if transport.stream:
+                link.dataReceived(transport.stream.pop(0))
+                self.carried += 1
+                return True
+        if self._here.disconnecting or self._there.disconnecting:
+            self.cut()
+            return True
+        return False
+
+    def cut(self) -> None:
+        """The connection breaks; what was on its way is lost."""
+        self.is_cut = True
+        for link in (self.server, self.client):
+            link.connectionLost(Failure(ConnectionLost()))
+
+
+class FakeDialler:
+    """Makes every connection to one provider, of which the test carries the writes.
+
+    `wires` are the connections so far; while it `refuses` there are none.
+    """
+
+    def __init__(self, provider: ProviderSide) -> None:
+        self.wires: list[Wire] = []
+        self.refuses = False
+        self._provider = provider
+
+    async def converse(self, hop: Hop, role: Callable[[Demands], IRole]) -> None:
+        """See `Dialler`."""
+        if self.refuses:
+            raise HopFailure(REFUSED)
+        clock = self._provider.clock
+        demands = Demands("office.example", security=hop.security, user=hop.user, secret=hop.secret)
+        client = Link(lambda link: _secured(link, role(demands)), clock)
+        server = Link(lambda link: _secured(link, self._provider.role(link)), clock)
+        server.ended.addErrback(lambda failure: failure.trap(ChannelLost, PeerFault))
+        self.wires.append(Wire(client, server))
+        try:
+            await client.ended
+        except (ChannelLost, PeerFault) as error:
+            raise HopFailure(REFUSED) from error
+
+    def close_gently(self) -> None:
+        """See `Dialler`."""
+        for wire in self.wires:
+            if not wire.is_cut:
+                wire.client.close_gently()
+
+    def carry(self) -> None:
+        """Carry everything there is to carry."""
+        while any([wire.carry() for wire in self.wires]):
+            self._provider.clock.advance(0)
+
+
+def _secured(link: Link, role: IRole) -> IRole:
+    link.secured = SECURED
+    return role
+
+
+class CustomerSide(Side):
+    """Has bob@office.example, and sends everything else through the provider."""
+
+    def __init__(self, provider: ProviderSide, peer: Peer) -> None:
+        super().__init__(provider.clock, "office", "office.example", TO_PROVIDER, peer)
+        self.dialler = FakeDialler(provider)
+        self.customer = Customer(
+            cast(Dialler, self.dialler),
+            Reception(self.depot, self.gate, Limits()),
+            self.runner.held,
+            self.spool.count_held,
+            self.ledger_as_typed,
+            provider.clock,
+        )
+        self.runner.on_held = self.customer.mail_came
+
+    def exchange(self) -> Deferred[Tally]:
+        """Begin one exchange."""
+        return Deferred.fromCoroutine(self.customer.exchange(self.peer))
+
+
+def sides(
+    method: str = "atrn", linger: float = 0.0, every: float = 0.0
+) -> tuple[ProviderSide, CustomerSide]:
+    """A provider and a customer that are for each other."""
+    clock = Clock()
+    clock.advance(1_700_000_000)
+    office = Peer("office", ("office.example",), user="office", linger=linger)
+    connect = Hop(Agent.SMTP, "provider.example", 465, user="office", secret="secret")
+    provider = Peer(
+        "provider",
+        ("office.example",),
+        connect=connect,
+        tls=Security.OFF,
+        method=method,
+        every=every,
+    )
+    service = Service.SUBMISSION if method == "atrn" else Service.SMTP
+    there = ProviderSide(clock, office, service)
+    return there, CustomerSide(there, provider)
