@@ -349,7 +349,8 @@ class IQueue(Interface):
     async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
         """Lease at most `limit` messages held for a peer, oldest first.
 
-        Only what waits with a final address in `domains` counts (or below, for ``.domain``; anywhere, for ``.``).
+        Only what waits with a final address in `domains` counts (or below, for ``.domain``;
+        anywhere, for ``.``).
         """
 
     async def count_held(peer: str, domains: Collection[str], most: int) -> int:

@@ -51,7 +51,7 @@ from tests.fakes import FakeSpool
 
 BOB, CAROL = Mailbox("bob", "office.example"), Mailbox("carol", "outside.example")
 ALICE = Mailbox("alice", "client.example")
-SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", certificate="ab" * 32)
 LOCAL = Hop(Agent.MAILDIR, "/mail")
 TO_PROVIDER = Hop(Agent.HOLD, "provider")
 REFUSED = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("The connection failed",)))
@@ -76,6 +76,10 @@ class Routes:
         return [(address, LOCAL if address.domain == self._domain else self._elsewhere)]
 
 
+async def _read(message: Message) -> bytes:
+    return b"".join([piece async for piece in message.content.pieces()])
+
+
 @implementer(IDeliveryAgent)
 class Shelf:
     """Delivers at once, and remembers the bodies."""
@@ -86,7 +90,7 @@ class Shelf:
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
         """See `IDeliveryAgent`."""
         while (delivery := await mail.next()) is not None:
-            octets = b"".join([piece async for piece in delivery.message.content.pieces()])
+            octets = await _read(delivery.message)
             self.bodies.append(octets.partition(b"\r\n\r\n")[2])
             mail.settle(delivery, [DELIVERED] * len(delivery.targets))
 
@@ -171,7 +175,7 @@ class Side:
             now=clock.seconds,
         )
         self.runner.start()
-        self.gate = Gate(Relay(()), Limits(), [peer], self.router, None, clock)
+        self.gate = Gate(Relay(()), Limits(), [peer], self.router, OneUser(), clock)
         self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
 
     def _accepted(self, message: Message, session: Session) -> None:
@@ -192,6 +196,14 @@ class Side:
         committing = Deferred.fromCoroutine(self.spool.commit(draft, envelope))
         committing.addCallback(self.runner.accept)
         self.clock.advance(0)
+
+    def waiting(self) -> list[bytes]:
+        """The bodies of the messages in the spool."""
+        octets: list[bytes] = []
+        for message in self.spool.messages:
+            reading = Deferred.fromCoroutine(_read(message))
+            reading.addCallback(octets.append)
+        return [each.partition(b"\r\n\r\n")[2] for each in octets]
 
     @property
     def ledger_as_typed(self) -> Ledger:
@@ -221,20 +233,27 @@ class ProviderSide(Side):
 
 
 class Wire:
-    """One connection between two links; carries writes one by one, until it is cut."""
+    """One connection; carries writes one by one, until it is cut.
+
+    A dead one carries nothing, and nobody is told.
+    """
 
     def __init__(self, client: Link, server: Link) -> None:
         self.client, self.server = client, server
         self.carried = 0
         self.is_cut = False
+        self.is_dead = False
+        self._up = {client, server}
         self._there, self._here = makeFakeServer(server), makeFakeClient(client)
         server.makeConnection(self._there)
         client.makeConnection(self._here)
 
     def carry(self) -> bool:
-        """Carry one write, or one end of the connection, to the other side; whether there was."""
+        """Carry one write, or an end of the connection, to the other side; whether there was."""
         if self.is_cut:
             return False
+        if self.is_dead:
+            return self._close_alone()
         for transport, link in ((self._here, self.server), (self._there, self.client)):
             if transport.stream:
                 link.dataReceived(transport.stream.pop(0))
@@ -245,11 +264,29 @@ class Wire:
             return True
         return False
 
-    def cut(self) -> None:
-        """The connection breaks; what was on its way is lost."""
-        self.is_cut = True
-        for link in (self.server, self.client):
+    def _close_alone(self) -> bool:
+        """Tell a side that closed or gave up the connection that it is gone."""
+        ends = ((self._here, self.client), (self._there, self.server))
+        closed = [link for transport, link in ends if transport.disconnecting and link in self._up]
+        for link in closed:
+            self._up.discard(link)
             link.connectionLost(Failure(ConnectionLost()))
+        return bool(closed)
+
+    def said_by_client(self) -> list[bytes]:
+        """What the client has written and nobody has carried."""
+        return list(self._here.stream)
+
+    @property
+    def is_closed_by_server(self) -> bool:
+        """Whether the server has closed its end."""
+        return bool(self._there.disconnecting)
+
+    def cut(self) -> None:
+        """The connection breaks, if it stands; what was on its way is lost."""
+        self.is_cut = True
+        while self._up:
+            self._up.pop().connectionLost(Failure(ConnectionLost()))
 
 
 class FakeDialler:
@@ -286,7 +323,7 @@ class FakeDialler:
 
     def carry(self) -> None:
         """Carry everything there is to carry."""
-        while any([wire.carry() for wire in self.wires]):
+        while sum(wire.carry() for wire in self.wires):
             self._provider.clock.advance(0)
 
 

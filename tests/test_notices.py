@@ -1,6 +1,7 @@
 """Delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533)."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.message import Message as Part
@@ -236,6 +237,16 @@ class NoticeTests(SynchronousTestCase):
         assert notice is not None
         self.assertIn(b"Content-Type: message/rfc822\r\n", notice.content)
         self.assertIn(b"\r\n\r\n" + CONTENT + b"\r\n--=_token0123--\r\n", notice.content)
+
+    def test_what_must_not_travel_without_tls(self) -> None:
+        """Its body does not come back, and the notice is to be kept from prying eyes as well
+        (RFC 8689 section 5)."""
+        demanding = message(ret="FULL")
+        envelope = replace(demanding.envelope, require_tls=True)
+        notice = self.notice(replace(demanding, envelope=envelope))
+        assert notice is not None
+        self.assertNotIn(b"The body.", notice.content)
+        self.assertTrue(notice.envelope.require_tls)
 
     def test_no_message_with_a_warning(self) -> None:
         """RET concerns failures only (RFC 3461 section 4.3)."""

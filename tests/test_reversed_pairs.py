@@ -30,6 +30,10 @@ class PairTests(SynchronousTestCase):
         for body in OUT:
             self.office.put(CAROL, body)
 
+    def tearDown(self) -> None:
+        for wire in self.wires:
+            wire.cut()
+
     def exchange(self) -> Tally:
         """One whole exchange."""
         exchange = self.office.exchange()
@@ -90,12 +94,14 @@ class ExchangeTests(PairTests):
         exchange = self.office.exchange()
         wire = self.wires[0]
         while not self.office.ledger.links:
-            wire.carry()
+            self.assertTrue(wire.carry())
         for command in (b"EHLO x\r\n", b"TURN\r\n", b"ATRN\r\n", b"STARTTLS\r\n"):
             wire.client.dataReceived(command)
         said = b"".join(wire.said_by_client())
         self.assertNotIn(b"TURN", said.split(b"250 HELP")[0])
-        self.assertEqual([line[:3] for line in said.split(b"\r\n")[-4:-1]], [b"502", b"502", b"503"])
+        self.assertEqual(
+            [line[:3] for line in said.split(b"\r\n")[-4:-1]], [b"502", b"502", b"503"]
+        )
         wire.cut()
         self.successResultOf(exchange)
 
@@ -124,15 +130,123 @@ class CutTests(PairTests):
         return True
 
     def unseen(self) -> Counter[bytes]:
-        """The messages that one side has taken and the other doesn't know of."""
-        unseen: Counter[bytes] = Counter()
-        for taker, giver in ((self.office, self.provider), (self.provider, self.office)):
-            waiting = {message.id for message in giver.spool.messages}
-            known = [
-                draft.data.partition(b"\r\n\r\n")[2]
-                for draft in taker.spool.drafts
-                if draft.is_committed
-            ]
-            del waiting
-            unseen += Counter(known)
-        return unseen
+        """The messages that one side has taken, where the other has not seen the 250."""
+        office, provider = self.office, self.provider
+        return (Counter(provider.waiting()) & Counter(office.shelf.bodies)) + (
+            Counter(office.waiting()) & Counter(provider.shelf.bodies)
+        )
+
+    def cut_everywhere(self, method: str) -> None:
+        """Cut after no write, after one, and so on to the last one."""
+        writes = 0
+        while self.cut_after(method, writes):
+            writes += 1
+        self.assertGreater(writes, 20)
+
+    def test_atrn(self) -> None:
+        """No message is lost; only one whose 250 was not seen comes twice."""
+        self.cut_everywhere("atrn")
+
+    def test_turn(self) -> None:
+        """The same with TURN."""
+        self.cut_everywhere("turn")
+
+
+class HeldLinkTests(PairTests):
+    """The provider holds the link: nothing but silence and NOOP, until mail comes."""
+
+    def setUp(self) -> None:
+        self.make(linger=HOUR, every=HOUR)
+        self.office.customer.keep_up([self.office.peer])
+        self.office.dialler.carry()
+        self.assertEqual((self.office.shelf.bodies, self.provider.shelf.bodies), (IN, OUT))
+
+    def test_mail_goes_out_at_once(self) -> None:
+        """Mail that came in here, and mail that another process put into the spool."""
+        self.provider.take(BOB, b"at once\r\n")
+        self.office.dialler.carry()
+        self.provider.put(BOB, b"by another process\r\n")
+        self.office.dialler.carry()
+        self.assertEqual(self.office.shelf.bodies[4:], [b"at once\r\n", b"by another process\r\n"])
+        self.assertEqual((len(self.wires), self.provider.clock.seconds() % 60), (1, 20.0))
+
+    def test_mail_of_the_office_goes_out_at_once(self) -> None:
+        """On a second connection, which ends; the first one stays."""
+        self.office.take(CAROL, b"at once\r\n")
+        self.office.dialler.carry()
+        self.assertEqual(self.provider.shelf.bodies[3:], [b"at once\r\n"])
+        self.assertEqual([wire.is_cut for wire in self.wires], [False, True])
+
+    def test_keepalive(self) -> None:
+        """A NOOP each minute, and the link stays."""
+        carried = self.wires[0].carried
+        self.advance(180)
+        self.assertEqual((self.wires[0].carried - carried, len(self.wires)), (6, 1))
+
+    def test_a_dead_link(self) -> None:
+        """The provider gives up a link on which NOOP has no answer; its mail waits for the next."""
+        self.wires[0].is_dead = True
+        self.advance(60 + 31)
+        self.assertEqual(self.provider.ledger.links, 0)
+        self.provider.take(BOB, b"later\r\n")
+        self.assertEqual(self.provider.waiting(), [b"later\r\n"])
+        self.advance(300)
+        self.assertEqual(self.office.shelf.bodies[4:], [b"later\r\n"])
+        self.assertEqual(len(self.wires), 2)
+
+    def test_mail_on_a_dead_link(self) -> None:
+        """What went out on it goes out on the next link, soon after that stands."""
+        self.wires[0].is_dead = True
+        self.provider.take(BOB, b"into the void\r\n")
+        self.assertEqual(self.provider.waiting(), [b"into the void\r\n"])
+        second = self.office.exchange()
+        self.advance(11)
+        self.assertEqual(self.office.shelf.bodies[4:], [b"into the void\r\n"])
+        self.assertTrue(self.wires[0].is_closed_by_server)
+        self.wires[1].cut()
+        self.assertTrue(self.successResultOf(second).lost)
+
+    def test_a_second_link_takes_over(self) -> None:
+        """The first one ends as after its last message, and new mail goes out on the second."""
+        second = self.office.exchange()
+        self.office.dialler.carry()
+        self.assertEqual([wire.is_cut for wire in self.wires], [True, False])
+        self.provider.take(BOB, b"on the second\r\n")
+        self.office.dialler.carry()
+        self.assertEqual(self.office.shelf.bodies[4:], [b"on the second\r\n"])
+        self.wires[1].cut()
+        self.assertTrue(self.successResultOf(second).lost)
+
+    def test_dialled_again(self) -> None:
+        """A held link that broke is set up anew within about a second."""
+        self.advance(20)
+        self.wires[0].cut()
+        self.advance(2)
+        self.assertEqual(len(self.wires), 2)
+        self.assertEqual((self.office.ledger.links, self.provider.ledger.links), (1, 1))
+
+    def test_the_end_of_linger(self) -> None:
+        """The provider ends the link; a customer that was held so long comes again at once."""
+        self.advance(3600)
+        self.assertTrue(self.wires[0].is_cut)
+        self.advance(2)
+        self.assertEqual([wire.is_cut for wire in self.wires], [True, False])
+
+    def test_the_office_stops(self) -> None:
+        """It says 421, and that is no trouble for the provider."""
+        stopping = Deferred.fromCoroutine(self.office.customer.stop(10.0))
+        self.office.dialler.carry()
+        self.successResultOf(stopping)
+        self.assertTrue(self.wires[0].is_cut)
+        self.assertEqual(self.provider.ledger.notes["last_error"], "")
+        self.advance(7200)
+        self.assertEqual(len(self.wires), 1)
+
+    def test_the_office_is_told_to_stop_and_the_link_is_dead(self) -> None:
+        """It waits no longer than it may."""
+        self.wires[0].is_dead = True
+        self.office.take(CAROL, b"x\r\n")
+        stopping = Deferred.fromCoroutine(self.office.customer.stop(10.0))
+        self.assertNoResult(stopping)
+        self.provider.clock.advance(10)
+        self.successResultOf(stopping)

@@ -113,14 +113,13 @@ class _Progress:
 
     def _reason(self, failure: Failure, timeout: float) -> str:
         """Why it failed, in one line; raises what is a fault of our own."""
+        failure.trap(HopFailure, TimeoutError, OSError, TLSFault, UserFault)
         error = failure.value
         if isinstance(error, HopFailure):
             return _advised(error.outcome.reply)
         if isinstance(error, TimeoutError):
             return f"not over after {duration(timeout)}; {_summary(self._tally)}"
-        if isinstance(error, (OSError, TLSFault, UserFault)):
-            return str(error)
-        failure.raiseException()
+        return str(error)
 
 
 def _advised(reply: Reply) -> str:

@@ -168,6 +168,7 @@ class Sender:
         self._ahead = 0  # the weight of all in `_begun`
         self._reset_needed = False
         self._transactions = 0
+        self._silent_since: float | None = None  # in seconds of the channel, while no mail goes
         self._progress = False  # whether this conversation settled anything in the peer's words
 
     async def converse(self, channel: IChannel) -> IRole | None:
@@ -399,6 +400,7 @@ class Sender:
     def _enter(self, transaction: _Transaction) -> None:
         self._waiting.popleft()
         self._transactions += 1
+        self._silent_since = None
         transaction.after_reset = self._reset_needed
         self._reset_needed = False
         self._begun.append(transaction)
@@ -540,14 +542,20 @@ class Sender:
         """Wait for more mail; now and then a NOOP asks whether the peer is still there."""
         if self._is_full:
             return False
-        channel, mail = self._channel, self._mail
-        while (there_is := await channel.doze(mail.more(), self._demands.keepalive)) is None:
+        channel = self._channel
+        if self._silent_since is None:
+            self._silent_since = channel.seconds()
+        while True:
+            left = self._silent_since + self._demands.keepalive - channel.seconds()
+            there_is = await channel.doze(self._mail.more(), left) if left > 0 else None
+            if there_is is not None:
+                return there_is
             if channel.closing:
                 return False
             if len(channel.wire):
                 return await self._unasked()
             await self._command(b"NOOP", NOOP)
-        return there_is
+            self._silent_since = channel.seconds()
 
     async def _unasked(self) -> bool:
         """A reply to nothing: 421, as the peer closes (RFC 5321 section 3.8), or a fault."""

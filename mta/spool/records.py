@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -135,10 +135,11 @@ class Ledger:
         """Return when all changes are written."""
         await self._lock.run(lambda: None)
 
-    def _update(self, peer: str, changes: dict[str, Any]) -> Deferred[None]:
-        return deferToThreadPool(
-            self._reactor, self._threads, self._records.update, peer, **changes
-        )
+    def _update(self, peer: str, changes: Mapping[str, Any]) -> Deferred[None]:
+        return deferToThreadPool(self._reactor, self._threads, self._write, peer, changes)
+
+    def _write(self, peer: str, changes: Mapping[str, Any]) -> None:
+        self._records.update(peer, **changes)
 
     def _failed(self, failure: Failure, peer: str) -> None:
         failure.trap(OSError)

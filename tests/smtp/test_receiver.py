@@ -64,6 +64,20 @@ class ReceiverTests(SynchronousTestCase):
                 talk.expect_reply(code)
             talk.expect_closed()
 
+    def test_who_hangs_in_a_handshake_is_counted(self) -> None:
+        """A connection counts for its host before TLS stands, with STARTTLS as well."""
+        for settings, opening in (
+            ({"tls": "implicit"}, b""),
+            ({"tls": "opportunistic"}, b"STARTTLS\r\n"),
+        ):
+            talk = Conversation(settings, dripped=False)
+            talk.transport.clear()
+            talk.link.dataReceived(opening)
+            self.assertIsNone(talk.link.secured)
+            self.assertEqual(talk.gate.sessions, 1)
+            talk.clock.advance(60)
+            self.assertEqual(talk.gate.sessions, 0)
+
     def test_memory_stays_bounded(self) -> None:
         """Content goes to the spool as it comes; the connection keeps next to nothing of it."""
         talk = Conversation({}, dripped=False)

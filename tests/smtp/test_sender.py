@@ -162,6 +162,23 @@ class OpeningTests(SenderTestCase):
         self.assertTrue(verifyObject(IRole, Sender(FakeSource(), US)))
         self.assertTrue(verifyObject(IMailSource, FakeSource()))
 
+    def test_a_reply_that_drips(self) -> None:
+        """All lines of a reply together have the time of one."""
+        exchange = Exchange([mail()])
+        exchange.talk(
+            """
+            S: 220-stay
+            T: 200
+            S: 220-a little
+            T: 99
+            S: 220-longer
+            C:
+            T: 1
+            C: (closed)
+            """
+        )
+        self.assert_unusable(exchange, "Connection lost while waiting for the greeting")
+
     def test_no_mail(self) -> None:
         """The session ends politely."""
         exchange = self.opened([])

@@ -1,1 +1,0 @@
-"""Figures of this program and of Postfix, side by side: see ``docs/performance.rst``."""

@@ -1,0 +1,100 @@
+"""``mta turn`` and ``mta peers``, as far as no connection is needed for it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from mta.commands.turn import _advised
+from mta.mail import Reply
+from mta.spool.records import Records
+from tests.test_commands import CommandCase
+
+PEERS = {
+    "office": {"user": "office", "domains": ["office.example"]},
+    "provider": {"connect": "smtps://us:secret@relay.example", "domains": ["office.example"]},
+}
+
+
+class TurnTests(CommandCase):
+    """What is wrong is said before anything is dialled."""
+
+    def test_an_unknown_peer(self) -> None:
+        """The known ones are named."""
+        self.configure(peers=PEERS)
+        self.assertEqual(
+            self.fail_with("turn", "provder"),
+            "mta: no peer is called 'provder'; those that we dial: provider\n",
+        )
+
+    def test_a_peer_that_dials_us(self) -> None:
+        """It can't be dialled."""
+        self.configure(peers=PEERS)
+        self.assertEqual(
+            self.fail_with("turn", "office"),
+            "mta: the peer 'office' dials us: it has no `connect`\n",
+        )
+
+    def test_usage(self) -> None:
+        """A time has a unit."""
+        self.assertIn("no duration", self.fail_with("turn", "x", "--timeout", "soon", status=2))
+
+    def test_advice(self) -> None:
+        """What a person can do stands behind the reply, where there is something."""
+        self.assertEqual(
+            _advised(Reply(535, "5.7.8", ("No",))),
+            "535 5.7.8 No (the log-in was refused: check the user and secret in `connect`)",
+        )
+        self.assertEqual(_advised(Reply(451, "", ("Later\x1b[2J",))), "451 Later\ufffd[2J")
+
+
+class PeersTests(CommandCase):
+    """``mta peers``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.configure(peers=PEERS)
+        self.records = Records(self.folder / "spool")
+        (self.folder / "spool").mkdir()
+
+    def test_nothing_yet(self) -> None:
+        """A line a peer, with nothing to tell."""
+        heading, *lines = self.succeed("peers").splitlines()
+        self.assertEqual(
+            [line.split() for line in lines],
+            [["office", "provider", "-", "0", "-"], ["provider", "customer", "-", "0", "-"]],
+        )
+        self.assertIn("LAST ERROR", heading)
+
+    def test_no_peers(self) -> None:
+        """It says so."""
+        self.configure()
+        self.assertEqual(self.succeed("peers"), "no peers\n")
+
+    def test_a_link_and_an_error(self) -> None:
+        """Since when a link stands, and what went wrong last."""
+        self.records.update("office", last_exchange=1.0, last_error="451 \x1b[2J")
+        self.addCleanup(os.close, self.records.mark_link("office"))
+        line = self.succeed("peers").splitlines()[1]
+        self.assertRegex(line, r"^office +provider +\ds +0 +\d+d ago  451 \ufffd\[2J$")
+
+    def test_json(self) -> None:
+        """An object a line, with stable keys."""
+        self.records.update("provider", last_exchange=1.0, sent=2, received=3)
+        _, line = self.succeed("peers", "--json").splitlines()
+        document = json.loads(line)
+        self.assertGreater(document.pop("last_exchange_seconds"), 0)
+        self.assertEqual(
+            document,
+            {
+                "name": "provider",
+                "role": "customer",
+                "link_since": None,
+                "link_seconds": None,
+                "waiting": 0,
+                "last_exchange": "1970-01-01T00:00:01Z",
+                "last_error": "",
+                "sent": 2,
+                "received": 3,
+            },
+        )

@@ -1,0 +1,337 @@
+"""The parts behind role reversal: keeper, queue runs, records, and what we ask a peer for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import HopFailure, IMailSource, IRole
+from mta.mail import Agent, Hop
+from mta.peers.exchange import NoMail, atrn_command, etrn_commands
+from mta.peers.keeper import LONG_LINK, LONGEST_PAUSE, Keeper
+from mta.peers.provider import MOST_LINKS, MOST_WANTED, OVERTAKEN_GRACE, Provider
+from mta.peers.tally import Counted, Tally
+from mta.settings import HOUR, Peer
+from mta.smtp import replies
+from mta.smtp.errors import Refusal
+from mta.spool.records import Ledger, Record, Records
+from tests.deliveries import Threads
+from tests.sides import REFUSED, FakeLedger, sides
+
+PROVIDER = Peer("provider", ("office.example",), connect=Hop(Agent.SMTP, "p.example"), every=300.0)
+
+
+class KeeperTests(SynchronousTestCase):
+    """A keeper whose exchanges the test ends, and a clock that it turns."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.exchanges: list[Deferred[Tally]] = []
+        self.sent = 0
+        self.send_failure: HopFailure | None = None
+        self.keeper = self.make(PROVIDER)
+        self.keeper.start()
+
+    def make(self, peer: Peer) -> Keeper:
+        """A keeper without chance."""
+        return Keeper(peer, self.exchange, self.send, self.clock, lambda: 0.5)
+
+    def exchange(self) -> Awaitable[Tally]:
+        """Begin an exchange."""
+        self.exchanges.append(Deferred())
+        return self.exchanges[-1]
+
+    async def send(self) -> None:
+        """The second connection."""
+        self.sent += 1
+        if self.send_failure:
+            raise self.send_failure
+
+    def end(self, **tally: object) -> None:
+        """The exchange under way ends well."""
+        self.exchanges[-1].callback(Tally(**tally))  # type: ignore[arg-type]
+
+    def pause(self) -> float:
+        """Seconds until the next exchange begins."""
+        count, began = len(self.exchanges), self.clock.seconds()
+        while len(self.exchanges) == count:
+            self.clock.advance(0.5)
+        return self.clock.seconds() - began
+
+    def fail(self) -> None:
+        """The exchange under way fails."""
+        self.exchanges[-1].errback(HopFailure(REFUSED))
+
+    def test_every_so_often(self) -> None:
+        """An exchange begins `every` seconds after the last one began."""
+        self.assertEqual(len(self.exchanges), 1)
+        self.clock.advance(20)
+        self.end()
+        self.assertEqual(self.pause(), 280)
+
+    def test_failures(self) -> None:
+        """The pauses double up to a cap, and the first success ends that."""
+        pauses = []
+        for _ in range(12):
+            self.fail()
+            pauses.append(self.pause())
+        self.assertEqual(pauses[:5], [1, 2, 4, 8, 16])
+        self.assertEqual(pauses[-1], LONGEST_PAUSE)
+        self.end()
+        self.assertEqual(self.pause(), 300)
+        self.fail()
+        self.assertEqual(self.pause(), 1)
+
+    def test_a_held_link_ended(self) -> None:
+        """However it ended: the next one is set up at once."""
+        for lost in (True, False):
+            self.end(turned=True, turned_for=LONG_LINK, lost=lost)
+            self.assertEqual(self.pause(), 1)
+
+    def test_a_link_that_breaks_at_once(self) -> None:
+        """Again and again: that counts as failures."""
+        pauses = []
+        for _ in range(3):
+            self.end(turned=True, turned_for=0.1, lost=True)
+            pauses.append(self.pause())
+        self.assertEqual(pauses, [1, 2, 4])
+
+    def test_a_bug(self) -> None:
+        """An exchange that fails for a fault of ours is logged, and counts as a failure."""
+        self.exchanges[-1].errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.pause(), 1)
+
+    def test_mail_came_between_exchanges(self) -> None:
+        """The next exchange begins at once; but the pause after a failure is kept."""
+        self.end()
+        self.keeper.mail_came()
+        self.assertEqual((len(self.exchanges), self.sent), (2, 0))
+        self.fail()
+        self.keeper.mail_came()
+        self.assertEqual((len(self.exchanges), self.pause()), (2, 1))
+
+    def test_mail_came_during_an_exchange(self) -> None:
+        """It goes out on a second connection, and in the end on a third if that failed."""
+        self.keeper.mail_came()
+        self.assertEqual(self.sent, 1)
+        self.send_failure = HopFailure(REFUSED)
+        self.keeper.mail_came()
+        self.keeper.mail_came()
+        self.assertEqual(self.sent, 2)
+        self.send_failure = None
+        self.clock.advance(1)
+        self.assertEqual(self.sent, 3)
+
+    def test_what_was_deferred_is_tried_again(self) -> None:
+        """A held link has no next exchange: a second connection is made every so often."""
+        self.clock.advance(300)
+        self.assertEqual(self.sent, 1)
+
+    def test_nothing_to_send(self) -> None:
+        """With `send` off mail waits for nobody."""
+        keeper = self.make(Peer("quiet", connect=PROVIDER.connect, send=False))
+        keeper.start()
+        keeper.mail_came()
+        self.assertEqual(self.sent, 0)
+
+    def test_stop(self) -> None:
+        """A pause ends, an exchange is waited for, and none begins any more."""
+        self.keeper.stop()
+        self.assertNoResult(self.keeper.ended)
+        self.end()
+        self.successResultOf(self.keeper.ended)
+        self.keeper.mail_came()
+        self.clock.advance(HOUR)
+        self.assertEqual((len(self.exchanges), self.sent), (1, 0))
+
+    def test_stop_in_a_pause(self) -> None:
+        """It ends at once."""
+        self.end()
+        self.keeper.stop()
+        self.successResultOf(self.keeper.ended)
+
+
+class CommandTests(SynchronousTestCase):
+    """What we ask a peer that we dial."""
+
+    def test_atrn(self) -> None:
+        """Domains by name; all that the peer has where they can't be named in one line."""
+        self.assertEqual(atrn_command(["a.example", "b.example"]), "ATRN a.example,b.example")
+        self.assertEqual(atrn_command(["a.example", ".b.example"]), "ATRN")
+        self.assertEqual(atrn_command([f"domain{n}.example" for n in range(100)]), "ATRN")
+
+    def test_etrn(self) -> None:
+        """One command a domain, with @ for those below."""
+        self.assertEqual(
+            etrn_commands(["a.example", ".b.example"]), ["ETRN a.example", "ETRN @b.example"]
+        )
+
+    def test_interfaces(self) -> None:
+        """The sources are sources."""
+        verifyObject(IMailSource, NoMail())
+        verifyObject(IMailSource, Counted(NoMail(), Tally()))
+
+
+class QueueRunTests(SynchronousTestCase):
+    """ETRN: runs for a peer, one at a time."""
+
+    def setUp(self) -> None:
+        self.asked: list[set[str]] = []
+        self.running: list[Deferred[None]] = []
+        self.ledger = FakeLedger()
+        self.provider = Provider(
+            "provider.example",
+            self,  # the relay
+            self.open_source,
+            cast(Ledger, self.ledger),
+            Clock(),
+        )
+        self.peer = Peer("office", (".example",), etrn=Hop(Agent.SMTP, "10.1.2.3", 25))
+
+    def open_source(self, peer: str, domains: object, linger: float) -> Closeable:
+        """Remember what was asked for."""
+        self.asked.append(set(cast("list[str]", domains)))
+        return Closeable()
+
+    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
+        """See `IDeliveryAgent`."""
+        self.running.append(Deferred())
+        await self.running[-1]
+
+    def test_one_at_a_time(self) -> None:
+        """What is asked for during a run comes next, all at once."""
+        for domain in ("a.example", "b.example", "c.example", "b.example"):
+            self.provider.start_run(self.peer, [domain])
+        self.assertEqual(self.asked, [{"a.example"}])
+        self.running[0].callback(None)
+        self.assertEqual(self.asked[1:], [{"b.example", "c.example"}])
+        self.running[1].callback(None)
+        self.provider.start_run(self.peer, ["a.example"])
+        self.assertEqual(len(self.asked), 3)
+
+    def test_bounded(self) -> None:
+        """A peer that names ever more domains during a run is told to wait."""
+        for number in range(MOST_WANTED + 1):
+            self.provider.start_run(self.peer, [f"{number}.example"])
+        with self.assertRaises(Refusal) as caught:
+            self.provider.start_run(self.peer, ["more.example"])
+        self.assertEqual(caught.exception.reply, replies.ETRN_LATER)
+
+    def test_failure(self) -> None:
+        """It is noted, and the next run may begin."""
+        self.provider.start_run(self.peer, ["a.example"])
+        self.running[0].errback(HopFailure(REFUSED))
+        self.assertEqual(self.ledger.notes["last_error"], str(REFUSED.reply))
+        self.provider.start_run(self.peer, ["a.example"])
+        self.assertEqual(len(self.running), 2)
+
+    def test_a_bug(self) -> None:
+        """It is logged, and the next run may begin."""
+        self.provider.start_run(self.peer, ["a.example"])
+        self.running[0].errback(ZeroDivisionError())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.provider.start_run(self.peer, ["a.example"])
+        self.assertEqual(len(self.running), 2)
+
+
+class Closeable(NoMail):
+    """A source that can be closed."""
+
+    def close(self) -> None:
+        """See `IHeldSource`."""
+
+
+class HandOverTests(SynchronousTestCase):
+    """The role after a turn."""
+
+    def test_interface(self) -> None:
+        """It is a role."""
+        provider, _ = sides()
+        verifyObject(IRole, provider.provider.hand_over(provider.peer, ["office.example"]))
+
+    def test_bounded(self) -> None:
+        """A peer that turns connections and leaves them be gets no more of them."""
+        _, office = sides(linger=HOUR)
+        exchanges = []
+        for _ in range(MOST_LINKS):
+            exchanges.append(office.exchange())
+            office.dialler.carry()
+            office.dialler.wires[-1].is_dead = True
+        refused = office.exchange()
+        office.dialler.carry()
+        failure = self.failureResultOf(refused, HopFailure)
+        self.assertEqual(failure.value.outcome.reply, replies.ATRN_REFUSED)
+        office.clock.advance(OVERTAKEN_GRACE)
+        office.dialler.carry()
+        exchanges.append(office.exchange())
+        office.dialler.carry()
+        for wire in office.dialler.wires:
+            wire.cut()
+        for exchange in exchanges:
+            self.assertTrue(self.successResultOf(exchange).turned)
+
+
+class RecordTests(SynchronousTestCase):
+    """What is kept of exchanges, in files."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(parents=True)
+        self.records = Records(self.folder)
+
+    def test_nothing_yet(self) -> None:
+        """No file: nothing is known, and no link stands."""
+        self.assertEqual(self.records.read("office"), Record())
+        self.assertIsNone(self.records.link_since("office"))
+
+    def test_update(self) -> None:
+        """What is not named stays."""
+        self.records.update("office", last_exchange=5.0, sent=3)
+        self.records.update("office", last_error="451 no")
+        self.assertEqual(self.records.read("office"), Record(5.0, "451 no", 3, 0))
+        self.assertEqual(self.records.read("lab"), Record())
+
+    def test_a_damaged_file(self) -> None:
+        """It is as good as none."""
+        self.records.update("office", sent=3)
+        for text in ("", "{", "[1]", '{"unknown": 1}'):
+            (self.folder / "peers" / "office.json").write_text(text)
+            self.assertEqual(self.records.read("office"), Record())
+
+    def test_link(self) -> None:
+        """It stands as long as somebody holds it."""
+        first, second = self.records.mark_link("office"), self.records.mark_link("office")
+        self.assertIsNotNone(self.records.link_since("office"))
+        os.close(first)
+        self.assertIsNotNone(self.records.link_since("office"))
+        os.close(second)
+        self.assertIsNone(self.records.link_since("office"))
+
+    def test_ledger(self) -> None:
+        """It keeps the order of changes, and a link while it stands."""
+        threads = Threads()
+        ledger = Ledger(self.records, threads, threads)  # type: ignore[arg-type]
+        with ledger.link("office"):
+            self.assertIsNotNone(self.records.link_since("office"))
+            ledger.note("office", sent=1)
+            ledger.note("office", sent=2)
+        self.successResultOf(Deferred.fromCoroutine(ledger.flush()))
+        self.assertEqual(self.records.read("office").sent, 2)
+        self.assertIsNone(self.records.link_since("office"))
+
+    def test_a_folder_that_can_not_be_written(self) -> None:
+        """Nobody is hindered."""
+        (self.folder / "peers").write_text("a file, not a folder")
+        threads = Threads()
+        ledger = Ledger(self.records, threads, threads)  # type: ignore[arg-type]
+        with ledger.link("office"):
+            ledger.note("office", sent=1)
+        self.successResultOf(Deferred.fromCoroutine(ledger.flush()))
