@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import HopFailure
+from mta.interfaces import HopFailure, IRole, Session
+from mta.link import Link
 from mta.peers.tally import Tally
-from mta.settings import HOUR
+from mta.settings import HOUR, Service
+from mta.smtp.receiver import Receiver
+from tests.doubles import FakeReversal, Transport, Turned, reception
+from tests.fakes import FakeSpool
 from tests.sides import BOB, CAROL, CustomerSide, ProviderSide, Wire, sides
 
 IN = [b"to the office %d\r\n" % number for number in range(4)]
@@ -242,6 +248,12 @@ class HeldLinkTests(PairTests):
         self.advance(7200)
         self.assertEqual(len(self.wires), 1)
 
+    def test_a_reply_to_nothing(self) -> None:
+        """Whoever answers before it is asked can't be trusted with mail: the link ends."""
+        self.wires[0].server.dataReceived(b"250 OK\r\n")
+        self.assertTrue(self.wires[0].is_closed_by_server)
+        self.assertIn("a reply to nothing", str(self.provider.ledger.notes["last_error"]))
+
     def test_the_office_is_told_to_stop_and_the_link_is_dead(self) -> None:
         """It waits no longer than it may."""
         self.wires[0].is_dead = True
@@ -250,3 +262,33 @@ class HeldLinkTests(PairTests):
         self.assertNoResult(stopping)
         self.provider.clock.advance(10)
         self.successResultOf(stopping)
+
+
+class SlowReversal(FakeReversal):
+    """Takes its time over ATRN."""
+
+    def __init__(self) -> None:
+        self.looked: Deferred[None] = Deferred()
+
+    async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
+        """See `IReversal`."""
+        await self.looked
+        return Turned()
+
+
+class EmptyBufferTests(SynchronousTestCase):
+    """What comes before the 250 to ATRN can't be a reply to us."""
+
+    def test_while_the_spool_is_looked_into(self) -> None:
+        """503, and the roles stay, though nothing had come when ATRN did."""
+        reversal, transport = SlowReversal(), Transport()
+        shared = reception(FakeSpool(), service=Service.SUBMISSION, reversal=reversal)
+        link = Link(lambda _: Receiver(shared), Clock())
+        link.makeConnection(transport)
+        link.dataReceived(b"EHLO x.example\r\n")
+        link.dataReceived(b"ATRN\r\n")
+        transport.taken()
+        link.dataReceived(b"220 forged\r\n")
+        reversal.looked.callback(None)
+        replies = transport.taken().split(b"\r\n")
+        self.assertEqual([reply[:3] for reply in replies], [b"503", b"500", b""])

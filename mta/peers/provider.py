@@ -106,7 +106,7 @@ class Provider:
             peer.name, last_exchange=time.time(), last_error=trouble, sent=tally.sent, received=0
         )
         self.log.info(
-            "{peer} was sent {sent} messages for ETRN{trouble}",
+            "{peer} was sent {sent} message(s) for ETRN{trouble}",
             peer=peer.name,
             sent=tally.sent,
             trouble=trouble and f": {trouble}",
@@ -170,9 +170,10 @@ class HandOver:
     async def _hand_over(self) -> None:
         source = self._open_source()
         tally, trouble = Tally(), "interrupted"
+        sender = Sender(Counted(source, tally), self._demands)
         try:
-            await Sender(Counted(source, tally), self._demands).converse(self._channel)
-            trouble = ""
+            await sender.converse(self._channel)
+            trouble = str(sender.trouble or "")
         except HopFailure as failure:
             trouble = str(failure.outcome.reply)
         finally:
@@ -185,7 +186,7 @@ class HandOver:
                 received=0,
             )
             self.log.info(
-                "{peer} was handed {sent} messages{trouble}",
+                "{peer} was handed {sent} message(s){trouble}",
                 peer=self._peer,
                 sent=tally.sent,
                 trouble=trouble and f": {trouble}",

@@ -153,10 +153,12 @@ class Sender:
     """Sender-SMTP: one conversation, from the peer's greeting to QUIT.
 
     `converse` raises HopFailure where the peer can't be used, HandshakeFailed where it failed to
-    begin TLS.  Each delivery taken from `mail` is settled, also when the connection is lost.
+    begin TLS.  Each delivery taken from `mail` is settled, also when the connection is lost;
+    `trouble` then tells why.
     """
 
     def __init__(self, mail: IMailSource, demands: Demands, turn: Turn | None = None) -> None:
+        self.trouble: Reply | None = None
         self._mail = mail
         self._turn = turn
         self._demands = demands
@@ -633,6 +635,7 @@ class Sender:
                 reply = replies.LOCAL_ERROR
             case _:
                 reply = Reply(451, "4.5.0", (f"Protocol error {self._step.phrase}: {error}",))
+        self.trouble = reply
         outcome = Outcome(Status.DEFERRED, reply, self._remote)
         begun = [transaction.consignment for transaction in self._begun]
         for consignment in dict.fromkeys([*begun, *(waiting for waiting, _ in self._waiting)]):

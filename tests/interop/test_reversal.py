@@ -89,6 +89,21 @@ class MethodTests(SynchronousTestCase):
         self.assertRegex(run_mta(customer, "peers"), r"provider +customer +- +0 +\d+s ago\n")
 
 
+class LingeringProviderTests(SynchronousTestCase):
+    """A provider that would hold the link for an hour."""
+
+    def test_one_exchange_ends(self) -> None:
+        """``mta turn`` takes what is there, waits a moment for more, and ends the connection."""
+        provider = Provider(self, {"linger": "1h"})
+        provider.start()
+        provider.send(letter(1), BOB)
+        customer = office(self, provider)
+        self.assertEqual(run_mta(customer, "turn", "provider"), "sent 0, received 1\n")
+        self.assertEqual(numbers(customer.wait_for_mail(BOBS)), [1])
+        wait_until(lambda: "was handed 1 message" in provider.log, "the provider's end of it")
+        self.assertNotIn("421", provider.log)
+
+
 class EtrnTests(SynchronousTestCase):
     """ETRN: the provider sends the mail on a connection of its own."""
 
@@ -439,6 +454,13 @@ class ForeignProviderTests(SynchronousTestCase):
         peer.expect_end()
         self.assertEqual(self.turn.wait(), 1)
         self.assertIn("octets after the reply that turned", self.turn.output)
+
+    def test_a_peer_that_says_nothing(self) -> None:
+        """``--timeout`` ends the wait."""
+        url = f"smtp://127.0.0.1:{self.listener.getsockname()[1]}"
+        server = customer(self, {"connect": url, "tls": "off"})
+        errors = run_mta(server, "turn", "provider", "--timeout", "1s", status=1)
+        self.assertEqual(errors, "mta: provider: not over after 1s; sent 0, received 0\n")
 
     def hand_in(self, peer: Peer, verb: str) -> None:
         """Offer mail for somebody else, and hand in a message to Bob."""
