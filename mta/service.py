@@ -328,6 +328,11 @@ class MailService(Service):
                 endpoint=listening.endpoint,
                 service=listening.listener.service.value,
             )
+        if self._settings.queue.workers > 1:
+            self.log.warn(
+                "queue.workers: {workers} are asked for, and one process runs",
+                workers=self._settings.queue.workers,
+            )
         self.log.info("ready")
 
     # --- while it runs
