@@ -22,7 +22,7 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-from mta.mail import Envelope, Hop, Mailbox, Outcome, Recipient, Reply
+from mta.mail import NULL_PATH, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
 from mta.settings import Service
 
 # --- one connection, two roles -----------------------------------------------
@@ -315,6 +315,7 @@ class Settlement:
 
     `due`: when to try again, seconds since the epoch (for a message whose open recipients
     are all HELD: when they expire).  The message is removed when every recipient is DONE.
+    `recovered`: a delivery may have happened that is not in `progress`.
     """
 
     id: str
@@ -323,6 +324,7 @@ class Settlement:
     attempts: int
     warned: bool
     notices: tuple[Notice, ...] = ()
+    recovered: bool = False
 
 
 class ISpool(Interface):
@@ -362,8 +364,15 @@ class IQueue(Interface):
     async def settle(settlement: Settlement) -> Sequence[Message]:
         """Record an attempt and give up the lease; returns its notices, leased to us."""
 
-    async def release(ids: Collection[str]) -> None:
-        """Give up leases without an attempt: the messages are due at once, for any process."""
+    async def lease(ids: Collection[str]) -> Sequence[Message]:
+        """Lease those of these messages that nobody works on and nobody holds, due or not."""
+
+    async def release(dues: Mapping[str, float]) -> None:
+        """Give up leases without an attempt.
+
+        Each message is due, for any process, at its time: seconds since the epoch, past for
+        at once.
+        """
 
 
 # --- the queue ---------------------------------------------------------------------
@@ -371,11 +380,15 @@ class IQueue(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One final address of one recipient: `number` is the recipient's place in the envelope."""
+    """One final address of one recipient: `number` is the recipient's place in the envelope.
+
+    `forwarder` is the address of ours whose mail goes on elsewhere, where this is such mail.
+    """
 
     number: int
     address: Mailbox
     hop: Hop
+    forwarder: Mailbox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,10 +409,17 @@ class IRouter(Interface):
     def is_ours(domain: str) -> bool:
         """Whether we are the last stop for this domain."""
 
-    def route(address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+    def route(address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Sequence[tuple[Mailbox, Hop]]:
         """The final addresses that this one stands for, each with its hop, none twice.
 
+        Where it leads elsewhere, the hop may depend on the sender, `reverse_path`.
         Raises Refusal (550 5.1.1, 5.4.6 for an alias loop...) where it can't be delivered.
+        """
+
+    def rewritten(reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """The reverse-path under which mail for an address of ours, `forwarder`, goes on elsewhere.
+
+        Bounces to it find their way to the original one.
         """
 
 
@@ -491,6 +511,15 @@ class IQueueTools(Interface):
     def delete(ids: Collection[str]) -> int:
         """Remove messages without a notice; returns how many."""
 
+    def bounce(bounced: Sequence[tuple[Message, Notice | None]]) -> int:
+        """Remove messages that nobody works on, and put their notices in; returns how many.
+
+        All of it is one commit.  A message that was attempted since it was read stays.
+        """
+
+    def count(wanted: Filter) -> int:
+        """How many messages fit."""
+
 
 class INotices(Interface):
     """Writes delivery status notifications (RFC 3464)."""
@@ -500,9 +529,29 @@ class INotices(Interface):
     ) -> Notice | None:
         """One notice about these outcomes to the sender of `message`.
 
-        None where nobody asked for it (NOTIFY), or a null reverse-path forbids it
-        (RFC 5321 section 6.1).  `expires`: until when a DEFERRED message is retried.
+        Where the reverse-path is null, a failure is reported to our postmaster instead, and a
+        failure of that report to nobody (RFC 5321 section 6.1).  None where nobody is to be told
+        or asked for it (NOTIFY).  `expires`: until when a DEFERRED message is retried.
         """
+
+
+class IMeter(Interface):
+    """Counts what happens, for whoever watches.  Called often, and by threads: it must be quick."""
+
+    def session(service: Service) -> None:
+        """A connection was taken."""
+
+    def accepted(service: Service) -> None:
+        """A message was taken over."""
+
+    def replied(reply: Reply) -> None:
+        """A client was given a reply."""
+
+    def attempted(hop: Hop, outcome: Outcome) -> None:
+        """There was an attempt to deliver to one recipient."""
+
+    def committed(jobs: int, seconds: float) -> None:
+        """So many jobs were committed together, in that time.  Called by a thread."""
 
 
 class IResolver(Interface):

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -87,6 +88,7 @@ class Link(Protocol):
         self._conversation: Coroutine[Any, Any, None] | None = None
         self._resting = False
         self._congested = False
+        self._at_once = False  # whether octets may go past the transport, where none wait
         self._paused = False
         self._connected = False
         self._over = False
@@ -98,7 +100,9 @@ class Link(Protocol):
 
     def write(self, data: bytes) -> None:
         """See `IChannel.write`."""
-        if self._connected:
+        if self._at_once and not self.transport.TLS:
+            data = self._send(data)
+        if self._connected and data:
             self.transport.write(data)
 
     async def more(self, timeout: float) -> None:
@@ -181,6 +185,7 @@ class Link(Protocol):
     def connectionMade(self) -> None:
         """Twisted calls this when the connection stands."""
         self._connected = True
+        self._at_once = isinstance(self.transport, Connection)
         self.peer = self.peer or host_of(self.transport.getPeer())
         self.transport.registerProducer(self, True)
         if self._tls_at_once:
@@ -216,7 +221,7 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted calls this when the connection is gone."""
-        self._connected = False
+        self._connected = self._at_once = False
         self._fail(ChannelLost(reason.getErrorMessage()))
         if self._timer is not None:
             self._timer.cancel()
@@ -229,6 +234,7 @@ class Link(Protocol):
     def resumeProducing(self) -> None:
         """Twisted calls this when the peer has taken what we wrote."""
         self._congested = False
+        self._at_once = isinstance(self.transport, Connection)
         self._wake()
 
     def stopProducing(self) -> None:
@@ -242,6 +248,17 @@ class Link(Protocol):
         self._wake()
 
     # --- the conversation
+
+    def _send(self, data: bytes) -> bytes:
+        """Give octets to the system; returns those that have to wait for the transport.
+
+        The transport would write them in the next turn of the reactor, after changing twice what
+        that watches: for short replies, this is most of their cost.
+        """
+        count = self.transport.writeSomeData(data)
+        rest = data[count:] if isinstance(count, int) else data  # the transport finds it lost
+        self._at_once = not rest
+        return rest
 
     def _begin(self) -> None:
         self._deadline = None

@@ -9,7 +9,9 @@ import json
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -20,7 +22,6 @@ from twisted.logger import (
     formatEvent,
     formatTime,
 )
-from twisted.python.logfile import LogFile
 from zope.interface import provider
 
 from mta.settings import Log
@@ -32,7 +33,7 @@ def observer(options: Mapping[str, Any], settings: Log) -> ILogObserver | None:
     """The observer for `twistd` with these options; None where they name another one."""
     if options.get("syslog") or options.get("logger") or "logfile" not in options:
         return None
-    stream = _stream(options)
+    stream = _stream(options, settings.file)
     line = _json if settings.format == "json" else _text
 
     @provider(ILogObserver)
@@ -54,11 +55,11 @@ _LEVELS = {
 }
 
 
-def _stream(options: Mapping[str, Any]) -> Any:
-    name = options["logfile"]
+def _stream(options: Mapping[str, Any], file_name: str) -> Any:
+    name = options["logfile"] or file_name
     if name == "-" or (options.get("nodaemon") and not name):
         return sys.stdout
-    file = LogFile.fromFullPath(name or "twistd.log", rotateLength=None)
+    file = _Appended(name or "twistd.log")
 
     def rotate(signum: int, frame: object) -> None:
         file.reopen()
@@ -67,14 +68,36 @@ def _stream(options: Mapping[str, Any]) -> Any:
     return file
 
 
+class _Appended:
+    """A file to which several processes may append whole lines."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = self._open()
+
+    def reopen(self) -> None:
+        """Go on in a new file: this one was moved away."""
+        self._file.close()
+        self._file = self._open()
+
+    def write(self, text: str) -> None:
+        self._file.write(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def _open(self) -> TextIO:
+        return Path(self._path).open("a", encoding="utf-8", errors="backslashreplace")
+
+
 def _text(event: LogEvent) -> str:
     level = event.get("log_level", LogLevel.info).name
-    return f"{formatTime(event['log_time'])} {level:5} {_message(event)}"
+    return f"{_time(int(event['log_time']))} {level:5} {_message(event)}"
 
 
 def _json(event: LogEvent) -> str:
     fields: dict[str, Any] = {
-        "time": formatTime(event["log_time"]),
+        "time": _time(int(event["log_time"])),
         "level": event.get("log_level", LogLevel.info).name,
         "system": event.get("log_namespace", ""),
         "message": _message(event),
@@ -85,9 +108,17 @@ def _json(event: LogEvent) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
+@lru_cache(maxsize=4)
+def _time(second: int) -> str:
+    return formatTime(second)
+
+
 def _message(event: LogEvent) -> str:
     """The event's text; what has more than one line is indented, so that events stay apart."""
-    text = formatEvent(event)
+    try:
+        text: str = event["log_format"].format_map(event)  # several times as fast as formatEvent
+    except (AttributeError, LookupError, TypeError, ValueError):
+        text = formatEvent(event)  # which knows more forms of fields
     failure = event.get("log_failure")
     if failure is not None:
         text = f"{text}\n{failure.getTraceback()}"

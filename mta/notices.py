@@ -13,7 +13,7 @@ import secrets
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from itertools import takewhile
@@ -50,6 +50,11 @@ _FAILED = _Kind(
     "Your message could not be delivered",
     "Your message could not be delivered to the following addresses. It will not be tried again.",
 )
+_LOST = _Kind(
+    "A notice could not be delivered",
+    "A message without a reverse-path, as notices are, could not be delivered to the following"
+    " addresses. It will not be tried again. Its sender can't be told, so you are.",
+)
 _DELAYED = _Kind(
     "Your message is delayed",
     "Your message has not yet reached the following addresses. It is still being tried.",
@@ -80,6 +85,8 @@ _ADVICE = {
     "5.7.": "The server refuses the message by its policy; the recipient may be able to"
     " change that, so try to reach them by another way.",
 }
+# Without a domain: whoever reads it here (RFC 5321 section 4.5.1).
+POSTMASTER = Recipient(Mailbox("Postmaster"))
 _GENERAL_ADVICE = "If you can't tell from this what to do, show it to your postmaster."
 
 
@@ -107,14 +114,26 @@ class NoticeWriter:
         self, message: Message, reports: Sequence[Report], expires: float
     ) -> Notice | None:
         """See `INotices.notice`; all reports are of one kind: failures, delays or successes."""
-        sender = message.envelope.reverse_path
         wanted = [report for report in reports if _is_wanted(message, report)]
-        if sender.is_null or not wanted:
+        if not wanted:
             return None
         is_failure = wanted[0][1].status is Status.FAILED
         envelope = message.envelope
+        reader = Recipient(envelope.reverse_path)
+        if envelope.reverse_path.is_null:
+            if not is_failure:
+                return None
+            if POSTMASTER in envelope.recipients:
+                self.log.error(
+                    "{queue_id} can't be delivered, and nobody is left to tell; see that mail to"
+                    " the postmaster can be delivered",
+                    queue_id=message.id,
+                )
+                return None
+            reader = POSTMASTER
         # What must not travel without TLS does not come back in full (RFC 8689 section 5).
-        full = is_failure and envelope.ret == "FULL" and not envelope.require_tls
+        wants_full = envelope.ret == "FULL" or reader is POSTMASTER
+        full = is_failure and wants_full and not envelope.require_tls
         original = await self._original(message, full)
         report = _Report(self._hostname, message, wanted, expires, self._now())
         content = report.content(self._token(), original)
@@ -122,9 +141,9 @@ class NoticeWriter:
         return Notice(
             Envelope(
                 NULL_PATH,
-                (Recipient(sender),),
+                (reader,),
                 body,
-                sender.is_internationalised,
+                reader.forward_path.is_internationalised,
                 require_tls=envelope.require_tls,
             ),
             content,
@@ -203,6 +222,8 @@ class _Report:
 
     @property
     def _kind(self) -> _Kind:
+        if self.message.envelope.reverse_path.is_null:
+            return _LOST
         return _KINDS[self.reports[0][1].status][0]
 
     @property
@@ -233,9 +254,11 @@ class _Report:
 
     def _header(self, token: str, boundary: str) -> Iterator[str]:
         report_type = "global-delivery-status" if self._is_utf8 else "delivery-status"
-        sender = self._clean(str(self.message.envelope.reverse_path))
+        reader = self.message.envelope.reverse_path
+        if reader.is_null:
+            reader = replace(POSTMASTER.forward_path, domain=self.hostname)
         yield f"From: Mail Delivery System <MAILER-DAEMON@{self.hostname}>"
-        yield from _field("To", f"<{sender}>")
+        yield from _field("To", f"<{self._clean(str(reader))}>")
         yield f"Subject: {self._kind.subject}"
         yield f"Date: {_date(self.now)}"
         yield f"Message-ID: <{token}@{self.hostname}>"

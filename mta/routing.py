@@ -6,17 +6,21 @@ configuration applies to mail that is queued already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import idna
 from zope.interface import implementer
 
 from mta.interfaces import IRouter
-from mta.mail import Agent, Hop, Mailbox, Reply
-from mta.settings import Domain
+from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Reply
+from mta.settings import Domain, Forward
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
+from mta.smtp.grammar import MOST_PATH
+from mta.smtp.srs import SenderRewriting
 
 MOST_ADDRESSES = 10_000  # that one address may stand for
 MOST_ALIASES = 50  # that may lead from one to the next
@@ -26,17 +30,35 @@ ALIAS_LOOP = Reply(550, "5.4.6", ("The aliases of this address lead in a circle"
 TOO_MANY_ADDRESSES = Reply(550, "5.4.6", ("This address stands for too many others",))
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step on the way of an address: to what it stands for, to its hop, or to a refusal.
+
+    `why` names the setting that says so.  `final` is the address that the hop is given.
+    """
+
+    address: Mailbox
+    why: str
+    targets: tuple[Mailbox, ...] = ()
+    final: Mailbox = NULL_PATH
+    hop: Hop | None = None
+    reply: Reply | None = None
+
+
 @implementer(IRouter)
 class Router:
     """The routes of one configuration.
 
     `routes` map domains, or with a leading dot all that is below them, to hops; what is in
-    none takes the `default`.  An alias with a member that can't be delivered to is refused as a
+    none takes the hop that its sender, or the sender's domain, has in `senders`, or else the
+    `default`.  An alias with a member that can't be delivered to is refused as a
     whole: nobody is left out silently.
 
     Somebody always reads what is sent to the postmaster (RFC 5321 section 4.5.1).  Where an
     address leaves open who that is, it is the postmaster of the domain that `hostname` is in,
     or else of our first domain; where that domain has none, the alphabetically first mailbox.
+
+    `srs` None: forwarded mail keeps its reverse-path.  `now` gives seconds since the epoch.
     """
 
     def __init__(
@@ -45,25 +67,55 @@ class Router:
         domains: Mapping[str, Domain],
         routes: Mapping[str, Hop],
         default: Hop,
+        senders: Mapping[str, Hop] | None = None,
+        srs: SenderRewriting | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._hostname = _canonical(hostname)
         self._domains = {_canonical(name): domain for name, domain in domains.items()}
         self._routes = {_canonical(name): hop for name, hop in routes.items()}
         self._default = default
+        self._srs = srs
+        self._now = now
+        self._senders = {_canonical(name): hop for name, hop in (senders or {}).items()}
 
     def is_ours(self, domain: str) -> bool:
         """See `IRouter.is_ours`."""
         return _canonical(domain) in self._domains
 
-    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+    def route(
+        self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
+    ) -> Sequence[tuple[Mailbox, Hop]]:
         """See `IRouter.route`.
 
         Where final delivery is ours, the address is the mailbox: in lower case, without its
         subaddress (RFC 5233).  Elsewhere it is what the sender wrote.
         """
+        steps: list[Step] = []
+        self._resolve(address, reverse_path, (), set(), steps)
         found: dict[Mailbox, Hop] = {}
-        self._resolve(address, (), set(), found)
+        for step in steps:
+            if step.hop is not None:
+                found.setdefault(step.final, step.hop)
         return list(found.items())
+
+    def explain(self, address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Sequence[Step]:
+        """The steps that `route` takes; where it refuses, the last one says so."""
+        steps: list[Step] = []
+        with suppress(Refusal):
+            self._resolve(address, reverse_path, (), set(), steps)
+        return steps
+
+    def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """See `IRouter.rewritten`.
+
+        What is ours we may send as it is; what can't be rewritten in a path that any server takes
+        goes on as it came.
+        """
+        if self._srs is None or reverse_path.is_null or self.is_ours(reverse_path.domain):
+            return reverse_path
+        rewritten = self._srs.rewritten(reverse_path, forwarder.domain, self._now())
+        return rewritten if len(f"<{rewritten}>".encode()) <= MOST_PATH else reverse_path
 
     def expand(self, address: Mailbox) -> Sequence[Mailbox]:
         """The final addresses behind one of our own (EXPN).  Raises Refusal."""
@@ -74,50 +126,78 @@ class Router:
     def _resolve(
         self,
         address: Mailbox,
+        reverse_path: Mailbox,
         through: tuple[Mailbox, ...],
         resolved: set[Mailbox],
-        found: dict[Mailbox, Hop],
+        steps: list[Step],
     ) -> None:
-        """Add what `address` stands for to `found`.
+        """Add the steps on the way of `address`.
 
         `through` are the aliases on the way to it; what is `resolved` needs no second look.
         """
-        if address in through:
-            raise Refusal(ALIAS_LOOP)
-        if address in resolved:
+        if address in resolved and address not in through:
             return
         resolved.add(address)
-        if len(resolved) > MOST_ADDRESSES or len(through) > MOST_ALIASES:
-            raise Refusal(TOO_MANY_ADDRESSES)
-        domain = self._domains.get(_canonical(address.domain))
-        targets: Sequence[Mailbox] | None
-        if not address.domain:
-            targets = (self._postmaster(),)
-        elif domain is None:
-            found[address] = self._route_to(address.domain)
-            return
-        else:
-            targets = self._alias(address, domain)
-            if targets is None:
-                found.setdefault(*_final(address, domain))
-                return
-        for target in targets:
-            self._resolve(target, (*through, address), resolved, found)
+        try:
+            step = self._step(address, reverse_path, through, len(resolved))
+        except Refusal as refusal:
+            steps.append(Step(address, "refused", reply=refusal.reply))
+            raise
+        steps.append(step)
+        for target in step.targets:
+            self._resolve(target, reverse_path, (*through, address), resolved, steps)
 
-    def _alias(self, address: Mailbox, domain: Domain) -> Sequence[Mailbox] | None:
-        """What an address is another name for; None where it is a mailbox of its own."""
+    def _step(
+        self,
+        address: Mailbox,
+        reverse_path: Mailbox,
+        through: tuple[Mailbox, ...],
+        addresses: int,
+    ) -> Step:
+        """What `address` stands for, or where it goes.  Raises Refusal."""
+        if address in through:
+            raise Refusal(ALIAS_LOOP)
+        if addresses > MOST_ADDRESSES or len(through) > MOST_ALIASES:
+            raise Refusal(TOO_MANY_ADDRESSES)
+        if not address.domain:
+            return Step(address, "postmaster", (self._postmaster(),))
+        domain = self._domains.get(_canonical(address.domain))
+        if domain is None:
+            why, hop = self._route_to(address.domain, reverse_path)
+            return Step(address, why, final=address, hop=hop)
+        original = self._srs and self._srs.original(address.local_part, self._now())
+        if original:
+            return Step(address, "SRS", (original,))
+        if domain.alias_of:
+            return Step(address, "alias_of", (replace(address, domain=domain.alias_of),))
+        why, targets = self._alias(address, domain)
+        if targets:
+            return Step(address, why, tuple(targets))
+        final, hop = _final(address, domain)
+        forward = _forward(address, domain)
+        if forward is not None:
+            if forward.keep:
+                return Step(address, "forward, keeping a copy", forward.to, final, hop)
+            return Step(address, "forward", forward.to)
+        return Step(address, why, final=final, hop=hop)
+
+    def _alias(self, address: Mailbox, domain: Domain) -> tuple[str, Sequence[Mailbox]]:
+        """What an address is another name for, nothing where it is a mailbox of its own; and why.
+
+        Raises Refusal.
+        """
         local_part = address.local_part.lower()
         for name in _names(local_part, domain):
             if name in domain.aliases:
-                return domain.aliases[name]
+                return "alias", domain.aliases[name]
             if name in (domain.mailboxes or ()):
-                return None
+                return "mailbox", ()
         if _takes_any(domain):
-            return None
+            return "any mailbox", ()
         if domain.catch_all is not None:
-            return (domain.catch_all,)
+            return "catch_all", (domain.catch_all,)
         if local_part == POSTMASTER:
-            return (self._postmaster(),)
+            return "postmaster", (self._postmaster(),)
         raise Refusal(replies.NO_SUCH_USER)
 
     def _postmaster(self) -> Mailbox:
@@ -139,21 +219,42 @@ class Router:
             name = name.partition(".")[2]
         yield from self._domains.values()
 
-    def _route_to(self, domain: str) -> Hop:
-        """The hop for a domain that is not ours."""
+    def _route_to(self, domain: str, reverse_path: Mailbox) -> tuple[str, Hop]:
+        """The hop for a domain that is not ours, and which route it is."""
         name = _canonical(domain)
-        hop = self._routes.get(name)
-        below = name
-        while hop is None and below:
-            _, dot, below = below.partition(".")
-            hop = self._routes.get(dot + below)
+        route, hop = _longest(self._routes, name)
+        why = f"route {route}"
         if hop is None:
-            hop = self._default
+            sender = str(reverse_path).lower()
+            route, hop = sender, self._senders.get(sender)
+            if hop is None:
+                route, hop = _longest(self._senders, _canonical(reverse_path.domain))
+            why = f"sender {route}"
+        if hop is None:
+            why, hop = "route default", self._default
         if hop.agent is not Agent.MX:
-            return hop
+            return why, hop
         if name.startswith("["):  # an address literal, RFC 5321 section 4.1.3
-            return Hop(Agent.SMTP, name[1:-1].removeprefix("ipv6:"), 25)
-        return replace(hop, next_hop=name)
+            return why, Hop(Agent.SMTP, name[1:-1].removeprefix("ipv6:"), 25)
+        return why, replace(hop, next_hop=name)
+
+
+def _longest(hops: Mapping[str, Hop], name: str) -> tuple[str, Hop | None]:
+    """The entry of a domain, or of the longest one that it is below, and its hop."""
+    hop = hops.get(name)
+    while hop is None and name:
+        _, dot, name = name.removeprefix(".").partition(".")
+        name = dot + name
+        hop = hops.get(name)
+    return name, hop
+
+
+def _forward(address: Mailbox, domain: Domain) -> Forward | None:
+    """Where a mailbox's mail goes on to, as it is named in full or without its subaddress."""
+    for name in _names(address.local_part.lower(), domain):
+        if name in domain.forward or name in (domain.mailboxes or ()):
+            return domain.forward.get(name)
+    return None
 
 
 def _final(address: Mailbox, domain: Domain) -> tuple[Mailbox, Hop]:

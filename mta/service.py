@@ -21,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint, serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
@@ -29,7 +29,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
-from mta import config, logs
+from mta import config, logs, systemd, workers
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
 from mta.delivery.pipe import PipeAgent
@@ -38,6 +38,7 @@ from mta.gate import Gate, hosts
 from mta.gate.turning import Reversal
 from mta.interfaces import (
     IDeliveryAgent,
+    IMeter,
     IRole,
     IUsers,
     Message,
@@ -45,6 +46,7 @@ from mta.interfaces import (
 )
 from mta.link import Link, LinkFactory
 from mta.mail import Agent
+from mta.metrics import Metrics, MetricsFault, NoMeter, site
 from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
@@ -57,12 +59,15 @@ from mta.routing import Router
 from mta.settings import Listener, Peer, Settings
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.srs import SenderRewriting
+from mta.spool.folder import secret_key
 from mta.spool.records import Ledger, Records
 from mta.spool.sqlite import SqliteSpool
 from mta.tls import ClientTLS, ServerTLS, TLSFault
 from mta.users import DovecotUsers, UserFault, UserFile, Users
 
 GRACE = 10.0  # seconds that running transactions get when the service stops
+GATHERING = 0.01  # seconds that mail for a Maildir waits for more to share its syncs with
 SORTING = 5.0  # seconds that peers wait for the runner to find out whose the newest mail is
 CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
@@ -114,6 +119,11 @@ class MailService(Service):
         self._options = options
         self._listening: list[_Listening] = []
         self._loops: list[LoopingCall] = []
+        self._meter: IMeter = NoMeter()
+        self._watched: IListeningPort | None = None
+        self._is_ready = False
+        self._inherited = workers.inherited()
+        self._workers = workers.Workers(reactor)
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted calls this with the application, which may be told how to log."""
@@ -166,20 +176,41 @@ class MailService(Service):
 
     def _bind(self) -> None:
         """Open the listeners; nobody is answered before the reactor runs."""
-        for listener in self._settings.listen:
+        for number, listener in enumerate(self._settings.listen):
             factory = LinkFactory(self._reactor)
-            results: list[Any] = []
             description = listener.endpoint.removeprefix(PROXIED)
             if description.startswith("tcp") and ":backlog=" not in description:
                 description += f":backlog={BACKLOG}"
-            endpoint = serverFromString(self._reactor, description)
             is_proxied = listener.endpoint.startswith(PROXIED)
             front = ProxiedFactory(factory, self._reactor) if is_proxied else factory
-            endpoint.listen(front).addBoth(results.append)
-            if not results or isinstance(results[0], Failure):
-                reason = results[0].getErrorMessage() if results else "not ready at once"
-                raise self._fatal(f"cannot listen on {listener.endpoint}: {reason}")
-            self._listening.append(_Listening(listener, results[0], factory))
+            if self._inherited:
+                port = workers.adopt(self._reactor, self._inherited[number], front)
+                stop = port.stopReading  # a socket's file is the first process's to remove
+            else:
+                port = self._listen(listener.endpoint, description, front)
+                stop = port.stopListening
+            self._listening.append(_Listening(listener, port, factory, stop))
+        if self._settings.metrics and self._watched is None and not self._inherited:
+            self._bind_metrics(self._settings.metrics)
+
+    def _listen(self, name: str, description: str, factory: IProtocolFactory) -> IListeningPort:
+        """Open the listener that the configuration calls by that name."""
+        results: list[Any] = []
+        serverFromString(self._reactor, description).listen(factory).addBoth(results.append)
+        if not results or isinstance(results[0], Failure):
+            reason = results[0].getErrorMessage() if results else "not ready at once"
+            raise self._fatal(f"cannot listen on {name}: {reason}")
+        port: IListeningPort = results[0]
+        return port
+
+    def _bind_metrics(self, description: str) -> None:
+        """Open the listener of those who watch."""
+        try:
+            metrics = Metrics(self)
+        except MetricsFault as fault:
+            raise self._fatal(str(fault)) from None
+        self._meter = metrics
+        self._watched = self._listen(description, description, site(metrics, self._health))
 
     def _open(self) -> None:
         """Make what lives as long as the process."""
@@ -188,6 +219,7 @@ class MailService(Service):
         self._threads = reactor.getThreadPool()
         self._spool = SqliteSpool(Path(settings.spool), reactor, self._threads)
         self._spool.start()
+        self._srs = SenderRewriting(secret_key(Path(settings.spool)))
         self._ledger = Ledger(Records(Path(settings.spool)), reactor, self._threads)
         self._furnish(settings)
         self._runner = Runner(
@@ -200,6 +232,9 @@ class MailService(Service):
             reactor,
         )
         self._spool.on_wake = self._runner.wake
+        self._spool.on_retry = self._runner.retry
+        self._spool.on_commit = self._meter.committed
+        self._runner.on_outcome = self._meter.attempted
         self._runner.on_held = lambda peer: self._customer.mail_came(peer)
 
     def _furnish(self, settings: Settings) -> None:
@@ -208,7 +243,14 @@ class MailService(Service):
         pins = [peer.certificate for peer in settings.peers.values() if peer.certificate]
         server_tls = ServerTLS(settings.tls, Path(settings.spool), hostname, pins)
         client_tls = ClientTLS(settings.tls)
-        router = Router(hostname, settings.domains, settings.routes, settings.default_route)
+        router = Router(
+            hostname,
+            settings.domains,
+            settings.routes,
+            settings.default_route,
+            settings.senders,
+            self._srs,
+        )
         users = self._users(settings, router)
         gate = Gate(
             settings.relay, settings.limits, settings.peers.values(), router, users, reactor
@@ -243,10 +285,11 @@ class MailService(Service):
                 reversal,
                 partial(hosts.is_in, networks=settings.relay.xclient),
                 router.expand if settings.submission.expn else None,
+                self._meter.replied,
             )
-            listening.factory.serve(partial(_receiver, reception), server_tls)
+            listening.factory.serve(partial(self._receiver, reception), server_tls)
         self._router = router
-        self._agents = self._delivery_agents(hostname, relay)
+        self._agents = self._delivery_agents(settings, relay)
         self._customer = Customer(
             dialler(),
             Reception(depot, gate, settings.limits),
@@ -277,13 +320,16 @@ class MailService(Service):
             certificates,
         )
 
-    def _delivery_agents(self, hostname: str, relay: RelayAgent) -> Mapping[Agent, IDeliveryAgent]:
-        reactor, threads = self._reactor, self._threads
+    def _delivery_agents(
+        self, settings: Settings, relay: RelayAgent
+    ) -> Mapping[Agent, IDeliveryAgent]:
+        reactor, threads, hostname = self._reactor, self._threads, settings.hostname
+        quotas = {name: domain.quota for name, domain in settings.domains.items() if domain.quota}
         return {
             Agent.MX: relay,
             Agent.SMTP: relay,
             Agent.LMTP: relay,
-            Agent.MAILDIR: MaildirAgent(reactor, threads, hostname),
+            Agent.MAILDIR: MaildirAgent(reactor, threads, hostname, GATHERING, quotas=quotas),
             Agent.PIPE: PipeAgent(reactor),
             Agent.DISCARD: DiscardAgent(),
             Agent.REJECT: RejectAgent(),
@@ -299,7 +345,12 @@ class MailService(Service):
     def _held(self, peer: str, domains: Collection[str], linger: float) -> HeldMail:
         return self._runner.held(peer, domains, linger)
 
+    def _receiver(self, reception: Reception, link: Link) -> IRole:
+        self._meter.session(reception.service)
+        return Receiver(reception)
+
     def _accepted(self, message: Message, session: Session) -> None:
+        self._meter.accepted(session.service)
         self.log.info(
             "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets",
             queue_id=message.id,
@@ -319,21 +370,39 @@ class MailService(Service):
     async def _begin(self) -> None:
         await self._take_over()
         self._runner.start()
-        self._customer.keep_up(self._settings.peers.values())
+        self._keep_up_with_peers()
         self._repeat(TAKE_OVER_EVERY, self._take_over)
         self._repeat(CERTIFICATES_EVERY, self._reload_certificates)
+        if self._inherited:
+            workers.live_no_longer_than_first(self._reactor)
+            self.log.info("worker ready")
+            return
         for listening in self._listening:
             self.log.info(
                 "listening on {endpoint} ({service})",
                 endpoint=listening.endpoint,
                 service=listening.listener.service.value,
             )
+        if self._watched is not None:
+            endpoint = _shown(self._settings.metrics, self._watched)
+            self.log.info("listening on {endpoint} (metrics)", endpoint=endpoint)
         if self._settings.queue.workers > 1:
-            self.log.warn(
-                "queue.workers: {workers} are asked for, and one process runs",
-                workers=self._settings.queue.workers,
-            )
+            self._start_workers(self._settings.queue.workers - 1)
         self.log.info("ready")
+        self._is_ready = True
+        systemd.notify("READY=1")
+        if interval := systemd.watchdog_interval():
+            self._repeat(interval, self._say_we_live)
+
+    def _start_workers(self, count: int) -> None:
+        arguments = workers.twistd_arguments(self._options, str(self._path))
+        ports = [listening.port for listening in self._listening]
+        self._workers.start(count, arguments, ports)
+
+    def _keep_up_with_peers(self) -> None:
+        """Dial the peers, which is for the first process alone."""
+        if not self._inherited:
+            self._customer.keep_up(self._settings.peers.values())
 
     # --- while it runs
 
@@ -342,6 +411,9 @@ class MailService(Service):
         loop.clock = self._reactor
         loop.start(seconds, now=False).addErrback(self._failed, action.__name__)
         self._loops.append(loop)
+
+    async def _say_we_live(self) -> None:
+        systemd.notify("WATCHDOG=1")
 
     async def _take_over(self) -> None:
         """Mail that a process which died had leased is ours to deliver."""
@@ -375,12 +447,15 @@ class MailService(Service):
         else:
             self._runner.reconfigure(self._router, self._agents, settings.queue, settings.peers)
             Deferred.fromCoroutine(customer.stop(GRACE)).addErrback(self._failed, "reload")
-            self._customer.keep_up(settings.peers.values())
-            for name in ("listen", "spool"):
+            self._keep_up_with_peers()
+            for name in ("listen", "spool", "metrics"):
                 if getattr(settings, name) != getattr(self._settings, name):
                     self.log.warn("a changed `{name}` takes a restart", name=name)
             self._settings = replace(
-                settings, listen=self._settings.listen, spool=self._settings.spool
+                settings,
+                listen=self._settings.listen,
+                spool=self._settings.spool,
+                metrics=self._settings.metrics,
             )
             self.log.info("{path} read again", path=str(self._path))
             return
@@ -398,16 +473,21 @@ class MailService(Service):
 
     async def _stop(self) -> None:
         self.log.info("stopping")
+        self._is_ready = False
+        systemd.notify("STOPPING=1")
         customer = Deferred.fromCoroutine(self._customer.stop(GRACE))
         for loop in self._loops:
             loop.stop()
         end = self._reactor.seconds() + GRACE
+        others = Deferred.fromCoroutine(self._workers.stop(2 * GRACE))
         links: list[Link] = []
         for listening in self._listening:
-            await maybeDeferred(listening.port.stopListening)
+            await maybeDeferred(listening.stop)
             links += listening.factory.links
         for link in links:
             link.close_gently()
+        if self._watched is not None:
+            await maybeDeferred(self._watched.stopListening)
         # Links that do not end in time are cancelled, which ends them.
         ended = DeferredList([link.ended for link in links if not link.ended.called])
         await ended.addTimeout(GRACE, self._reactor).addErrback(lambda _: None)
@@ -415,7 +495,29 @@ class MailService(Service):
         await self._runner.stop(max(0.0, end - self._reactor.seconds()))
         await self._ledger.flush()
         await self._spool.stop()
+        await others
         self.log.info("stopped")
+
+    # --- for those who watch
+
+    def census(self) -> Mapping[str, tuple[int, float]]:
+        """See `Observed.census`."""
+        return self._spool.census()
+
+    def links(self) -> Mapping[str, bool]:
+        """See `Observed.links`."""
+        records = Records(Path(self._settings.spool))
+        return {name: records.link_since(name) is not None for name in self._settings.peers}
+
+    async def _health(self) -> str:
+        """What is wrong, in one line; empty: nothing."""
+        if not self._is_ready:
+            return "starting or stopping"
+        try:
+            await self._spool.next_due()
+        except OSError as error:
+            return f"the spool can't be read: {error}"
+        return ""
 
     # --- without listeners
 
@@ -450,15 +552,17 @@ class _Listening:
     listener: Listener
     port: IListeningPort
     factory: LinkFactory
+    stop: Callable[[], Any]
 
     @property
     def endpoint(self) -> str:
         """The endpoint string, with the port that the system chose where it had to."""
-        address = self.port.getHost()
-        if isinstance(address, (IPv4Address, IPv6Address)):
-            return re.sub(r"(?<=tcp:|cp6:)0\b", str(address.port), self.listener.endpoint)
-        return self.listener.endpoint
+        return _shown(self.listener.endpoint, self.port)
 
 
-def _receiver(reception: Reception, link: Link) -> IRole:
-    return Receiver(reception)
+def _shown(endpoint: str, port: IListeningPort) -> str:
+    """An endpoint string, with the port that the system chose where it had to."""
+    address = port.getHost()
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        return re.sub(r"(?<=tcp:|cp6:)0\b", str(address.port), endpoint)
+    return endpoint

@@ -70,11 +70,21 @@ class TLSSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """Where the mail of a mailbox goes on to; `keep`: and stays as well."""
+
+    to: tuple[Mailbox, ...]
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """A domain that we are the last stop for.
 
     `mailboxes` None means any local part.  `aliases` map a local part in lower case to the
-    mailboxes it stands for.
+    mailboxes it stands for, `forward` that of a mailbox to where its mail goes on to.
+    `quota`: octets that each mailbox may have in its Maildir; 0: no bound.
+    `alias_of`: the domain that this one is only another name for, or empty.
     """
 
     name: str
@@ -83,6 +93,9 @@ class Domain:
     aliases: Mapping[str, tuple[Mailbox, ...]] = field(default_factory=dict)
     catch_all: Mailbox | None = None
     subaddress: str = "+"
+    forward: Mapping[str, Forward] = field(default_factory=dict)
+    quota: int = 0
+    alias_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +180,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """How events are written."""
+    """How events are written, and where: `file` is an absolute path, empty for `twistd`'s own."""
 
     format: str = "text"
     level: str = "info"
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole configuration file."""
+    """The whole configuration file.
+
+    `routes` are by domain of the recipient; `senders`, by address or domain of the sender,
+    stand before `default_route`.
+    """
 
     hostname: str
     spool: str = "/var/spool/mta"
@@ -184,6 +202,7 @@ class Settings:
     resolver: tuple[tuple[str, int], ...] = ()
     domains: Mapping[str, Domain] = field(default_factory=dict)
     routes: Mapping[str, Hop] = field(default_factory=dict)
+    senders: Mapping[str, Hop] = field(default_factory=dict)
     default_route: Hop = field(default_factory=lambda: Hop(Agent.MX))
     relay: Relay = Relay()
     submission: Submission = Submission()
@@ -192,3 +211,4 @@ class Settings:
     queue: Queue = Queue()
     limits: Limits = Limits()
     log: Log = Log()
+    metrics: str = ""  # a Twisted server endpoint string; empty: none

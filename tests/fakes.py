@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -222,11 +222,16 @@ class FakeSpool:
             for notice in settlement.notices
         ]
 
-    async def release(self, ids: Collection[str]) -> None:
+    async def lease(self, ids: Collection[str]) -> Sequence[Message]:
+        """Lease what nobody works on."""
+        places = [self._places[name] for name in ids if name in self._places]
+        return self._lease([place for place in places if not place.leased])
+
+    async def release(self, dues: Mapping[str, float]) -> None:
         """Give up leases."""
-        for name in ids:
+        for name, due in dues.items():
             if place := self._places.get(name):
-                place.due, place.leased = self._now(), False
+                place.due, place.leased = max(due, self._now()), False
 
     async def _turn(self) -> None:
         turn: Deferred[None] = succeed(None)

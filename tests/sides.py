@@ -35,7 +35,18 @@ from mta.interfaces import (
     Target,
 )
 from mta.link import Link
-from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Security, Status
+from mta.mail import (
+    NULL_PATH,
+    Agent,
+    Envelope,
+    Hop,
+    Mailbox,
+    Outcome,
+    Recipient,
+    Reply,
+    Security,
+    Status,
+)
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
@@ -71,9 +82,15 @@ class Routes:
         """See `IRouter`."""
         return domain in self.ours
 
-    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+    def route(
+        self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
+    ) -> Sequence[tuple[Mailbox, Hop]]:
         """See `IRouter`."""
         return [(address, LOCAL if address.domain == self._domain else self._elsewhere)]
+
+    def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """See `IRouter`."""
+        return reverse_path
 
 
 async def _read(message: Message) -> bytes:

@@ -52,7 +52,7 @@ class CommandCase(SynchronousTestCase):
     def run_command(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
         """Run a command; returns its exit status, output and errors."""
         output, errors = Output(), Output()
-        self.patch(sys, "stdin", io.StringIO(stdin))
+        self.patch(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         self.patch(sys, "stdout", output)
         self.patch(sys, "stderr", errors)
         try:

@@ -24,6 +24,7 @@ from mta.settings import (
     DAY,
     CertificatePair,
     Domain,
+    Forward,
     Limits,
     Listener,
     ListenerTLS,
@@ -594,6 +595,61 @@ class MistakeTests(ConfigTestCase):
             "4:42: alias loop: c@a.example -> c@a.example",
         ])  # fmt: skip
 
+    def test_forward(self) -> None:
+        """A mailbox forwards to what exists, and never to itself."""
+        text = (
+            DOMAIN + "mailboxes: [a, b, c]\n    aliases: {d: a}\n    forward:\n"
+            "      {a: b, b: {to: [x@else.example, a]}, c: nobody, d: x@else.example, e: a}\n"
+        )
+        self.assertEqual(
+            [line.partition(": ")[2] for line in self.problems(text)],
+            [
+                "no mailbox or alias is called nobody@a.example, expected one of a.example",
+                "'d' is no mailbox that mail could be forwarded from, expected one of the"
+                " 'mailboxes'",
+                "'e' is no mailbox that mail could be forwarded from, expected one of the"
+                " 'mailboxes'",
+            ],
+        )
+        loop = DOMAIN + "mailboxes: [a, b]\n    forward: {a: b, b: {to: [x@else.example, a]}}\n"
+        (problem,) = self.problems(loop)
+        self.assertIn("alias loop: a@a.example -> b@a.example -> a@a.example", problem)
+
+    def test_senders(self) -> None:
+        """A sender is an address or a domain, and held mail has its peer."""
+        text = ROUTE + "mx\nsenders: {A@B.example: discard, .c.example: 'hold:nobody'}\n"
+        (problem,) = self.problems(text)
+        self.assertIn("no peer is called 'nobody'", problem)
+        settings = self.load(text.replace("hold:nobody", "mx"))
+        self.assertEqual({"a@b.example", ".c.example"}, set(settings.senders))
+
+    def test_alias_of(self) -> None:
+        """Another name for a domain of ours is nothing else, and leads on at once."""
+        other = DOMAIN + "mailboxes: [a]\n  b.example: "
+        settings = self.load(other + "{alias_of: a.example}\n")
+        self.assertEqual("a.example", settings.domains["b.example"].alias_of)
+        for keys, problem in (
+            (
+                "{alias_of: a.example, mailboxes: [b]}",
+                "5:14: 'alias_of' makes a domain another name and no more, expected it alone",
+            ),
+            (
+                "{alias_of: b.example}",
+                "5:25: 'b.example' is an alias itself, did you mean 'a.example'?",
+            ),
+            (
+                "{alias_of: c.example}",
+                "5:25: 'c.example' is none of our domains, did you mean 'a.example'?",
+            ),
+        ):
+            self.assertEqual([problem], self.problems(other + keys + "\n"))
+
+    def test_alias_into_another_name(self) -> None:
+        """What leads into a domain's other name must exist under its own."""
+        text = DOMAIN + "mailboxes: [a]\n    aliases: {c: a@b.example, d: e@b.example}\n"
+        (problem,) = self.problems(text + "  b.example: {alias_of: a.example}\n")
+        self.assertIn("no mailbox or alias is called e@b.example", problem)
+
     def test_no_secret_is_shown(self) -> None:
         """Whatever is wrong with a value that holds a secret, the secret isn't repeated."""
         for text in (
@@ -737,7 +793,8 @@ class ReferenceTests(ConfigTestCase):
         """What is described as the default means the same as leaving it out."""
         for name, default in self.entries.items():
             value = re.match("``([^`]+)``", default)
-            if value is None or name.startswith(("HOP.", "SECRET.", "listen[]")):
+            incomplete = ("HOP.", "SECRET.", "listen[]", "domains.NAME.forward.NAME")
+            if value is None or name.startswith(incomplete):
                 continue
             with self.subTest(name):
                 self.assertEqual(self.with_member(name, value[1]), self.with_member(name))
@@ -772,6 +829,7 @@ class ReferenceTests(ConfigTestCase):
             self.write(name)
         self.write("provider.secret", "SECRET")
         self.write("relay.secret", "SECRET")
+        self.write("shop.secret", "SECRET")
         self.environ["RELAY_SECRET"] = "SECRET"
         blocks = re.findall(r"^( *)\.\. code-block:: yaml\n\n((?:\1 +.*\n|\n)+)", self.text, re.M)
         self.assertGreater(len(blocks), 15)
@@ -805,6 +863,7 @@ class SchemaTests(SynchronousTestCase):
             ("listen[].", Listener, set()),
             ("tls.certificates[].", CertificatePair, set()),
             ("domains.NAME.", Domain, {"name"}),
+            ("domains.NAME.forward.NAME.", Forward, set()),
             ("relay.", Relay, set()),
             ("peers.NAME.", Peer, {"name"}),
             ("queue.", Queue, set()),

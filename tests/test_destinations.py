@@ -57,18 +57,22 @@ class DestinationsTests(SynchronousTestCase):
         self.clock = Clock()
         self.settled: list[tuple[str, Outcome]] = []
         self.returned: list[str] = []
+        self.left: list[str] = []
         self.visits: list[tuple[Hop, IMailSource, Deferred[None]]] = []
         self.destinations = self.make(Queue(concurrency=4, per_destination=3))
 
     def make(self, settings: Queue) -> Destinations:
         agents = dict.fromkeys(Agent, ScriptedAgent(self.wait))
-        return Destinations(agents, settings, self.clock, self.settle, self.give_back)
+        return Destinations(agents, settings, self.clock, self.settle, self.give_back, self.leave)
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         self.settled.append((delivery.message.id, outcomes[0]))
 
     def give_back(self, delivery: Delivery) -> None:
         self.returned.append(delivery.message.id)
+
+    def leave(self, delivery: Delivery) -> None:
+        self.left.append(delivery.message.id)
 
     async def wait(self, hop: Hop, mail: IMailSource) -> None:
         """A visit that the test plays by hand."""
@@ -241,6 +245,18 @@ class DestinationsTests(SynchronousTestCase):
             self.assertEqual(before, len(self.visits))
             self.clock.advance(1)
 
+    def test_wanted_now(self) -> None:
+        """Who does not want to wait has one message tried at once; a failure still counts."""
+        self.add(A, "1")
+        self.end(0, HopFailure(UNREACHABLE))
+        self.destinations.probe()
+        self.add(A, "2", "3")
+        self.assertEqual(2, len(self.visits))
+        self.end(1, HopFailure(UNREACHABLE))
+        self.clock.advance(59)
+        self.add(A, "early")
+        self.assertEqual(2, len(self.visits))
+
     def test_probe(self) -> None:
         """After that one message is tried, and the rest waits for what becomes of it."""
         self.add(A, "1")
@@ -318,7 +334,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual([("1", RELAYED)], self.settled)
 
     def test_grace(self) -> None:
-        """A visit that doesn't end in time is cancelled, and its mail returned."""
+        """A visit that doesn't end in time is cancelled, and nobody knows of its mail."""
         self.add(A, "1")
         self.take(0)
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))
@@ -326,7 +342,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertNoResult(stopping)
         self.clock.advance(1)
         self.successResultOf(stopping)
-        self.assertEqual(["1"], self.returned)
+        self.assertEqual((["1"], []), (self.left, self.returned))
 
     def test_after_the_end(self) -> None:
         """What is added after the end is returned."""

@@ -43,10 +43,16 @@ class Router:
     def is_ours(self, domain: str) -> bool:
         return domain in self.HOPS
 
-    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+    def route(
+        self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
+    ) -> Sequence[tuple[Mailbox, Hop]]:
         if address.domain == "example.com" and address.local_part != "alice":
             raise Refusal(Reply(550, "5.1.1", ("No such user here",)))
         return [(address, self.HOPS.get(address.domain, MX))]
+
+    def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """See `IRouter`."""
+        return reverse_path
 
 
 @implementer(IUsers)

@@ -27,8 +27,8 @@ ALLOWED = {
 }
 EVERY_OTHER = FOUNDATION | {"smtp"}
 
-# The distributions that setup.cfg requires, under the names they are imported by.  The three
-# last ones come with twisted[tls].
+# The distributions that setup.cfg requires, or has as an extra, under the names they are imported
+# by.  Three of them come with twisted[tls].
 THIRD_PARTY = {
     "twisted": "twisted[tls]",
     "zope": "zope.interface",
@@ -37,6 +37,7 @@ THIRD_PARTY = {
     "OpenSSL": "twisted[tls]",
     "service_identity": "twisted[tls]",
     "cryptography": "twisted[tls]",
+    "prometheus_client": "prometheus-client",
 }
 
 
@@ -101,7 +102,8 @@ class LayerTests(SynchronousTestCase):
         """Whatever is not of the standard library stands in setup.cfg."""
         setup = configparser.ConfigParser()
         setup.read(ROOT / "setup.cfg")
-        required = setup["options"]["install_requires"]
+        extra = setup["options.extras_require"]["metrics"]
+        required = setup["options"]["install_requires"] + extra
         wrong = []
         for path, _ in modules():
             for name, line in imports(path):

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from mta.delivery import letters
 from mta.delivery.maildir import MOST_FILES, SMALL, MaildirAgent, places
 from mta.interfaces import IDeliveryAgent
-from mta.mail import Agent, Hop, Mailbox, Status
+from mta.mail import Agent, Hop, Mailbox, Outcome, Status
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, Threads, delivery
 from tests.processes import temporary_folder
 
@@ -53,6 +53,17 @@ class DeliveryTests(MaildirTestCase):
     def test_interface(self) -> None:
         """The agent is a delivery agent."""
         self.assertTrue(verifyObject(IDeliveryAgent, self.agent))
+
+    def test_loop(self) -> None:
+        """What was delivered to the address before fails; others of the same message get it."""
+        for size in (0, SMALL):
+            content = Pieces(b"Delivered-To: Alice@example.com\r\n" + TEXT, b"x" * size)
+            mail = self.deliver(delivery(self.hop, content=content, to=[ALICE, BOB]))
+            looping, other = mail.outcomes["A1"]
+            self.assertEqual((Status.FAILED, "5.4.6"), (looping.status, looping.reply.enhanced))
+            self.assertEqual(Status.DELIVERED, other.status)
+        self.assertEqual([], [*self.alice.rglob("*A1R*")])
+        self.assertEqual(1, len(self.new(self.alice.parent / "bob")))
 
     def test_letter(self) -> None:
         """It has Return-Path: and Delivered-To: on top, LF line ends, and only we may read it."""
@@ -127,18 +138,18 @@ class OrderTests(MaildirTestCase):
         """fsync of the file, rename, fsync of the folder."""
         self.deliver(delivery(self.hop, "A0"))  # makes the Maildir
         steps: list[str] = []
-        fsync, rename = os.fsync, Path.rename
+        fsync, rename = os.fsync, os.rename
 
         def noted_fsync(descriptor: int) -> None:
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
             steps.append(f"fsync {path.parent.name}/{path.name[:13]}")
             fsync(descriptor)
 
-        def noted_rename(path: Path, target: Path) -> Path:
-            steps.append(f"rename {path.parent.name} {target.parent.name}")
-            return rename(path, target)
+        def noted_rename(path: str, target: str) -> None:
+            steps.append(f"rename {Path(path).parent.name} {Path(target).parent.name}")
+            rename(path, target)
 
-        with patch("os.fsync", noted_fsync), patch.object(Path, "rename", noted_rename):
+        with patch("os.fsync", noted_fsync), patch("os.rename", noted_rename):
             self.deliver(delivery(self.hop))
         self.assertEqual(steps, ["fsync tmp/1700000000.QA", "rename tmp new", "fsync alice/new"])
 
@@ -330,3 +341,95 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(len(path.parts), 3)
             self.assertFalse(path.name.startswith("."))
             self.assertTrue(path.name.isprintable())
+
+
+class QuotaTests(MaildirTestCase):
+    """Maildir++ quotas."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agent = self.make(1000)
+
+    def make(self, quota: int) -> MaildirAgent:
+        return MaildirAgent(self.threads, self.threads, "mx.example", quotas={"example.com": quota})
+
+    def send(self, name: str, size: int = 100) -> Outcome:
+        """Deliver a message with so many octets of text."""
+        text = Pieces(TEXT + b"x" * size)
+        return self.deliver(delivery(self.hop, name, text)).outcome
+
+    def keep(self, folder: str, name: str, size: int) -> Path:
+        """A message that is there already."""
+        path = self.alice / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+        return path
+
+    def test_full(self) -> None:
+        """What does not fit waits: 452 4.2.2; what still fits is delivered."""
+        self.assertEqual(Status.DELIVERED, self.send("A1").status)
+        outcome = self.send("A2", 900)
+        self.assertEqual(Status.DEFERRED, outcome.status)
+        self.assertEqual("452 4.2.2", str(outcome.reply)[:9])
+        self.assertEqual(Status.DELIVERED, self.send("A3").status)
+        self.assertEqual(2, len(self.new()))
+        self.assertEqual([], [*(self.alice / "tmp").iterdir()])
+
+    def test_file(self) -> None:
+        """The quota and each message are in `maildirsize`, as other programs expect them."""
+        self.send("A1")
+        self.send("A2", 200)
+        first, counted, *added = (self.alice / "maildirsize").read_text().splitlines()
+        self.assertEqual(("1000S", "0 0"), (first, counted))
+        sizes = [int(line.split()[0]) for line in added]
+        self.assertEqual(2, len(sizes))
+        for size, letter in zip(sizes, self.new(), strict=True):
+            self.assertLessEqual(abs(size - letter.stat().st_size), 5, "line ends")
+
+    def test_what_is_there(self) -> None:
+        """All messages count, read or not, in all folders; a name may say how large one is."""
+        self.keep("cur", "1:2,S", 300)
+        self.keep(".Sent/cur", "2,S=300:2,S", 10)
+        self.assertEqual(Status.DEFERRED, self.send("A1", 350).status)
+        self.assertEqual(Status.DELIVERED, self.send("A2", 200).status)
+
+    def test_freed(self) -> None:
+        """Once messages were removed there is room again, though the file does not know."""
+        self.send("A1", 700)
+        for letter in self.new():
+            letter.unlink()
+        self.assertEqual(Status.DELIVERED, self.send("A2", 700).status)
+
+    def test_raised(self) -> None:
+        """A new quota holds at once."""
+        self.send("A1", 700)
+        self.assertEqual(Status.DEFERRED, self.send("A2", 700).status)
+        self.agent = self.make(3000)
+        self.assertEqual(Status.DELIVERED, self.send("A2", 700).status)
+
+    def test_damaged_file(self) -> None:
+        """A file that makes no sense is written anew."""
+        self.keep("new", "1", 100)
+        for text in ("rubbish", "1000S\nx y\n", "1000S\n" + "1 1\n" * 2000):
+            (self.alice / "maildirsize").write_text(text)
+            self.assertEqual(Status.DEFERRED, self.send("A1", 850).status)
+            counted = (self.alice / "maildirsize").read_text()
+            self.assertEqual("1000S\n100 1\n", counted)
+
+    def test_one_batch(self) -> None:
+        """Messages that come together count together."""
+        text = Pieces(TEXT + b"x" * 500)
+        mail = self.deliver(delivery(self.hop, "A1", text), delivery(self.hop, "A2", text))
+        statuses = [outcome.status for (outcome,) in mail.outcomes.values()]
+        self.assertEqual([Status.DELIVERED, Status.DEFERRED], statuses)
+
+    def test_large(self) -> None:
+        """A message that is written in pieces counts as well."""
+        self.assertEqual(Status.DEFERRED, self.send("A1", SMALL).status)
+        self.assertEqual([], self.new())
+
+    def test_others(self) -> None:
+        """Where no quota is set, nothing is counted."""
+        self.agent = self.make(0)
+        self.assertEqual(Status.DELIVERED, self.send("A1", 5000).status)
+        self.assertFalse((self.alice / "maildirsize").exists())

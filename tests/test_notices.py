@@ -8,6 +8,7 @@ from email.message import Message as Part
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -26,7 +27,7 @@ from mta.mail import (
     Reply,
     Status,
 )
-from mta.notices import MOST_CONTENT, NoticeWriter
+from mta.notices import MOST_CONTENT, POSTMASTER, NoticeWriter
 
 NOW = 1_700_000_000.0
 ALICE = Mailbox("alice", "sender.example")
@@ -200,8 +201,29 @@ class NoticeTests(SynchronousTestCase):
             self.assertNotIn("Diagnostic-Code", fields)
 
     def test_never_about_a_notice(self) -> None:
-        """There is no notice to a null reverse-path (RFC 5321 section 6.1)."""
-        self.assertIsNone(self.notice(message(reverse_path=NULL_PATH)))
+        """There is no notice to a null reverse-path: a failure is the postmaster's, whole, and
+        anything less is nobody's (RFC 5321 section 6.1)."""
+        lost = message(reverse_path=NULL_PATH)
+        notice = self.notice(lost)
+        assert notice is not None
+        self.assertEqual(Envelope(NULL_PATH, (POSTMASTER,)), notice.envelope)
+        parsed = self.parsed(lost)
+        self.assertEqual("Postmaster@mta.example", parsed["To"])
+        self.assertEqual("A notice could not be delivered", parsed["Subject"])
+        self.assertIn(b"The body.", notice.content)
+        self.assertIsNone(self.notice(lost, LATER))
+
+    def test_no_loop(self) -> None:
+        """What the postmaster should have been told and can't is told to the log alone."""
+        lost = message(POSTMASTER, reverse_path=NULL_PATH)
+        with capturedLogs() as events:
+            self.assertIsNone(self.notice(lost))
+        self.assertEqual(["Q1"], [event["queue_id"] for event in events])
+
+    def test_notice_not_wanted(self) -> None:
+        """NOTIFY=NEVER holds for the postmaster too."""
+        quiet = Recipient(BOB, frozenset({Notify.NEVER}))
+        self.assertIsNone(self.notice(message(quiet, reverse_path=NULL_PATH)))
 
     def test_what_was_asked_for(self) -> None:
         """NOTIFY decides which notices are sent; failures and delays are unless it says else."""

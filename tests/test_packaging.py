@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 import mta
@@ -144,6 +145,14 @@ class InstalledTests(SynchronousTestCase):
         """``mta --version`` says it."""
         program = python().parent / "mta"
         self.assertEqual(run((program, "--version"), workshop()), f"mta {mta.__version__}\n")
+
+    def test_sendmail(self) -> None:
+        """``mta-sendmail`` is a program of its own, for others to call."""
+        (workshop() / "mta.yaml").write_text(yaml.safe_dump(configuration()))
+        program = python().parent / "mta-sendmail"
+        self.assertIn("usage: mta-sendmail", run((program, "--help"), workshop()))
+        said = run((program, "-C", workshop() / "mta.yaml", "-v", "-f", "a@b", "bob"), workshop())
+        self.assertRegex(said, r"\Aqueued as [0-9A-Z]{13}\n\Z")
 
     def test_help_everywhere(self) -> None:
         """Every command explains itself."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -18,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.pipe import KILL_AFTER, MOST_OUTPUT, TIMEOUT, PipeAgent
-from mta.interfaces import IDeliveryAgent
+from mta.interfaces import IDeliveryAgent, Target
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, delivery
 from tests.processes import temporary_folder
@@ -27,6 +29,14 @@ FINAL = (
     b"Return-Path: <carol@partner.example>\nDelivered-To: alice@example.com\n"
     b"Subject: test\n\nHello\n"
 )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: neither gone nor waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def hop(command: str) -> Hop:
@@ -65,20 +75,59 @@ class ProcessTests(TestCase):
 
     async def test_environment(self) -> None:
         """It holds what the envelope says, and nothing of ours."""
-        await self.run_script("env >env", to=[Mailbox("a b", "example.com")])
-        environment = dict(
-            line.split("=", 1) for line in (self.folder / "env").read_text().splitlines()
-        )
+        environment = await self.environment(to=[Mailbox("a b", "example.com")])
         expected = {
             "SENDER": "carol@partner.example",
             "RECIPIENT": '"a b"@example.com',
             "LOCAL": "a b",
             "DOMAIN": "example.com",
             "ORIGINAL_RECIPIENT": '"a b"@example.com',
+            "EXTENSION": "",
             "QUEUE_ID": "A1",
         }
         self.assertEqual({**environment, **expected}, environment)
         self.assertLessEqual(set(environment), {*expected, "PATH", "PWD", "OLDPWD", "SHLVL", "_"})
+
+    async def environment(self, **more: Any) -> Mapping[str, str]:
+        """What a command finds there."""
+        await self.run_script("env >env", **more)
+        lines = (self.folder / "env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    async def test_client(self) -> None:
+        """Whoever handed us the message is named as our own Received: field has it."""
+        client = (
+            b"Received: from mail.partner.example ([192.0.2.1])\r\n"
+            b"\t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n"
+            b"\tby mta.example with ESMTPS id A1\r\n\tfor <alice@example.com>; now\r\n"
+        )
+        environment = await self.environment(content=Pieces(client + TEXT))
+        expected = {
+            "CLIENT_HELO": "mail.partner.example",
+            "CLIENT_ADDRESS": "192.0.2.1",
+            "CLIENT_PROTOCOL": "ESMTPS",
+        }
+        self.assertEqual({**environment, **expected}, environment)
+        other = await self.environment(content=Pieces(client.replace(b"id A1", b"id B2") + TEXT))
+        self.assertFalse(expected.keys() & other.keys(), "the word of somebody else")
+
+    async def test_no_family_left(self) -> None:
+        """Whom the command has started ends with it when its time is over."""
+        command = f"sh -c 'cd {self.folder}; sleep 600 & echo $! >child; touch begun; sleep 600'"
+        mail = Mail(delivery(hop(command)))
+        await PipeAgent(reactor, timeout=0.5).deliver(hop(command), mail)
+        self.assertEqual(mail.outcome.status, Status.DEFERRED)
+        child = int((self.folder / "child").read_text())
+        for _ in range(100):
+            if not is_alive(child):
+                break
+            await deferLater(reactor, 0.05)
+        self.assertFalse(is_alive(child))
+
+    async def test_no_such_program_inside(self) -> None:
+        """A script whose own program is missing can be put right, so the message waits."""
+        outcome = await self.run_script("no-such-program")
+        self.assertEqual(outcome.status, Status.DEFERRED)
 
     async def test_arguments(self) -> None:
         """Placeholders are filled in within an argument; no shell looks at them."""
@@ -152,6 +201,8 @@ class ProcessTests(TestCase):
 class Process:
     """The transport of a process that does nothing by itself."""
 
+    pid = None  # as long as there is none
+
     def __init__(self, full_after: bytes) -> None:
         self.steps: list[str] = []
         self.input = b""
@@ -197,6 +248,7 @@ class FakeReactor(Clock):
         self.processes: list[Process] = []
         self.protocols: list[Any] = []
         self.commands: list[list[bytes]] = []
+        self.environments: list[Mapping[bytes, bytes]] = []
         self.refusal: OSError | None = None
         self.full_after = b""
 
@@ -208,7 +260,9 @@ class FakeReactor(Clock):
             raise self.refusal
         self.processes.append(Process(self.full_after))
         self.protocols.append(protocol)
-        self.commands.append(list(args))
+        program = args.index(b"setsid") + 1 if b"setsid" in args else 0
+        self.commands.append([args[program].rpartition(b"/")[2], *args[program + 1 :]])
+        self.environments.append(env)
         protocol.makeConnection(self.processes[-1])
 
     def end(self, error: Exception | None = None) -> None:
@@ -311,6 +365,21 @@ class PipeAgentTests(SynchronousTestCase):
         """It is an empty argument."""
         self.deliver("cat {sender} x", reverse_path=NULL_PATH)
         self.assertEqual(self.reactor.commands, [[b"cat", b"", b"x"]])
+
+    def test_extension(self) -> None:
+        """What was cut off the address as a detail is in the environment."""
+        named, final = Mailbox("Alice+news", "example.com"), Target(0, ALICE, hop("cat"))
+        more = replace(delivery(hop("cat"), to=[named]), targets=(final,))
+        Deferred.fromCoroutine(self.agent.deliver(hop("cat"), Mail(more)))
+        (environment,) = self.reactor.environments
+        self.assertEqual(b"news", environment[b"EXTENSION"])
+        self.assertEqual(b"Alice+news@example.com", environment[b"ORIGINAL_RECIPIENT"])
+
+    def test_loop(self) -> None:
+        """What was delivered to the address before fails, and the command never runs."""
+        mail = self.deliver(content=Pieces(b"Delivered-To: Alice@example.com\r\n" + TEXT))
+        self.assertEqual("5.4.6", mail.outcome.reply.enhanced)
+        self.assertEqual([], self.reactor.commands)
 
     def test_no_process(self) -> None:
         """Where the system has no process left, the message waits."""

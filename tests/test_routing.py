@@ -10,8 +10,9 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox
 from mta.routing import MOST_ADDRESSES, MOST_ALIASES, Router
-from mta.settings import Domain
+from mta.settings import Domain, Forward
 from mta.smtp.errors import Refusal
+from mta.smtp.srs import SenderRewriting
 
 MAILDIR = Hop(Agent.MAILDIR, "/mail/{domain}/{local}")
 MX = Hop(Agent.MX)
@@ -46,11 +47,15 @@ class RouterTestCase(SynchronousTestCase):
     hostname = "mail.example.com"
 
     def given(
-        self, *domains: Domain, routes: dict[str, Hop] | None = None, default: Hop = MX
+        self,
+        *domains: Domain,
+        routes: dict[str, Hop] | None = None,
+        default: Hop = MX,
+        senders: dict[str, Hop] | None = None,
     ) -> None:
         """Make the router."""
         self.router = Router(
-            self.hostname, {each.name: each for each in domains}, routes or {}, default
+            self.hostname, {each.name: each for each in domains}, routes or {}, default, senders
         )
 
     def route(self, address: str) -> list[tuple[Mailbox, Hop]]:
@@ -327,3 +332,98 @@ class RouteTests(RouterTestCase):
         self.given(default=SMART_HOST)
         self.assertEqual(self.hop("a@elsewhere.example"), SMART_HOST)
         self.assertEqual(self.hop("a@[192.0.2.1]"), SMART_HOST)
+
+
+class ForwardTests(RouterTestCase):
+    """Mail of a mailbox that goes on, other names of domains, and routes by sender."""
+
+    def forward(self, **forwards: Forward) -> None:
+        self.given(domain(mailboxes=["alice", "bob"], aliases={"al": "alice"}, forward=forwards))
+
+    def test_without_a_copy(self) -> None:
+        """Forwarded mail goes elsewhere only, by whichever name it came."""
+        self.forward(alice=Forward((mailbox("x@other.example"), mailbox("bob@example.com"))))
+        expected = ["x@other.example", "bob@example.com"]
+        for name in ("alice", "Alice+list", "al"):
+            self.assertEqual(expected, self.finals(f"{name}@example.com"))
+
+    def test_with_a_copy(self) -> None:
+        """A copy stays where that is wanted."""
+        self.forward(alice=Forward((mailbox("x@other.example"),), keep=True))
+        self.assertEqual(["alice@example.com", "x@other.example"], self.finals("alice@example.com"))
+
+    def test_circle(self) -> None:
+        """Two that forward to each other are refused, as aliases are."""
+        self.forward(
+            alice=Forward((mailbox("bob@example.com"),)),
+            bob=Forward((mailbox("alice@example.com"),)),
+        )
+        refusal = self.assertRaises(Refusal, self.route, "alice@example.com")
+        self.assertEqual("5.4.6", refusal.reply.enhanced)
+
+    def test_alias_domain(self) -> None:
+        """Under another name of a domain are the same addresses, and no others."""
+        self.given(
+            domain(mailboxes=["alice"], aliases={"al": "alice@example.com"}),
+            domain("example.org", alias_of="example.com"),
+        )
+        self.assertTrue(self.router.is_ours("example.org"))
+        for name in ("alice", "ALICE+x", "al"):
+            self.assertEqual(["alice@example.com"], self.finals(f"{name}@example.org"))
+        self.assertRaises(Refusal, self.route, "bob@example.org")
+
+    def test_senders(self) -> None:
+        """A sender's entry, or that of its domain, comes before the default, and no other."""
+        boss, shop = Hop(Agent.SMTP, "boss", 25), Hop(Agent.SMTP, "shop", 25)
+        self.given(
+            domain(mailboxes=["alice"]),
+            routes={"partner.example": SMART_HOST},
+            senders={"boss@shop.example": boss, "shop.example": shop, ".shop.example": LMTP},
+        )
+        for address, sender, hop in (
+            ("x@other.example", "Boss@SHOP.example", boss),
+            ("x@other.example", "clerk@shop.example", shop),
+            ("x@other.example", "clerk@a.shop.example", LMTP),
+            ("x@other.example", "x@else.example", Hop(Agent.MX, "other.example")),
+            ("x@other.example", "", Hop(Agent.MX, "other.example")),
+            ("x@partner.example", "boss@shop.example", SMART_HOST),
+            ("alice@example.com", "boss@shop.example", MAILDIR),
+        ):
+            ((_, found),) = self.router.route(mailbox(address), mailbox(sender))
+            self.assertEqual(hop, found, (address, sender))
+
+
+class RewritingTests(RouterTestCase):
+    """The reverse-path of forwarded mail, and bounces to it."""
+
+    def setUp(self) -> None:
+        ours = domain(mailboxes=["alice"])
+        other = domain("example.org", alias_of="example.com")
+        self.router = Router(
+            self.hostname,
+            {each.name: each for each in (ours, other)},
+            {},
+            MX,
+            srs=SenderRewriting(b"k" * 32),
+            now=lambda: 1_700_000_000.0,
+        )
+
+    def rewritten(self, sender: str, forwarder: str = "alice@example.com") -> str:
+        return str(self.router.rewritten(mailbox(sender), mailbox(forwarder)))
+
+    def test_there_and_back(self) -> None:
+        """A bounce to what we wrote goes to the sender, under each of our domains."""
+        for name in ("example.com", "example.org"):
+            path = self.rewritten("carol@partner.example", f"alice@{name}")
+            self.assertTrue(path.endswith(f"@{name}"))
+            self.assertEqual(["carol@partner.example"], self.finals(path))
+
+    def test_as_it_was(self) -> None:
+        """Bounces and what is ours go on unchanged, and what would be too long for a path."""
+        for sender in ("", "alice@example.com", "a" * 64 + "@" + "b" * 60 + "." + "c" * 110):
+            self.assertEqual(sender, self.rewritten(sender))
+
+    def test_forged(self) -> None:
+        """What we did not write is no address of ours."""
+        path = self.rewritten("carol@partner.example").replace("carol", "dave")
+        self.assertRaises(Refusal, self.route, path)

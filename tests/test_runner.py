@@ -1,6 +1,6 @@
 """The runner: rounds of attempts, what they leave in the spool, and held mail."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import (
     Delivery,
+    HopFailure,
     IContent,
     IDeliveryAgent,
     IMailSource,
@@ -37,11 +38,14 @@ from mta.mail import (
     Reply,
     Status,
 )
-from mta.queue.held import MOST_PUT_OFF, POLL, PUT_OFF, HeldMail
+from mta.queue.held import MOST_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
-from mta.queue.runner import LONGEST_SLEEP, Runner
+from mta.queue.held import PUT_OFF as HELD_PUT_OFF
+from mta.queue.rounds import CROWDED
+from mta.queue.runner import LONGEST_SLEEP, PUT_OFF, Runner
 from mta.settings import DAY, HOUR, Peer, Queue
 from mta.smtp.errors import Refusal
+from mta.spool.content import MemoryContent
 
 ARRIVED = 1_000_000.0
 A, B = Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example")
@@ -151,10 +155,13 @@ class MemoryQueue:
         id = f"N{len(self.notices)}"
         return self.commit(Message(id, self.now(), notice.envelope, Content(), recipients))
 
-    async def release(self, ids: Collection[str]) -> None:
-        for id in ids:
+    async def lease(self, ids: Collection[str]) -> Sequence[Message]:
+        return self._lease(lambda message, due: message.id in ids, len(ids))
+
+    async def release(self, dues: Mapping[str, float]) -> None:
+        for id, due in dues.items():
             self.released.append(id)
-            self.put(self.leased.pop(id), self.now())
+            self.put(self.leased.pop(id), max(due, self.now()))
 
     def _break(self) -> None:
         if self.faults:
@@ -174,11 +181,17 @@ class TableRouter:
     def is_ours(self, domain: str) -> bool:
         return True
 
-    def route(self, address: Mailbox) -> Sequence[tuple[Mailbox, Hop]]:
+    def route(
+        self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
+    ) -> Sequence[tuple[Mailbox, Hop]]:
         if str(address) in self.refusals:
             raise Refusal(self.refusals[str(address)])
         final = map(mailbox, self.aliases.get(str(address), [str(address)]))
         return [(address, self.hops[address.domain]) for address in final]
+
+    def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """See `IRouter`."""
+        return reverse_path
 
 
 @implementer(INotices)
@@ -554,8 +567,8 @@ class BoundTests(RunnerTests):
         """What is accepted beyond the bound waits in the spool, and is taken when there is room."""
         self.runner = self.make(max_messages=2)
         self.runner.start()
-        for id in "1234":
-            self.accept_address(id, "x@a.example")
+        for id, domain in zip("1234", "abab", strict=True):
+            self.accept_address(id, f"x@{domain}.example")
         self.assertEqual(["3", "4"], self.queue.released)
         for going in self.going[:2]:
             going.callback(None)
@@ -571,18 +584,189 @@ class BoundTests(RunnerTests):
         self.assertEqual(1, len(self.going))
 
     def test_long_queue(self) -> None:
-        """Of a long queue only so much is leased as there is room for."""
+        """Of a long queue for one hop no more is in memory than is still free; the rest comes
+        as soon as there is room."""
         self.runner = self.make(max_messages=10)
         for number in range(100):
             self.queue.put(message(f"{number:03}", "x@a.example"))
         self.runner.start()
         self.clock.advance(0)
-        self.assertEqual(10, len(self.queue.leased))
+        self.assertEqual(5, len(self.queue.leased))
         while self.going:
             self.going.pop(0).callback(None)
-            self.clock.advance(0.001)
+            self.clock.advance(0.1)
             self.assertLessEqual(len(self.queue.leased), 10)
         self.assertEqual(100, len(self.agent.deliveries))
+        self.assertLess(self.clock.seconds(), PUT_OFF)
+
+
+class FairnessTests(RunnerTests):
+    """Ten thousand messages for one hop delay neither another hop nor another sender."""
+
+    settings = Queue(per_destination=1)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.going: list[Deferred[None]] = []
+        self.agent.gate = self.hold
+        self.runner = self.make(max_messages=100)
+
+    def hold(self, delivery: Delivery) -> Deferred[None]:
+        self.going.append(Deferred())
+        return self.going[-1]
+
+    def flood(self, count: int = 1000) -> None:
+        for number in range(count):
+            self.runner.accept(self.queue.commit(message(f"{number:04}", "x@a.example")))
+        self.clock.advance(0)
+
+    def delivered(self) -> list[str]:
+        """The queue ids of what was handed to the agent."""
+        return [id for _, id, _ in self.agent.deliveries]
+
+    def go_on(self, times: int) -> None:
+        for _ in range(times):
+            self.going.pop(0).callback(None)
+            self.clock.advance(0.001)
+
+    def test_other_hop(self) -> None:
+        """What comes after a flood for another hop goes out at once."""
+        self.flood()
+        self.accept_address("other", "x@b.example")
+        self.assertEqual(["0000", "other"], self.delivered())
+
+    def test_other_hop_in_the_spool(self) -> None:
+        """What was due after a long queue for another hop goes out soon."""
+        for number in range(1000):
+            self.queue.put(message(f"{number:04}", "x@a.example"))
+        self.queue.put(message("other", "x@b.example"), due=1.0)
+        self.runner.start()
+        self.run_until(5.0)
+        self.assertEqual(["0000", "other"], self.delivered())
+
+    def test_other_sender(self) -> None:
+        """Who brings one message for a crowded hop is next but one."""
+        self.flood()
+        self.accept_address("other", "x@a.example", sender="t@t.example")
+        self.go_on(2)
+        self.assertIn("other", self.delivered()[:3])
+
+    def test_many_senders(self) -> None:
+        """Nor do many senders for one hop take all the room."""
+        for number in range(1000):
+            self.accept_address(str(number), "x@a.example", sender=f"{number}@s.example")
+        self.assertLess(len(self.queue.leased), 80)
+
+    def test_all_goes(self) -> None:
+        """What was put off follows without a pause, all of it."""
+        self.flood(300)
+        self.go_on(300)
+        self.assertEqual(300, len(set(self.delivered())))
+        self.assertEqual({}, self.queue.waiting)
+
+    def test_no_hot_loop(self) -> None:
+        """While the hop stands still, its mail rests in the spool."""
+        self.runner.start()
+        self.flood()
+        released = len(self.queue.released)
+        self.run_until(PUT_OFF / 2)
+        self.assertEqual(released, len(self.queue.released))
+        self.assertLess(len(self.queue.leases), 20)
+
+    def test_hop_fails(self) -> None:
+        """What was put off for a hop that proves dead is not hurried."""
+        self.flood(300)
+        self.going.pop().errback(HopFailure(LATER))
+        self.clock.advance(1)
+        self.assertEqual(1, len(self.delivered()))
+        self.assertEqual(300, len(self.queue.waiting))
+
+    def test_put_off_for_long(self) -> None:
+        """Mail that has had no turn for an hour counts as tried: its history says why."""
+        self.flood(100)
+        self.clock.advance(HOUR)
+        self.accept_address("old", "x@a.example")
+        (attempt,) = self.last.progress[0].history
+        self.assertEqual(str(CROWDED.reply), attempt.reply)
+
+    def test_several_hops(self) -> None:
+        """A message for a crowded hop and another goes to the other, and waits for the first."""
+        self.flood()
+        self.accept_address("both", "x@a.example", "y@b.example")
+        self.going.pop().callback(None)
+        self.clock.advance(0)
+        self.assertIn((B, "both", ["y@b.example"]), self.agent.deliveries)
+        settled = next(each for each in self.queue.settlements if each.id == "both")
+        self.assertEqual([State.WAITING, State.DONE], [each.state for each in settled.progress])
+        self.assertGreaterEqual(settled.due, ARRIVED + PUT_OFF)
+
+
+class ForwardingTests(RunnerTests):
+    """Mail for an address of ours that goes on elsewhere."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.router.is_ours = lambda domain: domain == "a.example"
+        self.router.rewritten = lambda path, forwarder: replace(path, domain="ours.example")
+        self.router.aliases["x@a.example"] = ["x@b.example"]
+        self.sent: list[Delivery] = []
+        self.agent.gate = self.see
+
+    def see(self, delivery: Delivery) -> Deferred[None]:
+        self.sent.append(delivery)
+        return succeed(None)
+
+    def test_as_ours(self) -> None:
+        """It goes out under a reverse-path of ours, with a field that says who forwarded it."""
+        self.accept_address("1", "X@a.example", "x@a.example")
+        (plain, forwarded) = self.sent
+        self.assertEqual("s@s.example", str(plain.message.envelope.reverse_path))
+        self.assertEqual("s@ours.example", str(forwarded.message.envelope.reverse_path))
+        content = forwarded.message.content
+        verifyObject(IContent, content)
+        octets = b"".join(self.successResultOf(Deferred.fromCoroutine(pieces(content))))
+        self.assertEqual(b"Delivered-To: x@a.example\r\n" + b"x" * 100, octets)
+        self.assertEqual(len(octets), content.size)
+        self.assertEqual([State.DONE] * 2, self.states())
+
+    def test_sent_by_itself(self) -> None:
+        """Where it shares its hop with a recipient that is not forwarded, each goes in its way."""
+        self.accept_address("1", "y@b.example", "x@a.example")
+        paths = {str(each.message.envelope.reverse_path) for each in self.sent}
+        self.assertEqual({"s@s.example", "s@ours.example"}, paths)
+        self.assertEqual([B, B], [each.targets[0].hop for each in self.sent])
+        self.assertEqual([State.DONE] * 2, self.states())
+
+    def test_failure(self) -> None:
+        """Where it fails at once, the sender is told as ever."""
+        self.agent.outcomes["x@b.example"] = NO
+        self.accept_address("1", "x@a.example")
+        (told,) = self.queue.notices[0].envelope.recipients
+        self.assertEqual("s@s.example", str(told.forward_path))
+
+    def test_loop(self) -> None:
+        """What the address has forwarded before is not forwarded again."""
+        content = MemoryContent(b"Delivered-To: x@a.example\r\n\r\nText\r\n", True)
+        self.accept_address("1", "x@a.example", content=content)
+        self.assertEqual(["N1"], [each.message.id for each in self.sent])
+        self.assertEqual(["x@b.example failed"], self.notices.asked[0][1])
+
+    def test_unreadable(self) -> None:
+        """Where its content can't be read, it waits."""
+        self.accept_address("1", "x@a.example", content=LostContent())
+        self.assertEqual([State.WAITING], self.states())
+
+
+async def pieces(content: IContent) -> list[bytes]:
+    return [piece async for piece in content.pieces()]
+
+
+class LostContent(Content):
+    """Content that the spool can't read."""
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        raise OSError("damaged")
+        yield b""
 
 
 class StopTests(RunnerTests):
@@ -621,12 +805,23 @@ class StopTests(RunnerTests):
         self.assertEqual({}, self.queue.leased)
 
     def test_grace(self) -> None:
-        """A delivery that takes too long is cut off, and its lease released."""
+        """A delivery that takes too long is cut off; the spool's end frees it as doubtful."""
         self.accept_address("1", "x@a.example")
         stopping = self.stop()
         self.clock.advance(10)
         self.successResultOf(stopping)
-        self.assertEqual(["1"], self.queue.released)
+        self.assertEqual([], self.queue.released)
+        self.assertEqual(["1"], list(self.queue.leased))
+
+    def test_doubtful(self) -> None:
+        """Where an attempt was cut off and another one is recorded, the record says so."""
+        self.accept_address("1", "x@a.example", "y@b.example")
+        self.going[1].callback(None)
+        stopping = Deferred.fromCoroutine(self.runner.stop(10))
+        self.clock.advance(10)
+        self.successResultOf(stopping)
+        self.assertTrue(self.last.recovered)
+        self.assertEqual([State.WAITING, State.DONE], self.states())
 
     def test_half_done(self) -> None:
         """Of a message that is half delivered, that half is recorded, and the rest due at once."""
@@ -782,9 +977,9 @@ class HeldTests(RunnerTests):
         source = self.source(HOUR)
         source.settle(self.next(source), [LATER])
         waiting = self.waiting_next(source)
-        self.run_until(PUT_OFF - 1)
+        self.run_until(HELD_PUT_OFF - 1)
         self.assertNoResult(waiting)
-        self.run_until(PUT_OFF + POLL + 1)
+        self.run_until(HELD_PUT_OFF + POLL + 1)
         self.assertEqual("1", self.successResultOf(waiting).message.id)
 
     def test_all_deferred(self) -> None:

@@ -41,10 +41,11 @@ from mta.spool import database, owners, queue_id, rows, tools
 from mta.spool.committer import Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
 from mta.spool.database import SpoolDamaged
-from mta.spool.folder import Folder
+from mta.spool.folder import KEY_LENGTH, Folder, secret_key
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
 from tests.fakes import DEADLINE, FakeSpool, ThreadClock
+from tests.processes import temporary_folder
 
 EPOCH = 1_700_000_000.0  # seconds: when the tests begin
 
@@ -187,7 +188,7 @@ class InterfaceTests(SpoolTestCase):
         """Spools, queues, tools, drafts and content are what they say."""
         spool = self.process()
         small, large = self.commit(spool), self.commit(spool, LARGE)
-        self.wait(spool.release([small.id]))
+        self.wait(spool.release({small.id: 0.0}))
         (again,) = self.wait(spool.lease_due(1))
         for interface, implementation in [
             (ISpool, spool),
@@ -243,7 +244,7 @@ class CommitTests(SpoolTestCase):
         data = bytes(range(256))
         spool = self.process()
         message = self.commit(spool, data, wanted)
-        self.wait(spool.release([message.id]))
+        self.wait(spool.release({message.id: 0.0}))
         (again,) = self.wait(self.process().lease_due(10))
         self.assertEqual(again, replace(message, content=again.content))
         self.assertEqual(self.content(again), data)
@@ -262,7 +263,7 @@ class CommitTests(SpoolTestCase):
         waiting = [self.started(commit) for commit in commits]
         free.set()
         messages = [self.wait(deferred) for deferred in waiting]
-        self.wait(spool.release([message.id for message in messages]))
+        self.wait(spool.release({message.id: 0.0 for message in messages}))
         again = self.wait(self.process().lease_due(100))
         self.assertEqual([entry.envelope for entry in again], [m.envelope for m in messages])
         self.assertEqual([self.content(entry) for entry in again], [b"%d" % n for n in range(70)])
@@ -322,7 +323,7 @@ class LargeContentTests(SpoolTestCase):
     def test_after_restart(self) -> None:
         """The next process reads the same file."""
         spool = self.process()
-        self.wait(spool.release([self.commit(spool, LARGE + b"\xff").id]))
+        self.wait(spool.release({self.commit(spool, LARGE + b"\xff").id: 0.0}))
         (message,) = self.wait(self.process().lease_due(1))
         self.assertEqual(self.content(message), LARGE + b"\xff")
         self.assertFalse(message.content.is_ascii)
@@ -400,7 +401,7 @@ class LargeContentTests(SpoolTestCase):
         """A reader of content that is gone gets an OSError."""
         spool = self.process()
         small, large = self.commit(spool), self.commit(spool, LARGE)
-        self.wait(spool.release([small.id, large.id]))
+        self.wait(spool.release({small.id: 0.0, large.id: 0.0}))
         messages = self.wait(spool.lease_due(2))
         self.tools().delete([small.id, large.id])
         for message in messages:
@@ -587,6 +588,19 @@ class SettlementTests(SpoolTestCase):
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
+class SecretKeyTests(SynchronousTestCase):
+    """The secret of forwarded mail's reverse-paths."""
+
+    def test_made_once(self) -> None:
+        """It is made on first use, for our eyes only, and stays as it is."""
+        folder = temporary_folder(self)
+        key = secret_key(folder)
+        self.assertEqual(KEY_LENGTH, len(key))
+        self.assertEqual(key, secret_key(folder))
+        (path,) = folder.iterdir()
+        self.assertEqual(0o600, path.stat().st_mode & 0o777)
+
+
 class LeaseTests(SpoolTestCase):
     """Each message is worked on by one process at most."""
 
@@ -607,7 +621,7 @@ class LeaseTests(SpoolTestCase):
         self.commit(one)
         self.assertEqual(self.leased(other), [])
         message = self.commit(one)
-        self.wait(one.release([message.id]))
+        self.wait(one.release({message.id: 0.0}))
         self.assertEqual(self.leased(one), [message.id])
         self.assertEqual(self.leased(other), [])
 
@@ -615,10 +629,32 @@ class LeaseTests(SpoolTestCase):
         """A message that is given back is due at once, for any process."""
         one, other = self.process(), self.process()
         message = self.commit(one)
-        self.wait(one.release([message.id]))
+        self.wait(one.release({message.id: 0.0}))
         self.assertEqual(self.wait(one.next_due()), self.now())
         (again,) = self.wait(other.lease_due(1))
         self.assertEqual((again.id, again.recovered), (message.id, False))
+
+    def test_doubtful(self) -> None:
+        """An attempt of which nobody knows what it did makes the message one to be careful with."""
+        spool = self.process()
+        message = self.commit(spool)
+        self.wait(spool.settle(replace(settlement(message, self.now()), recovered=True)))
+        (again,) = self.wait(spool.lease_due(1))
+        self.assertTrue(again.recovered)
+
+    def test_released_for_later(self) -> None:
+        """A message may be given back to be due later; by its id it can be had before."""
+        one, other = self.process(), self.process()
+        first, second = self.commit(one), self.commit(one)
+        later = self.now() + 600
+        self.wait(one.release({first.id: later, second.id: later}))
+        self.assertEqual([], self.leased(other, 2))
+        self.assertEqual(later, self.wait(one.next_due()))
+        (again,) = self.wait(one.lease([second.id]))
+        self.assertEqual((again.id, again.recovered), (second.id, False))
+        self.assertEqual(
+            [first.id], [each.id for each in self.wait(other.lease([second.id, first.id]))]
+        )
 
     def test_renewal(self) -> None:
         """Leases of a process that lives last as long as it needs them."""
@@ -759,14 +795,26 @@ class WakeTests(SpoolTestCase):
 
     def test_released(self) -> None:
         """Mail that is given back wakes the others, once."""
-        self.wait(self.one.release([self.commit(self.one).id]))
-        self.wait(self.one.release([self.commit(self.one).id]))
+        self.wait(self.one.release({self.commit(self.one).id: 0.0}))
+        self.wait(self.one.release({self.commit(self.one).id: 0.0}))
         self.assertEqual(self.heard(), ["other"])
 
     def test_tools(self) -> None:
         """The tools wake every process."""
         self.tools().enqueue(envelope(), [b"content"])
         self.assertEqual(sorted(self.heard()), ["one", "other"])
+
+    def test_wanted_now(self) -> None:
+        """Who retries or releases wants it tried whatever was unreachable; nobody else does."""
+        tools = self.tools()
+        name = tools.enqueue(envelope(), [b"content"])
+        self.one.on_retry = lambda: self.woken.append("now")
+        self.assertEqual(sorted(self.heard()), ["one", "other"])
+        for change in (tools.retry, tools.hold, tools.release):
+            change([name])
+            self.woken.clear()
+            wanted = [] if change == tools.hold else ["now"]
+            self.assertEqual(sorted(self.heard()), sorted([*wanted, "one", "other"]))
 
     def test_deaf(self) -> None:
         """A bell whose owner is dead, or has been rung too often, keeps nobody waiting."""

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from mta import __version__
-from mta.commands import check, peers, queue, turn, user
+from mta.commands import check, completion, explain, peers, queue, sendmail, trace, turn, user
 from mta.commands.console import Failed
 from mta.config import ConfigurationError
 
-_COMMANDS = (check, user, queue, turn, peers)
+_COMMANDS = (check, user, queue, explain, trace, turn, peers, sendmail, completion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done.  1: it failed, and one line on standard error says why.  Wrong usage ends the
     process with 2, as argparse does.
     """
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["sendmail"]:
+        return sendmail.main(words[1:])  # whose command line others have laid down
+    arguments = _parser().parse_args(words)
     try:
         arguments.run(arguments)
         sys.stdout.flush()

@@ -7,12 +7,16 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.config import load
+from mta.routing import Router
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
+from mta.smtp.srs import SenderRewriting
+from mta.spool.folder import secret_key
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -35,16 +39,21 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add the parser of a command that takes ``--config``."""
     parser = subparsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+    add_config(parser, "-c")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_config(parser: argparse.ArgumentParser, letter: str) -> None:
+    """Let a command name its configuration, by ``--config`` or a letter."""
     parser.add_argument(
-        "-c",
+        letter,
         "--config",
         metavar="FILE",
         type=Path,
         default=Path(os.environ.get("MTA_CONFIG") or DEFAULT_CONFIG),
         help=f"the configuration (default: $MTA_CONFIG, then {DEFAULT_CONFIG})",
     )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def add_group(subparsers: Subparsers, name: str, summary: str) -> Subparsers:
@@ -61,6 +70,34 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """The configuration that the arguments name.  Raises ConfigurationError."""
     return load(arguments.config)
+
+
+def router_of(settings: Settings) -> Router:
+    """How the server would route with this configuration.
+
+    Who may not read the spool's key sees the addresses of SRS as any other.
+    """
+    srs = None
+    with suppress(OSError):
+        srs = SenderRewriting(secret_key(Path(settings.spool)))
+    return Router(
+        settings.hostname,
+        settings.domains,
+        settings.routes,
+        settings.default_route,
+        settings.senders,
+        srs,
+    )
+
+
+def home_domain(settings: Settings) -> str:
+    """The domain of addresses that name none: ours, and nearest to the name of this host."""
+    name = settings.hostname
+    while name:
+        if name in settings.domains:
+            return name
+        name = name.partition(".")[2]
+    return next(iter(settings.domains), settings.hostname)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

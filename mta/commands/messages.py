@@ -8,26 +8,33 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
-
 from mta.commands.console import columns, duration, moment, printable, size
+from mta.commands.terminal import Paint, plain
 from mta.interfaces import Attempt, Entry, Message, Progress, State
 from mta.mail import Mailbox
+from mta.spool.tools import result_of
 
 _FORMAT = "{:13}  {:>5}  {:>8}  {:8}  {:>8}  {:>7}  {}"
+
+_COLOURS = {
+    "active": "green",
+    "waiting": "yellow",
+    "deferred": "yellow",
+    "held": "blue",
+    "failed": "red",
+}
 
 HEADING = _FORMAT.format("ID", "AGE", "SIZE", "STATE", "ATTEMPTS", "NEXT IN", "REVERSE-PATH")
 
 
-def lines(entry: Entry, now: float) -> str:
+def lines(entry: Entry, now: float, paint: Paint = plain) -> str:
     """A line for a message and one for each recipient that is not done with."""
     message = entry.message
     own = _FORMAT.format(
         message.id,
         duration(now - message.arrived),
         size(message.content.size),
-        entry.state,
+        paint(f"{entry.state:8}", _COLOURS[entry.state]),
         message.attempts,
         duration(entry.due - now) if _next_attempt(entry) else "-",
         _path(message.envelope.reverse_path),
@@ -81,14 +88,14 @@ def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
     return everything
 
 
-def page(entry: Entry, now: float) -> str:
+def page(entry: Entry, now: float, paint: Paint = plain) -> str:
     """What ``mta queue show`` prints: everything but the content."""
     message, envelope = entry.message, entry.message.envelope
     next_attempt = _next_attempt(entry)
     head = columns(
         [
-            ("id", message.id),
-            ("state", entry.state),
+            ("id", paint(message.id, "bold")),
+            ("state", paint(entry.state, _COLOURS[entry.state])),
             ("arrived", f"{moment(message.arrived)} ({duration(now - message.arrived)} ago)"),
             ("size", size(message.content.size)),
             ("attempts", str(message.attempts)),
@@ -101,7 +108,7 @@ def page(entry: Entry, now: float) -> str:
             ("delay warning", "sent" if message.warned else ""),
         ]
     )
-    return "\n\n".join([head, *(_page_of(progress) for progress in message.progress)])
+    return "\n\n".join([head, *(_page_of(progress, paint) for progress in message.progress)])
 
 
 def print_content(message: Message) -> None:
@@ -111,7 +118,7 @@ def print_content(message: Message) -> None:
     sys.stdout.buffer.flush()
 
 
-def _page_of(progress: Progress) -> str:
+def _page_of(progress: Progress, paint: Paint) -> str:
     recipient = progress.recipient
     head = columns(
         [
@@ -124,11 +131,15 @@ def _page_of(progress: Progress) -> str:
         ]
     )
     history = (
-        f"{moment(attempt.at)}  {attempt.status:9}  {printable(attempt.hop)}  "
+        f"{moment(attempt.at)}  {_status(attempt, paint)}  {printable(attempt.hop)}  "
         f"{printable(attempt.reply)}"
         for attempt in progress.history
     )
     return "\n".join([head, *history])
+
+
+def _status(attempt: Attempt, paint: Paint) -> str:
+    return paint(f"{attempt.status:9}", _COLOURS.get(attempt.status, "green"))
 
 
 def _open(progress: Progress) -> str:
@@ -175,12 +186,9 @@ def _path(mailbox: Mailbox) -> str:
 
 def _read(message: Message, write: Callable[[bytes], object]) -> None:
     """Hand the content on piece by piece: the spool's tools read it without a reactor."""
-    failures: list[Failure] = []
 
     async def read() -> None:
         async for piece in message.content.pieces():
             write(piece)
 
-    Deferred.fromCoroutine(read()).addErrback(failures.append)
-    for failure in failures:
-        failure.raiseException()
+    result_of(read())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -20,20 +20,19 @@ from mta.commands.console import (
     seconds,
     settings_of,
 )
-from mta.interfaces import Entry, Filter
-from mta.spool.tools import SpoolTools
+from mta.commands.terminal import Bar, pages, painter
+from mta.interfaces import Entry, Filter, Message, Notice, Progress, State, Target
+from mta.mail import Outcome, Reply, Status
+from mta.notices import NoticeWriter
+from mta.queue.rounds import UNROUTED
+from mta.spool.tools import SpoolTools, result_of
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
 
 _PORTION = 500  # messages changed at once
 
-_CHANGES = (
-    ("hold", SpoolTools.hold, "held", "keep messages until they are released"),
-    ("release", SpoolTools.release, "released", "let held messages go on"),
-    ("retry", SpoolTools.retry, "due now", "try messages now"),
-    ("delete", SpoolTools.delete, "deleted", "remove messages without a notice"),
-)
+_Change = Callable[[argparse.Namespace, SpoolTools, Sequence[Entry]], int]
 
 
 def register(subparsers: Subparsers) -> None:
@@ -47,11 +46,28 @@ def register(subparsers: Subparsers) -> None:
     show.add_argument("--content", action="store_true", help="show its content, too")
     add_json(show)
     for name, change, done, summary in _CHANGES:
-        parser = add_command(group, name, _change, summary)
+        parser = _add_change(group, name, _change, summary, change, done)
         _add_filter(parser)
-        parser.add_argument("--dry-run", action="store_true", help="only list what is meant")
-        add_json(parser)
-        parser.set_defaults(change=change, done=done, action=name, usage_error=parser.error)
+        parser.set_defaults(usage_error=parser.error)
+    summary = "try now all that goes to a domain or a peer"
+    flush = _add_change(group, "flush", _flush, summary, _by_id(SpoolTools.retry), "due now")
+    flush.add_argument("destination", metavar="DOMAIN|PEER")
+
+
+def _add_change(
+    group: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    change: _Change,
+    done: str,
+) -> argparse.ArgumentParser:
+    """Add a command that changes messages; `done`: what they are afterwards."""
+    parser = add_command(group, name, run, summary)
+    parser.add_argument("--dry-run", action="store_true", help="only list what is meant")
+    add_json(parser)
+    parser.set_defaults(change=change, done=done, action=name)
+    return parser
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +87,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
 def _filter(arguments: argparse.Namespace) -> Filter:
     return Filter(
         ids=frozenset(arguments.ids),
-        reverse_path=arguments.reverse_path.strip("<>"),
+        reverse_path=arguments.reverse_path.strip("<>") or arguments.reverse_path,
         forward_path=arguments.forward_path.strip("<>"),
         domain=arguments.domain,
         peer=arguments.peer,
@@ -87,7 +103,7 @@ def _tools(arguments: argparse.Namespace) -> closing[SpoolTools]:
 def _list(arguments: argparse.Namespace) -> None:
     wanted = _filter(arguments)
     with _tools(arguments) as tools:
-        found = _print_list(tools.find(wanted), in_json=arguments.json)
+        found = print_list(tools.find(wanted), in_json=arguments.json)
     _complain_of_missing(wanted.ids - found if wanted.ids else frozenset())
 
 
@@ -99,27 +115,71 @@ def _show(arguments: argparse.Namespace) -> None:
         if arguments.json:
             print_json(messages.document(entry, time.time(), content=arguments.content))
             return
-        print(messages.page(entry, time.time()))
-        if arguments.content:
-            messages.print_content(entry.message)
+        paint = painter()
+        with pages():
+            print(messages.page(entry, time.time(), paint))
+            if arguments.content:
+                messages.print_content(entry.message)
 
 
 def _change(arguments: argparse.Namespace) -> None:
     wanted = _filter(arguments)
     if wanted == Filter() and not arguments.all:
         arguments.usage_error("which messages?  Name them, or use a filter or --all")
+    _change_all(arguments, wanted)
+
+
+def _flush(arguments: argparse.Namespace) -> None:
+    """Retry all that goes to a peer, or to a domain."""
+    name = arguments.destination
+    is_peer = name in settings_of(arguments).peers
+    _change_all(arguments, Filter(peer=name) if is_peer else Filter(domain=name))
+
+
+def _change_all(arguments: argparse.Namespace, wanted: Filter) -> None:
     found: set[str] = set()
     changed = 0
     with _tools(arguments) as tools:
         if arguments.dry_run:
-            found = _print_list(tools.find(wanted), in_json=arguments.json)
+            found = print_list(tools.find(wanted), in_json=arguments.json)
         else:
-            for portion in _portions(entry.message.id for entry in tools.find(wanted)):
-                found.update(portion)
-                changed += arguments.change(tools, portion)
+            with closing(Bar(tools.count(wanted))) as bar:
+                for portion in _portions(tools.find(wanted)):
+                    found.update(entry.message.id for entry in portion)
+                    changed += arguments.change(arguments, tools, portion)
+                    bar.advance(len(portion))
     if not arguments.dry_run:
         _report(arguments, len(found), changed)
     _complain_of_missing(wanted.ids - found)
+
+
+def _by_id(change: Callable[[SpoolTools, Collection[str]], int]) -> _Change:
+    """What changes messages that are known by their ids."""
+    return lambda arguments, tools, portion: change(tools, [entry.message.id for entry in portion])
+
+
+def _bounce(arguments: argparse.Namespace, tools: SpoolTools, portion: Sequence[Entry]) -> int:
+    """Tell the senders that we gave up, and remove the messages."""
+    writer = NoticeWriter(settings_of(arguments).hostname)
+    return tools.bounce([(entry.message, _notice(writer, entry.message)) for entry in portion])
+
+
+def _notice(writer: NoticeWriter, message: Message) -> Notice | None:
+    """The notice of failure for all recipients that are still open; None: nobody is to be told."""
+    if message.envelope.reverse_path.is_null:
+        return None  # the postmaster, who would be told, asks for it
+    reports = [
+        (Target(number, progress.recipient.forward_path, UNROUTED), _given_up(progress))
+        for number, progress in enumerate(message.progress)
+        if progress.state is not State.DONE
+    ]
+    return result_of(writer.notice(message, reports, expires=0.0))
+
+
+def _given_up(progress: Progress) -> Outcome:
+    last = f"The last attempt: {progress.history[-1].reply}" if progress.history else ""
+    lines = tuple(filter(None, ("The postmaster gave up on this message", last)))
+    return Outcome(Status.FAILED, Reply(554, "5.0.0", lines))
 
 
 def _report(arguments: argparse.Namespace, found: int, changed: int) -> None:
@@ -130,19 +190,23 @@ def _report(arguments: argparse.Namespace, found: int, changed: int) -> None:
         print(f"{number} message{'' if found == 1 else 's'} {arguments.done}")
 
 
-def _print_list(entries: Iterable[Entry], *, in_json: bool) -> set[str]:
+def print_list(entries: Iterable[Entry], *, in_json: bool = False) -> set[str]:
     """Print messages as they are read; returns their ids."""
     found: set[str] = set()
-    for entry in entries:
-        if in_json:
+    if in_json:
+        for entry in entries:
             print_json(messages.summary(entry, time.time()))
-        else:
+            found.add(entry.message.id)
+        return found
+    paint = painter()
+    with pages():
+        for entry in entries:
             if not found:
-                print(messages.HEADING)
-            print(messages.lines(entry, time.time()))
-        found.add(entry.message.id)
-    if not found and not in_json:
-        print("no messages")
+                print(paint(messages.HEADING, "bold"))
+            found.add(entry.message.id)
+            print(messages.lines(entry, time.time(), paint))
+        if not found:
+            print("no messages")
     return found
 
 
@@ -151,6 +215,15 @@ def _complain_of_missing(ids: Collection[str]) -> None:
         raise Failed(f"not in the queue, or not what the filter says: {' '.join(sorted(ids))}")
 
 
-def _portions(ids: Iterator[str]) -> Iterator[list[str]]:
-    while portion := list(islice(ids, _PORTION)):
+def _portions(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    while portion := list(islice(entries, _PORTION)):
         yield portion
+
+
+_CHANGES = (
+    ("hold", _by_id(SpoolTools.hold), "held", "keep messages until they are released"),
+    ("release", _by_id(SpoolTools.release), "released", "let held messages go on"),
+    ("retry", _by_id(SpoolTools.retry), "due now", "try messages now"),
+    ("delete", _by_id(SpoolTools.delete), "deleted", "remove messages without a notice"),
+    ("bounce", _bounce, "bounced", "give messages up, and tell their senders"),
+)

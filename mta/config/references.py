@@ -29,7 +29,11 @@ def check_peers(root: Value, peers: Mapping[str, Peer]) -> None:
 
 
 def check_holds(
-    root: Value, domains: Domains, routes: Mapping[str, Hop], peers: Mapping[str, Peer]
+    root: Value,
+    domains: Domains,
+    routes: Mapping[str, Hop],
+    senders: Mapping[str, Hop],
+    peers: Mapping[str, Peer],
 ) -> None:
     """``hold:PEER`` names a peer that exists and that may be handed this mail."""
     findings = Findings()
@@ -39,6 +43,9 @@ def check_holds(
     for name, hop in routes.items():
         with findings.collect():
             _check_hold(root, ("routes", name), name, hop, peers)
+    for name, hop in senders.items():
+        with findings.collect():
+            _check_hold(root, ("senders", name), "default", hop, peers)
     findings.settle()
 
 
@@ -68,18 +75,36 @@ def _covers(peer: Peer, destination: str) -> bool:
     )
 
 
+def check_alias_domains(root: Value, domains: Domains) -> None:
+    """A domain that is another name has a domain of ours behind it that is none."""
+    findings = Findings()
+    real = [name for name, domain in domains.items() if not domain.alias_of]
+    for name, domain in domains.items():
+        if domain.alias_of and domain.alias_of not in real:
+            with findings.collect():
+                _, item = root.member("domains", name, "alias_of")
+                hint = suggest(domain.alias_of, real, "one of the 'domains'")
+                problem = "an alias itself" if domain.alias_of in domains else "none of our domains"
+                raise item.wrong(f"{domain.alias_of!r} is {problem}, {hint}")
+    findings.settle()
+
+
 def check_aliases(root: Value, domains: Domains) -> None:
-    """What aliases and catch-alls lead to exists, and no alias leads back to itself."""
+    """What aliases, forwards and catch-alls lead to exists, and nothing leads back to itself."""
     findings = Findings()
     for name, domain in domains.items():
         with findings.collect():
             if domain.catch_all and not _is_known(domains, domain.catch_all):
                 raise _missing(root, ("domains", name, "catch_all"), domains, domain.catch_all)
-        for alias, targets in domain.aliases.items():
+        for mailbox in domain.forward:
+            with findings.collect():
+                if mailbox in domain.aliases or mailbox not in (domain.mailboxes or {mailbox}):
+                    raise _no_mailbox(root, domain, mailbox)
+        for key, targets in _expansions(domain):
             for target in targets:
                 with findings.collect():
-                    if not (_is_known(domains, target) or domains[target.domain].catch_all):
-                        raise _missing(root, ("domains", name, "aliases", alias), domains, target)
+                    if not (_is_known(domains, target) or _catch_all(domains, target)):
+                        raise _missing(root, ("domains", name, *key), domains, target)
     findings.settle()
     for cycle in _alias_loops(domains):
         with findings.collect():
@@ -87,8 +112,34 @@ def check_aliases(root: Value, domains: Domains) -> None:
     findings.settle()
 
 
+def _expansions(domain: Domain) -> Iterator[tuple[tuple[str, str], tuple[Mailbox, ...]]]:
+    """What leads from an address of the domain to others, each with its keys in the file."""
+    for alias, targets in domain.aliases.items():
+        yield ("aliases", alias), targets
+    for mailbox, forward in domain.forward.items():
+        yield ("forward", mailbox), forward.to
+
+
+def _real(domains: Domains, address: Mailbox) -> Mailbox:
+    """The address in the domain that its domain is another name for."""
+    domain = domains.get(address.domain)
+    return Mailbox(address.local_part, domain.alias_of) if domain and domain.alias_of else address
+
+
+def _catch_all(domains: Domains, address: Mailbox) -> Mailbox | None:
+    domain = domains.get(_real(domains, address).domain)
+    return domain.catch_all if domain else None
+
+
+def _no_mailbox(root: Value, domain: Domain, mailbox: str) -> Exception:
+    key, _ = root.member("domains", domain.name, "forward", mailbox)
+    hint = suggest(mailbox, domain.mailboxes or (), "one of the 'mailboxes'")
+    return key.wrong(f"{mailbox!r} is no mailbox that mail could be forwarded from, {hint}")
+
+
 def _is_known(domains: Domains, address: Mailbox) -> bool:
     """Whether an address is elsewhere, or one of our mailboxes or aliases."""
+    address = _real(domains, address)
     domain = domains.get(address.domain)
     if domain is None or domain.mailboxes is None:
         return True
@@ -98,6 +149,7 @@ def _is_known(domains: Domains, address: Mailbox) -> bool:
 
 def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
     """An address as our tables have it: in lower case, without a detail that they don't know."""
+    address = _real(domains, address)
     domain = domains.get(address.domain)
     if domain is None:
         return address
@@ -109,7 +161,7 @@ def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
 
 
 def _missing(root: Value, place: tuple[str, ...], domains: Domains, address: Mailbox) -> Exception:
-    domain = domains[address.domain]
+    domain = domains[_real(domains, address).domain]
     known = (domain.mailboxes or frozenset()) | domain.aliases.keys()
     hint = suggest(address.local_part, known, f"one of {domain.name}")
     _, item = root.member(*place)
@@ -119,9 +171,9 @@ def _missing(root: Value, place: tuple[str, ...], domains: Domains, address: Mai
 def _alias_loops(domains: Domains) -> Iterator[list[Mailbox]]:
     """Each loop as the addresses that it goes through."""
     graph = {
-        Mailbox(alias, name): set(_steps(domains, targets))
+        Mailbox(key[1], name): set(_steps(domains, targets))
         for name, domain in domains.items()
-        for alias, targets in domain.aliases.items()
+        for key, targets in _expansions(domain)
     }
     while True:
         try:
@@ -137,7 +189,7 @@ def _alias_loops(domains: Domains) -> Iterator[list[Mailbox]]:
 def _steps(domains: Domains, targets: tuple[Mailbox, ...]) -> Iterator[Mailbox]:
     """Where an alias leads in one step; what does not exist goes to the catch-all."""
     for target in targets:
-        catch_all = domains[target.domain].catch_all if target.domain in domains else None
+        catch_all = _catch_all(domains, target)
         if catch_all and not _is_known(domains, target):
             target = catch_all
         yield _canonical(domains, target)
@@ -145,8 +197,10 @@ def _steps(domains: Domains, targets: tuple[Mailbox, ...]) -> Iterator[Mailbox]:
 
 def _loop(root: Value, domains: Domains, cycle: list[Mailbox]) -> Exception:
     keys = [
-        root.member("domains", address.domain, "aliases", address.local_part)[0]
+        root.member("domains", address.domain, section, address.local_part)[0]
         for address in cycle
+        for section in ("aliases", "forward")
+        if address.local_part in getattr(domains[address.domain], section)
     ]
     first = min(range(len(keys)), key=lambda index: keys[index].line)
     path = [*cycle[first:], *cycle[:first], cycle[first]]

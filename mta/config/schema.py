@@ -23,12 +23,13 @@ from mta.config.document import (
     table_of,
 )
 from mta.config.hops import HOP, next_hop, smtp_host
-from mta.config.references import check_aliases, check_holds, check_peers
+from mta.config.references import check_alias_domains, check_aliases, check_holds, check_peers
 from mta.config.values import SECRET
 from mta.mail import Agent, Hop, Mailbox, Security
 from mta.settings import (
     CertificatePair,
     Domain,
+    Forward,
     Limits,
     Listener,
     ListenerTLS,
@@ -76,7 +77,8 @@ def read_settings(root: Value) -> Settings:
     # A section with problems would let every reference to it look wrong as well.
     if found.keys() >= given & set(DESTINATIONS):
         with findings.collect():
-            _check_references(root, **{name: found.get(name, {}) for name in DESTINATIONS})
+            names = (*DESTINATIONS, "senders")
+            _check_references(root, **{name: found.get(name, {}) for name in names})
     findings.settle()
     return _settings(root, found)
 
@@ -86,12 +88,14 @@ def _check_references(
     domains: Mapping[str, Domain],
     routes: Mapping[str, Hop],
     peers: Mapping[str, Peer],
+    senders: Mapping[str, Hop],
 ) -> None:
+    check_alias_domains(root, domains)
     findings = Findings()
     with findings.collect():
         check_peers(root, peers)
     with findings.collect():
-        check_holds(root, domains, routes, peers)
+        check_holds(root, domains, routes, senders, peers)
     with findings.collect():
         check_aliases(root, domains)
     findings.settle()
@@ -138,12 +142,18 @@ def _tls(value: Value) -> TLSSettings:
 
 def _domain(name: str, value: Value) -> Domain:
     found = read_record(value, DOMAIN)
+    if "alias_of" in found and len(found) > 1:
+        raise value.wrong("'alias_of' makes a domain another name and no more, expected it alone")
     deliver = found.setdefault("deliver", DEFAULT_DELIVERY)
     if deliver.agent is not Agent.MAILDIR:
         found.setdefault("mailboxes", None)  # whoever is behind it knows them
     found["aliases"] = {
         alias: tuple(_within(name, target) for target in targets)
         for alias, targets in found.get("aliases", {}).items()
+    }
+    found["forward"] = {
+        mailbox: replace(forward, to=tuple(_within(name, target) for target in forward.to))
+        for mailbox, forward in found.get("forward", {}).items()
     }
     if "catch_all" in found:
         found["catch_all"] = _within(name, found["catch_all"])
@@ -164,6 +174,12 @@ def _mailboxes(value: Value) -> frozenset[str] | None:
 
 def _alias(_: str, value: Value) -> tuple[Mailbox, ...]:
     return values.mailboxes(value)
+
+
+def _forward(_: str, value: Value) -> Forward:
+    if not value.is_mapping:
+        return Forward(values.mailboxes(value))
+    return Forward(**read_record(value, FORWARD, required=["to"]))
 
 
 def _route(_: str, value: Value) -> Hop:
@@ -216,9 +232,13 @@ DOMAIN: Fields = {
     "deliver": next_hop,
     "mailboxes": _mailboxes,
     "aliases": table_of(values.local_part, _alias, "a mapping of names to addresses"),
+    "forward": table_of(values.local_part, _forward, "a mapping of mailboxes to addresses"),
     "catch_all": values.mailbox,
     "subaddress": values.subaddress,
+    "quota": values.size,
+    "alias_of": values.domain,
 }
+FORWARD: Fields = {"to": values.mailboxes, "keep": values.boolean}
 RELAY: Fields = {
     "networks": list_of(values.network, "a list of IP networks"),
     "xclient": list_of(values.network, "a list of IP networks"),
@@ -264,6 +284,7 @@ LIMITS: Fields = {
 LOG: Fields = {
     "format": values.word("text", "json"),
     "level": values.word("debug", "info", "warn", "error"),
+    "file": values.path,
 }
 FILE: Fields = {
     "hostname": values.domain,
@@ -273,6 +294,7 @@ FILE: Fields = {
     "resolver": list_of(values.name_server, "a list of name servers"),
     "domains": table_of(values.domain, _domain, "a mapping of domains"),
     "routes": table_of(values.domain_or_subdomains, _route, "a mapping of domains to next hops"),
+    "senders": table_of(values.sender, _route, "a mapping of senders to next hops"),
     "relay": _record(Relay, RELAY),
     "submission": _record(Submission, SUBMISSION),
     "users": _users,
@@ -280,6 +302,7 @@ FILE: Fields = {
     "queue": _record(Queue, QUEUE),
     "limits": _record(Limits, LIMITS),
     "log": _record(Log, LOG),
+    "metrics": values.endpoint,
 }
 
 # Every key of the file, by where it stands; NAME is free, [] a list.
@@ -289,6 +312,7 @@ SECTIONS: Mapping[str, Fields] = {
     "tls.": TLS,
     "tls.certificates[].": values.PAIR,
     "domains.NAME.": DOMAIN,
+    "domains.NAME.forward.NAME.": FORWARD,
     "relay.": RELAY,
     "submission.": SUBMISSION,
     "peers.NAME.": PEER,

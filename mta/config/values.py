@@ -183,6 +183,13 @@ def mailboxes(value: Value) -> tuple[Mailbox, ...]:
     return found
 
 
+def sender(value: Value) -> str:
+    """An address, a domain, or ``.domain``, in the form in which senders are looked up."""
+    if "@" not in value.text("an address, a domain or .domain"):
+        return domain_or_subdomains(value)
+    return str(mailbox(value)).lower()
+
+
 def user(value: Value) -> str:
     """The name of a user."""
     text = value.text("a user")

@@ -11,30 +11,41 @@ import re
 from collections.abc import AsyncGenerator
 
 from mta.interfaces import IContent
-from mta.mail import Mailbox
+from mta.mail import Mailbox, Outcome, Reply, Status
+from mta.smtp.trace import delivered_to, one_line
 
 MOST_HEADER = 256 * 1024  # octets looked through for the end of the header section
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+LOOP = Outcome(
+    Status.FAILED, Reply(554, "5.4.6", ("Mail loop: it was delivered to this address before",))
+)
+
 # Possessive: a header section of many thousand fields must not cost a stack of its own.
 _FIELD = rb"[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
 _HEADER = re.compile(rb"(?:" + _FIELD + rb")*+")
+_DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*+:([^\n]*+)\n", re.M | re.I)
 _RETURN_PATH = re.compile(rb"^return-path[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.M | re.I)
 
 
 def trace_fields(reverse_path: Mailbox, address: Mailbox) -> bytes:
     """The fields that final delivery to `address` puts on top of content."""
-    fields = f"Return-Path: <{_one_line(reverse_path)}>\nDelivered-To: {_one_line(address)}\n"
-    return fields.encode("utf-8", "replace")
+    return b"Return-Path: <%b>\nDelivered-To: %b\n" % (one_line(reverse_path), one_line(address))
 
 
-def _one_line(address: Mailbox) -> str:
-    return _CONTROL.sub("?", str(address))
+def was_delivered(address: Mailbox, text: bytes) -> bool:
+    """Whether the header section of `text`, in final form, says it was delivered there before."""
+    end = text.find(b"\n\n", 0, MOST_HEADER)
+    header = text[: end + 1] if end >= 0 else text[:MOST_HEADER]
+    if b"delivered-to" not in header.lower():
+        return False
+    wanted = delivered_to(address).lower()
+    return any(value.strip().lower() == wanted for value in _DELIVERED_TO.findall(header))
 
 
 async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
     """The content in its final form, without the fields of `trace_fields`.
 
+    The first piece has the whole header section, as far as that is looked through.
     Raises OSError where the spool can't be read.
     """
     form = FinalForm()

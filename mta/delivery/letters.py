@@ -5,16 +5,21 @@ are made durable.  What goes wrong with one letter is noted in it and spoils no 
 
 To start the write-back of all files before the first fsync waits for one makes a batch about as
 fast as syncfs(2) is, touches no file but ours, and lets each file have its own error.
+
+What is done for each letter takes its path as text: a Path costs as much as the system call.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from mta.delivery import quota
 
 MOST_OPEN = 64  # files of one batch
 
@@ -24,8 +29,9 @@ class Letter:
     """One copy of a message for one Maildir.
 
     `base` is the part of the path that belongs to no mailbox.  `is_repeat`: an earlier attempt
-    may have brought the letter there under this `name`.  `text` is empty where the letter is
-    written in pieces.  Afterwards `error` says what went wrong, if anything did.
+    may have brought the letter there under this `name`.  `size` is what it takes of the `quota`
+    of its mailbox, both in octets; no quota: 0.  `text` is empty where the letter is written in
+    pieces.  Afterwards `error` says what went wrong, if anything did.
     """
 
     base: Path
@@ -33,15 +39,17 @@ class Letter:
     name: str
     fields: bytes
     is_repeat: bool = False
+    quota: int = 0
+    size: int = 0
     text: bytes = b""
     descriptor: int = -1
     has_arrived: bool = False
     error: OSError | None = None
 
     @cached_property
-    def draft(self) -> Path:
+    def draft(self) -> str:
         """Where the letter is until it is whole."""
-        return self.maildir / "tmp" / self.name
+        return f"{self.maildir}/tmp/{self.name}"  # noqa: S108 - the Maildir's own
 
 
 def store(letters: Sequence[Letter]) -> None:
@@ -59,6 +67,7 @@ def begin(letters: Sequence[Letter]) -> None:
         try:
             _prepare(own[0].base, maildir)
             _find_arrived(maildir, own)
+            _keep_quota(maildir, own)
         except OSError as error:
             _fail(own, error)
     _each(letters, _create)
@@ -107,7 +116,7 @@ def _create(letter: Letter) -> None:
     try:
         letter.descriptor = os.open(letter.draft, flags, 0o600)
     except FileExistsError:  # an attempt that died left it
-        letter.draft.unlink()
+        os.unlink(letter.draft)  # noqa: PTH108
         letter.descriptor = os.open(letter.draft, flags, 0o600)
 
 
@@ -128,7 +137,10 @@ def _make_durable(letter: Letter) -> None:
 
 
 def _publish(letter: Letter) -> None:
-    letter.draft.rename(letter.maildir / "new" / letter.name)
+    if letter.quota:
+        with suppress(OSError):  # it is counted anew some time
+            quota.add(letter.maildir, letter.size)
+    os.rename(letter.draft, f"{letter.maildir}/new/{letter.name}")  # noqa: PTH104
 
 
 def _close(letter: Letter) -> None:
@@ -141,7 +153,7 @@ def _discard(letter: Letter) -> None:
         with suppress(OSError):
             _close(letter)
         with suppress(OSError):
-            letter.draft.unlink()
+            os.unlink(letter.draft)  # noqa: PTH108
 
 
 # --- one Maildir
@@ -185,6 +197,17 @@ def _make_folder(folder: Path) -> None:
     with suppress(FileExistsError):  # somebody else was faster; a file is found out below
         folder.mkdir(0o700)
     _sync(folder.parent)
+
+
+def _keep_quota(maildir: Path, letters: Iterable[Letter]) -> None:
+    """Note for which letters there is no room in the mailbox."""
+    wanted = 0
+    for letter in letters:
+        if letter.quota and not letter.has_arrived:
+            if quota.has_room(maildir, letter.quota, wanted + letter.size):
+                wanted += letter.size
+            else:
+                letter.error = OSError(errno.EDQUOT, "its quota is used up")
 
 
 def _find_arrived(maildir: Path, letters: Iterable[Letter]) -> None:

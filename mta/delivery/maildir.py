@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,13 +19,14 @@ from urllib.parse import quote
 from zlib import crc32
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from mta.delivery import letters as disk
-from mta.delivery.final import final_pieces, trace_fields
+from mta.delivery.final import LOOP, final_pieces, trace_fields, was_delivered
 from mta.delivery.letters import Letter
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Target
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
@@ -68,12 +69,21 @@ _REFUSED = _Trouble(Status.DEFERRED, _UNWRITABLE, "let the user that we run as w
 _BROKEN = _Trouble(Status.DEFERRED, _UNWRITABLE, "look after the disk")
 
 
+class MailLoop(OSError):
+    """The letter was delivered to this mailbox before, and is not to be again."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Share:
     """A delivery with one letter for each of its targets."""
 
     delivery: Delivery
     letters: Sequence[Letter]
+
+    @property
+    def pairs(self) -> Iterator[tuple[Letter, Target]]:
+        """Each letter with its target."""
+        return zip(self.letters, self.delivery.targets, strict=True)
 
     @property
     def is_small(self) -> bool:
@@ -84,14 +94,24 @@ class _Share:
 class MaildirAgent:
     """Delivers to the Maildirs of a hop, whose next hop is a path template.
 
-    `hostname` becomes a part of file names.
+    `hostname` becomes a part of file names.  `gather`: seconds that mail waits for more, so that
+    a batch is worth its syncs.  `quotas` are the octets that each mailbox of a domain may have.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, pool: ThreadPool, hostname: str) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        pool: ThreadPool,
+        hostname: str,
+        gather: float = 0.0,
+        quotas: Mapping[str, int] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._pool = pool
+        self._gather = gather
+        self._quotas = quotas or {}
         self._host = hostname.replace("/", r"\057").replace(":", r"\072")
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
@@ -99,7 +119,12 @@ class MaildirAgent:
 
         Draws what waits and writes it; while a batch is on its way to the disk, the next forms.
         """
-        while shares := await self._draw(hop, mail):
+        while True:
+            if self._gather:
+                await deferLater(self._reactor, self._gather)
+            shares = await self._draw(hop, mail)
+            if not shares:
+                return
             batch = [share for share in shares if share.is_small and await self._read(share, mail)]
             if batch:
                 letters = [letter for share in batch for letter in share.letters]
@@ -131,12 +156,15 @@ class MaildirAgent:
         # Two addresses that one alias stands for may share a folder: a sum tells them apart.
         address = crc32(str(target.address).encode("utf-8", "surrogatepass"))
         unique = f"Q{message.id}R{target.number}A{address:08x}"
+        fields = trace_fields(message.envelope.reverse_path, target.address)
         return Letter(
             base,
             maildir,
             name=f"{int(message.arrived)}.{unique}.{self._host}",
-            fields=trace_fields(message.envelope.reverse_path, target.address),
+            fields=fields,
             is_repeat=message.recovered or message.attempts > 0,
+            quota=self._quotas.get(target.address.domain, 0),
+            size=len(fields) + message.content.size,
         )
 
     async def _read(self, share: _Share, mail: IMailSource) -> bool:
@@ -147,19 +175,24 @@ class MaildirAgent:
         except OSError as error:
             self._put_off(share, mail, error)
             return False
-        for letter in share.letters:
+        for letter, target in share.pairs:
             letter.text = text
+            _stop_loop(letter, target, text)
         return True
 
     async def _copy(self, share: _Share, mail: IMailSource) -> None:
         """Deliver a large message, one letter and one piece of it at a time."""
         content = share.delivery.message.content
-        for letter in share.letters:
+        for letter, target in share.pairs:
             await self._in_thread(disk.begin, [letter])
             await self._in_thread(disk.append, letter, letter.fields)
             try:
                 async with aclosing(final_pieces(content)) as pieces:
+                    is_first = True
                     async for piece in pieces:
+                        if is_first:
+                            _stop_loop(letter, target, piece)
+                            is_first = False
                         if letter.error or letter.has_arrived:
                             break
                         await self._in_thread(disk.append, letter, piece)
@@ -167,6 +200,8 @@ class MaildirAgent:
                 await self._in_thread(disk.abandon, [letter])
                 self._put_off(share, mail, error)
                 return
+            if isinstance(letter.error, MailLoop):
+                await self._in_thread(disk.abandon, [letter])
             await self._in_thread(disk.finish, [letter])
         self._settle(share, mail)
 
@@ -181,6 +216,8 @@ class MaildirAgent:
         error = letter.error
         if error is None:
             return DELIVERED
+        if isinstance(error, MailLoop):
+            return LOOP
         trouble = _TROUBLES.get(error.errno or 0)
         if trouble is None:
             trouble = _REFUSED if isinstance(error, PermissionError) else _BROKEN
@@ -200,6 +237,12 @@ class MaildirAgent:
             reason=str(error),
         )
         mail.settle(share.delivery, [UNREADABLE] * len(share.letters))
+
+
+def _stop_loop(letter: Letter, target: Target, text: bytes) -> None:
+    """Note that a letter goes in a circle; `text` begins with its header section."""
+    if letter.error is None and was_delivered(target.address, text):
+        letter.error = MailLoop()
 
 
 _PLACEHOLDER = re.compile(r"\{(domain|local|address)\}")

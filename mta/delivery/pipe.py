@@ -1,16 +1,19 @@
 """The pipe: final delivery into a command's standard input.
 
 There is no shell: the command is split once, and what comes from an address fills placeholders
-in arguments or goes into the environment, under the names that Postfix's local(8) gives it.  How
+in arguments or goes into the environment, under the names that Postfix's local(8) gives it.  The
+command leads a process group, so that none that it started outlives its time.  How
 the command exits says what became of the message, see sysexits.h.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import PurePath
 from typing import Any
@@ -23,9 +26,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.delivery.final import final_pieces, trace_fields
+from mta.delivery.final import LOOP, final_pieces, trace_fields, was_delivered
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Target
-from mta.mail import Hop, Outcome, Reply, Status
+from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 TIMEOUT = 900.0  # seconds that a command gets
@@ -33,6 +36,7 @@ KILL_AFTER = 10.0  # seconds that it gets to end in peace
 MOST_OUTPUT = 4096  # octets of what it says that are kept
 
 EX_OK, EX_TEMPFAIL = 0, 75
+_NOT_RUN = (126, 127)  # no program of that name, or none that we may run (POSIX)
 _FAILURES = {
     64: "5.3.5",  # EX_USAGE: called in a wrong way
     65: "5.6.0",  # EX_DATAERR: does not like the content
@@ -47,6 +51,10 @@ UNSAFE = Outcome(
     Status.FAILED, Reply(550, "5.1.3", ("This address can't be handed to the program behind it",))
 )
 
+_RECEIVED = re.compile(
+    rb"Received: (?:from (?P<hello>[^\s]+) \((?:\[(?:IPv6:)?)?(?P<address>[^\s\])]+)\]?\)\s+)?"
+    rb"(?:\([^)\n]*\)\s+)?by \S+ with (?P<protocol>\S+) id (?P<id>\w+)"
+)
 _PLACEHOLDER = re.compile(r"\{(sender|recipient|domain|local)\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -83,27 +91,34 @@ class PipeAgent:
         filled = [_PLACEHOLDER.sub(lambda found: words[found[1]], each) for each in arguments]
         if any(map(_became_option, arguments, filled)) or "\0" in "".join(words.values()):
             return UNSAFE
-        environment = {
-            "PATH": PATH,
-            "SENDER": words["sender"],
-            "RECIPIENT": words["recipient"],
-            "LOCAL": words["local"],
-            "DOMAIN": words["domain"],
-            "ORIGINAL_RECIPIENT": str(delivery.recipient(target).forward_path),
-            "QUEUE_ID": delivery.message.id,
-        }
-        return await self._feed(executable, [command, *filled], environment, delivery, target)
+        try:
+            async with aclosing(final_pieces(delivery.message.content)) as pieces:
+                head = await anext(pieces, b"")
+                if was_delivered(target.address, head):
+                    return LOOP
+                environment = _environment(delivery, target, words, head)
+                run = self._start(executable, [command, *filled], environment)
+                if run is None:
+                    return _deferred("The program behind this address can't be run now")
+                top = trace_fields(delivery.message.envelope.reverse_path, target.address)
+                await _feed(run, top + head, pieces)
+        except OSError as error:
+            self.log.error(
+                "{queue_id} can't be read from the spool: {reason}",
+                queue_id=delivery.message.id,
+                reason=str(error),
+            )
+            return _deferred("The queue can't be read now")
+        return run.outcome(command)
 
-    async def _feed(
-        self,
-        executable: str,
-        argv: Sequence[str],
-        environment: Mapping[str, str],
-        delivery: Delivery,
-        target: Target,
-    ) -> Outcome:
-        message = delivery.message
-        run = _Run(self._reactor, self._timeout)
+    def _start(
+        self, executable: str, argv: Sequence[str], environment: Mapping[str, str]
+    ) -> _Run | None:
+        """Run a program in a session of its own; None where that can't be done."""
+        session = shutil.which("setsid", path=PATH)
+        if session is not None:
+            executable, argv = session, ["setsid", executable, *argv[1:]]
+        run = _Run(self._reactor, self._timeout, leads_group=session is not None)
         octets = {_octets(name): _octets(value) for name, value in environment.items()}
         try:
             self._reactor.spawnProcess(run, executable, [_octets(word) for word in argv], octets)
@@ -111,29 +126,8 @@ class PipeAgent:
             self.log.error(
                 "{program} can't be run: {reason}", program=executable, reason=str(error)
             )
-            return _deferred("The program behind this address can't be run now")
-        try:
-            run.write(trace_fields(message.envelope.reverse_path, target.address))
-            async with aclosing(final_pieces(message.content)) as pieces:
-                async for piece in pieces:
-                    if not run.listens:
-                        break  # it has seen enough: how it exits says whether that is good
-                    run.write(piece)
-                    await run.drained()
-            run.close_input()
-            await run.ended
-        except OSError as error:
-            self.log.error(
-                "{queue_id} can't be read from the spool: {reason}",
-                queue_id=message.id,
-                reason=str(error),
-            )
-            run.kill()  # before it can take a part for the whole
-            await run.ended
-            return _deferred("The queue can't be read now")
-        finally:
-            run.kill()
-        return run.outcome(argv[0])
+            return None
+        return run
 
     def _no_command(self, hop: Hop, reason: str) -> Outcome:
         self.log.error(
@@ -144,17 +138,42 @@ class PipeAgent:
         return _deferred("The program behind this address is missing")
 
 
+async def _feed(run: _Run, top: bytes, pieces: AsyncIterator[bytes]) -> None:
+    """Give a program its input, and return when it has ended.  Raises OSError."""
+    try:
+        run.write(top)
+        await run.drained()
+        async for piece in pieces:
+            if not run.listens:
+                break  # it has seen enough: how it exits says whether that is good
+            run.write(piece)
+            await run.drained()
+        run.close_input()
+        await run.ended
+    except OSError:
+        run.kill()  # before it can take a part for the whole
+        await run.ended
+        raise
+    finally:
+        run.kill()
+
+
 @implementer(IPushProducer)
 class _Run(ProcessProtocol):
-    """One run of a command.  `ended` is called back when it is over, pipes and all."""
+    """One run of a command.  `ended` is called back when it is over, pipes and all.
+
+    With `leads_group`, a signal reaches whomever the command has started, too.
+    """
 
     transport: Any  # a Process, which is more than its interface says
 
-    def __init__(self, clock: IReactorTime, timeout: float) -> None:
+    def __init__(self, clock: IReactorTime, timeout: float, leads_group: bool) -> None:
         self.ended: Deferred[None] = Deferred()
         self.listens = True
         self._clock = clock
         self._timeout = timeout
+        self._leads_group = leads_group
+        self._group = 0
         self._deadline: IDelayedCall | None = None
         self._is_late = False
         self._room: Deferred[None] | None = None
@@ -181,8 +200,7 @@ class _Run(ProcessProtocol):
         """End it at once, where it has not ended."""
         if self._end is not None:
             return
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
+        self._signal("KILL")
         # Those whom it has started may keep the pipes open for as long as they like.
         self.transport.loseConnection()
 
@@ -197,7 +215,7 @@ class _Run(ProcessProtocol):
         if status == EX_OK:
             return Outcome(Status.DELIVERED, Reply(250, "2.0.0", (f"Delivered to {name}",)))
         said = self._said() or (f"{name} ended with status {status}",)
-        if status == EX_TEMPFAIL:
+        if status == EX_TEMPFAIL or status in _NOT_RUN:
             return Outcome(Status.DEFERRED, Reply(451, "4.3.0", said))
         return Outcome(Status.FAILED, Reply(554, _FAILURES.get(status, "5.3.0"), said))
 
@@ -208,13 +226,21 @@ class _Run(ProcessProtocol):
     def _late(self) -> None:
         self._is_late = True
         self._deadline = self._clock.callLater(KILL_AFTER, self.kill)
+        self._signal("TERM")
+
+    def _signal(self, name: str) -> None:
+        # To the group before the command itself is waited for: its number is still taken then.
+        if self._leads_group and self._group:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, signal.Signals[f"SIG{name}"])
         with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("TERM")
+            self.transport.signalProcess(name)
 
     # --- Twisted calls these
 
     def connectionMade(self) -> None:
         self._deadline = self._clock.callLater(self._timeout, self._late)
+        self._group = self.transport.pid or 0
         self.transport.registerProducer(self, True)
 
     def outReceived(self, data: bytes) -> None:
@@ -255,6 +281,45 @@ def _words(delivery: Delivery, target: Target) -> Mapping[str, str]:
         "local": target.address.local_part,
         "domain": target.address.domain,
     }
+
+
+def _environment(
+    delivery: Delivery, target: Target, words: Mapping[str, str], head: bytes
+) -> Mapping[str, str]:
+    """What the command finds in its environment; `head` begins with the header section."""
+    forward_path = delivery.recipient(target).forward_path
+    return {
+        "PATH": PATH,
+        "SENDER": words["sender"],
+        "RECIPIENT": words["recipient"],
+        "LOCAL": words["local"],
+        "DOMAIN": words["domain"],
+        "EXTENSION": _extension(forward_path, target.address),
+        "ORIGINAL_RECIPIENT": str(forward_path),
+        "QUEUE_ID": delivery.message.id,
+        **_client(delivery.message.id, head),
+    }
+
+
+def _extension(named: Mailbox, final: Mailbox) -> str:
+    """The detail that was cut off an address (RFC 5233)."""
+    local, mailbox = named.local_part, final.local_part
+    if not local.lower().startswith(mailbox.lower()):
+        return ""
+    return local[len(mailbox) + 1 :]
+
+
+def _client(queue_id: str, head: bytes) -> Mapping[str, str]:
+    """Who handed us the message, as the Received: field says that we put on top of it."""
+    found = _RECEIVED.match(head)
+    if found is None or found["id"].decode() != queue_id:
+        return {}
+    known = {
+        "CLIENT_HELO": found["hello"],
+        "CLIENT_ADDRESS": found["address"],
+        "CLIENT_PROTOCOL": found["protocol"],
+    }
+    return {name: value.decode("utf-8", "replace") for name, value in known.items() if value}
 
 
 def _became_option(template: str, filled: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from mta.settings import Network
@@ -11,6 +12,7 @@ LOCAL = "unix"  # what `Session.client` says of a local socket
 HOST_PREFIX = 64  # bits of an IPv6 address that one customer has the rest of
 
 
+@lru_cache(maxsize=1024)
 def parse(client: str) -> IPv4Address | IPv6Address | None:
     """The client's address, a mapped IPv4 address as what it is; None: it has none."""
     try:
@@ -22,6 +24,7 @@ def parse(client: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
+@lru_cache(maxsize=1024)
 def key(client: str) -> str:
     """What counts as one host: an IPv4 address, a network of IPv6 addresses."""
     address = parse(client)

@@ -1,4 +1,4 @@
-"""Hands deliveries to the agents: bounded in all and per hop, and fair between hops.
+"""Hands deliveries to the agents: bounded in all and per hop, fair between hops and senders.
 
 A destination is one hop with the deliveries that wait for it.  A visit is one call of a delivery
 agent, which draws deliveries until none is left: one connection carries many messages.  A hop
@@ -9,8 +9,8 @@ other.  Destinations without mail are forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +22,7 @@ from mta.interfaces import Delivery, HopFailure, IDeliveryAgent, IMailSource
 from mta.mail import Agent, Hop, Outcome, Status
 from mta.queue.bell import Bell
 from mta.queue.rounds import FAULT, words
+from mta.queue.turns import Turns
 from mta.settings import HOUR, Queue
 
 FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
@@ -51,17 +52,26 @@ class _Destination:
 
     hop: Hop
     limit: int
-    waiting: deque[Delivery] = field(default_factory=deque)
+    waiting: Turns[Delivery] = field(default_factory=Turns)
     visits: set[_Visit] = field(default_factory=set)
     arriving: int = 0
     in_line: bool = False
+
+    def put(self, delivery: Delivery) -> None:
+        """Let a delivery wait behind those of its sender; senders take turns."""
+        self.waiting.put(delivery.message.envelope.reverse_path, delivery)
+
+    def put_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Let deliveries that were taken already be the next ones."""
+        self.waiting.put_back(None, deliveries)
 
 
 class Destinations:
     """All hops that mail waits for.
 
     `settled` is called with the outcomes of each delivery that was added, or `returned` with a
-    delivery that was not attempted because we stop.  Neither may add deliveries.
+    delivery that was not attempted because we stop, or `left` with one whose attempt was cut off
+    by that, so that nobody knows what came of it.  None may add deliveries.
     """
 
     log = Logger()
@@ -73,12 +83,14 @@ class Destinations:
         clock: IReactorTime,
         settled: Callable[[Delivery, Sequence[Outcome]], None],
         returned: Callable[[Delivery], None],
+        left: Callable[[Delivery], None],
     ) -> None:
         self.agents = agents
         self.settings = settings
         self._clock = clock
         self._settled = settled
         self._returned = returned
+        self._left = left
         self._destinations: dict[Hop, _Destination] = {}
         self._line: deque[_Destination] = deque()  # those that want a visit, in turn
         self._down: OrderedDict[Hop, _BackOff] = OrderedDict()
@@ -101,7 +113,7 @@ class Destinations:
                 return
         if destination is None:
             destination = self._destinations[hop] = _Destination(hop, self._most_visits(hop))
-        destination.waiting.append(delivery)
+        destination.put(delivery)
         self._queue_up(destination)
 
     def dispatch(self) -> None:
@@ -119,12 +131,22 @@ class Destinations:
         finally:
             self._dispatching = False
 
+    def probe(self) -> None:
+        """Let the next message for each hop that is left alone find out whether it is back."""
+        now = self._clock.seconds()
+        for hop, back_off in self._down.items():
+            self._down[hop] = replace(back_off, until=now)
+
+    def is_down(self, hop: Hop) -> bool:
+        """Whether a hop could not be reached when it was last tried."""
+        return hop in self._down
+
     async def stop(self, grace: float) -> None:
         """Return what waits, and let visits end for at most `grace` seconds; then cancel them."""
         self._stopped = True
         for destination in self._destinations.values():
-            while destination.waiting:
-                self._returned(destination.waiting.popleft())
+            for delivery in destination.waiting.take_all():
+                self._returned(delivery)
         end = self._clock.seconds() + grace
         while self._visits and (left := end - self._clock.seconds()) > 0:
             await self._quiet.wait(left)
@@ -197,7 +219,7 @@ class Destinations:
         """The outermost place for what an agent raises: a bug in one must not stop the rest."""
         if failure.check(CancelledError) and self._stopped:
             for delivery in visit.leave():
-                self._returned(delivery)
+                self._left(delivery)
         elif isinstance(failure.value, HopFailure):
             self._hop_failed(visit, failure.value.outcome)
         else:
@@ -231,13 +253,11 @@ class Destinations:
         if others and not self._stopped:
             # The hop may only want fewer connections: the last visit to fail decides.
             destination.limit = min(destination.limit, others)
-            destination.waiting.extendleft(reversed(unsettled))
+            destination.put_back(unsettled)
             return
         if outcome.status is Status.DEFERRED:
             self._back_off(destination.hop, outcome)
-        deliveries = [*unsettled, *destination.waiting]
-        destination.waiting.clear()
-        for delivery in deliveries:
+        for delivery in [*unsettled, *destination.waiting.take_all()]:
             self._settled(delivery, [outcome] * len(delivery.targets))
 
     def _back_off(self, hop: Hop, outcome: Outcome) -> None:
@@ -268,7 +288,7 @@ class _Visit:
         self.has_arrived = False
         self.was_dismissed = False
         self._destinations = destinations
-        self._taken: dict[str, Delivery] = {}
+        self._taken: dict[int, Delivery] = {}  # a message may have several for one hop
 
     async def next(self) -> Delivery | None:
         """See `IMailSource.next`."""
@@ -278,9 +298,9 @@ class _Visit:
         if not self._destinations.may_take(self):
             self.was_dismissed = True
             return None
-        delivery = self.destination.waiting.popleft()
+        delivery = self.destination.waiting.take()
         self.handed += 1
-        self._taken[delivery.message.id] = delivery
+        self._taken[id(delivery)] = delivery
         return delivery
 
     async def more(self) -> bool:
@@ -291,7 +311,7 @@ class _Visit:
         """See `IMailSource.settle`.  Raises ValueError for a delivery that is not out."""
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
-        if self._taken.pop(delivery.message.id, None) is None:
+        if self._taken.pop(id(delivery), None) is None:
             raise ValueError("a delivery is settled once, by the visit that took it")
         self._destinations.record(self, delivery, outcomes)
 

@@ -61,7 +61,7 @@ class HeldMail:
         self._spawn = spawn
         self._on_close = closed
         self._ready: deque[Delivery] = deque()
-        self._out: dict[str, Delivery] = {}
+        self._out: dict[int, Delivery] = {}  # a message may have several
         self._put_off: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
         self._given = 0
         self._stale = True  # whether the spool may hold something that we have not seen
@@ -80,7 +80,7 @@ class HeldMail:
         while not self._retired:
             if self._ready:
                 delivery = self._ready.popleft()
-                self._out[delivery.message.id] = delivery
+                self._out[id(delivery)] = delivery
                 self._last_used = self._clock.seconds()
                 return delivery
             if self._stale and not self._filling:
@@ -114,7 +114,7 @@ class HeldMail:
         """
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
-        if self._out.pop(delivery.message.id, None) is None:
+        if self._out.pop(id(delivery), None) is None:
             if self._closed:
                 return
             raise ValueError("a delivery is settled once, by the source that handed it out")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
-from mta.mail import Agent, Hop, Notify, Outcome, Reply, Status
+from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
 from mta.queue.schedule import POSTMASTERS_HOLD, Schedule
 from mta.settings import DAY, HOUR
 from mta.smtp.errors import Refusal
@@ -17,6 +17,9 @@ from mta.smtp.errors import Refusal
 Report = tuple[Target, Outcome]
 
 FAULT = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Local error in processing",)))
+CROWDED = Outcome(
+    Status.DEFERRED, Reply(451, "4.4.5", ("So much mail waits for this host that it takes long",))
+)
 HELD = Outcome(
     Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
 )
@@ -28,8 +31,10 @@ REPLY_LENGTH = 500  # characters of a peer's reply that logs and history keep
 class Round:
     """A message on its way: what has come back, and how many deliveries are still out.
 
-    `untried` are the places of the recipients with a delivery that came back unattempted;
-    `leased_by` is the source that leased the message for its peer.
+    `untried` are the places of the recipients with a delivery that came back unattempted: they
+    wait until `later`, seconds since the epoch; `crowded` is the hop that had no room for one.
+    `leased_by` is the source that leased the message for its peer.  `is_doubtful`: an attempt was
+    cut off, which may have succeeded.
     """
 
     message: Message
@@ -37,6 +42,9 @@ class Round:
     reports: list[Report] = field(default_factory=list)
     outstanding: int = 0
     untried: set[int] = field(default_factory=set)
+    is_doubtful: bool = False
+    later: float = 0.0
+    crowded: Hop | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
             continue
         forward_path = progress.recipient.forward_path
         try:
-            routed = router.route(forward_path)
+            routed = router.route(forward_path, message.envelope.reverse_path)
         except Refusal as refusal:
             status = Status.FAILED if refusal.reply.is_permanent else Status.DEFERRED
             outcome = Outcome(status, refusal.reply)
@@ -77,8 +85,18 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
             continue
         for address, hop in routed:
             if not progress.settled or str(address) not in progress.settled:
-                targets.append(Target(number, address, hop))
+                forwarder = forward_path if _goes_on(forward_path, address, router) else None
+                targets.append(Target(number, address, hop, forwarder))
     return targets, refused
+
+
+def _goes_on(forward_path: Mailbox, address: Mailbox, router: IRouter) -> bool:
+    """Whether mail for an address of ours leads elsewhere."""
+    return (
+        address != forward_path
+        and not router.is_ours(address.domain)
+        and router.is_ours(forward_path.domain)
+    )
 
 
 def fault_in(message: Message) -> list[Report]:
@@ -101,7 +119,7 @@ def judge(round: Round, schedule: Schedule, now: float) -> Verdict:
     progress = _progress(round, reports, now)
     due = min(_dues(round, reports, attempts, warned, schedule, now), default=now)
     return Verdict(
-        Settlement(message.id, progress, due, attempts, warned),
+        Settlement(message.id, progress, due, attempts, warned, recovered=round.is_doubtful),
         news=tuple(report for report in reports if _is_news(message, report)),
         failed=tuple(report for report in reports if report[1].status is Status.FAILED),
         delayed=late,
@@ -210,7 +228,7 @@ def _dues(
     """When each open recipient would have the message looked at again."""
     message = round.message
     if round.untried:
-        yield now
+        yield max(now, round.later)
     for target, outcome in reports:
         if outcome.status is Status.DEFERRED:
             yield schedule.retry_due(target.hop, attempts, message.arrived, now)

@@ -3,7 +3,7 @@
 One round of attempts routes what is open, groups it by hop, hands it to the destinations, and,
 when the last delivery has come back, records all of it in one commit.  Fresh messages start from
 memory; all others are leased from the spool in portions, so a long queue costs disk and not
-memory.
+memory.  What a crowded hop can't take yet goes back there, until the hop has room.
 """
 
 from __future__ import annotations
@@ -31,19 +31,35 @@ from mta.interfaces import (
     State,
     Target,
 )
-from mta.mail import Agent, Hop, Outcome
+from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.bell import Bell
 from mta.queue.destinations import Destinations
+from mta.queue.forwarding import LOOP, forwarded, has_forwarded
 from mta.queue.held import HeldMail
-from mta.queue.rounds import HELD, Report, Round, Verdict, fault_in, judge, plan, words
+from mta.queue.rounds import (
+    CROWDED,
+    FAULT,
+    HELD,
+    Report,
+    Round,
+    Verdict,
+    fault_in,
+    judge,
+    plan,
+    words,
+)
 from mta.queue.schedule import Schedule
-from mta.settings import MIB, Peer, Queue
+from mta.queue.window import Surplus, Window
+from mta.settings import HOUR, MIB, Peer, Queue
 
 PORTION = 100  # messages leased at once
 LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
 SHORTEST_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
 SPOOL_PAUSE = 5.0  # seconds after a failure to read
 SPOOL_PAUSES = (1.0, 5.0, 15.0, 60.0)  # seconds after failures to record; the last repeats
+PUT_OFF = 600.0  # seconds until mail for a crowded hop is looked at again, room or not
+PUT_OFF_MORE = 0.01  # seconds, for each message that waits for that hop already
+CROWDED_PAUSE = 0.1  # seconds between portions while most of what is leased can't go
 COMMIT_GRACE = 5.0  # seconds that `stop` gives to what is being recorded
 
 
@@ -51,9 +67,9 @@ class Runner:
     """Works off one process's share of the spool.
 
     At most `max_messages` messages with `max_octets` octets of content are under way; what is
-    accepted beyond that waits in the spool.  `on_held` hears for which peer mail was put by.
-    `now` gives seconds since the epoch, `random`
-    numbers from 0 up to 1.
+    accepted beyond that waits in the spool.  `on_held` hears for which peer mail was put by,
+    `on_outcome` of each attempt that the log tells of.  `now` gives seconds since the epoch,
+    `random` numbers from 0 up to 1.
     """
 
     log = Logger()
@@ -79,12 +95,17 @@ class Runner:
         self._clock = clock
         self._now = now
         self._random = random
-        self._max_messages = max_messages
-        self._max_octets = max_octets
+        self._window = Window(max_messages, max_octets)
+        self._surplus = Surplus()
+        self._fetching: set[Hop] = set()
+        self._put_off = 0
+        self._unwanted: dict[str, float] = {}
+        self._releasing: IDelayedCall | None = None
         self._schedule = Schedule(settings, peers, random)
-        self._destinations = Destinations(agents, settings, clock, self._settled, self._returned)
+        self._destinations = Destinations(
+            agents, settings, clock, self._tried, self._returned, self._left
+        )
         self._rounds: dict[str, Round] = {}
-        self._octets = 0
         self._fresh: list[Message] = []
         self._sorting: IDelayedCall | None = None
         self._links: dict[str, HeldMail] = {}  # the newest of each peer
@@ -94,6 +115,7 @@ class Runner:
         self._asleep_until = 0.0
         self._stopped = False
         self.on_held: Callable[[str], None] = lambda peer: None
+        self.on_outcome: Callable[[Hop, Outcome], None] = lambda hop, outcome: None
         self._bell = Bell(clock)
         self._patience: set[Bell] = set()
         self._quiet = Bell(clock)
@@ -118,6 +140,7 @@ class Runner:
             await source.stop(end - self._clock.seconds())
         if self._leasing is not None:
             await self._leasing
+        self._release_unwanted()
         end = self._clock.seconds() + COMMIT_GRACE
         while self._running and (left := end - self._clock.seconds()) > 0:
             await self._quiet.wait(left)
@@ -167,6 +190,10 @@ class Runner:
         for source in self._sources:
             source.wake()
 
+    def retry(self) -> None:
+        """A person wants mail tried now: no hop is left alone any longer."""
+        self._destinations.probe()
+
     # --- for turned connections
 
     def held(self, peer: str, domains: Collection[str], linger: float = 0.0) -> HeldMail:
@@ -213,10 +240,13 @@ class Runner:
         """Lease what there is room for; when that was all, sleep.  Raises OSError."""
         room = self._room
         leased = await self._queue.lease_due(room) if room else ()
+        before = self._put_off
         self._fresh.extend(leased)
         self._sort()
         if len(leased) < PORTION or not self._room:
             await self._sleep(SHORTEST_SLEEP if room and not leased else 0.0)
+        elif self._put_off - before > PORTION // 2:
+            await self._bell.wait(CROWDED_PAUSE)
 
     async def _sleep(self, least: float) -> None:
         """Wait until mail is due or somebody rings; `least`: seconds."""
@@ -233,9 +263,7 @@ class Runner:
     @property
     def _room(self) -> int:
         """How many messages may be leased now."""
-        if self._octets >= self._max_octets:
-            return 0
-        return max(0, min(PORTION, self._max_messages - len(self._rounds) - len(self._fresh)))
+        return max(0, min(PORTION, self._window.room - len(self._fresh)))
 
     def _sort(self) -> None:
         """Begin what came in, as far as there is room."""
@@ -243,37 +271,26 @@ class Runner:
             self._sorting.cancel()
         self._sorting = None
         fresh, self._fresh = self._fresh, []
-        surplus = []
         for message in fresh:
-            if self._stopped or self._is_full_for(message):
-                surplus.append(message.id)
+            if self._stopped or self._window.is_full_for(message):
+                self._put_back(message.id, due=0.0)
             else:
                 self._begin(message)
-        if surplus:
-            self._spawn(self._release(surplus))
         self._destinations.dispatch()
-
-    def _is_full_for(self, message: Message) -> bool:
-        if not self._rounds:
-            return False  # whatever its size, it has to go some time
-        return (
-            len(self._rounds) >= self._max_messages
-            or self._octets + message.content.size > self._max_octets
-        )
 
     # --- one round
 
     def _begin(self, message: Message, source: HeldMail | None = None) -> None:
         """Route a message and let it wait for its hops; `source` leased it for its peer."""
         round = self._rounds[message.id] = Round(message, source)
-        self._octets += message.content.size
+        self._window.enter(message)
         targets: list[Target] = []
         try:
             targets, round.reports = plan(message, self._router)
         except Exception:  # noqa: BLE001 - outermost for the router: a bug in it defers one message
             self.log.failure("{queue_id} can't be routed", queue_id=message.id)
             round.reports = fault_in(message)
-        groups: dict[Hop, list[Target]] = {}
+        groups: dict[tuple[Hop, Mailbox | None], list[Target]] = {}
         links: dict[Hop, HeldMail] = {}
         for target in targets:
             hop = target.hop
@@ -283,18 +300,47 @@ class Runner:
                     round.reports.append((target, HELD))
                     continue
                 links[hop] = link
-            groups.setdefault(hop, []).append(target)
+            groups.setdefault((hop, target.forwarder), []).append(target)
         round.outstanding = len(groups)
         if not groups:
             self._conclude(round)
-        for hop, group in groups.items():
+        for (hop, forwarder), group in groups.items():
             delivery = Delivery(message, tuple(group))
-            if hop in links:
-                links[hop].give(delivery)
+            if forwarder is None:
+                self._hand_over(delivery, links.get(hop))
             else:
-                self._destinations.add(hop, delivery)
+                self._spawn(self._forward(delivery, forwarder, links.get(hop)))
         if source is not None:
             self._destinations.dispatch()
+
+    def _hand_over(self, delivery: Delivery, link: HeldMail | None) -> None:
+        """Let a delivery wait for its hop, or for the turned connection that it goes out on."""
+        hop = delivery.targets[0].hop
+        if link is not None:
+            link.give(delivery)
+        elif self._window.is_crowded(hop, delivery.message):
+            self._put_delivery_off(delivery)
+        else:
+            self._window.begin(delivery)
+            self._destinations.add(hop, delivery)
+
+    async def _forward(self, delivery: Delivery, forwarder: Mailbox, link: HeldMail | None) -> None:
+        """Hand over mail that an address of ours sends on, where it does not go in a circle."""
+        message, targets = delivery.message, delivery.targets
+        try:
+            is_loop = await has_forwarded(forwarder, message.content)
+        except OSError as error:
+            self.log.error(
+                "{queue_id} can't be read: {error}", queue_id=message.id, error=str(error)
+            )
+            self._settled(delivery, [FAULT] * len(targets))
+            return
+        if is_loop:
+            self._settled(delivery, [LOOP] * len(targets))
+            return
+        reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
+        self._hand_over(Delivery(forwarded(message, forwarder, reverse_path), targets), link)
+        self._destinations.dispatch()
 
     def _link(self, target: Target, source: HeldMail | None) -> HeldMail | None:
         """The turned connection on which a held target can go out now."""
@@ -309,7 +355,22 @@ class Runner:
         round.reports.extend(zip(delivery.targets, outcomes, strict=True))
         self._came_back(round)
 
+    def _tried(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        self._window.end(delivery)
+        self._settled(delivery, outcomes)
+        self._fetch_surplus(delivery.targets[0].hop)
+
     def _returned(self, delivery: Delivery) -> None:
+        self._window.end(delivery)
+        self._give_up_round(delivery)
+
+    def _left(self, delivery: Delivery) -> None:
+        """What became of a delivery is not known: whoever tries it next has to look."""
+        self._rounds[delivery.message.id].is_doubtful = True
+        self._returned(delivery)
+
+    def _give_up_round(self, delivery: Delivery) -> None:
+        """A delivery is not tried in this round."""
         round = self._rounds[delivery.message.id]
         round.untried.update(target.number for target in delivery.targets)
         self._came_back(round)
@@ -323,8 +384,12 @@ class Runner:
         if round.reports or not round.untried:
             self._spawn(self._record(round))
         else:
-            self._forget(round)
-            self._spawn(self._release([round.message.id]))
+            self._drop(round)
+            if round.is_doubtful:
+                return  # the spool's end frees it, as one whose owner may have delivered it
+            self._put_back(round.message.id, round.later)
+            if round.crowded is not None:
+                self._surplus.put(round.crowded, round.message)
 
     async def _record(self, round: Round) -> None:
         """Commit what a round changed, and take in the notices that came of it."""
@@ -394,31 +459,86 @@ class Runner:
         finally:
             self._patience.discard(bell)
 
-    async def _release(self, ids: Sequence[str]) -> None:
+    # --- back into the spool, untried
+
+    def _put_delivery_off(self, delivery: Delivery) -> None:
+        """Its hop has its share of the window: the message waits in the spool."""
+        message, hop = delivery.message, delivery.targets[0].hop
+        now = self._now()
+        if now - message.arrived >= HOUR:
+            # Its history says why, its sender is warned in time, and some day it is given up.
+            self._settled(delivery, [CROWDED] * len(delivery.targets))
+            return
+        round = self._rounds[message.id]
+        round.crowded = hop
+        round.later = now + min(PUT_OFF + PUT_OFF_MORE * self._surplus.of(hop), HOUR)
+        self._put_off += 1
+        self._give_up_round(delivery)
+
+    def _fetch_surplus(self, hop: Hop) -> None:
+        """Take back what was put off, where its hop has room now."""
+        if self._stopped or hop in self._fetching or not self._surplus.of(hop):
+            return
+        if self._destinations.is_down(hop):
+            self._surplus.forget(hop)
+        elif space := self._window.space(hop):
+            self._fetching.add(hop)
+            self._spawn(self._fetch(hop, min(space, PORTION)))
+
+    async def _fetch(self, hop: Hop, most: int) -> None:
+        """Lease some of what was put off.  It is due some time anyway, so failures are borne."""
+        self._release_unwanted()  # which may be the same
+        messages: Sequence[Message] = ()
         try:
-            await self._queue.release(ids)
+            messages = await self._queue.lease(self._surplus.take(hop, most))
+        except OSError as error:
+            self.log.error("the spool can't be read: {error}", error=str(error))
+        finally:
+            self._fetching.discard(hop)
+        for message in messages:
+            self.accept(message)
+        if not self._surplus.of(hop):
+            self._bell.ring()  # more may be due
+        elif not messages:
+            self._fetch_surplus(hop)
+
+    def _put_back(self, id: str, due: float) -> None:
+        """Give up a lease, together with the others of this turn of the reactor."""
+        self._unwanted[id] = due
+        if self._releasing is None:
+            self._releasing = self._clock.callLater(0, self._release_unwanted)
+
+    def _release_unwanted(self) -> None:
+        if self._releasing is not None and self._releasing.active():
+            self._releasing.cancel()
+        self._releasing = None
+        unwanted, self._unwanted = self._unwanted, {}
+        if unwanted:
+            self._spawn(self._release(unwanted))
+
+    async def _release(self, dues: Mapping[str, float]) -> None:
+        try:
+            await self._queue.release(dues)
         except OSError as error:
             self.log.error(
                 "{count} messages stay leased until the next start: {error}",
-                count=len(ids),
+                count=len(dues),
                 error=str(error),
             )
-        if not self._stopped:
+        if not self._stopped and min(dues.values()) <= self._now():
             self._bell.ring()
+
+    def _drop(self, round: Round) -> None:
+        """The message is out of our hands."""
+        del self._rounds[round.message.id]
+        self._window.leave(round.message)
 
     def _forget(self, round: Round) -> None:
-        """The message is out of our hands."""
-        had_room = self._has_ample_room
-        del self._rounds[round.message.id]
-        self._octets -= round.message.content.size
-        if not had_room and self._has_ample_room:
+        """The message is out of our hands, and others may have its room."""
+        had_room = self._window.has_ample_room
+        self._drop(round)
+        if not had_room and self._window.has_ample_room:
             self._bell.ring()
-
-    @property
-    def _has_ample_room(self) -> bool:
-        return (
-            len(self._rounds) <= self._max_messages // 2 and self._octets <= self._max_octets // 2
-        )
 
     def _unlinked(self, source: HeldMail) -> None:
         self._sources.discard(source)
@@ -435,6 +555,7 @@ class Runner:
 
     def _tell_one(self, message: Message, report: Report, delay: float) -> None:
         target, outcome = report
+        self.on_outcome(target.hop, outcome)
         self.log.info(
             "{queue_id} {status} {forward_path} by {hop}: {reply} ({delay:.3f} s)",
             queue_id=message.id,

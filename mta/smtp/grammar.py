@@ -38,6 +38,8 @@ _LDH = rf"[A-Za-z0-9_\-{_U_LABEL}]"
 _SUB_DOMAIN = rf"{_LET_DIG}(?:{_LDH}{{0,61}}{_LET_DIG})?"
 _DOMAIN = rf"{_SUB_DOMAIN}(?:\.{_SUB_DOMAIN})*"
 _ADDRESS_LITERAL = r"\[[!-Z^-~]+\]"
+# The reverse-path of forwarded mail has a whole address in its local part, see `mta.smtp.srs`.
+_REWRITTEN = re.compile("SRS[01][=+-]", re.IGNORECASE)
 _MAILBOX = rf"(?P<local>{_LOCAL_PART})@(?P<domain>{_DOMAIN}|{_ADDRESS_LITERAL})"
 _SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
 _PARAMETERS = r"(?: +(?P<parameters>.*))?"
@@ -241,7 +243,7 @@ def _mailbox(parts: re.Match[str]) -> Mailbox:
     if local_part.startswith('"'):
         local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])
     domain = _literal(domain[1:-1]) if domain.startswith("[") else parse_domain(domain)
-    if len(local_part.encode()) > MOST_LOCAL_PART:
+    if len(local_part.encode()) > MOST_LOCAL_PART and not _REWRITTEN.match(local_part):
         raise ValueError(f"a local part of more than {MOST_LOCAL_PART} octets: {local_part!r}")
     if len(f"<{parts['local']}@{domain}>".encode()) > MOST_PATH:
         raise ValueError(f"a path of more than {MOST_PATH} octets: {parts[0]!r}")

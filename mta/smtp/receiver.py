@@ -92,7 +92,7 @@ class Reception:
     """What all receivers of one listener share.
 
     `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
-    of a list, to users, where EXPN is allowed at all.
+    of a list, to users, where EXPN is allowed at all; `replied` hears of each reply.
     """
 
     depot: Depot
@@ -104,6 +104,7 @@ class Reception:
     reversal: IReversal | None = None
     is_proxy: Callable[[str], bool] = lambda address: False
     expand: Callable[[Mailbox], Sequence[Mailbox]] | None = None
+    replied: Callable[[Reply], None] = lambda reply: None
 
 
 class Transaction:
@@ -319,6 +320,7 @@ class Receiver:
         return Parting(reply) if reply.code == 421 else reply
 
     def _say(self, reply: Reply) -> None:
+        self._reception.replied(reply)
         self._unsent.append(replies.encode(reply))
 
     def _flush(self) -> None:

@@ -1,15 +1,18 @@
-"""The trace field that we put on top of everything we accept (RFC 5321 section 4.4)."""
+"""The trace fields that we put on top of what we accept and deliver (RFC 5321 section 4.4)."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
 from mta.interfaces import Session
-from mta.mail import Envelope
+from mta.mail import Envelope, Mailbox
 
 MOST_HOPS = 100  # Received: fields, RFC 5321 section 6.3
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @lru_cache(maxsize=4)
@@ -53,3 +56,13 @@ def received(
         f"Received: {client}{tls}by {hostname} with {protocol}"
         f" id {queue_id}{only};\r\n\t{date(int(now))}\r\n"
     ).encode()
+
+
+def one_line(address: Mailbox) -> bytes:
+    """An address as the value of a field."""
+    return _CONTROL.sub("?", str(address)).encode("utf-8", "replace")
+
+
+def delivered_to(address: Mailbox) -> bytes:
+    """The value of Delivered-To: (RFC 9228), in one form however the address was written."""
+    return one_line(Mailbox(address.local_part.lower(), address.domain))

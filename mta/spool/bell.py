@@ -13,13 +13,18 @@ from zope.interface import implementer
 from mta.spool.folder import Folder, give_to_owner_of
 
 SUFFIX = ".wake"
+WORK = b"\n"  # there is something to do
+NOW = b"!"  # somebody wants it tried now, whatever was unreachable a moment ago
 
 
 @implementer(IReadDescriptor)
 class Bell:
-    """Our bell: calls `on_ring` in the reactor, once however often it was rung before."""
+    """Our bell: calls `on_ring` in the reactor, once however often it was rung before.
 
-    def __init__(self, path: Path, reactor: IReactorFDSet, on_ring: Callable[[], None]) -> None:
+    What it is called with is whether `NOW` was among the rings.
+    """
+
+    def __init__(self, path: Path, reactor: IReactorFDSet, on_ring: Callable[[bool], None]) -> None:
         """Make the FIFO and listen to it.  Raises OSError."""
         os.mkfifo(path, 0o600)
         give_to_owner_of(path.parent, path)
@@ -44,27 +49,30 @@ class Bell:
 
     def doRead(self) -> None:
         """Twisted found something to read."""
-        os.read(self._descriptor, 65536)
-        self._on_ring()
+        rings = os.read(self._descriptor, 65536)
+        self._on_ring(NOW in rings)
 
     def connectionLost(self, reason: Failure) -> None:
         """Twisted gave the descriptor up, at the end of the process."""
 
 
-def ring(folder: Folder, ours: Path | None = None) -> None:
-    """Wake every process on the spool but our own, whose bell is at `ours`."""
+def ring(folder: Folder, ours: Path | None = None, what: bytes = WORK) -> None:
+    """Wake every process on the spool but our own, whose bell is at `ours`.
+
+    `what`: `WORK` or `NOW`.
+    """
     for path in folder.owners.iterdir():
         if path.suffix == SUFFIX and path != ours:
-            _ring(path)
+            _ring(path, what)
 
 
-def _ring(path: Path) -> None:
+def _ring(path: Path, what: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return  # its owner is dead
     try:
-        os.write(descriptor, b"\n")
+        os.write(descriptor, what)
     except BlockingIOError:
         pass  # it has been rung often enough
     finally:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,11 @@ class Committer:
     log: ClassVar[Logger] = Logger()
 
     def __init__(self, folder: Folder, reactor: IReactorFromThreads) -> None:
-        """Open the database.  Raises SpoolDamaged or OSError."""
+        """Open the database.  Raises SpoolDamaged or OSError.
+
+        `on_commit` is called in the thread with the number of jobs in each commit, and the
+        seconds that it took.
+        """
         self._folder = folder
         self._reactor = reactor
         self._connection = open_database(folder)
@@ -61,6 +66,7 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="spool committer", daemon=True)
         self._stopped: Deferred[None] = Deferred()
         self._owner = 0
+        self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
 
     def start(self, owner: int) -> None:
         """Begin to commit for an owner."""
@@ -103,8 +109,10 @@ class Committer:
         """Commit all together; where one of them may be to blame, each by itself."""
         if not batch:
             return ()
+        begun = time.monotonic()
         try:
             results = self._transact([job for job, _ in batch])
+            self.on_commit(len(batch), time.monotonic() - begun)
         except Exception as error:  # noqa: BLE001 (outermost here: the thread must go on)
             if len(batch) > 1 and _may_be_one_job(error):
                 return [result for waiting in batch for result in self._commit([waiting])]

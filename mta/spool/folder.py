@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mta.spool import queue_id
+
+KEY_LENGTH = 32  # octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,27 @@ def create(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
     give_to_owner_of(path.parent, path)
     return descriptor
+
+
+def secret_key(folder: Path) -> bytes:
+    """The secret that signs the reverse-paths of forwarded mail, made on first use.
+
+    All processes on the spool have the same one.  Raises OSError.
+    """
+    path = folder / "srs.key"
+    if not path.exists():
+        draft = folder / f"srs.key.{os.getpid()}"
+        descriptor = create(draft, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(descriptor, secrets.token_bytes(KEY_LENGTH))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        with suppress(FileExistsError):  # another process was faster
+            os.link(draft, path)
+        draft.unlink()
+        sync(folder)
+    return path.read_bytes()
 
 
 def give_to_owner_of(folder: Path, path: Path) -> None:

@@ -146,14 +146,21 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
         (json.dumps(recipients), owner),
     )
     messages = [
-        (queue_id.decode(settlement.id), settlement.due, settlement.attempts, settlement.warned)
+        (
+            queue_id.decode(settlement.id),
+            settlement.due,
+            settlement.attempts,
+            settlement.warned,
+            settlement.recovered,
+        )
         for settlement in settlements
     ]
     connection.execute(
         """
         UPDATE message
         SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END,
-            attempts = new.value ->> 2, warned = new.value ->> 3
+            attempts = new.value ->> 2, warned = new.value ->> 3,
+            recovered = recovered OR new.value ->> 4
         FROM json_each(?) AS new
         WHERE message.id = new.value ->> 0 AND owner = ?
         """,
@@ -222,6 +229,19 @@ def count_held(
     return count
 
 
+def free(connection: sqlite3.Connection, numbers: Collection[int]) -> list[int]:
+    """Those of these messages that nobody works on, nor holds, in that order."""
+    return _ids(
+        connection.execute(
+            """
+            SELECT message.id FROM json_each(?) CROSS JOIN message ON message.id = value
+            WHERE owner IS NULL AND NOT on_hold ORDER BY key
+            """,
+            (_list(numbers),),
+        )
+    )
+
+
 def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int, end: float) -> None:
     """Give messages to an owner.  Those that another one had are `recovered`."""
     connection.execute(
@@ -241,16 +261,16 @@ def renew(connection: sqlite3.Connection, numbers: Collection[int], owner: int, 
     )
 
 
-def release(
-    connection: sqlite3.Connection, numbers: Collection[int], owner: int, now: float
-) -> None:
-    """End leases that are still the owner's: the messages are due now."""
+def release(connection: sqlite3.Connection, dues: Sequence[tuple[int, float]], owner: int) -> None:
+    """End leases that are still the owner's; each message is due at its time."""
     connection.execute(
         """
-        UPDATE message SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE ? END
-        WHERE owner = ? AND id IN (SELECT value FROM json_each(?))
+        UPDATE message
+        SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END
+        FROM json_each(?) AS new
+        WHERE message.id = new.value ->> 0 AND owner = ?
         """,
-        (now, owner, _list(numbers)),
+        (json.dumps(dues), owner),
     )
 
 
@@ -389,6 +409,23 @@ def data(connection: sqlite3.Connection, number: int) -> bytes | None:
     """Content that is in the database; None where it is not, or no more."""
     row = connection.execute("SELECT data FROM content WHERE id = ?", (number,)).fetchone()
     return row[0] if row else None
+
+
+def census(connection: sqlite3.Connection) -> dict[str, tuple[int, float]]:
+    """By state: how many messages, and when the oldest came, in seconds since the epoch."""
+    found = connection.execute(
+        """
+        SELECT CASE
+            WHEN owner IS NOT NULL THEN 'active'
+            WHEN on_hold OR NOT EXISTS (
+                SELECT 1 FROM recipient WHERE message = id AND state = 'waiting'
+            ) THEN 'held'
+            ELSE 'waiting' END AS kind, count(*), min(id)
+        FROM message GROUP BY kind
+        """
+    )
+    counted = {state: (count, queue_id.arrival(oldest)) for state, count, oldest in found}
+    return dict.fromkeys(("active", "waiting", "held"), (0, 0.0)) | counted
 
 
 def leftovers(connection: sqlite3.Connection, limit: int) -> list[int]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -52,8 +52,12 @@ class SqliteSpool:
         self, folder: Path, reactor: Any, pool: ThreadPool, now: Callable[[], float] = time.time
     ) -> None:
         """`reactor`: IReactorTime, IReactorFromThreads, IReactorFDSet; `now`: seconds since the
-        epoch.  `on_wake` is called when another process made work for all."""
+        epoch.  `on_wake` is called when another process made work for all, `on_retry`
+        before it when a person wants mail tried now, `on_commit` in a thread
+        with the number of jobs in each commit, and the seconds that it took."""
         self.on_wake: Callable[[], None] = lambda: None
+        self.on_retry: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
         self._folder = Folder(folder)
         self._reactor = reactor
         self._pool = pool
@@ -69,11 +73,17 @@ class SqliteSpool:
         Raises SpoolDamaged or OSError, in one line for people.
         """
         self._committer = Committer(self._folder, self._reactor)
+        self._committer.on_commit = lambda jobs, seconds: self.on_commit(jobs, seconds)
         self._reader = Reader(self._folder)
         self._owner = owners.register(self._folder, self._ids)
-        self._bell = Bell(self._owner.bell, self._reactor, lambda: self.on_wake())
+        self._bell = Bell(self._owner.bell, self._reactor, self._rung)
         self._committer.start(self._owner.number)
         self._renewal.start(_RENEWAL, now=False)
+
+    def _rung(self, now: bool) -> None:
+        if now:
+            self.on_retry()
+        self.on_wake()
 
     async def stop(self) -> None:
         """Commit what waits, leave what is leased to the next owner, and close the spool."""
@@ -101,6 +111,13 @@ class SqliteSpool:
                 owner.close()
         await self._sweep()
         return sum(freed)
+
+    def census(self) -> dict[str, tuple[int, float]]:
+        """By state: how many messages, and when the oldest came, in seconds since the epoch.
+
+        Blocks, and reads the whole queue.  Raises OSError.
+        """
+        return self._reader.call(rows.census)
 
     # --- ISpool --------------------------------------------------------------------
 
@@ -156,13 +173,19 @@ class SqliteSpool:
                 ring(self._folder, self._owner.bell)
         return notices
 
-    async def release(self, ids: Collection[str]) -> None:
+    async def lease(self, ids: Collection[str]) -> Sequence[Message]:
+        """Lease these messages, as far as they are free.  Raises OSError."""
+        return await self._lease(partial(rows.free, numbers=[*map(queue_id.decode, ids)]))
+
+    async def release(self, dues: Mapping[str, float]) -> None:
         """Give up leases.  Raises OSError; then we keep them."""
-        numbers = [queue_id.decode(text) for text in ids]
-        await self._act(rows.release, numbers=numbers, owner=self._owner.number, now=self._now())
-        for number in numbers:
+        now = self._now()
+        numbered = [(queue_id.decode(text), max(due, now)) for text, due in dues.items()]
+        await self._act(rows.release, dues=numbered, owner=self._owner.number)
+        for number, _ in numbered:
             self._leases.pop(number, None)
-        ring(self._folder, self._owner.bell)
+        if any(due <= now for _, due in numbered):
+            ring(self._folder, self._owner.bell)
 
     # --- committing ------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +14,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import Entry, Filter, IContent, IQueueTools
+from mta.interfaces import Entry, Filter, IContent, IDraft, IQueueTools, ISpool, Message, Notice
 from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
-from mta.spool.bell import ring
+from mta.spool.bell import NOW, WORK, ring
 from mta.spool.content import Draft, FileContent, RowContent
 from mta.spool.database import as_oserror, open_database, transaction
 from mta.spool.folder import Folder
@@ -62,11 +63,7 @@ class SpoolTools:
     def find(self, wanted: Filter) -> Iterator[Entry]:
         """The messages that fit, oldest first; their content needs no reactor."""
         query = _FIND.format(" AND ".join(["1", *_conditions(wanted)]))
-        parameters = {
-            **_parameters(wanted, self._now()),
-            "living": json.dumps(list(owners.living(self._folder))),
-            "limit": _PORTION,
-        }
+        parameters = {**self._parameters(wanted), "limit": _PORTION}
         after = -1
         while portion := self._portion(query, {**parameters, "after": after}):
             yield from portion
@@ -76,6 +73,17 @@ class SpoolTools:
         """How many messages wait for a peer."""
         with as_oserror(self._folder):
             return rows.count_held(self._connection, peer, ["."], _ALL)
+
+    def count(self, wanted: Filter) -> int:
+        """How many messages fit."""
+        query = _FIND.format(" AND ".join(["1", *_conditions(wanted)]))
+        with as_oserror(self._folder):
+            found = self._connection.execute(
+                f"SELECT count(*) FROM ({query})",  # noqa: S608 (our own words)
+                {**self._parameters(wanted), "after": -1, "limit": -1},
+            )
+            count: int = found.fetchone()[0]
+        return count
 
     def hold(self, ids: Collection[str]) -> int:
         """Keep messages until `release`; one under way is kept when its attempt ends."""
@@ -89,11 +97,12 @@ class SpoolTools:
             "on_hold = 0, due = CASE WHEN owner IS NULL THEN :now ELSE due END",
             "on_hold OR owner IS NULL",
             ids,
+            NOW,
         )
 
     def retry(self, ids: Collection[str]) -> int:
         """Make messages due now that are neither on hold nor being worked on."""
-        return self._change("due = :now", "owner IS NULL AND NOT on_hold", ids)
+        return self._change("due = :now", "owner IS NULL AND NOT on_hold", ids, NOW)
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove messages without a notice, even while they are worked on."""
@@ -105,30 +114,97 @@ class SpoolTools:
                 self._sweep()
         return count
 
+    def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> int:
+        """Remove messages that nobody works on, and put their notices in, in one commit.
+
+        A message that was attempted since it was read stays: what its notice says may be wrong.
+        Raises SpoolFull or OSError; then nothing is changed.
+        """
+        self._take_over()
+        with self.inlet() as inlet:
+            notices = {
+                queue_id.decode(message.id): self._notice(inlet, notice)
+                for message, notice in bounced
+                if notice is not None
+            }
+            removed: set[int] = set()
+            try:
+                with as_oserror(self._folder), transaction(self._connection):
+                    removed.update(self._untouched([message for message, _ in bounced]))
+                    rows.remove(self._connection, removed)
+                    arrivals = [notices[number][1] for number in removed & notices.keys()]
+                    rows.insert(self._connection, arrivals)
+            except BaseException:
+                removed.clear()
+                raise
+            finally:
+                for number in notices.keys() - removed:
+                    notices[number][0].discard()
+        with as_oserror(self._folder):
+            self._sweep()
+        ring(self._folder)
+        return len(removed)
+
+    def _notice(self, inlet: Inlet, notice: Notice) -> tuple[Draft, rows.Arrival]:
+        draft = inlet.draft()
+        result_of(draft.write(notice.content))
+        return draft, self._arrival(draft, notice.envelope)
+
+    def _untouched(self, messages: Sequence[Message]) -> set[int]:
+        """The numbers of those that nobody works on, or has worked on since they were read."""
+        known = [(queue_id.decode(message.id), message.attempts) for message in messages]
+        return {
+            number
+            for (number,) in self._connection.execute(
+                "SELECT message.id FROM message"
+                " JOIN json_each(?) AS known ON message.id = known.value ->> 0"
+                " WHERE owner IS NULL AND attempts = known.value ->> 1",
+                (json.dumps(known),),
+            )
+        }
+
     def enqueue(self, envelope: Envelope, pieces: Iterable[bytes]) -> str:
         """Put a message into the spool, due now; returns its queue id.
 
         The content comes in pieces, with CRLF line ends.  It is on stable storage when this
         returns.  Raises SpoolFull or OSError; then nothing is left behind.
         """
-        owner = owners.register(self._folder, self._ids)
-        try:
-            draft = Draft(self._ids.next(), self._folder, owner.number, _at_once)
+        with self.inlet() as inlet:
+            draft = inlet.draft()
             try:
-                self._insert(draft, envelope, pieces)
+                for piece in pieces:
+                    result_of(draft.write(piece))
             except BaseException:
                 draft.discard()
                 raise
+            return result_of(inlet.commit(draft, envelope)).id
+
+    @contextmanager
+    def inlet(self) -> Iterator[Inlet]:
+        """A way into the spool.  Raises OSError."""
+        owner = owners.register(self._folder, self._ids)
+        try:
+            yield Inlet(self, owner.number)
         finally:
             owner.bury()
-        ring(self._folder)
-        return draft.id
 
-    def _insert(self, draft: Draft, envelope: Envelope, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            _result(draft.write(piece))
-        arrival = rows.Arrival(
-            data=_result(draft.finish()),
+    def draft(self, owner: int) -> Draft:
+        """Somewhere for an owner to write content that arrives."""
+        return Draft(self._ids.next(), self._folder, owner, _at_once)
+
+    def insert(self, draft: Draft, envelope: Envelope) -> Message:
+        """Commit what was written, leased to nobody and due now.  Raises SpoolFull or OSError."""
+        arrival = self._arrival(draft, envelope)
+        with as_oserror(self._folder), transaction(self._connection):
+            rows.insert(self._connection, [arrival])
+            # Once it is committed, it may be gone at once.
+            [message] = rows.load(self._connection, [draft.number], self._content)
+        ring(self._folder)
+        return message
+
+    def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
+        return rows.Arrival(
+            data=result_of(draft.finish()),
             number=draft.number,
             envelope=envelope,
             due=self._now(),
@@ -136,8 +212,10 @@ class SpoolTools:
             size=draft.size,
             is_ascii=draft.is_ascii,
         )
-        with as_oserror(self._folder), transaction(self._connection):
-            rows.insert(self._connection, [arrival])
+
+    def _parameters(self, wanted: Filter) -> dict[str, object]:
+        living = json.dumps(list(owners.living(self._folder)))
+        return {**_parameters(wanted, self._now()), "living": living}
 
     def _portion(self, query: str, parameters: Mapping[str, object]) -> list[Entry]:
         with as_oserror(self._folder):
@@ -161,7 +239,7 @@ class SpoolTools:
         with as_oserror(self._folder):
             return rows.data(self._connection, number)
 
-    def _change(self, change: str, condition: str, ids: Collection[str]) -> int:
+    def _change(self, change: str, condition: str, ids: Collection[str], what: bytes = WORK) -> int:
         count = 0
         with as_oserror(self._folder):
             self._take_over()
@@ -172,7 +250,7 @@ class SpoolTools:
                         " AND id IN (SELECT value FROM json_each(:ids))",
                         {"now": self._now(), "ids": json.dumps(portion)},
                     ).rowcount
-        ring(self._folder)
+        ring(self._folder, what=what)
         return count
 
     def _take_over(self) -> None:
@@ -189,6 +267,28 @@ class SpoolTools:
                 self._folder.content(number).unlink(missing_ok=True)
             with transaction(self._connection):
                 rows.forget_leftovers(self._connection, numbers)
+
+
+@implementer(ISpool)
+class Inlet:
+    """The spool as a program fills it that has no reactor: whatever is awaited is done at once."""
+
+    def __init__(self, tools: SpoolTools, owner: int) -> None:
+        self._tools = tools
+        self._owner = owner
+
+    def draft(self) -> Draft:
+        """See `ISpool.draft`."""
+        return self._tools.draft(self._owner)
+
+    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
+        """See `ISpool.commit`; but the message is leased to nobody, and due."""
+        assert isinstance(draft, Draft)
+        try:
+            return self._tools.insert(draft, envelope)
+        except BaseException:
+            draft.discard()
+            raise
 
 
 def _conditions(wanted: Filter) -> Iterator[str]:
@@ -243,8 +343,8 @@ def _at_once(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     return maybeDeferred(function, *args)
 
 
-def _result(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
-    """What a coroutine returns that waits for nothing."""
+def result_of(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+    """What a coroutine returns, or raises, that waits for nothing."""
     results: list[T | Failure] = []
     Deferred.fromCoroutine(coroutine).addBoth(results.append)
     (result,) = results

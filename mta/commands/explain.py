@@ -1,0 +1,110 @@
+"""``mta explain``: where a message to an address would go, and which setting says so."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mta.commands.addressees import addressees
+from mta.commands.console import (
+    Failed,
+    add_command,
+    add_json,
+    home_domain,
+    print_json,
+    printable,
+    router_of,
+    settings_of,
+)
+from mta.mail import NULL_PATH, Mailbox
+from mta.routing import Step
+from mta.settings import Settings
+
+if TYPE_CHECKING:
+    from mta.commands.console import Subparsers
+
+_WHY = {
+    "alias": "an alias for",
+    "alias_of": "its domain is an alias_of another, so",
+    "catch_all": "no mailbox: catch_all, so",
+    "forward": "forwarded to",
+    "forward, keeping a copy": "forwarded, with a copy kept here, to",
+    "SRS": "the reverse-path of mail forwarded here (SRS), back to",
+    "postmaster": "somebody must read it (RFC 5321 section 4.5.1):",
+    "mailbox": "a mailbox",
+    "any mailbox": "any name is a mailbox here",
+}
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    summary = "say where a message to an address would go, and why"
+    parser = add_command(subparsers, "explain", _run, summary)
+    parser.add_argument("address", metavar="ADDRESS")
+    parser.add_argument(
+        "--from",
+        dest="reverse_path",
+        default="",
+        metavar="A",
+        help="from this reverse-path: `senders` may have routes of their own (default: <>)",
+    )
+    add_json(parser)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments)
+    reverse_path = NULL_PATH
+    if arguments.reverse_path not in ("", "<>"):
+        reverse_path = _address(arguments.reverse_path, settings)
+    address = _address(arguments.address, settings)
+    steps = router_of(settings).explain(address, reverse_path)
+    if arguments.json:
+        print_json({"address": arguments.address, "steps": [_document(step) for step in steps]})
+    else:
+        for line in _lines(steps):
+            print(printable(line))
+    last = steps[-1]
+    if last.reply is not None:
+        raise Failed(f"{last.address}: {last.reply}")
+
+
+def _address(text: str, settings: Settings) -> Mailbox:
+    """The address that is meant; a name alone is one as programs on this host write it."""
+    try:
+        [address] = addressees(text, home_domain(settings))
+    except ValueError:
+        raise Failed(f"not an address: {text!r}") from None
+    return address
+
+
+def _lines(steps: Sequence[Step]) -> Iterator[str]:
+    """A line for each step, with what an address stands for below it."""
+    depths = {steps[0].address: 0}
+    for step in steps:
+        depth = depths[step.address]
+        for target in step.targets:
+            depths.setdefault(target, depth + 1)
+        yield f"{'  ' * depth}{step.address}: {_words(step)}"
+
+
+def _words(step: Step) -> str:
+    if step.reply is not None:
+        return f"refused: {step.reply}"
+    why = _WHY.get(step.why, step.why)
+    targets = " " + ", ".join(map(str, step.targets)) if step.targets else ""
+    if step.hop is None:
+        return why + targets
+    to = "" if step.final == step.address else f" of {step.final}"
+    return f"{why}{targets}{to}, by {step.hop}"
+
+
+def _document(step: Step) -> dict[str, Any]:
+    return {
+        "address": str(step.address),
+        "why": step.why,
+        "targets": [str(target) for target in step.targets],
+        "final": str(step.final) if step.hop else None,
+        "hop": str(step.hop) if step.hop else None,
+        "reply": str(step.reply) if step.reply else None,
+    }

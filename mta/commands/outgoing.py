@@ -1,0 +1,147 @@
+"""A message as a program hands it to ``sendmail``: what it lacks is added (RFC 6409 section 8).
+
+Line ends may be of any kind, and a missing header section is no mistake: cron jobs and scripts
+write what they like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.header import Header as EncodedWords
+from email.utils import make_msgid, quote
+from itertools import chain
+from typing import BinaryIO
+
+from mta.commands.addressees import addressees
+from mta.mail import Mailbox
+from mta.settings import KIB
+from mta.smtp import trace
+from mta.smtp.wire import CRLF
+
+MOST_HEADER = 256 * KIB  # octets of a header section
+
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_RECIPIENTS = (b"to", b"cc", b"bcc")
+_RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+_BLIND = frozenset({b"bcc", b"resent-bcc"})
+
+
+class Unfit(Exception):
+    """The message can't be sent as it is: one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who the message is from where it does not say it itself.  `name`: in words, or empty."""
+
+    address: Mailbox
+    name: str = ""
+
+    def __str__(self) -> str:
+        """As From: has it, encoded where it must be (RFC 2047)."""
+        if not self.name:
+            return f"<{self.address}>"
+        ascii_name = f'"{quote(self.name)}"'
+        name = ascii_name if self.name.isascii() else EncodedWords(self.name, "utf-8").encode()
+        return f"{name} <{self.address}>"
+
+
+def lines(stream: BinaryIO, *, dot_ends: bool) -> Iterator[bytes]:
+    """The lines of a message with CRLF at their ends, a very long one in pieces.
+
+    Any of CRLF, LF and CR ends a line: nobody would take a bare one (RFC 5321 section 4.1.1.4).
+    NULs are left out.  With `dot_ends` a line of one dot ends the message.
+    """
+    at_start = True
+    while piece := stream.readline(MOST_HEADER):
+        while piece.endswith(b"\r") and (more := stream.readline(1)):
+            piece += more
+        if dot_ends and at_start and piece.rstrip(CRLF) == b".":
+            return
+        at_start = piece.endswith((b"\n", b"\r"))
+        *whole, last = piece.replace(b"\0", b"").splitlines() or [b""]
+        for line in whole:
+            yield line + CRLF
+        yield last + CRLF if at_start else last
+    if not at_start:
+        yield CRLF
+
+
+class Outgoing:
+    """A message: its header section, and the rest, which is read while it is being spooled."""
+
+    def __init__(self, content: Iterator[bytes]) -> None:
+        """Read the header section.  Raises Unfit."""
+        self._fields: list[bytes] = []
+        self._rest: Iterable[bytes] = content
+        size = 0
+        for line in content:
+            size += len(line)
+            if size > MOST_HEADER:
+                raise Unfit(f"a header section of more than {MOST_HEADER} octets")
+            if line == CRLF:
+                break
+            if self._fields and line.startswith((b" ", b"\t")):
+                self._fields[-1] += line
+            elif _FIELD.match(line):
+                self._fields.append(line)
+            elif self._fields or not line.startswith(b"From "):  # which begins it in an mbox
+                self._rest = chain([line], content)
+                break
+
+    def addressees(self, domain: str) -> list[Mailbox]:
+        """Whom it is to, by its own fields; names without a domain are in `domain`.
+
+        Where it was sent again, only the fields of that say it (RFC 5322 section 3.6.6).
+        Raises Unfit.
+        """
+        names = _RESENT if any(map(self._values, _RESENT)) else _RECIPIENTS
+        try:
+            return [
+                mailbox
+                for name in names
+                for value in self._values(name)
+                for mailbox in addressees(value.decode(), domain)
+            ]
+        except ValueError as error:
+            raise Unfit(f"in the header section: {error}") from None
+
+    def remove_blind(self) -> None:
+        """Leave out the fields that name blind copies."""
+        self._fields = [field for field in self._fields if _name(field) not in _BLIND]
+
+    def complete(self, author: Author, userid: int, hostname: str, now: float) -> Iterator[bytes]:
+        """The content, with a trace field on top and with what it lacked.
+
+        `userid`: of the process; `now`: seconds since the epoch.  Raises Unfit where it goes
+        round in a circle.
+        """
+        if len(self._values(b"received")) > trace.MOST_HOPS:
+            raise Unfit("too many Received: fields: the message is in a loop")
+        date = trace.date(int(now))
+        missing = {
+            b"date": f"Date: {date}\r\n",
+            b"message-id": f"Message-ID: {make_msgid(domain=hostname)}\r\n",
+            b"from": f"From: {author}\r\n",
+        }
+        yield f"Received: by {hostname} (from userid {userid});\r\n\t{date}\r\n".encode()
+        yield b"".join(self._fields)
+        for name, field in missing.items():
+            if not self._values(name):
+                yield field.replace("\r\n", "\n").replace("\n", "\r\n").encode()
+        yield CRLF
+        yield from self._rest
+
+    def _values(self, name: bytes) -> list[bytes]:
+        """The values of the fields of that name, unfolded."""
+        return [
+            field.partition(b":")[2].replace(CRLF, b"").strip()
+            for field in self._fields
+            if _name(field) == name
+        ]
+
+
+def _name(field: bytes) -> bytes:
+    return field.partition(b":")[0].strip(b" \t").lower()

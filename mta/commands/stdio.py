@@ -1,0 +1,135 @@
+"""SMTP on standard input and output, straight into the spool: ``sendmail -bs``."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from zope.interface import implementer
+
+from mta.commands.console import router_of
+from mta.interfaces import (
+    ChannelLost,
+    ChannelTimeout,
+    HandshakeFailed,
+    IChannel,
+    IGate,
+    IRouter,
+    ISpool,
+    Secured,
+    Session,
+)
+from mta.mail import Mailbox, Recipient
+from mta.settings import Settings
+from mta.smtp.intake import Depot
+from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.wire import Wire
+from mta.spool.tools import result_of
+
+_PIECE = 65536  # octets
+
+
+def converse(settings: Settings, spool: ISpool, incoming: int, outgoing: int) -> None:
+    """Hold one conversation over two descriptors.  Raises OSError."""
+    depot = Depot(
+        settings.hostname,
+        spool,
+        lambda message, session: None,
+        time.time,
+        settings.limits.message_size,
+    )
+    gate = LocalGate(router_of(settings))
+    receiver = Receiver(Reception(depot, gate, settings.limits))
+    with suppress(ChannelLost):  # who called us has ended
+        result_of(receiver.converse(Pipes(incoming, outgoing)))
+
+
+@implementer(IChannel)
+class Pipes:
+    """A channel over two descriptors.  It blocks, so whatever is awaited is done at once."""
+
+    peer = "unix"
+    secured: Secured | None = None
+    closing = False
+
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self.wire = Wire()
+        self._incoming = incoming
+        self._outgoing = outgoing
+
+    def write(self, data: bytes) -> None:
+        """See `IChannel.write`."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._outgoing, rest) :]
+
+    async def more(self, timeout: float) -> None:
+        """See `IChannel.more`."""
+        ready, _, _ = select.select([self._incoming], [], [], max(0.0, timeout))
+        if not ready:
+            raise ChannelTimeout("timed out")
+        octets = os.read(self._incoming, _PIECE)
+        if not octets:
+            raise ChannelLost("standard input ended")
+        self.wire.feed(octets)
+
+    async def drain(self, timeout: float) -> None:
+        """Nothing piles up."""
+
+    def seconds(self) -> float:
+        """See `IChannel.seconds`."""
+        return time.monotonic()
+
+    async def pause(self, seconds: float) -> None:
+        """See `IChannel.pause`."""
+        time.sleep(seconds)  # noqa: ASYNC251 (there is nothing else to do)
+
+    async def doze(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+        """Nothing happens here but what the other end says."""
+        event.close()
+        return None
+
+    async def start_tls(self) -> None:
+        """There is nobody to hide from."""
+        raise HandshakeFailed("no TLS between two processes")
+
+    def abort(self) -> None:
+        """The next `more` finds the end."""
+        os.close(self._incoming)
+
+
+@implementer(IGate)
+class LocalGate:
+    """Who may write to the spool may send anywhere; unknown recipients are refused all the same."""
+
+    def __init__(self, router: IRouter) -> None:
+        self._router = router
+
+    async def admit(self, session: Session) -> None:
+        """See `IGate.admit`."""
+
+    async def mail(self, session: Session, reverse_path: Mailbox) -> None:
+        """See `IGate.mail`."""
+
+    async def recipient(
+        self, session: Session, reverse_path: Mailbox, recipient: Recipient
+    ) -> None:
+        """See `IGate.recipient`."""
+        self._router.route(recipient.forward_path)
+
+    def leave(self, session: Session) -> None:
+        """See `IGate.leave`."""
+
+    def authenticating(self, session: Session) -> None:
+        """See `IGate.authenticating`."""
+
+    def auth_failed(self, session: Session) -> float:
+        """See `IGate.auth_failed`."""
+        return 0.0
+
+    def author(self, session: Session, mailbox: Mailbox) -> None:
+        """See `IGate.author`."""

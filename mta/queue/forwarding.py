@@ -1,0 +1,66 @@
+"""Mail that goes on: what came for an address of ours, and whose way leads elsewhere.
+
+It bears the address that forwarded it in a Delivered-To: field, by which the loop shows when it
+comes again, and a reverse-path of ours, which is the router's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from zope.interface import implementer
+
+from mta.interfaces import IContent, Message
+from mta.mail import Mailbox, Outcome, Reply, Status
+from mta.smtp.content import HeaderSection
+from mta.smtp.trace import delivered_to
+
+LOOP = Outcome(
+    Status.FAILED, Reply(554, "5.4.6", ("Mail loop: this address has forwarded it before",))
+)
+
+
+@implementer(IContent)
+@dataclass(frozen=True, slots=True)
+class ForwardedContent:
+    """Content with a field on top of it."""
+
+    top: bytes
+    content: IContent
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return len(self.top) + self.content.size
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether every octet is below 128."""
+        return self.top.isascii() and self.content.is_ascii
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See `IContent.pieces`."""
+        yield self.top
+        async for piece in self.content.pieces():
+            yield piece
+
+
+async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
+    """Whether content came by that address of ours before.  Raises OSError."""
+    header = HeaderSection()
+    async for piece in content.pieces():
+        header.feed(piece)
+        if header.complete:
+            break
+    return delivered_to(forwarder) in header.values(b"delivered-to")
+
+
+def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Message:
+    """The message as that address of ours sends it on."""
+    top = b"Delivered-To: %b\r\n" % delivered_to(forwarder)
+    return replace(
+        message,
+        envelope=replace(message.envelope, reverse_path=reverse_path),
+        content=ForwardedContent(top, message.content),
+    )

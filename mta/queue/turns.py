@@ -1,0 +1,58 @@
+"""Waiting in line, where nobody waits behind all that somebody else has brought."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Turns(Generic[T]):
+    """Items, first in first out for each key; the keys take turns."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, key: Hashable) -> int:
+        """How many items of a key wait."""
+        return len(self._lines.get(key, ()))
+
+    def put(self, key: Hashable, item: T) -> None:
+        """Add an item behind those of its key."""
+        self._count += 1
+        line = self._lines.get(key)
+        if line is None:
+            self._lines[key] = deque((item,))
+        else:
+            line.append(item)
+
+    def put_back(self, key: Hashable, items: Iterable[T]) -> None:
+        """Add items, in that order, before all others."""
+        returned = list(items)
+        if returned:
+            self._count += len(returned)
+            self._lines.setdefault(key, deque()).extendleft(reversed(returned))
+            self._lines.move_to_end(key, last=False)
+
+    def take(self) -> T:
+        """Remove the next item.  Raises IndexError where there is none."""
+        if not self._count:
+            raise IndexError("nothing waits")
+        key, line = next(iter(self._lines.items()))
+        self._count -= 1
+        item = line.popleft()
+        if line:
+            self._lines.move_to_end(key)
+        else:
+            del self._lines[key]
+        return item
+
+    def take_all(self) -> list[T]:
+        """Remove all items, in the order of `take`."""
+        return [self.take() for _ in range(self._count)]

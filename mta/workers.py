@@ -1,0 +1,187 @@
+"""Worker processes: more of the same service, on the same listeners and the same spool.
+
+The first process opens the listeners and starts the workers, which inherit them: whoever is idle
+takes the next connection.  The leases of the spool keep their mail apart.  A worker that dies is
+started again, and none outlives the first process, which has the other end of its standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ProcessExitedAlready, ReactorNotRunning
+from twisted.internet.interfaces import IProtocolFactory, IReadDescriptor
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+VARIABLE = "MTA_WORKER"  # in a worker's environment: the descriptors of the listeners, in order
+RESTART_PAUSE = 2.0  # seconds
+
+_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+# systemd talks to the first process alone.
+_NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS")
+_PASSED_ON = (signal.SIGHUP, signal.SIGUSR1)  # read the configuration, open the log anew
+
+
+# --- in the first process
+
+
+class Workers:
+    """The workers of this process."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._command: Sequence[str] = ()
+        self._listeners: Sequence[int] = ()
+        self._running: set[_Worker] = set()
+        self._stopping = False
+
+    def start(self, count: int, arguments: Sequence[str], ports: Sequence[Any]) -> None:
+        """Start so many; from now on they hear the signals that we hear.
+
+        `arguments` are those of twistd, `ports` what they are to listen on as well.
+        """
+        self._command = [*_TWISTD, *arguments]
+        self._listeners = [port.fileno() for port in ports]
+        for _ in range(count):
+            self._start_one()
+        for number in _PASSED_ON:
+            ours = signal.getsignal(number)
+            if callable(ours):
+                signal.signal(number, partial(self._pass_on, ours))
+
+    async def stop(self, longest: float) -> None:
+        """Let them end as we do; those that take longer than so many seconds are killed."""
+        self._stopping = True
+        for worker in self._running:
+            worker.signal("TERM")
+        killing = self._reactor.callLater(longest, self._kill)
+        await DeferredList([worker.ended for worker in self._running])
+        if killing.active():
+            killing.cancel()
+
+    def _start_one(self) -> None:
+        if self._stopping:
+            return
+        environment = {
+            name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS
+        }
+        environment[VARIABLE] = ",".join(map(str, self._listeners))
+        worker = _Worker()
+        worker.ended.addCallback(self._ended, worker)
+        self._running.add(worker)
+        self._reactor.spawnProcess(
+            worker,
+            self._command[0],
+            self._command,
+            environment,
+            childFDs={0: "w", 1: 1, 2: 2} | {number: number for number in self._listeners},
+        )
+
+    def _ended(self, reason: str, worker: _Worker) -> None:
+        self._running.discard(worker)
+        if not self._stopping:
+            self.log.error("a worker ended, and is started again: {reason}", reason=reason)
+            self._reactor.callLater(RESTART_PAUSE, self._start_one)
+
+    def _pass_on(self, ours: Any, number: int, frame: object) -> None:
+        ours(number, frame)
+        for worker in list(self._running):
+            worker.signal(signal.Signals(number).name.removeprefix("SIG"))
+
+    def _kill(self) -> None:
+        for worker in self._running:
+            worker.signal("KILL")
+
+
+class _Worker(ProcessProtocol):
+    """One worker; `ended` fires with the reason of its end."""
+
+    def __init__(self) -> None:
+        self.ended: Deferred[str] = Deferred()
+
+    def signal(self, name: str) -> None:
+        if self.transport is not None:
+            try:
+                self.transport.signalProcess(name)
+            except ProcessExitedAlready:
+                return  # which we hear of next
+
+    def processEnded(self, reason: Failure) -> None:
+        """Twisted calls this when it is gone."""
+        self.ended.callback(reason.getErrorMessage())
+
+
+def twistd_arguments(options: Mapping[str, Any], configuration: str) -> list[str]:
+    """How a worker of a twistd with these options is started."""
+    log = options.get("logfile") or ("" if options.get("nodaemon", True) else "twistd.log")
+    return [
+        "--nodaemon",
+        "--pidfile=",
+        *([f"--logfile={log}"] if log else []),
+        *(["--syslog", f"--prefix={options['prefix']}"] if options.get("syslog") else []),
+        "mta",
+        f"--config={configuration}",
+    ]
+
+
+# --- in a worker
+
+
+def inherited(environment: MutableMapping[str, str] = os.environ) -> Sequence[int]:
+    """The descriptors of our listeners, if we are a worker."""
+    value = environment.pop(VARIABLE, "")
+    return [int(number) for number in value.split(",") if number]
+
+
+def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> Any:
+    """Listen on an inherited socket; returns its port.  Raises OSError."""
+    with socket.socket(fileno=descriptor) as inherited:
+        return reactor.adoptStreamPort(descriptor, inherited.family, factory)
+
+
+def live_no_longer_than_first(reactor: Any) -> None:
+    """End when the first process does, in whatever way.  Ctrl-C is for that one to hear."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reactor.addReader(_Lifeline(reactor))
+
+
+@implementer(IReadDescriptor)
+class _Lifeline:
+    """Standard input: nothing is ever written there, so what can be read is its end."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def fileno(self) -> int:
+        """Twisted asks what to watch."""
+        return 0
+
+    def logPrefix(self) -> str:
+        """Twisted asks whom a failure belongs to."""
+        return "lifeline"
+
+    def doRead(self) -> None:
+        """Twisted found something to read."""
+        self._end()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted found that nobody holds the other end, or that the process ends."""
+        self._end()
+
+    def _end(self) -> None:
+        self._reactor.removeReader(self)
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()

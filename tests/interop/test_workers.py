@@ -1,0 +1,82 @@
+"""`queue.workers`: several processes on the same listeners and the same spool."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+from collections.abc import Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import DEADLINE, Server, configuration, listener, wait_until
+
+CONTENT = b"Subject: hello\r\n\r\nbody\r\n"
+READY = r"worker ready"
+
+
+class WorkersTests(SynchronousTestCase):
+    """Two processes."""
+
+    def setUp(self) -> None:
+        keys = {"listen": [listener("smtp"), {"endpoint": "unix:lmtp.sock", "service": "lmtp"}]}
+        self.server = Server(self, configuration(queue={"workers": 2, "retry": ["1s"]}, **keys))
+        self.server.start()
+        assert self.server.process is not None
+        self.process = self.server.process
+        self.process.wait_for(READY)
+
+    @property
+    def workers(self) -> Sequence[int]:
+        """The process ids of the workers."""
+        pid = self.process.pid
+        path = Path(f"/proc/{pid}/task/{pid}/children")
+        if not path.exists():
+            self.skipTest("/proc does not say whose child a process is")
+        return [int(word) for word in path.read_text().split()]
+
+    def test_one_service(self) -> None:
+        """Whoever takes a connection: all that was accepted is delivered, once."""
+        for _ in range(20):
+            with smtplib.SMTP("127.0.0.1", self.server.ports["smtp"], timeout=DEADLINE) as client:
+                client.sendmail("a@client.example", ["bob@office.example"], CONTENT)
+        self.server.wait_for_mail("office.example/bob", 20)
+        self.assertIn(self.server.stop(), (0, -signal.SIGTERM))
+        self.assertEqual(20, len(self.server.wait_for_mail("office.example/bob")))
+
+    def test_all_take_connections(self) -> None:
+        """While the first process does nothing, its worker answers."""
+        self.process.signal(signal.SIGSTOP)
+        try:
+            self.server.send(CONTENT, "bob@office.example")
+            self.server.wait_for_mail("office.example/bob")
+        finally:
+            self.process.signal(signal.SIGCONT)
+
+    def test_death_of_a_worker(self) -> None:
+        """A worker that dies is started again."""
+        (worker,) = self.workers
+        after = len(self.process.output)
+        os.kill(worker, signal.SIGKILL)
+        self.process.wait_for(READY, after=after)
+        self.assertNotIn(worker, self.workers)
+
+    def test_death_of_the_first(self) -> None:
+        """No worker outlives the first process."""
+        (worker,) = self.workers
+        os.kill(self.process.pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends")
+
+    def test_stop(self) -> None:
+        """SIGTERM ends all of them, in peace."""
+        (worker,) = self.workers
+        self.assertIn(self.server.stop(), (0, -signal.SIGTERM))
+        self.assertFalse(Path(f"/proc/{worker}").exists())
+        self.assertEqual(2, self.server.log.count("stopped\n"), self.server.log)
+        self.assertNotIn("Traceback", self.server.log)
+
+    def test_signals_are_passed_on(self) -> None:
+        """SIGHUP lets all read the configuration again."""
+        self.process.signal(signal.SIGHUP)
+        self.process.wait_for(r"read again(?s:.*)read again")

@@ -1,0 +1,227 @@
+"""``mta explain`` and ``mta trace``: where mail goes, and where it went."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+
+from twisted.logger import LogLevel
+
+from mta import logs
+from mta.commands.console import router_of
+from mta.config import load
+from mta.mail import Mailbox
+from mta.settings import Log
+from tests.processes import Server, configuration
+from tests.test_commands import CommandCase
+
+ID, OTHER = "1K10RN776CB0S", "1K10RN8BM4APP"
+
+TEXT = f"""\
+2026-11-24T14:00:00+0000 info  {ID} accepted <a@x.example> from 192.0.2.1 by ESMTP: 12 octets
+2026-11-24T14:00:00+0000 info  {OTHER} accepted <a@x.example> from 192.0.2.1 by ESMTP: 13 octets
+2026-11-24T14:00:02+0000 error {ID} can't be routed
+\tTraceback (most recent call last):
+\tKeyError: 'x\x1b'
+2026-11-24T14:00:03+0000 info  listening on tcp:25 (smtp)
+"""
+JSON = "".join(
+    json.dumps({"time": f"2026-11-24T14:00:0{second}+0000", "level": "info"} | fields) + "\n"
+    for second, fields in (
+        (1, {"message": f"{ID} deferred", "queue_id": ID, "hop": "mx:x.example"}),
+        (2, {"message": f"{OTHER} deferred", "queue_id": OTHER}),
+        (5, {"message": f"{ID} removed", "queue_id": ID}),
+    )
+)
+
+
+class ExplainTests(CommandCase):
+    """``mta explain``."""
+
+    def configure(self, **keys: object) -> None:
+        """Some domains, aliases and routes."""
+        domain = {
+            "deliver": "maildir:/mail/{domain}/{local}",
+            "mailboxes": ["alice", "bob"],
+            "aliases": {"sales": ["bob", "team"], "team": ["alice", "carol@partner.example"]},
+        }
+        catching = {"deliver": "lmtp+unix:/run/lmtp", "catch_all": "all", "mailboxes": ["all"]}
+        forward = {"bob": {"to": "b@partner.example", "keep": True}, "ann": "a@partner.example"}
+        forwarding = domain | {"aliases": {}, "mailboxes": ["ann", "bob"], "forward": forward}
+        super().configure(
+            domains={
+                "office.example": domain,
+                "catching.example": catching,
+                "forwarding.example": forwarding,
+                "other.example": {"alias_of": "office.example"},
+            },
+            senders={"boss@office.example": "smtp://boss.example"},
+            routes={
+                "partner.example": "smtp://10.0.0.5:2525",
+                ".inner.example": "lmtp://10.0.0.6",
+                "default": "smtps://user:word@relay.example",
+            },
+            **keys,
+        )
+
+    def test_aliases(self) -> None:
+        """Each alias with all that is behind it, and the hop of each address."""
+        self.assertEqual(
+            self.succeed("explain", "Sales@office.example"),
+            "Sales@office.example: an alias for bob@office.example, team@office.example\n"
+            "  bob@office.example: a mailbox, by maildir:/mail/{domain}/{local}\n"
+            "  team@office.example: an alias for alice@office.example, carol@partner.example\n"
+            "    alice@office.example: a mailbox, by maildir:/mail/{domain}/{local}\n"
+            "    carol@partner.example: route partner.example, by smtp://10.0.0.5:2525\n",
+        )
+
+    def test_subaddress_catch_all_and_routes(self) -> None:
+        """The setting that decides is named; a secret never is."""
+        for address, expected in (
+            ("bob+x@office.example", "a mailbox of bob@office.example, by maildir:"),
+            ("x@catching.example", "no mailbox: catch_all, so all@catching.example"),
+            ("x@a.b.inner.example", "route .inner.example, by lmtp://10.0.0.6:24"),
+            ("x@inner.example", "route default, by smtps://relay.example:465\n"),
+            ("alice", "alice@office.example: a mailbox"),
+            ("bob@other.example", "alias_of another, so bob@office.example\n  bob@office.ex"),
+            (
+                "ann@forwarding.example",
+                "forwarded to a@partner.example\n  a@partner.example: route",
+            ),
+            (
+                "bob@forwarding.example",
+                "forwarded, with a copy kept here, to b@partner.example, by maildir:",
+            ),
+            ("postmaster", "postmaster@office.example: somebody must read it"),
+        ):
+            with self.subTest(address):
+                self.assertIn(expected, self.succeed("explain", address))
+
+    def test_senders(self) -> None:
+        """A sender may have a route of its own."""
+        output = self.succeed("explain", "x@y.example", "--from", "boss@office.example")
+        self.assertIn("sender boss@office.example, by smtp://boss.example:25", output)
+
+    def test_srs(self) -> None:
+        """An address that forwarding made is known by what it stands for."""
+        (self.folder / "spool").mkdir()
+        settings = load(self.config.resolve())
+        rewritten = router_of(settings).rewritten(
+            Mailbox("ann", "x.example"), Mailbox("bob", "office.example")
+        )
+        self.assertIn("back to ann@x.example", self.succeed("explain", str(rewritten)))
+
+    def test_nobody(self) -> None:
+        """What would be refused fails, with the reply."""
+        status, output, errors = self.run_command("explain", "x@office.example")
+        self.assertEqual(
+            (status, output), (1, "x@office.example: refused: 550 5.1.1 No such user here\n")
+        )
+        self.assertEqual(errors, "mta: x@office.example: 550 5.1.1 No such user here\n")
+        self.assertIn("not an address", self.fail_with("explain", "a b"))
+        self.assertIn("not an address", self.fail_with("explain", "a, b"))
+
+    def test_json(self) -> None:
+        """One document, with a list of steps."""
+        document = json.loads(self.succeed("explain", "bob+x@office.example", "--json"))
+        self.assertEqual(
+            document["steps"],
+            [
+                {
+                    "address": "bob+x@office.example",
+                    "why": "mailbox",
+                    "targets": [],
+                    "final": "bob@office.example",
+                    "hop": "maildir:/mail/{domain}/{local}",
+                    "reply": None,
+                }
+            ],
+        )
+
+
+class TraceTests(CommandCase):
+    """``mta trace``."""
+
+    def test_text(self) -> None:
+        """The lines of that message, with what belongs to them, and no control characters."""
+        (self.folder / "log").write_text(TEXT)
+        self.assertEqual(
+            self.succeed("trace", ID.lower(), "--log", str(self.folder / "log")),
+            f"2026-11-24T14:00:00+0000 info  {ID} accepted <a@x.example> from 192.0.2.1 by ESMTP:"
+            " 12 octets\n"
+            f"2026-11-24T14:00:02+0000 error {ID} can't be routed\n"
+            "    Traceback (most recent call last):\n"
+            "    KeyError: 'x\ufffd'\n",
+        )
+
+    def test_several_logs(self) -> None:
+        """Text and JSON, compressed or not, in the order of time."""
+        (self.folder / "a").write_text(JSON)
+        (self.folder / "b.gz").write_bytes(gzip.compress(TEXT.encode()))
+        logs = ("--log", str(self.folder / "a"), "--log", str(self.folder / "b.gz"))
+        output = self.succeed("trace", ID, *logs)
+        self.assertEqual(
+            [line.split()[3] for line in output.splitlines() if not line.startswith(" ")],
+            ["accepted", "deferred", "can't", "removed"],
+        )
+        events = [
+            json.loads(line) for line in self.succeed("trace", ID, *logs, "--json").splitlines()
+        ]
+        self.assertEqual([event["level"] for event in events], ["info", "info", "error", "info"])
+        self.assertEqual(events[1]["hop"], "mx:x.example")
+
+    def test_standard_input_from_a_system_log(self) -> None:
+        """What journalctl prints before each line does no harm."""
+        journal = f"Nov 24 host twistd[1]: {TEXT.splitlines()[0]}\nNov 24 host x: {ID} {{odd\n"
+        output = self.succeed("trace", ID, "--log", "-", stdin=journal)
+        self.assertIn(f"T14:00:00+0000 info  {ID} accepted", output)
+        self.assertIn(f"Nov 24 host x: {ID} {{odd\n", output)
+
+    def test_the_configured_log(self) -> None:
+        """``log.file``, with the rotated ones beside it."""
+        self.configure(log={"file": "log/mta.log"})
+        (self.folder / "log").mkdir()
+        (self.folder / "log" / "mta.log").write_text(JSON)
+        (self.folder / "log" / "mta.log.1").write_text(TEXT)
+        self.assertEqual(self.succeed("trace", ID).count(ID), 4)
+
+    def test_nothing_found(self) -> None:
+        """An unknown id, a missing log, no log at all."""
+        (self.folder / "log").write_text(TEXT)
+        log = str(self.folder / "log")
+        self.assertIn("not in the log", self.fail_with("trace", "1K10RN776CB0T", "--log", log))
+        self.assertIn("No such file", self.fail_with("trace", ID, "--log", f"{log}.not"))
+        self.assertIn("which log?", self.fail_with("trace", ID))
+
+    def test_a_real_log(self) -> None:
+        """What the server writes is what this reads, in both formats."""
+        for form in ("text", "json"):
+            server = Server(self, configuration(log={"format": form}))
+            server.start()
+            server.send(b"Subject: x\r\n\r\nbody\r\n", "bob@office.example")
+            server.wait_for_mail("office.example/bob")
+            server.stop()
+            (self.folder / "log").write_text(server.log)
+            [queue_id] = re.findall(r"\b([0-9A-Z]{13}) accepted", server.log)[:1]
+            output = self.succeed("trace", queue_id, "--log", str(self.folder / "log"))
+            words = [line.split()[3] for line in output.splitlines()]
+            self.assertEqual(words, ["accepted", "delivered", "removed"])
+
+    def test_the_server_logs_there(self) -> None:
+        """``log.file`` is where the server writes where twistd's options say nothing."""
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        file = self.folder.resolve() / "mta.log"
+        settings = Log(file=str(file))
+        write = logs.observer({"logfile": None, "nodaemon": True}, settings)
+        assert write is not None
+        write(
+            {
+                "log_time": 0.0,
+                "log_level": LogLevel.info,
+                "log_namespace": "mta",
+                "log_format": "ready",
+            }
+        )
+        self.assertEqual(file.read_text(), "1970-01-01T00:00:00+0000 info  ready\n")
