@@ -37,7 +37,7 @@ from mta.interfaces import (
     State,
 )
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
-from mta.spool import database, owners, queue_id, rows, tools
+from mta.spool import database, owners, queue_id, rows, sqlite, tools
 from mta.spool.committer import Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
 from mta.spool.database import SpoolDamaged
@@ -94,6 +94,12 @@ class SpoolTestCase(SynchronousTestCase):
         spool = SqliteSpool(self.path, self.clock, self.pool, self.now)
         spool.start()
         self.addCleanup(lambda: self.wait(spool.stop()))
+        return spool
+
+    def restartable(self) -> SqliteSpool:
+        """A process that the test stops itself."""
+        spool = SqliteSpool(self.path, self.clock, self.pool, self.now)
+        spool.start()
         return spool
 
     def tools(self) -> SpoolTools:
@@ -499,17 +505,25 @@ class TroubleTests(SpoolTestCase):
         error = self.assertRaises(OSError, self.process)
         self.assertIn("newer version", str(error))
 
+    def test_older_version(self) -> None:
+        """A spool of version 1 becomes one of today, with all that is in it."""
+        self.wait(self.restartable().stop())
+        with contextlib.closing(sqlite3.connect(self.folder.database)) as connection:
+            connection.executescript(
+                "DROP INDEX put_by; ALTER TABLE message DROP COLUMN put_by;"
+                " PRAGMA user_version = 1;"
+            )
+        for _ in range(2):
+            spool = self.restartable()
+            self.wait(spool.release({self.commit(spool).id: 0.0}))
+            self.wait(spool.stop())
+        self.assertEqual(len(self.wait(self.process().lease_due(10))), 2)
+
     def test_folder_that_cannot_be_made(self) -> None:
         """The system's own words name the folder."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("a file")
         self.assertIn(str(self.path), str(self.assertRaises(OSError, self.process)))
-
-    def restartable(self) -> SqliteSpool:
-        """A process that the test stops itself."""
-        spool = SqliteSpool(self.path, self.clock, self.pool, self.now)
-        spool.start()
-        return spool
 
 
 class SettlementTests(SpoolTestCase):
@@ -858,6 +872,35 @@ class TakeOverTests(SpoolTestCase):
         (message,) = self.wait(heir.lease_due(1))
         self.wait(heir.settle(settlement(message, self.now())))
         self.assertTrue(self.wait(heir.lease_due(1))[0].recovered)
+
+    def test_put_by(self) -> None:
+        """What a dead owner had put by, and alone remembered, is due at once, but not on hold."""
+        self.patch(sqlite, "_SWEEP", 2)
+        dead, alive, heir = self.process(), self.process(), self.process()
+        later = self.now() + 600
+        (kept,) = self.put_by(alive, later, 1)
+        on_hold, *put_by = self.put_by(dead, later, 4)
+        self.tools().hold([on_hold])
+        self.kill(dead)
+        self.assertEqual(self.wait(heir.take_over()), 4)
+        due = self.wait(heir.lease_due(10))
+        self.assertEqual(
+            [(each.id, each.recovered) for each in due], [(id, False) for id in put_by]
+        )
+        self.assertEqual([kept], [each.id for each in self.wait(alive.lease([kept]))])
+
+    def put_by(self, spool: SqliteSpool, due: float, count: int) -> list[str]:
+        """Messages that were given back untried until later."""
+        ids = [self.commit(spool).id for _ in range(count)]
+        self.wait(spool.release(dict.fromkeys(ids, due)))
+        return ids
+
+    def test_put_by_and_stopped(self) -> None:
+        """An orderly end leaves nothing that waits for a process that is gone."""
+        stopped = self.restartable()
+        put_by = self.put_by(stopped, self.now() + 600, 2)
+        self.wait(stopped.stop())
+        self.assertEqual([each.id for each in self.wait(self.process().lease_due(10))], put_by)
 
     def test_living(self) -> None:
         """Nothing of a living owner is touched."""

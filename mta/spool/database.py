@@ -15,7 +15,7 @@ from mta.spool.folder import Folder
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
 
 # Eight KiB pages hold most messages without overflow pages.  A checkpoint every 16 MiB finds
@@ -30,7 +30,8 @@ PRAGMA cache_size = -16384;
 """
 
 # `message` is what attempts change, small and apart from `content`, which never changes.
-# Where `in_file` is set, the content is a file and has no row.
+# Where `in_file` is set, the content is a file and has no row.  `put_by` is the owner that gave a
+# message back untried, and remembers it.
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,
@@ -49,9 +50,11 @@ CREATE TABLE message (
     smtputf8 INTEGER NOT NULL,
     ret TEXT NOT NULL,
     envid TEXT NOT NULL,
-    require_tls INTEGER NOT NULL
+    require_tls INTEGER NOT NULL,
+    put_by INTEGER
 );
 CREATE INDEX schedule ON message (due, owner);
+CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
 CREATE TABLE content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE recipient (
     message INTEGER NOT NULL,
@@ -75,6 +78,14 @@ CREATE TRIGGER removal AFTER DELETE ON message BEGIN
     INSERT INTO leftover SELECT old.id WHERE old.in_file;
 END;
 """
+
+# What makes a database of an older version one of the next, by the older one's number.
+_UPGRADES = {
+    1: """
+ALTER TABLE message ADD COLUMN put_by INTEGER;
+CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
+""",
+}
 
 
 class SpoolDamaged(OSError):
@@ -106,17 +117,24 @@ def open_database(folder: Folder) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
     connection.executescript(_SETTINGS)
-    if _version(connection) == 0:
+    if _version(connection) < VERSION:
         with transaction(connection):
-            if _version(connection) == 0:  # nobody else was faster
-                for statement in _statements(_TABLES):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+            _upgrade(connection)
     if (found := _version(connection)) != VERSION:
         raise OSError(
             f"{folder.database}: made by a newer version of this program "
             f"(format {found}, this one knows {VERSION}): install that version"
         )
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Make the tables, or make older ones what they are today; nothing where nothing is to do."""
+    found = _version(connection)
+    scripts = [_TABLES] if found == 0 else [_UPGRADES[old] for old in range(found, VERSION)]
+    for script in scripts:
+        for statement in _statements(script):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -246,7 +246,8 @@ def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int, en
     """Give messages to an owner.  Those that another one had are `recovered`."""
     connection.execute(
         """
-        UPDATE message SET recovered = recovered OR owner IS NOT NULL, owner = ?, due = ?
+        UPDATE message
+        SET recovered = recovered OR owner IS NOT NULL, owner = ?, due = ?, put_by = NULL
         WHERE id IN (SELECT value FROM json_each(?))
         """,
         (owner, end, _list(numbers)),
@@ -266,7 +267,8 @@ def release(connection: sqlite3.Connection, dues: Sequence[tuple[int, float]], o
     connection.execute(
         """
         UPDATE message
-        SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END
+        SET owner = NULL, put_by = owner,
+            due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END
         FROM json_each(?) AS new
         WHERE message.id = new.value ->> 0 AND owner = ?
         """,
@@ -295,6 +297,18 @@ def take_over(
         WHERE due <= ? AND owner = ?
         """,
         (now, now + LEASE, owner),
+    ).rowcount
+
+
+def bring_back(connection: sqlite3.Connection, owner: int, now: float, limit: int) -> int:
+    """Make due what a dead owner had put by; returns how many, `limit` at most."""
+    return connection.execute(
+        """
+        UPDATE message
+        SET put_by = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE min(due, ?) END
+        WHERE id IN (SELECT id FROM message WHERE put_by = ? LIMIT ?)
+        """,
+        (now, owner, limit),
     ).rowcount
 
 

@@ -39,7 +39,7 @@ from mta.spool.database import Reader
 from mta.spool.folder import Folder
 
 _RENEWAL = rows.LEASE / 4  # seconds between renewals: three may fail
-_SWEEP = 1000  # files removed at once
+_SWEEP = 1000  # files removed, or messages brought back, at once
 
 
 @implementer(ISpool, IQueue)
@@ -296,6 +296,12 @@ class SqliteSpool:
     async def _succeed(self, owner: owners.Owner) -> int:
         """Free what an owner had leased, and bury it; returns how many messages it was."""
         freed: int = await self._act(self._free, owner=owner)
+        portion = _SWEEP
+        while portion == _SWEEP:
+            portion = await self._act(
+                rows.bring_back, owner=owner.number, now=self._now(), limit=_SWEEP
+            )
+            freed += portion
         await self._in_thread(owner.bury)
         return freed
 

@@ -259,6 +259,7 @@ class SpoolTools:
             with transaction(self._connection):
                 incoming = list(self._folder.incoming_of(owner.number))
                 rows.take_over(self._connection, owner.number, self._now(), incoming)
+                rows.bring_back(self._connection, owner.number, self._now(), _ALL)
             owner.bury()
 
     def _sweep(self) -> None:
