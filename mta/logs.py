@@ -42,8 +42,9 @@ def observer(options: Mapping[str, Any], settings: Log) -> ILogObserver | None:
         stream.flush()
 
     level = LogLevelFilterPredicate(_LEVELS[settings.level])
-    # What the old modules of Twisted chat about is no event of ours.
-    level.setLogLevelForNamespace("log_legacy", LogLevel.warn)
+    # What Twisted chats about is no event of ours.
+    for namespace in ("twisted", "log_legacy"):
+        level.setLogLevelForNamespace(namespace, LogLevel.warn)
     return FilteringLogObserver(write, [level])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from pathlib import Path
 
 from mta.interfaces import Attempt, Progress, State
 from mta.mail import NULL_PATH, Mailbox, Recipient
@@ -52,6 +53,11 @@ class PostmasterTests(QueueCase):
         branch = Mailbox("ann", "office.example")
         held = self.enqueue(branch)
         self.attempt(held, Progress(Recipient(branch), State.HELD, "office"))
+        self.words = {"ID": self.named}
+        for table, text in [("/etc/aliases", "help: bob\n"), ("/etc/postfix/virtual", "me bob\n")]:
+            path = self.folder / Path(table).name
+            path.write_text(text)
+            self.words[table] = str(path)
         (self.folder / "mta.log").write_text(
             f"2026-11-24T14:00:00+0000 info  {self.named} accepted <alice@example.com>\n"
         )
@@ -67,7 +73,7 @@ class PostmasterTests(QueueCase):
             stdin = f"{echoed[1] or echoed[2]}\n" if echoed else ""
             program, *words = shlex.split(echoed[3] if echoed else command)
             self.assertEqual(program, "mta", command)
-            words = [self.named if word == "ID" else word for word in words]
+            words = [self.words.get(word, word) for word in words]
             output = self.succeed(*words, stdin=stdin)
             self.assertNotRegex(output, r"\A(0 |no )", command)
 

@@ -12,11 +12,33 @@ import sys
 from collections.abc import Sequence
 
 from mta import __version__
-from mta.commands import check, completion, explain, peers, queue, sendmail, trace, turn, user
+from mta.commands import (
+    check,
+    completion,
+    explain,
+    importing,
+    peers,
+    queue,
+    sendmail,
+    trace,
+    turn,
+    user,
+)
 from mta.commands.console import Failed
 from mta.config import ConfigurationError
 
-_COMMANDS = (check, user, queue, explain, trace, turn, peers, sendmail, completion)
+_COMMANDS = (
+    check,
+    user,
+    queue,
+    explain,
+    trace,
+    turn,
+    peers,
+    importing,
+    sendmail,
+    completion,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

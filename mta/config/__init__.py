@@ -2,6 +2,7 @@
 
 `document` turns a file into values that know their line and column, `values` and `hops` say
 what a single value may be, `schema` which keys there are, `references` what must fit together.
+`additions` puts more into a file, and leaves the rest of it to whoever wrote it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mta.config.document import ConfigurationError, Problem, Source, parse
+from mta.config.additions import Keys, Misfit, with_additions
+from mta.config.document import ConfigurationError, Problem, Source, parse, read
 from mta.config.schema import read_settings
 from mta.settings import Settings
 
-__all__ = ["ConfigurationError", "Problem", "load"]
+__all__ = ["ConfigurationError", "Keys", "Misfit", "Problem", "extended", "load"]
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -23,4 +26,24 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     `environ` answers ``{env: NAME}``.  Blocks while it reads.  Raises ConfigurationError with
     every problem found, in the order of the file.
     """
-    return read_settings(parse(Source(path, environ)))
+    source = Source(path, environ)
+    return read_settings(parse(read(source), source))
+
+
+def extended(
+    path: Path, additions: Mapping[Keys, Any], environ: Mapping[str, str] = os.environ
+) -> str:
+    """The text of a configuration file with more in it: values by the keys that lead to them.
+
+    Raises Misfit where it would be no good configuration, ConfigurationError where there is no
+    place for them.
+    """
+    source = Source(path, environ)
+    text = read(source)
+    text = with_additions(text, parse(text, source), additions)
+    root = parse(text, source)
+    try:
+        read_settings(root)
+    except ConfigurationError as error:
+        raise Misfit(error.problems, root, additions) from None
+    return text

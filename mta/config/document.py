@@ -85,9 +85,14 @@ class Value:
         """Whether this is a list."""
         return isinstance(self.node, yaml.SequenceNode)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The line and the column that the value starts in, both counted from 1."""
+        return self.line, self.node.start_mark.column + 1
+
     def wrong(self, text: str) -> ConfigurationError:
         """The error to raise for this value."""
-        return self.source.wrong(text, self.line, self.node.start_mark.column + 1)
+        return self.source.wrong(text, *self.place)
 
     def text(self, expected: str) -> str:
         """The characters of a scalar as they stand in the file: ``off`` is no truth value here.
@@ -264,12 +269,27 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def parse(source: Source) -> Value:
-    """Read a file and parse it as YAML, without giving it a meaning.
+def read(source: Source) -> str:
+    """The text of a file.  Raises ConfigurationError."""
+    try:
+        with source.file.open("rb") as file:
+            octets = file.read(MAX_OCTETS + 1)
+    except OSError as error:
+        raise source.wrong(f"can't be read: {error.strerror}, expected a file") from None
+    if len(octets) > MAX_OCTETS:
+        raise source.wrong(f"too large, expected at most {MAX_OCTETS} octets")
+    try:
+        return octets.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8", "replace")
+        raise _at(source, before, "not UTF-8 text, expected the file in that encoding") from None
 
-    Raises ConfigurationError where it can't be read, isn't YAML, or is out of all proportion.
+
+def parse(text: str, source: Source) -> Value:
+    """Parse the text of a file as YAML, without giving it a meaning.
+
+    Raises ConfigurationError where it isn't YAML, or is out of all proportion.
     """
-    text = _read(source)
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -283,21 +303,6 @@ def parse(source: Source) -> Value:
         raise source.wrong("the file is empty, expected 'hostname: NAME' and more")
     _bound(Value(node, source))
     return Value(node, source)
-
-
-def _read(source: Source) -> str:
-    try:
-        with source.file.open("rb") as file:
-            octets = file.read(MAX_OCTETS + 1)
-    except OSError as error:
-        raise source.wrong(f"can't be read: {error.strerror}, expected a file") from None
-    if len(octets) > MAX_OCTETS:
-        raise source.wrong(f"too large, expected at most {MAX_OCTETS} octets")
-    try:
-        return octets.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode("utf-8", "replace")
-        raise _at(source, before, "not UTF-8 text, expected the file in that encoding") from None
 
 
 class _Loader(yaml.SafeLoader):
