@@ -438,6 +438,9 @@ class IMailSource(Interface):
     def settle(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Report one outcome for each target, in order.  Each delivery is settled once."""
 
+    def give_back(delivery: Delivery) -> None:
+        """Leave a delivery to another connection: on this one, the peer said nothing to it."""
+
 
 class IHeldSource(IMailSource):
     """The mail held for a peer, for one connection."""

@@ -147,13 +147,20 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How queued mail is worked off."""
+    """How queued mail is worked off.
+
+    A connection to a next hop carries at most `connection_messages`, none after `connection_age`,
+    and stays open for `connection_idle` without mail.
+    """
 
     retry: tuple[float, ...] = (60.0, 300.0, 900.0, 1800.0, HOUR, 2 * HOUR, 4 * HOUR)
     warn_after: float = 4 * HOUR
     give_up_after: float = 5 * DAY
     concurrency: int = 100
     per_destination: int = 10
+    connection_messages: int = 1000
+    connection_age: float = 5 * MINUTE
+    connection_idle: float = 2.0
     workers: int = 1
 
 

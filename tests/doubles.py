@@ -222,6 +222,7 @@ class FakeSource:
 
     def __init__(self, deliveries: Iterable[Delivery] = (), *, waits: bool = False) -> None:
         self.outcomes: dict[str, Sequence[Outcome]] = {}
+        self.given_back: list[str] = []
         self._ready = deque(deliveries)
         self._out: dict[str, Delivery] = {}
         self._waits = waits
@@ -261,6 +262,11 @@ class FakeSource:
             return bool(self._ready)
         waiting = self._waiting = Deferred(lambda _: setattr(self, "_waiting", None))
         return await waiting
+
+    def give_back(self, delivery: Delivery) -> None:
+        """See `IMailSource`."""
+        assert self._out.pop(delivery.message.id) is delivery
+        self.given_back.append(delivery.message.id)
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Each delivery is settled once, with an outcome for each target."""

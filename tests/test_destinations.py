@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -24,6 +24,7 @@ from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
 CLOSING = Outcome(Status.DEFERRED, Reply(421, "4.3.2", ("Too busy",)), "mx.example")
+PUT_OFF = Outcome(Status.DEFERRED, Reply(450, "4.2.0", ("Greylisted",)), "mx.example")
 UNREACHABLE = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("No answer",)))
 NO_MAIL = Outcome(Status.FAILED, Reply(556, "5.1.10", ("Takes no mail",)))
 
@@ -168,6 +169,125 @@ class DestinationsTests(SynchronousTestCase):
         self.visit_with(self.succeed)
         self.add(A, "1")
         self.assertEqual({}, self.destinations._destinations)
+
+    # --- connections that are kept
+
+    def rest(self, *visits: int) -> list[Deferred[bool]]:
+        """Each visit delivers what there is, and then waits for more."""
+        waiting = []
+        for number in visits:
+            _, mail, _ = self.visits[number]
+            self.successResultOf(self.succeed(A, mail))
+            waiting.append(Deferred.fromCoroutine(mail.more()))
+        return waiting
+
+    def test_new_mail_takes_the_connection_that_is_there(self) -> None:
+        """No new visit begins while one rests; the one that rested last is woken first."""
+        self.add(A, "1", "2")
+        first, second = self.rest(0, 1)
+        self.add(A, "3")
+        self.assertNoResult(first)
+        self.assertTrue(self.successResultOf(second))
+        self.assertEqual("3", self.take(1).message.id)
+        self.add(A, "4", "5")
+        self.assertTrue(self.successResultOf(first))
+        self.assertEqual(3, len(self.visits))
+
+    def test_idle(self) -> None:
+        """A visit does not rest for long."""
+        self.destinations = self.make(Queue(connection_idle=2.0))
+        self.add(A, "1")
+        (waiting,) = self.rest(0)
+        self.clock.advance(1.9)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.1)
+        self.assertFalse(self.successResultOf(waiting))
+        self.end(0)
+        self.assertEqual({}, self.destinations._destinations)
+
+    def test_not_at_all(self) -> None:
+        """The settings may say that no connection is kept."""
+        self.destinations = self.make(Queue(connection_idle=0.0))
+        self.add(A, "1")
+        (waiting,) = self.rest(0)
+        self.clock.advance(0)
+        self.assertFalse(self.successResultOf(waiting))
+
+    def test_so_many_messages(self) -> None:
+        """After so many a visit gets no more, and another one begins."""
+        self.destinations = self.make(Queue(per_destination=1, connection_messages=2))
+        self.add(A, "1", "2", "3")
+        (waiting,) = self.rest(0)
+        self.assertFalse(self.successResultOf(waiting))
+        self.assertEqual(["1", "2"], [name for name, _ in self.settled])
+        self.end(0)
+        self.assertEqual("3", self.take(1).message.id)
+
+    def test_so_old(self) -> None:
+        """A visit that is old gets no more mail, and does not rest."""
+        self.destinations = self.make(Queue(per_destination=1, connection_age=10.0))
+        self.add(A, "1")
+        self.clock.advance(9)
+        (waiting,) = self.rest(0)
+        self.clock.advance(1)
+        self.add(A, "2")
+        self.assertFalse(self.successResultOf(waiting))
+        self.end(0)
+        self.assertEqual("2", self.take(1).message.id)
+
+    def test_who_rests_takes_no_place(self) -> None:
+        """Other hops get visits; of too many that rest, the one ends that began first."""
+        self.destinations = self.make(Queue(concurrency=1, per_destination=1))
+        self.add(A, "1")
+        (first,) = self.rest(0)
+        self.add(B, "2")
+        (second,) = self.rest(1)
+        self.assertFalse(self.successResultOf(first))
+        self.assertNoResult(second)
+
+    def test_rest_between_shares(self) -> None:
+        """Who has had its share while others wait gets its next one in its turn."""
+        self.destinations = self.make(Queue(concurrency=1, per_destination=1))
+        self.add(A, *map(str, range(2 * SHARE)))
+        self.add(B, "b")
+        (waiting,) = self.rest(0)
+        self.assertEqual(SHARE, len(self.settled))
+        self.assertNoResult(waiting)
+        self.rest(1)
+        self.assertTrue(self.successResultOf(waiting))
+        self.rest(0)
+        self.assertEqual(2 * SHARE + 1, len(self.settled))
+
+    def test_an_awaited_peer_that_goes(self) -> None:
+        """Waiting may be cut off: new mail then begins a new visit."""
+        self.add(A, "1")
+        (waiting,) = self.rest(0)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError))
+        waiting.cancel()
+        self.end(0)
+        self.add(A, "2")
+        self.assertEqual("2", self.take(1).message.id)
+
+    def test_given_back(self) -> None:
+        """What met a closing connection is the first to go out on the next one."""
+        self.destinations = self.make(Queue(per_destination=1))
+        self.add(A, "1", "2")
+        taken = self.take(0)
+        assert taken is not None
+        self.visits[0][1].give_back(taken)
+        self.assertRaises(ValueError, self.visits[0][1].give_back, taken)
+        self.end(0)
+        self.assertEqual("1", self.take(1).message.id)
+        self.assertEqual([], self.settled)
+
+    def test_stop_wakes(self) -> None:
+        """At the end nobody rests."""
+        self.add(A, "1")
+        (waiting,) = self.rest(0)
+        stopping = Deferred.fromCoroutine(self.destinations.stop(10))
+        self.assertFalse(self.successResultOf(waiting))
+        self.end(0)
+        self.successResultOf(stopping)
 
     # --- settling
 
@@ -316,6 +436,20 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(4, len(self.visits))
         self.end(3)
         self.assertEqual(5, len(self.visits))
+
+    def test_puts_off(self) -> None:
+        """A hop that puts mail off gets one visit less for each, down to one."""
+        self.destinations = self.make(Queue(per_destination=3))
+        self.add(A, *map(str, range(9)))
+        takens = [self.take(visit) for visit in (0, 1, 2)]
+        for visit, taken in enumerate(takens):
+            assert taken is not None
+            self.visits[visit][1].settle(taken, [PUT_OFF])
+        self.assertEqual([None, None, None], [self.take(visit) for visit in (0, 1, 2)])
+        for visit in (0, 1):
+            self.end(visit)
+        self.assertEqual(3, len(self.visits))
+        self.assertEqual("3", self.take(2).message.id)
 
     # --- the end
 

@@ -267,6 +267,9 @@ QUEUE: Fields = {
     "give_up_after": values.positive_duration,
     "concurrency": values.integer(1, MANY),
     "per_destination": values.integer(1, MANY),
+    "connection_messages": values.integer(1, MANY),
+    "connection_age": values.positive_duration,
+    "connection_idle": values.duration,
     "workers": values.integer(1, 1024),
 }
 LIMITS: Fields = {

@@ -49,6 +49,9 @@ class NoMail:
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.settle`: never called, as nothing is handed out."""
 
+    def give_back(self, delivery: Delivery) -> None:
+        """See `IMailSource.give_back`: never called either."""
+
 
 @implementer(IMailSource)
 class _Waiting:
@@ -60,6 +63,7 @@ class _Waiting:
     def __init__(self, source: IMailSource) -> None:
         self.next = source.next
         self.more = source.more
+        self.give_back = source.give_back
         self._source = source
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:

@@ -37,6 +37,7 @@ class Counted:
     ) -> None:
         self.next = source.next
         self.more = source.more
+        self.give_back = source.give_back
         self._source = source
         self._tally = tally
         self._changed = changed

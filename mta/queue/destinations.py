@@ -1,9 +1,10 @@
 """Hands deliveries to the agents: bounded in all and per hop, fair between hops and senders.
 
 A destination is one hop with the deliveries that wait for it.  A visit is one call of a delivery
-agent, which draws deliveries until none is left: one connection carries many messages.  A hop
-that can't be reached is left alone for a while, and then probed by one message; it slows no
-other.  Destinations without mail are forgotten.
+agent, which draws deliveries until none is left: one connection carries many messages.  A visit
+that has a connection rests there for a moment before it ends, and new mail wakes it: resting
+visits are the cache of connections.  A hop that can't be reached is left alone for a while, and
+then probed by one message; it slows no other.  Destinations without mail are forgotten.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ class _BackOff:
 class _Destination:
     """One hop, what waits for it, and who is at work on it.
 
-    `arriving` counts the visits that have not asked for mail yet.
+    `arriving` counts the visits that have not asked for mail yet; `resting` are those without
+    mail, the one that began to rest last at the end.
     """
 
     hop: Hop
     limit: int
     waiting: Turns[Delivery] = field(default_factory=Turns)
     visits: set[_Visit] = field(default_factory=set)
+    resting: list[_Visit] = field(default_factory=list)
     arriving: int = 0
     in_line: bool = False
 
@@ -95,6 +98,7 @@ class Destinations:
         self._line: deque[_Destination] = deque()  # those that want a visit, in turn
         self._down: OrderedDict[Hop, _BackOff] = OrderedDict()
         self._visits: set[_Visit] = set()
+        self._resting: OrderedDict[_Visit, None] = OrderedDict()  # since longest first
         self._dispatching = False
         self._stopped = False
         self._quiet = Bell(clock)
@@ -147,6 +151,8 @@ class Destinations:
         for destination in self._destinations.values():
             for delivery in destination.waiting.take_all():
                 self._returned(delivery)
+        for visit in list(self._resting):
+            visit.wake()
         end = self._clock.seconds() + grace
         while self._visits and (left := end - self._clock.seconds()) > 0:
             await self._quiet.wait(left)
@@ -161,15 +167,35 @@ class Destinations:
         if self._stopped or not destination.waiting:
             return False
         if destination.hop in self._down:
-            return not visit.handed  # one message probes the hop
+            return not visit.in_turn  # one message probes the hop
+        if self._is_used_up(visit):
+            return False
         others_wait = len(self._line) > destination.in_line
-        if visit.handed >= SHARE and others_wait and not self._has_place:
+        if visit.in_turn >= SHARE and others_wait and not self._has_place:
             return False
         return len(destination.visits) <= destination.limit
 
     def arrived(self, visit: _Visit) -> None:
-        """A visit asks for mail for the first time."""
+        """A visit asks for mail for the first time, or for the first time since it rested."""
         visit.destination.arriving -= 1
+
+    async def rest(self, visit: _Visit) -> None:
+        """Return when there is mail for a visit that has none, or it should end."""
+        destination = visit.destination
+        is_one_too_many = len(destination.visits) > destination.limit
+        is_down = destination.hop in self._down
+        if self._stopped or is_down or is_one_too_many or self._is_used_up(visit):
+            return
+        if len(self._resting) >= self.settings.concurrency:
+            next(iter(self._resting)).wake()
+        destination.resting.append(visit)
+        self._resting[visit] = None
+        self._queue_up(destination)
+        self.dispatch()  # its place is free
+        try:
+            await visit.sleep(self.settings.connection_idle)
+        finally:
+            self._rise(visit)
 
     def record(self, visit: _Visit, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Pass outcomes on, and learn from them how much their hop can bear."""
@@ -178,7 +204,9 @@ class Destinations:
             destination.limit = max(1, destination.limit // 2)
         elif any(outcome.remote or outcome.status is not Status.DEFERRED for outcome in outcomes):
             self._down.pop(destination.hop, None)
-            destination.limit = min(destination.limit + 1, self._most_visits(destination.hop))
+            put_off = all(outcome.status is Status.DEFERRED for outcome in outcomes)
+            limit = max(1, destination.limit + (-1 if put_off else 1))
+            destination.limit = min(limit, self._most_visits(destination.hop))
             self._queue_up(destination)
         self._settled(delivery, outcomes)
         self.dispatch()
@@ -187,7 +215,13 @@ class Destinations:
 
     @property
     def _has_place(self) -> bool:
-        return len(self._visits) < self.settings.concurrency
+        return len(self._visits) - len(self._resting) < self.settings.concurrency
+
+    def _is_used_up(self, visit: _Visit) -> bool:
+        """Whether the connection of a visit has carried enough, or is old."""
+        age = self._clock.seconds() - visit.began
+        settings = self.settings
+        return visit.handed >= settings.connection_messages or age >= settings.connection_age
 
     def _most_visits(self, hop: Hop) -> int:
         most = self.settings.per_destination
@@ -195,7 +229,8 @@ class Destinations:
 
     def _wants_visit(self, destination: _Destination) -> bool:
         limit = 1 if destination.hop in self._down else destination.limit
-        return len(destination.waiting) > destination.arriving and len(destination.visits) < limit
+        awake = len(destination.visits) - len(destination.resting)
+        return len(destination.waiting) > destination.arriving and awake < limit
 
     def _queue_up(self, destination: _Destination) -> None:
         if not destination.in_line and self._wants_visit(destination):
@@ -203,13 +238,28 @@ class Destinations:
             self._line.append(destination)
 
     def _visit(self, destination: _Destination) -> None:
-        visit = _Visit(self, destination)
+        """Wake the visit that rests there, or begin one."""
+        if destination.resting:
+            visit = destination.resting[-1]
+            self._rise(visit)
+            visit.has_arrived = False
+            visit.in_turn = 0
+            destination.arriving += 1
+            visit.wake()
+            return
+        visit = _Visit(self, destination, self._clock)
         self._visits.add(visit)
         destination.visits.add(visit)
         destination.arriving += 1
         visit.running = Deferred.fromCoroutine(self._deliver(visit))
         visit.running.addErrback(self._failed, visit)
         visit.running.addBoth(self._ended, visit)
+
+    def _rise(self, visit: _Visit) -> None:
+        """It rests no longer, if it did."""
+        if visit in self._resting:
+            del self._resting[visit]
+            visit.destination.resting.remove(visit)
 
     async def _deliver(self, visit: _Visit) -> None:
         hop = visit.destination.hop
@@ -279,15 +329,22 @@ class Destinations:
 
 @implementer(IMailSource)
 class _Visit:
-    """One visit of a delivery agent to a destination."""
+    """One visit of a delivery agent to a destination; `began`: seconds of the clock.
 
-    def __init__(self, destinations: Destinations, destination: _Destination) -> None:
+    `handed` counts the deliveries that it took, `in_turn` those since it rested.
+    """
+
+    def __init__(
+        self, destinations: Destinations, destination: _Destination, clock: IReactorTime
+    ) -> None:
         self.destination = destination
         self.running: Deferred[None] | None = None
-        self.handed = 0
+        self.began = clock.seconds()
+        self.handed = self.in_turn = 0
         self.has_arrived = False
         self.was_dismissed = False
         self._destinations = destinations
+        self._bell = Bell(clock)
         self._taken: dict[int, Delivery] = {}  # a message may have several for one hop
 
     async def next(self) -> Delivery | None:
@@ -300,20 +357,35 @@ class _Visit:
             return None
         delivery = self.destination.waiting.take()
         self.handed += 1
+        self.in_turn += 1
         self._taken[id(delivery)] = delivery
         return delivery
 
     async def more(self) -> bool:
-        """See `IMailSource.more`.  It waits for none: what comes later is another visit's."""
+        """See `IMailSource.more`: it rests for a moment."""
+        if not self._destinations.may_take(self):
+            await self._destinations.rest(self)
         return self._destinations.may_take(self)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """See `IMailSource.give_back`.  Raises ValueError for a delivery that is not out."""
+        self._take_back(delivery)
+        self.destination.put_back([delivery])
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.settle`.  Raises ValueError for a delivery that is not out."""
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
-        if self._taken.pop(id(delivery), None) is None:
-            raise ValueError("a delivery is settled once, by the visit that took it")
+        self._take_back(delivery)
         self._destinations.record(self, delivery, outcomes)
+
+    async def sleep(self, longest: float) -> None:
+        """Return when somebody wakes it, at the latest after so many seconds."""
+        await self._bell.wait(longest)
+
+    def wake(self) -> None:
+        """Let it look whether there is something to do."""
+        self._bell.ring()
 
     def leave(self) -> list[Delivery]:
         """What was taken and not settled."""
@@ -325,3 +397,7 @@ class _Visit:
         """End the visit now."""
         if self.running is not None:
             self.running.cancel()
+
+    def _take_back(self, delivery: Delivery) -> None:
+        if self._taken.pop(id(delivery), None) is None:
+            raise ValueError("a delivery comes back once, from the visit that took it")

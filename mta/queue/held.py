@@ -129,6 +129,10 @@ class HeldMail:
         if not self._out:
             self._quiet.ring()
 
+    def give_back(self, delivery: Delivery) -> None:
+        """See `IMailSource.give_back`: it goes on waiting."""
+        self.settle(delivery, [HELD] * len(delivery.targets))
+
     def retire(self) -> None:
         """Hand out no more; what is out may still be settled."""
         if self._retired:

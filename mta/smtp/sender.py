@@ -171,6 +171,7 @@ class Sender:
         self._reset_needed = False
         self._transactions = 0
         self._silent_since: float | None = None  # in seconds of the channel, while no mail goes
+        self._rested = False  # and the peer has said nothing since: it may have gone meanwhile
         self._progress = False  # whether this conversation settled anything in the peer's words
 
     async def converse(self, channel: IChannel) -> IRole | None:
@@ -551,6 +552,7 @@ class Sender:
             left = self._silent_since + self._demands.keepalive - channel.seconds()
             there_is = await channel.doze(self._mail.more(), left) if left > 0 else None
             if there_is is not None:
+                self._rested = there_is
                 return there_is
             if channel.closing:
                 return False
@@ -637,13 +639,17 @@ class Sender:
                 reply = Reply(451, "4.5.0", (f"Protocol error {self._step.phrase}: {error}",))
         self.trouble = reply
         outcome = Outcome(Status.DEFERRED, reply, self._remote)
+        is_new_try_due = self._rested and isinstance(error, ChannelLost)
         begun = [transaction.consignment for transaction in self._begun]
         for consignment in dict.fromkeys([*begun, *(waiting for waiting, _ in self._waiting)]):
+            if is_new_try_due:
+                self._mail.give_back(consignment.delivery)
+                continue
             consignment.outcomes = [known or outcome for known in consignment.outcomes]
             self._settle(consignment)
         self._begun.clear()
         self._waiting.clear()
-        if not self._progress:
+        if not (self._progress or is_new_try_due):
             raise HopFailure(outcome) from error
 
     # --- the dialogue
@@ -669,6 +675,7 @@ class Sender:
             if reply is not None:
                 if reply.code == 421:
                     raise _Closing(reply)
+                self._rested = False
                 return reply
 
     async def _part(self, turn: Turn) -> IRole | None:

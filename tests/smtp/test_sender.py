@@ -1289,6 +1289,27 @@ class WaitingTests(SenderTestCase):
         exchange.talk("S: 250 hello?")
         self.assert_unusable(exchange, "Protocol error")
 
+    def test_a_peer_that_went_meanwhile(self) -> None:
+        """Mail that meets a connection which is closing is left to another one, undecided."""
+        for keywords in ("250 PIPELINING", STREAMING):
+            for end in ("E: lost", "S: 421 4.4.2 idle for too long"):
+                exchange = self.opened([], keywords, waits=True)
+                exchange.source.give(mail())
+                exchange.hear()
+                exchange.talk(end)
+                self.assertIsNone(exchange.failure)
+                self.assertEqual(exchange.source.given_back, ["M1"])
+                self.assertEqual(exchange.source.outcomes, {})
+
+    def test_a_peer_that_spoke_before_it_went(self) -> None:
+        """Then it was there: the message may have been taken, and waits like any other."""
+        exchange = self.opened([], "250 PIPELINING", waits=True)
+        exchange.source.give(mail())
+        exchange.talk("S: 250 mail")
+        exchange.talk("E: lost")
+        self.assertEqual(exchange.source.given_back, [])
+        self.assertIn("Connection lost in reply to RCPT", exchange.outcomes()[0])
+
     def test_no_more_than_the_limit(self) -> None:
         """When the peer takes no more messages, waiting is vain."""
         exchange = self.opened([mail()], "250-PIPELINING | 250 LIMITS MAILMAX=1", waits=True)
