@@ -367,6 +367,9 @@ class IQueue(Interface):
     async def lease(ids: Collection[str]) -> Sequence[Message]:
         """Lease those of these messages that nobody works on and nobody holds, due or not."""
 
+    async def recalled(ids: Collection[str]) -> Collection[str]:
+        """Those of these messages, leased to us, that a person removed or put on hold."""
+
     async def release(dues: Mapping[str, float]) -> None:
         """Give up leases without an attempt.
 
@@ -503,7 +506,10 @@ class IQueueTools(Interface):
         """The messages that fit, oldest first, read in bounded portions."""
 
     def hold(ids: Collection[str]) -> int:
-        """Keep messages in the spool until `release`; returns how many were changed."""
+        """Keep messages in the spool until `release`; returns how many were changed.
+
+        What is on its way to a next hop at this moment is kept when that ends.
+        """
 
     def release(ids: Collection[str]) -> int:
         """Undo `hold`, and let the messages be tried at once; returns how many."""

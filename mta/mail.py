@@ -193,10 +193,14 @@ class Outcome:
     """What became of one recipient in one attempt, and in whose words.
 
     `remote` is the host that replied, empty where the reply is our own.  `notifies` says
-    that the next hop took over the duty to send notices (RFC 3461 section 5.2.1).
+    that the next hop took over the duty to send notices (RFC 3461 section 5.2.1).  `strains`: it
+    took nothing for now, or broke off, so it may want less of us at once.  `wait` over 0: nothing
+    was tried, and there is no use in it for so many seconds.
     """
 
     status: Status
     reply: Reply
     remote: str = ""
     notifies: bool = False
+    strains: bool = field(default=False, compare=False)
+    wait: float = 0.0

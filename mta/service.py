@@ -56,7 +56,7 @@ from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.resolver import Resolver
 from mta.routing import Router
-from mta.settings import Listener, Peer, Settings
+from mta.settings import Listener, Peer, Queue, Settings
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception
 from mta.smtp.srs import SenderRewriting
@@ -227,12 +227,13 @@ class MailService(Service):
             self._router,
             self._agents,
             NoticeWriter(settings.hostname),
-            settings.queue,
+            _share(settings.queue),
             settings.peers,
             reactor,
         )
         self._spool.on_wake = self._runner.wake
         self._spool.on_retry = self._runner.retry
+        self._spool.on_recall = self._runner.recall
         self._spool.on_commit = self._meter.committed
         self._runner.on_outcome = self._meter.attempted
         self._runner.on_held = lambda peer: self._customer.mail_came(peer)
@@ -445,7 +446,9 @@ class MailService(Service):
         except (TLSFault, UserFault) as error:
             self.log.error("{error}", error=str(error))
         else:
-            self._runner.reconfigure(self._router, self._agents, settings.queue, settings.peers)
+            self._runner.reconfigure(
+                self._router, self._agents, _share(settings.queue), settings.peers
+            )
             Deferred.fromCoroutine(customer.stop(GRACE)).addErrback(self._failed, "reload")
             self._keep_up_with_peers()
             for name in ("listen", "spool", "metrics"):
@@ -558,6 +561,15 @@ class _Listening:
     def endpoint(self) -> str:
         """The endpoint string, with the port that the system chose where it had to."""
         return _shown(self.listener.endpoint, self.port)
+
+
+def _share(queue: Queue) -> Queue:
+    """What each of the worker processes may do of what all may do together: something, at least."""
+    return replace(
+        queue,
+        concurrency=-(-queue.concurrency // queue.workers),
+        per_destination=-(-queue.per_destination // queue.workers),
+    )
 
 
 def _shown(endpoint: str, port: IListeningPort) -> str:

@@ -227,6 +227,10 @@ class FakeSpool:
         places = [self._places[name] for name in ids if name in self._places]
         return self._lease([place for place in places if not place.leased])
 
+    async def recalled(self, ids: Collection[str]) -> Collection[str]:
+        """What somebody took out of `_places`."""
+        return [name for name in ids if name not in self._places]
+
     async def release(self, dues: Mapping[str, float]) -> None:
         """Give up leases."""
         for name, due in dues.items():

@@ -18,18 +18,24 @@ from mta.interfaces import (
     Target,
 )
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
-from mta.queue import destinations
-from mta.queue.destinations import COMPANY, SHARE, Destinations
+from mta.queue import back_off
+from mta.queue.destinations import COMPANY, FIRST_VISITS, SHARE, Destinations
 from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
-CLOSING = Outcome(Status.DEFERRED, Reply(421, "4.3.2", ("Too busy",)), "mx.example")
+CLOSING = Outcome(Status.DEFERRED, Reply(421, "4.3.2", ("Too busy",)), "mx.example", strains=True)
 PUT_OFF = Outcome(Status.DEFERRED, Reply(450, "4.2.0", ("Greylisted",)), "mx.example")
 UNREACHABLE = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("No answer",)))
 NO_MAIL = Outcome(Status.FAILED, Reply(556, "5.1.10", ("Takes no mail",)))
 
 A, B = Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example")
 MAILDIR = Hop(Agent.MAILDIR, "/var/mail/{local}")
+
+
+def left_alone(seconds: float) -> Outcome:
+    """The outcome of mail whose hop was unreachable, and is not tried again yet."""
+    reply = Reply(451, "4.4.1", ("Not tried again so soon: No answer",))
+    return Outcome(Status.DEFERRED, reply, wait=seconds)
 
 
 def delivery(hop: Hop, name: str) -> Delivery:
@@ -120,19 +126,46 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual([(name, RELAYED) for name in "123"], self.settled)
 
     def test_per_destination(self) -> None:
-        """A hop gets as many visits as the settings allow, and no more than mail waits."""
-        self.add(A, "1", "2")
-        self.assertEqual(2, len(self.visits))
-        self.add(A, "3", "4", "5")
-        self.assertEqual(3, len(self.visits))
+        """A hop gets no more visits than mail waits, at first a few, and each success allows one
+        more, as far as the settings do."""
+        self.add(A, "1")
+        self.assertEqual(1, len(self.visits))
+        self.add(A, *"23456789")
+        self.assertEqual(FIRST_VISITS, len(self.visits))
+        for number in range(4):
+            taken = self.take(0)
+            assert taken is not None
+            self.visits[0][1].settle(taken, [RELAYED])
+            self.assertEqual(3, len(self.visits), number)
 
     def test_in_all(self) -> None:
         """Visits to all hops together are bounded; who waits gets the next free place."""
+        self.destinations = self.make(Queue(concurrency=3))
         self.add(A, "1", "2", "3")
         self.add(B, "4", "5", "6")
-        self.assertEqual([A, A, A, B], [hop for hop, _, _ in self.visits])
+        self.assertEqual([A, A, B], [hop for hop, _, _ in self.visits])
         self.take(0), self.end(0)
-        self.assertEqual(B, self.visits[4][0])
+        self.assertEqual(B, self.visits[3][0])
+
+    def test_not_all_for_one(self) -> None:
+        """However much one hop may have, a place is left for others."""
+        for concurrency, most in [(1, 1), (2, 2), (4, 3), (10, 8)]:
+            self.destinations = self.make(Queue(concurrency=concurrency, per_destination=99))
+            self.assertEqual(most, self.destinations._most_visits(A))
+
+    def test_silent_hops(self) -> None:
+        """Hops that never answer keep nobody from a hop that does, nor any mail from us."""
+        self.destinations = self.make(Queue(concurrency=10, per_destination=10))
+        for number in range(4):
+            silent = Hop(Agent.MX, f"{number}.example")
+            self.add(silent, *map(str, range(20)))
+        self.add(B, "b")
+        self.assertEqual(B, self.visits[-1][0])
+        for number in range(4, 9):
+            self.add(Hop(Agent.MX, f"{number}.example"), "1", "2")
+        self.assertEqual(10, len(self.visits))
+        self.add(MAILDIR, "local")
+        self.assertEqual(MAILDIR, self.visits[-1][0])
 
     def test_hops_take_turns(self) -> None:
         """Hops get visits in turn, however much waits for one."""
@@ -140,7 +173,7 @@ class DestinationsTests(SynchronousTestCase):
             self.destinations.add(A, delivery(A, f"a{number}"))
         self.destinations.add(B, delivery(B, "b"))
         self.destinations.dispatch()
-        self.assertEqual([A, B, A, A], [hop for hop, _, _ in self.visits])
+        self.assertEqual([A, B, A], [hop for hop, _, _ in self.visits])
 
     def test_local_batches(self) -> None:
         """A local agent gets two visits, each of which may take many deliveries."""
@@ -333,11 +366,15 @@ class DestinationsTests(SynchronousTestCase):
     # --- hops that are down
 
     def test_hop_failure(self) -> None:
-        """What a hop's failure means is the outcome of all that waits for it."""
+        """What was tried is deferred; the rest waits, untried, until the hop is tried again."""
         self.destinations = self.make(Queue(per_destination=1))
-        self.add(A, "1", "2")
-        self.take(0), self.end(0, HopFailure(UNREACHABLE))
-        self.assertEqual([("1", UNREACHABLE), ("2", UNREACHABLE)], self.settled)
+        for hop, takes in ((A, True), (B, False)):
+            self.add(hop, "1", "2")
+            if takes:
+                self.take(-1)
+            self.end(-1, HopFailure(UNREACHABLE))
+            self.assertEqual([("1", UNREACHABLE), ("2", left_alone(30))], self.settled)
+            self.settled.clear()
 
     def test_fewer_connections(self) -> None:
         """Where one of several visits fails, the others go on with the mail."""
@@ -361,7 +398,7 @@ class DestinationsTests(SynchronousTestCase):
             before = len(self.visits)
             self.clock.advance(seconds - 1)
             self.add(A, "early")
-            self.assertEqual(("early", UNREACHABLE), self.settled[-1])
+            self.assertEqual(("early", left_alone(1)), self.settled[-1])
             self.assertEqual(before, len(self.visits))
             self.clock.advance(1)
 
@@ -393,20 +430,26 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual("3", self.take(1).message.id)
 
     def test_company_of_a_probe(self) -> None:
-        """Only so many wait for a probe; what comes in beyond is deferred at once."""
+        """Only so many wait in memory for a probe."""
         self.add(A, "1")
         self.end(0, HopFailure(UNREACHABLE))
+        self.assertFalse(self.destinations.is_crowded(A))
         self.clock.advance(30)
-        self.settled.clear()
-        self.add(A, *map(str, range(COMPANY + 1)))
-        self.assertEqual([(str(COMPANY), UNREACHABLE)], self.settled)
+        self.add(A, *map(str, range(COMPANY)))
+        self.assertTrue(self.destinations.is_crowded(A))
+        self.assertFalse(self.destinations.is_crowded(B))
+        probe = self.take(1)
+        assert probe is not None
+        self.visits[1][1].settle(probe, [RELAYED])
+        self.assertFalse(self.destinations.is_crowded(A))
 
     def test_permanent_failure(self) -> None:
         """A hop that takes no mail at all isn't backed off from: nobody waits for it."""
         self.add(A, "1")
+        self.destinations.add(A, delivery(A, "2"))
         self.end(0, HopFailure(NO_MAIL))
-        self.assertEqual([("1", NO_MAIL)], self.settled)
-        self.add(A, "2")
+        self.assertEqual([("1", NO_MAIL), ("2", NO_MAIL)], self.settled)
+        self.add(A, "3")
         self.assertEqual(2, len(self.visits))
 
     def test_back_offs_are_bounded(self) -> None:
@@ -415,7 +458,7 @@ class DestinationsTests(SynchronousTestCase):
         async def fail(hop: Hop, mail: IMailSource) -> None:
             raise HopFailure(UNREACHABLE)
 
-        self.patch(destinations, "BACK_OFFS", 3)
+        self.patch(back_off, "MOST_REMEMBERED", 3)
         self.visit_with(fail)
         for number in range(5):
             hop = Hop(Agent.MX, f"{number}.example")
@@ -423,9 +466,14 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(3, len(self.destinations._down))
 
     def test_adapts(self) -> None:
-        """A 421 halves the visits to a hop, and each success allows one more again."""
+        """What strains a hop halves the visits to it, and each success allows one more again."""
         self.destinations = self.make(Queue(per_destination=4))
-        self.add(A, *map(str, range(20)))
+        self.add(A, *map(str, range(30)))
+        for _ in range(2):
+            taken = self.take(0)
+            assert taken is not None
+            self.visits[0][1].settle(taken, [RELAYED])
+        self.assertEqual(4, len(self.visits))
         first, second = self.take(0), self.take(1)
         assert first is not None and second is not None
         self.visits[0][1].settle(first, [CLOSING])
@@ -438,18 +486,14 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(5, len(self.visits))
 
     def test_puts_off(self) -> None:
-        """A hop that puts mail off gets one visit less for each, down to one."""
-        self.destinations = self.make(Queue(per_destination=3))
+        """That mail is put off for its recipient's sake says nothing of the hop."""
         self.add(A, *map(str, range(9)))
-        takens = [self.take(visit) for visit in (0, 1, 2)]
-        for visit, taken in enumerate(takens):
+        for _ in range(3):
+            taken = self.take(0)
             assert taken is not None
-            self.visits[visit][1].settle(taken, [PUT_OFF])
-        self.assertEqual([None, None, None], [self.take(visit) for visit in (0, 1, 2)])
-        for visit in (0, 1):
-            self.end(visit)
-        self.assertEqual(3, len(self.visits))
-        self.assertEqual("3", self.take(2).message.id)
+            self.visits[0][1].settle(taken, [PUT_OFF])
+            self.assertEqual(FIRST_VISITS, len(self.visits))
+            self.assertEqual(FIRST_VISITS, self.destinations._destinations[A].limit)
 
     # --- the end
 

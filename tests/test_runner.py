@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import replace
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -38,6 +38,7 @@ from mta.mail import (
     Reply,
     Status,
 )
+from mta.queue.destinations import COMPANY
 from mta.queue.held import MOST_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
 from mta.queue.held import PUT_OFF as HELD_PUT_OFF
@@ -53,6 +54,7 @@ OFFICE = Hop(Agent.HOLD, "office")
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
 LATER = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Try later",)), "mx.example")
+UNREACHABLE = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("No answer",)))
 NO = Outcome(Status.FAILED, Reply(550, "5.1.1", ("No such user",)), "mx.example")
 NO_SUCH_USER = Reply(550, "5.1.1", ("No such user here",))
 
@@ -94,6 +96,7 @@ class MemoryQueue:
         self.released: list[str] = []
         self.notices: list[Notice] = []
         self.leases: list[int] = []
+        self.unwanted: set[str] = set()
         self.faults = 0
 
     def commit(self, message: Message) -> Message:
@@ -157,6 +160,10 @@ class MemoryQueue:
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         return self._lease(lambda message, due: message.id in ids, len(ids))
+
+    async def recalled(self, ids: Collection[str]) -> Collection[str]:
+        self._break()
+        return self.unwanted & set(ids)
 
     async def release(self, dues: Mapping[str, float]) -> None:
         for id, due in dues.items():
@@ -699,6 +706,115 @@ class FairnessTests(RunnerTests):
         settled = next(each for each in self.queue.settlements if each.id == "both")
         self.assertEqual([State.WAITING, State.DONE], [each.state for each in settled.progress])
         self.assertGreaterEqual(settled.due, ARRIVED + PUT_OFF)
+
+
+class RecallTests(RunnerTests):
+    """What a person removes or keeps is not begun any more."""
+
+    settings = Queue(per_destination=1)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.going: Deferred[None] = Deferred()
+        self.agent.gate = lambda delivery: self.going
+
+    def test_waiting(self) -> None:
+        """It goes back to the spool; what is being delivered, and the rest, goes on."""
+        for id in ("1", "2", "3", "4"):
+            self.accept_address(id, "x@a.example", sender=f"{id}@s.example")
+        self.queue.unwanted = {"1", "2", "4"}
+        self.runner.recall()
+        self.clock.advance(0)
+        self.assertEqual(["2", "4"], self.queue.released)
+        self.going.callback(None)
+        self.assertEqual(["1", "3"], [id for _, id, _ in self.agent.deliveries])
+
+    def test_held(self) -> None:
+        """A turned connection hands out no more of it either."""
+        for id in ("1", "2", "3"):
+            self.accept_address(id, "x@office.example")
+        source = self.runner.held("office", {"office.example"})
+        first = self.successResultOf(source.next())
+        self.queue.unwanted = {"1", "2"}
+        self.runner.recall()
+        second = self.successResultOf(source.next())
+        self.assertEqual(["1", "3"], [each.message.id for each in (first, second)])
+        self.assertEqual("2", self.last.id)
+        source.close()
+
+    def test_spool_trouble(self) -> None:
+        """Where the spool can't be asked, all goes on."""
+        self.accept_address("1", "x@a.example")
+        self.queue.faults = 1
+        with capturedLogs() as logs:
+            self.runner.recall()
+        self.assertEqual([LogLevel.error], [each["log_level"] for each in logs])
+
+
+class DeadHopTests(RunnerTests):
+    """A hop that can't be reached for a while, and much mail for it."""
+
+    settings = Queue(retry=(60.0, 4 * HOUR))
+    count = 3 * COMPANY
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.is_dead = True
+        self.visits = 0
+        self.agent.gate = self.try_it
+        self.runner.start()
+        for number in range(self.count):
+            self.accept_address(f"{number:04}", "x@a.example")
+            self.clock.advance(0.01)
+
+    async def try_it(self, delivery: Delivery) -> None:
+        self.visits += 1
+        await deferLater(self.clock, 1.0)
+        if self.is_dead:
+            raise HopFailure(UNREACHABLE)
+
+    def attempts(self) -> list[int]:
+        """How often each message was tried, as the spool has it."""
+        return sorted(message.attempts for message, _ in self.queue.waiting.values())
+
+    def test_untried_mail_has_not_been_tried(self) -> None:
+        """What comes while the hop is left alone knows why it waits, and loses no attempt."""
+        self.run_until(2)
+        self.accept_address("late", "x@a.example")
+        late, due = self.queue.waiting["late"]
+        self.assertEqual(0, late.attempts)
+        (attempt,) = late.progress[0].history
+        self.assertEqual("451 4.4.1 Not tried again so soon: No answer", attempt.reply)
+        self.assertLess(due, self.now() + 40)
+
+    def test_history_is_short(self) -> None:
+        """That it was still not tried is no news, in the history nor in the log."""
+        self.accept_address("late", "x@a.example")
+        with capturedLogs() as events:
+            self.run_until(HOUR)
+        told = [each for each in events if each.get("queue_id") == "late"]
+        late, _ = self.queue.waiting["late"]
+        self.assertLessEqual(len(late.progress[0].history), self.visits)
+        self.assertLessEqual(len(told), self.visits)
+
+    def test_back_again(self) -> None:
+        """When the hop is back, all that was not tried goes out, however long the retry delays."""
+        self.run_until(HOUR / 2)
+        tried, self.is_dead = self.visits, False
+        self.run_until(2 * HOUR)
+        self.assertLess(len(self.queue.waiting), tried)
+        self.assertNotIn(0, self.attempts())
+
+    def test_wanted_now(self) -> None:
+        """Who wants all of it tried now has it all tried: one finds out, the rest follows."""
+        self.run_until(3 * HOUR)
+        self.is_dead = False
+        for message, _ in list(self.queue.waiting.values()):
+            self.queue.put(message)
+        self.runner.retry()
+        self.runner.wake()
+        self.run_until(3 * HOUR + 120)
+        self.assertEqual({}, self.queue.waiting)
 
 
 class ForwardingTests(RunnerTests):

@@ -23,23 +23,45 @@ class RetryTests(SynchronousTestCase):
 
     def test_delays(self) -> None:
         """Each attempt has its delay, and the last delay repeats."""
-        due = [schedule().retry_due(MX, n, ARRIVED, ARRIVED) - ARRIVED for n in range(1, 10)]
+        due = [
+            schedule().retry_due(MX, n, ARRIVED, ARRIVED, warned=True) - ARRIVED
+            for n in range(1, 10)
+        ]
         self.assertEqual([60, 300, 900, 1800, HOUR, 2 * HOUR, 4 * HOUR, 4 * HOUR, 4 * HOUR], due)
 
     def test_jitter(self) -> None:
         """Chance moves an attempt by a tenth of its delay either way."""
-        self.assertEqual(54, schedule(0.0).retry_due(MX, 1, 0, 0))
-        self.assertEqual(66, schedule(1.0).retry_due(MX, 1, 0, 0))
+        self.assertEqual(54, schedule(0.0).retry_due(MX, 1, 0, 0, warned=False))
+        self.assertEqual(66, schedule(1.0).retry_due(MX, 1, 0, 0, warned=False))
 
     def test_last_chance(self) -> None:
         """The last attempt comes when the time is up, not after it."""
         now = ARRIVED + 5 * DAY - 10
-        self.assertEqual(ARRIVED + 5 * DAY, schedule().retry_due(MX, 20, ARRIVED, now))
+        due = schedule().retry_due(MX, 20, ARRIVED, now, warned=True)
+        self.assertEqual(ARRIVED + 5 * DAY, due)
 
-    @given(st.integers(0, 10**6), st.floats(0, 10 * DAY), st.floats(0, 0.999))
-    def test_bounds(self, attempts: int, age: float, random: float) -> None:
+    def test_in_time_for_the_warning(self) -> None:
+        """The sender is warned when it is time, and not at some later attempt."""
+        now = ARRIVED + 3.5 * HOUR
+        for warned, due in [(False, 4 * HOUR), (True, 7.5 * HOUR)]:
+            self.assertEqual(
+                ARRIVED + due, schedule().retry_due(MX, 7, ARRIVED, now, warned=warned)
+            )
+            resumed = schedule(0.0).resume_due(MX, HOUR, ARRIVED, now, warned=warned)
+            self.assertEqual(min(ARRIVED + due, now + HOUR), resumed)
+
+    def test_untried(self) -> None:
+        """What had to wait is tried when its time is over, a little later by chance."""
+        for chance, due in [(0.0, 100), (0.5, 105)]:
+            self.assertEqual(due, schedule(chance).resume_due(MX, 100, 0, 0, warned=False))
+        now = ARRIVED + 5 * DAY - 10
+        self.assertEqual(now + 10, schedule().resume_due(MX, 100, ARRIVED, now, warned=True))
+
+    @given(st.integers(0, 10**6), st.floats(0, 10 * DAY), st.floats(0, 0.999), st.booleans())
+    def test_bounds(self, attempts: int, age: float, random: float, warned: bool) -> None:
         """No attempt is later than the end, nor further away than the longest delay."""
-        due = schedule(random).retry_due(MX, attempts, ARRIVED, ARRIVED + age)
+        now = ARRIVED + age
+        due = schedule(random).retry_due(MX, attempts, ARRIVED, now, warned=warned)
         self.assertLessEqual(due, ARRIVED + 5 * DAY)
         self.assertLessEqual(due, ARRIVED + age + 1.1 * 4 * HOUR)
 

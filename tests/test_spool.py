@@ -818,6 +818,20 @@ class WakeTests(SpoolTestCase):
         self.tools().enqueue(envelope(), [b"content"])
         self.assertEqual(sorted(self.heard()), ["one", "other"])
 
+    def test_recalled(self) -> None:
+        """Who works on what was put on hold or removed hears of it, and can ask what it was."""
+        ids = [self.commit(self.one).id for _ in range(3)]
+        other = self.commit(self.other).id
+        recalls: list[str] = []
+        self.one.on_recall = lambda: recalls.append("one")
+        tools = self.tools()
+        for change, id in ((tools.hold, ids[0]), (tools.delete, ids[1])):
+            change([id])
+            self.heard()
+        self.assertEqual(recalls, ["one", "one"])
+        recalled = self.wait(self.one.recalled([*ids, other]))
+        self.assertEqual(list(recalled), [ids[0], ids[1], other])
+
     def test_wanted_now(self) -> None:
         """Who retries or releases wants it tried whatever was unreachable; nobody else does."""
         tools = self.tools()

@@ -10,8 +10,8 @@ then probed by one message; it slows no other.  Destinations without mail are fo
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -21,35 +21,25 @@ from zope.interface import implementer
 
 from mta.interfaces import Delivery, HopFailure, IDeliveryAgent, IMailSource
 from mta.mail import Agent, Hop, Outcome, Status
+from mta.queue.back_off import BackOffs
 from mta.queue.bell import Bell
 from mta.queue.rounds import FAULT, words
 from mta.queue.turns import Turns
-from mta.settings import HOUR, Queue
+from mta.settings import Queue
 
-FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
-LONGEST_BACK_OFF = HOUR
-BACK_OFFS = 10_000  # hops whose failure is remembered; the domains of mail are anybody's choice
-COMPANY = 100  # deliveries that wait while one probes their hop; the rest are deferred
+COMPANY = 100  # deliveries that wait in memory while one probes their hop
 SHARE = 50  # deliveries of one visit while other hops wait for a free place
+FIRST_VISITS = 2  # to a hop that has not taken anything yet
 LOCAL = frozenset({Agent.MAILDIR, Agent.DISCARD, Agent.REJECT})
 LOCAL_VISITS = 2  # while one batch is written, the next one is gathered
-
-
-@dataclass(frozen=True, slots=True)
-class _BackOff:
-    """Until when a hop is left alone, in seconds of the clock, and why."""
-
-    failures: int
-    until: float
-    outcome: Outcome
 
 
 @dataclass(slots=True, eq=False)
 class _Destination:
     """One hop, what waits for it, and who is at work on it.
 
-    `arriving` counts the visits that have not asked for mail yet; `resting` are those without
-    mail, the one that began to rest last at the end.
+    `limit` is how many visits it gets.  `arriving` counts the visits that have not asked for mail
+    yet; `resting` are those without mail, the one that began to rest last at the end.
     """
 
     hop: Hop
@@ -59,6 +49,11 @@ class _Destination:
     resting: list[_Visit] = field(default_factory=list)
     arriving: int = 0
     in_line: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its mail leaves no process, and waits for nobody's answer."""
+        return self.hop.agent in LOCAL
 
     def put(self, delivery: Delivery) -> None:
         """Let a delivery wait behind those of its sender; senders take turns."""
@@ -72,9 +67,9 @@ class _Destination:
 class Destinations:
     """All hops that mail waits for.
 
-    `settled` is called with the outcomes of each delivery that was added, or `returned` with a
-    delivery that was not attempted because we stop, or `left` with one whose attempt was cut off
-    by that, so that nobody knows what came of it.  None may add deliveries.
+    `settled` is called with the outcomes of each delivery that was added, or `returned` with one
+    that was not attempted as we stop or it was withdrawn, or `left` with one whose attempt was cut
+    off, so that nobody knows what came of it.  None may add deliveries.
     """
 
     log = Logger()
@@ -96,8 +91,10 @@ class Destinations:
         self._left = left
         self._destinations: dict[Hop, _Destination] = {}
         self._line: deque[_Destination] = deque()  # those that want a visit, in turn
-        self._down: OrderedDict[Hop, _BackOff] = OrderedDict()
+        self._local_line: deque[_Destination] = deque()
+        self._down = BackOffs(clock)
         self._visits: set[_Visit] = set()
+        self._places: set[_Visit] = set()  # the visits that count
         self._resting: OrderedDict[_Visit, None] = OrderedDict()  # since longest first
         self._dispatching = False
         self._stopped = False
@@ -108,15 +105,14 @@ class Destinations:
         if self._stopped:
             self._returned(delivery)
             return
+        verdict = self._down.verdict(hop)
+        if verdict is not None:
+            self._settled(delivery, [verdict] * len(delivery.targets))
+            return
         destination = self._destinations.get(hop)
-        back_off = self._down.get(hop)
-        if back_off is not None:
-            crowded = destination is not None and len(destination.waiting) >= COMPANY
-            if crowded or self._clock.seconds() < back_off.until:
-                self._settled(delivery, [back_off.outcome] * len(delivery.targets))
-                return
         if destination is None:
-            destination = self._destinations[hop] = _Destination(hop, self._most_visits(hop))
+            first = min(FIRST_VISITS, self._most_visits(hop))
+            destination = self._destinations[hop] = _Destination(hop, first)
         destination.put(delivery)
         self._queue_up(destination)
 
@@ -126,8 +122,8 @@ class Destinations:
             return  # a visit that ended at once
         self._dispatching = True
         try:
-            while self._line and not self._stopped and self._has_place:
-                destination = self._line.popleft()
+            while (line := self._next_line()) and not self._stopped:
+                destination = line.popleft()
                 destination.in_line = False
                 if self._wants_visit(destination):
                     self._visit(destination)
@@ -135,11 +131,20 @@ class Destinations:
         finally:
             self._dispatching = False
 
+    def withdraw(self, ids: Collection[str]) -> None:
+        """Return what waits of these messages; what a visit has taken goes on."""
+        for destination in self._destinations.values():
+            for delivery in destination.waiting.take_out(lambda each: each.message.id in ids):
+                self._returned(delivery)
+
     def probe(self) -> None:
         """Let the next message for each hop that is left alone find out whether it is back."""
-        now = self._clock.seconds()
-        for hop, back_off in self._down.items():
-            self._down[hop] = replace(back_off, until=now)
+        self._down.probe()
+
+    def is_crowded(self, hop: Hop) -> bool:
+        """Whether so much waits for a hop's probe that the rest is better off in the spool."""
+        destination = self._destinations.get(hop)
+        return destination is not None and hop in self._down and len(destination.waiting) >= COMPANY
 
     def is_down(self, hop: Hop) -> bool:
         """Whether a hop could not be reached when it was last tried."""
@@ -170,7 +175,7 @@ class Destinations:
             return not visit.in_turn  # one message probes the hop
         if self._is_used_up(visit):
             return False
-        others_wait = len(self._line) > destination.in_line
+        others_wait = len(self._line) > destination.in_line and not destination.is_local
         if visit.in_turn >= SHARE and others_wait and not self._has_place:
             return False
         return len(destination.visits) <= destination.limit
@@ -190,6 +195,7 @@ class Destinations:
             next(iter(self._resting)).wake()
         destination.resting.append(visit)
         self._resting[visit] = None
+        self._places.discard(visit)
         self._queue_up(destination)
         self.dispatch()  # its place is free
         try:
@@ -200,14 +206,13 @@ class Destinations:
     def record(self, visit: _Visit, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Pass outcomes on, and learn from them how much their hop can bear."""
         destination = visit.destination
-        if any(outcome.reply.code == 421 for outcome in outcomes):
+        if any(outcome.remote or outcome.status is not Status.DEFERRED for outcome in outcomes):
+            self._down.answered(destination.hop)
+        if any(outcome.strains for outcome in outcomes):
             destination.limit = max(1, destination.limit // 2)
-        elif any(outcome.remote or outcome.status is not Status.DEFERRED for outcome in outcomes):
-            self._down.pop(destination.hop, None)
-            put_off = all(outcome.status is Status.DEFERRED for outcome in outcomes)
-            limit = max(1, destination.limit + (-1 if put_off else 1))
-            destination.limit = min(limit, self._most_visits(destination.hop))
-            self._queue_up(destination)
+        elif any(outcome.status is not Status.DEFERRED for outcome in outcomes):
+            destination.limit = min(destination.limit + 1, self._most_visits(destination.hop))
+        self._queue_up(destination)
         self._settled(delivery, outcomes)
         self.dispatch()
 
@@ -215,7 +220,13 @@ class Destinations:
 
     @property
     def _has_place(self) -> bool:
-        return len(self._visits) - len(self._resting) < self.settings.concurrency
+        return len(self._places) < self.settings.concurrency
+
+    def _next_line(self) -> deque[_Destination] | None:
+        """The line whose first destination can have its visit now."""
+        if self._local_line:
+            return self._local_line
+        return self._line if self._line and self._has_place else None
 
     def _is_used_up(self, visit: _Visit) -> bool:
         """Whether the connection of a visit has carried enough, or is old."""
@@ -224,8 +235,10 @@ class Destinations:
         return visit.handed >= settings.connection_messages or age >= settings.connection_age
 
     def _most_visits(self, hop: Hop) -> int:
-        most = self.settings.per_destination
-        return min(most, LOCAL_VISITS) if hop.agent in LOCAL else most
+        most, places = self.settings.per_destination, self.settings.concurrency
+        if hop.agent in LOCAL:
+            return min(most, LOCAL_VISITS)
+        return min(most, max(1, places - places // 4))  # one alone may not have all of them
 
     def _wants_visit(self, destination: _Destination) -> bool:
         limit = 1 if destination.hop in self._down else destination.limit
@@ -235,7 +248,8 @@ class Destinations:
     def _queue_up(self, destination: _Destination) -> None:
         if not destination.in_line and self._wants_visit(destination):
             destination.in_line = True
-            self._line.append(destination)
+            line = self._local_line if destination.is_local else self._line
+            line.append(destination)
 
     def _visit(self, destination: _Destination) -> None:
         """Wake the visit that rests there, or begin one."""
@@ -249,6 +263,8 @@ class Destinations:
             return
         visit = _Visit(self, destination, self._clock)
         self._visits.add(visit)
+        if not destination.is_local:
+            self._places.add(visit)
         destination.visits.add(visit)
         destination.arriving += 1
         visit.running = Deferred.fromCoroutine(self._deliver(visit))
@@ -260,6 +276,7 @@ class Destinations:
         if visit in self._resting:
             del self._resting[visit]
             visit.destination.resting.remove(visit)
+            self._places.add(visit)
 
     async def _deliver(self, visit: _Visit) -> None:
         hop = visit.destination.hop
@@ -284,6 +301,7 @@ class Destinations:
         for delivery in visit.leave():
             self._settled(delivery, [FAULT] * len(delivery.targets))
         self._visits.discard(visit)
+        self._places.discard(visit)
         destination.visits.discard(visit)
         if not visit.has_arrived:
             destination.arriving -= 1
@@ -306,22 +324,19 @@ class Destinations:
             destination.put_back(unsettled)
             return
         if outcome.status is Status.DEFERRED:
-            self._back_off(destination.hop, outcome)
-        for delivery in [*unsettled, *destination.waiting.take_all()]:
-            self._settled(delivery, [outcome] * len(delivery.targets))
+            self._leave_alone(destination.hop, outcome)
+        waiting = destination.waiting.take_all()
+        # Where none was taken, it was for the sake of the first that the hop was tried.
+        tried = len(unsettled) or 1
+        for number, delivery in enumerate([*unsettled, *waiting]):
+            untried = self._down.verdict(destination.hop) if number >= tried else None
+            self._settled(delivery, [untried or outcome] * len(delivery.targets))
 
-    def _back_off(self, hop: Hop, outcome: Outcome) -> None:
-        before = self._down.pop(hop, None)
-        failures = before.failures + 1 if before else 1
-        # A bounded exponent: a host may be dead for longer than numbers are good for.
-        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 16), LONGEST_BACK_OFF)
-        self._down[hop] = _BackOff(failures, self._clock.seconds() + seconds, outcome)
-        if len(self._down) > BACK_OFFS:
-            self._down.popitem(last=False)
+    def _leave_alone(self, hop: Hop, outcome: Outcome) -> None:
         self.log.warn(
             "{hop} is left alone for {seconds:.0f} s: {reply}",
             hop=str(hop),
-            seconds=seconds,
+            seconds=self._down.failed(hop, outcome),
             reply=words(outcome.reply),
             remote=outcome.remote,
         )

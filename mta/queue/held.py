@@ -187,6 +187,15 @@ class HeldMail:
         self._ready.append(delivery)
         self._bell.ring()
 
+    def withdraw(self, ids: Collection[str]) -> None:
+        """Hand out none of these messages; what is out already may still be settled."""
+        ready, self._ready = self._ready, deque()
+        for delivery in ready:
+            if delivery.message.id in ids:
+                self._give_back(delivery)
+            else:
+                self._ready.append(delivery)
+
     def wake(self) -> None:
         """The spool may hold new mail for the peer."""
         self._stale = True

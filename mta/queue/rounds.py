@@ -19,7 +19,7 @@ Report = tuple[Target, Outcome]
 FAULT = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Local error in processing",)))
 CROWDED = Outcome(
     Status.DEFERRED, Reply(451, "4.4.5", ("So much mail waits for this host that it takes long",))
-)
+)  # with a `wait`
 HELD = Outcome(
     Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
 )
@@ -114,7 +114,7 @@ def judge(round: Round, schedule: Schedule, now: float) -> Verdict:
     reports = [_at_its_age(report, message, schedule, now) for report in round.reports]
     late = () if message.warned else _late(message, reports, schedule, now)
     warned = message.warned or bool(late)
-    tried = any(outcome.status is not Status.HELD for _, outcome in reports)
+    tried = any(outcome.status is not Status.HELD and not outcome.wait for _, outcome in reports)
     attempts = message.attempts + tried
     progress = _progress(round, reports, now)
     due = min(_dues(round, reports, attempts, warned, schedule, now), default=now)
@@ -230,8 +230,10 @@ def _dues(
     if round.untried:
         yield max(now, round.later)
     for target, outcome in reports:
-        if outcome.status is Status.DEFERRED:
-            yield schedule.retry_due(target.hop, attempts, message.arrived, now)
+        if outcome.wait:
+            yield schedule.resume_due(target.hop, outcome.wait, message.arrived, now, warned=warned)
+        elif outcome.status is Status.DEFERRED:
+            yield schedule.retry_due(target.hop, attempts, message.arrived, now, warned=warned)
         elif outcome.status is Status.HELD:
             yield schedule.held_due(target.hop, message.arrived, warned)
     if any(_is_postmasters(progress) for progress in message.progress):
@@ -239,9 +241,12 @@ def _dues(
 
 
 def _is_news(message: Message, report: Report) -> bool:
-    """Whether a report says more than that held mail is still held."""
+    """Whether a report says more than that held mail is still held, or untried mail untried."""
     target, outcome = report
     progress = message.progress[target.number]
+    if outcome.wait and progress.history:
+        last = progress.history[-1]
+        return (last.hop, last.reply) != (str(target.hop), words(outcome.reply))
     return not (
         outcome == HELD and progress.state is State.HELD and progress.peer == target.hop.next_hop
     )

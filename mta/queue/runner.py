@@ -194,6 +194,10 @@ class Runner:
         """A person wants mail tried now: no hop is left alone any longer."""
         self._destinations.probe()
 
+    def recall(self) -> None:
+        """A person removed mail or put some on hold: begin none of it any more."""
+        self._spawn(self._recall())
+
     # --- for turned connections
 
     def held(self, peer: str, domains: Collection[str], linger: float = 0.0) -> HeldMail:
@@ -318,11 +322,21 @@ class Runner:
         hop = delivery.targets[0].hop
         if link is not None:
             link.give(delivery)
-        elif self._window.is_crowded(hop, delivery.message):
+        elif self._window.is_crowded(hop, delivery.message) or self._destinations.is_crowded(hop):
             self._put_delivery_off(delivery)
         else:
             self._window.begin(delivery)
             self._destinations.add(hop, delivery)
+
+    async def _recall(self) -> None:
+        try:
+            recalled = frozenset(await self._queue.recalled(list(self._rounds)))
+        except OSError as error:
+            self.log.error("the spool can't be read: {error}", error=str(error))
+            return
+        self._destinations.withdraw(recalled)
+        for source in self._sources:
+            source.withdraw(recalled)
 
     async def _forward(self, delivery: Delivery, forwarder: Mailbox, link: HeldMail | None) -> None:
         """Hand over mail that an address of ours sends on, where it does not go in a circle."""
@@ -388,8 +402,7 @@ class Runner:
             if round.is_doubtful:
                 return  # the spool's end frees it, as one whose owner may have delivered it
             self._put_back(round.message.id, round.later)
-            if round.crowded is not None:
-                self._surplus.put(round.crowded, round.message)
+            self._remember(round)
 
     async def _record(self, round: Round) -> None:
         """Commit what a round changed, and take in the notices that came of it."""
@@ -408,8 +421,10 @@ class Runner:
             self.accept(notice)
         if verdict.is_done:
             self.log.info("{queue_id} removed", queue_id=message.id)
-        elif settlement.due < self._asleep_until:
-            self._bell.ring()
+        else:
+            self._remember(round)
+            if settlement.due < self._asleep_until:
+                self._bell.ring()
         for progress in settlement.progress:
             if progress.state is State.HELD and progress.peer:
                 link = self._links.get(progress.peer)
@@ -465,15 +480,16 @@ class Runner:
         """Its hop has its share of the window: the message waits in the spool."""
         message, hop = delivery.message, delivery.targets[0].hop
         now = self._now()
-        if now - message.arrived >= HOUR:
-            # Its history says why, its sender is warned in time, and some day it is given up.
-            self._settled(delivery, [CROWDED] * len(delivery.targets))
-            return
+        wait = min(PUT_OFF + PUT_OFF_MORE * self._surplus.of(hop), HOUR)
         round = self._rounds[message.id]
         round.crowded = hop
-        round.later = now + min(PUT_OFF + PUT_OFF_MORE * self._surplus.of(hop), HOUR)
         self._put_off += 1
-        self._give_up_round(delivery)
+        if now - message.arrived >= HOUR:
+            # Its history says why, its sender is warned in time, and some day it is given up.
+            self._settled(delivery, [replace(CROWDED, wait=wait)] * len(delivery.targets))
+        else:
+            round.later = now + wait
+            self._give_up_round(delivery)
 
     def _fetch_surplus(self, hop: Hop) -> None:
         """Take back what was put off, where its hop has room now."""
@@ -501,6 +517,11 @@ class Runner:
             self._bell.ring()  # more may be due
         elif not messages:
             self._fetch_surplus(hop)
+
+    def _remember(self, round: Round) -> None:
+        """What a crowded hop could not take is fetched when it has room."""
+        if round.crowded is not None:
+            self._surplus.put(round.crowded, round.message)
 
     def _put_back(self, id: str, due: float) -> None:
         """Give up a lease, together with the others of this turn of the reactor."""

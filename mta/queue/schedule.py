@@ -29,12 +29,21 @@ class Schedule:
     peers: Mapping[str, Peer]
     random: Callable[[], float]
 
-    def retry_due(self, hop: Hop, attempts: int, arrived: float, now: float) -> float:
+    def retry_due(
+        self, hop: Hop, attempts: int, arrived: float, now: float, *, warned: bool
+    ) -> float:
         """When to try again after `attempts` attempts, never later than the last chance."""
         delays = self.settings.retry
         delay = delays[min(max(attempts, 1), len(delays)) - 1]
         delay *= 1 + JITTER * (2 * self.random() - 1)
-        return min(now + delay, self.expires(hop, arrived))
+        return self._not_too_late(now + delay, hop, arrived, now, warned)
+
+    def resume_due(
+        self, hop: Hop, wait: float, arrived: float, now: float, *, warned: bool
+    ) -> float:
+        """When to try what had to wait untried, for `wait` seconds at least."""
+        due = now + wait * (1 + JITTER * self.random())
+        return self._not_too_late(due, hop, arrived, now, warned)
 
     def held_due(self, hop: Hop, arrived: float, warned: bool) -> float:
         """When held mail next needs attention: to warn its sender, or to give it up."""
@@ -53,6 +62,15 @@ class Schedule:
         """Whether mail for this hop has waited so long that its sender should know."""
         warning = self._warn_after(hop)
         return warning > 0 and now >= arrived + warning
+
+    def _not_too_late(
+        self, due: float, hop: Hop, arrived: float, now: float, warned: bool
+    ) -> float:
+        """`due`, or when the sender has to be told before that."""
+        warning = arrived + self._warn_after(hop)
+        if not warned and now < warning:
+            due = min(due, warning)
+        return min(due, self.expires(hop, arrived))
 
     def _warn_after(self, hop: Hop) -> float:
         """Seconds; 0: never."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -52,6 +52,22 @@ class Turns(Generic[T]):
         else:
             del self._lines[key]
         return item
+
+    def take_out(self, wanted: Callable[[T], bool]) -> list[T]:
+        """Remove the items that are wanted."""
+        taken: list[T] = []
+        for key, line in list(self._lines.items()):
+            found = [item for item in line if wanted(item)]
+            if not found:
+                continue
+            taken += found
+            rest = deque(item for item in line if not wanted(item))
+            if rest:
+                self._lines[key] = rest
+            else:
+                del self._lines[key]
+        self._count -= len(taken)
+        return taken
 
     def take_all(self) -> list[T]:
         """Remove all items, in the order of `take`."""

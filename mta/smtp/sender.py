@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zope.interface import implementer
 
@@ -510,13 +510,15 @@ class Sender:
         for place in transaction.places:
             if consignment.outcomes[place] is not None:
                 continue
-            reply = transaction.rejected.get(place) or transaction.refusal
+            rejected = transaction.rejected.get(place)
+            reply = rejected or transaction.refusal
             assert reply is not None
             too_many = reply.code == 452 and place in transaction.rejected
             if too_many and transaction.accepted:
                 again.append(place)  # RFC 5321 section 4.5.3.1.10
             else:
-                consignment.outcomes[place] = refused(reply, self._remote)
+                outcome = refused(reply, self._remote)
+                consignment.outcomes[place] = replace(outcome, strains=rejected is None)
         if not transaction.accepted:
             self._reset_needed = True
         if again:
@@ -638,7 +640,8 @@ class Sender:
             case _:
                 reply = Reply(451, "4.5.0", (f"Protocol error {self._step.phrase}: {error}",))
         self.trouble = reply
-        outcome = Outcome(Status.DEFERRED, reply, self._remote)
+        is_theirs = not isinstance(error, (LocalFault, OSError))
+        outcome = Outcome(Status.DEFERRED, reply, self._remote, strains=is_theirs)
         is_new_try_due = self._rested and isinstance(error, ChannelLost)
         begun = [transaction.consignment for transaction in self._begun]
         for consignment in dict.fromkeys([*begun, *(waiting for waiting, _ in self._waiting)]):

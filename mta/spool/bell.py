@@ -15,16 +15,19 @@ from mta.spool.folder import Folder, give_to_owner_of
 SUFFIX = ".wake"
 WORK = b"\n"  # there is something to do
 NOW = b"!"  # somebody wants it tried now, whatever was unreachable a moment ago
+RECALL = b"?"  # somebody removed messages or put them on hold, perhaps such as are being worked on
 
 
 @implementer(IReadDescriptor)
 class Bell:
     """Our bell: calls `on_ring` in the reactor, once however often it was rung before.
 
-    What it is called with is whether `NOW` was among the rings.
+    What it is called with are the rings: `WORK`, `NOW`, `RECALL`.
     """
 
-    def __init__(self, path: Path, reactor: IReactorFDSet, on_ring: Callable[[bool], None]) -> None:
+    def __init__(
+        self, path: Path, reactor: IReactorFDSet, on_ring: Callable[[bytes], None]
+    ) -> None:
         """Make the FIFO and listen to it.  Raises OSError."""
         os.mkfifo(path, 0o600)
         give_to_owner_of(path.parent, path)
@@ -49,8 +52,7 @@ class Bell:
 
     def doRead(self) -> None:
         """Twisted found something to read."""
-        rings = os.read(self._descriptor, 65536)
-        self._on_ring(NOW in rings)
+        self._on_ring(os.read(self._descriptor, 65536))
 
     def connectionLost(self, reason: Failure) -> None:
         """Twisted gave the descriptor up, at the end of the process."""
@@ -59,7 +61,7 @@ class Bell:
 def ring(folder: Folder, ours: Path | None = None, what: bytes = WORK) -> None:
     """Wake every process on the spool but our own, whose bell is at `ours`.
 
-    `what`: `WORK` or `NOW`.
+    `what`: `WORK`, `NOW` or `RECALL`.
     """
     for path in folder.owners.iterdir():
         if path.suffix == SUFFIX and path != ours:

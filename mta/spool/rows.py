@@ -242,6 +242,20 @@ def free(connection: sqlite3.Connection, numbers: Collection[int]) -> list[int]:
     )
 
 
+def recalled(connection: sqlite3.Connection, numbers: Collection[int], owner: int) -> list[int]:
+    """Those of an owner's messages that are gone, or on hold."""
+    return _ids(
+        connection.execute(
+            """
+            SELECT value FROM json_each(?) WHERE NOT EXISTS (
+                SELECT 1 FROM message WHERE id = value AND owner = ? AND NOT on_hold
+            )
+            """,
+            (_list(numbers), owner),
+        )
+    )
+
+
 def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int, end: float) -> None:
     """Give messages to an owner.  Those that another one had are `recovered`."""
     connection.execute(

@@ -32,7 +32,7 @@ from mta.interfaces import (
 )
 from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
-from mta.spool.bell import Bell, ring
+from mta.spool.bell import NOW, RECALL, Bell, ring
 from mta.spool.committer import Committer, Job
 from mta.spool.content import Draft, FileContent, MemoryContent, RowContent
 from mta.spool.database import Reader
@@ -52,11 +52,13 @@ class SqliteSpool:
         self, folder: Path, reactor: Any, pool: ThreadPool, now: Callable[[], float] = time.time
     ) -> None:
         """`reactor`: IReactorTime, IReactorFromThreads, IReactorFDSet; `now`: seconds since the
-        epoch.  `on_wake` is called when another process made work for all, `on_retry`
-        before it when a person wants mail tried now, `on_commit` in a thread
-        with the number of jobs in each commit, and the seconds that it took."""
+        epoch.  `on_wake` is called when another process made work for all, before it `on_retry`
+        when a person wants mail tried now, and `on_recall` when one wants some of it kept or
+        removed; `on_commit` in a thread with the number of jobs in each commit, and the seconds
+        that it took."""
         self.on_wake: Callable[[], None] = lambda: None
         self.on_retry: Callable[[], None] = lambda: None
+        self.on_recall: Callable[[], None] = lambda: None
         self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
         self._folder = Folder(folder)
         self._reactor = reactor
@@ -80,9 +82,11 @@ class SqliteSpool:
         self._committer.start(self._owner.number)
         self._renewal.start(_RENEWAL, now=False)
 
-    def _rung(self, now: bool) -> None:
-        if now:
+    def _rung(self, rings: bytes) -> None:
+        if NOW in rings:
             self.on_retry()
+        if RECALL in rings:
+            self.on_recall()
         self.on_wake()
 
     async def stop(self) -> None:
@@ -176,6 +180,13 @@ class SqliteSpool:
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         """Lease these messages, as far as they are free.  Raises OSError."""
         return await self._lease(partial(rows.free, numbers=[*map(queue_id.decode, ids)]))
+
+    async def recalled(self, ids: Collection[str]) -> Collection[str]:
+        """What a person removed or put on hold.  Raises OSError."""
+        numbers: list[int] = await self._in_thread(
+            self._reader.call, rows.recalled, [*map(queue_id.decode, ids)], self._owner.number
+        )
+        return [*map(queue_id.encode, numbers)]
 
     async def release(self, dues: Mapping[str, float]) -> None:
         """Give up leases.  Raises OSError; then we keep them."""

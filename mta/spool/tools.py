@@ -17,7 +17,7 @@ from zope.interface import implementer
 from mta.interfaces import Entry, Filter, IContent, IDraft, IQueueTools, ISpool, Message, Notice
 from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
-from mta.spool.bell import NOW, WORK, ring
+from mta.spool.bell import NOW, RECALL, WORK, ring
 from mta.spool.content import Draft, FileContent, RowContent
 from mta.spool.database import as_oserror, open_database, transaction
 from mta.spool.folder import Folder
@@ -88,7 +88,10 @@ class SpoolTools:
     def hold(self, ids: Collection[str]) -> int:
         """Keep messages until `release`; one under way is kept when its attempt ends."""
         return self._change(
-            "on_hold = 1, due = CASE WHEN owner IS NULL THEN 9e999 ELSE due END", "NOT on_hold", ids
+            "on_hold = 1, due = CASE WHEN owner IS NULL THEN 9e999 ELSE due END",
+            "NOT on_hold",
+            ids,
+            RECALL,
         )
 
     def release(self, ids: Collection[str]) -> int:
@@ -112,6 +115,7 @@ class SpoolTools:
                 with transaction(self._connection):
                     count += rows.remove(self._connection, portion)
                 self._sweep()
+        ring(self._folder, what=RECALL)
         return count
 
     def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> int:

@@ -1,0 +1,71 @@
+"""Hops that can't be reached are left alone, longer after each failure, and then probed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from twisted.internet.interfaces import IReactorTime
+
+from mta.mail import Hop, Outcome
+from mta.settings import HOUR
+
+FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
+LONGEST_BACK_OFF = HOUR
+LEAST_WAIT = 1.0  # seconds, so that nothing goes round and round at the end of a back-off
+MOST_REMEMBERED = 10_000  # hops that are down; the domains of mail are anybody's choice
+
+
+@dataclass(frozen=True, slots=True)
+class _BackOff:
+    """Until when a hop is left alone, in seconds of the clock, and why."""
+
+    failures: int
+    until: float
+    outcome: Outcome
+
+
+class BackOffs:
+    """The hops that are down: they could not be reached when they were last tried."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._down: OrderedDict[Hop, _BackOff] = OrderedDict()
+
+    def __contains__(self, hop: Hop) -> bool:
+        """Whether a hop is down."""
+        return hop in self._down
+
+    def __len__(self) -> int:
+        return len(self._down)
+
+    def failed(self, hop: Hop, outcome: Outcome) -> float:
+        """A hop failed: leave it alone; returns for how many seconds."""
+        before = self._down.pop(hop, None)
+        failures = before.failures + 1 if before else 1
+        # A bounded exponent: a host may be dead for longer than numbers are good for.
+        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 16), LONGEST_BACK_OFF)
+        self._down[hop] = _BackOff(failures, self._clock.seconds() + seconds, outcome)
+        if len(self._down) > MOST_REMEMBERED:
+            self._down.popitem(last=False)
+        return seconds
+
+    def answered(self, hop: Hop) -> None:
+        """A hop is there."""
+        self._down.pop(hop, None)
+
+    def verdict(self, hop: Hop) -> Outcome | None:
+        """What it means for mail that its hop is left alone now; None: it isn't."""
+        back_off = self._down.get(hop)
+        left = back_off.until - self._clock.seconds() if back_off else 0.0
+        if back_off is None or left <= 0:
+            return None
+        reply = back_off.outcome.reply
+        known = replace(reply, lines=(f"Not tried again so soon: {reply.text}",))
+        return replace(back_off.outcome, reply=known, wait=max(left, LEAST_WAIT))
+
+    def probe(self) -> None:
+        """Let the next message for each find out whether it is back."""
+        now = self._clock.seconds()
+        for hop, back_off in self._down.items():
+            self._down[hop] = replace(back_off, until=now)
