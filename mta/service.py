@@ -217,7 +217,9 @@ class MailService(Service):
         settings, reactor = self._settings, self._reactor
         reactor.suggestThreadPoolSize(THREADS)
         self._threads = reactor.getThreadPool()
-        self._spool = SqliteSpool(Path(settings.spool), reactor, self._threads)
+        self._spool = SqliteSpool(
+            Path(settings.spool), reactor, self._threads, reserve=settings.limits.free_space
+        )
         self._spool.start()
         self._srs = SenderRewriting(secret_key(Path(settings.spool)))
         self._ledger = Ledger(Records(Path(settings.spool)), reactor, self._threads)

@@ -168,6 +168,7 @@ class Queue:
 class Limits:
     """What a peer may ask of us.
 
+    `free_space`: no mail is taken while the disk of the spool has fewer octets left.
     `greet_delay`: how long the greeting is held back, to see who talks before it; 0: not at all.
     `messages_per_minute` and `recipients_per_hour` count for a user where there is one, else
     for a host; 0: no limit.
@@ -183,6 +184,7 @@ class Limits:
     auth_failures: int = 10
     messages_per_minute: int = 0
     recipients_per_hour: int = 0
+    free_space: int = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from mta.spool import database, owners, queue_id, rows, sqlite, tools
 from mta.spool.committer import Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
 from mta.spool.database import SpoolDamaged
-from mta.spool.folder import KEY_LENGTH, Folder, secret_key
+from mta.spool.folder import BALLAST, KEY_LENGTH, Folder, secret_key
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
 from tests.fakes import DEADLINE, FakeSpool, ThreadClock
@@ -449,6 +449,79 @@ class TroubleTests(SpoolTestCase):
         self.assertIsInstance(results[1].value, SpoolFull)
         self.assertIsInstance(results[2], Message)
         self.assertEqual(len(list(self.tools().find(Filter()))), 2)
+
+    def test_little_room(self) -> None:
+        """No new mail while little is left, small or large; what is there is worked off."""
+        spool = SqliteSpool(self.path, self.clock, self.pool, self.now, reserve=1000)
+        spool.start()
+        self.addCleanup(lambda: self.wait(spool.stop()))
+        message = self.commit(spool)
+        self.patch(Folder, "_free", lambda folder: 999)
+        for content in (b"content", LARGE * 2):
+            self.assertRaises(SpoolFull, self.commit, spool, content)
+        blocked = self.block(spool)
+        notice = Notice(envelope(), b"failed")
+        settled = Deferred.fromCoroutine(spool.settle(replace(done(message), notices=(notice,))))
+        refused = Deferred.fromCoroutine(spool.commit(spool.draft(), envelope()))
+        blocked.set()
+        self.assertRaises(SpoolFull, self.wait, refused)
+        self.assertEqual(len(self.wait(settled)), 1)
+        tools = SpoolTools(self.path, self.now, reserve=1000)
+        self.addCleanup(tools.close)
+        self.assertRaises(SpoolFull, tools.enqueue, envelope(), [b"content"])
+        self.assertEqual(self.files(), [])
+
+    def test_ballast(self) -> None:
+        """Room is set aside where there is enough, and given up for what makes room."""
+        spool = self.process()
+        message = self.commit(spool)
+        self.patch(Folder, "_free", lambda folder: BALLAST - 1)
+        self.wait(spool.take_over())
+        self.assertFalse(self.folder.ballast.exists())
+        self.patch(Folder, "_free", lambda folder: BALLAST)
+        for _ in range(2):
+            self.wait(spool.take_over())
+        self.assertEqual(self.folder.ballast.stat().st_blocks * 512, BALLAST)
+        self.until_thrown(spool._committer)
+        self.wait(spool.settle(done(message)))
+        self.assertFalse(self.folder.ballast.exists())
+
+    def test_ballast_and_tools(self) -> None:
+        """So it is for the person in charge; and when there is none, the disk is full."""
+        spool, tools = self.process(), self.tools()
+        changes = (tools.hold, tools.release, tools.retry, tools.delete)
+        for change in changes:
+            message = self.commit(spool)
+            self.wait(spool.release({message.id: self.now()}))
+            if change == tools.release:
+                tools.hold([message.id])
+            self.wait(spool.take_over())
+            restore = self.until_thrown(tools)
+            self.assertEqual(change([message.id]), 1)
+            self.assertFalse(self.folder.ballast.exists())
+            restore()
+        self.until_thrown(tools)
+        self.assertRaises(SpoolFull, tools.delete, [message.id])
+
+    def until_thrown(self, user: object) -> Callable[[], None]:
+        """Let the disk be full as long as the ballast is there; returns what ends it."""
+        before, ballast = user._connection, self.folder.ballast
+
+        class Full(sqlite3.Connection):
+            def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+                if sql == "COMMIT" and not self.had_ballast:
+                    self.had_ballast = ballast.exists()
+                    error = sqlite3.OperationalError("database or disk is full")
+                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                    raise error
+                return super().execute(sql, *parameters)
+
+            had_ballast = False
+
+        user._connection = sqlite3.connect(
+            self.folder.database, isolation_level=None, check_same_thread=False, factory=Full
+        )
+        return lambda: setattr(user, "_connection", before)
 
     def test_a_bad_job_fails_alone(self) -> None:
         """A bug in one job doesn't harm the others, or end the thread."""

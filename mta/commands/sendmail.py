@@ -147,7 +147,7 @@ def _submit(arguments: argparse.Namespace) -> None:
         raise Unfit("To:, Cc: and Bcc: name nobody")
     envelope = _envelope(_reverse_path(arguments, settings), named, wishes)
     content = outgoing.complete(author, os.getuid(), settings.hostname, time.time())
-    with closing(SpoolTools(Path(settings.spool))) as tools:
+    with closing(SpoolTools(Path(settings.spool), reserve=settings.limits.free_space)) as tools:
         queue_id = tools.enqueue(envelope, _bounded(content, settings.limits.message_size))
     if arguments.verbose:
         print(f"queued as {queue_id}")
@@ -245,7 +245,10 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
 def _converse(arguments: argparse.Namespace) -> None:
     """Speak SMTP."""
     settings = settings_of(arguments)
-    with closing(SpoolTools(Path(settings.spool))) as tools, tools.inlet() as inlet:
+    with (
+        closing(SpoolTools(Path(settings.spool), reserve=settings.limits.free_space)) as tools,
+        tools.inlet() as inlet,
+    ):
         stdio.converse(settings, inlet, sys.stdin.fileno(), sys.stdout.fileno())
 
 

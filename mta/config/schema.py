@@ -283,6 +283,7 @@ LIMITS: Fields = {
     "auth_failures": values.integer(1, MANY),
     "messages_per_minute": values.integer(0, MANY),
     "recipients_per_hour": values.integer(0, MANY),
+    "free_space": values.size,
 }
 LOG: Fields = {
     "format": values.word("text", "json"),

@@ -24,7 +24,13 @@ from twisted.python.failure import Failure
 
 from mta.interfaces import Settlement
 from mta.spool import rows
-from mta.spool.database import open_database, primary_code, transaction, translated
+from mta.spool.database import (
+    is_full,
+    open_database,
+    primary_code,
+    transaction,
+    translated,
+)
 from mta.spool.folder import Folder, create
 
 _BATCH = 500  # jobs in one transaction: bounds what a rollback throws away
@@ -41,6 +47,11 @@ class Job:
     updates: Sequence[Settlement] = ()
     removals: Sequence[int] = ()
     action: Callable[[sqlite3.Connection], Any] | None = None
+
+    @property
+    def is_intake(self) -> bool:
+        """Whether it only makes the queue longer."""
+        return bool(self.arrivals) and not (self.updates or self.removals)
 
 
 _Waiting = tuple[Job, "Deferred[Any]"]
@@ -109,11 +120,18 @@ class Committer:
         """Commit all together; where one of them may be to blame, each by itself."""
         if not batch:
             return ()
+        intake = [waiting for waiting in batch if waiting[0].is_intake]
+        if intake and (failure := self._lack_of_room(len(intake))):
+            rest = [waiting for waiting in batch if not waiting[0].is_intake]
+            return [*((done, failure) for _, done in intake), *self._commit(rest)]
         begun = time.monotonic()
         try:
             results = self._transact([job for job, _ in batch])
             self.on_commit(len(batch), time.monotonic() - begun)
         except Exception as error:  # noqa: BLE001 (outermost here: the thread must go on)
+            if is_full(error) and len(intake) < len(batch) and self._folder.throw_ballast():
+                self.log.error("{path}: the disk is full: make room", path=str(self._folder.path))
+                return self._commit(batch)
             if len(batch) > 1 and _may_be_one_job(error):
                 return [result for waiting in batch for result in self._commit([waiting])]
             failure = self._failure(error, len(batch))
@@ -132,6 +150,14 @@ class Committer:
             if removals:
                 rows.remove(connection, removals)
             return [job.action and job.action(connection) for job in jobs]
+
+    def _lack_of_room(self, count: int) -> Failure | None:
+        """Why so many new messages can't be taken; None: they can."""
+        try:
+            self._folder.require_room()
+        except OSError as error:
+            return self._failure(error, count)
+        return None
 
     def _failure(self, error: Exception, count: int) -> Failure:
         if isinstance(error, (sqlite3.Error, OSError)):

@@ -175,6 +175,7 @@ class Draft:
         with self._lock, as_oserror(self._folder):
             if self._discarded:
                 return
+            self._folder.require_room()
             if self._file is None:
                 self._file = create(self._incoming, os.O_WRONLY | os.O_EXCL)
             rest = memoryview(data)

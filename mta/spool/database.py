@@ -207,17 +207,23 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
     """SpoolFull, SpoolDamaged or OSError, in one line that names the file."""
     if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, SpoolFull):
+        if is_full(error) and not isinstance(error, SpoolFull):
             return SpoolFull(error.errno, error.strerror, error.filename)
         return error
-    code = primary_code(error)
-    if code == sqlite3.SQLITE_FULL:
+    if is_full(error):
         return SpoolFull(errno.ENOSPC, str(error), str(folder.database))
-    if code in _DAMAGE:
+    if primary_code(error) in _DAMAGE:
         return SpoolDamaged(
             f"{folder.database}: {error}: restore it from a backup, or move it away to begin anew"
         )
     return OSError(errno.EIO, str(error), str(folder.database))
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there is no room on the disk."""
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def primary_code(error: sqlite3.Error) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,16 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mta.interfaces import SpoolFull
+from mta.settings import MIB
 from mta.spool import queue_id
 
 KEY_LENGTH = 32  # octets
+BALLAST = 16 * MIB  # octets
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The folder that is the spool."""
+    """The folder that is the spool; `reserve`: octets of its disk that are not for new mail."""
 
     path: Path
+    reserve: int = 0
 
     @property
     def database(self) -> Path:
@@ -39,6 +44,11 @@ class Folder:
     def arrivals(self) -> Path:
         """Where content lies that no committed message refers to yet."""
         return self.path / "incoming"
+
+    @property
+    def ballast(self) -> Path:
+        """A file that takes room, and is thrown off when there is no other."""
+        return self.path / "ballast"
 
     @property
     def owners(self) -> Path:
@@ -69,6 +79,36 @@ class Folder:
         for path in (self.database, self.turn):
             if not path.exists():
                 os.close(create(path, os.O_RDWR))
+
+    def require_room(self) -> None:
+        """Raise SpoolFull where the reserve of the disk is all that is left."""
+        if self._free() < self.reserve:
+            text = f"less than {self.reserve // MIB} MiB are free"
+            raise SpoolFull(errno.ENOSPC, text, str(self.path))
+
+    def take_ballast(self) -> None:
+        """Set room aside, if there is enough.  Raises OSError."""
+        if self.ballast.exists() or self._free() < self.reserve + BALLAST:
+            return
+        with suppress(FileExistsError):  # another process was faster
+            descriptor = create(self.ballast, os.O_WRONLY | os.O_EXCL)
+            try:
+                os.posix_fallocate(descriptor, 0, BALLAST)
+            finally:
+                os.close(descriptor)
+
+    def throw_ballast(self) -> bool:
+        """Use the room that was set aside; whether there was any.  Raises OSError."""
+        try:
+            self.ballast.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _free(self) -> int:
+        """Octets of the disk that a program may use which is not root's."""
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
 
 
 def create(path: Path, flags: int) -> int:

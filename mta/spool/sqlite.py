@@ -49,18 +49,25 @@ class SqliteSpool:
     log: ClassVar[Logger] = Logger()
 
     def __init__(
-        self, folder: Path, reactor: Any, pool: ThreadPool, now: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        reactor: Any,
+        pool: ThreadPool,
+        now: Callable[[], float] = time.time,
+        reserve: int = 0,
     ) -> None:
         """`reactor`: IReactorTime, IReactorFromThreads, IReactorFDSet; `now`: seconds since the
-        epoch.  `on_wake` is called when another process made work for all, before it `on_retry`
-        when a person wants mail tried now, and `on_recall` when one wants some of it kept or
-        removed; `on_commit` in a thread with the number of jobs in each commit, and the seconds
-        that it took."""
+        epoch; `reserve`: octets of the disk that new mail leaves free.
+
+        `on_wake` is called when another process made work for all, before it `on_retry` when a
+        person wants mail tried now, and `on_recall` when one wants some of it kept or removed;
+        `on_commit` in a thread with the number of jobs in each commit, and the seconds it took.
+        """
         self.on_wake: Callable[[], None] = lambda: None
         self.on_retry: Callable[[], None] = lambda: None
         self.on_recall: Callable[[], None] = lambda: None
         self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
-        self._folder = Folder(folder)
+        self._folder = Folder(folder, reserve)
         self._reactor = reactor
         self._pool = pool
         self._now = now
@@ -114,6 +121,7 @@ class SqliteSpool:
             for owner in dead:
                 owner.close()
         await self._sweep()
+        await self._in_thread(self._folder.take_ballast)
         return sum(freed)
 
     def census(self) -> dict[str, tuple[int, float]]:

@@ -8,13 +8,24 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator,
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from sqlite3 import Connection
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import Entry, Filter, IContent, IDraft, IQueueTools, ISpool, Message, Notice
+from mta.interfaces import (
+    Entry,
+    Filter,
+    IContent,
+    IDraft,
+    IQueueTools,
+    ISpool,
+    Message,
+    Notice,
+    SpoolFull,
+)
 from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
 from mta.spool.bell import NOW, RECALL, WORK, ring
@@ -22,6 +33,7 @@ from mta.spool.content import Draft, FileContent, RowContent
 from mta.spool.database import as_oserror, open_database, transaction
 from mta.spool.folder import Folder
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _PORTION = 500  # messages read or changed at once
@@ -49,9 +61,14 @@ class SpoolTools:
     `now`: seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
-        """Open the spool, making it if need be.  Raises SpoolDamaged or OSError."""
-        self._folder = Folder(folder)
+    def __init__(
+        self, folder: Path, now: Callable[[], float] = time.time, reserve: int = 0
+    ) -> None:
+        """Open the spool, making it if need be.  Raises SpoolDamaged or OSError.
+
+        `reserve`: octets of the disk that new mail leaves free.
+        """
+        self._folder = Folder(folder, reserve)
         self._now = now
         self._ids = queue_id.QueueIds(now)
         self._connection = open_database(self._folder)
@@ -110,11 +127,9 @@ class SpoolTools:
     def delete(self, ids: Collection[str]) -> int:
         """Remove messages without a notice, even while they are worked on."""
         count = 0
-        with as_oserror(self._folder):
-            for portion in _portions(ids):
-                with transaction(self._connection):
-                    count += rows.remove(self._connection, portion)
-                self._sweep()
+        for portion in _portions(ids):
+            count += self._transact(rows.remove, portion)
+            self._sweep()
         ring(self._folder, what=RECALL)
         return count
 
@@ -133,21 +148,25 @@ class SpoolTools:
             }
             removed: set[int] = set()
             try:
-                with as_oserror(self._folder), transaction(self._connection):
-                    removed.update(self._untouched([message for message, _ in bounced]))
-                    rows.remove(self._connection, removed)
-                    arrivals = [notices[number][1] for number in removed & notices.keys()]
-                    rows.insert(self._connection, arrivals)
-            except BaseException:
-                removed.clear()
-                raise
+                removed = self._transact(self._replace, bounced, notices)
             finally:
                 for number in notices.keys() - removed:
                     notices[number][0].discard()
-        with as_oserror(self._folder):
-            self._sweep()
+        self._sweep()
         ring(self._folder)
         return len(removed)
+
+    def _replace(
+        self,
+        connection: Connection,
+        bounced: Sequence[tuple[Message, Notice | None]],
+        notices: Mapping[int, tuple[Draft, rows.Arrival]],
+    ) -> set[int]:
+        """Remove those that nobody touched, for their notices; returns their numbers."""
+        removed = self._untouched([message for message, _ in bounced])
+        rows.remove(connection, removed)
+        rows.insert(connection, [notices[number][1] for number in removed & notices.keys()])
+        return removed
 
     def _notice(self, inlet: Inlet, notice: Notice) -> tuple[Draft, rows.Arrival]:
         draft = inlet.draft()
@@ -198,6 +217,7 @@ class SpoolTools:
 
     def insert(self, draft: Draft, envelope: Envelope) -> Message:
         """Commit what was written, leased to nobody and due now.  Raises SpoolFull or OSError."""
+        self._folder.require_room()
         arrival = self._arrival(draft, envelope)
         with as_oserror(self._folder), transaction(self._connection):
             rows.insert(self._connection, [arrival])
@@ -245,33 +265,47 @@ class SpoolTools:
 
     def _change(self, change: str, condition: str, ids: Collection[str], what: bytes = WORK) -> int:
         count = 0
-        with as_oserror(self._folder):
-            self._take_over()
-            for portion in _portions(ids):
-                with transaction(self._connection):
-                    count += self._connection.execute(
-                        f"UPDATE message SET {change} WHERE ({condition})"  # noqa: S608 (our own words)
-                        " AND id IN (SELECT value FROM json_each(:ids))",
-                        {"now": self._now(), "ids": json.dumps(portion)},
-                    ).rowcount
+        self._take_over()
+        # Our own words.
+        statement = (
+            f"UPDATE message SET {change} WHERE ({condition})"  # noqa: S608
+            " AND id IN (SELECT value FROM json_each(:ids))"
+        )
+        for portion in _portions(ids):
+            parameters = {"now": self._now(), "ids": json.dumps(portion)}
+            count += self._transact(Connection.execute, statement, parameters).rowcount
         ring(self._folder, what=what)
         return count
 
     def _take_over(self) -> None:
         """Free what dead owners had leased: no server may be up to do it."""
         for owner in owners.dead(self._folder, ours=0):
-            with transaction(self._connection):
-                incoming = list(self._folder.incoming_of(owner.number))
-                rows.take_over(self._connection, owner.number, self._now(), incoming)
-                rows.bring_back(self._connection, owner.number, self._now(), _ALL)
+            incoming = list(self._folder.incoming_of(owner.number))
+            self._transact(rows.take_over, owner.number, self._now(), incoming)
+            self._transact(rows.bring_back, owner.number, self._now(), _ALL)
             owner.bury()
 
     def _sweep(self) -> None:
-        while numbers := rows.leftovers(self._connection, _PORTION):
-            for number in numbers:
-                self._folder.content(number).unlink(missing_ok=True)
-            with transaction(self._connection):
-                rows.forget_leftovers(self._connection, numbers)
+        with as_oserror(self._folder):
+            while numbers := rows.leftovers(self._connection, _PORTION):
+                for number in numbers:
+                    self._folder.content(number).unlink(missing_ok=True)
+                self._transact(rows.forget_leftovers, numbers)
+
+    def _transact(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do all of it or nothing, where need be in the room that was set aside.
+
+        Raises SpoolFull or OSError.
+        """
+        try:
+            with as_oserror(self._folder), transaction(self._connection):
+                return work(self._connection, *args, **kwargs)
+        except SpoolFull:
+            if not self._folder.throw_ballast():
+                raise
+        return self._transact(work, *args, **kwargs)
 
 
 @implementer(ISpool)
