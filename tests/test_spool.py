@@ -471,6 +471,15 @@ class TroubleTests(SpoolTestCase):
         self.assertRaises(SpoolFull, tools.enqueue, envelope(), [b"content"])
         self.assertEqual(self.files(), [])
 
+    def test_room_in_the_database(self) -> None:
+        """What is free in the database counts: it does not grow by new mail."""
+        spool = SqliteSpool(self.path, self.clock, self.pool, self.now, reserve=100_000)
+        spool.start()
+        self.addCleanup(lambda: self.wait(spool.stop()))
+        self.wait(spool.settle(done(self.commit(spool, b"x" * 200_000))))
+        self.patch(Folder, "_free", lambda folder: 0)
+        self.commit(spool)
+
     def test_ballast(self) -> None:
         """Room is set aside where there is enough, and given up for what makes room."""
         spool = self.process()

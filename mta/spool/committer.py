@@ -28,6 +28,7 @@ from mta.spool.database import (
     is_full,
     open_database,
     primary_code,
+    spare,
     transaction,
     translated,
 )
@@ -153,8 +154,10 @@ class Committer:
 
     def _lack_of_room(self, count: int) -> Failure | None:
         """Why so many new messages can't be taken; None: they can."""
+        if self._folder.has_room():
+            return None
         try:
-            self._folder.require_room()
+            self._folder.require_room(spare(self._connection))
         except OSError as error:
             return self._failure(error, count)
         return None

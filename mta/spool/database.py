@@ -18,10 +18,12 @@ T = TypeVar("T")
 VERSION = 2
 BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
 
-# Eight KiB pages hold most messages without overflow pages.  A checkpoint every 16 MiB finds
-# that most of the log is about messages that have come and gone.
-_SETTINGS = """
-PRAGMA page_size = 8192;
+# Octets; such pages hold most messages without overflow pages.
+PAGE = 8192
+
+# A checkpoint every 16 MiB finds that most of the log is about messages that have come and gone.
+_SETTINGS = f"""
+PRAGMA page_size = {PAGE};
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 2000;
@@ -163,6 +165,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def spare(connection: sqlite3.Connection) -> int:
+    """Octets that the database has for new content without growing."""
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(pages) * PAGE
 
 
 class Reader:

@@ -80,9 +80,16 @@ class Folder:
             if not path.exists():
                 os.close(create(path, os.O_RDWR))
 
-    def require_room(self) -> None:
-        """Raise SpoolFull where the reserve of the disk is all that is left."""
-        if self._free() < self.reserve:
+    def has_room(self, spare: int = 0) -> bool:
+        """Whether more than the reserve of the disk is left.
+
+        `spare`: octets that are free in the database.
+        """
+        return self._free() + spare >= self.reserve
+
+    def require_room(self, spare: int = 0) -> None:
+        """Raise SpoolFull where there is no room, as `has_room` says."""
+        if not self.has_room(spare):
             text = f"less than {self.reserve // MIB} MiB are free"
             raise SpoolFull(errno.ENOSPC, text, str(self.path))
 

@@ -30,7 +30,7 @@ from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
 from mta.spool.bell import NOW, RECALL, WORK, ring
 from mta.spool.content import Draft, FileContent, RowContent
-from mta.spool.database import as_oserror, open_database, transaction
+from mta.spool.database import as_oserror, open_database, spare, transaction
 from mta.spool.folder import Folder
 
 P = ParamSpec("P")
@@ -217,7 +217,7 @@ class SpoolTools:
 
     def insert(self, draft: Draft, envelope: Envelope) -> Message:
         """Commit what was written, leased to nobody and due now.  Raises SpoolFull or OSError."""
-        self._folder.require_room()
+        self._folder.require_room(spare(self._connection))
         arrival = self._arrival(draft, envelope)
         with as_oserror(self._folder), transaction(self._connection):
             rows.insert(self._connection, [arrival])
