@@ -293,10 +293,8 @@ class _Report:
         yield f"  {named}" if address == named else f"  {named} (which stands for {address})"
         if self._kind is _SUCCEEDED:
             delivered = outcome.status is Status.DELIVERED
-            words = "It is in the mailbox." if delivered else "The next server took it over."
-            yield from _wrapped(
-                words if delivered else f"{words} That one may not tell you more.", "    "
-            )
+            further = "The next server took it over. That one may not tell you more."
+            yield from _wrapped("It has arrived." if delivered else further, "    ")
             return
         who = f"The server {self._clean(outcome.remote)} said:" if outcome.remote else "Why:"
         yield from _wrapped(who, "    ")
@@ -351,9 +349,12 @@ def _is_wanted(message: Message, report: Report) -> bool:
 
 
 def _status(outcome: Outcome) -> str:
-    """The enhanced status code, as well as the reply gives it."""
-    enhanced = outcome.reply.enhanced
-    return enhanced if _ENHANCED.fullmatch(enhanced) else _KINDS[outcome.status][3]
+    """The enhanced status code, as well as the reply gives it.
+
+    Its class says what is to become of the message, whatever a reply before it was of.
+    """
+    enhanced, usual = outcome.reply.enhanced, _KINDS[outcome.status][3]
+    return usual[0] + enhanced[1:] if _ENHANCED.fullmatch(enhanced) else usual
 
 
 def _advice(status: str) -> str:

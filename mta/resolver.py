@@ -103,8 +103,7 @@ class Resolver:
             except DNSNameError as error:
                 return self._nothing(error.args[0].authority, exists=False)
             except _FAILURES as error:
-                reason = f"{_text(asked)}: {str(error) or type(error).__name__}"
-                raise ResolutionFailed(reason) from error
+                raise ResolutionFailed(f"{_text(asked)}: {_reason(error)}") from error
             aliases = {
                 _lower(header.name): header for header in answers if header.type == dns.CNAME
             }
@@ -144,6 +143,22 @@ class _Answer:
     exists: bool
     records: Sequence[Any]
     until: float
+
+
+_RCODES = {  # RFC 1035 section 4.1.1
+    dns.EFORMAT: "format error",
+    dns.ESERVER: "server failure",
+    dns.ENOTIMP: "not implemented",
+    dns.EREFUSED: "refused",
+}
+
+
+def _reason(error: Exception) -> str:
+    """Why a name server gave no answer, in words."""
+    message = error.args[0] if error.args else None
+    if isinstance(message, dns.Message):
+        return _RCODES.get(message.rCode, f"error {message.rCode}")
+    return str(error) or type(error).__name__
 
 
 class _HostsFile:

@@ -38,6 +38,7 @@ class Router:
         "any.example": MAILDIR,
         "office.example": Hop(Agent.HOLD, "office"),
         "inner.example": Hop(Agent.SMTP, "10.0.0.5", 25),
+        "closed.example": Hop(Agent.REJECT, "moved to closed.test"),
     }
 
     def is_ours(self, domain: str) -> bool:
@@ -147,6 +148,12 @@ class RelayTests(GateTestCase):
     def test_stranger(self) -> None:
         """A stranger may not relay."""
         self.refuses(self.to(self.session(), "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_rejected(self) -> None:
+        """What would be taken only to be rejected is refused at once, in the words for it."""
+        question = self.to(self.session(), "alice@closed.example")
+        failure = self.failureResultOf(Deferred.fromCoroutine(question), Refusal)
+        self.assertEqual(str(failure.value.reply), "550 5.7.1 moved to closed.test")
 
     def test_networks(self) -> None:
         """A client in `relay.networks` may relay, by whatever form of its address."""

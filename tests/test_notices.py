@@ -185,6 +185,11 @@ class NoticeTests(SynchronousTestCase):
         outcome = Outcome(Status.FAILED, Reply(550, "", ("No",)), "mx.rcpt.example")
         self.assertEqual("5.0.0", self.fields(self.parsed(message(), outcome))["Status"])
 
+    def test_the_class_of_a_status(self) -> None:
+        """What is delayed has a status of that class, though a log-in was refused for good."""
+        refused = Outcome(Status.DEFERRED, Reply(535, "5.7.8", ("Wrong password",)), "relay")
+        self.assertEqual(self.fields(self.parsed(message(), refused), 2)["Status"], "4.7.8")
+
     def test_delay(self) -> None:
         """A delay warning says until when the message is tried."""
         parsed = self.parsed(message(), LATER)

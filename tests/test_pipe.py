@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from mta.delivery import pipe
 from mta.delivery.local import DiscardAgent, RejectAgent
-from mta.delivery.pipe import KILL_AFTER, MOST_OUTPUT, TIMEOUT, PipeAgent
+from mta.delivery.pipe import KILL_AFTER, LAST_WORDS, MOST_OUTPUT, TIMEOUT, PipeAgent
 from mta.interfaces import IDeliveryAgent, Target
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, delivery
@@ -123,6 +126,13 @@ class ProcessTests(TestCase):
                 break
             await deferLater(reactor, 0.05)
         self.assertFalse(is_alive(child))
+
+    async def test_whom_it_leaves_behind(self) -> None:
+        """A child that keeps the output open is nobody whom the message waits for."""
+        self.patch(pipe, "LAST_WORDS", 0.1)
+        outcome = await self.run_script("cat >mail; sleep 600 & echo $! >child; exit 0")
+        self.addCleanup(os.kill, int((self.folder / "child").read_text()), signal.SIGKILL)
+        self.assertEqual(outcome.status, Status.DELIVERED)
 
     async def test_no_such_program_inside(self) -> None:
         """A script whose own program is missing can be put right, so the message waits."""
@@ -317,13 +327,16 @@ class PipeAgentTests(SynchronousTestCase):
         self.assertEqual(mail.outcome.status, Status.DEFERRED)
 
     def test_pipes_that_stay_open(self) -> None:
-        """Where the command has ended and its children keep its output, we let go in the end."""
-        self.deliver()
+        """Where the command has ended and its children keep its output, we let go of it."""
+        mail = self.deliver()
         (process,) = self.reactor.processes
+        self.reactor.advance(TIMEOUT - 1)
         process.has_exited = True
-        self.reactor.advance(TIMEOUT)
-        self.reactor.advance(KILL_AFTER)
+        self.reactor.protocols[-1].processExited(Failure(ProcessDone(0)))
+        self.reactor.advance(LAST_WORDS)
         self.assertEqual(process.steps, ["close", "lose"])
+        self.reactor.end()
+        self.assertEqual(mail.outcome.status, Status.DELIVERED)
 
     def test_waits_for_room(self) -> None:
         """What the command does not take yet is not read either."""

@@ -15,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.error import CannotListenError, ConnectionRefusedError
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogLevel, capturedLogs
 from twisted.names import authority, dns, server
 from twisted.names.error import DNSNameError, DNSServerError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -23,7 +24,9 @@ from zope.interface.verify import verifyObject
 
 from mta import resolver as resolver_module
 from mta.delivery.exchangers import exchangers
+from mta.delivery.relay import Dialler
 from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
+from mta.mail import Agent, Hop, Outcome, Status
 from mta.resolver import LONGEST_NEGATIVE_TTL, LONGEST_TTL, Resolver
 from tests.processes import temporary_folder
 
@@ -245,6 +248,13 @@ class ResolverTests(SynchronousTestCase):
             self.assertIs(self.failure(self.resolver.mx("example.com")), ResolutionFailed)
         self.assertEqual(len(self.client.asked), 3)
 
+    def test_reasons(self) -> None:
+        """What a name server says instead of an answer is told in words."""
+        for code, words in [(dns.ESERVER, "server failure"), (dns.EREFUSED, "refused"), (9, "9")]:
+            self.client.table["example.com", dns.MX] = DNSServerError(dns.Message(rCode=code))
+            failure = self.failureResultOf(Deferred.fromCoroutine(self.resolver.mx("example.com")))
+            self.assertRegex(failure.getErrorMessage(), f"^example.com: .*{words}$")
+
     def test_memory_is_bounded(self) -> None:
         """The answer that was not used for the longest time gives way."""
         self.patch(resolver_module, "MOST_ANSWERS", 2)
@@ -415,3 +425,35 @@ class ExchangerTests(SynchronousTestCase):
     def test_implicit_ours(self) -> None:
         """Nor where a domain without MX records is our own host."""
         self.assertEqual(self.refused(domain="us.example"), "554 5.4.6 ")
+
+
+class DiallerTests(SynchronousTestCase):
+    """A next host whose name does not exist."""
+
+    def failure_of(self, hop: Hop) -> Outcome:
+        """What it means for the mail."""
+        resolver = Resolver(Clock(), [("192.0.2.53", 53)])
+        self.patch(resolver, "_ask", self.find_nothing)
+        dialler = Dialler(Clock(), None, "us.example", resolver, lambda *_: None)
+        conversation = Deferred.fromCoroutine(dialler.converse(hop, lambda demands: None))
+        failure = self.failureResultOf(conversation, HopFailure)
+        outcome: Outcome = failure.value.outcome
+        return outcome
+
+    async def find_nothing(self, name: bytes, kind: int) -> object:
+        """What `Resolver._ask` finds."""
+        raise DomainNotFound(name.decode())
+
+    def test_recipients(self) -> None:
+        """A recipient's domain that is not there is not there."""
+        outcome = self.failure_of(Hop(Agent.MX, "gone.example"))
+        self.assertEqual(str(outcome.reply), "550 5.1.2 Domain not found: gone.example")
+
+    def test_ours(self) -> None:
+        """A host that we named ourselves waits for us to correct it, and we are told."""
+        for agent in (Agent.SMTP, Agent.LMTP):
+            with capturedLogs() as logs:
+                outcome = self.failure_of(Hop(agent, "gone.example", 25))
+            self.assertEqual(outcome.status, Status.DEFERRED)
+            self.assertEqual(outcome.reply.enhanced, "4.3.5")
+            self.assertEqual([LogLevel.error], [each["log_level"] for each in logs])

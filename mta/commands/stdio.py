@@ -12,6 +12,7 @@ from typing import Any
 from zope.interface import implementer
 
 from mta.commands.console import router_of
+from mta.gate.policy import rejection
 from mta.interfaces import (
     ChannelLost,
     ChannelTimeout,
@@ -25,6 +26,7 @@ from mta.interfaces import (
 )
 from mta.mail import Mailbox, Recipient
 from mta.settings import Settings
+from mta.smtp.errors import Refusal
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception
 from mta.smtp.wire import Wire
@@ -119,7 +121,8 @@ class LocalGate:
         self, session: Session, reverse_path: Mailbox, recipient: Recipient
     ) -> None:
         """See `IGate.recipient`."""
-        self._router.route(recipient.forward_path)
+        if refusal := rejection(self._router.route(recipient.forward_path, reverse_path)):
+            raise Refusal(refusal)
 
     def leave(self, session: Session) -> None:
         """See `IGate.leave`."""

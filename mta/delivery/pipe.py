@@ -33,6 +33,7 @@ from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 TIMEOUT = 900.0  # seconds that a command gets
 KILL_AFTER = 10.0  # seconds that it gets to end in peace
+LAST_WORDS = 5.0  # seconds that those get whom it started, and left behind
 MOST_OUTPUT = 4096  # octets of what it says that are kept
 
 EX_OK, EX_TEMPFAIL = 0, 75
@@ -162,7 +163,8 @@ async def _feed(run: _Run, top: bytes, pieces: AsyncIterator[bytes]) -> None:
 class _Run(ProcessProtocol):
     """One run of a command.  `ended` is called back when it is over, pipes and all.
 
-    With `leads_group`, a signal reaches whomever the command has started, too.
+    How the command itself exits is what counts.  Whom it leaves behind may go on, but is not
+    listened to for long.  With `leads_group`, a signal reaches whomever it has started, too.
     """
 
     transport: Any  # a Process, which is more than its interface says
@@ -176,6 +178,7 @@ class _Run(ProcessProtocol):
         self._group = 0
         self._deadline: IDelayedCall | None = None
         self._is_late = False
+        self._has_exited = False
         self._room: Deferred[None] | None = None
         self._output = b""
         self._end: Any = None
@@ -224,6 +227,9 @@ class _Run(ProcessProtocol):
         return tuple(filter(None, (_CONTROL.sub(" ", line).strip() for line in lines)))
 
     def _late(self) -> None:
+        if self._has_exited:
+            self.transport.loseConnection()
+            return
         self._is_late = True
         self._deadline = self._clock.callLater(KILL_AFTER, self.kill)
         self._signal("TERM")
@@ -258,6 +264,12 @@ class _Run(ProcessProtocol):
         self._end = reason.value
         self.stopProducing()
         self.ended.callback(None)
+
+    def processExited(self, reason: Failure) -> None:
+        """Twisted calls this when the command has ended, and others may still hold its pipes."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.reset(LAST_WORDS)
+            self._has_exited = True
 
     def pauseProducing(self) -> None:
         if self._room is None:

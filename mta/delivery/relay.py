@@ -21,6 +21,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -52,6 +53,8 @@ class Dialler:
 
     `tls` makes the context for a host, what we demand of it, and the pinned certificate.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -93,10 +96,21 @@ class Dialler:
                 if tried >= MOST_ADDRESSES:
                     break
         except DomainNotFound as error:
-            failure = _failed("5.1.2", f"Domain not found: {error}")
+            failure = self._not_found(hop, error)
         except ResolutionFailed as error:
             failure = _deferred("4.4.3", f"The name servers do not answer: {error}")
         raise failure
+
+    def _not_found(self, hop: Hop, error: DomainNotFound) -> HopFailure:
+        """What it means that a name does not exist: whoever wrote it can correct it."""
+        if hop.agent is Agent.MX:
+            return _failed("5.1.2", f"Domain not found: {error}")
+        self.log.error(
+            "{hop}: there is no host {name}; correct `routes` or `deliver`, or the DNS",
+            hop=str(hop),
+            name=str(error),
+        )
+        return _deferred("4.3.5", f"The next host is not to be found: {error}")
 
     async def _endpoints(self, hop: Hop) -> AsyncIterator[tuple[str, IStreamClientEndpoint]]:
         """The places to connect to, with the name of the host, the best first."""

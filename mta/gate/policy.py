@@ -7,7 +7,7 @@ strangers can't hand them through us to a server to which they might mean someth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -149,7 +149,9 @@ class Gate:
                 raise Refusal(NOT_FROM_PEER)
         elif not ours and not self._is_trusted(session):
             raise Refusal(RELAYING_DENIED)
-        hops = self._router.route(address)
+        hops = self._router.route(address, reverse_path)
+        if refusal := rejection(hops):
+            raise Refusal(refusal)
         if not self._is_trusted(session) and _passes_route_on(address, hops):
             raise Refusal(ROUTE_DENIED)
         is_counted = not session.partner and session.service is not Service.LMTP
@@ -161,6 +163,13 @@ class Gate:
         if session.partner or session.service not in (Service.SMTP, Service.SUBMISSION):
             return False
         return bool(session.identity) or hosts.is_in(session.client, self._networks)
+
+
+def rejection(hops: Sequence[tuple[Mailbox, Hop]]) -> Reply | None:
+    """The reply for an address whose mail all hops reject; None where one takes it."""
+    if hops and all(hop.agent is Agent.REJECT for _, hop in hops):
+        return Reply(550, "5.7.1", (hops[0][1].next_hop,))
+    return None
 
 
 def _payer(session: Session) -> str:

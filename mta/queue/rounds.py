@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
 from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
 from mta.queue.schedule import POSTMASTERS_HOLD, Schedule
-from mta.settings import DAY, HOUR
+from mta.settings import DAY, HOUR, MINUTE
 from mta.smtp.errors import Refusal
 
 Report = tuple[Target, Outcome]
@@ -162,10 +162,10 @@ def _at_its_age(report: Report, message: Message, schedule: Schedule, now: float
 
 def _duration(seconds: float) -> str:
     """Seconds in words, roughly."""
-    size, name = (DAY, "days") if seconds >= 2 * DAY else (HOUR, "hours")
-    if seconds < 2 * HOUR:
-        size, name = 60.0, "minutes"
-    return f"{seconds / size:.0f} {name}"
+    for size, name in ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def _late(
