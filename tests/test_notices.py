@@ -188,7 +188,7 @@ class NoticeTests(SynchronousTestCase):
     def test_the_class_of_a_status(self) -> None:
         """What is delayed has a status of that class, though a log-in was refused for good."""
         refused = Outcome(Status.DEFERRED, Reply(535, "5.7.8", ("Wrong password",)), "relay")
-        self.assertEqual(self.fields(self.parsed(message(), refused), 2)["Status"], "4.7.8")
+        self.assertEqual(self.fields(self.parsed(message(), refused))["Status"], "4.7.8")
 
     def test_delay(self) -> None:
         """A delay warning says until when the message is tried."""
