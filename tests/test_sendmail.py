@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pwd
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,19 +13,29 @@ from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
 
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.commands import main, stdio
+from mta.commands import handover, main, sendmail, stdio
 from mta.commands.addressees import addressees
 from mta.commands.outgoing import MOST_HEADER, lines
 from mta.interfaces import Filter, IChannel, IGate, ISpool, Message
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
+from mta.settings import Listener, ListenerTLS, Service, Settings
 from mta.spool.tools import Inlet, SpoolTools
 from tests.fakes import FakeSpool
-from tests.processes import ROOT, header_of, need_program
+from tests.processes import (
+    ROOT,
+    Server,
+    body_of,
+    configuration,
+    header_of,
+    need_program,
+    wait_for_mail,
+)
 from tests.test_commands import CommandCase, Output
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -82,9 +93,9 @@ class EnvelopeTests(SendmailCase):
     """Who it is from, and to whom."""
 
     def test_from_the_caller(self) -> None:
-        """Without ``-f`` the user of the process is the sender, at this host."""
+        """Without ``-f`` the user of the process is the sender, in our domain."""
         message, _ = self.one("bob@office.example")
-        self.assertEqual(message.envelope.reverse_path, Mailbox(ME, "mail.office.example"))
+        self.assertEqual(message.envelope.reverse_path, Mailbox(ME, "office.example"))
         self.assertEqual(self.forward_paths(message), ["bob@office.example"])
         self.assertIs(message.envelope.body, Body.EIGHT_BIT)
 
@@ -182,6 +193,32 @@ class ContentTests(SendmailCase):
         _, content = self.one("-F", "Jörg " * 40, "bob")
         self.assertTrue(content.isascii())
         self.assertNotRegex(content, rb"(?<!\r)\n")
+
+    def test_names_without_a_domain(self) -> None:
+        """They get ours, wherever a field has them; nothing else is touched."""
+        fields = (
+            b'From: root (Cron Daemon)\nTo: bob, Ann <ann>,\n "a, b" <c@x.example>, d@x.example\n'
+            b"Cc: team: eve, adam@x.example;\nReply-To: A B\nSubject: bob, ann\n"
+        )
+        _, content = self.one("-i", "bob", stdin=fields + b"\nbob\n")
+        self.assertEqual(
+            [header_of(content, name) for name in ("From", "To", "Cc", "Reply-To", "Subject")],
+            [
+                ["root@office.example (Cron Daemon)"],
+                ['bob@office.example, Ann <ann@office.example>, "a, b" <c@x.example>, d@x.example'],
+                ["team: eve, adam@x.example;"],
+                ["A B"],
+                ["bob, ann"],
+            ],
+        )
+
+    def test_the_last_line_has_no_end(self) -> None:
+        """It is a line, in the header section as well as after it."""
+        for text, subject in ((b"Subject: x", "x"), (b"Subject: x\n\nbody", "x")):
+            _, content = self.one("bob", stdin=text)
+            self.assertEqual(header_of(content, "Subject"), [subject])
+            self.assertTrue(content.endswith(b"\r\n"))
+            self.succeed("queue", "delete", "--all")
 
     def test_no_header_section(self) -> None:
         """A cron job's output is a body, even where it looks a little like a header section."""
@@ -301,7 +338,8 @@ class ModeTests(SendmailCase):
 
     def test_options_that_mean_nothing(self) -> None:
         """What mutt, s-nail and others give is taken."""
-        self.one("-oem", "-odb", "-om", "-B8BITMIME", "-U", "-n", "-oi", "bob")
+        self.one("-oem", "-odb", "-om", "-B8BITMIME", "-U", "-n", "-oi", "-h", "3", "bob")
+        self.assertEqual(self.sendmail("-bi"), ("", ""))
 
     def test_bp(self) -> None:
         """``-bp`` lists the queue."""
@@ -313,7 +351,8 @@ class ModeTests(SendmailCase):
         """``-q`` makes what waits due, and leaves what is held."""
         held, _ = self.one("bob")
         self.succeed("queue", "hold", "--all")
-        self.sendmail("-q")
+        for words in (["-q"], ["-q30m"]):
+            self.sendmail(*words)
         self.assertIn(" held ", self.succeed("queue", "list", held.id))
 
     def test_help(self) -> None:
@@ -460,6 +499,92 @@ class ProgramTests(SendmailCase):
             stdin=b"From: ann@x.example\nSubject: x\n\nbody\n",
         )
         self.assert_queued("bob@office.example")
+
+
+class HandoverTests(SendmailCase):
+    """Who may not write to the spool hands the message to the server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        domains = {"office.example": {"mailboxes": ["bob"], "deliver": "maildir:mail/{local}"}}
+        self.server = Server(self, configuration(domains=domains))
+        self.server.start()
+        self.settings = configuration(domains=domains, spool=str(self.server.folder / "spool"))
+        self.listen_on(f"tcp:{self.server.ports['smtp']}:interface=127.0.0.1")
+        self.patch(sendmail, "SpoolTools", self.forbid)
+
+    def listen_on(self, *endpoints: str) -> None:
+        """What our own configuration says of the server."""
+        listen = [{"endpoint": each, "service": "smtp", "tls": "off"} for each in endpoints]
+        self.config.write_text(yaml.safe_dump(self.settings | {"listen": listen}))
+
+    def forbid(self, *arguments: object, **keywords: object) -> None:
+        """In the place of SpoolTools."""
+        raise PermissionError
+
+    def test_a_message(self) -> None:
+        """It arrives, whoever sent it, with what was asked for it."""
+        words = ("-v", "-f", "a@x.example", "-N", "never", "-R", "hdrs", "-V", "e", "bob")
+        said, _ = self.sendmail(*words, stdin=b"Subject: x\n\n.body \xc3\xa9\n")
+        self.assertIn("OK queued as", said)
+        [found] = wait_for_mail(self.server.folder / "mail" / "bob")
+        self.assertEqual(header_of(found, "Return-Path"), ["<a@x.example>"])
+        self.assertIn(f"from userid {os.getuid()}", header_of(found, "Received")[1])
+        self.assertEqual(body_of(found), b".body \xc3\xa9\n")
+
+    def test_refused(self) -> None:
+        """69: one line says who is not there, and the others get it."""
+        _, errors = self.sendmail("nobody", stdin=b"x\n", status=os.EX_UNAVAILABLE)
+        self.assertRegex(errors, r"\Amta-sendmail: 550 nobody@office.example: .*\n\Z")
+        _, errors = self.sendmail("nobody,bob", stdin=b"x\n", status=os.EX_UNAVAILABLE)
+        self.assertIn("nobody@office.example", errors)
+        wait_for_mail(self.server.folder / "mail" / "bob")
+
+    def test_smtp(self) -> None:
+        """``-bs`` talks with the server."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs, theirs.makefile("r") as stdin, theirs.makefile("w") as stdout:
+            ours.sendall(b"EHLO me.example\r\nQUIT\r\n")
+            ours.shutdown(socket.SHUT_WR)
+            self.patch(sys, "stdin", stdin)
+            self.patch(sys, "stdout", stdout)
+            self.assertEqual(main(["sendmail", "-bs"]), 0)
+            said = ours.recv(65536)
+        self.assertTrue(said.startswith(b"220 mail.office.example"), said)
+        self.assertIn(b"\r\n221 ", said)
+
+    def test_no_server(self) -> None:
+        """75: it may be there later."""
+        self.server.stop()
+        _, errors = self.sendmail("bob", stdin=b"x\n", status=os.EX_TEMPFAIL)
+        port = self.server.ports["smtp"]
+        self.assertIn(f"no server answers on 127.0.0.1:{port}", errors)
+        self.listen_on()
+        self.assertIn("no listener", self.sendmail("bob", stdin=b"x\n", status=75)[1])
+
+    def test_places(self) -> None:
+        """What can be connected to from this host, without TLS."""
+        listeners = [
+            Listener("tcp:25"),
+            Listener("tcp6:26:interface=\\:\\:"),
+            Listener("tcp:port=27:interface=0.0.0.0"),
+            Listener("unix:/run/x\\:y"),
+            Listener("tcp:465", tls=ListenerTLS.IMPLICIT),
+            Listener("tcp:28", tls=ListenerTLS.REQUIRED),
+            Listener("tcp:587", Service.SUBMISSION),
+            Listener("haproxy:tcp:29"),
+        ]
+        found = handover._places(Settings("mail.example.com", listen=tuple(listeners)))
+        self.assertEqual(
+            [address for _, address in found],
+            [("127.0.0.1", 25), ("::1", 26), ("127.0.0.1", 27), "/run/x:y"],
+        )
+
+    def test_a_configuration_with_secrets(self) -> None:
+        """Who may not read it sends to port 25 of this host."""
+        self.patch(os, "access", lambda path, mode: False)
+        _, errors = self.sendmail("bob@office.example", stdin=b"x\n", status=os.EX_TEMPFAIL)
+        self.assertIn("127.0.0.1:25", errors)
 
 
 class InletTests(SynchronousTestCase):

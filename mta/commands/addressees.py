@@ -16,6 +16,23 @@ from mta.smtp import grammar
 _PART = re.compile(r'"(?:[^"\\]|\\.)*"|\\.|.', re.DOTALL)
 _ANGLES = re.compile(r".*<([^<>]*)>", re.DOTALL)
 
+# What stands between commas that are not in quotes, comments or angles.
+_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\([^()]*\)|<[^<>]*>|[^,])+')
+_ATOM = r"[\w!#$%&'*+/=?^`{|}~.-]+"
+_NAME_ALONE = re.compile(rf"(\s*{_ATOM})(\s*(?:\([^()]*\)\s*)?)", re.ASCII)
+_NAME_IN_ANGLES = re.compile(rf"<({_ATOM})>", re.ASCII)
+
+
+def completed(text: str, domain: str) -> str:
+    """The value of a field of addresses, those that are only a name in `domain`."""
+    return _ITEM.sub(lambda item: _completed(item[0], domain), text)
+
+
+def _completed(item: str, domain: str) -> str:
+    if alone := _NAME_ALONE.fullmatch(item):
+        return f"{alone[1]}@{domain}{alone[2]}"
+    return _NAME_IN_ANGLES.sub(rf"<\1@{domain}>", item)
+
 
 def addressees(text: str, domain: str) -> list[Mailbox]:
     """The mailboxes in a To:, Cc: or Bcc: field, or in a word of a command line.

@@ -14,7 +14,7 @@ from email.utils import make_msgid, quote
 from itertools import chain
 from typing import BinaryIO
 
-from mta.commands.addressees import addressees
+from mta.commands.addressees import addressees, completed
 from mta.mail import Mailbox
 from mta.settings import KIB
 from mta.smtp import trace
@@ -25,6 +25,9 @@ MOST_HEADER = 256 * KIB  # octets of a header section
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
+_ADDRESSED = frozenset(
+    {*_RECIPIENTS, *_RESENT, b"from", b"sender", b"reply-to", b"resent-from", b"resent-sender"}
+)
 _BLIND = frozenset({b"bcc", b"resent-bcc"})
 
 
@@ -60,7 +63,8 @@ def lines(stream: BinaryIO, *, dot_ends: bool) -> Iterator[bytes]:
             piece += more
         if dot_ends and at_start and piece.rstrip(CRLF) == b".":
             return
-        at_start = piece.endswith((b"\n", b"\r"))
+        # A shorter piece without an end is the last one.
+        at_start = piece.endswith((b"\n", b"\r")) or len(piece) < MOST_HEADER
         *whole, last = piece.replace(b"\0", b"").splitlines() or [b""]
         for line in whole:
             yield line + CRLF
@@ -112,11 +116,13 @@ class Outgoing:
         """Leave out the fields that name blind copies."""
         self._fields = [field for field in self._fields if _name(field) not in _BLIND]
 
-    def complete(self, author: Author, userid: int, hostname: str, now: float) -> Iterator[bytes]:
+    def complete(
+        self, author: Author, userid: int, hostname: str, domain: str, now: float
+    ) -> Iterator[bytes]:
         """The content, with a trace field on top and with what it lacked.
 
-        `userid`: of the process; `now`: seconds since the epoch.  Raises Unfit where it goes
-        round in a circle.
+        Names without a domain, as cron writes them, are in `domain`.  `userid`: of the process;
+        `now`: seconds since the epoch.  Raises Unfit where it goes round in a circle.
         """
         if len(self._values(b"received")) > trace.MOST_HOPS:
             raise Unfit("too many Received: fields: the message is in a loop")
@@ -127,7 +133,7 @@ class Outgoing:
             b"from": f"From: {author}\r\n",
         }
         yield f"Received: by {hostname} (from userid {userid});\r\n\t{date}\r\n".encode()
-        yield b"".join(self._fields)
+        yield b"".join(_with_domains(field, domain) for field in self._fields)
         for name, field in missing.items():
             if not self._values(name):
                 yield field.replace("\r\n", "\n").replace("\n", "\r\n").encode()
@@ -141,6 +147,14 @@ class Outgoing:
             for field in self._fields
             if _name(field) == name
         ]
+
+
+def _with_domains(field: bytes, domain: str) -> bytes:
+    """A field whose addresses all have a domain; a field without addresses is as it was."""
+    name, colon, value = field.partition(b":")
+    if _name(field) not in _ADDRESSED or colon != b":":
+        return field
+    return name + colon + completed(value.decode("latin-1"), domain).encode("latin-1", "replace")
 
 
 def _name(field: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """``mta sendmail``: what cron, mail programs and scripts call to send mail, as sendmail(1) has it.
 
 Also a script of its own, ``mta-sendmail``, to be linked to as ``sendmail``.  Messages go straight
-into the spool, with the server up or down.
+into the spool, with the server up or down; those of users who may not write there go to the server
+on this host.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mta.commands import queue, stdio
+from mta.commands import handover, queue, stdio
 from mta.commands.addressees import addressees
 from mta.commands.console import add_config, home_domain, printable, settings_of
 from mta.commands.outgoing import Author, Outgoing, Unfit, lines
 from mta.config import ConfigurationError
 from mta.interfaces import Filter, SpoolFull
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
-from mta.settings import Settings
+from mta.settings import Listener, Settings
 from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal
 from mta.spool.tools import SpoolTools
@@ -35,10 +37,10 @@ if TYPE_CHECKING:
 _SUMMARY = "send the message on standard input, as sendmail(1) does"
 _STATUS = """\
 Exit status as in sysexits.h: 0 queued, 64 wrong usage, 65 not a message to be sent,
-67 a user without a name, 73 the spool can't be written to, 75 no room in it now,
-78 a bad configuration.
+67 a user without a name, 69 refused by the server, 73 the spool can't be written to,
+75 not now, 78 a bad configuration.
 """
-_IGNORED = "ABLOXdep"  # what other programs named sendmail know, and we have no use for
+_IGNORED = "ABLOXdehp"  # what other programs named sendmail know, and we have no use for
 _FLAGS_IGNORED = "GUmnx"
 
 
@@ -55,6 +57,19 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise _Failed(os.EX_USAGE, f"{message}; see mta sendmail --help")
+
+
+class _Flush(argparse.Action):
+    """``-q``, and ``-q30m`` of those who start a daemon: the server is one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.mode = "q"
 
 
 def register(subparsers: Subparsers) -> None:
@@ -76,6 +91,11 @@ def main(words: Sequence[str] | None = None) -> int:
         status, reason = os.EX_DATAERR, str(unfit)
     except SpoolFull as error:
         status, reason = os.EX_TEMPFAIL, f"no room in the spool: {error}"
+    except handover.NoServer as error:
+        status, reason = os.EX_TEMPFAIL, str(error)
+    except handover.Refused as refused:
+        status = os.EX_TEMPFAIL if refused.is_transient else os.EX_UNAVAILABLE
+        reason = str(refused)
     except BrokenPipeError:
         # Who read our output wants no more.  The interpreter must not try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,  # -h means something else
     )
     add = parser.add_argument
     add("words", metavar="ADDRESS", nargs="*", help="whom to send to")
@@ -118,7 +139,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-V", dest="envid", metavar="ENVID", help="what notices call the message")
     add("-v", dest="verbose", action="store_true", help="say the queue id")
     add("-b", dest="mode", default="m", choices=tuple(_MODES), help="s: SMTP; p: list the queue")
-    add("-q", dest="mode", action="store_const", const="q", help="try all waiting messages now")
+    add("--help", action="help", help="show this, and end")
+    add("-q", dest="mode", action=_Flush, nargs="?", help="try all waiting messages now")
     for letter in _IGNORED:
         add(f"-{letter}", action="append", help=argparse.SUPPRESS, dest="ignored")
     for letter in _FLAGS_IGNORED:
@@ -132,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _submit(arguments: argparse.Namespace) -> None:
     """Take a message in."""
-    settings = settings_of(arguments)
+    settings = _settings(arguments)
     author = _author(arguments, settings)
     wishes = _wishes(arguments)
     named = [mailbox for word in arguments.words for mailbox in _addressees(word, settings)]
@@ -146,21 +168,46 @@ def _submit(arguments: argparse.Namespace) -> None:
     if not named:
         raise Unfit("To:, Cc: and Bcc: name nobody")
     envelope = _envelope(_reverse_path(arguments, settings), named, wishes)
-    content = outgoing.complete(author, os.getuid(), settings.hostname, time.time())
-    with closing(SpoolTools(Path(settings.spool), reserve=settings.limits.free_space)) as tools:
-        queue_id = tools.enqueue(envelope, _bounded(content, settings.limits.message_size))
+    content = _bounded(
+        outgoing.complete(
+            author, os.getuid(), settings.hostname, home_domain(settings), time.time()
+        ),
+        settings.limits.message_size,
+    )
+    tools = _spool(settings)
+    if tools is None:
+        said = handover.send(settings, envelope, content)
+    else:
+        with closing(tools):
+            said = f"queued as {tools.enqueue(envelope, content)}"
     if arguments.verbose:
-        print(f"queued as {queue_id}")
+        print(said)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """The configuration; where it has secrets and is not for this user, what is usual."""
+    path: Path = arguments.config
+    if path.exists() and not os.access(path, os.R_OK):
+        return Settings(hostname=socket.getfqdn(), listen=(Listener("tcp:25"),))
+    return settings_of(arguments)
+
+
+def _spool(settings: Settings) -> SpoolTools | None:
+    """The spool; None where this user may not write to it."""
+    try:
+        return SpoolTools(Path(settings.spool), reserve=settings.limits.free_space)
+    except PermissionError:
+        return None
 
 
 def _reverse_path(arguments: argparse.Namespace, settings: Settings) -> Mailbox:
     """Where notices go: what ``-f`` names, else the user of this process."""
     given = arguments.reverse_path
     if given is None:
-        return Mailbox(_user().pw_name, settings.hostname)
+        return Mailbox(_user().pw_name, home_domain(settings))
     if given in ("", "<>"):
         return NULL_PATH
-    [mailbox, *rest] = _addressees(given, settings, settings.hostname) or [NULL_PATH]
+    [mailbox, *rest] = _addressees(given, settings) or [NULL_PATH]
     if rest or mailbox.is_null:
         raise _Failed(os.EX_USAGE, f"-f takes one address, not {given!r}")
     return mailbox
@@ -188,9 +235,9 @@ def _user() -> pwd.struct_passwd:
         raise _Failed(os.EX_NOUSER, reason) from None
 
 
-def _addressees(word: str, settings: Settings, domain: str = "") -> list[Mailbox]:
+def _addressees(word: str, settings: Settings) -> list[Mailbox]:
     try:
-        return addressees(word, domain or home_domain(settings))
+        return addressees(word, home_domain(settings))
     except ValueError as error:
         raise _Failed(os.EX_USAGE, str(error)) from None
 
@@ -244,12 +291,18 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
 
 def _converse(arguments: argparse.Namespace) -> None:
     """Speak SMTP."""
-    settings = settings_of(arguments)
-    with (
-        closing(SpoolTools(Path(settings.spool), reserve=settings.limits.free_space)) as tools,
-        tools.inlet() as inlet,
-    ):
-        stdio.converse(settings, inlet, sys.stdin.fileno(), sys.stdout.fileno())
+    settings = _settings(arguments)
+    ends = sys.stdin.fileno(), sys.stdout.fileno()
+    tools = _spool(settings)
+    if tools is None:
+        handover.converse(settings, *ends)
+        return
+    with closing(tools), tools.inlet() as inlet:
+        stdio.converse(settings, inlet, *ends)
+
+
+def _nothing(arguments: argparse.Namespace) -> None:
+    """Aliases are read with the configuration: there is nothing to rebuild."""
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -267,4 +320,5 @@ _MODES: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "s": _converse,
     "p": _list,
     "q": _flush,
+    "i": _nothing,
 }

@@ -1,0 +1,150 @@
+"""To the server on this host by SMTP: ``sendmail`` for users who may not write to the spool."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import smtplib
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from mta.mail import Body, Envelope
+from mta.settings import ListenerTLS, Service, Settings
+from mta.smtp.grammar import encode_xtext
+
+TIMEOUT = 600.0  # seconds that the server may take for one reply, RFC 5321 section 4.5.3.2.6
+_PIECE = 65536  # octets
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there is the server's choice
+
+
+class NoServer(OSError):
+    """No server of ours takes mail on this host."""
+
+
+class Refused(Exception):
+    """The server does not take the message; `is_transient`: not now."""
+
+    def __init__(self, code: int, text: bytes | str) -> None:
+        words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        super().__init__(f"{code} {words}")
+        self.is_transient = 400 <= code < 500
+
+
+def send(settings: Settings, envelope: Envelope, pieces: Iterable[bytes]) -> str:
+    """Hand over one message; returns the reply to it.
+
+    Raises NoServer, Refused (nobody gets the message, or not all of its recipients) or OSError.
+    """
+    with _Client(connect(settings)) as client:
+        try:
+            return _transact(client, envelope, b"".join(pieces))
+        except smtplib.SMTPResponseException as error:
+            raise Refused(error.smtp_code, error.smtp_error) from None
+        except smtplib.SMTPException as error:
+            raise NoServer(str(error)) from None
+
+
+def _transact(client: _Client, envelope: Envelope, content: bytes) -> str:
+    client.ehlo_or_helo_if_needed()
+    code, said = client.mail(str(envelope.reverse_path), list(_mail_options(client, envelope)))
+    if code != 250:
+        raise Refused(code, said)
+    refusals: list[Refused] = []
+    for recipient in envelope.recipients:
+        wishes = ",".join(sorted(condition.value for condition in recipient.notify))
+        options = [f"NOTIFY={wishes}"] if wishes and client.has_extn("dsn") else []
+        code, said = client.rcpt(str(recipient.forward_path), options)
+        if code not in (250, 251):
+            refusals.append(Refused(code, f"{recipient.forward_path}: {said.decode()}"))
+    if len(refusals) == len(envelope.recipients):
+        raise refusals[0]
+    code, said = client.data(content)
+    if code != 250:
+        raise Refused(code, said)
+    if refusals:
+        raise refusals[0]
+    return said.decode("utf-8", "replace")
+
+
+def _mail_options(client: _Client, envelope: Envelope) -> Iterator[str]:
+    if envelope.body is Body.EIGHT_BIT and client.has_extn("8bitmime"):
+        yield "BODY=8BITMIME"
+    if envelope.smtputf8:
+        client.command_encoding = "utf-8"
+        yield "SMTPUTF8"
+    if client.has_extn("dsn"):
+        if envelope.ret:
+            yield f"RET={envelope.ret}"
+        if envelope.envid:
+            yield f"ENVID={encode_xtext(envelope.envid)}"
+
+
+def converse(settings: Settings, incoming: int, outgoing: int) -> None:
+    """Let whoever is at two descriptors talk with the server.  Raises NoServer or OSError."""
+    with connect(settings) as server:
+        sources = [incoming, server.fileno()]
+        while server.fileno() in sources:
+            for source in select.select(sources, [], [])[0]:
+                octets = os.read(source, _PIECE)
+                if not octets:
+                    sources.remove(source)
+                if source != incoming:
+                    rest = memoryview(octets)
+                    while rest:
+                        rest = rest[os.write(outgoing, rest) :]
+                elif octets:
+                    server.sendall(octets)
+                else:
+                    with suppress(OSError):  # it may have closed first
+                        server.shutdown(socket.SHUT_WR)
+
+
+def connect(settings: Settings) -> socket.socket:
+    """A connection to the first listener that answers.  Raises NoServer."""
+    tried = []
+    for family, address in _places(settings):
+        connection = socket.socket(family)
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            tried.append(address if isinstance(address, str) else f"{address[0]}:{address[1]}")
+        else:
+            return connection
+    where = f"no server answers on {' or '.join(tried)}" if tried else "no listener takes it"
+    raise NoServer(f"this user may not write to the spool, and {where}")
+
+
+def _places(settings: Settings) -> Iterator[tuple[socket.AddressFamily, str | tuple[str, int]]]:
+    """Where mail can be handed in on this host, without TLS and without a log-in."""
+    for listener in settings.listen:
+        kind, *arguments = re.split(r"(?<!\\):", listener.endpoint)
+        if listener.service is not Service.SMTP or listener.tls in (
+            ListenerTLS.IMPLICIT,
+            ListenerTLS.REQUIRED,
+        ):
+            continue
+        words = [re.sub(r"\\(.)", r"\1", each) for each in arguments]
+        named = dict(each.split("=", 1) for each in words if "=" in each)
+        if kind == "unix":
+            yield socket.AF_UNIX, named.get("address", words[0])
+        elif kind in ("tcp", "tcp6"):
+            family = socket.AF_INET6 if kind == "tcp6" else socket.AF_INET
+            host = named.get("interface", "::1" if kind == "tcp6" else "127.0.0.1")
+            if ":" in host:
+                family = socket.AF_INET6
+            yield family, (_ANY.get(host, host), int(named.get("port", words[0])))
+
+
+class _Client(smtplib.SMTP):
+    """A client on a connection that stands."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        super().__init__("localhost", local_hostname="localhost", timeout=TIMEOUT)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return self._connection
