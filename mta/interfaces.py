@@ -250,12 +250,17 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One line of a recipient's history; `at` is in seconds since the epoch."""
+    """One line of a recipient's history; `at` is in seconds since the epoch.
+
+    `address` is the final address, where an alias leads to it; `remote` the host that replied.
+    """
 
     at: float
     hop: str
     status: str
     reply: str
+    address: str = ""
+    remote: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,23 +510,23 @@ class IQueueTools(Interface):
     def find(wanted: Filter) -> Iterator[Entry]:
         """The messages that fit, oldest first, read in bounded portions."""
 
-    def hold(ids: Collection[str]) -> int:
-        """Keep messages in the spool until `release`; returns how many were changed.
+    def hold(ids: Collection[str]) -> Collection[str]:
+        """Keep messages in the spool until `release`; returns which were changed.
 
         What is on its way to a next hop at this moment is kept when that ends.
         """
 
-    def release(ids: Collection[str]) -> int:
-        """Undo `hold`, and let the messages be tried at once; returns how many."""
+    def release(ids: Collection[str]) -> Collection[str]:
+        """Undo `hold`, and let the messages be tried at once; returns which."""
 
-    def retry(ids: Collection[str]) -> int:
-        """Make messages due now; returns how many."""
+    def retry(ids: Collection[str]) -> Collection[str]:
+        """Make messages due now; returns which."""
 
-    def delete(ids: Collection[str]) -> int:
-        """Remove messages without a notice; returns how many."""
+    def delete(ids: Collection[str]) -> Collection[str]:
+        """Remove messages without a notice; returns which."""
 
-    def bounce(bounced: Sequence[tuple[Message, Notice | None]]) -> int:
-        """Remove messages that nobody works on, and put their notices in; returns how many.
+    def bounce(bounced: Sequence[tuple[Message, Notice | None]]) -> Collection[str]:
+        """Remove messages that nobody works on, and put their notices in; returns which.
 
         All of it is one commit.  A message that was attempted since it was read stays.
         """

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import syslog
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -46,6 +49,29 @@ def observer(options: Mapping[str, Any], settings: Log) -> ILogObserver | None:
     for namespace in ("twisted", "log_legacy"):
         level.setLogLevelForNamespace(namespace, LogLevel.warn)
     return FilteringLogObserver(write, [level])
+
+
+def note(settings: Log, template: str, **fields: Any) -> None:
+    """Log what a tool did: into ``log.file``, else as a system log has it for mail.
+
+    A tool that can't write there does its work all the same.
+    """
+    event: LogEvent = {
+        "log_format": template,
+        "log_level": LogLevel.info,
+        "log_time": time.time(),
+        "log_namespace": "mta.commands",
+        **fields,
+    }
+    if not settings.file:
+        syslog.openlog("mta", facility=syslog.LOG_MAIL)
+        syslog.syslog(_message(event))
+        return
+    line = _json if settings.format == "json" else _text
+    with suppress(OSError):
+        file = _Appended(settings.file)
+        file.write(line(event) + "\n")
+        file.close()
 
 
 _LEVELS = {
@@ -86,6 +112,9 @@ class _Appended:
 
     def flush(self) -> None:
         self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
     def _open(self) -> TextIO:
         return Path(self._path).open("a", encoding="utf-8", errors="backslashreplace")

@@ -164,8 +164,10 @@ class Hop:
     secret: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        """The hop as the configuration writes it, without its secret."""
+        """The hop as the configuration writes it, without its secret and a program's arguments."""
         match self.agent:
+            case Agent.PIPE:
+                return f"pipe:{self.next_hop.strip().partition(' ')[0]}"
             case Agent.SMTP | Agent.LMTP if self.next_hop.startswith("unix:"):
                 return f"{self.agent.value}+{self.next_hop}"
             case Agent.SMTP | Agent.LMTP:

@@ -74,6 +74,7 @@ TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 THREADS = 20
 OPEN_FILES = 65536
 BACKLOG = 1024  # connections that wait until we take them; any burst would fill Twisted's 50
+_FIXED = ("listen", "spool", "metrics", "log")  # settings that live as long as the process
 PROXIED = "haproxy:"  # in front of the endpoint of a listener behind a proxy
 
 
@@ -453,15 +454,13 @@ class MailService(Service):
             )
             Deferred.fromCoroutine(customer.stop(GRACE)).addErrback(self._failed, "reload")
             self._keep_up_with_peers()
-            for name in ("listen", "spool", "metrics"):
-                if getattr(settings, name) != getattr(self._settings, name):
+            fixed = {name: getattr(self._settings, name) for name in _FIXED}
+            for name, value in fixed.items():
+                if getattr(settings, name) != value:
                     self.log.warn("a changed `{name}` takes a restart", name=name)
-            self._settings = replace(
-                settings,
-                listen=self._settings.listen,
-                spool=self._settings.spool,
-                metrics=self._settings.metrics,
-            )
+            if settings.queue.workers != self._settings.queue.workers:
+                self.log.warn("a changed `queue.workers` takes a restart")
+            self._settings = replace(settings, **fixed)
             self.log.info("{path} read again", path=str(self._path))
             return
         self.log.error("the configuration stays as it was")

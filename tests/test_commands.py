@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import syslog
 from pathlib import Path
 
 import yaml
@@ -44,6 +45,7 @@ class CommandCase(SynchronousTestCase):
         self.config = self.folder / "mta.yaml"
         self.configure()
         self.patch(os, "environ", os.environ | {"MTA_CONFIG": str(self.config)})
+        self.patch(syslog, "syslog", lambda text: None)
 
     def configure(self, **keys: object) -> None:
         """Write the configuration file."""
@@ -88,11 +90,19 @@ class MainTests(CommandCase):
         self.assertIn("required", self.fail_with(status=2))
 
     def test_an_error_of_the_system_is_one_line(self) -> None:
-        """A spool that can't be made is named, with the reason."""
-        (self.folder / "spool").write_text("a file, not a folder")
+        """A spool that can't be used is named, with the reason."""
+        (self.folder / "spool").mkdir()
+        (self.folder / "spool" / "queue.sqlite").write_text("not a database" * 100)
         errors = self.fail_with("queue", "list")
         self.assertEqual(errors.count("\n"), 1, errors)
         self.assertIn(str(self.folder.resolve() / "spool"), errors)
+
+    def test_no_spool(self) -> None:
+        """None is made by looking for it: a mistyped path would only hide the mail."""
+        for words in (("queue", "list"), ("queue", "retry", "--all")):
+            self.assertIn("no spool in", self.fail_with(*words))
+        self.assertEqual(self.succeed("peers"), "no peers\n")
+        self.assertFalse((self.folder / "spool").exists())
 
     def test_a_reader_that_went_away(self) -> None:
         """A closed pipe is no error to talk about."""
@@ -305,7 +315,9 @@ class QueueTests(CommandCase):
     def test_older(self) -> None:
         """``--older`` takes a duration."""
         self.enqueue()
-        self.assertEqual(self.succeed("queue", "delete", "--older", "1h"), "0 messages deleted\n")
+        for age in ("1h", "1.5h"):
+            command = ("queue", "delete", "--older", age)
+            self.assertEqual(self.succeed(*command), "0 messages deleted\n")
         self.assertIn("no duration", self.fail_with("queue", "list", "--older", "soon", status=2))
 
     def test_dry_run(self) -> None:

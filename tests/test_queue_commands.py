@@ -116,7 +116,7 @@ class BounceTests(QueueCase):
         [entry] = self.entries()
         self.attempt(name, *entry.message.progress)
         notice = Notice(Envelope(NULL_PATH, (Recipient(ALICE),)), b"x" * 300_000)
-        self.assertEqual(self.tools.bounce([(entry.message, notice)]), 0)
+        self.assertEqual(self.tools.bounce([(entry.message, notice)]), [])
         self.assertEqual([each.message.id for each in self.entries()], [name])
         self.assertEqual(list((self.spool / "content").iterdir()), [])
 
@@ -151,6 +151,22 @@ class FilterTests(QueueCase):
         self.enqueue()
         output = self.succeed("queue", "list", "--json", "--from", "<>")
         self.assertEqual([json.loads(line)["id"] for line in output.splitlines()], [notice])
+
+    def test_what_is_done_counts_no_more(self) -> None:
+        """A recipient that has its copy is none that a message still goes to."""
+        ann, eve = Mailbox("ann", "x.example"), Mailbox("eve", "y.example")
+        name = self.enqueue(ann, eve)
+        self.attempt(name, Progress(Recipient(ann), State.DONE), Progress(Recipient(eve)))
+        for words in (("--domain", "x.example"), ("--to", "ann@x.example")):
+            self.assertEqual(self.succeed("queue", "bounce", *words), "0 messages bounced\n")
+        self.assertIn(name, self.succeed("queue", "list", "--to", "eve@y.example"))
+
+    def test_nothing_in_it(self) -> None:
+        """An empty word, as an empty variable leaves it, is a mistake and no filter."""
+        self.enqueue()
+        for option in ("--from", "--to", "--domain", "--peer"):
+            errors = self.fail_with("queue", "delete", option, "", status=2)
+            self.assertIn("there is nothing in it", errors)
 
     def test_every_filter(self) -> None:
         """Each part narrows it down."""
@@ -187,6 +203,20 @@ class FlushTests(QueueCase):
         dues = {entry.message.id: entry.due for entry in self.entries()}
         self.assertEqual([dues[name] == 9e9 for name in names], [True, False])
 
+    def test_by_an_alias(self) -> None:
+        """What only leads there by an alias is meant, too, as far as it is still to go there."""
+        self.configure(
+            domains={"office.example": {"aliases": {"eve": "e@x.example", "bob": "b@y.example"}}}
+        )
+        eve, bob = Mailbox("eve", "office.example"), Mailbox("bob", "office.example")
+        names = [self.enqueue(eve, bob), self.enqueue(eve), self.enqueue(bob)]
+        self.attempt(
+            names[1], Progress(Recipient(eve), State.WAITING), Progress(Recipient(bob), State.DONE)
+        )
+        output = self.succeed("queue", "flush", "X.example", "--json", "--dry-run")
+        self.assertEqual([json.loads(line)["id"] for line in output.splitlines()], names[:2])
+        self.assertEqual(self.succeed("queue", "flush", "y.example"), "2 messages due now\n")
+
     def test_peer(self) -> None:
         """The name of a peer means what is held for it."""
         self.configure(
@@ -202,6 +232,32 @@ class FlushTests(QueueCase):
         self.assertEqual(json.loads(output), {"action": "flush", "found": 1, "changed": 1})
 
 
+class LogTests(QueueCase):
+    """What was done by hand is in the log."""
+
+    def test_each_message(self) -> None:
+        """With what became of it, as ``mta trace`` finds it."""
+        self.configure(log={"file": "mta.log"})
+        name = self.enqueue()
+        for action in ("hold", "release", "retry", "delete"):
+            self.succeed("queue", action, name)
+        traced = self.succeed("trace", name)
+        self.assertEqual(
+            [line.partition(name)[2] for line in traced.splitlines()],
+            [f" {done} by hand" for done in ("held", "released", "due now", "deleted")],
+        )
+
+    def test_what_was_not_done(self) -> None:
+        """It is not said, and a message that was named and did not change is a failure."""
+        self.configure(log={"file": "mta.log", "format": "json"})
+        name = self.enqueue()
+        self.succeed("queue", "hold", name)
+        errors = self.fail_with("queue", "retry", name)
+        self.assertIn("are that already", errors)
+        self.assertEqual(self.succeed("trace", name).count("\n"), 1)
+        self.succeed("queue", "retry", "--all")
+
+
 class HistoryTests(QueueCase):
     """``mta queue show``."""
 
@@ -209,14 +265,17 @@ class HistoryTests(QueueCase):
         """When, where and what was replied."""
         name = self.enqueue()
         attempts = (
-            Attempt(1.0, "mx:office.example", "deferred", "450 4.2.1 Busy"),
-            Attempt(61.0, "mx:office.example", "failed", "550 5.1.1 Gone\x1b[2J"),
+            Attempt(1.0, "mx:office.example", "deferred", "450 4.2.1 Busy", remote="mx1.example"),
+            Attempt(61.0, "mx:b.example", "failed", "550 5.1.1 Gone\x1b[2J", "b@b.example"),
         )
         self.attempt(name, Progress(Recipient(BOB), history=attempts))
         page = self.succeed("queue", "show", name)
-        self.assertIn("1970-01-01T00:00:01Z  deferred   mx:office.example  450 4.2.1 Busy\n", page)
         self.assertIn(
-            "1970-01-01T00:01:01Z  failed     mx:office.example  550 5.1.1 Gone\ufffd", page
+            "1970-01-01T00:00:01Z  deferred   mx:office.example [mx1.example]  450 4.2.1 Busy\n",
+            page,
+        )
+        self.assertIn(
+            "1970-01-01T00:01:01Z  failed     b@b.example mx:b.example  550 5.1.1 Gone\ufffd", page
         )
         document = json.loads(self.succeed("queue", "show", name, "--json"))
         self.assertEqual(len(document["recipients"][0]["history"]), 2)

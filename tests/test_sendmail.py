@@ -343,6 +343,8 @@ class ModeTests(SendmailCase):
 
     def test_bp(self) -> None:
         """``-bp`` lists the queue."""
+        self.one("bob")
+        self.succeed("queue", "delete", "--all")
         self.assertEqual(self.sendmail("-bp")[0], "no messages\n")
         message, _ = self.one("bob")
         self.assertIn(message.id, self.sendmail("-bp")[0])

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,15 @@ from mta.config import load
 from mta.routing import Router
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
 from mta.smtp.srs import SenderRewriting
-from mta.spool.folder import secret_key
+from mta.spool.folder import Folder, secret_key
+from mta.spool.tools import SpoolTools
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_CONFIG = "/etc/mta/mta.yaml"
 
-_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)")
 _UNITS = {"": 1.0, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
@@ -72,6 +73,19 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return load(arguments.config)
 
 
+def spool_of(settings: Settings) -> closing[SpoolTools]:
+    """The spool of the server.  Raises Failed where there is none, or OSError."""
+    path = Path(settings.spool)
+    if not has_spool(settings):
+        raise Failed(f"no spool in {path}: the server has not run yet, or `spool` is another")
+    return closing(SpoolTools(path))
+
+
+def has_spool(settings: Settings) -> bool:
+    """Whether the server has made its spool.  Raises OSError."""
+    return Folder(Path(settings.spool)).database.exists()
+
+
 def router_of(settings: Settings) -> Router:
     """How the server would route with this configuration.
 
@@ -113,7 +127,17 @@ def seconds(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 5m, 4h or 5d")
-    return int(match[1]) * _UNITS[match[2]]
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def something(text: str) -> str:
+    """A word that is not empty, as an argument: in a script, a variable may be.
+
+    Raises ArgumentTypeError.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("there is nothing in it")
+    return text
 
 
 def duration(length: float) -> str:

@@ -131,7 +131,7 @@ def _page_of(progress: Progress, paint: Paint) -> str:
         ]
     )
     history = (
-        f"{moment(attempt.at)}  {_status(attempt, paint)}  {printable(attempt.hop)}  "
+        f"{moment(attempt.at)}  {_status(attempt, paint)}  {_where(attempt)}  "
         f"{printable(attempt.reply)}"
         for attempt in progress.history
     )
@@ -142,13 +142,19 @@ def _status(attempt: Attempt, paint: Paint) -> str:
     return paint(f"{attempt.status:9}", _COLOURS.get(attempt.status, "green"))
 
 
+def _where(attempt: Attempt) -> str:
+    """The final address, if an alias led there; the hop, and the host that replied."""
+    words = (attempt.address, attempt.hop, attempt.remote and f"[{attempt.remote}]")
+    return printable(" ".join(filter(None, words)))
+
+
 def _open(progress: Progress) -> str:
     words = [_path(progress.recipient.forward_path)]
     if progress.state is State.HELD:
         words.append(f"held for {progress.peer or 'the postmaster'}")
     if progress.history:
         last = progress.history[-1]
-        words.append(printable(f"{last.hop}: {last.reply}"))
+        words.append(f"{_where(last)}: {printable(last.reply)}")
     return "  ".join(words)
 
 
@@ -169,7 +175,9 @@ def _recipient(progress: Progress) -> dict[str, Any]:
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {
         "at": moment(attempt.at),
+        "address": attempt.address,
         "hop": attempt.hop,
+        "remote": attempt.remote,
         "status": attempt.status,
         "reply": attempt.reply,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import closing
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,15 @@ from mta.commands.console import (
     add_command,
     add_json,
     duration,
+    has_spool,
     moment,
     print_json,
     printable,
     settings_of,
+    spool_of,
 )
 from mta.settings import Peer
 from mta.spool.records import Records
-from mta.spool.tools import SpoolTools
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
@@ -42,16 +43,17 @@ def _run(arguments: argparse.Namespace) -> None:
             if settings.peers
             else "no peers"
         )
-    with closing(SpoolTools(spool)) as tools:
+    with spool_of(settings) if has_spool(settings) else nullcontext() as tools:
         for peer in settings.peers.values():
-            document = _document(peer, records, tools)
+            waiting = tools.count_held(peer.name) if tools else 0
+            document = _document(peer, records, waiting)
             if arguments.json:
                 print_json(document)
             else:
                 print(_line(document))
 
 
-def _document(peer: Peer, records: Records, tools: SpoolTools) -> dict[str, Any]:
+def _document(peer: Peer, records: Records, waiting: int) -> dict[str, Any]:
     record = records.read(peer.name)
     since = records.link_since(peer.name)
     return {
@@ -59,7 +61,7 @@ def _document(peer: Peer, records: Records, tools: SpoolTools) -> dict[str, Any]
         "role": "customer" if peer.connect else "provider",
         "link_since": moment(since) if since else None,
         "link_seconds": round(time.time() - since) if since else None,
-        "waiting": tools.count_held(peer.name),
+        "waiting": waiting,
         "last_exchange": moment(record.last_exchange) if record.last_exchange else None,
         "last_exchange_seconds": (
             round(time.time() - record.last_exchange) if record.last_exchange else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mta.commands import messages
@@ -17,22 +16,34 @@ from mta.commands.console import (
     add_group,
     add_json,
     print_json,
+    router_of,
     seconds,
     settings_of,
+    something,
+    spool_of,
 )
 from mta.commands.terminal import Bar, pages, painter
 from mta.interfaces import Entry, Filter, Message, Notice, Progress, State, Target
+from mta.logs import note
 from mta.mail import Outcome, Reply, Status
 from mta.notices import NoticeWriter
 from mta.queue.rounds import UNROUTED
+from mta.routing import Router
+from mta.smtp.errors import Refusal
 from mta.spool.tools import SpoolTools, result_of
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
 
+_WORDS = (
+    ("--from", "reverse_path", "A", "reverse-path; '<>' for notices"),
+    ("--to", "forward_path", "A", "still to be delivered to this forward-path"),
+    ("--domain", "domain", "D", "still to be delivered to an address in this domain"),
+    ("--peer", "peer", "P", "held for this peer"),
+)
 _PORTION = 500  # messages changed at once
 
-_Change = Callable[[argparse.Namespace, SpoolTools, Sequence[Entry]], int]
+_Change = Callable[[argparse.Namespace, SpoolTools, Sequence[Entry]], Collection[str]]
 
 
 def register(subparsers: Subparsers) -> None:
@@ -74,10 +85,8 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which messages", "All that fit every part that is given.")
     group.add_argument("ids", metavar="ID", nargs="*", type=str.upper)
     group.add_argument("--all", action="store_true", help="all messages")
-    group.add_argument("--from", dest="reverse_path", default="", metavar="A", help="reverse-path")
-    group.add_argument("--to", dest="forward_path", default="", metavar="A", help="forward-path")
-    group.add_argument("--domain", default="", metavar="D", help="to an address in this domain")
-    group.add_argument("--peer", default="", metavar="P", help="held for this peer")
+    for option, name, letter, meaning in _WORDS:
+        group.add_argument(option, dest=name, metavar=letter, help=meaning, type=something)
     group.add_argument(
         "--older", type=seconds, default=0.0, metavar="AGE", help="arrived before: 90s, 5m, 4h, 5d"
     )
@@ -85,30 +94,27 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def _filter(arguments: argparse.Namespace) -> Filter:
+    reverse_path, forward_path = arguments.reverse_path or "", arguments.forward_path or ""
     return Filter(
         ids=frozenset(arguments.ids),
-        reverse_path=arguments.reverse_path.strip("<>") or arguments.reverse_path,
-        forward_path=arguments.forward_path.strip("<>"),
-        domain=arguments.domain,
-        peer=arguments.peer,
+        reverse_path=reverse_path.strip("<>") or reverse_path,
+        forward_path=forward_path.strip("<>"),
+        domain=arguments.domain or "",
+        peer=arguments.peer or "",
         older=arguments.older,
         state=arguments.state,
     )
 
 
-def _tools(arguments: argparse.Namespace) -> closing[SpoolTools]:
-    return closing(SpoolTools(Path(settings_of(arguments).spool)))
-
-
 def _list(arguments: argparse.Namespace) -> None:
     wanted = _filter(arguments)
-    with _tools(arguments) as tools:
+    with spool_of(settings_of(arguments)) as tools:
         found = print_list(tools.find(wanted), in_json=arguments.json)
     _complain_of_missing(wanted.ids - found if wanted.ids else frozenset())
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    with _tools(arguments) as tools:
+    with spool_of(settings_of(arguments)) as tools:
         entry = next(iter(tools.find(Filter(ids=frozenset({arguments.id})))), None)
         if entry is None:
             raise Failed(f"no message {arguments.id} in the queue")
@@ -131,34 +137,83 @@ def _change(arguments: argparse.Namespace) -> None:
 
 def _flush(arguments: argparse.Namespace) -> None:
     """Retry all that goes to a peer, or to a domain."""
-    name = arguments.destination
-    is_peer = name in settings_of(arguments).peers
-    _change_all(arguments, Filter(peer=name) if is_peer else Filter(domain=name))
+    settings, name = settings_of(arguments), arguments.destination.lower()
+    if arguments.destination in settings.peers:
+        _change_all(arguments, Filter(peer=arguments.destination))
+        return
+    router = router_of(settings)
+    _change_all(
+        arguments,
+        Filter(domain=name),
+        # What is for our own domains may lead there by an alias.
+        *(Filter(domain=domain, state="waiting") for domain in settings.domains if domain != name),
+        fits=lambda entry: _goes_to(router, entry.message, name),
+    )
 
 
-def _change_all(arguments: argparse.Namespace, wanted: Filter) -> None:
+def _goes_to(router: Router, message: Message, domain: str) -> bool:
+    """Whether a message still has to be delivered to an address in that domain."""
+    for progress in message.progress:
+        if progress.state is State.DONE:
+            continue
+        forward_path = progress.recipient.forward_path
+        with suppress(Refusal):
+            routed = router.route(forward_path, message.envelope.reverse_path)
+            if any(address.domain.lower() == domain for address, _ in routed):
+                return True
+        if forward_path.domain.lower() == domain:
+            return True
+    return False
+
+
+def _change_all(
+    arguments: argparse.Namespace,
+    *wanted: Filter,
+    fits: Callable[[Entry], bool] = lambda entry: True,
+) -> None:
+    """Change the messages that fit any of the filters."""
+    settings = settings_of(arguments)
     found: set[str] = set()
     changed = 0
-    with _tools(arguments) as tools:
+    with spool_of(settings) as tools:
         if arguments.dry_run:
-            found = print_list(tools.find(wanted), in_json=arguments.json)
+            entries = filter(fits, _found(tools, wanted))
+            found = print_list(entries, in_json=arguments.json)
         else:
-            with closing(Bar(tools.count(wanted))) as bar:
-                for portion in _portions(tools.find(wanted)):
-                    found.update(entry.message.id for entry in portion)
-                    changed += arguments.change(arguments, tools, portion)
+            with closing(Bar(sum(map(tools.count, wanted)))) as bar:
+                for portion in _portions(_found(tools, wanted)):
+                    chosen = [entry for entry in portion if fits(entry)]
+                    found.update(entry.message.id for entry in chosen)
+                    for name in arguments.change(arguments, tools, chosen):
+                        changed += 1
+                        note(settings.log, f"{{queue_id}} {arguments.done} by hand", queue_id=name)
                     bar.advance(len(portion))
     if not arguments.dry_run:
         _report(arguments, len(found), changed)
-    _complain_of_missing(wanted.ids - found)
+    ids = frozenset[str]().union(*(each.ids for each in wanted))
+    _complain_of_missing(ids - found)
+    if ids and changed < len(found) and not arguments.dry_run:
+        raise Failed("the others are being delivered just now, or are that already")
 
 
-def _by_id(change: Callable[[SpoolTools, Collection[str]], int]) -> _Change:
+def _found(tools: SpoolTools, wanted: Iterable[Filter]) -> Iterator[Entry]:
+    """The messages that fit any of the filters, each once."""
+    seen: set[str] = set()
+    for each in wanted:
+        for entry in tools.find(each):
+            if entry.message.id not in seen:
+                seen.add(entry.message.id)
+                yield entry
+
+
+def _by_id(change: Callable[[SpoolTools, Collection[str]], Collection[str]]) -> _Change:
     """What changes messages that are known by their ids."""
     return lambda arguments, tools, portion: change(tools, [entry.message.id for entry in portion])
 
 
-def _bounce(arguments: argparse.Namespace, tools: SpoolTools, portion: Sequence[Entry]) -> int:
+def _bounce(
+    arguments: argparse.Namespace, tools: SpoolTools, portion: Sequence[Entry]
+) -> Collection[str]:
     """Tell the senders that we gave up, and remove the messages."""
     writer = NoticeWriter(settings_of(arguments).hostname)
     return tools.bounce([(entry.message, _notice(writer, entry.message)) for entry in portion])

@@ -21,10 +21,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mta.commands import handover, queue, stdio
 from mta.commands.addressees import addressees
-from mta.commands.console import add_config, home_domain, printable, settings_of
+from mta.commands.console import (
+    Failed,
+    add_config,
+    home_domain,
+    printable,
+    settings_of,
+    spool_of,
+)
 from mta.commands.outgoing import Author, Outgoing, Unfit, lines
 from mta.config import ConfigurationError
 from mta.interfaces import Filter, SpoolFull
+from mta.logs import note
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
 from mta.settings import Listener, Settings
 from mta.smtp import grammar
@@ -87,6 +95,8 @@ def main(words: Sequence[str] | None = None) -> int:
         status, reason = failed.status, str(failed)
     except ConfigurationError as error:
         status, reason = os.EX_CONFIG, str(error.problems[0])
+    except Failed as failed:
+        status, reason = os.EX_CANTCREAT, str(failed)
     except Unfit as unfit:
         status, reason = os.EX_DATAERR, str(unfit)
     except SpoolFull as error:
@@ -179,7 +189,15 @@ def _submit(arguments: argparse.Namespace) -> None:
         said = handover.send(settings, envelope, content)
     else:
         with closing(tools):
-            said = f"queued as {tools.enqueue(envelope, content)}"
+            queue_id = tools.enqueue(envelope, content)
+        said = f"queued as {queue_id}"
+        note(
+            settings.log,
+            "{queue_id} accepted <{reverse_path}> from userid {userid}",
+            queue_id=queue_id,
+            reverse_path=str(envelope.reverse_path),
+            userid=os.getuid(),
+        )
     if arguments.verbose:
         print(said)
 
@@ -306,12 +324,12 @@ def _nothing(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    with closing(SpoolTools(Path(settings_of(arguments).spool))) as tools:
+    with spool_of(settings_of(arguments)) as tools:
         queue.print_list(tools.find(Filter()))
 
 
 def _flush(arguments: argparse.Namespace) -> None:
-    with closing(SpoolTools(Path(settings_of(arguments).spool))) as tools:
+    with spool_of(settings_of(arguments)) as tools:
         tools.retry([entry.message.id for entry in tools.find(Filter(state="waiting"))])
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,17 +68,20 @@ def _paths(arguments: argparse.Namespace) -> Sequence[str]:
     log = settings_of(arguments).log.file
     if not log:
         raise Failed("which log?  Name it with --log FILE, or set `log.file`")
-    found = Path(log).parent.glob(f"{Path(log).name}*")
+    found = [path for path in Path(log).parent.glob(f"{Path(log).name}*") if path.is_file()]
     return [str(path) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
 def _events(path: str, queue_id: str) -> Iterator[Mapping[str, Any]]:
     """The events in a log that name a message.  Raises OSError."""
     name = re.compile(rf"\b{re.escape(queue_id)}\b")
-    with _opened(path) as stream:
-        for text in _whole(stream):
-            if name.search(text):
-                yield _event(text)
+    try:
+        with _opened(path) as stream:
+            for text in _whole(stream):
+                if name.search(text):
+                    yield _event(text)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        print(f"mta: {path} is damaged: it can't be read to its end", file=sys.stderr)
 
 
 @contextmanager

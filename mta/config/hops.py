@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ FORMS = {
 }
 PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 PLACEHOLDERS = ("{domain}", "{local}", "{address}")
+COMMAND_PLACEHOLDERS = ("sender", "recipient", "local", "domain")
 
 
 def next_hop(value: Value) -> Hop:
@@ -95,7 +97,7 @@ def _text_hop(value: Value) -> Hop:
         case "maildir", True, str(template) if template:
             return Hop(Agent.MAILDIR, _template(value, template))
         case "pipe", True, str(command) if command:
-            return Hop(Agent.PIPE, command)
+            return Hop(Agent.PIPE, _command(value, command))
         case "hold", True, str(peer) if peer:
             return Hop(Agent.HOLD, peer)
         case "reject", True, str(reason) if reason:
@@ -140,6 +142,18 @@ def _template(value: Value, template: str) -> str:
     if strange:
         raise value.wrong(f"{strange[0]!r} is no placeholder, {suggest(strange[0], PLACEHOLDERS)}")
     return absolute(value, template)
+
+
+def _command(value: Value, command: str) -> str:
+    try:
+        shlex.split(command)
+    except ValueError:
+        raise value.wrong("a quote in the command is not closed") from None
+    for name in re.findall(r"\{(\w+)\}", command):
+        if name not in COMMAND_PLACEHOLDERS:
+            hint = suggest(name, COMMAND_PLACEHOLDERS)
+            raise value.wrong(f"{{{name}}} is no placeholder of a command, {hint}")
+    return command
 
 
 def _reason(value: Value, reason: str) -> str:

@@ -75,6 +75,19 @@ def _covers(peer: Peer, destination: str) -> bool:
     )
 
 
+def check_routes(root: Value, domains: Domains, routes: Mapping[str, Hop]) -> None:
+    """A route is for other domains: ours are delivered as they say themselves."""
+    findings = Findings()
+    for name in routes:
+        with findings.collect():
+            if name in domains:
+                key, _ = root.member("routes", name)
+                raise key.wrong(
+                    f"{name!r} is one of our 'domains', whose mail goes where its 'deliver' says"
+                )
+    findings.settle()
+
+
 def check_alias_domains(root: Value, domains: Domains) -> None:
     """A domain that is another name has a domain of ours behind it that is none."""
     findings = Findings()

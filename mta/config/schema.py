@@ -23,7 +23,13 @@ from mta.config.document import (
     table_of,
 )
 from mta.config.hops import HOP, next_hop, smtp_host
-from mta.config.references import check_alias_domains, check_aliases, check_holds, check_peers
+from mta.config.references import (
+    check_alias_domains,
+    check_aliases,
+    check_holds,
+    check_peers,
+    check_routes,
+)
 from mta.config.values import SECRET
 from mta.mail import Agent, Hop, Mailbox, Security
 from mta.settings import (
@@ -98,6 +104,8 @@ def _check_references(
         check_holds(root, domains, routes, senders, peers)
     with findings.collect():
         check_aliases(root, domains)
+    with findings.collect():
+        check_routes(root, domains, routes)
     findings.settle()
 
 

@@ -138,6 +138,11 @@ def words(reply: Reply) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+def final_address(target: Target, forward_path: Mailbox) -> str:
+    """The address that a forward-path stands for; empty where that is itself."""
+    return "" if target.address == forward_path else str(target.address)
+
+
 def _is_open(progress: Progress) -> bool:
     """Whether a round has to do with this recipient."""
     return progress.state is not State.DONE and not _is_postmasters(progress)
@@ -196,7 +201,14 @@ def _advanced(
     progress: Progress, reports: Sequence[Report], untried: bool, message: Message, now: float
 ) -> Progress:
     for target, outcome in (report for report in reports if _is_news(message, report)):
-        attempt = Attempt(now, str(target.hop), outcome.status.value, words(outcome.reply))
+        attempt = Attempt(
+            now,
+            str(target.hop),
+            outcome.status.value,
+            words(outcome.reply),
+            final_address(target, progress.recipient.forward_path),
+            outcome.remote,
+        )
         progress = progress.with_attempt(attempt)
     ended, deferred = [], untried
     held: list[Target] = []

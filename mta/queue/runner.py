@@ -44,6 +44,7 @@ from mta.queue.rounds import (
     Round,
     Verdict,
     fault_in,
+    final_address,
     judge,
     plan,
     words,
@@ -418,6 +419,12 @@ class Runner:
         if recorded is None:
             return
         for notice in recorded:
+            self.log.info(
+                "{queue_id} is a notice about {about}, for <{forward_path}>",
+                queue_id=notice.id,
+                about=message.id,
+                forward_path=str(notice.envelope.recipients[0].forward_path),
+            )
             self.accept(notice)
         if verdict.is_done:
             self.log.info("{queue_id} removed", queue_id=message.id)
@@ -577,13 +584,17 @@ class Runner:
     def _tell_one(self, message: Message, report: Report, delay: float) -> None:
         target, outcome = report
         self.on_outcome(target.hop, outcome)
+        forward_path = message.envelope.recipients[target.number].forward_path
+        address = final_address(target, forward_path)
         self.log.info(
-            "{queue_id} {status} {forward_path} by {hop}: {reply} ({delay:.3f} s)",
+            "{queue_id} {status} {forward_path}{stands_for} by {hop}{at}: {reply} ({delay:.3f} s)",
             queue_id=message.id,
             status=outcome.status.value,
-            forward_path=str(message.envelope.recipients[target.number].forward_path),
+            forward_path=str(forward_path),
+            stands_for=f" ({address})" if address else "",
             address=str(target.address),
             hop=str(target.hop),
+            at=f" [{outcome.remote}]" if outcome.remote else "",
             remote=outcome.remote,
             reply=words(outcome.reply),
             delay=delay,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -169,7 +169,7 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
 
 
 def _progress_columns(progress: Progress) -> tuple[str, ...]:
-    history = [(entry.at, entry.hop, entry.status, entry.reply) for entry in progress.history]
+    history = [astuple(entry) for entry in progress.history]
     return (
         progress.state.value,
         progress.peer,

@@ -102,7 +102,7 @@ class SpoolTools:
             count: int = found.fetchone()[0]
         return count
 
-    def hold(self, ids: Collection[str]) -> int:
+    def hold(self, ids: Collection[str]) -> list[str]:
         """Keep messages until `release`; one under way is kept when its attempt ends."""
         return self._change(
             "on_hold = 1, due = CASE WHEN owner IS NULL THEN 9e999 ELSE due END",
@@ -111,7 +111,7 @@ class SpoolTools:
             RECALL,
         )
 
-    def release(self, ids: Collection[str]) -> int:
+    def release(self, ids: Collection[str]) -> list[str]:
         """Undo `hold`; what nobody works on is due now."""
         return self._change(
             "on_hold = 0, due = CASE WHEN owner IS NULL THEN :now ELSE due END",
@@ -120,20 +120,18 @@ class SpoolTools:
             NOW,
         )
 
-    def retry(self, ids: Collection[str]) -> int:
+    def retry(self, ids: Collection[str]) -> list[str]:
         """Make messages due now that are neither on hold nor being worked on."""
         return self._change("due = :now", "owner IS NULL AND NOT on_hold", ids, NOW)
 
-    def delete(self, ids: Collection[str]) -> int:
+    def delete(self, ids: Collection[str]) -> list[str]:
         """Remove messages without a notice, even while they are worked on."""
-        count = 0
-        for portion in _portions(ids):
-            count += self._transact(rows.remove, portion)
-            self._sweep()
+        removed = self._execute("DELETE FROM message WHERE 1", ids)
+        self._sweep()
         ring(self._folder, what=RECALL)
-        return count
+        return removed
 
-    def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> int:
+    def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
         """Remove messages that nobody works on, and put their notices in, in one commit.
 
         A message that was attempted since it was read stays: what its notice says may be wrong.
@@ -154,7 +152,7 @@ class SpoolTools:
                     notices[number][0].discard()
         self._sweep()
         ring(self._folder)
-        return len(removed)
+        return [*map(queue_id.encode, sorted(removed))]
 
     def _replace(
         self,
@@ -263,19 +261,27 @@ class SpoolTools:
         with as_oserror(self._folder):
             return rows.data(self._connection, number)
 
-    def _change(self, change: str, condition: str, ids: Collection[str], what: bytes = WORK) -> int:
-        count = 0
+    def _change(
+        self, change: str, condition: str, ids: Collection[str], what: bytes = WORK
+    ) -> list[str]:
         self._take_over()
         # Our own words.
-        statement = (
-            f"UPDATE message SET {change} WHERE ({condition})"  # noqa: S608
-            " AND id IN (SELECT value FROM json_each(:ids))"
-        )
-        for portion in _portions(ids):
-            parameters = {"now": self._now(), "ids": json.dumps(portion)}
-            count += self._transact(Connection.execute, statement, parameters).rowcount
+        changed = self._execute(f"UPDATE message SET {change} WHERE ({condition})", ids)  # noqa: S608
         ring(self._folder, what=what)
-        return count
+        return changed
+
+    def _execute(self, statement: str, ids: Collection[str]) -> list[str]:
+        """Do something with those of the messages that it applies to; returns their ids."""
+        statement += " AND id IN (SELECT value FROM json_each(:ids)) RETURNING id"
+
+        def execute(connection: Connection, portion: Sequence[int]) -> list[int]:
+            parameters = {"now": self._now(), "ids": json.dumps(portion)}
+            return [number for (number,) in connection.execute(statement, parameters)]
+
+        done: list[int] = []
+        for portion in _portions(ids):
+            done += self._transact(execute, portion)
+        return [*map(queue_id.encode, sorted(done))]
 
     def _take_over(self) -> None:
         """Free what dead owners had leased: no server may be up to do it."""
@@ -337,9 +343,10 @@ def _conditions(wanted: Filter) -> Iterator[str]:
     if wanted.reverse_path:
         yield "lower(local_part || '@' || domain) = :reverse_path"
     if wanted.forward_path:
-        yield recipient.format("lower(r.local_part || '@' || r.domain) = :forward_path")
+        is_it = "lower(r.local_part || '@' || r.domain) = :forward_path"
+        yield recipient.format(f"r.state <> 'done' AND {is_it}")
     if wanted.domain:
-        yield recipient.format("r.domain = :domain")
+        yield recipient.format("r.state <> 'done' AND r.domain = :domain")
     if wanted.peer:
         yield recipient.format("r.state = 'held' AND r.peer = :peer")
     if wanted.older:
