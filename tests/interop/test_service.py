@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes import DEADLINE, Server, configuration, local_domain
+from tests.processes import (
+    DEADLINE,
+    Server,
+    configuration,
+    local_domain,
+    source_environment,
+    wait_until,
+)
 
 # twistd hands the signal on when it has stopped well.
 ENDED = (0, -signal.SIGTERM)
@@ -114,6 +123,40 @@ class ReloadTests(ServiceCase):
         self.assertRegex(server.log, r"mta\.yaml:\d+:\d+: unknown key 'hostnme'")
         server.send(CONTENT, "bob@office.example")
         server.wait_for_mail("office.example/bob")
+
+
+class RecallTests(ServiceCase):
+    """What a person takes back from a server that works on it."""
+
+    def test_hold_and_bounce(self) -> None:
+        """Mail in memory for a host that does not answer is on hold, and can be given up."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            server = self.server(
+                routes={"silent.example": f"smtp://127.0.0.1:{silent.getsockname()[1]}"}
+            )
+            for _ in range(5):
+                server.send(CONTENT, "bob@silent.example", reverse_path="alice@office.example")
+            self.assertEqual(self.states(server), {"active"})
+            self.mta(server, "queue", "hold", "--all")
+            wait_until(lambda: self.states(server) == {"held"}, "all is held")
+            self.mta(server, "queue", "bounce", "--to", "bob@silent.example")
+            server.wait_for_mail("office.example/alice", 5)
+
+    def states(self, server: Server) -> set[str]:
+        """The states of what is queued."""
+        lines = self.mta(server, "queue", "list", "--json").splitlines()
+        return {json.loads(line)["state"] for line in lines}
+
+    def mta(self, server: Server, *words: str) -> str:
+        """Run a command of ours; returns its output."""
+        program = "import sys; from mta.commands import main; sys.exit(main())"
+        return subprocess.run(
+            [sys.executable, "-c", program, *words, "--config", str(server.config)],
+            env=source_environment(),
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stdout
 
 
 class LogTests(ServiceCase):
