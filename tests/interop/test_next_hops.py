@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.bodies import BODIES, message
 from tests.interop.postfix import DOMAIN, REFUSED, Postfix
 from tests.interop.sink import Sink
-from tests.processes import Server, body_of, configuration, header_of, send
+from tests.processes import Server, body_of, configuration, header_of, send, wait_until
 
 
 def bodies_of(messages: list[bytes]) -> list[bytes]:
@@ -73,6 +73,15 @@ class IntoPostfixTests(SynchronousTestCase):
         self.assertEqual(
             bodies_of(self.postfix.wait_for_mail(len(BODIES))), expected(*BODIES.values())
         )
+
+    def test_one_connection(self) -> None:
+        """Mail that comes one after the other goes out on one connection, which then ends."""
+        for number in range(1, 6):
+            self.server.send(message(b"x\r\n"), f"carol@{DOMAIN}")
+            self.postfix.wait_for_mail(number)
+        wait_until(lambda: " disconnect from " in self.postfix.log, "QUIT")
+        self.assertEqual(self.postfix.log.count(" connect from "), 1)
+        self.assertIn("mail=5 rcpt=5", self.postfix.log)
 
     def test_a_refused_recipient_is_reported_to_its_sender(self) -> None:
         """Postfix's 550 to one RCPT comes back as a notice; the other recipient gets the mail."""
