@@ -25,7 +25,8 @@ def expected(*bodies: bytes) -> list[bytes]:
 def relaying_to(case: SynchronousTestCase, port: int) -> Server:
     """A server of ours that relays everything to a port of this machine."""
     routes = {"default": f"smtp://127.0.0.1:{port}"}
-    server = Server(case, configuration(routes=routes))
+    queue = {"connection_idle": "1m"}  # longer than any step of a test takes
+    server = Server(case, configuration(routes=routes, queue=queue))
     server.start()
     return server
 
@@ -79,6 +80,7 @@ class IntoPostfixTests(SynchronousTestCase):
         for number in range(1, 6):
             self.server.send(message(b"x\r\n"), f"carol@{DOMAIN}")
             self.postfix.wait_for_mail(number)
+        self.server.stop()
         wait_until(lambda: " disconnect from " in self.postfix.log, "QUIT")
         self.assertEqual(self.postfix.log.count(" connect from "), 1)
         self.assertIn("mail=5 rcpt=5", self.postfix.log)
