@@ -369,6 +369,13 @@ class IQueue(Interface):
     async def settle(settlement: Settlement) -> Sequence[Message]:
         """Record an attempt and give up the lease; returns its notices, leased to us."""
 
+    async def remove(ids: Collection[str], patience: float) -> None:
+        """Remove messages, leased to us, with which nothing is left to do.
+
+        It may take `patience` seconds until that is recorded.  Raises OSError; then none is
+        removed, and we keep the leases.
+        """
+
     async def lease(ids: Collection[str]) -> Sequence[Message]:
         """Lease those of these messages that nobody works on and nobody holds, due or not."""
 

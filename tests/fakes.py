@@ -58,6 +58,7 @@ class ThreadClock(Clock):
         results: list[Any] = []
         deferred.addBoth(results.append)
         while not results:
+            self.advance(0)
             self.pump()
         if isinstance(results[0], Failure):
             results[0].raiseException()
@@ -221,6 +222,12 @@ class FakeSpool:
             self._keep(self._message(self._ids.next(), notice.envelope, notice.content))
             for notice in settlement.notices
         ]
+
+    async def remove(self, ids: Collection[str], patience: float) -> None:
+        """Forget messages."""
+        await self._turn()
+        for name in ids:
+            self._places.pop(name, None)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         """Lease what nobody works on."""

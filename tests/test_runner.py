@@ -43,7 +43,7 @@ from mta.queue.held import MOST_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
 from mta.queue.held import PUT_OFF as HELD_PUT_OFF
 from mta.queue.rounds import CROWDED
-from mta.queue.runner import LONGEST_SLEEP, PUT_OFF, Runner
+from mta.queue.runner import LONGEST_SLEEP, PATIENCE, PUT_OFF, Runner
 from mta.settings import DAY, HOUR, Peer, Queue
 from mta.smtp.errors import Refusal
 from mta.spool.content import MemoryContent
@@ -97,6 +97,8 @@ class MemoryQueue:
         self.notices: list[Notice] = []
         self.leases: list[int] = []
         self.unwanted: set[str] = set()
+        self.removals: list[list[str]] = []
+        self.patience = -1.0
         self.faults = 0
 
     def commit(self, message: Message) -> Message:
@@ -157,6 +159,17 @@ class MemoryQueue:
         recipients = tuple(map(Progress, notice.envelope.recipients))
         id = f"N{len(self.notices)}"
         return self.commit(Message(id, self.now(), notice.envelope, Content(), recipients))
+
+    async def remove(self, ids: Collection[str], patience: float) -> None:
+        self._break()
+        self.patience = patience
+        self.removals.append(list(ids))
+        for id in ids:
+            message = self.leased.pop(id)
+            progress = tuple(replace(each, state=State.DONE) for each in message.progress)
+            attempts = message.attempts + 1
+            settlement = Settlement(id, progress, self.now(), attempts, message.warned)
+            self.settlements.append(settlement)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         return self._lease(lambda message, due: message.id in ids, len(ids))
@@ -708,6 +721,49 @@ class FairnessTests(RunnerTests):
         self.assertGreaterEqual(settled.due, ARRIVED + PUT_OFF)
 
 
+class RemovalTests(RunnerTests):
+    """What is delivered to all is removed."""
+
+    def test_together(self) -> None:
+        """What was delivered in one turn of the reactor is removed in one go."""
+        for id in ("1", "2", "3"):
+            self.runner.accept(self.queue.commit(message(id, "x@a.example")))
+        self.clock.advance(0)
+        self.assertEqual([["1", "2", "3"]], self.queue.removals)
+        self.assertEqual({}, self.queue.leased)
+
+    def test_patience(self) -> None:
+        """Only what a repeated delivery would find in its Maildir may wait to be recorded."""
+        self.router.hops["m.example"] = Hop(Agent.MAILDIR, "/var/mail/{local}")
+        for addresses, patience in [
+            (["x@m.example"], PATIENCE),
+            (["x@a.example"], 0.0),
+            (["x@m.example", "x@a.example"], 0.0),
+        ]:
+            self.accept_address("1", *addresses)
+            self.assertEqual(patience, self.queue.patience)
+
+    def test_spool_trouble(self) -> None:
+        """Whatever the spool says, it is removed in the end, and delivered once."""
+        self.queue.faults = 2
+        self.accept_address("1", "x@a.example")
+        self.assertEqual(["1"], list(self.queue.leased))
+        self.run_until(10)
+        self.assertEqual(({}, {}), (self.queue.leased, self.queue.waiting))
+        self.assertEqual(1, len(self.agent.deliveries))
+
+    def test_stop(self) -> None:
+        """At the end nobody waits for others to have their mail recorded."""
+        self.agent.gate = lambda delivery: gate
+        gate: Deferred[None] = Deferred()
+        self.router.hops["m.example"] = Hop(Agent.MAILDIR, "/var/mail/{local}")
+        self.accept_address("1", "x@m.example")
+        stopping = Deferred.fromCoroutine(self.runner.stop(10))
+        gate.callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(({}, 0.0), (self.queue.leased, self.queue.patience))
+
+
 class RecallTests(RunnerTests):
     """What a person removes or keeps is not begun any more."""
 
@@ -1046,6 +1102,7 @@ class HeldTests(RunnerTests):
         self.assertEqual(HELD_PORTION, len(self.queue.leased))
         source.settle(first, [RELAYED])
         self.assertEqual(ids[1:], self.taken(source))
+        self.clock.advance(0)
         self.assertEqual(({}, {}), (self.queue.waiting, self.queue.leased))
 
     def test_own_domains_only(self) -> None:
@@ -1144,6 +1201,7 @@ class HeldTests(RunnerTests):
         assert delivery is not None
         self.assertEqual([], self.queue.settlements)
         source.settle(delivery, [RELAYED])
+        self.clock.advance(0)
         self.assertEqual([State.DONE], self.states())
 
     def test_lingers_for_others(self) -> None:
@@ -1218,6 +1276,7 @@ class HeldTests(RunnerTests):
         self.assertEqual("2", second.message.id)
         older.settle(out, [RELAYED])
         older.close()
+        self.clock.advance(0)
         self.assertEqual(["2"], list(self.queue.leased))
         waiting = self.waiting_next(newer)
         self.hold("3")

@@ -663,6 +663,43 @@ class SettlementTests(SpoolTestCase):
         (entry,) = self.tools().find(Filter())
         self.assertEqual((entry.message.id, entry.state), (message.id, "active"))
 
+    def test_removed(self) -> None:
+        """Messages that are done are removed together, files and all."""
+        spool = self.process()
+        messages = [self.commit(spool), self.commit(spool, LARGE * 2)]
+        self.wait(spool.remove([message.id for message in messages], 0.0))
+        self.assertEqual((self.count("message"), self.files()), (0, []))
+
+    def test_removed_in_time(self) -> None:
+        """Removals wait for each other, or for a commit that somebody needs, but not for long."""
+        spool = self.process()
+        ids = [self.commit(spool).id for _ in range(4)]
+        first, second = (Deferred.fromCoroutine(spool.remove([id], 9.0)) for id in ids[:2])
+        self.clock.advance(8.9)
+        self.assertEqual(self.count("message"), 4)
+        self.clock.advance(0.1)
+        self.wait(first)
+        self.successResultOf(second)
+        third = Deferred.fromCoroutine(spool.remove(ids[2:3], 9.0))
+        self.commit(spool)
+        self.successResultOf(third)
+        fourth = Deferred.fromCoroutine(spool.remove(ids[3:], 9.0))
+        self.wait(spool.remove([], 0.0))
+        self.successResultOf(fourth)
+        self.assertEqual(self.count("message"), 1)
+
+    def test_removal_fails(self) -> None:
+        """Whoever asked for it hears of it, and keeps the lease."""
+        spool = self.process()
+        ids = [self.commit(spool).id for _ in range(2)]
+        self.wait(spool._committer.submit(Job(action=lambda c: c.execute("DROP TABLE leftover"))))
+        both = [Deferred.fromCoroutine(spool.remove([id], 1.0)) for id in ids]
+        self.clock.advance(1.0)
+        for each in both:
+            self.assertRaises(OSError, self.wait, each)
+        self.assertEqual(self.count("message"), 2)
+        self.assertEqual(len(spool._leases), 2)
+
     def test_a_lost_lease(self) -> None:
         """Whoever lost the lease can't put off the attempt of the new owner."""
         stuck, other = self.process(), self.process()

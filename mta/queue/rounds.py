@@ -24,6 +24,7 @@ HELD = Outcome(
     Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
 )
 UNROUTED = Hop(Agent.REJECT, "no route")  # stands in a report for the hop that was not found
+_SUCCESSES = (Status.DELIVERED, Status.RELAYED)
 REPLY_LENGTH = 500  # characters of a peer's reply that logs and history keep
 
 
@@ -106,6 +107,17 @@ def fault_in(message: Message) -> list[Report]:
         for number, progress in enumerate(message.progress)
         if _is_open(progress)
     ]
+
+
+def is_all_delivered(round: Round) -> bool:
+    """Whether every recipient has its mail now, and nobody asked to be told."""
+    message = round.message
+    return (
+        not round.untried
+        and all(outcome.status in _SUCCESSES for _, outcome in round.reports)
+        and not any(map(_is_postmasters, message.progress))
+        and not any(recipient.notify for recipient in message.envelope.recipients)
+    )
 
 
 def judge(round: Round, schedule: Schedule, now: float) -> Verdict:

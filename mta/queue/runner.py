@@ -33,7 +33,7 @@ from mta.interfaces import (
 )
 from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.bell import Bell
-from mta.queue.destinations import Destinations
+from mta.queue.destinations import LOCAL, Destinations
 from mta.queue.forwarding import LOOP, forwarded, has_forwarded
 from mta.queue.held import HeldMail
 from mta.queue.rounds import (
@@ -45,6 +45,7 @@ from mta.queue.rounds import (
     Verdict,
     fault_in,
     final_address,
+    is_all_delivered,
     judge,
     plan,
     words,
@@ -58,6 +59,7 @@ LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
 SHORTEST_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
 SPOOL_PAUSE = 5.0  # seconds after a failure to read
 SPOOL_PAUSES = (1.0, 5.0, 15.0, 60.0)  # seconds after failures to record; the last repeats
+PATIENCE = 0.1  # seconds until it is recorded that mail lies in a Maildir
 PUT_OFF = 600.0  # seconds until mail for a crowded hop is looked at again, room or not
 PUT_OFF_MORE = 0.01  # seconds, for each message that waits for that hop already
 CROWDED_PAUSE = 0.1  # seconds between portions while most of what is leased can't go
@@ -107,6 +109,8 @@ class Runner:
             agents, settings, clock, self._tried, self._returned, self._left
         )
         self._rounds: dict[str, Round] = {}
+        self._done: list[Round] = []
+        self._removing: IDelayedCall | None = None
         self._fresh: list[Message] = []
         self._sorting: IDelayedCall | None = None
         self._links: dict[str, HeldMail] = {}  # the newest of each peer
@@ -142,6 +146,7 @@ class Runner:
         if self._leasing is not None:
             await self._leasing
         self._release_unwanted()
+        self._remove_done()
         end = self._clock.seconds() + COMMIT_GRACE
         while self._running and (left := end - self._clock.seconds()) > 0:
             await self._quiet.wait(left)
@@ -396,7 +401,10 @@ class Runner:
             self._conclude(round)
 
     def _conclude(self, round: Round) -> None:
-        if round.reports or not round.untried:
+        if round.reports and is_all_delivered(round):
+            self._tell(round.message, round.reports)
+            self._remove(round)
+        elif round.reports or not round.untried:
             self._spawn(self._record(round))
         else:
             self._drop(round)
@@ -405,12 +413,42 @@ class Runner:
             self._put_back(round.message.id, round.later)
             self._remember(round)
 
+    def _remove(self, round: Round) -> None:
+        """Nothing is left to do: remove the message, with the others of this turn of the reactor.
+
+        Where a repeated delivery would find the first one, nobody has to hurry.
+        """
+        self._done.append(round)
+        if self._removing is None:
+            self._removing = self._clock.callLater(0, self._remove_done)
+
+    def _remove_done(self) -> None:
+        if self._removing is not None and self._removing.active():
+            self._removing.cancel()
+        self._removing = None
+        done, self._done = self._done, []
+        if done:
+            self._spawn(self._record_removals(done))
+
+    async def _record_removals(self, done: Sequence[Round]) -> None:
+        ids = [round.message.id for round in done]
+        can_wait = all(target.hop.agent in LOCAL for round in done for target, _ in round.reports)
+        patience = PATIENCE if can_wait and not self._stopped else 0.0
+        try:
+            removed = await self._persist(ids[0], lambda: self._queue.remove(ids, patience))
+        finally:
+            for round in done:
+                self._forget(round)
+        if removed:
+            for id in ids:
+                self.log.info("{queue_id} removed", queue_id=id)
+
     async def _record(self, round: Round) -> None:
         """Commit what a round changed, and take in the notices that came of it."""
         message = round.message
         try:
             verdict = judge(round, self._schedule, self._now())
-            self._tell(message, verdict)
+            self._tell(message, verdict.news)
             notices = await self._write_notices(message, verdict)
             settlement = replace(verdict.settlement, notices=notices)
             recorded = await self._settle(settlement)
@@ -450,23 +488,33 @@ class Runner:
         return tuple(notices)
 
     async def _settle(self, settlement: Settlement) -> Sequence[Message] | None:
-        """Record it, however long the spool takes to come round.
+        """Record an attempt; returns its notices, None where we stopped first."""
+        notices: list[Message] = []
 
-        What was delivered is known here alone.  None where we stop first: the lease then ends
+        async def settle() -> None:
+            notices.extend(await self._queue.settle(settlement))
+
+        return notices if await self._persist(settlement.id, settle) else None
+
+    async def _persist(self, id: str, record: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Record what became of a message (and perhaps others), however long the spool takes.
+
+        What was delivered is known here alone.  False where we stop first: the lease then ends
         with the process.
         """
         failures = 0
         while True:
             try:
-                return await self._queue.settle(settlement)
+                await record()
+                return True
             except OSError as error:
                 self.log.error(
                     "{queue_id} can't be recorded, which is tried again: {error}",
-                    queue_id=settlement.id,
+                    queue_id=id,
                     error=str(error),
                 )
             if self._stopped:
-                return None
+                return False
             await self._wait(SPOOL_PAUSES[min(failures, len(SPOOL_PAUSES) - 1)])
             failures += 1
 
@@ -575,10 +623,10 @@ class Runner:
 
     # --- the rest
 
-    def _tell(self, message: Message, verdict: Verdict) -> None:
+    def _tell(self, message: Message, news: Sequence[Report]) -> None:
         """One line in the log for each target."""
         now = self._now()
-        for target, outcome in verdict.news:
+        for target, outcome in news:
             self._tell_one(message, (target, outcome), now - message.arrived)
 
     def _tell_one(self, message: Message, report: Report, delay: float) -> None:

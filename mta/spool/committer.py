@@ -1,7 +1,8 @@
 """Group commit: one transaction, and one sync, for all that waits.
 
 A thread of its own owns the connection that writes.  All jobs that came while the last commit
-was under way go into the next one, and the reactor hears once of the whole batch.
+was under way go into the next one, and the reactor hears once of the whole batch.  Removals can
+wait for a commit that others need: under load they cost none of their own.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -64,17 +65,20 @@ class Committer:
 
     log: ClassVar[Logger] = Logger()
 
-    def __init__(self, folder: Folder, reactor: IReactorFromThreads) -> None:
+    def __init__(self, folder: Folder, reactor: Any) -> None:
         """Open the database.  Raises SpoolDamaged or OSError.
 
-        `on_commit` is called in the thread with the number of jobs in each commit, and the
-        seconds that it took.
+        `reactor`: IReactorFromThreads and IReactorTime.  `on_commit` is called in the thread with
+        the number of jobs in each commit, and the seconds that it took.
         """
         self._folder = folder
         self._reactor = reactor
         self._connection = open_database(folder)
         self._turn = create(folder.turn, os.O_RDWR)
         self._jobs: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._removals: list[int] = []  # that wait for a job to go with
+        self._removed: list[Deferred[Any]] = []  # who is to hear of them
+        self._removing: IDelayedCall | None = None
         self._thread = threading.Thread(target=self._run, name="spool committer", daemon=True)
         self._stopped: Deferred[None] = Deferred()
         self._owner = 0
@@ -91,13 +95,42 @@ class Committer:
         Fails with SpoolFull or OSError; then nothing of the job was done.
         """
         done: Deferred[Any] = Deferred()
+        self._submit_removals()
         self._jobs.put((job, done))
         return done
 
+    async def remove(self, numbers: Collection[int], patience: float) -> None:
+        """Remove messages, in a commit that begins in so many seconds at the latest.
+
+        Raises SpoolFull or OSError; then none of them was removed.
+        """
+        self._removals += numbers
+        when = self._reactor.seconds() + patience
+        if self._removing is None:
+            self._removing = self._reactor.callLater(patience, self._submit_removals)
+        elif self._removing.getTime() > when:
+            self._removing.reset(patience)
+        removed: Deferred[Any] = Deferred()
+        self._removed.append(removed)
+        await removed
+
     def stop(self) -> Deferred[None]:
         """Commit what still waits; fires when the database is closed."""
+        self._submit_removals()
         self._jobs.put(None)
         return self._stopped
+
+    def _submit_removals(self) -> None:
+        if self._removing is None:
+            return
+        if self._removing.active():
+            self._removing.cancel()
+        self._removing = None
+        job, self._removals = Job(removals=self._removals), []
+        waiting, self._removed = self._removed, []
+        done: Deferred[Any] = Deferred()
+        done.addBoth(_tell, waiting)
+        self._jobs.put((job, done))
 
     # --- in the thread -----------------------------------------------------------
 
@@ -167,6 +200,11 @@ class Committer:
             error = translated(error, self._folder)
             self.log.error("{count} spool jobs failed: {error}", count=count, error=str(error))
         return Failure(error)
+
+
+def _tell(result: Any, waiting: Sequence[Deferred[Any]]) -> None:
+    for each in waiting:
+        each.callback(result)
 
 
 def _finish(results: Sequence[_Result]) -> None:

@@ -185,6 +185,13 @@ class SqliteSpool:
                 ring(self._folder, self._owner.bell)
         return notices
 
+    async def remove(self, ids: Collection[str], patience: float) -> None:
+        """Remove messages that are done.  Raises SpoolFull or OSError; then we keep the leases."""
+        numbers = [*map(queue_id.decode, ids)]
+        await self._committer.remove(numbers, patience)
+        if [number for number in numbers if self._leases.pop(number, False)]:
+            await self._sweep()
+
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         """Lease these messages, as far as they are free.  Raises OSError."""
         return await self._lease(partial(rows.free, numbers=[*map(queue_id.decode, ids)]))
