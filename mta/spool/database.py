@@ -29,6 +29,7 @@ PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 2000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -16384;
+PRAGMA temp_store = MEMORY;
 """
 
 # `message` is what attempts change, small and apart from `content`, which never changes.
