@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from mta.spool.content import MemoryContent
 
 T = TypeVar("T")
 
+NEAR = 0.01  # seconds
 DEADLINE = 30.0  # seconds that a loaded machine may take for one step in a thread
 
 
@@ -58,7 +60,6 @@ class ThreadClock(Clock):
         results: list[Any] = []
         deferred.addBoth(results.append)
         while not results:
-            self.advance(0)
             self.pump()
         if isinstance(results[0], Failure):
             results[0].raiseException()
@@ -66,7 +67,13 @@ class ThreadClock(Clock):
         return result
 
     def pump(self) -> None:
-        """Make one call that a thread asked for; AssertionError when there is none in time."""
+        """Make one call that a thread asked for; AssertionError when there is none in time.
+
+        The moment passes for which code waits on purpose before it asks a thread.
+        """
+        times = [call.getTime() for call in self.getDelayedCalls()]
+        first = min(times, default=math.inf)
+        self.advance(max(0.0, first - self.seconds()) if first <= self.seconds() + NEAR else 0.0)
         try:
             function, args, kwargs = self._calls.get(timeout=DEADLINE)
         except queue.Empty:

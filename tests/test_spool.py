@@ -38,7 +38,7 @@ from mta.interfaces import (
 )
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.spool import database, owners, queue_id, rows, sqlite, tools
-from mta.spool.committer import Job
+from mta.spool.committer import COMPANY, Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
 from mta.spool.database import SpoolDamaged
 from mta.spool.folder import BALLAST, KEY_LENGTH, Folder, secret_key
@@ -285,6 +285,21 @@ class CommitTests(SpoolTestCase):
         for deferred in waiting:
             self.wait(deferred)
         self.assertLessEqual(statements.count("COMMIT"), 2)
+
+    def test_company(self) -> None:
+        """A message waits for a moment where another one is on its way, and no longer."""
+        spool = self.process()
+        for discarded in (False, True):
+            other = spool.draft()
+            if discarded:
+                other.discard()
+            message = self.started(spool.commit(spool.draft(), envelope()))
+            self.clock.advance(0)
+            handed_over = spool._committer._timer is None
+            self.assertIs(handed_over, discarded)
+            self.clock.advance(COMPANY)
+            self.wait(message)
+            other.discard()
 
     def test_not_before_the_commit(self) -> None:
         """`commit` returns only when the transaction has ended."""

@@ -514,6 +514,7 @@ class OrderTests(CrashTestCase):
 
         process.spool._committer._connection.set_trace_callback(hold)
         answer = Deferred.fromCoroutine(process.commit("small"))
+        process.clock.advance(0)
         self.assertTrue(reached.wait(30))
         while not process.clock._calls.empty():
             process.clock.pump()

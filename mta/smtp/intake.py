@@ -41,12 +41,14 @@ class Intake:
     is the reply that awaits it there.
     """
 
-    def __init__(self, depot: Depot, gate: IGate, session: Session, envelope: Envelope) -> None:
+    def __init__(
+        self, depot: Depot, gate: IGate, session: Session, envelope: Envelope, draft: IDraft
+    ) -> None:
         self._depot = depot
         self._gate = gate
         self._session = session
         self._envelope = envelope
-        self._draft: IDraft = depot.spool.draft()
+        self._draft = draft
         self._header = HeaderSection()
         self._lines = None if envelope.body is Body.BINARY else LineCheck()
         self._size = 0
@@ -99,10 +101,6 @@ class Intake:
         if self.refusal is None:
             self.refusal = reply
             self._draft.discard()
-
-    def discard(self) -> None:
-        """The transaction ends without its content."""
-        self._draft.discard()
 
     def _check_header(self) -> None:
         """The header section is complete: a user writes as nobody else (RFC 6409 section 6.1)."""

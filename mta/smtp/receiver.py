@@ -16,6 +16,7 @@ from zope.interface import implementer
 from mta.interfaces import (
     ChannelTimeout,
     IChannel,
+    IDraft,
     IGate,
     IReversal,
     IRole,
@@ -108,12 +109,16 @@ class Reception:
 
 
 class Transaction:
-    """MAIL to the end of content (RFC 5321 section 3.3).  It is dropped, never cleared."""
+    """MAIL to the end of content (RFC 5321 section 3.3).  It is dropped, never cleared.
 
-    __slots__ = ("argument", "intake", "recipients")
+    It has a `draft` from its beginning, so that the spool knows what may come.
+    """
 
-    def __init__(self, argument: grammar.MailArgument) -> None:
+    __slots__ = ("argument", "draft", "intake", "recipients")
+
+    def __init__(self, argument: grammar.MailArgument, draft: IDraft) -> None:
         self.argument = argument
+        self.draft = draft
         self.recipients: list[Recipient] = []
         self.intake: Intake | None = None
 
@@ -330,8 +335,8 @@ class Receiver:
 
     def _drop_transaction(self) -> None:
         transaction, self._transaction = self._transaction, None
-        if transaction is not None and transaction.intake is not None:
-            transaction.intake.discard()
+        if transaction is not None:
+            transaction.draft.discard()
 
     # --- the answers: sessions
 
@@ -527,7 +532,7 @@ class Receiver:
             raise Refusal(replies.TOO_BIG)
         await reception.gate.mail(session, parsed.reverse_path)
         self._transactions += 1
-        self._transaction = Transaction(parsed)
+        self._transaction = Transaction(parsed, reception.depot.spool.draft())
         return replies.SENDER_OK
 
     async def rcpt(self, argument: bytes) -> Answer:
@@ -591,8 +596,8 @@ class Receiver:
         return replies.OK
 
     def _intake(self, transaction: Transaction) -> Intake:
-        reception = self._reception
-        return Intake(reception.depot, reception.gate, self._session, transaction.envelope())
+        depot, gate = self._reception.depot, self._reception.gate
+        return Intake(depot, gate, self._session, transaction.envelope(), transaction.draft)
 
     def _pace(self) -> _Pace:
         return _Pace(self._channel, self._reception.limits.timeout)

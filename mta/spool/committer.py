@@ -1,8 +1,9 @@
 """Group commit: one transaction, and one sync, for all that waits.
 
 A thread of its own owns the connection that writes.  All jobs that came while the last commit
-was under way go into the next one, and the reactor hears once of the whole batch.  Removals can
-wait for a commit that others need: under load they cost none of their own.
+was under way go into the next one, and the reactor hears once of the whole batch.  A new message
+waits for a moment where others are about to come, and removals wait for a commit that somebody
+needs: under load, one commit serves many, and that is what its cost is made of.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mta.spool.database import (
 )
 from mta.spool.folder import Folder, create
 
+COMPANY = 0.001  # seconds that a new message waits for others to share its commit with
 _BATCH = 500  # jobs in one transaction: bounds what a rollback throws away
 
 
@@ -76,9 +78,10 @@ class Committer:
         self._connection = open_database(folder)
         self._turn = create(folder.turn, os.O_RDWR)
         self._jobs: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._removals: list[int] = []  # that wait for a job to go with
-        self._removed: list[Deferred[Any]] = []  # who is to hear of them
-        self._removing: IDelayedCall | None = None
+        self._gathered: list[_Waiting] = []  # jobs that wait for company
+        self._removals: list[int] = []  # the same, of messages
+        self._removed: list[Deferred[Any]] = []  # who is to hear of that
+        self._timer: IDelayedCall | None = None
         self._thread = threading.Thread(target=self._run, name="spool committer", daemon=True)
         self._stopped: Deferred[None] = Deferred()
         self._owner = 0
@@ -94,9 +97,14 @@ class Committer:
 
         Fails with SpoolFull or OSError; then nothing of the job was done.
         """
-        done: Deferred[Any] = Deferred()
-        self._submit_removals()
-        self._jobs.put((job, done))
+        done = self._gather(job)
+        self._hand_over()
+        return done
+
+    def submit_in_company(self, job: Job, expected: int) -> Deferred[Any]:
+        """As `submit`, where so many others are expected to come any moment."""
+        done = self._gather(job)
+        self._hand_over_in(COMPANY if expected else 0.0)
         return done
 
     async def remove(self, numbers: Collection[int], patience: float) -> None:
@@ -105,32 +113,40 @@ class Committer:
         Raises SpoolFull or OSError; then none of them was removed.
         """
         self._removals += numbers
-        when = self._reactor.seconds() + patience
-        if self._removing is None:
-            self._removing = self._reactor.callLater(patience, self._submit_removals)
-        elif self._removing.getTime() > when:
-            self._removing.reset(patience)
         removed: Deferred[Any] = Deferred()
         self._removed.append(removed)
+        self._hand_over_in(patience)
         await removed
 
     def stop(self) -> Deferred[None]:
         """Commit what still waits; fires when the database is closed."""
-        self._submit_removals()
+        self._hand_over()
         self._jobs.put(None)
         return self._stopped
 
-    def _submit_removals(self) -> None:
-        if self._removing is None:
-            return
-        if self._removing.active():
-            self._removing.cancel()
-        self._removing = None
-        job, self._removals = Job(removals=self._removals), []
-        waiting, self._removed = self._removed, []
+    def _gather(self, job: Job) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
-        done.addBoth(_tell, waiting)
-        self._jobs.put((job, done))
+        self._gathered.append((job, done))
+        return done
+
+    def _hand_over_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._reactor.callLater(seconds, self._hand_over)
+        elif self._timer.getTime() > self._reactor.seconds() + seconds:
+            self._timer.reset(seconds)
+
+    def _hand_over(self) -> None:
+        """Give all that was gathered to the thread."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        if self._removed:
+            waiting, self._removed = self._removed, []
+            self._gather(Job(removals=self._removals)).addBoth(_tell, waiting)
+            self._removals = []
+        gathered, self._gathered = self._gathered, []
+        for job in gathered:
+            self._jobs.put(job)
 
     # --- in the thread -----------------------------------------------------------
 

@@ -90,11 +90,21 @@ class FileContent:
 
 @implementer(IDraft)
 class Draft:
-    """Content that arrives, for a message with this number."""
+    """Content that arrives, for a message with this number.
+
+    `discarded` is called with the number when it will not become a message.
+    """
 
     log: ClassVar[Logger] = Logger()
 
-    def __init__(self, number: int, folder: Folder, owner: int, in_thread: InThread) -> None:
+    def __init__(
+        self,
+        number: int,
+        folder: Folder,
+        owner: int,
+        in_thread: InThread,
+        discarded: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self.number = number
         self.id = queue_id.encode(number)
         self.size = 0
@@ -102,6 +112,7 @@ class Draft:
         self._folder = folder
         self._owner = owner
         self._in_thread = in_thread
+        self._on_discard = discarded
         self._pieces: list[bytes] = []
         self._buffered = 0
         self._in_file = False
@@ -143,6 +154,7 @@ class Draft:
 
     def discard(self) -> None:
         """Forget it, and whatever of it was written."""
+        self._on_discard(self.number)
         self._pieces = []
         if self._in_file:
             self._in_file = False

@@ -73,6 +73,7 @@ class SqliteSpool:
         self._now = now
         self._ids = queue_id.QueueIds(now)
         self._leases: dict[int, bool] = {}  # what we have leased: has it a file?
+        self._open: set[int] = set()  # drafts whose messages may come to be committed
         self._renewal = LoopingCall(self._renew)
         self._renewal.clock = reactor
 
@@ -135,7 +136,9 @@ class SqliteSpool:
 
     def draft(self) -> Draft:
         """Somewhere to write content that arrives."""
-        return Draft(self._ids.next(), self._folder, self._owner.number, self._in_thread)
+        number = self._ids.next()
+        self._open.add(number)
+        return Draft(number, self._folder, self._owner.number, self._in_thread, self._open.discard)
 
     async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
         """Take responsibility for a message.  Raises SpoolFull or OSError."""
@@ -235,8 +238,13 @@ class SqliteSpool:
         except BaseException:
             _discard(drafts)
             raise
+        self._open.difference_update(draft.number for draft, _ in drafts)
+        job = Job(arrivals, updates, removals)
         try:
-            await self._committer.submit(Job(arrivals, updates, removals))
+            if job.is_intake:
+                await self._committer.submit_in_company(job, len(self._open))
+            else:
+                await self._committer.submit(job)
         except OSError:  # and nothing else: who is cancelled leaves a job that goes on
             _discard(drafts)
             raise

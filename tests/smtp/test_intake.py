@@ -43,7 +43,7 @@ class IntakeTestCase(SynchronousTestCase):
         depot = Depot("mta.example", self.spool, self.accept, lambda: 0.0, most)
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
-        return Intake(depot, FakeGate(), self.session, envelope)
+        return Intake(depot, FakeGate(), self.session, envelope, self.spool.draft())
 
     def accept(self, message: Message, session: Session) -> None:
         """Whoever delivers messages is told of one."""
@@ -182,13 +182,6 @@ class RefusalTests(IntakeTestCase):
         self.spool.failure = OSError("input/output error")
         self.assertEqual(self.take(self.intake(), [MESSAGE]), replies.LOCAL_ERROR)
         self.assertEqual((self.spool.messages, self.accepted), ([], []))
-
-    def test_content_that_does_not_come_to_its_end(self) -> None:
-        """It is forgotten."""
-        intake = self.intake()
-        self.successResultOf(Deferred.fromCoroutine(intake.write(MESSAGE)))
-        intake.discard()
-        self.assertTrue(self.spool.drafts[-1].discarded)
 
 
 class SubmissionTests(IntakeTestCase):

@@ -89,3 +89,17 @@ class ReceiverTests(SynchronousTestCase):
             (draft,) = talk.spool.drafts
             self.assertGreaterEqual(len(draft.data), number * 10_000)
             self.assertEqual(len(talk.link.wire), 0)
+
+    def test_a_draft_for_each_transaction(self) -> None:
+        """It is there from MAIL on, and gone however the transaction ends without a message."""
+        begin = b"EHLO client.example\r\nMAIL FROM:<>\r\n"
+        ends = (b"RSET\r\n", b"EHLO x\r\n", b"QUIT\r\n", b"RCPT TO:<a@b>\r\nDATA\r\nx")
+        for end in ends:
+            talk = Conversation({}, dripped=False)
+            talk.transport.clear()
+            talk.link.dataReceived(begin)
+            (draft,) = talk.spool.drafts
+            self.assertFalse(draft.discarded)
+            talk.link.dataReceived(end)
+            talk.link.connectionLost()
+            self.assertTrue(draft.discarded, end)
