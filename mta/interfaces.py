@@ -476,7 +476,7 @@ class IDeliveryAgent(Interface):
     """A mechanism that takes messages over."""
 
     async def deliver(hop: Hop, mail: IMailSource) -> None:
-        """Deliver what `mail` hands out until it hands out None.
+        """Deliver what `mail` hands out until it hands out None, or as much as pays at once.
 
         Raises HopFailure where the hop as a whole failed.  What was taken and not settled
         when this ends is deferred.

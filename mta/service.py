@@ -67,7 +67,6 @@ from mta.tls import ClientTLS, ServerTLS, TLSFault
 from mta.users import DovecotUsers, UserFault, UserFile, Users
 
 GRACE = 10.0  # seconds that running transactions get when the service stops
-GATHERING = 0.01  # seconds that mail for a Maildir waits for more to share its syncs with
 SORTING = 5.0  # seconds that peers wait for the runner to find out whose the newest mail is
 CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
@@ -333,7 +332,7 @@ class MailService(Service):
             Agent.MX: relay,
             Agent.SMTP: relay,
             Agent.LMTP: relay,
-            Agent.MAILDIR: MaildirAgent(reactor, threads, hostname, GATHERING, quotas=quotas),
+            Agent.MAILDIR: MaildirAgent(reactor, threads, hostname, quotas),
             Agent.PIPE: PipeAgent(reactor),
             Agent.DISCARD: DiscardAgent(),
             Agent.REJECT: RejectAgent(),

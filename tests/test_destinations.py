@@ -19,7 +19,15 @@ from mta.interfaces import (
 )
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
 from mta.queue import back_off
-from mta.queue.destinations import COMPANY, FIRST_VISITS, SHARE, Destinations
+from mta.queue.destinations import (
+    BATCH,
+    COMPANY,
+    FIRST_VISITS,
+    MOST_RIPENINGS,
+    RIPENING,
+    SHARE,
+    Destinations,
+)
 from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
@@ -165,6 +173,7 @@ class DestinationsTests(SynchronousTestCase):
             self.add(Hop(Agent.MX, f"{number}.example"), "1", "2")
         self.assertEqual(10, len(self.visits))
         self.add(MAILDIR, "local")
+        self.clock.advance(RIPENING)
         self.assertEqual(MAILDIR, self.visits[-1][0])
 
     def test_hops_take_turns(self) -> None:
@@ -177,8 +186,46 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_local_batches(self) -> None:
         """A local agent gets two visits, each of which may take many deliveries."""
-        self.add(MAILDIR, "1", "2", "3", "4")
+        for number in range(3 * BATCH):
+            self.add(MAILDIR, str(number))
         self.assertEqual(2, len(self.visits))
+
+    def test_a_batch_forms(self) -> None:
+        """Mail for Maildirs waits for more as long as more keeps coming, but not for long."""
+        self.add(MAILDIR, "1")
+        self.clock.advance(RIPENING)
+        self.assertEqual(1, len(self.visits))
+        self.successResultOf(self.succeed(MAILDIR, self.visits[0][1]))
+        self.end(0)
+        self.add(MAILDIR, "0")
+        for number in range(1, MOST_RIPENINGS + 2):
+            self.add(MAILDIR, str(number))
+            self.assertEqual(1, len(self.visits))
+            self.clock.advance(RIPENING)
+        self.assertEqual(2, len(self.visits))
+        self.assertEqual("0", self.take(1).message.id)
+
+    def test_a_batch_is_there(self) -> None:
+        """What makes a batch waits no longer."""
+        for number in range(BATCH):
+            self.assertEqual(0, len(self.visits))
+            self.add(MAILDIR, str(number))
+        self.assertEqual(1, len(self.visits))
+        self.successResultOf(self.succeed(MAILDIR, self.visits[0][1]))
+        self.end(0)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_nothing_left_of_a_batch(self) -> None:
+        """At the end it is given back as it is."""
+        self.add(MAILDIR, "1")
+        self.successResultOf(Deferred.fromCoroutine(self.destinations.stop(10)))
+        self.assertEqual(["1"], self.returned)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_what_is_not_written_needs_no_batch(self) -> None:
+        """Mail that is discarded is discarded at once."""
+        self.add(Hop(Agent.DISCARD), "1")
+        self.assertEqual(1, len(self.visits))
 
     def test_no_endless_visit(self) -> None:
         """A visit ends after its share while other hops wait for a place."""

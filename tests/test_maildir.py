@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.delivery import letters
+from mta.delivery.filesystem import sync_file_system
 from mta.delivery.maildir import MOST_FILES, SMALL, MaildirAgent, places
 from mta.interfaces import IDeliveryAgent
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
@@ -101,9 +102,9 @@ class DeliveryTests(MaildirTestCase):
         self.assertEqual(len(mail.outcomes), MOST_FILES // 2)
 
     def test_batch_is_bounded(self) -> None:
-        """More than a batch holds goes into the next one."""
-        self.deliver(*(delivery(self.hop, f"A{n}") for n in range(MOST_FILES + 1)))
-        self.assertEqual(self.threads.calls, ["store", "store"])
+        """More than a batch holds is left to another visit."""
+        mail = self.deliver(*(delivery(self.hop, f"A{n}") for n in range(MOST_FILES + 1)))
+        self.assertEqual((self.threads.calls, len(mail.waiting)), (["store"], 1))
 
     def test_many_mailboxes(self) -> None:
         """A message for more mailboxes than may be open at once comes into each."""
@@ -152,6 +153,61 @@ class OrderTests(MaildirTestCase):
         with patch("os.fsync", noted_fsync), patch("os.rename", noted_rename):
             self.deliver(delivery(self.hop))
         self.assertEqual(steps, ["fsync tmp/1700000000.QA", "rename tmp new", "fsync alice/new"])
+
+    def batch(self) -> list[Any]:
+        """Deliveries to two Maildirs, which are there."""
+        self.deliver(delivery(self.hop, "A0", to=[ALICE, BOB]))
+        return [delivery(self.hop, "A1", to=[ALICE, BOB]), delivery(self.hop, "A2")]
+
+    def test_order_of_a_batch(self) -> None:
+        """One sync for all files, all renames, one sync for all folders."""
+        batch = self.batch()
+        steps: list[str] = []
+        rename = os.rename
+
+        def noted_rename(path: str, target: str) -> None:
+            steps.append("rename")
+            rename(path, target)
+
+        def sync(descriptor: int) -> None:
+            steps.append("sync")
+            sync_file_system(descriptor)
+
+        with (
+            patch("mta.delivery.letters.sync_file_system", sync),
+            patch("os.rename", noted_rename),
+            patch("os.fsync", steps.append),
+        ):
+            self.deliver(*batch)
+        self.assertEqual(steps, ["sync", "rename", "rename", "rename", "sync"])
+        self.assertEqual(len(self.new()), 3)
+
+    def test_a_batch_where_errors_go_untold(self) -> None:
+        """An old kernel does not say that such a sync failed: there, each file has its own."""
+        batch = self.batch()
+        synced: list[int] = []
+        with patch("mta.delivery.letters.CAN_SYNC", False), patch("os.fsync", synced.append):
+            self.deliver(*batch)
+        self.assertEqual((len(synced), len(self.new())), (3 + 2, 3))
+
+    def test_a_batch_that_is_not_durable(self) -> None:
+        """A failure may concern any of it: all of it is tried again, and nothing of it is seen."""
+        batch = self.batch()
+        broken = OSError(errno.EIO, "broken")
+        with patch("mta.delivery.letters.sync_file_system", side_effect=broken):
+            mail = self.deliver(*batch)
+        outcomes = [outcome for each in mail.outcomes.values() for outcome in each]
+        self.assertEqual({outcome.status for outcome in outcomes}, {Status.DEFERRED})
+        self.assertEqual(len(self.new()), 1)
+        self.assertEqual(list((self.alice / "tmp").iterdir()), [])
+
+    def test_the_system_call(self) -> None:
+        """It works, and says what does not."""
+        with (self.folder / "file").open("wb") as file:
+            sync_file_system(file.fileno())
+        with self.assertRaises(OSError) as raised:
+            sync_file_system(-1)
+        self.assertEqual(raised.exception.errno, errno.EBADF)
 
     def test_folder_that_is_not_durable(self) -> None:
         """A rename that may be lost is no delivery."""

@@ -38,7 +38,7 @@ from mta.mail import (
     Reply,
     Status,
 )
-from mta.queue.destinations import COMPANY
+from mta.queue.destinations import COMPANY, RIPENING
 from mta.queue.held import MOST_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
 from mta.queue.held import PUT_OFF as HELD_PUT_OFF
@@ -741,6 +741,7 @@ class RemovalTests(RunnerTests):
             (["x@m.example", "x@a.example"], 0.0),
         ]:
             self.accept_address("1", *addresses)
+            self.clock.advance(RIPENING)
             self.assertEqual(patience, self.queue.patience)
 
     def test_spool_trouble(self) -> None:
@@ -758,6 +759,7 @@ class RemovalTests(RunnerTests):
         gate: Deferred[None] = Deferred()
         self.router.hops["m.example"] = Hop(Agent.MAILDIR, "/var/mail/{local}")
         self.accept_address("1", "x@m.example")
+        self.clock.advance(RIPENING)
         stopping = Deferred.fromCoroutine(self.runner.stop(10))
         gate.callback(None)
         self.successResultOf(stopping)

@@ -3,8 +3,9 @@
 Letters are written into ``tmp`` and made durable together, renamed into ``new``, and the folders
 are made durable.  What goes wrong with one letter is noted in it and spoils no other.
 
-To start the write-back of all files before the first fsync waits for one makes a batch about as
-fast as syncfs(2) is, touches no file but ours, and lets each file have its own error.
+A batch is made durable by one syncfs(2), which costs about as much as the fsync of one file.  It
+may have to write what other programs left on the same file system, too; who waits for that is
+mail that is safe in the spool.
 
 What is done for each letter takes its path as text: a Path costs as much as the system call.
 """
@@ -13,15 +14,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from mta.delivery import quota
+from mta.delivery.filesystem import CAN_SYNC, sync_file_system
 
-MOST_OPEN = 64  # files of one batch
+MOST_OPEN = 128  # files of one batch
 
 
 @dataclass(eq=False)
@@ -43,6 +45,7 @@ class Letter:
     size: int = 0
     text: bytes = b""
     descriptor: int = -1
+    device: int = 0  # the file system that it is on
     has_arrived: bool = False
     error: OSError | None = None
 
@@ -65,7 +68,9 @@ def begin(letters: Sequence[Letter]) -> None:
     """Make Maildirs where there are none, and an empty file for each letter.  Blocks."""
     for maildir, own in _by_maildir(letters).items():
         try:
-            _prepare(own[0].base, maildir)
+            device = _prepare(own[0].base, maildir)
+            for letter in own:
+                letter.device = device
             _find_arrived(maildir, own)
             _keep_quota(maildir, own)
         except OSError as error:
@@ -80,15 +85,12 @@ def append(letter: Letter, piece: bytes) -> None:
 
 def finish(letters: Sequence[Letter]) -> None:
     """Make letters durable and let readers see them.  Blocks."""
-    if len(letters) > 1:
-        _each(letters, _start_write_back)
-    _each(letters, _make_durable)
+    for own in _by_device(letters):
+        _make_durable(own)
+    _each(letters, _close)
     _each(letters, _publish)
-    for maildir, own in _by_maildir(letters).items():
-        try:
-            _sync(maildir / "new")
-        except OSError as error:
-            _fail(own, error)
+    for own in _by_device(letters):
+        _sync_folders(own)
 
 
 def abandon(letters: Iterable[Letter]) -> None:
@@ -126,16 +128,6 @@ def _write(letter: Letter, data: bytes) -> None:
         written += os.write(letter.descriptor, memoryview(data)[written:])
 
 
-def _start_write_back(letter: Letter) -> None:
-    # Linux begins to write what is dirty, and drops no page that is not on the disk yet.
-    os.posix_fadvise(letter.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _make_durable(letter: Letter) -> None:
-    os.fsync(letter.descriptor)
-    _close(letter)
-
-
 def _publish(letter: Letter) -> None:
     if letter.quota:
         with suppress(OSError):  # it is counted anew some time
@@ -156,6 +148,44 @@ def _discard(letter: Letter) -> None:
             os.unlink(letter.draft)  # noqa: PTH108
 
 
+# --- one file system
+
+
+def _by_device(letters: Iterable[Letter]) -> list[list[Letter]]:
+    """The letters that nothing went wrong with, by the file system that they are on."""
+    found: dict[int, list[Letter]] = {}
+    for letter in letters:
+        if letter.error is None:
+            found.setdefault(letter.device, []).append(letter)
+    return list(found.values())
+
+
+def _make_durable(letters: Iterable[Letter]) -> None:
+    """Put what was written on stable storage: all of it at once, where that is possible."""
+    written = [letter for letter in letters if not letter.has_arrived]
+    if len(written) < 2 or not CAN_SYNC:
+        _each(written, lambda letter: os.fsync(letter.descriptor))
+        return
+    try:
+        sync_file_system(written[0].descriptor)
+    except OSError as error:
+        _fail(written, error)
+
+
+def _sync_folders(letters: Sequence[Letter]) -> None:
+    """Put the names of letters on stable storage."""
+    maildirs = {letter.maildir for letter in letters}
+    try:
+        if len(maildirs) > 1 and CAN_SYNC:
+            with _opened(letters[0].maildir) as descriptor:
+                sync_file_system(descriptor)
+        else:
+            for maildir in maildirs:
+                _sync(maildir / "new")
+    except OSError as error:
+        _fail(letters, error)
+
+
 # --- one Maildir
 
 
@@ -170,23 +200,24 @@ def _by_maildir(letters: Iterable[Letter]) -> dict[Path, list[Letter]]:
 
 def _fail(letters: Iterable[Letter], error: OSError) -> None:
     for letter in letters:
+        _discard(letter)
         letter.error = error
 
 
-def _prepare(base: Path, maildir: Path) -> None:
-    """Make what is missing of a Maildir.
+def _prepare(base: Path, maildir: Path) -> int:
+    """Make what is missing of a Maildir; returns the file system that it is on.
 
     ``tmp`` comes last: where it is, a crash can't take the rest away any more.
     """
-    if (maildir / "tmp").is_dir() and (maildir / "new").is_dir():
-        return
-    for name in ("new", "cur"):
-        _make_folder(maildir / name)
-    folder = maildir
-    while folder.is_relative_to(base):
-        _sync(folder)
-        folder = folder.parent
-    _make_folder(maildir / "tmp")
+    if not ((maildir / "tmp").is_dir() and (maildir / "new").is_dir()):
+        for name in ("new", "cur"):
+            _make_folder(maildir / name)
+        folder = maildir
+        while folder.is_relative_to(base):
+            _sync(folder)
+            folder = folder.parent
+        _make_folder(maildir / "tmp")
+    return (maildir / "tmp").stat().st_dev
 
 
 def _make_folder(folder: Path) -> None:
@@ -225,8 +256,14 @@ def _find_arrived(maildir: Path, letters: Iterable[Letter]) -> None:
 
 
 def _sync(folder: Path) -> None:
+    with _opened(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -19,7 +19,6 @@ from urllib.parse import quote
 from zlib import crc32
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -32,7 +31,7 @@ from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Targe
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 
 SMALL = 256 * 1024  # octets; larger content is written while it is read
-MOST_FILES = 64  # of one batch, a last message for many mailboxes aside
+MOST_FILES = 128  # of one batch, a last message for many mailboxes aside
 MOST_OCTETS = 8 * 2**20  # of content in memory for one batch, a last message aside
 
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("Delivered to the mailbox",)))
@@ -94,8 +93,8 @@ class _Share:
 class MaildirAgent:
     """Delivers to the Maildirs of a hop, whose next hop is a path template.
 
-    `hostname` becomes a part of file names.  `gather`: seconds that mail waits for more, so that
-    a batch is worth its syncs.  `quotas` are the octets that each mailbox of a domain may have.
+    `hostname` becomes a part of file names.  `quotas` are the octets that each mailbox of a domain
+    may have.
     """
 
     log = Logger()
@@ -105,35 +104,29 @@ class MaildirAgent:
         reactor: Any,
         pool: ThreadPool,
         hostname: str,
-        gather: float = 0.0,
         quotas: Mapping[str, int] | None = None,
     ) -> None:
         self._reactor = reactor
         self._pool = pool
-        self._gather = gather
         self._quotas = quotas or {}
         self._host = hostname.replace("/", r"\057").replace(":", r"\072")
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
         """See `IDeliveryAgent.deliver`.
 
-        Draws what waits and writes it; while a batch is on its way to the disk, the next forms.
+        Draws what waits, up to a batch, and writes it: more is for another visit, when it is
+        worth one.
         """
-        while True:
-            if self._gather:
-                await deferLater(self._reactor, self._gather)
-            shares = await self._draw(hop, mail)
-            if not shares:
-                return
-            batch = [share for share in shares if share.is_small and await self._read(share, mail)]
-            if batch:
-                letters = [letter for share in batch for letter in share.letters]
-                await self._in_thread(disk.store, letters)
-            for share in batch:
-                self._settle(share, mail)
-            for share in shares:
-                if not share.is_small:
-                    await self._copy(share, mail)
+        shares = await self._draw(hop, mail)
+        batch = [share for share in shares if share.is_small and await self._read(share, mail)]
+        if batch:
+            letters = [letter for share in batch for letter in share.letters]
+            await self._in_thread(disk.store, letters)
+        for share in batch:
+            self._settle(share, mail)
+        for share in shares:
+            if not share.is_small:
+                await self._copy(share, mail)
 
     async def _draw(self, hop: Hop, mail: IMailSource) -> list[_Share]:
         """Take what waits, up to a batch."""

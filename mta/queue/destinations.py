@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,6 +32,21 @@ SHARE = 50  # deliveries of one visit while other hops wait for a free place
 FIRST_VISITS = 2  # to a hop that has not taken anything yet
 LOCAL = frozenset({Agent.MAILDIR, Agent.DISCARD, Agent.REJECT})
 LOCAL_VISITS = 2  # while one batch is written, the next one is gathered
+BATCH = 128  # deliveries that make a visit to Maildirs worth its syncs
+RIPENING = 0.005  # seconds in which more must come for fewer to wait longer
+MOST_RIPENINGS = 20
+
+
+@dataclass(slots=True)
+class _Ripening:
+    """Mail for Maildirs that waits for more to share its syncs with.
+
+    `seen` is how much it was when last looked at, `left` how often it may wait once more.
+    """
+
+    timer: IDelayedCall
+    seen: int
+    left: int = MOST_RIPENINGS
 
 
 @dataclass(slots=True, eq=False)
@@ -49,11 +64,17 @@ class _Destination:
     resting: list[_Visit] = field(default_factory=list)
     arriving: int = 0
     in_line: bool = False
+    ripening: _Ripening | None = None
 
     @property
     def is_local(self) -> bool:
         """Whether its mail leaves no process, and waits for nobody's answer."""
         return self.hop.agent in LOCAL
+
+    @property
+    def batch(self) -> int:
+        """How many deliveries make a visit worth its cost."""
+        return BATCH if self.hop.agent is Agent.MAILDIR else 1
 
     def put(self, delivery: Delivery) -> None:
         """Let a delivery wait behind those of its sender; senders take turns."""
@@ -154,6 +175,7 @@ class Destinations:
         """Return what waits, and let visits end for at most `grace` seconds; then cancel them."""
         self._stopped = True
         for destination in self._destinations.values():
+            self._end_ripening(destination)
             for delivery in destination.waiting.take_all():
                 self._returned(delivery)
         for visit in list(self._resting):
@@ -243,13 +265,40 @@ class Destinations:
     def _wants_visit(self, destination: _Destination) -> bool:
         limit = 1 if destination.hop in self._down else destination.limit
         awake = len(destination.visits) - len(destination.resting)
-        return len(destination.waiting) > destination.arriving and awake < limit
+        coming_for = destination.arriving * destination.batch
+        return len(destination.waiting) > coming_for and awake < limit
 
     def _queue_up(self, destination: _Destination) -> None:
-        if not destination.in_line and self._wants_visit(destination):
+        if destination.in_line or not self._wants_visit(destination):
+            return
+        if len(destination.waiting) >= destination.batch:
+            self._end_ripening(destination)
             destination.in_line = True
             line = self._local_line if destination.is_local else self._line
             line.append(destination)
+        elif destination.ripening is None:
+            timer = self._clock.callLater(RIPENING, self._ripen, destination)
+            destination.ripening = _Ripening(timer, len(destination.waiting))
+
+    def _ripen(self, destination: _Destination) -> None:
+        """Wait for more as long as more keeps coming."""
+        ripening, waiting = destination.ripening, len(destination.waiting)
+        assert ripening is not None
+        if waiting > ripening.seen and ripening.left:
+            ripening.seen = waiting
+            ripening.left -= 1
+            ripening.timer = self._clock.callLater(RIPENING, self._ripen, destination)
+            return
+        destination.ripening = None
+        if self._wants_visit(destination) and not destination.in_line:
+            destination.in_line = True
+            self._local_line.append(destination)
+            self.dispatch()
+
+    def _end_ripening(self, destination: _Destination) -> None:
+        if destination.ripening is not None:
+            destination.ripening.timer.cancel()
+            destination.ripening = None
 
     def _visit(self, destination: _Destination) -> None:
         """Wake the visit that rests there, or begin one."""
@@ -308,6 +357,7 @@ class Destinations:
         if destination.waiting:
             self._queue_up(destination)
         elif not destination.visits:
+            self._end_ripening(destination)
             self._destinations.pop(destination.hop, None)
         if self._stopped and not self._visits:
             self._quiet.ring()
