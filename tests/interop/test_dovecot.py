@@ -17,6 +17,7 @@ from tests.processes import (
     DEADLINE,
     Process,
     Server,
+    answers,
     body_of,
     configuration,
     free_port,
@@ -125,6 +126,7 @@ class Dovecot:
         process = Process([program, "-F", "-c", str(folder / "dovecot.conf")], folder)
         case.addCleanup(process.kill)
         wait_until(self.socket.exists, "Dovecot's socket")
+        wait_until(lambda: answers(self.imap) and answers(self.lmtp), "Dovecot's ports")
 
     def own(self, folder: Path) -> None:
         """Let it read, and write to, a folder and all in it."""
