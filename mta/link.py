@@ -30,9 +30,11 @@ from zope.interface import implementer
 from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole, Secured
 from mta.smtp.wire import Wire
 
+LOCAL = "unix"  # instead of an address
 MOST_UNREAD = 128 * 1024  # octets; reading pauses above
 HANDSHAKE_TIMEOUT = 60.0  # seconds
 ALARM_MARGIN = 60.0  # seconds after an alarm in which it must have rung
+MOST_UNSENT = 64 * 1024  # octets that wait for what else is said before we listen again
 CLOSE_TIMEOUT = 30.0  # seconds in which the peer may still take our last words
 
 
@@ -86,6 +88,8 @@ class Link(Protocol):
         self._tls = tls
         self._tls_at_once = tls_at_once
         self._conversation: Coroutine[Any, Any, None] | None = None
+        self._unsent: list[bytes] = []
+        self._unsent_octets = 0
         self._resting = False
         self._congested = False
         self._at_once = False  # whether octets may go past the transport, where none wait
@@ -99,11 +103,15 @@ class Link(Protocol):
     # --- IChannel: what a role may do
 
     def write(self, data: bytes) -> None:
-        """See `IChannel.write`."""
-        if self._at_once and not self.transport.TLS:
-            data = self._send(data)
-        if self._connected and data:
-            self.transport.write(data)
+        """See `IChannel.write`.
+
+        All that is said before the conversation waits goes out together: in few packets, and none
+        of them late, as it may be where small ones follow each other (RFC 896).
+        """
+        self._unsent.append(data)
+        self._unsent_octets += len(data)
+        if self._unsent_octets > MOST_UNSENT:
+            self._flush()
 
     async def more(self, timeout: float) -> None:
         """See `IChannel.more`."""
@@ -119,6 +127,7 @@ class Link(Protocol):
 
     async def drain(self, timeout: float) -> None:
         """See `IChannel.drain`."""
+        self._flush()
         end = self._clock.seconds() + timeout
         while self._congested:
             await self._rest(end)
@@ -158,6 +167,7 @@ class Link(Protocol):
         """See `IChannel.start_tls`."""
         assert self._tls is not None
         self.wire.drop()
+        self._flush()
         self._tls.start(self.transport)
         end = self._clock.seconds() + HANDSHAKE_TIMEOUT
         try:
@@ -186,7 +196,10 @@ class Link(Protocol):
         """Twisted calls this when the connection stands."""
         self._connected = True
         self._at_once = isinstance(self.transport, Connection)
-        self.peer = self.peer or host_of(self.transport.getPeer())
+        host = host_of(self.transport.getPeer())
+        self.peer = self.peer or host
+        if self._at_once and host != LOCAL:
+            self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         if self._tls_at_once:
             assert self._tls is not None
@@ -249,6 +262,18 @@ class Link(Protocol):
 
     # --- the conversation
 
+    def _flush(self) -> None:
+        """Send what was said."""
+        if not self._unsent:
+            return
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        self._unsent_octets = 0
+        if self._at_once and not self.transport.TLS:
+            data = self._send(data)
+        if self._connected and data:
+            self.transport.write(data)
+
     def _send(self, data: bytes) -> bytes:
         """Give octets to the system; returns those that have to wait for the transport.
 
@@ -288,9 +313,9 @@ class Link(Protocol):
         except BaseException:  # noqa: BLE001 - outermost: `ended` tells whoever waits for it
             self._finish(Failure())
         else:
-            if waits_for is _REST:
-                self._resting = True
-            else:
+            self._resting = waits_for is _REST
+            self._flush()
+            if waits_for is not _REST:
                 waits_for.addBoth(self._resolved)
 
     def _resolved(self, result: object) -> None:
@@ -299,6 +324,7 @@ class Link(Protocol):
 
     def _finish(self, error: Failure | ChannelLost | None) -> None:
         """The conversation is over: close, after all that was written."""
+        self._flush()
         self._over = True
         if self._connected:
             self.transport.unregisterProducer()
@@ -352,7 +378,7 @@ class Link(Protocol):
 
 def host_of(address: IAddress | None) -> str:
     """The IP address in an address of Twisted's; ``unix`` where it has none."""
-    return getattr(address, "host", None) or "unix"
+    return getattr(address, "host", None) or LOCAL
 
 
 class LinkFactory(ServerFactory):

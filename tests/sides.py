@@ -63,7 +63,7 @@ from tests.fakes import FakeSpool
 BOB, CAROL = Mailbox("bob", "office.example"), Mailbox("carol", "outside.example")
 ALICE = Mailbox("alice", "client.example")
 SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", certificate="ab" * 32)
-LOCAL = Hop(Agent.MAILDIR, "/mail")
+LOCAL = Hop(Agent.PIPE, "/bin/shelf")
 TO_PROVIDER = Hop(Agent.HOLD, "provider")
 REFUSED = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("The connection failed",)))
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
@@ -184,7 +184,7 @@ class Side:
         self.runner = Runner(
             self.spool,
             self.router,
-            {Agent.MAILDIR: self.shelf},
+            {Agent.PIPE: self.shelf},
             NoNotices(),
             Queue(),
             {peer.name: peer},

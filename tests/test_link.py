@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from socket import socket
 
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole
-from mta.link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, MOST_UNREAD, Link, LinkFactory
+from mta.link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, MOST_UNREAD, MOST_UNSENT, Link, LinkFactory
 from tests.doubles import SECURED, FakeTLS, Transport, Turned
 
 Conversation = Callable[[IChannel], Awaitable[IRole | None]]
@@ -303,6 +305,60 @@ class TimeTests(LinkTestCase):
         self.clock.advance(10)
         self.assertEqual(self.transport.value(), b"421 bye\r\n")
         self.assertIsNone(self.successResultOf(link.ended))
+
+
+class WritingTests(LinkTestCase):
+    """When that which a conversation says goes out."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.writes: list[bytes] = []
+        self.transport.write = self.writes.append  # type: ignore[method-assign,assignment]
+
+    def test_together(self) -> None:
+        """All that it says before it waits is one write."""
+
+        async def conversation(channel: IChannel) -> None:
+            channel.write(b"MAIL FROM:<>\r\n")
+            channel.write(b"RCPT TO:<bob@example.com>\r\n")
+            await channel.more(10.0)
+            channel.write(b"RSET\r\n")
+            channel.write(b"QUIT\r\n")
+
+        link = self.link(conversation)
+        self.assertEqual(self.writes, [b"MAIL FROM:<>\r\nRCPT TO:<bob@example.com>\r\n"])
+        link.dataReceived(b"250 OK\r\n")
+        self.assertEqual(self.writes[1:], [b"RSET\r\nQUIT\r\n"])
+
+    def test_much(self) -> None:
+        """Nobody collects more than that without a write."""
+
+        async def conversation(channel: IChannel) -> None:
+            for _ in range(3):
+                channel.write(bytes(MOST_UNSENT // 2 + 1))
+            self.log.append(str(len(self.writes)))
+
+        self.link(conversation)
+        self.assertEqual(self.log, ["1"])
+
+    def test_before_tls(self) -> None:
+        """What was said in the clear does not go out encrypted."""
+
+        async def conversation(channel: IChannel) -> None:
+            channel.write(b"220 Go ahead\r\n")
+            await channel.start_tls()
+
+        self.tls.start = self.writes.append  # type: ignore[method-assign,assignment]
+        self.link(conversation)
+        self.assertEqual(self.writes, [b"220 Go ahead\r\n", self.transport])
+
+    def test_small_segments_go_out_at_once(self) -> None:
+        """Nagle's algorithm would let them wait for an acknowledgement (RFC 896)."""
+        server = Connection(socket(), LinkFactory(self.clock))
+        self.addCleanup(server.socket.close)
+        server.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 1025)  # type: ignore[method-assign]
+        Link(lambda _: Role(self.reads), self.clock).makeConnection(server)
+        self.assertTrue(server.getTcpNoDelay())
 
 
 class PressureTests(LinkTestCase):
