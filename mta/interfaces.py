@@ -63,7 +63,7 @@ class IChannel(Interface):
     closing: bool = Attribute("whether the service is stopping, so that nothing new should begin")
 
     def write(data: bytes) -> None:
-        """Send octets, in order."""
+        """Send octets, in order; all that is written before the role waits goes out together."""
 
     async def more(timeout: float) -> None:
         """Return when something was added to `wire`, or `closing` became true.

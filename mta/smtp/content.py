@@ -7,6 +7,7 @@ done on whole pieces, never line by line.
 from __future__ import annotations
 
 import re
+from io import IncrementalNewlineDecoder
 
 END = b"\r\n.\r\n"
 
@@ -31,7 +32,8 @@ class DotReader:
         A CRLF is never cut in two between the pieces of content that are returned.
         """
         chunk = self._held + data
-        end = chunk.find(END)
+        dot = chunk.find(b"\r\n.")  # rare: most pieces are looked through only once
+        end = chunk.find(END, dot) if dot >= 0 else -1
         if end >= 0:
             self.ended = True
             piece, rest = chunk[: end + 2], chunk[end + len(END) :]
@@ -42,7 +44,9 @@ class DotReader:
             self._held = chunk[cut:]
         virtual = min(self._virtual, len(piece))
         self._virtual -= virtual
-        return piece.replace(b"\r\n.", b"\r\n")[virtual:], rest
+        if dot >= 0:
+            piece = piece.replace(b"\r\n.", b"\r\n")
+        return piece[virtual:], rest
 
 
 class DotWriter:
@@ -72,26 +76,25 @@ class LineCheck:
     one, and with it find another end of content than we did (RFC 5321 section 4.1.1.4).
     """
 
-    __slots__ = ("_carriage_return", "broken")
+    __slots__ = ("_line_ends", "_nul")
 
     def __init__(self) -> None:
-        self._carriage_return = b""
-        self.broken = False
+        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self._nul = False
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece."""
-        piece = self._carriage_return + piece
-        self._carriage_return = b""
-        if piece.endswith(b"\r"):
-            self._carriage_return = b"\r"
-            piece = piece[:-1]
-        pairs = piece.count(b"\r\n")
-        if piece.count(b"\n") != pairs or piece.count(b"\r") != pairs or b"\0" in piece:
-            self.broken = True
+        self._line_ends.decode(piece.decode("latin-1"))
+        self._nul = self._nul or b"\0" in piece
 
     def end(self) -> None:
         """The content is over: a CR at its very end stayed bare."""
-        self.broken = self.broken or bool(self._carriage_return)
+        self._line_ends.decode("", final=True)
+
+    @property
+    def broken(self) -> bool:
+        """Whether there was one so far."""
+        return self._nul or self._line_ends.newlines not in (None, "\r\n")
 
 
 class HeaderSection:

@@ -190,7 +190,6 @@ class Receiver:
         self._transactions = 0
         self._errors = 0
         self._idle = 0
-        self._unsent: list[bytes] = []
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
@@ -201,7 +200,6 @@ class Receiver:
             return await self._converse()
         except ChannelTimeout:
             self._say(Reply(421, "4.4.2", ("Timed out waiting for you",)))
-            self._flush()
             raise
         finally:
             self._drop_transaction()
@@ -215,7 +213,6 @@ class Receiver:
         except Refusal as refusal:
             if not self._begins_with_tls:  # else there is no way yet to say anything
                 self._say(refusal.reply)
-                self._flush()
             return None
         while True:
             try:
@@ -232,7 +229,6 @@ class Receiver:
             else:
                 if answer.reply is not None:
                     self._say(answer.reply)
-                self._flush()
                 return answer.successor
 
     async def _open(self) -> None:
@@ -272,7 +268,6 @@ class Receiver:
         while line is None:
             if channel.closing and self._transaction is None:
                 raise Refusal(replies.shutting_down(self._reception.depot.hostname))
-            self._flush()
             await channel.more(end - channel.seconds())
             line = wire.line(AUTH_LINE)
         return line
@@ -326,12 +321,7 @@ class Receiver:
 
     def _say(self, reply: Reply) -> None:
         self._reception.replied(reply)
-        self._unsent.append(replies.encode(reply))
-
-    def _flush(self) -> None:
-        if self._unsent:
-            self._channel.write(b"".join(self._unsent))
-            self._unsent.clear()
+        self._channel.write(replies.encode(reply))
 
     def _drop_transaction(self) -> None:
         transaction, self._transaction = self._transaction, None
@@ -567,7 +557,6 @@ class Receiver:
         while not reader.ended:
             octets = channel.wire.take()
             if not octets:  # none came while the last piece was being written
-                self._flush()
                 await pace.more()
                 continue
             piece, rest = reader.decode(octets)
@@ -620,7 +609,6 @@ class Receiver:
         while size:
             piece = channel.wire.take(size)
             if not piece:
-                self._flush()
                 await pace.more()
                 continue
             size -= len(piece)
