@@ -162,6 +162,15 @@ class Hop:
     pin: str = ""  # SHA-256 fingerprint of the only certificate to trust, lower-case hex
     user: str = ""
     secret: str = field(default="", repr=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # What is under way is kept by hop: each message asks for this a dozen times.
+        key = (self.agent, self.next_hop, self.port, self.implicit_tls)
+        object.__setattr__(self, "_hash", hash((*key, self.security, self.pin, self.user)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         """The hop as the configuration writes it, without its secret and a program's arguments."""
