@@ -123,7 +123,7 @@ class MailService(Service):
         self._watched: IListeningPort | None = None
         self._is_ready = False
         self._inherited = workers.inherited()
-        self._workers = workers.Workers(reactor)
+        self._workers = workers.Workers(reactor, settings.queue.workers)
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted calls this with the application, which may be told how to log."""
@@ -143,6 +143,8 @@ class MailService(Service):
     def startService(self) -> None:
         """Twisted calls this when the process is what it will be."""
         super().startService()
+        if not self._inherited:
+            self._workers.take_place()
         self._allow_open_files()
         if not self._listening:
             self._bind()
@@ -389,18 +391,16 @@ class MailService(Service):
         if self._watched is not None:
             endpoint = _shown(self._settings.metrics, self._watched)
             self.log.info("listening on {endpoint} (metrics)", endpoint=endpoint)
-        if self._settings.queue.workers > 1:
-            self._start_workers(self._settings.queue.workers - 1)
+        self._start_workers()
         self.log.info("ready")
         self._is_ready = True
         systemd.notify("READY=1")
         if interval := systemd.watchdog_interval():
             self._repeat(interval, self._say_we_live)
 
-    def _start_workers(self, count: int) -> None:
+    def _start_workers(self) -> None:
         arguments = workers.twistd_arguments(self._options, str(self._path))
-        ports = [listening.port for listening in self._listening]
-        self._workers.start(count, arguments, ports)
+        self._workers.start(arguments, [listening.port for listening in self._listening])
 
     def _keep_up_with_peers(self) -> None:
         """Dial the peers, which is for the first process alone."""

@@ -3,6 +3,9 @@
 The first process opens the listeners and starts the workers, which inherit them: whoever is idle
 takes the next connection.  The leases of the spool keep their mail apart.  A worker that dies is
 started again, and none outlives the first process, which has the other end of its standard input.
+
+Where the processes are as many as the processors, each keeps to one.  Its threads take turns
+anyway, and whoever's turn it is finds there what the last one left in the caches.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -37,27 +40,32 @@ _PASSED_ON = (signal.SIGHUP, signal.SIGUSR1)  # read the configuration, open the
 
 
 class Workers:
-    """The workers of this process."""
+    """The workers of this process, which with itself are `count` processes."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, count: int) -> None:
         self._reactor = reactor
+        self._first, *self._others = places(count, _processors())
         self._command: Sequence[str] = ()
         self._listeners: Sequence[int] = ()
         self._running: set[_Worker] = set()
         self._stopping = False
 
-    def start(self, count: int, arguments: Sequence[str], ports: Sequence[Any]) -> None:
-        """Start so many; from now on they hear the signals that we hear.
+    def take_place(self) -> None:
+        """Let this process run where it is to run; its threads follow if they begin later."""
+        _put(0, self._first)
+
+    def start(self, arguments: Sequence[str], ports: Sequence[Any]) -> None:
+        """Start them; from now on they hear the signals that we hear.
 
         `arguments` are those of twistd, `ports` what they are to listen on as well.
         """
         self._command = [*_TWISTD, *arguments]
         self._listeners = [port.fileno() for port in ports]
-        for _ in range(count):
-            self._start_one()
-        for number in _PASSED_ON:
+        for place in self._others:
+            self._start_one(place)
+        for number in _PASSED_ON if self._others else ():
             ours = signal.getsignal(number)
             if callable(ours):
                 signal.signal(number, partial(self._pass_on, ours))
@@ -72,7 +80,7 @@ class Workers:
         if killing.active():
             killing.cancel()
 
-    def _start_one(self) -> None:
+    def _start_one(self, place: Collection[int]) -> None:
         if self._stopping:
             return
         environment = {
@@ -80,7 +88,7 @@ class Workers:
         }
         environment[VARIABLE] = ",".join(map(str, self._listeners))
         worker = _Worker()
-        worker.ended.addCallback(self._ended, worker)
+        worker.ended.addCallback(self._ended, worker, place)
         self._running.add(worker)
         self._reactor.spawnProcess(
             worker,
@@ -89,12 +97,13 @@ class Workers:
             environment,
             childFDs={0: "w", 1: 1, 2: 2} | {number: number for number in self._listeners},
         )
+        _put(worker.process, place)
 
-    def _ended(self, reason: str, worker: _Worker) -> None:
+    def _ended(self, reason: str, worker: _Worker, place: Collection[int]) -> None:
         self._running.discard(worker)
         if not self._stopping:
             self.log.error("a worker ended, and is started again: {reason}", reason=reason)
-            self._reactor.callLater(RESTART_PAUSE, self._start_one)
+            self._reactor.callLater(RESTART_PAUSE, self._start_one, place)
 
     def _pass_on(self, ours: Any, number: int, frame: object) -> None:
         ours(number, frame)
@@ -111,6 +120,12 @@ class _Worker(ProcessProtocol):
 
     def __init__(self) -> None:
         self.ended: Deferred[str] = Deferred()
+        self.process = 0  # its id
+
+    def connectionMade(self) -> None:
+        """Twisted calls this when it runs."""
+        assert self.transport is not None
+        self.process = self.transport.pid
 
     def signal(self, name: str) -> None:
         if self.transport is not None:
@@ -122,6 +137,24 @@ class _Worker(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Twisted calls this when it is gone."""
         self.ended.callback(reason.getErrorMessage())
+
+
+def places(count: int, processors: Sequence[int]) -> Sequence[Collection[int]]:
+    """The processors on which each of so many processes is to run."""
+    if count < 2 or count < len(processors) or not processors:
+        return [processors] * count
+    return [(processors[number % len(processors)],) for number in range(count)]
+
+
+def _processors() -> Sequence[int]:
+    """Those that this process may run on; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
+
+
+def _put(process: int, place: Collection[int]) -> None:
+    if place:
+        with suppress(OSError):  # it is gone, or some sandbox forbids it: it runs as it is, too
+            os.sched_setaffinity(process, place)
 
 
 def twistd_arguments(options: Mapping[str, Any], configuration: str) -> list[str]:

@@ -55,12 +55,24 @@ class WorkersTests(SynchronousTestCase):
             self.process.signal(signal.SIGCONT)
 
     def test_death_of_a_worker(self) -> None:
-        """A worker that dies is started again."""
+        """A worker that dies is started again, in the same place."""
         (worker,) = self.workers
+        place = os.sched_getaffinity(worker)
         after = len(self.process.output)
         os.kill(worker, signal.SIGKILL)
         self.process.wait_for(READY, after=after)
         self.assertNotIn(worker, self.workers)
+        self.assertEqual(place, os.sched_getaffinity(*self.workers))
+
+    def test_processors(self) -> None:
+        """Two processes on two processors: each has its own, with all of its threads."""
+        if len(os.sched_getaffinity(0)) != 2:
+            self.skipTest("this machine does not have two processors")
+        self.server.send(CONTENT, "bob@office.example")
+        self.server.wait_for_mail("office.example/bob")  # now there are threads
+        first, second = map(_places, (self.process.pid, *self.workers))
+        self.assertEqual((1, 1), (len(first), len(second)))
+        self.assertNotEqual(first, second)
 
     def test_death_of_the_first(self) -> None:
         """No worker outlives the first process."""
@@ -80,3 +92,9 @@ class WorkersTests(SynchronousTestCase):
         """SIGHUP lets all read the configuration again."""
         self.process.signal(signal.SIGHUP)
         self.process.wait_for(r"read again(?s:.*)read again")
+
+
+def _places(process: int) -> set[frozenset[int]]:
+    """Where the threads of a process may run."""
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return {frozenset(os.sched_getaffinity(int(thread.name))) for thread in threads}
