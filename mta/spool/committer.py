@@ -103,8 +103,10 @@ class Committer:
 
     def submit_in_company(self, job: Job, expected: int) -> Deferred[Any]:
         """As `submit`, where so many others are expected to come any moment."""
+        if not expected:
+            return self.submit(job)
         done = self._gather(job)
-        self._hand_over_in(COMPANY if expected else 0.0)
+        self._hand_over_in(COMPANY)
         return done
 
     async def remove(self, numbers: Collection[int], patience: float) -> None:
