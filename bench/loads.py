@@ -1,0 +1,225 @@
+"""The loads: Postfix's own smtp-source and smtp-sink, and what they can't do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.servers import DOMAIN, PATIENCE, SBIN, SOURCE, Server, free_port, wait_until
+
+LONG = 10 * PATIENCE  # seconds that a load may take
+
+
+class Counter(Protocol):
+    """Counts messages where they arrive."""
+
+    def count(self) -> int:
+        """How many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Messages of one size in a number of sessions; `kept`: many messages a connection."""
+
+    octets: int
+    sessions: int
+    kept: bool
+    messages: int
+    domain: str = DOMAIN
+    tls: bool = False
+
+    def start(self, server: Server) -> subprocess.Popen[bytes]:
+        """Begin to send."""
+        if self.tls:
+            numbers = (server.port, self.sessions, self.messages, self.octets)
+            return subprocess.Popen(
+                [sys.executable, "-m", "bench.tls_source", *map(str, numbers), self._recipient],
+                cwd=SOURCE,
+            )
+        return subprocess.Popen(
+            [
+                program("smtp-source"),
+                *(["-d"] if self.kept else []),
+                *("-s", str(self.sessions), "-m", str(self.messages), "-l", str(self.octets)),
+                *("-f", "sender@client.example", "-t", self._recipient),
+                f"127.0.0.1:{server.port}",
+            ]
+        )
+
+    @property
+    def _recipient(self) -> str:
+        return f"inbox@{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a message of a load cost: seconds of the clock until the last 250, and until the last
+    one was there, and seconds of the CPU."""
+
+    accepted: float
+    arrived: float
+    cpu: float
+
+
+def run(load: Load, server: Server, arrivals: Counter) -> Cost:
+    """Send a load, and wait until all of it has arrived."""
+    os.sync()  # what came before shall not be paid for now
+    before = arrivals.count()
+    cpu, began = server.cpu_seconds(), time.monotonic()
+    if load.start(server).wait(LONG):
+        raise RuntimeError(f"{server.name}: the load failed")
+    accepted = time.monotonic()
+    wait_until(lambda: arrivals.count() - before >= load.messages, "all has arrived", LONG)
+    arrived = time.monotonic()
+    time.sleep(0.2)  # what is still to be recorded is a part of the cost
+    used = server.cpu_seconds() - cpu
+    number = load.messages
+    return Cost((accepted - began) / number, (arrived - began) / number, used / number)
+
+
+class Maildir:
+    """Counts the messages of a Maildir."""
+
+    def __init__(self, new: Path) -> None:
+        self._new = new
+        self._past = 0
+
+    def count(self) -> int:
+        """See `Counter.count`."""
+        with suppress(FileNotFoundError):
+            return sum(1 for _ in self._new.iterdir())
+        return 0
+
+    def put_aside(self) -> None:
+        """Begin with an empty one.
+
+        Nothing is removed until all is measured: ext4 does not use the inode of a file again
+        for a minute, and whoever makes files meanwhile pays for the search.
+        """
+        if self._new.exists():
+            self._past += 1
+            maildir = self._new.parent
+            maildir.rename(maildir.with_name(f"{maildir.name}-{self._past}"))
+
+
+class Sink:
+    """smtp-sink: takes mail and throws it away."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._said = b""
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        self._process = subprocess.Popen(
+            [program("smtp-sink"), "-c", *user, f"127.0.0.1:{self.port}", "1000"],
+            stdout=subprocess.PIPE,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        wait_until(lambda: _answers(self.port), "smtp-sink is ready")
+
+    def count(self) -> int:
+        """See `Counter.count`."""
+        found = re.findall(rb"mesg=(\d+)", self._said)
+        return int(found[-1]) if found else 0
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        while said := os.read(self._process.stdout.fileno(), 65536):
+            self._said = (self._said + said)[-200:]
+
+
+class Delay:
+    """A proxy to a port of this machine, over a line with that round trip (seconds)."""
+
+    def __init__(self, port: int, round_trip: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.delay", str(port), str(round_trip / 2)],
+            cwd=SOURCE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def send_large(server: Server, octets: int, chunks: bool) -> float:
+    """Send one large message, by BDAT or by DATA; returns seconds until its 250."""
+    lines = (b"x" * 76 + b"\r\n") * (2**16 // 78)
+    with dialogue(server) as say:
+        say(b"MAIL FROM:<sender@client.example>")
+        say(f"RCPT TO:<inbox@{DOMAIN}>".encode())
+        whole = b"Subject: large\r\n\r\n" + lines * (octets // len(lines))
+        said = list(_chunks(whole)) if chunks else [b"DATA\r\n", whole + b".\r\n"]
+        began = time.monotonic()
+        for each in said:
+            say(each, end=b"")
+        return time.monotonic() - began
+
+
+def _chunks(whole: bytes) -> Iterator[bytes]:
+    """BDAT with pieces of 1 MiB (RFC 3030)."""
+    for start in range(0, len(whole), 2**20):
+        piece = whole[start : start + 2**20]
+        last = b" LAST" if start + 2**20 >= len(whole) else b""
+        yield b"BDAT %d%b\r\n%b" % (len(piece), last, piece)
+
+
+@contextmanager
+def dialogue(server: Server) -> Iterator[_Say]:
+    """A connection after EHLO: what says something on it, and hears the reply."""
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        say = _Say(connection)
+        say.hear()
+        say(b"EHLO client.example")
+        yield say
+        say(b"QUIT")
+
+
+class _Say:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lines = connection.makefile("rb")
+
+    def __call__(self, line: bytes, end: bytes = b"\r\n") -> None:
+        self._connection.sendall(line + end if end else line)
+        self.hear()
+
+    def hear(self) -> None:
+        """The next reply.  Raises RuntimeError where it is negative."""
+        while (line := self._lines.readline())[3:4] == b"-":
+            pass
+        if line[:1] not in (b"2", b"3"):
+            raise RuntimeError(f"refused: {line!r}")
+
+
+def program(name: str) -> str:
+    """The path of one of Postfix's programs.  Raises RuntimeError."""
+    path = shutil.which(name, path=SBIN)
+    if path is None:
+        raise RuntimeError(f"{name} is not installed; on Debian it is in the package postfix")
+    return path
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
