@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from bench import results
-from bench.rows import Bench, rows
+from bench.figures import Bench
+from bench.rows import rows
 from bench.servers import missing_for_postfix
 
 

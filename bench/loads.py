@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,13 @@ class Load:
         if self.tls:
             numbers = (server.port, self.sessions, self.messages, self.octets)
             return subprocess.Popen(
-                [sys.executable, "-m", "bench.tls_source", *map(str, numbers), self._recipient],
+                [
+                    sys.executable,
+                    "-m",
+                    "bench.programs.tls_source",
+                    *map(str, numbers),
+                    self._recipient,
+                ],
                 cwd=SOURCE,
             )
         return subprocess.Popen(
@@ -72,20 +79,32 @@ class Cost:
     cpu: float
 
 
-def run(load: Load, server: Server, arrivals: Counter) -> Cost:
-    """Send a load, and wait until all of it has arrived."""
+def run(load: Load, server: Server, arrivals: Counter | None = None) -> Cost:
+    """Send a load, and wait until all of it has arrived; None: it never does."""
     os.sync()  # what came before shall not be paid for now
-    before = arrivals.count()
+    before = arrivals.count() if arrivals else 0
     cpu, began = server.cpu_seconds(), time.monotonic()
-    if load.start(server).wait(LONG):
+    if _status(load.start(server)):
         raise RuntimeError(f"{server.name}: the load failed")
     accepted = time.monotonic()
-    wait_until(lambda: arrivals.count() - before >= load.messages, "all has arrived", LONG)
+    if arrivals:
+        wait_until(lambda: arrivals.count() - before >= load.messages, "all has arrived", LONG)
     arrived = time.monotonic()
     time.sleep(0.2)  # what is still to be recorded is a part of the cost
     used = server.cpu_seconds() - cpu
     number = load.messages
     return Cost((accepted - began) / number, (arrived - began) / number, used / number)
+
+
+def _status(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a process, at the moment of its end: `Popen.wait` only looks at times."""
+    end = os.pidfd_open(process.pid)
+    try:
+        if not select.select([end], [], [], LONG)[0]:
+            process.kill()
+    finally:
+        os.close(end)
+    return process.wait()
 
 
 class Maildir:
@@ -141,24 +160,6 @@ class Sink:
         assert self._process.stdout is not None
         while said := os.read(self._process.stdout.fileno(), 65536):
             self._said = (self._said + said)[-200:]
-
-
-class Delay:
-    """A proxy to a port of this machine, over a line with that round trip (seconds)."""
-
-    def __init__(self, port: int, round_trip: float) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.delay", str(port), str(round_trip / 2)],
-            cwd=SOURCE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait()
 
 
 def send_large(server: Server, octets: int, chunks: bool) -> float:

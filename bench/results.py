@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.rows import Bench, Figure
+from bench.figures import Bench, Figure
 from bench.servers import SBIN
 
 
@@ -24,7 +24,7 @@ def line(figure: Figure) -> str:
 
 def document(figures: Sequence[Figure], bench: Bench) -> str:
     """All figures, as reStructuredText."""
-    titles = ("Work", "Unit", "mta", "Postfix", "Ratio", "Bar", "")
+    titles = ("Work", "Unit", "mta", "peer", "", "Ratio", "Bar", "")
     table = [titles, *(_cells(figure) for figure in figures)]
     rows = "\n".join(
         "\n".join(f"   {'* -' if place == 0 else '  -'} {cell}" for place, cell in enumerate(cells))
@@ -56,7 +56,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         bar = ("≤ " if figure.at_most else "≥ ") + f"{figure.bar:g}" + (" x" if peers else "")
     met = {True: "met", False: "**below**", None: ""}[figure.is_met]
     ours = _number(statistics.median(figure.ours))
-    return (figure.what, figure.unit, ours, peers, ratio, bar, met)
+    return (figure.what, figure.unit, ours, figure.peer if peers else "", peers, ratio, bar, met)
 
 
 def _number(value: float) -> str:

@@ -43,13 +43,14 @@ class Server:
     new: Path
     port: int
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, output: int | None = None) -> None:
         """Start it.  A session of its own: what is ended later is this tree and no other."""
         self._process = subprocess.Popen(
             command,
             cwd=folder,
             env=os.environ | {"PYTHONPATH": str(SOURCE)},
             stdin=subprocess.DEVNULL,
+            stdout=output,
             start_new_session=True,
         )
 
@@ -87,43 +88,76 @@ class Server:
         return wait_until(said, f"{self.name} is ready")
 
 
-class Ours(Server):
-    """``twistd mta``.
+LISTENER: Mapping[str, str] = {
+    "endpoint": "tcp:0:interface=127.0.0.1",
+    "service": "smtp",
+    "tls": "opportunistic",
+}
+
+
+def configure(
+    folder: Path,
+    next_hop: str = "discard",
+    workers: int = 2,
+    per_destination: int = 20,
+    keys: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a configuration of ours.
 
     `next_hop`: where mail for other domains goes, `per_destination`: over how many connections
-    (as many as Postfix by default); `keys` replace what the configuration says.
+    (as many as Postfix by default); `keys` replace what it says.
     """
+    folder.mkdir(exist_ok=True)
+    configuration = {
+        "hostname": "mta.example",
+        "spool": "spool",
+        "listen": [LISTENER],
+        "domains": {DOMAIN: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}},
+        "routes": {"default": next_hop},
+        "queue": {"workers": workers, "per_destination": per_destination},
+        "limits": {"connections": 12000, "connections_per_host": 12000},
+    }
+    path = folder / "mta.yaml"
+    path.write_text(yaml.safe_dump(configuration | dict(keys or {})))
+    return path
+
+
+class Ours(Server):
+    """``twistd mta``, by a `configuration`; `ports` are those of its listeners, by service."""
 
     name = "mta"
 
-    def __init__(
-        self,
-        folder: Path,
-        next_hop: str = "discard",
-        workers: int = 2,
-        per_destination: int = 20,
-        keys: Mapping[str, Any] | None = None,
-    ) -> None:
-        folder.mkdir(exist_ok=True)
+    def __init__(self, configuration: Path) -> None:
+        folder = configuration.parent
+        self.configuration = configuration
         self.new = folder / "mail" / "inbox" / "new"
-        configuration = {
-            "hostname": "mta.example",
-            "spool": "spool",
-            "listen": [
-                {"endpoint": "tcp:0:interface=127.0.0.1", "service": "smtp", "tls": "opportunistic"}
-            ],
-            "domains": {DOMAIN: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}},
-            "routes": {"default": next_hop},
-            "queue": {"workers": workers, "per_destination": per_destination},
-            "limits": {"connections": 12000, "connections_per_host": 12000},
-        }
-        (folder / "mta.yaml").write_text(yaml.safe_dump(configuration | dict(keys or {})))
         log = folder / "mta.log"
         log.unlink(missing_ok=True)
-        options = ("--nodaemon", "--pidfile=", f"--logfile={log}", "mta", "--config=mta.yaml")
-        super().__init__([*_TWISTD, *options], folder)
-        ready = r"listening on tcp:(\d+).*" + r" ready\n.*" * workers
-        self.port = int(self._wait_for(ready, log)[1])
+        options = ("--nodaemon", "--pidfile=", f"--logfile={log}")
+        super().__init__([*_TWISTD, *options, "mta", f"--config={configuration}"], folder)
+        workers = yaml.safe_load(configuration.read_text())["queue"]["workers"]
+        said = self._wait_for(r" ready\n.*" * workers, log).string
+        listening = re.findall(r"listening on tcp:(\d+)\S* \((\w+)\)", said)
+        self.ports = {service: int(port) for port, service in listening}
+        self.port = self.ports["smtp"]
+
+
+class Script(Server):
+    """One of `bench.programs`, which prints the port that it listens on.
+
+    `new`: the folder in which mail arrives, if any does.
+    """
+
+    def __init__(self, name: str, *arguments: object, new: Path = Path(os.devnull)) -> None:
+        self.name = str(arguments[0])
+        self.new = new
+        command = [sys.executable, "-m", f"bench.programs.{name}", *map(str, arguments)]
+        super().__init__(command, SOURCE, subprocess.PIPE)
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        if not said:
+            raise RuntimeError(f"{self.name} does not start")
+        self.port = int(said)
 
 
 _MAIN = """\

@@ -1,7 +1,7 @@
 """A proxy that lets every octet arrive late: a long-distance line on this machine.
 
-``python -m bench.delay PORT SECONDS`` listens on a port of its own, which it prints, and passes
-what comes on to PORT, each way after so many seconds.
+``python -m bench.programs.delay PORT SECONDS`` listens on a port of its own, which it prints, and
+passes what comes on to PORT, each way after so many seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """As smtp-source, with STARTTLS (TLS 1.3): one message a connection.
 
-``python -m bench.tls_source PORT SESSIONS MESSAGES OCTETS RECIPIENT``
+``python -m bench.programs.tls_source PORT SESSIONS MESSAGES OCTETS RECIPIENT``
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What runs beside the servers, in processes of its own."""

@@ -1,0 +1,117 @@
+"""How fast reception can be: as little as can be said on Twisted, and our own without a spool.
+
+``python -m bench.programs.ceiling {canned|null} CONFIGURATION`` listens on a port of its own, which
+it prints.  ``canned`` answers without looking, but for the end of the content; ``null`` is our
+reception as it is, from the link to the spool, which forgets each message at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from twisted.internet import reactor as the_reactor
+from twisted.internet.protocol import Protocol, ServerFactory
+from zope.interface import implementer
+
+from mta import config
+from mta.gate import Gate
+from mta.interfaces import ISpool, Message
+from mta.link import LinkFactory
+from mta.mail import Envelope
+from mta.routing import Router
+from mta.smtp.intake import Depot
+from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.srs import SenderRewriting
+from mta.spool.content import Draft, MemoryContent
+from mta.spool.folder import Folder
+from mta.spool.queue_id import QueueIds
+
+BACKLOG = 1024
+_END = b"\r\n.\r\n"
+_REPLIES = {b"D": b"354 go\r\n", b"E": b"250-canned.example\r\n250 PIPELINING\r\n"}
+
+
+class Canned(Protocol):
+    """Answers without looking."""
+
+    _tail = b""
+    _in_content = False
+
+    def connectionMade(self) -> None:
+        """Greet."""
+        self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
+        self._say(b"220 canned.example\r\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        """One command, or a part of the content."""
+        if self._in_content:
+            self._tail = (self._tail + data)[-len(_END) :]
+            if self._tail == _END:
+                self._in_content = False
+                self._say(b"250 OK\r\n")
+            return
+        verb = data[:1].upper()
+        self._say(_REPLIES.get(verb, b"250 OK\r\n"))
+        self._in_content = verb == b"D"
+        if verb == b"Q":
+            self.transport.loseConnection()  # type: ignore[union-attr]
+
+    def _say(self, reply: bytes) -> None:
+        self.transport.write(reply)  # type: ignore[union-attr]
+
+
+@implementer(ISpool)
+class NullSpool:
+    """Forgets what it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = Folder(folder)
+        self._ids = QueueIds(time.time)
+
+    def draft(self) -> Draft:
+        """See `ISpool.draft`."""
+        return Draft(self._ids.next(), self._folder, 0, _never)
+
+    async def commit(self, draft: Draft, envelope: Envelope) -> Message:
+        """See `ISpool.commit`; nothing is durable."""
+        content = await draft.finish()
+        assert content is not None
+        return Message(draft.id, 0.0, envelope, MemoryContent(content, draft.is_ascii), ())
+
+
+def _never(*_: object) -> object:
+    raise RuntimeError("the messages of this measurement are small")
+
+
+def reception(path: Path, clock: object) -> ServerFactory:
+    """What `mta.service` makes of the first listener, with a `NullSpool`."""
+    settings = config.load(path)
+    listener = settings.listen[0]
+    router = Router(
+        settings.hostname,
+        settings.domains,
+        settings.routes,
+        settings.default_route,
+        settings.senders,
+        SenderRewriting(b"k" * 32),
+    )
+    gate = Gate(settings.relay, settings.limits, (), router, None, clock)
+    spool = NullSpool(Path(settings.spool))
+    depot = Depot(settings.hostname, spool, lambda message, session: None, time.time, 2**20)
+    shared = Reception(depot, gate, settings.limits, listener.service, listener.tls)
+    factory = LinkFactory(clock)
+    factory.serve(lambda link: Receiver(shared), None)
+    return factory
+
+
+if __name__ == "__main__":
+    reactor = the_reactor
+    if sys.argv[1] == "canned":
+        factory = ServerFactory.forProtocol(Canned)
+    else:
+        factory = reception(Path(sys.argv[2]), reactor)
+    port = reactor.listenTCP(0, factory, backlog=BACKLOG, interface="127.0.0.1")
+    print(port.getHost().port, flush=True)
+    reactor.run()

@@ -1,0 +1,25 @@
+"""All that is measured: each row runs one load on both servers in turn, several times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.figures import Row
+from bench.rows.delivery import Deliveries, Large
+from bench.rows.python import Ceiling, PythonPeers
+from bench.rows.relay import Distance, Relay
+from bench.rows.scale import Idle, Waiting
+
+
+def rows(wanted: Callable[[str], bool]) -> list[Row]:
+    """All rows that are wanted by their names."""
+    others: list[Row] = [
+        Large(),
+        Relay(),
+        Distance(),
+        PythonPeers(),
+        Ceiling(),
+        Idle(),
+        Waiting(),
+    ]
+    return [Deliveries(wanted), *(row for row in others if wanted(row.name))]

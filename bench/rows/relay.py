@@ -1,0 +1,136 @@
+"""Mail in, and out to a next hop."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from bench.figures import KIB, Bench, Figure, interleaved, stopping
+from bench.loads import Counter, Load, Maildir, Sink, run
+from bench.servers import LISTENER, SOURCE, Ours, Postfix, Script, Server
+
+ROUND_TRIP = 0.1  # seconds
+ELSEWHERE = "elsewhere.example"
+_PASSWORD = "bench"
+_ONE = "default_destination_concurrency_limit = 1"
+_LOCAL = {ELSEWHERE: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}}
+
+
+class Relay:
+    """In on one port, out to smtp-sink."""
+
+    name = "relay"
+
+    def measure(self, bench: Bench) -> Iterator[Figure]:
+        """See `Row.measure`."""
+        sink = Sink()
+        ours = bench.ours(next_hop=f"smtp://127.0.0.1:{sink.port}")
+        postfix = bench.postfix(f"[127.0.0.1]:{sink.port}")
+        load = Load(KIB, 50, True, bench.messages(1500), ELSEWHERE)
+        with stopping(ours, postfix, sink):
+            rates = interleaved(
+                bench, _rate(ours, load, sink), postfix and _rate(postfix, load, sink)
+            )
+            yield Figure("relay to smtp-sink, 1 KiB, 50 sessions", "messages/s", *rates, 2.0)
+
+
+class Distance:
+    """One connection over a line with a round trip of 100 ms."""
+
+    name = "100 ms round trip"
+
+    def measure(self, bench: Bench) -> Iterator[Figure]:
+        """See `Row.measure`."""
+        receiver = bench.ours(keys={"domains": _LOCAL})
+        with stopping(receiver):
+            rates = self._relayed(bench, receiver.port, Maildir(receiver.new))
+        yield Figure("100 ms round trip, 10 KiB, PIPELINING and CHUNKING", "messages/s", *rates, 50)
+        sink = Sink()
+        with stopping(sink):
+            rates = self._relayed(bench, sink.port, sink)
+        yield Figure("100 ms round trip, 10 KiB, PIPELINING", "messages/s", *rates, 2.5)
+        rates = self._turned(bench)
+        yield Figure("100 ms round trip, 10 KiB, ATRN", "messages/s", *rates, 50)
+
+    def _relayed(self, bench: Bench, port: int, there: Counter) -> tuple[list[float], list[float]]:
+        """To a next hop on that port."""
+        line = _line(port)
+        ours = bench.ours(next_hop=f"smtp://127.0.0.1:{line.port}", workers=1, per_destination=1)
+        postfix = bench.postfix(f"[127.0.0.1]:{line.port}", [_ONE])
+        with stopping(ours, postfix, line):
+            return self._rates(bench, ours, postfix, there)
+
+    def _turned(self, bench: Bench) -> tuple[list[float], list[float]]:
+        """From a provider to a customer that has dialled it; Postfix dials the customer instead."""
+        provider = bench.ours(keys=_provider(), workers=1)
+        _add_user(provider)
+        outward = _line(provider.ports["submission"])
+        pin = _pin(provider.ports["submission"])
+        customer = bench.ours(keys=_customer(outward.port, pin), workers=1)
+        there = Maildir(customer.new)
+        inward = _line(customer.port)
+        postfix = bench.postfix(f"[127.0.0.1]:{inward.port}", [_ONE])
+        with stopping(customer, outward, provider, postfix, inward):
+            return self._rates(bench, provider, postfix, there)
+
+    def _rates(
+        self, bench: Bench, ours: Ours, postfix: Postfix | None, there: Counter
+    ) -> tuple[list[float], list[float]]:
+        # A server that needs seconds for each message gets fewer; its rate is the same.
+        few = Load(10 * KIB, 10, True, 20, ELSEWHERE)
+        many = Load(10 * KIB, 10, True, 200, ELSEWHERE)
+        return interleaved(bench, _rate(ours, many, there), postfix and _rate(postfix, few, there))
+
+
+def _line(port: int) -> Script:
+    """A long-distance line to a port of this machine."""
+    return Script("delay", port, ROUND_TRIP / 2)
+
+
+def _rate(server: Server, load: Load, there: Counter) -> Callable[[], float]:
+    """Measures messages/s until they have arrived, once the way there is known to be open."""
+    run(Load(KIB, 1, True, 5, load.domain), server, there)
+    return lambda: 1 / run(load, server, there).arrived
+
+
+def _provider() -> Mapping[str, Any]:
+    """What the configuration of a provider says."""
+    submission = LISTENER | {"service": "submission", "tls": "implicit"}
+    peer = {"user": "office", "domains": [ELSEWHERE], "methods": ["atrn"], "linger": "1h"}
+    return {
+        "listen": [LISTENER, submission],
+        "domains": {ELSEWHERE: {"deliver": "hold:office", "mailboxes": "any"}},
+        "peers": {"office": peer},
+        "users": "users.yaml",
+    }
+
+
+def _customer(port: int, pin: str) -> Mapping[str, Any]:
+    """What the configuration of a customer says, which dials that port."""
+    url = f"smtps://office:{_PASSWORD}@127.0.0.1:{port}"
+    peer = {"connect": url, "pin": pin, "domains": [ELSEWHERE], "every": "1s"}
+    return {"domains": _LOCAL, "peers": {"provider": peer}}
+
+
+def _add_user(provider: Ours) -> None:
+    """Let the customer log in."""
+    mta = (sys.executable, "-c", "from mta.commands import main; main()")
+    subprocess.run(
+        [*mta, "user", "add", "office", "--password-stdin"],
+        cwd=SOURCE,
+        env=os.environ | {"MTA_CONFIG": str(provider.configuration)},
+        input=f"{_PASSWORD}\n".encode(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def _pin(port: int) -> str:
+    """The certificate of whoever listens there, as a peer's entry names it."""
+    certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
+    return f"sha256:{hashlib.sha256(certificate).hexdigest()}"
