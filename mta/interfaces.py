@@ -65,12 +65,12 @@ class IChannel(Interface):
     def write(data: bytes) -> None:
         """Send octets, in order; all that is written before the role waits goes out together."""
 
-    async def more(timeout: float) -> None:
+    async def more(end: float) -> None:
         """Return when something was added to `wire`, or `closing` became true.
 
-        What was written has by then been taken by the peer but for a bounded rest; `timeout`:
-        seconds for all of it.  Raises ChannelLost when the connection ends first, ChannelTimeout
-        when time does.
+        What was written has by then been taken by the peer but for a bounded rest; `end`: the
+        time by `seconds` at which all of it must have happened.  Raises ChannelLost when the
+        connection ends first, ChannelTimeout when time does.
         """
 
     async def drain(timeout: float) -> None:

@@ -90,6 +90,7 @@ class Link(Protocol):
         self._conversation: Coroutine[Any, Any, None] | None = None
         self._unsent: list[bytes] = []
         self._unsent_octets = 0
+        self._came = False  # whether octets arrived since somebody began to wait for them
         self._resting = False
         self._congested = False
         self._at_once = False  # whether octets may go past the transport, where none wait
@@ -113,16 +114,15 @@ class Link(Protocol):
         if self._unsent_octets > MOST_UNSENT:
             self._flush()
 
-    async def more(self, timeout: float) -> None:
+    async def more(self, end: float) -> None:
         """See `IChannel.more`."""
-        before = len(self.wire)
-        if self._paused and before < MOST_UNREAD:
+        if self._paused and len(self.wire) < MOST_UNREAD:
             self._paused = False
             self.transport.resumeProducing()
-        end = self._clock.seconds() + timeout
+        self._came = False
         while True:
             await self._rest(end)
-            if not self._congested and (len(self.wire) != before or self.closing):
+            if not self._congested and (self._came or self.closing):
                 return
 
     async def drain(self, timeout: float) -> None:
@@ -219,8 +219,8 @@ class Link(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted calls this with what arrived."""
-        self.wire.feed(data)
-        if len(self.wire) > MOST_UNREAD and not self._paused:
+        self._came = True
+        if self.wire.feed(data) > MOST_UNREAD and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
         self._wake()

@@ -64,7 +64,7 @@ class LinkTestCase(SynchronousTestCase):
     async def reads(self, channel: IChannel) -> None:
         """A conversation that notes what arrives, until the connection ends."""
         while True:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             self.log.append(channel.wire.take().decode())
 
 
@@ -103,7 +103,7 @@ class WaitingTests(LinkTestCase):
         work: Deferred[str] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             self.log.append(await work)
             self.log.append(channel.wire.take().decode())
 
@@ -218,7 +218,7 @@ class DozeTests(LinkTestCase):
         self.assertEqual(self.dozed, [None])
 
         async def with_unread_input(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             await self.dozes(channel)
 
         self.event, self.transport = Deferred(), Transport()
@@ -269,8 +269,8 @@ class TimeTests(LinkTestCase):
         """The timer is moved forward."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(100.0)
-            await channel.more(5.0)
+            await channel.more(channel.seconds() + 100.0)
+            await channel.more(channel.seconds() + 5.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x")
@@ -282,7 +282,7 @@ class TimeTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             await work
 
         link = self.link(conversation)
@@ -297,7 +297,7 @@ class TimeTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             try:
-                await channel.more(10.0)
+                await channel.more(channel.seconds() + 10.0)
             except ChannelTimeout:
                 channel.write(b"421 bye\r\n")
 
@@ -321,7 +321,7 @@ class WritingTests(LinkTestCase):
         async def conversation(channel: IChannel) -> None:
             channel.write(b"MAIL FROM:<>\r\n")
             channel.write(b"RCPT TO:<bob@example.com>\r\n")
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             channel.write(b"RSET\r\n")
             channel.write(b"QUIT\r\n")
 
@@ -369,7 +369,7 @@ class PressureTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             await work
             await self.reads(channel)
 
@@ -387,9 +387,9 @@ class PressureTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             await work
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x" * (MOST_UNREAD + 1))
@@ -491,7 +491,7 @@ class EndTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             try:
-                await channel.more(10.0)
+                await channel.more(channel.seconds() + 10.0)
             finally:
                 channel.write(b"bye")
 
@@ -506,10 +506,10 @@ class EndTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             await work
             self.log.append("committed")
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x")
@@ -524,10 +524,10 @@ class EndTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             await work
             channel.write(b"done")
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x")
@@ -544,7 +544,7 @@ class EndTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             await work
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.readConnectionLost()
@@ -556,7 +556,7 @@ class EndTests(LinkTestCase):
         """The connection closes; whoever waits for `ended` gets the failure."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             raise ZeroDivisionError
 
         link = self.link(conversation)
@@ -593,9 +593,9 @@ class EndTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             while not channel.closing:
-                await channel.more(10.0)
+                await channel.more(channel.seconds() + 10.0)
             channel.write(b"421")
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.close_gently()
@@ -615,7 +615,7 @@ class RolesTests(LinkTestCase):
             self.log.append(channel.wire.take().decode())
 
         async def first(channel: IChannel) -> IRole | None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             self.log.append(channel.wire.take(3).decode())
             return Role(second)
 
@@ -630,7 +630,7 @@ class TLSTests(LinkTestCase):
 
     async def upgrades(self, channel: IChannel) -> None:
         """A conversation that begins TLS in the middle."""
-        await channel.more(10.0)
+        await channel.more(channel.seconds() + 10.0)
         await channel.start_tls()
         self.log.append(str(channel.wire.take()))
 
@@ -712,7 +712,7 @@ class FactoryTests(LinkTestCase):
         """With the peer's address; a lost connection is none."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(10.0)
+            await channel.more(channel.seconds() + 10.0)
             raise ZeroDivisionError
 
         factory = LinkFactory(self.clock)

@@ -69,9 +69,10 @@ class Pipes:
         while rest:
             rest = rest[os.write(self._outgoing, rest) :]
 
-    async def more(self, timeout: float) -> None:
+    async def more(self, end: float) -> None:
         """See `IChannel.more`."""
-        ready, _, _ = select.select([self._incoming], [], [], max(0.0, timeout))
+        left = max(0.0, end - self.seconds())
+        ready, _, _ = select.select([self._incoming], [], [], left)
         if not ready:
             raise ChannelTimeout("timed out")
         octets = os.read(self._incoming, _PIECE)

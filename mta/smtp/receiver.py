@@ -161,7 +161,7 @@ class _Pace:
 
     async def more(self) -> None:
         """As `IChannel.more`, for as long as may be waited now."""
-        await self._channel.more(self._end - self._channel.seconds())
+        await self._channel.more(self._end)
 
 
 @implementer(IRole)
@@ -268,7 +268,7 @@ class Receiver:
         while line is None:
             if channel.closing and self._transaction is None:
                 raise Refusal(replies.shutting_down(self._reception.depot.hostname))
-            await channel.more(end - channel.seconds())
+            await channel.more(end)
             line = wire.line(AUTH_LINE)
         return line
 

@@ -673,7 +673,7 @@ class Sender:
         while True:
             while (line := channel.wire.line(REPLY_LINE)) is None:
                 end = end or channel.seconds() + step.timeout
-                await channel.more(end - channel.seconds())
+                await channel.more(end)
             reply = parser.feed_line(line)
             if reply is not None:
                 if reply.code == 421:

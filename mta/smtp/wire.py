@@ -29,11 +29,12 @@ class Wire:
         """How many octets are unread."""
         return len(self._buffer) - self._position
 
-    def feed(self, data: bytes) -> None:
-        """Append what arrived."""
+    def feed(self, data: bytes) -> int:
+        """Append what arrived; returns how many octets are now unread."""
         unread = self._buffer[self._position :]
         self._buffer = unread + data if unread else data
         self._position = 0
+        return len(self._buffer)
 
     def line(self, limit: int) -> bytes | None:
         """The next line without its CRLF; None until it is complete.
@@ -48,8 +49,8 @@ class Wire:
                 self._position = len(self._buffer) - self._buffer.endswith(b"\r")
             return None
         line = self._buffer[self._position : end]
-        self._position = end + len(CRLF)
-        if self._overlong or len(line) + len(CRLF) > limit:
+        self._position = end + 2
+        if self._overlong or len(line) + 2 > limit:
             self._overlong = False
             raise LineTooLong("line too long")
         return line
