@@ -1,6 +1,7 @@
 # make run    install into .venv and start the demonstration server in the foreground
 # make test   run every test
 # make lint   ruff and mypy
+# make bench  measure, side by side with Postfix; see docs/performance.rst
 # make docs   the documentation as HTML, in docs/_build/html
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ SPACE  :=
 HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
 'alice@demo.example', 'Subject: hello\n\nIt works.')
 
-.PHONY: run test lint docs clean
+.PHONY: run test lint bench docs clean
 
 run: $(VENV)/.program
 	@mkdir -p var
@@ -34,6 +35,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(SOURCE) -m bench
 
 docs: $(VENV)/.docs
 	$(SOURCE) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html

@@ -69,6 +69,9 @@ class Load:
         return f"inbox@{self.domain}"
 
 
+WARM_UP = Load(2**10, 10, True, 200)
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a message of a load cost: seconds of the clock until the last 250, and until the last

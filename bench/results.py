@@ -53,7 +53,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     bar = ""
     if figure.bar is not None:
-        bar = ("≤ " if figure.at_most else "≥ ") + f"{figure.bar:g}" + (" x" if peers else "")
+        bar = ("≤ " if figure.at_most else "≥ ") + f"{figure.bar:.3g}" + (" x" if peers else "")
     met = {True: "met", False: "**below**", None: ""}[figure.is_met]
     ours = _number(statistics.median(figure.ours))
     return (figure.what, figure.unit, ours, figure.peer if peers else "", peers, ratio, bar, met)

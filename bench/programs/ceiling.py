@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from twisted.internet import reactor as the_reactor
 from twisted.internet.protocol import Protocol, ServerFactory
@@ -17,7 +19,7 @@ from zope.interface import implementer
 
 from mta import config
 from mta.gate import Gate
-from mta.interfaces import ISpool, Message
+from mta.interfaces import IDraft, ISpool, Message
 from mta.link import LinkFactory
 from mta.mail import Envelope
 from mta.routing import Router
@@ -74,18 +76,19 @@ class NullSpool:
         """See `ISpool.draft`."""
         return Draft(self._ids.next(), self._folder, 0, _never)
 
-    async def commit(self, draft: Draft, envelope: Envelope) -> Message:
+    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
         """See `ISpool.commit`; nothing is durable."""
+        assert isinstance(draft, Draft)
         content = await draft.finish()
         assert content is not None
         return Message(draft.id, 0.0, envelope, MemoryContent(content, draft.is_ascii), ())
 
 
-def _never(*_: object) -> object:
+def _never(function: Callable[..., Any], *args: Any) -> NoReturn:
     raise RuntimeError("the messages of this measurement are small")
 
 
-def reception(path: Path, clock: object) -> ServerFactory:
+def reception(path: Path, clock: Any) -> ServerFactory:
     """What `mta.service` makes of the first listener, with a `NullSpool`."""
     settings = config.load(path)
     listener = settings.listen[0]
@@ -107,7 +110,8 @@ def reception(path: Path, clock: object) -> ServerFactory:
 
 
 if __name__ == "__main__":
-    reactor = the_reactor
+    reactor: Any = the_reactor
+    factory: Any
     if sys.argv[1] == "canned":
         factory = ServerFactory.forProtocol(Canned)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from bench.figures import KIB, MIB, Bench, Figure, interleaved, stopping
-from bench.loads import Cost, Load, Maildir, run, send_large
+from bench.loads import WARM_UP, Cost, Load, Maildir, run, send_large
 from bench.servers import Server
 
 
@@ -29,7 +29,7 @@ class Deliveries:
         maildirs = {server: Maildir(server.new) for server in servers}
         with stopping(*servers):
             for server in servers:
-                run(Load(KIB, 10, True, 200), server, maildirs[server])
+                run(WARM_UP, server, maildirs[server])
             for name, load in loads.items():
                 costs: dict[Server, list[Cost]] = {server: [] for server in servers}
                 for _ in range(bench.repetitions):
@@ -106,7 +106,8 @@ class Large:
                     return octets / MIB / seconds
 
                 growth = ours.growth()
-                rates = interleaved(bench, partial(rate, ours), postfix and partial(rate, postfix))
+                other = partial(rate, postfix) if postfix else None
+                rates = interleaved(bench, partial(rate, ours), other)
                 yield Figure(f"25 MiB in by {verb}", "MiB/s", *rates, 1.5)
                 yield Figure(
                     f"25 MiB in by {verb}: memory growth",

@@ -7,7 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from bench.figures import KIB, Bench, Figure, interleaved, stopping
-from bench.loads import Load, Maildir, run
+from bench.loads import WARM_UP, Load, Maildir, run
 from bench.servers import Script, Server, configure
 
 SERVERS = {"aiosmtpd": "aiosmtpd", "twisted.mail": "twisted"}  # by the package they need
@@ -31,6 +31,8 @@ class PythonPeers:
         servers: list[Server] = [ours, *peers]
         maildirs = {server: Maildir(server.new) for server in servers}
         with stopping(*servers):
+            for server in servers:
+                run(WARM_UP, server, maildirs[server])
             for name, load in _loads(bench):
                 rates: dict[Server, list[float]] = {server: [] for server in servers}
                 for _ in range(bench.repetitions):

@@ -33,9 +33,9 @@ class Relay:
         postfix = bench.postfix(f"[127.0.0.1]:{sink.port}")
         load = Load(KIB, 50, True, bench.messages(1500), ELSEWHERE)
         with stopping(ours, postfix, sink):
-            rates = interleaved(
-                bench, _rate(ours, load, sink), postfix and _rate(postfix, load, sink)
-            )
+            one = _rate(ours, load, sink)
+            other = _rate(postfix, load, sink) if postfix else None
+            rates = interleaved(bench, one, other)
             yield Figure("relay to smtp-sink, 1 KiB, 50 sessions", "messages/s", *rates, 2.0)
 
 
@@ -84,7 +84,8 @@ class Distance:
         # A server that needs seconds for each message gets fewer; its rate is the same.
         few = Load(10 * KIB, 10, True, 20, ELSEWHERE)
         many = Load(10 * KIB, 10, True, 200, ELSEWHERE)
-        return interleaved(bench, _rate(ours, many, there), postfix and _rate(postfix, few, there))
+        one = _rate(ours, many, there)
+        return interleaved(bench, one, _rate(postfix, few, there) if postfix else None)
 
 
 def _line(port: int) -> Script:
@@ -100,7 +101,7 @@ def _rate(server: Server, load: Load, there: Counter) -> Callable[[], float]:
 
 def _provider() -> Mapping[str, Any]:
     """What the configuration of a provider says."""
-    submission = LISTENER | {"service": "submission", "tls": "implicit"}
+    submission = {**LISTENER, "service": "submission", "tls": "implicit"}
     peer = {"user": "office", "domains": [ELSEWHERE], "methods": ["atrn"], "linger": "1h"}
     return {
         "listen": [LISTENER, submission],
