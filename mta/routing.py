@@ -24,6 +24,7 @@ from mta.smtp.srs import SenderRewriting
 
 MOST_ADDRESSES = 10_000  # that one address may stand for
 MOST_ALIASES = 50  # that may lead from one to the next
+MOST_KNOWN = 1000  # routes that are remembered: each message asks twice
 POSTMASTER = "postmaster"
 
 ALIAS_LOOP = Reply(550, "5.4.6", ("The aliases of this address lead in a circle",))
@@ -77,6 +78,7 @@ class Router:
         self._default = default
         self._srs = srs
         self._now = now
+        self._known: dict[tuple[Mailbox, Mailbox], Sequence[tuple[Mailbox, Hop]]] = {}
         self._senders = {_canonical(name): hop for name, hop in (senders or {}).items()}
 
     def is_ours(self, domain: str) -> bool:
@@ -91,13 +93,21 @@ class Router:
         Where final delivery is ours, the address is the mailbox: in lower case, without its
         subaddress (RFC 5233).  Elsewhere it is what the sender wrote.
         """
+        known = self._known.get((address, reverse_path))
+        if known is not None:
+            return known
         steps: list[Step] = []
         self._resolve(address, reverse_path, (), set(), steps)
         found: dict[Mailbox, Hop] = {}
         for step in steps:
             if step.hop is not None:
                 found.setdefault(step.final, step.hop)
-        return list(found.items())
+        routed = tuple(found.items())
+        if len(steps) == 1:  # small, and true at any time; an SRS address takes two
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[address, reverse_path] = routed
+        return routed
 
     def explain(self, address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Sequence[Step]:
         """The steps that `route` takes; where it refuses, the last one says so."""

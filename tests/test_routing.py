@@ -11,6 +11,7 @@ from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox
 from mta.routing import MOST_ADDRESSES, MOST_ALIASES, Router
 from mta.settings import Domain, Forward
+from mta.smtp import srs
 from mta.smtp.errors import Refusal
 from mta.smtp.srs import SenderRewriting
 
@@ -397,6 +398,7 @@ class RewritingTests(RouterTestCase):
     """The reverse-path of forwarded mail, and bounces to it."""
 
     def setUp(self) -> None:
+        self.now = 1_700_000_000.0
         ours = domain(mailboxes=["alice"])
         other = domain("example.org", alias_of="example.com")
         self.router = Router(
@@ -405,7 +407,7 @@ class RewritingTests(RouterTestCase):
             {},
             MX,
             srs=SenderRewriting(b"k" * 32),
-            now=lambda: 1_700_000_000.0,
+            now=lambda: self.now,
         )
 
     def rewritten(self, sender: str, forwarder: str = "alice@example.com") -> str:
@@ -426,4 +428,11 @@ class RewritingTests(RouterTestCase):
     def test_forged(self) -> None:
         """What we did not write is no address of ours."""
         path = self.rewritten("carol@partner.example").replace("carol", "dave")
+        self.assertRaises(Refusal, self.route, path)
+
+    def test_expired(self) -> None:
+        """It is an address of ours for some weeks, however often it was one."""
+        path = self.rewritten("carol@partner.example")
+        self.assertEqual(["carol@partner.example"], self.finals(path))
+        self.now += (srs.DAYS + 1) * 86400
         self.assertRaises(Refusal, self.route, path)

@@ -25,11 +25,9 @@ def encode(reply: Reply) -> bytes:
     """The reply as octets, CRLF and all, whatever its text holds."""
     head = f"{reply.enhanced} ".encode() if reply.enhanced else b""
     room = MOST_OCTETS - len(b"250-\r\n") - len(head)
-    pieces = [head + piece for line in reply.lines or ("",) for piece in _fold(line, room)]
-    code = str(reply.code).encode()
-    return b"".join(
-        (*(b"%b-%b\r\n" % (code, piece) for piece in pieces[:-1]), code, b" ", pieces[-1], b"\r\n")
-    )
+    *pieces, last = [piece for line in reply.lines or ("",) for piece in _fold(line, room)]
+    lines = [b"%d-%b%b\r\n" % (reply.code, head, piece) for piece in pieces]
+    return b"".join((*lines, b"%d %b%b\r\n" % (reply.code, head, last)))
 
 
 def _fold(line: str, room: int) -> list[bytes]:
