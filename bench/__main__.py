@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bench import results
 from bench.figures import Bench
+from bench.postfix import missing_for_postfix
 from bench.rows import rows
-from bench.servers import missing_for_postfix
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from bench.servers import Ours, Postfix, configure, missing_for_postfix
+from bench.postfix import Postfix, missing_for_postfix
+from bench.servers import Ours, configure
 
 KIB, MIB = 2**10, 2**20
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.figures import KIB, Bench, Figure, interleaved, stopping
 from bench.loads import Counter, Load, Maildir, Sink, run
-from bench.servers import LISTENER, SOURCE, Ours, Postfix, Script, Server
+from bench.postfix import Postfix
+from bench.servers import LISTENER, SOURCE, Ours, Script, Server
 
 ROUND_TRIP = 0.1  # seconds
 ELSEWHERE = "elsewhere.example"

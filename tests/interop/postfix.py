@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.postfix import MASTER
 from tests.processes import (
     Process,
     free_port,
@@ -54,27 +55,6 @@ virtual_mailbox_base = {folder}/mail
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
 relayhost = {relayhost}
-"""
-
-# The system's services less what the tests don't need; none in a chroot.
-_MASTER = """\
-127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
 """
 
 DOMAIN = "postfix.example"
@@ -161,4 +141,4 @@ class Postfix:
         )
         main += "".join(f"{name} = {value}\n" for name, value in settings.items())
         (self._folder / "etc" / "main.cf").write_text(main)
-        (self._folder / "etc" / "master.cf").write_text(_MASTER.format(port=self.port))
+        (self._folder / "etc" / "master.cf").write_text(MASTER.format(port=self.port))
