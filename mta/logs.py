@@ -10,25 +10,24 @@ import signal
 import sys
 import syslog
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.logger import (
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
-    LogLevelFilterPredicate,
     formatEvent,
     formatTime,
 )
-from zope.interface import provider
+from zope.interface import implementer
 
 from mta.settings import Log
 
+_TWISTED = ("twisted", "log_legacy")  # namespaces
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -36,19 +35,27 @@ def observer(options: Mapping[str, Any], settings: Log) -> ILogObserver | None:
     """The observer for `twistd` with these options; None where they name another one."""
     if options.get("syslog") or options.get("logger") or "logfile" not in options:
         return None
-    stream = _stream(options, settings.file)
     line = _json if settings.format == "json" else _text
+    return _Writer(_stream(options, settings.file), line, _LEVELS[settings.level])
 
-    @provider(ILogObserver)
-    def write(event: LogEvent) -> None:
-        stream.write(line(event) + "\n")
-        stream.flush()
 
-    level = LogLevelFilterPredicate(_LEVELS[settings.level])
-    # What Twisted chats about is no event of ours.
-    for namespace in ("twisted", "log_legacy"):
-        level.setLogLevelForNamespace(namespace, LogLevel.warn)
-    return FilteringLogObserver(write, [level])
+@implementer(ILogObserver)
+class _Writer:
+    """Writes a line for each event of a level, or of those above it."""
+
+    def __init__(self, stream: Any, line: Callable[[LogEvent], str], least: Any) -> None:
+        self._stream = stream
+        self._line = line
+        self._wanted = {level for level in LogLevel.iterconstants() if level >= least}
+        # What Twisted chats about is no event of ours.
+        self._of_twisted = {level for level in self._wanted if level >= LogLevel.warn}
+
+    def __call__(self, event: LogEvent) -> None:
+        is_twisted = event.get("log_namespace", "").startswith(_TWISTED)
+        wanted = self._of_twisted if is_twisted else self._wanted
+        if event.get("log_level", LogLevel.info) in wanted:
+            self._stream.write(self._line(event) + "\n")
+            self._stream.flush()
 
 
 def note(settings: Log, template: str, **fields: Any) -> None:

@@ -6,8 +6,10 @@ import gzip
 import json
 import re
 import signal
+from pathlib import Path
+from typing import Any
 
-from twisted.logger import LogLevel
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 
 from mta import logs
 from mta.commands.console import router_of
@@ -35,6 +37,11 @@ JSON = "".join(
         (5, {"message": f"{ID} removed", "queue_id": ID}),
     )
 )
+
+
+def event(text: str, level: Any = LogLevel.info, namespace: str = "mta.service") -> LogEvent:
+    """Something to log."""
+    return {"log_time": 0.0, "log_level": level, "log_namespace": namespace, "log_format": text}
 
 
 class ExplainTests(CommandCase):
@@ -209,19 +216,39 @@ class TraceTests(CommandCase):
             words = [line.split()[3] for line in output.splitlines()]
             self.assertEqual(words, ["accepted", "delivered", "removed"])
 
-    def test_the_server_logs_there(self) -> None:
-        """``log.file`` is where the server writes where twistd's options say nothing."""
+    def observer(self, **settings: Any) -> tuple[ILogObserver, Path]:
+        """What the server logs with, and the file that it writes."""
         self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
         file = self.folder.resolve() / "mta.log"
-        settings = Log(file=str(file))
-        write = logs.observer({"logfile": None, "nodaemon": True}, settings)
-        assert write is not None
-        write(
-            {
-                "log_time": 0.0,
-                "log_level": LogLevel.info,
-                "log_namespace": "mta",
-                "log_format": "ready",
-            }
-        )
+        options = {"logfile": None, "nodaemon": True}
+        observer = logs.observer(options, Log(file=str(file), **settings))
+        assert observer is not None
+        return observer, file
+
+    def test_the_server_logs_there(self) -> None:
+        """``log.file`` is where the server writes where twistd's options say nothing."""
+        write, file = self.observer()
+        write(event("ready"))
         self.assertEqual(file.read_text(), "1970-01-01T00:00:00+0000 info  ready\n")
+
+    def test_levels(self) -> None:
+        """What is below ``log.level`` is left out, and what Twisted says without need."""
+        write, file = self.observer(level="info")
+        for level in LogLevel.iterconstants():
+            write(event("ours", level))
+            write(event("Twisted's", level, "twisted.internet.tcp.Port"))
+        lines = [line.split(maxsplit=1)[1] for line in file.read_text().splitlines()]
+        serious = [
+            f"{name:5} {whose}"
+            for name in ("warn", "error", "critical")
+            for whose in ("ours", "Twisted's")
+        ]
+        self.assertEqual(lines, ["info  ours", *serious])
+
+    def test_errors_alone(self) -> None:
+        """A higher level is meant for Twisted as well."""
+        write, file = self.observer(level="error")
+        write(event("ours", LogLevel.warn))
+        write(event("Twisted's", LogLevel.warn, "twisted.internet.tcp.Port"))
+        write(event("ours", LogLevel.error))
+        self.assertEqual(file.read_text(), "1970-01-01T00:00:00+0000 error ours\n")

@@ -47,7 +47,7 @@ def _loads(bench: Bench) -> Iterator[tuple[str, Load]]:
             if octets > 10 * KIB and sessions not in (10, 50):
                 continue
             for kept, manner in ((True, "connection kept"), (False, "one a connection")):
-                number = 300 if sessions == 1 else 1500 if octets < 100 * KIB else 500
+                number = 600 if sessions == 1 else 1500 if octets < 100 * KIB else 500
                 plural = "s" if sessions > 1 else ""
                 name = f"{size}, {sessions} session{plural}, {manner}"
                 yield name, Load(octets, sessions, kept, bench.messages(number))
