@@ -36,7 +36,8 @@ Results
 
 Written by ``make bench`` on {datetime.now(UTC):%Y-%m-%d}; ``docs/performance.rst`` says what the
 figures mean.  Medians of {bench.repetitions}, the servers in turn; the ratio is the median of the
-ratios of neighbouring runs.  mta with ``workers: {bench.workers}`` where several sessions send.
+ratios of neighbouring runs.  mta with ``workers: {bench.workers}``, but for large messages, the 100 ms
+round trip, idle connections and waiting messages, which have one process.
 
 - {_machine()}
 - {_versions()}
