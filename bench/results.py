@@ -27,7 +27,9 @@ def document(figures: Sequence[Figure], bench: Bench) -> str:
     titles = ("Work", "Unit", "mta", "peer", "", "Ratio", "Bar", "")
     table = [titles, *(_cells(figure) for figure in figures)]
     rows = "\n".join(
-        "\n".join(f"   {'* -' if place == 0 else '  -'} {cell}" for place, cell in enumerate(cells))
+        "\n".join(
+            f"   {'  ' if place else '* '}- {cell}".rstrip() for place, cell in enumerate(cells)
+        )
         for cells in table
     )
     return f"""\
@@ -36,8 +38,8 @@ Results
 
 Written by ``make bench`` on {datetime.now(UTC):%Y-%m-%d}; ``docs/performance.rst`` says what the
 figures mean.  Medians of {bench.repetitions}, the servers in turn; the ratio is the median of the
-ratios of neighbouring runs.  mta with ``workers: {bench.workers}``, but for large messages, the 100 ms
-round trip, idle connections and waiting messages, which have one process.
+ratios of neighbouring runs.  mta with ``workers: {bench.workers}``, but for large messages, the
+100 ms round trip, idle connections and waiting messages, which have one process.
 
 - {_machine()}
 - {_versions()}
@@ -47,6 +49,11 @@ round trip, idle connections and waiting messages, which have one process.
 
 {rows}
 """
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *rest = cells
+    return "\n".join(line.rstrip() for line in (f"   * - {first}", *(f"     - {c}" for c in rest)))
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
