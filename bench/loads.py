@@ -135,17 +135,17 @@ class Maildir:
             maildir.rename(maildir.with_name(f"{maildir.name}-{self._past}"))
 
 
-class Sink:
+class Sink(Server):
     """smtp-sink: takes mail and throws it away."""
+
+    name = "smtp-sink"
 
     def __init__(self) -> None:
         self.port = free_port()
         self._said = b""
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        self._process = subprocess.Popen(
-            [program("smtp-sink"), "-c", *user, f"127.0.0.1:{self.port}", "1000"],
-            stdout=subprocess.PIPE,
-        )
+        command = [program("smtp-sink"), "-c", *user, f"127.0.0.1:{self.port}", "1000"]
+        super().__init__(command, SOURCE, subprocess.PIPE)
         threading.Thread(target=self._read, daemon=True).start()
         wait_until(lambda: _answers(self.port), "smtp-sink is ready")
 
@@ -153,11 +153,6 @@ class Sink:
         """See `Counter.count`."""
         found = re.findall(rb"mesg=(\d+)", self._said)
         return int(found[-1]) if found else 0
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -6,6 +6,7 @@ of ``bench.example`` into one Maildir, and all other mail to one next hop.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -51,6 +52,7 @@ class Server:
             stdout=output,
             start_new_session=True,
         )
+        atexit.register(self.stop)  # for the case that whoever starts it fails
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far."""
@@ -66,6 +68,7 @@ class Server:
 
     def stop(self) -> None:
         """End it, with all its processes."""
+        atexit.unregister(self.stop)
         self._process.terminate()
         try:
             self._process.wait(PATIENCE)
