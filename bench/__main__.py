@@ -32,6 +32,8 @@ def main() -> None:
             for figure in row.measure(bench):
                 figures.append(figure)
                 print(results.line(figure), flush=True)
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     arguments.output.write_text(results.document(figures, bench), "utf-8")

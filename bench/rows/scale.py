@@ -14,6 +14,8 @@ from bench.figures import KIB, MIB, Bench, Figure, stopping
 from bench.loads import Cost, Load, Maildir, run
 from bench.servers import Ours, configure, wait_until
 
+OTHER_FILES = 200  # that are open beside the connections
+
 
 class Idle:
     """Connections on which nothing is said."""
@@ -22,8 +24,8 @@ class Idle:
 
     def measure(self, bench: Bench) -> Iterator[Figure]:
         """See `Row.measure`."""
-        number = bench.messages(10_000)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        number = min(bench.messages(10_000), most - OTHER_FILES)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         ours = bench.ours(workers=1)
         with stopping(ours), ExitStack() as stack:
@@ -49,7 +51,7 @@ class Waiting:
         """See `Row.measure`."""
         number = bench.messages(1_000_000)
         name = f"{number:,} waiting messages"
-        empty, few = (self._with(bench, waiting) for waiting in (0, 1000))
+        empty, few = (Ours(self._configured(bench, count)) for count in (0, 1000))
         configuration = self._configured(bench, number)
         began = time.monotonic()
         many = Ours(configuration)
@@ -73,11 +75,8 @@ class Waiting:
         used, little = ([1000 * cost.cpu for cost in costs[s]] for s in (many, few))
         yield _flat(f"{name}: CPU", used, little)
 
-    def _with(self, bench: Bench, number: int) -> Ours:
-        """A server in whose queue so many messages wait."""
-        return Ours(self._configured(bench, number))
-
     def _configured(self, bench: Bench, number: int) -> Path:
+        """The configuration of a server in whose queue so many messages wait."""
         configuration = configure(bench.next_folder(), workers=1)
         waiting.fill(configuration.parent / "spool", number)
         return configuration
