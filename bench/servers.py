@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import re
 import signal
 import socket
@@ -161,14 +162,21 @@ class Script(Server):
         self.port = int(said)
 
 
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 def free_port() -> int:
-    """A port that nobody had a moment ago, for programs that can't choose one themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody had a moment ago, for programs that can't choose one themselves.
+
+    It is below those of outgoing connections, of which one might take it meanwhile.
+    """
+    first = int(_OUTGOING.read_text().split()[0])
+    while True:
+        port = random.randrange(first // 2, first)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], T | None], what: str, timeout: float = PATIENCE) -> T:

@@ -52,13 +52,6 @@ def temporary_folder(case: SynchronousTestCase) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """A port that nobody had a moment ago, for programs that can't choose one themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def answers(port: int) -> bool:
     """Whether somebody listens on a port of this machine."""
     with socket.socket() as probe:

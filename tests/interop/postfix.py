@@ -16,9 +16,9 @@ from types import MappingProxyType
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.postfix import MASTER
+from bench.servers import free_port
 from tests.processes import (
     Process,
-    free_port,
     mail_in,
     need_program,
     temporary_folder,

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.servers import free_port
 from mta.interfaces import Filter
 from mta.mail import Envelope, Mailbox, Recipient
 from mta.spool.tools import SpoolTools
@@ -22,7 +23,6 @@ from tests.processes import (
     Server,
     body_of,
     configuration,
-    free_port,
     local_domain,
     source_environment,
     temporary_folder,

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.servers import free_port
 from tests.interop.bodies import BODIES, message
 from tests.processes import (
     DEADLINE,
@@ -20,7 +21,6 @@ from tests.processes import (
     answers,
     body_of,
     configuration,
-    free_port,
     header_of,
     local_domain,
     mail_in,

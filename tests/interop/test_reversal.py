@@ -11,6 +11,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.servers import free_port
 from tests.certificates import Authority
 from tests.interop.reversal import (
     BOB,
@@ -36,7 +37,6 @@ from tests.processes import (
     ROOT,
     Process,
     Server,
-    free_port,
     need_program,
     source_environment,
     temporary_folder,
