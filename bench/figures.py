@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from bench.postfix import Postfix, missing_for_postfix
-from bench.servers import Ours, configure
+from bench.postfix import NOTHING, Postfix, missing_for_postfix
+from bench.servers import Ours, Server, configure
 
 KIB, MIB = 2**10, 2**20
 
@@ -64,9 +64,9 @@ class Bench:
         """This program, started; `keys`: as of `configure`."""
         return Ours(configure(self.next_folder(), **({"workers": self.workers} | keys)))  # type: ignore[arg-type]
 
-    def postfix(self, next_hop: str = "", extra: Sequence[str] = ()) -> Postfix | None:
+    def postfix(self, next_hop: str = "", settings: Mapping[str, str] = NOTHING) -> Postfix | None:
         """Postfix, started; None where it can't be."""
-        return None if missing_for_postfix() else Postfix(self.next_folder(), next_hop, extra)
+        return None if missing_for_postfix() else Postfix(self.next_folder(), next_hop, settings)
 
     def messages(self, number: int) -> int:
         """So many, or fewer in a quick run."""
@@ -87,20 +87,13 @@ class Row(Protocol):
         """Measure it."""
 
 
-class Stoppable(Protocol):
-    """Something that was started."""
-
-    def stop(self) -> None:
-        """End it."""
-
-
 @contextmanager
-def stopping(*started: Stoppable | None) -> Iterator[None]:
+def stopping(*servers: Server | None) -> Iterator[None]:
     """Stop all that was started, whatever happens."""
     with ExitStack() as stack:
-        for each in started:
-            if each is not None:
-                stack.callback(each.stop)
+        for server in servers:
+            if server is not None:
+                stack.callback(server.stop)
         yield
 
 

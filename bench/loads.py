@@ -6,18 +6,27 @@ import os
 import re
 import select
 import shutil
-import socket
+import smtplib
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.servers import DOMAIN, PATIENCE, SBIN, SOURCE, Server, free_port, wait_until
+from bench.servers import (
+    DOMAIN,
+    PATIENCE,
+    SBIN,
+    SOURCE,
+    Server,
+    answers,
+    free_port,
+    wait_until,
+)
 
 LONG = 10 * PATIENCE  # seconds that a load may take
 
@@ -99,6 +108,22 @@ def run(load: Load, server: Server, arrivals: Counter | None = None) -> Cost:
     return Cost((accepted - began) / number, (arrived - began) / number, used / number)
 
 
+def in_turn(load: Load, servers: Sequence[Server], times: int) -> Mapping[Server, Sequence[Cost]]:
+    """Send a load to each of the servers in turn, so many times; what it cost each of them.
+
+    Their Maildirs are empty each time.  Nothing is removed until all is measured: ext4 does not
+    use the inode of a file again for a minute, and whoever makes files meanwhile pays for the
+    search.
+    """
+    costs: dict[Server, list[Cost]] = {server: [] for server in servers}
+    for _ in range(times):
+        for server in servers:
+            maildir = Maildir(server.new)
+            maildir.put_aside()
+            costs[server].append(run(load, server, maildir))
+    return costs
+
+
 def _status(process: subprocess.Popen[bytes]) -> int:
     """The exit status of a process, at the moment of its end: `Popen.wait` only looks at times."""
     end = os.pidfd_open(process.pid)
@@ -115,7 +140,6 @@ class Maildir:
 
     def __init__(self, new: Path) -> None:
         self._new = new
-        self._past = 0
 
     def count(self) -> int:
         """See `Counter.count`."""
@@ -124,15 +148,10 @@ class Maildir:
         return 0
 
     def put_aside(self) -> None:
-        """Begin with an empty one.
-
-        Nothing is removed until all is measured: ext4 does not use the inode of a file again
-        for a minute, and whoever makes files meanwhile pays for the search.
-        """
+        """Begin with an empty one, without removing anything."""
         if self._new.exists():
-            self._past += 1
             maildir = self._new.parent
-            maildir.rename(maildir.with_name(f"{maildir.name}-{self._past}"))
+            maildir.rename(maildir.with_name(f"{maildir.name}-{time.monotonic_ns()}"))
 
 
 class Sink(Server):
@@ -147,7 +166,7 @@ class Sink(Server):
         command = [program("smtp-sink"), "-c", *user, f"127.0.0.1:{self.port}", "1000"]
         super().__init__(command, SOURCE, subprocess.PIPE)
         threading.Thread(target=self._read, daemon=True).start()
-        wait_until(lambda: _answers(self.port), "smtp-sink is ready")
+        wait_until(lambda: answers(self.port), "smtp-sink is ready")
 
     def count(self) -> int:
         """See `Counter.count`."""
@@ -163,15 +182,24 @@ class Sink(Server):
 def send_large(server: Server, octets: int, chunks: bool) -> float:
     """Send one large message, by BDAT or by DATA; returns seconds until its 250."""
     lines = (b"x" * 76 + b"\r\n") * (2**16 // 78)
-    with dialogue(server) as say:
-        say(b"MAIL FROM:<sender@client.example>")
-        say(f"RCPT TO:<inbox@{DOMAIN}>".encode())
-        whole = b"Subject: large\r\n\r\n" + lines * (octets // len(lines))
+    whole = b"Subject: large\r\n\r\n" + lines * (octets // len(lines))
+    with smtplib.SMTP("127.0.0.1", server.port, "client.example", PATIENCE) as connection:
+        _say(connection, b"EHLO client.example\r\n")
+        _say(connection, b"MAIL FROM:<sender@client.example>\r\n")
+        _say(connection, f"RCPT TO:<inbox@{DOMAIN}>\r\n".encode())
         said = list(_chunks(whole)) if chunks else [b"DATA\r\n", whole + b".\r\n"]
         began = time.monotonic()
         for each in said:
-            say(each, end=b"")
+            _say(connection, each)
         return time.monotonic() - began
+
+
+def _say(connection: smtplib.SMTP, octets: bytes) -> None:
+    """Send what has a reply.  Raises RuntimeError where it is negative."""
+    connection.send(octets)
+    code, text = connection.getreply()
+    if code >= 400:
+        raise RuntimeError(f"refused: {code} {text!r}")
 
 
 def _chunks(whole: bytes) -> Iterator[bytes]:
@@ -182,43 +210,9 @@ def _chunks(whole: bytes) -> Iterator[bytes]:
         yield b"BDAT %d%b\r\n%b" % (len(piece), last, piece)
 
 
-@contextmanager
-def dialogue(server: Server) -> Iterator[_Say]:
-    """A connection after EHLO: what says something on it, and hears the reply."""
-    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
-        say = _Say(connection)
-        say.hear()
-        say(b"EHLO client.example")
-        yield say
-        say(b"QUIT")
-
-
-class _Say:
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._lines = connection.makefile("rb")
-
-    def __call__(self, line: bytes, end: bytes = b"\r\n") -> None:
-        self._connection.sendall(line + end if end else line)
-        self.hear()
-
-    def hear(self) -> None:
-        """The next reply.  Raises RuntimeError where it is negative."""
-        while (line := self._lines.readline())[3:4] == b"-":
-            pass
-        if line[:1] not in (b"2", b"3"):
-            raise RuntimeError(f"refused: {line!r}")
-
-
 def program(name: str) -> str:
     """The path of one of Postfix's programs.  Raises RuntimeError."""
     path = shutil.which(name, path=SBIN)
     if path is None:
         raise RuntimeError(f"{name} is not installed; on Debian it is in the package postfix")
     return path
-
-
-def _answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

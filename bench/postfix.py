@@ -6,8 +6,9 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.servers import DOMAIN, SBIN, Server, free_port
 
@@ -25,33 +26,19 @@ inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 alias_maps =
 alias_database =
-
-# STRESS_README, TUNING_README: processes for all sessions, no pauses, no look-ups.
-default_process_limit = 1200
-in_flow_delay = 0
 smtpd_peername_lookup = no
 smtpd_relay_restrictions = permit_mynetworks, reject
-smtpd_recipient_restrictions =
 smtp_dns_support_level = disabled
-smtp_tls_security_level = none
-
-smtpd_tls_security_level = may
-smtpd_tls_chain_files = {folder}/etc/pair.pem
-smtpd_tls_loglevel = 0
-
 virtual_mailbox_domains = {domain}
 virtual_mailbox_maps = static:inbox/
 virtual_mailbox_base = {folder}/mail
-virtual_mailbox_limit = 0
-message_size_limit = 52428800
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
 relayhost = {next_hop}
-{extra}
 """
 
 # The system's services less what is not needed here; none in a chroot.
-MASTER = """\
+_MASTER = """\
 127.0.0.1:{port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -72,34 +59,37 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
+# STRESS_README, TUNING_README: processes for all sessions, no pauses, no look-ups.
+_TUNED: Mapping[str, str] = {
+    "default_process_limit": "1200",
+    "in_flow_delay": "0",
+    "smtpd_recipient_restrictions": "",
+    "smtp_tls_security_level": "none",
+    "smtpd_tls_security_level": "may",
+    "smtpd_tls_loglevel": "0",
+    "virtual_mailbox_limit": "0",
+    "message_size_limit": "52428800",
+}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
 class Postfix(Server):
     """An instance of its own; the system's is not touched.
 
-    `next_hop`: ``[host]:port`` for mail to other domains; `extra`: more lines for main.cf.
+    `next_hop`: ``[host]:port`` for mail to other domains; `settings`: more of main.cf.
     """
 
     name = "Postfix"
 
-    def __init__(self, folder: Path, next_hop: str = "", extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, next_hop: str = "", settings: Mapping[str, str] = NOTHING
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.new = folder / "mail" / "inbox" / "new"
         self.port = free_port()
-        reader = pwd.getpwnam("nobody")
-        for name in ("etc", "queue", "data", "mail"):
-            (folder / name).mkdir()
-        os.chown(folder / "mail", reader.pw_uid, reader.pw_gid)
-        os.chown(folder / "data", pwd.getpwnam("postfix").pw_uid, -1)
-        main = _MAIN.format(
-            folder=folder,
-            domain=DOMAIN,
-            uid=reader.pw_uid,
-            gid=reader.pw_gid,
-            next_hop=next_hop,
-            extra="\n".join(extra),
-        )
-        (folder / "etc" / "main.cf").write_text(main)
+        pair = {"smtpd_tls_chain_files": f"{folder}/etc/pair.pem"}
+        lay_out(folder, self.port, DOMAIN, next_hop, {**_TUNED, **pair, **settings})
         _make_certificate(folder / "etc")
-        (folder / "etc" / "master.cf").write_text(MASTER.format(port=self.port))
         program = shutil.which("postfix", path=SBIN)
         assert program
         self._command = [program, "-c", str(folder / "etc")]
@@ -110,6 +100,26 @@ class Postfix(Server):
         """End it: what we started is only a script around it."""
         subprocess.run([*self._command, "stop"], stderr=subprocess.DEVNULL, check=False)
         super().stop()
+
+
+def lay_out(
+    folder: Path, port: int, domain: str, next_hop: str, settings: Mapping[str, str]
+) -> None:
+    """Make the folders and the configuration of an instance that listens on that port.
+
+    Mail for `domain` ends in the Maildir ``mail/inbox``, all other at `next_hop`.  `settings` of
+    main.cf come after ours.
+    """
+    reader = pwd.getpwnam("nobody")
+    for name in ("etc", "queue", "data", "mail"):
+        (folder / name).mkdir()
+    os.chown(folder / "mail", reader.pw_uid, reader.pw_gid)
+    os.chown(folder / "data", pwd.getpwnam("postfix").pw_uid, -1)
+    uid, gid = reader.pw_uid, reader.pw_gid
+    main = _MAIN.format(folder=folder, domain=domain, next_hop=next_hop, uid=uid, gid=gid)
+    main += "".join(f"{name} = {value}\n" for name, value in settings.items())
+    (folder / "etc" / "main.cf").write_text(main)
+    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=port))
 
 
 def _make_certificate(folder: Path) -> None:

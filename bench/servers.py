@@ -179,6 +179,12 @@ def free_port() -> int:
             return port
 
 
+def answers(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(condition: Callable[[], T | None], what: str, timeout: float = PATIENCE) -> T:
     """The first true value of `condition`.  Raises RuntimeError after `timeout` seconds."""
     end = time.monotonic() + timeout

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import smtplib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -50,12 +49,6 @@ def temporary_folder(case: SynchronousTestCase) -> Path:
     folder.chmod(0o711)
     case.addCleanup(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-def answers(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def need_program(case: SynchronousTestCase, name: str) -> str:

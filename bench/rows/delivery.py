@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from bench.figures import KIB, MIB, Bench, Figure, interleaved, stopping
-from bench.loads import WARM_UP, Cost, Load, Maildir, run, send_large
+from bench.loads import WARM_UP, Cost, Load, in_turn, send_large
 from bench.servers import Server
 
 
@@ -21,27 +21,22 @@ class Deliveries:
 
     def measure(self, bench: Bench) -> Iterator[Figure]:
         """See `Row.measure`."""
-        loads = {name: load for name, load in _loads(bench) if self._wanted(name)}
+        loads = {name: load for name, load in loads_of(bench) if self._wanted(name)}
         if not loads:
             return
         ours, postfix = bench.ours(), bench.postfix()
         servers = [server for server in (ours, postfix) if server is not None]
-        maildirs = {server: Maildir(server.new) for server in servers}
         with stopping(*servers):
-            for server in servers:
-                run(WARM_UP, server, maildirs[server])
+            in_turn(WARM_UP, servers, 1)
             for name, load in loads.items():
-                costs: dict[Server, list[Cost]] = {server: [] for server in servers}
-                for _ in range(bench.repetitions):
-                    for server in servers:
-                        maildirs[server].put_aside()
-                        costs[server].append(run(load, server, maildirs[server]))
+                costs = in_turn(load, servers, bench.repetitions)
                 yield from _delivery_figures(
                     name, load, costs[ours], costs[postfix] if postfix else []
                 )
 
 
-def _loads(bench: Bench) -> Iterator[tuple[str, Load]]:
+def loads_of(bench: Bench) -> Iterator[tuple[str, Load]]:
+    """The loads of all sizes, sessions and manners, by name."""
     for octets, size in ((KIB, "1 KiB"), (10 * KIB, "10 KiB"), (100 * KIB, "100 KiB")):
         for sessions in (1, 10, 50, 200):
             if octets > 10 * KIB and sessions not in (10, 50):

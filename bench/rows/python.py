@@ -7,7 +7,8 @@ from functools import partial
 from importlib.util import find_spec
 
 from bench.figures import KIB, Bench, Figure, interleaved, stopping
-from bench.loads import WARM_UP, Load, Maildir, run
+from bench.loads import WARM_UP, Load, in_turn, run
+from bench.rows.delivery import loads_of
 from bench.servers import Script, Server, configure
 
 SERVERS = {"aiosmtpd": "aiosmtpd", "twisted.mail": "twisted"}  # by the package they need
@@ -29,27 +30,16 @@ class PythonPeers:
             maildir = bench.next_folder()
             peers.append(Script("python_peers", name, maildir, new=maildir / "new"))
         servers: list[Server] = [ours, *peers]
-        maildirs = {server: Maildir(server.new) for server in servers}
         with stopping(*servers):
-            for server in servers:
-                run(WARM_UP, server, maildirs[server])
-            for name, load in _loads(bench):
-                rates: dict[Server, list[float]] = {server: [] for server in servers}
-                for _ in range(bench.repetitions):
-                    for server in servers:
-                        maildirs[server].put_aside()
-                        rates[server].append(1 / run(load, server, maildirs[server]).accepted)
+            in_turn(WARM_UP, servers, 1)
+            for name, load in loads_of(bench):
+                if load.sessions not in (10, 50) or load.octets > 10 * KIB or load.tls:
+                    continue
+                costs = in_turn(load, servers, bench.repetitions)
+                rates = {s: [1 / cost.accepted for cost in costs[s]] for s in servers}
                 for peer in peers:
                     what = f"{name}: accept, against {peer.name}"
                     yield Figure(what, "messages/s", rates[ours], rates[peer], 1.5, peer=peer.name)
-
-
-def _loads(bench: Bench) -> Iterator[tuple[str, Load]]:
-    for octets, size in ((KIB, "1 KiB"), (10 * KIB, "10 KiB")):
-        for sessions in (10, 50):
-            for kept, manner in ((True, "connection kept"), (False, "one a connection")):
-                load = Load(octets, sessions, kept, bench.messages(1500))
-                yield f"{size}, {sessions} sessions, {manner}", load
 
 
 class Ceiling:

@@ -18,7 +18,7 @@ from bench.servers import LISTENER, SOURCE, Ours, Script, Server
 ROUND_TRIP = 0.1  # seconds
 ELSEWHERE = "elsewhere.example"
 _PASSWORD = "bench"
-_ONE = "default_destination_concurrency_limit = 1"
+_ONE = {"default_destination_concurrency_limit": "1"}
 _LOCAL = {ELSEWHERE: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}}
 
 
@@ -62,7 +62,7 @@ class Distance:
         """To a next hop on that port."""
         line = _line(port)
         ours = bench.ours(next_hop=f"smtp://127.0.0.1:{line.port}", workers=1, per_destination=1)
-        postfix = bench.postfix(f"[127.0.0.1]:{line.port}", [_ONE])
+        postfix = bench.postfix(f"[127.0.0.1]:{line.port}", _ONE)
         with stopping(ours, postfix, line):
             return self._rates(bench, ours, postfix, there)
 
@@ -75,7 +75,7 @@ class Distance:
         customer = bench.ours(keys=_customer(outward.port, pin), workers=1)
         there = Maildir(customer.new)
         inward = _line(customer.port)
-        postfix = bench.postfix(f"[127.0.0.1]:{inward.port}", [_ONE])
+        postfix = bench.postfix(f"[127.0.0.1]:{inward.port}", _ONE)
         with stopping(customer, outward, provider, postfix, inward):
             return self._rates(bench, provider, postfix, there)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import waiting
 from bench.figures import KIB, MIB, Bench, Figure, stopping
-from bench.loads import Cost, Load, Maildir, run
+from bench.loads import Load, in_turn
 from bench.servers import Ours, configure, wait_until
 
 OTHER_FILES = 200  # that are open beside the connections
@@ -57,15 +57,10 @@ class Waiting:
         many = Ours(configuration)
         start = time.monotonic() - began
         servers = (many, few, empty)
-        maildirs = {server: Maildir(server.new) for server in servers}
         load = Load(KIB, 10, True, bench.messages(1500))
-        costs: dict[Ours, list[Cost]] = {server: [] for server in servers}
         with stopping(*servers):
             memory = many.memory() / MIB
-            for _ in range(bench.repetitions):
-                for server in servers:
-                    maildirs[server].put_aside()
-                    costs[server].append(run(load, server, maildirs[server]))
+            costs = in_turn(load, servers, bench.repetitions)
         yield Figure(f"{name}: start", "s", [start], bar=2, at_most=True)
         yield Figure(f"{name}: memory", "MiB", [memory], bar=200, at_most=True)
         accepted, plain = ([1 / cost.accepted for cost in costs[s]] for s in (many, empty))

@@ -31,7 +31,7 @@ from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Targe
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 
 SMALL = 256 * 1024  # octets; larger content is written while it is read
-MOST_FILES = 128  # of one batch, a last message for many mailboxes aside
+MOST_FILES = disk.MOST_OPEN  # of one batch, a last message for many mailboxes aside
 MOST_OCTETS = 8 * 2**20  # of content in memory for one batch, a last message aside
 
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("Delivered to the mailbox",)))

@@ -49,8 +49,8 @@ class Wire:
                 self._position = len(self._buffer) - self._buffer.endswith(b"\r")
             return None
         line = self._buffer[self._position : end]
-        self._position = end + 2
-        if self._overlong or len(line) + 2 > limit:
+        self._position = end + len(CRLF)
+        if self._overlong or len(line) + len(CRLF) > limit:
             self._overlong = False
             raise LineTooLong("line too long")
         return line

@@ -7,15 +7,13 @@ a relay host.  Needs root, as Postfix does; the system's own Postfix is not touc
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.postfix import MASTER
+from bench.postfix import NOTHING, lay_out
 from bench.servers import free_port
 from tests.processes import (
     Process,
@@ -26,40 +24,17 @@ from tests.processes import (
     wait_until,
 )
 
-_MAIN = """\
-compatibility_level = 3.6
-config_directory = {folder}/etc
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-maillog_file = {folder}/mail.log
-maillog_file_prefixes = {folder}
-myhostname = postfix.example
-mydestination =
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-smtpd_peername_lookup = no
-smtpd_relay_restrictions = permit_mynetworks, reject
-smtpd_recipient_restrictions =
-  check_recipient_access inline:{{ {{ {refused} = 550 5.1.1 nobody }} }}
-smtp_dns_support_level = disabled
-smtp_line_length_limit = 0
-minimal_backoff_time = 1s
-maximal_backoff_time = 2s
-queue_run_delay = 1s
-alias_maps =
-alias_database =
-virtual_mailbox_domains = {domain}
-virtual_mailbox_maps = static:inbox/
-virtual_mailbox_base = {folder}/mail
-virtual_uid_maps = static:{uid}
-virtual_gid_maps = static:{gid}
-relayhost = {relayhost}
-"""
-
 DOMAIN = "postfix.example"
 REFUSED = f"refused@{DOMAIN}"
-NOTHING: Mapping[str, str] = MappingProxyType({})
+_SETTINGS = {
+    "smtpd_recipient_restrictions": (
+        f"check_recipient_access inline:{{ {{ {REFUSED} = 550 5.1.1 nobody }} }}"
+    ),
+    "smtp_line_length_limit": "0",
+    "minimal_backoff_time": "1s",
+    "maximal_backoff_time": "2s",
+    "queue_run_delay": "1s",
+}
 
 
 class Postfix:
@@ -77,7 +52,8 @@ class Postfix:
         self._program = need_program(case, "postfix")
         self.port = free_port()
         self._folder = temporary_folder(case)
-        self._write_configuration(relay_port, settings)
+        relay = f"[127.0.0.1]:{relay_port}" if relay_port else ""
+        lay_out(self._folder, self.port, DOMAIN, relay, {**_SETTINGS, **settings})
         self._process = Process(
             [self._program, "-c", str(self._folder / "etc"), "start-fg"], self._folder
         )
@@ -124,21 +100,3 @@ class Postfix:
         if not self._process.is_running:
             raise AssertionError(f"Postfix does not start:\n{self.log}")
         return "daemon started" in self.log
-
-    def _write_configuration(self, relay_port: int, settings: Mapping[str, str]) -> None:
-        reader = pwd.getpwnam("nobody")
-        for name in ("etc", "queue", "data", "mail"):
-            (self._folder / name).mkdir(mode=0o755)
-        os.chown(self._folder / "mail", reader.pw_uid, reader.pw_gid)
-        os.chown(self._folder / "data", pwd.getpwnam("postfix").pw_uid, -1)
-        main = _MAIN.format(
-            folder=self._folder,
-            domain=DOMAIN,
-            refused=REFUSED,
-            uid=reader.pw_uid,
-            gid=reader.pw_gid,
-            relayhost=f"[127.0.0.1]:{relay_port}" if relay_port else "",
-        )
-        main += "".join(f"{name} = {value}\n" for name, value in settings.items())
-        (self._folder / "etc" / "main.cf").write_text(main)
-        (self._folder / "etc" / "master.cf").write_text(MASTER.format(port=self.port))

@@ -12,13 +12,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.servers import free_port
+from bench.servers import answers, free_port
 from tests.interop.bodies import BODIES, message
 from tests.processes import (
     DEADLINE,
     Process,
     Server,
-    answers,
     body_of,
     configuration,
     header_of,
