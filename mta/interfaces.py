@@ -27,6 +27,8 @@ from mta.settings import Service
 
 # --- one connection, two roles -----------------------------------------------
 
+LOCAL_PEER = "unix"  # instead of the address of another host
+
 
 class ChannelLost(Exception):
     """The connection ended, or was ended by us: no more can be read or written."""

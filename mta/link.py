@@ -27,10 +27,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole, Secured
+from mta.interfaces import (
+    LOCAL_PEER,
+    ChannelLost,
+    ChannelTimeout,
+    HandshakeFailed,
+    IChannel,
+    IRole,
+    Secured,
+)
 from mta.smtp.wire import Wire
 
-LOCAL = "unix"  # instead of an address
 MOST_UNREAD = 128 * 1024  # octets; reading pauses above
 HANDSHAKE_TIMEOUT = 60.0  # seconds
 ALARM_MARGIN = 60.0  # seconds after an alarm in which it must have rung
@@ -198,7 +205,7 @@ class Link(Protocol):
         self._at_once = isinstance(self.transport, Connection)
         host = host_of(self.transport.getPeer())
         self.peer = self.peer or host
-        if self._at_once and host != LOCAL:
+        if self._at_once and host != LOCAL_PEER:
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         if self._tls_at_once:
@@ -378,7 +385,7 @@ class Link(Protocol):
 
 def host_of(address: IAddress | None) -> str:
     """The IP address in an address of Twisted's; ``unix`` where it has none."""
-    return getattr(address, "host", None) or LOCAL
+    return getattr(address, "host", None) or LOCAL_PEER
 
 
 class LinkFactory(ServerFactory):

@@ -18,6 +18,8 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mta.interfaces import LOCAL_PEER
+
 HEADER_TIMEOUT = 10.0  # seconds
 MOST_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
 MOST_TEXT = 107  # CRLF included
@@ -111,7 +113,7 @@ class _Doorman(Protocol):
             transport.protocol.dataReceived(rest)  # by now it may be TLS
 
     def _refuse(self, reason: str) -> None:
-        proxy = getattr(self.transport.getPeer(), "host", "unix")
+        proxy = getattr(self.transport.getPeer(), "host", LOCAL_PEER)
         self.log.warn("{proxy} is no proxy: {reason}", proxy=proxy, reason=reason)
         self._stop_waiting()
         self.transport.abortConnection()

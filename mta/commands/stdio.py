@@ -14,6 +14,7 @@ from zope.interface import implementer
 from mta.commands.console import router_of
 from mta.gate.policy import rejection
 from mta.interfaces import (
+    LOCAL_PEER,
     ChannelLost,
     ChannelTimeout,
     HandshakeFailed,
@@ -54,7 +55,7 @@ def converse(settings: Settings, spool: ISpool, incoming: int, outgoing: int) ->
 class Pipes:
     """A channel over two descriptors.  It blocks, so whatever is awaited is done at once."""
 
-    peer = "unix"
+    peer = LOCAL_PEER
     secured: Secured | None = None
     closing = False
 

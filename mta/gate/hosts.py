@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from mta.settings import Network
 
-LOCAL = "unix"  # what `Session.client` says of a local socket
 HOST_PREFIX = 64  # bits of an IPv6 address that one customer has the rest of
 
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from mta.gate import hosts
 from mta.gate.limits import Rate, Tally, delay
-from mta.interfaces import IGate, IRouter, IUsers, Session
+from mta.interfaces import LOCAL_PEER, IGate, IRouter, IUsers, Session
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, MINUTE, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
@@ -78,19 +78,19 @@ class Gate:
             return  # we dialled, or counted it before the turn
         host = hosts.key(session.client)
         if hosts.is_in(session.client, self._proxies):
-            host = hosts.LOCAL  # it speaks for many, and each of them will be counted
+            host = LOCAL_PEER  # it speaks for many, and each of them will be counted
         if self._failures.is_exhausted(host):
             raise Refusal(TOO_MANY_FAILURES)
         if len(self._admitted) >= self._connections:
             raise Refusal(TOO_MANY_CONNECTIONS)
-        if host != hosts.LOCAL and not self._per_host.take(host):
+        if host != LOCAL_PEER and not self._per_host.take(host):
             raise Refusal(TOO_MANY_FROM_HOST)
         self._admitted[id(session)] = host
 
     def leave(self, session: Session) -> None:
         """See `IGate.leave`."""
-        host = self._admitted.pop(id(session), hosts.LOCAL)
-        if host != hosts.LOCAL:
+        host = self._admitted.pop(id(session), LOCAL_PEER)
+        if host != LOCAL_PEER:
             self._per_host.give(host)
 
     def authenticating(self, session: Session) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mta.interfaces import Session
+from mta.interfaces import LOCAL_PEER, Session
 from mta.mail import Envelope, Mailbox
 
 MOST_HOPS = 100  # Received: fields, RFC 5321 section 6.3
@@ -23,7 +23,7 @@ def date(second: int) -> str:
 
 def address_literal(address: str) -> str:
     """A client address as a TCP-info has it (RFC 5321 section 4.4)."""
-    if address == "unix":
+    if address == LOCAL_PEER:
         return "localhost"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
