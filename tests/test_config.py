@@ -15,7 +15,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.config import ConfigurationError, load, schema
+from mta.config import ConfigurationError, extended, load, schema
 from mta.config.hops import PORTS
 from mta.config.schema import SECTIONS
 from mta.mail import Agent, Hop, Mailbox, Security
@@ -851,6 +851,50 @@ class ReferenceTests(ConfigTestCase):
         """The ports of next hops are the ones described."""
         for scheme, port in PORTS.items():
             self.assertRegex(self.text, rf"(?s){scheme}://.{{1,400}}on port {port}\b")
+
+
+class WithoutSecretsTests(ConfigTestCase):
+    """The configuration for who may read it, and nothing that it names."""
+
+    TEXT = """\
+        hostname: mail.example.com
+        tls:
+          certificate: nowhere.pem
+          key: nowhere.key
+          certificates: [{certificate: other.pem, key: other.key}]
+          ca: nowhere.ca
+          client_ca: nowhere.client-ca
+        routes:
+          default: {to: smtp://relay.example.net, user: office, secret: {file: nowhere.secret}}
+          b.example: {to: smtp://relay.example.net, user: office, secret: {env: NOT_SET}}
+          c.example: smtp://office:in-the-file@relay.example.net
+        """
+
+    def test_nothing_that_it_names_is_read(self) -> None:
+        """Files that are not there and variables that are not set keep nobody from loading it."""
+        self.file.write_text(dedent(self.TEXT))
+        settings = load(self.file, {}, secrets=False)
+        self.assertEqual(settings.tls.ca, self.folder / "nowhere.ca")
+        self.assertEqual(settings.default_route.user, "office")
+        self.assertEqual(settings.default_route.secret, "")
+        self.assertEqual(settings.routes["b.example"].secret, "")
+
+    def test_each_is_read_with_them(self) -> None:
+        """The server, and who checks for it, hears of every one of them."""
+        problems = self.problems(dedent(self.TEXT))
+        self.assertEqual(len(problems), 8, problems)
+
+    def test_what_is_wrong_is_wrong(self) -> None:
+        """A mistake in the file itself is found all the same."""
+        self.file.write_text("hostname: h.example\nroutes: {default: {to: mx, secret: {file: []}}}")
+        with self.assertRaises(ConfigurationError):
+            load(self.file, {}, secrets=False)
+
+    def test_more_is_put_in(self) -> None:
+        """A person who may not read the key can change the configuration."""
+        self.file.write_text(dedent(self.TEXT))
+        text = extended(self.file, {("domains", "example.com", "mailboxes"): ["alice"]}, {})
+        self.assertIn("mailboxes: [alice]", text)
 
 
 class SchemaTests(SynchronousTestCase):

@@ -68,9 +68,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The configuration that the arguments name.  Raises ConfigurationError."""
-    return load(arguments.config)
+def settings_of(arguments: argparse.Namespace, *, secrets: bool = False) -> Settings:
+    """The configuration that the arguments name, its secrets too where it is asked for them.
+
+    Raises ConfigurationError.
+    """
+    return load(arguments.config, secrets=secrets)
 
 
 def spool_of(settings: Settings) -> closing[SpoolTools]:

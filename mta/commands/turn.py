@@ -56,7 +56,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    settings = settings_of(arguments)
+    settings = settings_of(arguments, secrets=True)
     peer = _peer(settings, arguments.peer)
     tally = _Progress(peer).wait_for(arguments, settings)
     if tally.lost:

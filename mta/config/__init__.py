@@ -20,13 +20,15 @@ from mta.settings import Settings
 __all__ = ["ConfigurationError", "Keys", "Misfit", "Problem", "extended", "load"]
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read a configuration file, and see that the files it names can be read.
+def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
+    """Read a configuration file.
 
-    `environ` answers ``{env: NAME}``.  Blocks while it reads.  Raises ConfigurationError with
-    every problem found, in the order of the file.
+    With `secrets`, it must be possible to read all that it names: secrets, for which `environ`
+    answers ``{env: NAME}``, certificates and keys.  Without, none of it is touched and secrets are
+    empty: for who only wants to know where mail goes.  Blocks while it reads.  Raises
+    ConfigurationError with every problem found, in the order of the file.
     """
-    source = Source(path, environ)
+    source = Source(path, environ, secrets)
     return read_settings(parse(read(source), source))
 
 
@@ -38,7 +40,7 @@ def extended(
     Raises Misfit where it would be no good configuration, ConfigurationError where there is no
     place for them.
     """
-    source = Source(path, environ)
+    source = Source(path, environ, secrets=False)
     text = read(source)
     text = with_additions(text, parse(text, source), additions)
     root = parse(text, source)

@@ -48,10 +48,14 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where values come from: a file, and the variables that ``{env: NAME}`` may name."""
+    """Where values come from: a file, and the variables that ``{env: NAME}`` may name.
+
+    `secrets`: whether secrets are read, and the files that it names opened to see that they can be.
+    """
 
     file: Path
     environ: Mapping[str, str]
+    secrets: bool = True
 
     @property
     def folder(self) -> Path:

@@ -233,7 +233,8 @@ def path(value: Value) -> str:
 def readable_file(value: Value) -> Path:
     """The path of a file that exists and that we may read."""
     found = Path(path(value))
-    _first_octets(value, found)
+    if value.source.secrets:
+        _first_octets(value, found)
     return found
 
 
@@ -256,7 +257,7 @@ PAIR: Fields = {"certificate": readable_file, "key": readable_file}
 def secret(value: Value) -> str:
     """A secret: a string, the first line of a file, or a variable of the environment.
 
-    What it is never shows in a problem.
+    What it is never shows in a problem.  Empty where secrets are not to be read.
     """
     if not value.is_mapping:
         found = value.text("a secret, {file: PATH} or {env: NAME}")
@@ -273,6 +274,8 @@ def secret(value: Value) -> str:
 
 def _secret_file(value: Value) -> str:
     file = Path(path(value))
+    if not value.source.secrets:
+        return ""
     line = _first_octets(value, file).split(b"\n")[0].removesuffix(b"\r")
     try:
         found = line.decode("utf-8-sig")
@@ -285,6 +288,8 @@ def _secret_file(value: Value) -> str:
 
 def _secret_variable(value: Value) -> str:
     name = value.text("the name of a variable")
+    if not value.source.secrets:
+        return ""
     found = value.source.environ.get(name, "")
     if not found:
         raise value.wrong(
