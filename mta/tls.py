@@ -8,8 +8,6 @@ forward secrecy, no session resumption: so that a certificate is examined on eve
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,6 +38,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.files import atomic_write
 from mta.interfaces import Secured
 from mta.mail import Security
 from mta.settings import CertificatePair, TLSSettings
@@ -493,17 +492,8 @@ def _self_signed(folder: Path, hostname: str) -> Path:
     if path.exists():
         return path
     try:
-        descriptor, draft = tempfile.mkstemp(prefix=".certificate-", dir=folder)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_new_pair(hostname))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path)
-        finally:
-            Path(draft).unlink()
-    except FileExistsError:
-        pass  # another process was faster, and its pair serves as well
+        # Where another process was faster, its pair serves as well.
+        atomic_write(path, _new_pair(hostname), overwrite=False)
     except OSError as error:
         raise TLSFault(f"{folder}: no self-signed certificate: {error.strerror}") from None
     return path

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.processes import ROOT
 
 FOUNDATION = {"mail", "settings", "interfaces"}
+FILES = {"files"}
 TOP = {"service", "commands"}
 
 ALLOWED = {
@@ -22,10 +23,11 @@ ALLOWED = {
     "interfaces": {"mail", "settings"},
     "smtp": FOUNDATION,
     "config": {"mail", "settings", "smtp"},
-    "delivery": FOUNDATION | {"smtp", "link"},
-    "peers": FOUNDATION | {"smtp", "delivery", "queue", "spool"},
+    "files": set(),
+    "delivery": FOUNDATION | FILES | {"smtp", "link"},
+    "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue", "spool"},
 }
-EVERY_OTHER = FOUNDATION | {"smtp"}
+EVERY_OTHER = FOUNDATION | FILES | {"smtp"}
 
 # The distributions that setup.cfg requires, or has as an extra, under the names they are imported
 # by.  Three of them come with twisted[tls].

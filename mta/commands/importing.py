@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import stat
 import sys
 from contextlib import closing
 from difflib import unified_diff
@@ -17,9 +17,9 @@ from mta.commands.console import Failed, add_command, add_group, home_domain, se
 from mta.commands.tables import Entry
 from mta.commands.terminal import Bar
 from mta.config import Keys, Misfit, Problem
+from mta.files import atomic_write
 from mta.mail import Mailbox
 from mta.settings import Domain, Forward, Settings
-from mta.spool.folder import sync
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
@@ -211,18 +211,10 @@ def _replace(file: Path, text: str) -> None:
 
     Raises OSError; then the file is as it was.
     """
-    draft, before = (file.with_name(f"{file.name}{ending}") for ending in (".new", "~"))
-    shutil.copy2(file, draft)
-    status = file.stat()
-    os.chown(draft, status.st_uid, status.st_gid)
-    with draft.open("w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    before = file.with_name(f"{file.name}~")
     before.unlink(missing_ok=True)
     os.link(file, before)
-    draft.replace(file)
-    sync(file.parent)
+    atomic_write(file, text.encode(), stat.S_IMODE(file.stat().st_mode))
 
 
 def _report(importer: _Importer, file: Path) -> None:

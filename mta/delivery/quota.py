@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from mta.files import atomic_write
+
 FILE = "maildirsize"
 MOST_OCTETS = 5120  # of the file, after which it is written anew
 TRUSTED_FOR = 900.0  # seconds that a file is believed which says that there is no room
@@ -70,13 +72,9 @@ def _is_fresh(maildir: Path) -> bool:
 def _count_anew(maildir: Path, quota: int) -> int:
     sizes = list(_sizes(maildir))
     octets = sum(sizes)
-    draft = maildir / "tmp" / f"{FILE}.{os.getpid()}.{time.monotonic_ns()}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, b"%b\n%d %d\n" % (_definition(quota), octets, len(sizes)))
-    finally:
-        os.close(descriptor)
-    draft.rename(maildir / FILE)
+    text = b"%b\n%d %d\n" % (_definition(quota), octets, len(sizes))
+    # In the Maildir itself, a name that begins with a dot is a folder.
+    atomic_write(maildir / FILE, text, durable=False, draft_folder=maildir / "tmp")
     return octets
 
 

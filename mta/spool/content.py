@@ -18,10 +18,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.files import sync
 from mta.interfaces import IContent, IDraft
 from mta.spool import queue_id
 from mta.spool.database import as_oserror
-from mta.spool.folder import Folder, create, sync
+from mta.spool.folder import Folder, create
 
 SMALL = 256 * 2**10  # octets
 

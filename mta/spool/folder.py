@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mta.files import atomic_write, sync
 from mta.interfaces import SpoolFull
 from mta.settings import MIB
 from mta.spool import queue_id
@@ -121,11 +122,19 @@ class Folder:
 def create(path: Path, flags: int) -> int:
     """Open a file, made with mode 0600 if need be, for the user whose folder it is in.
 
-    Returns its descriptor.  Raises OSError.
+    Returns its descriptor.  Raises OSError, also where the name is a symbolic link.
     """
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_to_owner_of(path.parent, path)
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0 and os.fstat(descriptor).st_size == 0:  # it may be new
+        _give(descriptor, path.parent)
     return descriptor
+
+
+def _give(descriptor: int, folder: Path) -> None:
+    """Let the owner of a folder use what root made in it."""
+    ours, owner = os.fstat(descriptor), folder.stat()
+    if ours.st_uid == 0 and ours.st_nlink == 1:  # and no file of root's that was linked there
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def secret_key(folder: Path) -> bytes:
@@ -135,17 +144,7 @@ def secret_key(folder: Path) -> bytes:
     """
     path = folder / "srs.key"
     if not path.exists():
-        draft = folder / f"srs.key.{os.getpid()}"
-        descriptor = create(draft, os.O_WRONLY | os.O_TRUNC)
-        try:
-            os.write(descriptor, secrets.token_bytes(KEY_LENGTH))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        with suppress(FileExistsError):  # another process was faster
-            os.link(draft, path)
-        draft.unlink()
-        sync(folder)
+        atomic_write(path, secrets.token_bytes(KEY_LENGTH), overwrite=False)
     return path.read_bytes()
 
 
@@ -154,12 +153,3 @@ def give_to_owner_of(folder: Path, path: Path) -> None:
     if os.geteuid() == 0:
         status = folder.stat()
         os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
-
-
-def sync(folder: Path) -> None:
-    """Put the names in a folder on stable storage.  Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mta.files import sync
 from mta.spool import bell, queue_id
-from mta.spool.folder import Folder, create, sync
+from mta.spool.folder import Folder, create
 
 
 class Owner:

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from mta.files import atomic_write
 from mta.spool.folder import create, give_to_owner_of
 
 FOLDER = "peers"
@@ -69,12 +70,8 @@ class Records:
         """Replace some values of a record.  Raises OSError."""
         self._make_folder()
         path = self._path(peer)
-        fresh = path.with_suffix(f".{os.getpid()}")
         record = replace(self.read(peer), **changes)
-        descriptor = create(fresh, os.O_WRONLY | os.O_TRUNC)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(record), file)
-        fresh.replace(path)
+        atomic_write(path, json.dumps(asdict(record)).encode(), durable=False)
 
     def mark_link(self, peer: str) -> int:
         """Say that a turned connection stands, for as long as the descriptor returned is open.

@@ -11,7 +11,6 @@ import hmac
 import os
 import re
 import secrets
-import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from mta.files import atomic_write
 from mta.smtp import sasl
 from mta.smtp.sasl import ScramKeys
 from mta.users.addresses import normalised
@@ -201,30 +201,11 @@ class UserFile:
             roster = self.load()
             users = dict(roster.users)
             yield users
-            self._replace(_text(Roster(users, roster.decoy)), folder)
+            atomic_write(self.path, _text(Roster(users, roster.decoy)))
         except OSError as error:
             raise self._fault(error) from None
         finally:
             os.close(folder)
-
-    def _replace(self, text: bytes, folder: int) -> None:
-        """Put a new file in the place of the old one: a crash leaves one or the other."""
-        descriptor, name = tempfile.mkstemp(prefix=".users-", dir=self.path.parent)  # mode 0600
-        draft = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                # The server must go on reading it when root has changed it.
-                if os.geteuid() == 0:
-                    owner = (self.path if self.path.exists() else self.path.parent).stat()
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.path)
-        except OSError:
-            draft.unlink()
-            raise
-        os.fsync(folder)
 
     def _fault(self, error: OSError) -> UserFault:
         return UserFault(f"{error.filename or self.path}: {error.strerror}")

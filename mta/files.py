@@ -1,0 +1,73 @@
+"""Files that are replaced whole: whoever reads one sees the old text or the new one, never half."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+_DRAFT = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def atomic_write(
+    path: Path,
+    octets: bytes,
+    mode: int = 0o600,
+    *,
+    overwrite: bool = True,
+    durable: bool = True,
+    draft_folder: Path | None = None,
+) -> bool:
+    """Write a file whole; returns whether it was written.
+
+    It is not where `overwrite` is False and there is a file already.  The new file belongs to whom
+    the old one did; a new one that root makes, to the owner of its folder.  `durable`: on stable
+    storage at return.  `draft_folder`: another folder on the same disk for what is not complete.
+
+    Raises OSError; then the file is as it was, and nothing else is left.
+    """
+    # A name that cannot be guessed: nobody may have put a link there for root to follow.
+    draft = (draft_folder or path.parent) / f".{path.name}.{secrets.token_hex(8)}"
+    descriptor = os.open(draft, _DRAFT, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _give_to_owner(descriptor, path)
+            os.fchmod(descriptor, mode)  # whatever the umask took off
+            file.write(octets)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        if overwrite:
+            draft.replace(path)
+        else:
+            os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)  # nothing after `replace`
+    if durable:
+        sync(path.parent)
+    return True
+
+
+def sync(folder: Path) -> None:
+    """Put the names in a folder on stable storage.  Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _give_to_owner(descriptor: int, path: Path) -> None:
+    """Let those use the draft who may use the file that it is to replace."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        status = path.parent.stat()
+    if os.geteuid() == 0:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    elif path.exists():
+        with suppress(PermissionError):  # not a group of ours
+            os.fchown(descriptor, -1, status.st_gid)
