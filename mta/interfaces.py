@@ -400,12 +400,19 @@ class Target:
     """One final address of one recipient: `number` is the recipient's place in the envelope.
 
     `forwarder` is the address of ours whose mail goes on elsewhere, where this is such mail.
+    `also` are targets of other recipients that lead to the same mailbox: it gets one copy.
     """
 
     number: int
     address: Mailbox
     hop: Hop
     forwarder: Mailbox | None = None
+    also: tuple[Target, ...] = ()
+
+    @property
+    def served(self) -> tuple[Target, ...]:
+        """Itself and those that an attempt for it is an attempt for as well."""
+        return (self, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,8 +423,9 @@ class Delivery:
     targets: tuple[Target, ...]
 
     def recipient(self, target: Target) -> Recipient:
-        """What RCPT asked for on behalf of this target."""
-        return self.message.envelope.recipients[target.number]
+        """What RCPT asked for on behalf of all that this target serves."""
+        recipients = self.message.envelope.recipients
+        return Recipient.merged([recipients[each.number] for each in target.served])
 
 
 class IRouter(Interface):

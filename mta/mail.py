@@ -7,6 +7,7 @@ decoded once, in `mta.smtp`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -66,6 +67,33 @@ class Recipient:
     forward_path: Mailbox
     notify: frozenset[Notify] = frozenset()
     original: str = ""
+
+    @classmethod
+    def merged(cls, recipients: Sequence[Recipient]) -> Recipient:
+        """One recipient for several that name the same mailbox: the forward-path of the first.
+
+        A condition counts if anyone named it, NEVER only if everyone did (RFC 3461 section 4.1).
+        """
+        first, *others = recipients
+        if not others:
+            return first
+        asked = [each.notify for each in recipients if Notify.NEVER not in each.notify]
+        notify = frozenset({Notify.NEVER})
+        if asked:
+            notify = frozenset().union(*(each or UNASKED for each in asked if any(asked)))
+        original = next((each.original for each in recipients if each.original), "")
+        return cls(first.forward_path, notify, original)
+
+
+def distinct(recipients: Iterable[Recipient]) -> tuple[Recipient, ...]:
+    """The recipients, those with equal forward-paths merged."""
+    found: dict[Mailbox, list[Recipient]] = {}
+    for recipient in recipients:
+        found.setdefault(recipient.forward_path, []).append(recipient)
+    return tuple(map(Recipient.merged, found.values()))
+
+
+UNASKED = frozenset({Notify.FAILURE, Notify.DELAY})  # what a recipient without NOTIFY gets
 
 
 class Body(Enum):

@@ -167,7 +167,7 @@ class ContentTests(SynchronousTestCase):
                 self.assertEqual(status[one], expected.get(one, Status.RELAYED), one)
         for message in pair.accepted:
             arrived = [one.forward_path.local_part for one in message.envelope.recipients]
-            self.assertEqual(arrived, taken)
+            self.assertEqual(arrived, list(dict.fromkeys(taken)))
             self.assertTrue(same(content, pair.content(message)), pair.content(message))
         self.assertEqual(len(pair.accepted), 2 if taken else 0)
 

@@ -5,7 +5,7 @@ Pure: the runner does what `plan` says, and records what `judge` says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
@@ -23,6 +23,11 @@ CROWDED = Outcome(
 HELD = Outcome(
     Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
 )
+DELIVERED = Outcome(
+    Status.DELIVERED, Reply(250, "2.1.5", ("In this mailbox already, by another recipient",))
+)
+RELAYED = replace(DELIVERED, status=Status.RELAYED)
+_RELAYS = (Agent.MX, Agent.SMTP)
 UNROUTED = Hop(Agent.REJECT, "no route")  # stands in a report for the hop that was not found
 _SUCCESSES = (Status.DELIVERED, Status.RELAYED)
 REPLY_LENGTH = 500  # characters of a peer's reply that logs and history keep
@@ -47,6 +52,10 @@ class Round:
     later: float = 0.0
     crowded: Hop | None = None
 
+    def report(self, target: Target, outcome: Outcome) -> None:
+        """Add what came of a target, for each recipient that it serves."""
+        self.reports += [(each, outcome) for each in target.served]
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -70,9 +79,13 @@ class Verdict:
 
 
 def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]:
-    """Route every recipient that is still open: what is to be tried, and what was refused."""
-    targets: list[Target] = []
-    refused: list[Report] = []
+    """Route every recipient that is still open: what is to be tried, and what needs no attempt.
+
+    A mailbox that several recipients lead to is one target.
+    """
+    found: dict[tuple[Mailbox, Hop], list[Target]] = {}
+    settled: list[Report] = []
+    reached = _reached(message, router)
     for number, progress in enumerate(message.progress):
         if not _is_open(progress):
             continue
@@ -82,13 +95,53 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
         except Refusal as refusal:
             status = Status.FAILED if refusal.reply.is_permanent else Status.DEFERRED
             outcome = Outcome(status, refusal.reply)
-            refused.append((Target(number, forward_path, UNROUTED), outcome))
+            settled.append((Target(number, forward_path, UNROUTED), outcome))
             continue
         for address, hop in routed:
-            if not progress.settled or str(address) not in progress.settled:
-                forwarder = forward_path if _goes_on(forward_path, address, router) else None
-                targets.append(Target(number, address, hop, forwarder))
-    return targets, refused
+            if progress.settled and str(address) in progress.settled:
+                continue
+            forwarder = forward_path if _goes_on(forward_path, address, router) else None
+            target = Target(number, address, hop, forwarder)
+            mailbox = _mailbox(address, router)
+            if reached and str(mailbox) in reached:
+                settled.append((target, RELAYED if hop.agent in _RELAYS else DELIVERED))
+            else:
+                found.setdefault((mailbox, hop), []).append(target)
+    return [_one(targets) for targets in found.values()], settled
+
+
+def _mailbox(address: Mailbox, router: IRouter) -> Mailbox:
+    """A final address in the form in which it is compared: case means something elsewhere only."""
+    if not router.is_ours(address.domain) or address.local_part.islower():
+        return address
+    return replace(address, local_part=address.local_part.lower())
+
+
+def _one(targets: Sequence[Target]) -> Target:
+    """One target for all: mail that need not be forwarded goes on as it came."""
+    if len(targets) == 1:
+        return targets[0]
+    first = next((target for target in targets if target.forwarder is None), targets[0])
+    return replace(first, also=tuple(target for target in targets if target is not first))
+
+
+def _reached(message: Message, router: IRouter) -> Collection[str]:
+    """The mailboxes that have their copy from an earlier attempt, whoever's it was."""
+    if not any(progress.settled for progress in message.progress):
+        return ()
+    reached: set[str] = set()
+    for progress in message.progress:
+        forward_path = str(progress.recipient.forward_path)
+        failed = {
+            attempt.address or forward_path
+            for attempt in progress.history
+            if attempt.status == Status.FAILED.value
+        }
+        reached |= progress.settled - failed
+    return {
+        address.lower() if router.is_ours(address.rpartition("@")[2]) else address
+        for address in reached
+    }
 
 
 def _goes_on(forward_path: Mailbox, address: Mailbox, router: IRouter) -> bool:
@@ -232,9 +285,9 @@ def _advanced(
         else:
             ended.append(str(target.address))
     progress = replace(progress, peer="", domain="")
-    if not deferred and not held:
-        return replace(progress, state=State.DONE, settled=frozenset())
     settled = progress.settled.union(ended)
+    if not deferred and not held:
+        return replace(progress, state=State.DONE, settled=settled)
     if deferred:
         return replace(progress, state=State.WAITING, settled=settled)
     peer, domain = held[0].hop.next_hop, held[0].address.domain

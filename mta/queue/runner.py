@@ -307,7 +307,7 @@ class Runner:
             if hop.agent is Agent.HOLD:
                 link = self._link(target, source)
                 if link is None:
-                    round.reports.append((target, HELD))
+                    round.report(target, HELD)
                     continue
                 links[hop] = link
             groups.setdefault((hop, target.forwarder), []).append(target)
@@ -372,7 +372,8 @@ class Runner:
 
     def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         round = self._rounds[delivery.message.id]
-        round.reports.extend(zip(delivery.targets, outcomes, strict=True))
+        for target, outcome in zip(delivery.targets, outcomes, strict=True):
+            round.report(target, outcome)
         self._came_back(round)
 
     def _tried(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
@@ -392,7 +393,7 @@ class Runner:
     def _give_up_round(self, delivery: Delivery) -> None:
         """A delivery is not tried in this round."""
         round = self._rounds[delivery.message.id]
-        round.untried.update(target.number for target in delivery.targets)
+        round.untried.update(each.number for target in delivery.targets for each in target.served)
         self._came_back(round)
 
     def _came_back(self, round: Round) -> None:

@@ -23,7 +23,7 @@ from mta.interfaces import (
     IUsers,
     Session,
 )
-from mta.mail import Body, Envelope, Mailbox, Recipient, Reply
+from mta.mail import Body, Envelope, Mailbox, Recipient, Reply, distinct
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import grammar, replies, sasl
 from mta.smtp.content import DotReader
@@ -127,7 +127,7 @@ class Transaction:
         argument = self.argument
         return Envelope(
             argument.reverse_path,
-            tuple(self.recipients),
+            distinct(self.recipients),
             argument.body,
             argument.smtputf8,
             argument.ret,
