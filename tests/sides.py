@@ -55,8 +55,8 @@ from mta.settings import Limits, Peer, Queue, Relay, Service
 from mta.smtp import sasl
 from mta.smtp.errors import PeerFault
 from mta.smtp.intake import Depot
+from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver, Reception
-from mta.smtp.sender import Demands
 from mta.spool.records import Ledger
 from tests.fakes import FakeSpool
 
@@ -317,12 +317,14 @@ class FakeDialler:
         self.refuses = False
         self._provider = provider
 
-    async def converse(self, hop: Hop, role: Callable[[Demands], IRole]) -> None:
+    async def converse(self, hop: Hop, role: Callable[[SenderConfig], IRole]) -> None:
         """See `Dialler`."""
         if self.refuses:
             raise HopFailure(REFUSED)
         clock = self._provider.clock
-        demands = Demands("office.example", security=hop.security, user=hop.user, secret=hop.secret)
+        demands = SenderConfig(
+            "office.example", security=hop.security, user=hop.user, secret=hop.secret
+        )
         client = Link(lambda link: _secured(link, role(demands)), clock)
         server = Link(lambda link: _secured(link, self._provider.role(link)), clock)
         server.ended.addErrback(lambda failure: failure.trap(ChannelLost, PeerFault))

@@ -16,8 +16,9 @@ from mta.interfaces import Delivery, Message
 from mta.link import Link
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient, Status
 from mta.settings import Limits, Service
+from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver
-from mta.smtp.sender import Demands, Sender
+from mta.smtp.sender import Sender
 from tests.doubles import FakeGate, FakeSource, delivery, reception
 from tests.fakes import FakeSpool
 
@@ -62,7 +63,7 @@ class Pair:
         shared = reception(
             self.spool, self.accepted.append, service=service, gate=self.gate, limits=limits
         )
-        demands = Demands("us.example", lmtp=service is Service.LMTP)
+        demands = SenderConfig("us.example", lmtp=service is Service.LMTP)
         self.receiver = Link(lambda _: Receiver(shared), clock)
         self.sender = Link(lambda _: Sender(self.source, demands), clock)
         self.failures: list[Failure] = []

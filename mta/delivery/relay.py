@@ -41,7 +41,8 @@ from mta.link import Link, TLSContext
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.smtp import sasl
 from mta.smtp.errors import PeerFault
-from mta.smtp.sender import Demands, Sender
+from mta.smtp.opening import SenderConfig
+from mta.smtp.sender import Sender
 
 CONNECT_TIMEOUT = 30  # seconds
 MOST_ADDRESSES = 10  # tried for one hop at one time
@@ -76,7 +77,7 @@ class Dialler:
         for link in list(self._links):
             link.close_gently()
 
-    async def converse(self, hop: Hop, role: Callable[[Demands], IRole]) -> None:
+    async def converse(self, hop: Hop, role: Callable[[SenderConfig], IRole]) -> None:
         """Hold one conversation with the first host of `hop` that talks to us.
 
         `role` makes the sender that begins it.  Raises HopFailure.
@@ -143,10 +144,10 @@ class Dialler:
         hop: Hop,
         host: str,
         endpoint: IStreamClientEndpoint,
-        role: Callable[[Demands], IRole],
+        role: Callable[[SenderConfig], IRole],
     ) -> None:
         """One connection.  Raises ConnectError or HopFailure."""
-        demands = Demands(
+        demands = SenderConfig(
             self._hostname,
             lmtp=hop.agent is Agent.LMTP,
             security=hop.security,

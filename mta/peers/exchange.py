@@ -26,8 +26,9 @@ from mta.interfaces import (
 from mta.mail import Outcome, Reply, Status
 from mta.peers.tally import Counted, Tally
 from mta.settings import Peer
+from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import LINE, Receiver, Reception
-from mta.smtp.sender import Demands, Sender, Turn
+from mta.smtp.sender import Sender, Turn
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
 NOT_IMPLEMENTED = frozenset({500, 502})
@@ -125,7 +126,7 @@ class Exchange:
         hop = replace(peer.connect, security=peer.tls, pin=peer.pin)
         counted = Counted(_Waiting(source), self._tally, self._changed)
 
-        def role(demands: Demands) -> IRole:
+        def role(demands: SenderConfig) -> IRole:
             return Sender(counted, demands, turn)
 
         await self._dialler.converse(hop, role)

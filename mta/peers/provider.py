@@ -20,7 +20,8 @@ from mta.peers.tally import Counted, Tally
 from mta.settings import Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.sender import Demands, Sender
+from mta.smtp.opening import SenderConfig
+from mta.smtp.sender import Sender
 from mta.spool.records import Ledger
 
 OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
@@ -60,7 +61,7 @@ class Provider:
         links = self._links.setdefault(peer.name, [])
         if len(links) >= MOST_LINKS:
             raise Refusal(replies.ATRN_REFUSED)
-        demands = Demands(
+        demands = SenderConfig(
             self._hostname, security=Security.OFF, keepalive=peer.keepalive, proved=True
         )
 
@@ -129,7 +130,7 @@ class HandOver:
     def __init__(
         self,
         peer: str,
-        demands: Demands,
+        demands: SenderConfig,
         open_source: Callable[[], IHeldSource],
         links: list[HandOver],
         ledger: Ledger,
@@ -173,7 +174,7 @@ class HandOver:
         sender = Sender(Counted(source, tally), self._demands)
         try:
             await sender.converse(self._channel)
-            trouble = str(sender.trouble or "")
+            trouble = str(sender.failure or "")
         except HopFailure as failure:
             trouble = str(failure.outcome.reply)
         finally:

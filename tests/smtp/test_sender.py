@@ -17,14 +17,15 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import Delivery, HandshakeFailed, HopFailure, IContent, IMailSource, IRole
 from mta.link import Link
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient, Reply, Security, Status
-from mta.smtp import sender
+from mta.smtp import outgoing
 from mta.smtp.errors import PeerFault
-from mta.smtp.sender import Demands, Sender, Turn
+from mta.smtp.opening import SenderConfig
+from mta.smtp.sender import Sender, Turn
 from tests.doubles import FakeSource, FakeTLS, Transport, Turned, delivery
 
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 ALICE = Mailbox("alice", "us.example")
-US = Demands("us.example")
+US = SenderConfig("us.example")
 STREAMING = "250-PIPELINING | 250 CHUNKING"
 
 
@@ -49,7 +50,7 @@ class Exchange:
     def __init__(
         self,
         deliveries: Sequence[Delivery] = (),
-        demands: Demands = US,
+        demands: SenderConfig = US,
         *,
         turn: Turn | None = None,
         waits: bool = False,
@@ -127,7 +128,7 @@ class SenderTestCase(SynchronousTestCase):
         self,
         deliveries: Sequence[Delivery],
         keywords: str = "250 HELP",
-        demands: Demands = US,
+        demands: SenderConfig = US,
         *,
         turn: Turn | None = None,
         waits: bool = False,
@@ -1216,7 +1217,7 @@ class ExtensionTests(SenderTestCase):
 
     def test_most_transactions(self) -> None:
         """There is an end, also where the peer names none."""
-        with patch.object(sender, "MOST_TRANSACTIONS", 1):
+        with patch.object(outgoing, "MAX_TRANSACTIONS", 1):
             exchange = self.opened([mail("M1"), mail("M2")], STREAMING)
             exchange.talk("S: 250 mail | 250 rcpt | 250 taken")
             self.assertEqual(exchange.hear()[-1], "QUIT")

@@ -1,0 +1,101 @@
+"""The dialogue of a sender with its peer: commands out, replies in, each in its time.
+
+RFC 5321 sections 4.2 and 4.5.3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mta.interfaces import ChannelLost, HopFailure, IChannel
+from mta.mail import Outcome, Reply, Status
+from mta.smtp import replies
+from mta.smtp.extensions import Extensions
+
+MINUTE = 60.0  # seconds
+MAX_REPLY_LINE = 2048  # octets; RFC 5321 section 4.5.3.1.5 allows 512, some peers send more
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One exchange with the peer: how long it may take, and how a failure is told."""
+
+    timeout: float  # seconds, RFC 5321 section 4.5.3.2
+    phrase: str
+
+
+GREETING = Step(5 * MINUTE, "while waiting for the greeting")
+HELLO = Step(5 * MINUTE, "in reply to EHLO")
+TLS = Step(5 * MINUTE, "in reply to STARTTLS")
+AUTH = Step(5 * MINUTE, "in reply to AUTH")
+MAIL = Step(5 * MINUTE, "in reply to MAIL")
+RCPT = Step(5 * MINUTE, "in reply to RCPT")
+DATA = Step(2 * MINUTE, "in reply to DATA")
+CONTENT = Step(3 * MINUTE, "while sending content")
+END = Step(10 * MINUTE, "after the end of content: the message may be sent more than once")
+TURN = Step(10 * MINUTE, "in reply to the request for our mail")  # RFC 2645 section 5.2.1
+NOOP = Step(30.0, "in reply to NOOP")
+QUIT = Step(5.0, "in reply to QUIT")
+
+
+class PeerClosing(ChannelLost):
+    """The peer said 421: it closes the channel (RFC 5321 section 3.8)."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class Dialogue:
+    """Commands to one peer, and its replies.
+
+    `remote` is the peer's name for itself, `step` what was last waited for.  `is_unheard`: the
+    connection was idle, and the peer has said nothing since.
+    """
+
+    def __init__(self, channel: IChannel) -> None:
+        self.channel = channel
+        self.extensions = Extensions()
+        self.remote = ""
+        self.step = GREETING
+        self.is_unheard = False
+
+    async def command(self, line: bytes, step: Step) -> Reply:
+        """Send one command; returns its reply.  Raises as `reply` does."""
+        self.channel.write(line + b"\r\n")
+        return await self.reply(step)
+
+    async def reply(self, step: Step) -> Reply:
+        """The peer's next reply.  Raises ChannelLost, also for 421, and PeerFault."""
+        self.step = step
+        channel, parser = self.channel, replies.ReplyParser()
+        end: float | None = None  # for all its lines
+        while True:
+            while (line := channel.wire.line(MAX_REPLY_LINE)) is None:
+                end = end or channel.seconds() + step.timeout
+                await channel.more(end)
+            reply = parser.feed_line(line)
+            if reply is not None:
+                if reply.code == 421:
+                    raise PeerClosing(reply)
+                self.is_unheard = False
+                return reply
+
+    def demand(self, reply: Reply, code: int) -> None:
+        """Raise HopFailure for any reply but `code`."""
+        if reply.code != code:
+            raise HopFailure(Outcome(Status.DEFERRED, reply, self.remote))
+
+    def reason(self, error: Exception) -> Reply:
+        """What ended a conversation, as a reply."""
+        match error:
+            case PeerClosing():
+                return error.reply
+            case ChannelLost():
+                text = f"Connection lost {self.step.phrase}: {error}"
+                return Reply(451, "4.4.2", (text,))
+            case OSError():
+                return replies.LOCAL_ERROR
+            case _:
+                text = f"Protocol error {self.step.phrase}: {error}"
+                return Reply(451, "4.5.0", (text,))

@@ -1,0 +1,39 @@
+"""The service extensions that a server offered in its reply to EHLO (RFC 5321 section 4.1.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mta.mail import Reply
+
+
+class Extensions:
+    """The keywords of one reply to EHLO or LHLO, with their parameters."""
+
+    def __init__(self, reply: Reply | None = None) -> None:
+        lines = reply.lines[1:] if reply is not None else ()
+        keywords = (line.split(None, 1) for line in lines if line.strip())
+        self._parameters = {first.upper(): "".join(rest) for first, *rest in keywords}
+
+    def offers(self, *keywords: str) -> bool:
+        """Whether the server offered all of these."""
+        return all(keyword in self._parameters for keyword in keywords)
+
+    @property
+    def mechanisms(self) -> Sequence[str]:
+        """The SASL mechanisms (RFC 4954)."""
+        return self._parameters.get("AUTH", "").split()
+
+    @property
+    def max_size(self) -> int | None:
+        """The size of the largest message in octets, where one is set (RFC 1870)."""
+        value = self._parameters.get("SIZE", "")
+        return (int(value[:20]) or None) if value.isdecimal() else None
+
+    def limit(self, name: str, default: int) -> int:
+        """A value of the LIMITS extension (RFC 9422)."""
+        for limit in self._parameters.get("LIMITS", "").split():
+            key, _, value = limit.partition("=")
+            if key.upper() == name and value.isdecimal() and int(value) > 0:
+                return int(value[:9])
+        return default

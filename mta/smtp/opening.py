@@ -1,0 +1,120 @@
+"""The opening of a session by its client: greeting, EHLO, STARTTLS, AUTH.
+
+RFC 5321 section 3.1, RFC 3207, RFC 4954.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
+
+from mta.interfaces import ChannelLost, HandshakeFailed, HopFailure
+from mta.mail import Outcome, Reply, Security, Status
+from mta.smtp import sasl
+from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
+from mta.smtp.errors import PeerFault
+from mta.smtp.extensions import Extensions
+
+NO_MECHANISM = Reply(454, "4.7.4", ("The server offers no way to log in that is safe",))
+NO_PROOF = Reply(
+    454,
+    "4.7.4",
+    ("The server wants our password, and its certificate does not prove who it is",),
+)
+NO_TLS = Reply(451, "4.7.5", ("The server does not offer the TLS that we demand",))
+
+
+@dataclass(frozen=True, slots=True)
+class SenderConfig:
+    """What a sender says of itself and demands of its peer before any mail flows.
+
+    `proved`: the peer proved who it is before this role began.
+    """
+
+    hostname: str
+    lmtp: bool = False
+    security: Security = Security.OPPORTUNISTIC
+    user: str = ""
+    secret: str = field(default="", repr=False)
+    keepalive: float = MINUTE  # seconds between NOOPs while no mail is there
+    derive: sasl.Derive = sasl.derive
+    proved: bool = False
+
+
+async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
+    """Wait for the greeting, say who we are, and secure the session as `config` demands.
+
+    Raises HopFailure where the peer can't be used, HandshakeFailed where it failed to begin TLS.
+    """
+    try:
+        dialogue.demand(await dialogue.reply(GREETING), 220)
+        await _hello(dialogue, config)
+        if dialogue.channel.secured is None and config.security is not Security.OFF:
+            await _start_tls(dialogue, config)
+        if config.user:
+            await _authenticate(dialogue, config)
+    except HandshakeFailed:
+        raise  # without TLS it may go better
+    except (ChannelLost, PeerFault) as error:
+        outcome = Outcome(Status.DEFERRED, dialogue.reason(error), dialogue.remote, strains=True)
+        raise HopFailure(outcome) from error
+
+
+async def _hello(dialogue: Dialogue, config: SenderConfig) -> None:
+    hostname = config.hostname.encode()
+    verb = b"LHLO " if config.lmtp else b"EHLO "
+    reply = await dialogue.command(verb + hostname, HELLO)
+    dialogue.extensions = Extensions(reply if reply.code == 250 else None)
+    if reply.code != 250 and not config.lmtp:
+        reply = await dialogue.command(b"HELO " + hostname, HELLO)
+    dialogue.demand(reply, 250)
+    dialogue.remote = (reply.text.split() or [dialogue.channel.peer])[0]
+
+
+async def _start_tls(dialogue: Dialogue, config: SenderConfig) -> None:
+    if dialogue.extensions.offers("STARTTLS"):
+        reply = await dialogue.command(b"STARTTLS", TLS)
+        if reply.code == 220:
+            await dialogue.channel.start_tls()
+            await _hello(dialogue, config)
+            return
+    if config.security is Security.VERIFY:
+        raise HopFailure(Outcome(Status.DEFERRED, NO_TLS, dialogue.remote))
+
+
+async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
+    """Prove who we are, by the strongest means that is safe here (RFC 4954)."""
+    secured, offers = dialogue.channel.secured, dialogue.extensions.mechanisms
+    mechanism = sasl.strongest(offers, secured, config.secret)
+    if mechanism is None:
+        wants_it = secured is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
+        reply = NO_PROOF if wants_it else NO_MECHANISM
+        raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote))
+    opening = f"AUTH {mechanism}".encode()
+
+    async def exchange(response: bytes | None) -> bytes | None:
+        nonlocal opening
+        encoded = b"" if response is None else b64encode(response)
+        if opening:
+            line = opening + b" " + (encoded or b"=") if response is not None else opening
+            opening = b""
+        else:
+            line = encoded
+        reply = await dialogue.command(line, AUTH)
+        if reply.code == 235:
+            return None
+        dialogue.demand(reply, 334)
+        return b64decode(reply.text)
+
+    try:
+        await sasl.respond(
+            mechanism,
+            config.user,
+            config.secret,
+            exchange,
+            bindings=secured.bindings if secured else sasl.NO_BINDINGS,
+            derive=config.derive,
+        )
+    except (sasl.AuthenticationFailed, ValueError) as error:
+        reply = Reply(454, "4.7.0", (f"Authentication failed: {error}",))
+        raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote)) from error
