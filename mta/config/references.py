@@ -42,16 +42,18 @@ def check_holds(
             _check_hold(root, ("domains", name, "deliver"), name, domain.deliver, peers)
     for name, hop in routes.items():
         with findings.collect():
-            _check_hold(root, ("routes", name), name, hop, peers)
+            destination = "" if name == "default" else name
+            _check_hold(root, ("routes", name), destination, hop, peers)
     for name, hop in senders.items():
         with findings.collect():
-            _check_hold(root, ("senders", name), "default", hop, peers)
+            _check_hold(root, ("senders", name), "", hop, peers)
     findings.settle()
 
 
 def _check_hold(
     root: Value, place: tuple[str, ...], destination: str, hop: Hop, peers: Mapping[str, Peer]
 ) -> None:
+    """`destination`: the domain, or .domain, whose mail takes the hop; empty: any."""
     if hop.agent is not Agent.HOLD:
         return
     _, item = root.member(*place)
@@ -60,8 +62,13 @@ def _check_hold(
         hint = suggest(hop.next_hop, peers, "the name of one of the 'peers'")
         raise item.wrong(f"no peer is called {hop.next_hop!r}, {hint}")
     # A peer that we dial gets whatever is routed to it; its `domains` are what it has for us.
-    if peer.connect or destination == "default" or _covers(peer, destination):
+    if peer.connect or _covers(peer, destination):
         return
+    if not destination:
+        raise item.wrong(
+            f"mail for any domain, of which the peer {peer.name!r} could fetch no more than its "
+            "own 'domains', expected a route for each of those, and another next hop here"
+        )
     raise item.wrong(
         f"{destination!r} is none of the domains of the peer {peer.name!r}, which could never "
         "fetch it, expected it there too"
