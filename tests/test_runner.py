@@ -935,6 +935,18 @@ async def pieces(content: IContent) -> list[bytes]:
     return [piece async for piece in content.pieces()]
 
 
+class SlowContent(Content):
+    """Content that comes when `arrived` fires."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived: Deferred[None] = Deferred()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        await self.arrived
+        yield b"\r\n"
+
+
 class LostContent(Content):
     """Content that the spool can't read."""
 
@@ -1192,6 +1204,26 @@ class HeldTests(RunnerTests):
         self.router.aliases["chief@a.example"] = ["chief@office.example"]
         self.accept(message("1", "chief@a.example"))
         self.assertEqual(["1"], self.taken(self.source()))
+
+    def test_forward_into_a_held_domain(self) -> None:
+        """A forward is handed out though the look whether it goes in a circle takes its time."""
+        self.router.is_ours = lambda domain: domain == "a.example"
+        self.router.aliases["x@a.example"] = ["x@office.example"]
+        content = SlowContent()
+        self.accept_address("1", "x@a.example", content=content)
+        content.arrived.callback(None)
+        self.clock.advance(0)
+        self.assertEqual([State.HELD], self.states())
+        for linger in (0.0, HOUR):
+            content.arrived = Deferred()
+            source = self.source(linger)
+            waiting = Deferred.fromCoroutine(source.next())
+            self.assertNoResult(waiting)
+            content.arrived.callback(None)
+            delivery = self.successResultOf(waiting)
+            assert delivery is not None
+            source.close()
+            self.clock.advance(0)
 
     def test_lingers(self) -> None:
         """A lingering source hands out new mail at once, without a detour by the spool."""

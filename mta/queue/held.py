@@ -7,7 +7,7 @@ ordinary way.  What a broken connection leaves unsettled goes on waiting.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -45,7 +45,7 @@ class HeldMail:
         *,
         queue: IQueue,
         clock: IReactorTime,
-        begin: Callable[[Message, HeldMail], None],
+        begin: Callable[[Message, HeldMail], Awaitable[None]],
         settled: Callable[[Delivery, Sequence[Outcome]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         closed: Callable[[HeldMail], None],
@@ -222,7 +222,7 @@ class HeldMail:
             )
         given = self._given
         for message in messages:
-            self._begin(message, self)
+            await self._begin(message, self)
         # Where nothing of a portion was for us, the next one would be the same again.
         if len(messages) == PORTION and self._given > given:
             self._stale = True

@@ -221,7 +221,7 @@ class Runner:
             linger,
             queue=self._queue,
             clock=self._clock,
-            begin=self._begin,
+            begin=self._begin_for,
             settled=self._settled,
             spawn=self._spawn,
             closed=self._unlinked,
@@ -290,8 +290,16 @@ class Runner:
 
     # --- one round
 
-    def _begin(self, message: Message, source: HeldMail | None = None) -> None:
-        """Route a message and let it wait for its hops; `source` leased it for its peer."""
+    async def _begin_for(self, message: Message, source: HeldMail) -> None:
+        """Begin a message that a source leased: it has by then what it is to hand out."""
+        for forwarding in self._begin(message, source):
+            await forwarding
+
+    def _begin(self, message: Message, source: HeldMail | None = None) -> Sequence[Deferred[None]]:
+        """Route a message and let it wait for its hops; `source` leased it for its peer.
+
+        Returns what still goes on: looks for loops in what is forwarded.
+        """
         round = self._rounds[message.id] = Round(message, source)
         self._window.enter(message)
         targets: list[Target] = []
@@ -314,14 +322,17 @@ class Runner:
         round.outstanding = len(groups)
         if not groups:
             self._conclude(round)
+        forwarding = []
         for (hop, forwarder), group in groups.items():
             delivery = Delivery(message, tuple(group))
             if forwarder is None:
                 self._hand_over(delivery, links.get(hop))
             else:
-                self._spawn(self._forward(delivery, forwarder, links.get(hop)))
+                looking = self._forward(delivery, forwarder, links.get(hop))
+                forwarding.append(self._spawn(looking))
         if source is not None:
             self._destinations.dispatch()
+        return forwarding
 
     def _hand_over(self, delivery: Delivery, link: HeldMail | None) -> None:
         """Let a delivery wait for its hop, or for the turned connection that it goes out on."""
@@ -649,11 +660,12 @@ class Runner:
             delay=delay,
         )
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
         running = Deferred.fromCoroutine(coroutine)
         self._running.add(running)
         running.addErrback(self._broken)
         running.addBoth(self._ran, running)
+        return running
 
     def _ran(self, _: object, running: Deferred[None]) -> None:
         self._running.discard(running)
