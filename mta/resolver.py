@@ -49,6 +49,12 @@ class Resolver:
         self._hosts = _HostsFile(hosts)
         self._answers: OrderedDict[tuple[bytes, int], _Answer] = OrderedDict()
 
+    def close(self) -> None:
+        """Look no more whether the system's name servers changed; queries still work."""
+        call = getattr(self._client, "_parseCall", None)  # Twisted has no public way
+        if call is not None and call.active():
+            call.cancel()
+
     async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
         """See `IResolver.mx`.  A null MX (RFC 7505) is the one host with an empty name."""
         records = await self._records(domain, dns.MX)

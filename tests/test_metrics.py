@@ -8,19 +8,25 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta import systemd
 from mta.interfaces import IMeter
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
 from mta.metrics import Metrics, MetricsFault, NoMeter
+from mta.service import systemd
 from mta.settings import Service
 from mta.spool.tools import SpoolTools
-from tests.processes import DEADLINE, Server, configuration, temporary_folder, wait_until
+from tests.processes import (
+    DEADLINE,
+    Server,
+    configuration,
+    source_environment,
+    temporary_folder,
+    wait_until,
+)
 
 OK = Reply(250, "2.0.0", ("OK",))
 
@@ -212,9 +218,7 @@ class SystemdTests(SynchronousTestCase):
     def test_a_real_server(self) -> None:
         """It says when it is ready, that it lives, and that it stops."""
         listener, path = self.listen()
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(systemd.__file__).parent.parent),
-            "PYTHONUNBUFFERED": "1",
+        environment = source_environment() | {
             "NOTIFY_SOCKET": path,
             "WATCHDOG_USEC": "200000",
         }

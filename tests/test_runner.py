@@ -508,7 +508,9 @@ class RetryTests(RunnerTests):
         self.runner.start()
         self.accept_address("1", "x@a.example")
         agents = dict.fromkeys(Agent, self.agent)
-        self.runner.reconfigure(self.router, agents, Queue(give_up_after=30), self.peers)
+        self.runner.reconfigure(
+            self.router, agents, self.notices, Queue(give_up_after=30), self.peers
+        )
         self.run_until(61)
         self.assertEqual(1, len(self.queue.notices))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.workers import places
+from mta.service.workers import places
 
 
 class PlacesTests(SynchronousTestCase):

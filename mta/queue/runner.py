@@ -155,11 +155,13 @@ class Runner:
         self,
         router: IRouter,
         agents: Mapping[Agent, IDeliveryAgent],
+        notices: INotices,
         settings: Queue,
         peers: Mapping[str, Peer],
     ) -> None:
         """Take new settings, from the next round of each message on."""
         self._router = router
+        self._notices = notices
         self._schedule = Schedule(settings, peers, self._random)
         self._destinations.agents = agents
         self._destinations.settings = settings

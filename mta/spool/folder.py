@@ -19,7 +19,7 @@ KEY_LENGTH = 32  # octets
 BALLAST = 16 * MIB  # octets
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Folder:
     """The folder that is the spool; `reserve`: octets of its disk that are not for new mail."""
 

@@ -77,6 +77,15 @@ class SqliteSpool:
         self._renewal = LoopingCall(self._renew)
         self._renewal.clock = reactor
 
+    @property
+    def reserve(self) -> int:
+        """Octets of the disk that new mail leaves free; may be set at any time."""
+        return self._folder.reserve
+
+    @reserve.setter
+    def reserve(self, octets: int) -> None:
+        self._folder.reserve = octets
+
     def start(self) -> None:
         """Open the spool, making it if need be; call `take_over` next.
 

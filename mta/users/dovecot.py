@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -154,11 +155,33 @@ class DovecotUsers:
         self._is_ours = is_ours
         self._link: DovecotLink | None = None
         self._reachable = True
+        self._exchanges = 0  # under way
+        self._closed = False
+
+    def close(self) -> None:
+        """Keep no connection open any more, but for exchanges under way."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        if self._closed and not self._exchanges and self._link and not self._link.lost:
+            self._link.transport.loseConnection()
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Keep the connection open while this lasts."""
+        self._exchanges += 1
+        try:
+            yield
+        finally:
+            self._exchanges -= 1
+            self._release()
 
     async def mechanisms(self, session: Session) -> Sequence[str]:
         """See `IUsers.mechanisms`: what Dovecot announces and this session may use."""
         try:
-            link = await self._connected()
+            with self._exchange():
+                link = await self._connected()
         except AuthenticationUnavailable as fault:
             if self._reachable:
                 self.log.error("no log-ins: {fault}", fault=str(fault))
@@ -171,6 +194,12 @@ class DovecotUsers:
         self, session: Session, mechanism: str, initial: bytes | None, challenge: Challenge
     ) -> str:
         """See `IUsers.authenticate`.  The identity is the user name that Dovecot returns."""
+        with self._exchange():
+            return await self._authenticate(session, mechanism, initial, challenge)
+
+    async def _authenticate(
+        self, session: Session, mechanism: str, initial: bytes | None, challenge: Challenge
+    ) -> str:
         link = await self._connected()
         flags = link.mechanisms.get(mechanism)
         if flags is None or not _may_offer(mechanism, flags, session):

@@ -1,0 +1,45 @@
+"""What `twistd mta` runs: the only place where the parts are joined.
+
+`process` makes what lives as long as the process, `configured` what the configuration says, and
+anew when it is read again; `listeners` opens the ports, `main` starts, reloads and stops it all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from twisted.python.usage import Options as UsageOptions
+
+from mta import config
+from mta.service.main import MailService
+
+__all__ = ["MailService", "Options", "makeService"]
+
+
+class Options(UsageOptions):
+    """The command line of ``twistd mta``."""
+
+    synopsis = "[options] mta [--config FILE]"
+    longdesc = "A mail transfer agent whose connections carry mail both ways."
+    optParameters: ClassVar = [
+        [
+            "config",
+            "c",
+            os.environ.get("MTA_CONFIG", "/etc/mta/mta.yaml"),
+            "The configuration file.",
+        ]
+    ]
+
+
+def makeService(options: Options) -> MailService:
+    """Make the service, for Twisted.  Exits with one line for each problem found."""
+    from twisted.internet import reactor  # the outermost place: everybody else is given it
+
+    path = Path(options["config"]).absolute()
+    try:
+        settings = config.load(path)
+    except config.ConfigurationError as error:
+        raise SystemExit("\n".join(map(str, error.problems))) from None
+    return MailService(path, settings, reactor, options.parent or {})

@@ -1,0 +1,207 @@
+"""What the configuration made: one value, which a reload replaces whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.endpoints import UNIXClientEndpoint
+
+from mta.delivery.local import DiscardAgent, RejectAgent
+from mta.delivery.maildir import MaildirAgent
+from mta.delivery.pipe import PipeAgent
+from mta.delivery.relay import Dialler, RelayAgent
+from mta.gate import Gate, hosts
+from mta.gate.turning import Reversal
+from mta.interfaces import IDeliveryAgent, IGate, INotices, IReversal, IRouter, IUsers
+from mta.mail import Agent
+from mta.notices import NoticeWriter
+from mta.peers.customer import Customer
+from mta.peers.provider import Provider
+from mta.resolver import Resolver
+from mta.routing import Router
+from mta.service.process import Process
+from mta.settings import Listener, Queue, Settings
+from mta.smtp.intake import Depot
+from mta.smtp.receiver import Reception
+from mta.tls import ClientTLS, ServerTLS
+from mta.users import DovecotUsers, UserFile, Users
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Everything that is made of the settings, and of nothing that changes.
+
+    `receptions`: what the receivers of each listener share, in the order of `settings.listen`.
+    `closing` is called when another value has taken the place of this one.
+    """
+
+    settings: Settings
+    router: IRouter
+    agents: Mapping[Agent, IDeliveryAgent]
+    notices: INotices
+    customer: Customer
+    receptions: Sequence[Reception]
+    server_tls: ServerTLS
+    client_tls: ClientTLS
+    closing: Sequence[Callable[[], None]]
+
+    @property
+    def queue(self) -> Queue:
+        """What this process may do of what all worker processes may do: something, at least."""
+        queue = self.settings.queue
+        return replace(
+            queue,
+            concurrency=-(-queue.concurrency // queue.workers),
+            per_destination=-(-queue.per_destination // queue.workers),
+        )
+
+    async def close(self, grace: float) -> None:
+        """Dial no more, and give up connections; what is under way has `grace` seconds."""
+        await self.customer.stop(grace)
+        for close in self.closing:
+            close()
+
+
+def configure(settings: Settings, process: Process) -> Configured:
+    """Make what the settings say, and change nothing.  Raises TLSFault or UserFault."""
+    return _Maker(settings, process).make()
+
+
+class _Maker:
+    """Makes the parts, each of those before it.
+
+    First comes what can fail: nothing that would have to be closed exists by then.
+    """
+
+    def __init__(self, settings: Settings, process: Process) -> None:
+        self._settings = settings
+        self._process = process
+        pins = [peer.certificate for peer in settings.peers.values() if peer.certificate]
+        self._server_tls = ServerTLS(settings.tls, process.folder, settings.hostname, pins)
+        self._client_tls = ClientTLS(settings.tls)
+        self._router = Router(
+            settings.hostname,
+            settings.domains,
+            settings.routes,
+            settings.default_route,
+            settings.senders,
+            process.srs,
+        )
+        self._closing: list[Callable[[], None]] = []
+        self._users = self._make_users()
+        self._resolver = Resolver(process.reactor, settings.resolver)
+        self._closing.append(self._resolver.close)
+
+    def make(self) -> Configured:
+        settings, process = self._settings, self._process
+        relay = RelayAgent(self._dialler())
+        provider = Provider(settings.hostname, relay, process.held, process.ledger, process.reactor)
+        reversal = Reversal(
+            settings.peers.values(), process.count_held, provider.hand_over, provider.start_run
+        )
+        gate = Gate(
+            settings.relay,
+            settings.limits,
+            settings.peers.values(),
+            self._router,
+            self._users,
+            process.reactor,
+        )
+        depot = Depot(
+            settings.hostname,
+            process.spool,
+            process.accepted,
+            time.time,
+            settings.limits.message_size,
+            settings.submission.hide_client,
+        )
+        return Configured(
+            settings,
+            self._router,
+            self._agents(relay),
+            NoticeWriter(settings.hostname),
+            self._customer(Reception(depot, gate, settings.limits)),
+            [self._reception(listener, depot, gate, reversal) for listener in settings.listen],
+            self._server_tls,
+            self._client_tls,
+            self._closing,
+        )
+
+    def _dialler(self) -> Dialler:
+        return Dialler(
+            self._process.reactor,
+            self._process.threads,
+            self._settings.hostname,
+            self._resolver,
+            self._client_tls.towards,
+        )
+
+    def _customer(self, reception: Reception) -> Customer:
+        process = self._process
+        return Customer(
+            self._dialler(),
+            reception,
+            process.held,
+            process.spool.count_held,
+            process.ledger,
+            process.reactor,
+        )
+
+    def _reception(
+        self, listener: Listener, depot: Depot, gate: IGate, reversal: IReversal
+    ) -> Reception:
+        settings = self._settings
+        return Reception(
+            depot,
+            gate,
+            settings.limits,
+            listener.service,
+            listener.tls,
+            self._users,
+            reversal,
+            partial(hosts.is_in, networks=settings.relay.xclient),
+            self._router.expand if settings.submission.expn else None,
+            self._process.meter.replied,
+        )
+
+    def _make_users(self) -> IUsers | None:
+        settings, process = self._settings, self._process
+        kind, _, socket = settings.users.partition(":")
+        if kind == "dovecot":
+            endpoint = UNIXClientEndpoint(process.reactor, socket)
+            users = DovecotUsers(endpoint, process.reactor, self._router.is_ours)
+            self._closing.append(users.close)
+            return users
+        if not settings.users:
+            return None
+        certificates = {
+            peer.certificate: peer.user
+            for peer in settings.peers.values()
+            if peer.certificate and peer.user
+        }
+        return Users(
+            UserFile(Path(settings.users)),
+            self._router.is_ours,
+            process.reactor,
+            process.threads,
+            certificates,
+        )
+
+    def _agents(self, relay: RelayAgent) -> Mapping[Agent, IDeliveryAgent]:
+        settings, process = self._settings, self._process
+        quotas = {name: domain.quota for name, domain in settings.domains.items() if domain.quota}
+        return {
+            Agent.MX: relay,
+            Agent.SMTP: relay,
+            Agent.LMTP: relay,
+            Agent.MAILDIR: MaildirAgent(
+                process.reactor, process.threads, settings.hostname, quotas
+            ),
+            Agent.PIPE: PipeAgent(process.reactor),
+            Agent.DISCARD: DiscardAgent(),
+            Agent.REJECT: RejectAgent(),
+        }

@@ -1,0 +1,338 @@
+"""The service: how it starts, reads its configuration again, and stops."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+
+from mta import config, logs
+from mta.interfaces import IMeter
+from mta.metrics import Metrics, MetricsFault, NoMeter, site
+from mta.peers.tally import Tally
+from mta.service import systemd, workers
+from mta.service.configured import configure
+from mta.service.listeners import CannotStart, Listeners, listen, shown
+from mta.service.process import Process
+from mta.service.reload import in_force
+from mta.service.repeating import Repeating
+from mta.settings import Peer, Settings
+from mta.tls import TLSFault
+from mta.users import UserFault
+
+STOP_TIMEOUT = 10.0  # seconds that running transactions get when the service stops
+SETTLING = 5.0  # seconds in which mail of ours comes to wait for a peer, before it is dialled
+CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
+TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
+OPEN_FILES = 65536
+
+
+class MailService(MultiService):
+    """The whole mail transfer agent, as one service."""
+
+    log = Logger()
+
+    def __init__(
+        self, path: Path, settings: Settings, reactor: Any, options: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.setName("mta")
+        self._path = path
+        self._settings = settings
+        self._reactor = reactor
+        self._options = options
+        self._meter: IMeter = NoMeter()
+        self._watched: IListeningPort | None = None
+        self._inherited = workers.inherited()
+        self._listeners: Listeners | None = None
+        self._workers = workers.Workers(reactor, settings.queue.workers)
+        self._starting: Deferred[None] | None = None
+        self._reloading: Deferred[None] | None = None
+        self._reload_again = False
+        self._is_ready = False
+        self._is_stopping = False
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Twisted calls this with the application, which may be told how to log."""
+        if isinstance(parent, Componentized):
+            try:
+                observer = logs.observer(self._options, self._settings.log)
+            except OSError as error:
+                raise SystemExit(
+                    f"cannot write the log {error.filename}: {error.strerror}"
+                ) from None
+            if observer is not None:
+                parent.setComponent(ILogObserver, observer)
+        super().setServiceParent(parent)
+
+    # --- start
+
+    def privilegedStartService(self) -> None:
+        """Twisted calls this while it may still bind low ports."""
+        super().privilegedStartService()
+        self._guard(self._listen)
+
+    def startService(self) -> None:
+        """Twisted calls this when the process is what it will be."""
+        super().startService()
+        if not self._inherited:
+            self._workers.take_place()
+        _allow_open_files()
+        self._guard(self._listen)
+        self._guard(self._open)
+        signal.signal(signal.SIGHUP, self._hung_up)
+        self._reactor.callWhenRunning(self._start)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Take a step of the start; end the process with one line where it fails."""
+        try:
+            step()
+        except (CannotStart, MetricsFault, TLSFault, UserFault) as error:
+            self._refuse(str(error))
+        except OSError as error:
+            reason = error.strerror or error
+            self._refuse(
+                f"cannot use the spool {self._settings.spool}: {reason}; "
+                "it must be a folder that this user may write to"
+            )
+        except KeyboardInterrupt:
+            self._refuse("interrupted while starting")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        """End the process with this one line.
+
+        A daemon's parent hears of no SystemExit, and would wait for ever.
+        """
+        if self._options.get("nodaemon", True):
+            raise SystemExit(reason) from None
+        self.log.error("{reason}", reason=reason)
+        raise RuntimeError(reason) from None
+
+    def _listen(self) -> None:
+        """Open the listeners, if they are not open.  Raises CannotStart or MetricsFault."""
+        if self._listeners is not None:
+            return
+        if self._settings.metrics and not self._inherited:
+            self._meter = metrics = Metrics(self)
+            self._watched = listen(
+                self._reactor, self._settings.metrics, site(metrics, self._health)
+            )
+        self._listeners = Listeners(self._reactor, self._meter, self._inherited)
+        self._listeners.open(self._settings.listen)
+
+    def _open(self) -> None:
+        """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
+        self._process = Process(Path(self._settings.spool), self._reactor, self._meter)
+        configured = configure(self._settings, self._process)
+        self._process.begin(configured)
+        if self._listeners is not None:
+            self._listeners.serve(configured)
+
+    def _start(self) -> None:
+        """The reactor runs."""
+        self._starting = Deferred.fromCoroutine(self._begin()).addErrback(self._failed, "start")
+
+    async def _begin(self) -> None:
+        await self._process.take_over()
+        if self._is_stopping:
+            return
+        self._process.runner.start()
+        self._keep_up_with_peers()
+        self._repeat(TAKE_OVER_EVERY, self._process.take_over)
+        self._repeat(CERTIFICATES_EVERY, self._refresh_certificates)
+        if self._inherited:
+            workers.live_no_longer_than_first(self._reactor)
+            self.log.info("worker ready")
+            return
+        self._say_where()
+        self._start_workers()
+        self.log.info("ready")
+        self._is_ready = True
+        systemd.notify("READY=1")
+        if interval := systemd.watchdog_interval():
+            self._repeat(interval, self._ping_watchdog)
+
+    def _say_where(self) -> None:
+        assert self._listeners is not None
+        for endpoint, listener in self._listeners.described():
+            self.log.info(
+                "listening on {endpoint} ({service})",
+                endpoint=endpoint,
+                service=listener.service.value,
+            )
+        if self._watched is not None:
+            endpoint = shown(self._settings.metrics, self._watched)
+            self.log.info("listening on {endpoint} (metrics)", endpoint=endpoint)
+
+    def _start_workers(self) -> None:
+        assert self._listeners is not None
+        arguments = workers.twistd_arguments(self._options, str(self._path))
+        self._workers.start(arguments, self._listeners.ports)
+
+    def _keep_up_with_peers(self) -> None:
+        """Dial the peers, which is for the first process alone."""
+        if not self._inherited:
+            configured = self._process.configured
+            configured.customer.keep_up(configured.settings.peers.values())
+
+    # --- while it runs
+
+    def _repeat(self, seconds: float, action: Callable[[], Any]) -> None:
+        Repeating(seconds, action, self._reactor).setServiceParent(self)
+
+    async def _ping_watchdog(self) -> None:
+        systemd.notify("WATCHDOG=1")
+
+    async def _refresh_certificates(self) -> None:
+        configured = self._process.configured
+        for tls in (configured.server_tls, configured.client_tls):
+            await deferToThreadPool(self._reactor, self._process.threads, tls.reload_if_changed)
+
+    def _hung_up(self, signum: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        """SIGHUP: read the configuration again; one reading after the other."""
+        if self._reloading is not None:
+            self._reload_again = True
+            return
+        self._reloading = Deferred.fromCoroutine(self._read_again())
+        self._reloading.addErrback(self._failed, "reload").addCallback(self._reloaded)
+
+    def _reloaded(self, _: object) -> None:
+        self._reloading = None
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    async def _read_again(self) -> None:
+        """Take up the configuration as it is now; a bad one changes nothing."""
+        process = self._process
+        try:
+            read = await deferToThreadPool(self._reactor, process.threads, config.load, self._path)
+            if self._is_stopping:
+                return
+            settings, restart = in_force(read, self._settings)
+            self._use(settings)
+        except config.ConfigurationError as error:
+            for problem in error.problems:
+                self.log.error("{problem}", problem=str(problem))
+        except (TLSFault, UserFault) as error:
+            self.log.error("{error}", error=str(error))
+        else:
+            self.log.info("{path} read again", path=str(self._path))
+            if restart:
+                keys = ", ".join(f"`{key}`" for key in restart)
+                self.log.warn("what changed of {keys} takes a restart", keys=keys)
+            return
+        self.log.error("the configuration stays as it was")
+
+    def _use(self, settings: Settings) -> None:
+        """Put what these settings make in the place of what there is, and close that."""
+        old = self._process.configured
+        new = configure(settings, self._process)
+        self._settings = settings
+        self._process.use(new)
+        if self._listeners is not None:
+            self._listeners.serve(new)
+        closing = Deferred.fromCoroutine(old.close(STOP_TIMEOUT))
+        closing.addErrback(self._failed, "giving up the old configuration")
+        self._keep_up_with_peers()
+
+    def _failed(self, failure: Failure, what: str) -> None:
+        self.log.failure("{what} failed", failure, what=what)
+
+    # --- stop
+
+    def stopService(self) -> Deferred[None]:
+        """Twisted calls this when the process is to end."""
+        self._is_stopping = True
+        repeated = maybeDeferred(super().stopService)
+        return Deferred.fromCoroutine(self._stop(repeated))
+
+    async def _stop(self, repeated: Deferred[Any]) -> None:
+        self.log.info("stopping")
+        self._is_ready = False
+        systemd.notify("STOPPING=1")
+        if self._starting is not None:
+            await self._starting
+        end = self._reactor.seconds() + STOP_TIMEOUT
+        closing = Deferred.fromCoroutine(self._process.configured.close(STOP_TIMEOUT))
+        others = Deferred.fromCoroutine(self._workers.stop(2 * STOP_TIMEOUT))
+        links = await self._listeners.close() if self._listeners is not None else ()
+        for link in links:
+            link.close_gently()
+        if self._watched is not None:
+            await maybeDeferred(self._watched.stopListening)
+        # Links that do not end in time are cancelled, which ends them.
+        ended = DeferredList([link.ended for link in links if not link.ended.called])
+        await ended.addTimeout(STOP_TIMEOUT, self._reactor).addErrback(lambda _: None)
+        await closing
+        await repeated
+        await self._process.stop(max(0.0, end - self._reactor.seconds()))
+        await others
+        self.log.info("stopped")
+
+    # --- for those who watch
+
+    def census(self) -> Mapping[str, tuple[int, float]]:
+        """See `Observed.census`."""
+        return self._process.spool.census()
+
+    def links(self) -> Mapping[str, bool]:
+        """See `Observed.links`."""
+        records = self._process.records
+        return {name: records.link_since(name) is not None for name in self._settings.peers}
+
+    async def _health(self) -> str:
+        """What is wrong, in one line; empty: nothing."""
+        if not self._is_ready:
+            return "starting or stopping"
+        try:
+            await self._process.spool.next_due()
+        except OSError as error:
+            return f"the spool can't be read: {error}"
+        return ""
+
+    # --- without listeners
+
+    async def turn(self, peer: Peer, progress: Callable[[Tally], None]) -> Tally:
+        """Do nothing but one exchange with a peer, and deliver what it brings.
+
+        For a process that lives for this alone, on the spool of a server that is up or down.
+        Raises HopFailure, TLSFault, UserFault and OSError.
+        """
+        self._open()
+        await self._process.take_over()
+        self._process.runner.start()
+        try:
+            await self._quiet(SETTLING)
+            tally = await self._process.configured.customer.exchange_once(peer, progress)
+            await self._quiet(STOP_TIMEOUT)
+        finally:
+            await self.stopService()
+        return tally
+
+    async def _quiet(self, longest: float) -> None:
+        """Return when the runner has nothing to do, at the latest after so many seconds."""
+        end = self._reactor.seconds() + longest
+        while not self._process.runner.is_idle and self._reactor.seconds() < end:
+            await deferLater(self._reactor, 0.02)
+
+
+def _allow_open_files() -> None:
+    """Each connection is an open file, and the usual limit is about what one attack takes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -1,0 +1,126 @@
+"""What lives as long as the process, however often the configuration is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from mta.interfaces import IMeter, Message, Session
+from mta.queue.held import HeldMail
+from mta.queue.runner import Runner
+from mta.smtp.srs import SenderRewriting
+from mta.spool.folder import secret_key
+from mta.spool.records import Ledger, Records
+from mta.spool.sqlite import SqliteSpool
+
+if TYPE_CHECKING:
+    from mta.service.configured import Configured
+
+THREADS = 20
+MAX_HELD_DELAY = 5.0  # seconds that peers wait until it is known whose the newest mail is
+
+
+class Process:
+    """The spool, the runner, the counters and the threads.
+
+    It gets settings by `begin` and `use` alone, so that none can be left behind by a reload.
+    `configured` is what is in force.
+    """
+
+    log = Logger()
+
+    configured: Configured
+
+    def __init__(self, folder: Path, reactor: Any, meter: IMeter) -> None:
+        """Open the spool in `folder`.  Raises OSError, or SpoolDamaged, in one line for people."""
+        reactor.suggestThreadPoolSize(THREADS)
+        self.reactor = reactor
+        self.threads = reactor.getThreadPool()
+        self.folder = folder
+        self.meter = meter
+        self.spool = SqliteSpool(folder, reactor, self.threads)
+        self.spool.start()
+        self.srs = SenderRewriting(secret_key(folder))
+        self.records = Records(folder)
+        self.ledger = Ledger(self.records, reactor, self.threads)
+
+    def begin(self, configured: Configured) -> None:
+        """Go by the first configuration; `runner` is there from now on."""
+        self._set(configured)
+        self.runner = runner = Runner(
+            self.spool,
+            configured.router,
+            configured.agents,
+            configured.notices,
+            configured.queue,
+            configured.settings.peers,
+            self.reactor,
+        )
+        self.spool.on_wake = runner.wake
+        self.spool.on_retry = runner.retry
+        self.spool.on_recall = runner.recall
+        self.spool.on_commit = self.meter.committed
+        runner.on_outcome = self.meter.attempted
+        runner.on_held = lambda peer: self.configured.customer.mail_came(peer)
+
+    def use(self, configured: Configured) -> None:
+        """Go by another configuration from now on."""
+        self._set(configured)
+        self.runner.reconfigure(
+            configured.router,
+            configured.agents,
+            configured.notices,
+            configured.queue,
+            configured.settings.peers,
+        )
+
+    def _set(self, configured: Configured) -> None:
+        self.configured = configured
+        self.spool.reserve = configured.settings.limits.free_space
+
+    def accepted(self, message: Message, session: Session) -> None:
+        """Deliver a message that was just committed."""
+        self.meter.accepted(session.service)
+        self.log.info(
+            "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets",
+            queue_id=message.id,
+            reverse_path=str(message.envelope.reverse_path),
+            client=session.client,
+            protocol=session.protocol,
+            identity=session.identity,
+            size=message.content.size,
+            recipients=len(message.envelope.recipients),
+        )
+        self.runner.accept(message)
+
+    def held(self, peer: str, domains: Collection[str], linger: float) -> HeldMail:
+        """Open the mail held for a peer, as `Runner.held`."""
+        return self.runner.held(peer, domains, linger)
+
+    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+        """Count as `IQueue.count_held`, with what was accepted a moment ago."""
+        end = self.reactor.seconds() + MAX_HELD_DELAY
+        while self.runner.is_about_to_hold(peer) and self.reactor.seconds() < end:
+            await deferLater(self.reactor, 0.005)
+        return await self.spool.count_held(peer, domains, most)
+
+    async def take_over(self) -> None:
+        """Take over the mail that processes which died had leased."""
+        try:
+            freed = await self.spool.take_over()
+        except OSError as error:
+            self.log.warn("spool: {error}", error=str(error))
+            return
+        if freed:
+            self.log.info("{count} messages taken over", count=freed)
+            self.runner.wake()
+
+    async def stop(self, grace: float) -> None:
+        """End what the runner does, in at most `grace` seconds, and close the spool."""
+        await self.runner.stop(grace)
+        await self.ledger.flush()
+        await self.spool.stop()
