@@ -11,8 +11,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import idna
+
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+
+
+def canonical_domain(domain: str) -> str:
+    """The one form in which domains are kept and compared: lower case, A-labels (RFC 5890).
+
+    A label that IDNA 2008 does not know stays as it is, in lower case: such names are in use,
+    and whether one exists is for the DNS to say.
+    """
+    if domain.isascii():
+        return domain.lower()
+    return ".".join(map(_canonical_label, domain.split(".")))
+
+
+def _canonical_label(label: str) -> str:
+    if label.isascii():
+        return label.lower()
+    try:
+        encoded = idna.encode(label, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return label.lower()
+    # What stands for a full stop, or for one with something beside it, is no label.
+    return label.lower() if "." in encoded else encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +44,17 @@ class Mailbox:
     """The address inside a path (RFC 5321 section 4.1.2).
 
     `local_part` is what the quoting means, not the quoting itself: ``"a b"@x`` has the
-    local part ``a b``.  `domain` is in lower case; an address literal keeps its brackets.
-    ``<Postmaster>`` has no domain, the null reverse-path has neither.
+    local part ``a b``.  `domain` comes in its canonical form, however it was written; an address
+    literal keeps its brackets.  ``<Postmaster>`` has no domain, the null reverse-path
+    has neither.
     """
 
     local_part: str
     domain: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.domain.startswith("["):
+            object.__setattr__(self, "domain", canonical_domain(self.domain))
 
     @property
     def is_null(self) -> bool:

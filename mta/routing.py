@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import idna
 from zope.interface import implementer
 
 from mta.interfaces import IRouter
@@ -19,7 +18,7 @@ from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Reply
 from mta.settings import Domain, Forward
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.grammar import MOST_PATH
+from mta.smtp.grammar import MAX_LOCAL_PART, MAX_OWN_PATH
 from mta.smtp.srs import SenderRewriting
 
 MOST_ADDRESSES = 10_000  # that one address may stand for
@@ -72,18 +71,18 @@ class Router:
         srs: SenderRewriting | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._hostname = _canonical(hostname)
-        self._domains = {_canonical(name): domain for name, domain in domains.items()}
-        self._routes = {_canonical(name): hop for name, hop in routes.items()}
+        self._hostname = hostname
+        self._domains = domains
+        self._routes = routes
         self._default = default
         self._srs = srs
         self._now = now
         self._known: dict[tuple[Mailbox, Mailbox], Sequence[tuple[Mailbox, Hop]]] = {}
-        self._senders = {_canonical(name): hop for name, hop in (senders or {}).items()}
+        self._senders = senders or {}
 
     def is_ours(self, domain: str) -> bool:
         """See `IRouter.is_ours`."""
-        return _canonical(domain) in self._domains
+        return domain in self._domains
 
     def route(
         self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
@@ -125,7 +124,7 @@ class Router:
         if self._srs is None or reverse_path.is_null or self.is_ours(reverse_path.domain):
             return reverse_path
         rewritten = self._srs.rewritten(reverse_path, forwarder.domain, self._now())
-        return rewritten if len(f"<{rewritten}>".encode()) <= MOST_PATH else reverse_path
+        return rewritten if len(f"<{rewritten}>".encode()) <= MAX_OWN_PATH else reverse_path
 
     def expand(self, address: Mailbox) -> Sequence[Mailbox]:
         """The final addresses behind one of our own (EXPN).  Raises Refusal."""
@@ -171,7 +170,7 @@ class Router:
             raise Refusal(TOO_MANY_ADDRESSES)
         if not address.domain:
             return Step(address, "postmaster", (self._postmaster(),))
-        domain = self._domains.get(_canonical(address.domain))
+        domain = self._domains.get(address.domain)
         if domain is None:
             why, hop = self._route_to(address.domain, reverse_path)
             return Step(address, why, final=address, hop=hop)
@@ -231,22 +230,21 @@ class Router:
 
     def _route_to(self, domain: str, reverse_path: Mailbox) -> tuple[str, Hop]:
         """The hop for a domain that is not ours, and which route it is."""
-        name = _canonical(domain)
-        route, hop = _longest(self._routes, name)
+        route, hop = _longest(self._routes, domain)
         why = f"route {route}"
         if hop is None:
             sender = str(reverse_path).lower()
             route, hop = sender, self._senders.get(sender)
             if hop is None:
-                route, hop = _longest(self._senders, _canonical(reverse_path.domain))
+                route, hop = _longest(self._senders, reverse_path.domain)
             why = f"sender {route}"
         if hop is None:
             why, hop = "route default", self._default
         if hop.agent is not Agent.MX:
             return why, hop
-        if name.startswith("["):  # an address literal, RFC 5321 section 4.1.3
-            return why, Hop(Agent.SMTP, name[1:-1].removeprefix("ipv6:"), 25)
-        return why, replace(hop, next_hop=name)
+        if domain.startswith("["):  # an address literal, RFC 5321 section 4.1.3
+            return why, Hop(Agent.SMTP, domain[1:-1].removeprefix("IPv6:"), 25)
+        return why, replace(hop, next_hop=domain)
 
 
 def _longest(hops: Mapping[str, Hop], name: str) -> tuple[str, Hop | None]:
@@ -271,7 +269,7 @@ def _final(address: Mailbox, domain: Domain) -> tuple[Mailbox, Hop]:
     """Where an address of ours goes that stands for itself."""
     hop, name = domain.deliver, address.local_part
     if hop.agent is Agent.MX:
-        hop = replace(hop, next_hop=_canonical(domain.name))
+        hop = replace(hop, next_hop=domain.name)
     elif hop.agent in (Agent.MAILDIR, Agent.PIPE):
         whole, *rest = _names(name.lower(), domain)
         name = rest[0] if rest and whole not in (domain.mailboxes or ()) else whole
@@ -293,14 +291,3 @@ def _takes_any(domain: Domain) -> bool:
     """
     says_nothing = not (domain.mailboxes or domain.aliases or domain.catch_all)
     return domain.mailboxes is None or (says_nothing and domain.deliver.agent is not Agent.MAILDIR)
-
-
-def _canonical(domain: str) -> str:
-    """A domain in the form in which it is compared: lower case, A-labels (RFC 5890)."""
-    if domain.isascii():
-        return domain.lower()
-    dot = "." if domain.startswith(".") else ""
-    try:
-        return dot + idna.encode(domain.removeprefix("."), uts46=True).decode("ascii")
-    except idna.IDNAError:  # found nowhere, which the sender is told later
-        return domain.lower()

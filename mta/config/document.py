@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from mta.mail import canonical_domain
+
 MAX_OCTETS = 4 * 2**20  # of a file
 MAX_VALUES = 200_000  # in a file, each alias counted as all that it stands for
 MAX_DEPTH = 20  # of lists and mappings in each other
@@ -130,12 +132,12 @@ class Value:
         ]
 
     def member(self, *keys: str) -> tuple[Value, Value]:
-        """Key and value of the member that these keys lead to, whatever the case of letters.
+        """Key and value of the member that these keys lead to, in whatever form they are written.
 
         For values that were read before: raises LookupError where there is none.
         """
         for key, item in self.members("a mapping"):
-            if str(key.node.value).lower() == keys[0].lower():
+            if canonical_domain(str(key.node.value)) == canonical_domain(keys[0]):
                 return item.member(*keys[1:]) if keys[1:] else (key, item)
         raise LookupError(keys[0])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mta.config.document import Fields, Reader, Value, list_of, listed, read_record, suggest
-from mta.mail import Mailbox
+from mta.mail import Mailbox, canonical_domain
 from mta.settings import DAY, GIB, HOUR, KIB, MIB, MINUTE, CertificatePair, Network
 from mta.smtp import grammar
 
@@ -113,12 +113,12 @@ def _quantity(value: Value, units: Mapping[str, float], most: float, expected: s
 
 
 def domain(value: Value) -> str:
-    """A domain name, in lower case (RFC 5321 section 2.3.5)."""
+    """A domain name in its canonical form (RFC 5321 section 2.3.5)."""
     return _domain(value, value.text("a domain"), "example.com")
 
 
 def domain_or_subdomains(value: Value) -> str:
-    """A domain, or ``.domain`` for all below it, in lower case."""
+    """A domain, or ``.domain`` for all below it, in its canonical form."""
     text = value.text("a domain or .domain")
     name = _domain(value, text.removeprefix("."), "example.com or .example.com")
     return f".{name}" if text.startswith(".") else name
@@ -143,7 +143,7 @@ def is_host(text: str) -> bool:
     except ValueError:
         top = text.rpartition(".")[2]
         return (
-            len(text) <= grammar.MOST_DOMAIN and bool(_HOST.fullmatch(text)) and not top.isdecimal()
+            len(text) <= grammar.MAX_DOMAIN and bool(_HOST.fullmatch(text)) and not top.isdecimal()
         )
     return True
 
@@ -152,10 +152,11 @@ def local_part(value: Value) -> str:
     """The local part of one of our mailboxes, in lower case."""
     text = value.text("a mailbox name")
     try:
-        found = grammar.parse_mailbox(f"{text}@localhost").local_part
+        found = str(grammar.parse_mailbox(f"{text}@localhost"))
     except ValueError:
         found = ""
-    if not found or found != text:
+    # What is printed in quotes is none: our own addresses keep to the grammar and its limits.
+    if found != f"{text}@localhost" or len(text.encode()) > grammar.MAX_LOCAL_PART:
         raise value.wrong(f"{text!r} is not a mailbox name, expected one such as alice (without @)")
     return text.lower()
 
@@ -337,12 +338,16 @@ def name_server(value: Value) -> tuple[str, int]:
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
-    """Take apart HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; ("", 0) where it is none of them."""
+    """Take apart HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; ("", 0) where it is none of them.
+
+    A host name comes in its canonical form.
+    """
     match = re.fullmatch(r"(?:\[([^][]+:[^][]*)\]|([^][:]+))(?::([0-9]{1,5}))?", text)
     if match is None:
         return "", 0
     host, port = match[1] or match[2], int(match[3] or default)
-    return (host, port) if is_host(host) and 0 < port <= MAX_PORT else ("", 0)
+    is_place = is_host(host) and 0 < port <= MAX_PORT
+    return (canonical_domain(host), port) if is_place else ("", 0)
 
 
 ENDPOINTS = ("tcp", "tcp6", "unix", "systemd")

@@ -12,34 +12,35 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from mta.mail import NULL_PATH, Body, Mailbox, Notify, Recipient, Reply
+from mta.mail import NULL_PATH, Body, Mailbox, Notify, Recipient, Reply, canonical_domain
 from mta.smtp import replies
 from mta.smtp.errors import LocalFault, Refusal
 
-MOST_LOCAL_PART = 64  # octets, RFC 5321 section 4.5.3.1.1
-MOST_DOMAIN = 255  # octets, section 4.5.3.1.2
-MOST_PATH = 256  # octets with the angle brackets, section 4.5.3.1.3
+MAX_LOCAL_PART = 64  # octets of an address of ours, RFC 5321 section 4.5.3.1.1
+MAX_DOMAIN = 255  # octets, section 4.5.3.1.2
+MAX_OWN_PATH = 256  # octets with the angle brackets: what any server takes, section 4.5.3.1.3
+MAX_PATH = 512  # octets that we take: addresses of others are as long as others make them
 MOST_ENVID = 100  # characters, RFC 3461 section 4.4
 MOST_ORCPT = 500  # characters, RFC 3461 section 4.2
 MOST_DOMAINS = 100  # that one ATRN may name
 
 # Without what RFC 5198 section 2 warns of: C1 controls and the Unicode line ends, which some
-# program further on would take for the end of a line.
-_UTF8 = r"\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
-_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-{_UTF8}]"
-_DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
+# program further on would take for the end of a line.  Nor with what changes the direction of
+# text: an address would look like another one.
+_UTF8 = r"\u00a0-\u200d\u2010-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff"
+# Dots may stand anywhere: some providers hand out addresses such as ``a..b`` and ``a.``, which
+# the RFC wants quoted, and which go out quoted.
+_DOT_STRING = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-.{_UTF8}]+"
 _QUOTED_STRING = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
 _LOCAL_PART = rf"{_DOT_STRING}|{_QUOTED_STRING}"
 # Without the full stops of other scripts too: IDNA reads them as dots between labels.
-_U_LABEL = r"\u00a0-\u2027\u202a-\u3001\u3003-\ud7ff\ue000-\uff0d\uff0f-\uff60\uff62-\U0010ffff"
+_U_LABEL = r"\u00a0-\u200d\u2010-\u2027\u202f-\u2065\u206a-\u3001\u3003-\ud7ff\ue000-\uff0d\uff0f-\uff60\uff62-\U0010ffff"
 # The underscore is no letter of the ABNF, and is found in real host names.
 _LET_DIG = rf"[A-Za-z0-9_{_U_LABEL}]"
 _LDH = rf"[A-Za-z0-9_\-{_U_LABEL}]"
 _SUB_DOMAIN = rf"{_LET_DIG}(?:{_LDH}{{0,61}}{_LET_DIG})?"
 _DOMAIN = rf"{_SUB_DOMAIN}(?:\.{_SUB_DOMAIN})*"
 _ADDRESS_LITERAL = r"\[[!-Z^-~]+\]"
-# The reverse-path of forwarded mail has a whole address in its local part, see `mta.smtp.srs`.
-_REWRITTEN = re.compile("SRS[01][=+-]", re.IGNORECASE)
 _MAILBOX = rf"(?P<local>{_LOCAL_PART})@(?P<domain>{_DOMAIN}|{_ADDRESS_LITERAL})"
 _SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
 _PARAMETERS = r"(?: +(?P<parameters>.*))?"
@@ -133,7 +134,7 @@ def parse_rcpt(argument: bytes, offered: frozenset[str], *, smtputf8: bool) -> R
 
 def parse_hello(argument: bytes) -> str:
     """The name that a client gives itself: what real clients send, and nothing harmful."""
-    if len(argument) > MOST_DOMAIN or not _HELLO.fullmatch(argument):
+    if len(argument) > MAX_DOMAIN or not _HELLO.fullmatch(argument):
         raise Refusal(replies.BAD_ARGUMENT)
     return argument.decode("ascii")
 
@@ -206,10 +207,10 @@ def parse_mailbox(text: str) -> Mailbox:
 
 
 def parse_domain(text: str) -> str:
-    """A domain in lower case.  Raises ValueError."""
-    domain = text.lower()
-    # Lower case can be longer: U+0130 becomes two characters.
-    if not _DOMAIN_ALONE.fullmatch(domain) or len(domain.encode()) > MOST_DOMAIN:
+    """A domain in its canonical form, see `mta.mail.canonical_domain`.  Raises ValueError."""
+    is_domain = len(text.encode()) <= MAX_DOMAIN and _DOMAIN_ALONE.fullmatch(text)
+    domain = canonical_domain(text) if is_domain else ""
+    if not domain or len(domain.encode()) > MAX_DOMAIN:  # A-labels can be longer
         raise ValueError(f"not a domain: {text!r}")
     return domain
 
@@ -243,10 +244,8 @@ def _mailbox(parts: re.Match[str]) -> Mailbox:
     if local_part.startswith('"'):
         local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])
     domain = _literal(domain[1:-1]) if domain.startswith("[") else parse_domain(domain)
-    if len(local_part.encode()) > MOST_LOCAL_PART and not _REWRITTEN.match(local_part):
-        raise ValueError(f"a local part of more than {MOST_LOCAL_PART} octets: {local_part!r}")
-    if len(f"<{parts['local']}@{domain}>".encode()) > MOST_PATH:
-        raise ValueError(f"a path of more than {MOST_PATH} octets: {parts[0]!r}")
+    if len(f"<{parts['local']}@{domain}>".encode()) > MAX_PATH:
+        raise ValueError(f"a path of more than {MAX_PATH} octets: {parts[0]!r}")
     return Mailbox(local_part, domain)
 
 
@@ -327,9 +326,14 @@ def _envid(value: str) -> str:
 
 
 def _auth(value: str) -> str:
-    """AUTH (RFC 4954 section 5)."""
+    """AUTH (RFC 4954 section 5): what is no address of anybody is as good as ``<>``."""
+    if not value:
+        raise ValueError("no value")
     decoded = decode_xtext(value)
-    return decoded if decoded == "<>" else str(parse_mailbox(decoded))
+    try:
+        return str(parse_mailbox(decoded))
+    except ValueError:
+        return "<>"
 
 
 def _notify(value: str) -> frozenset[Notify]:

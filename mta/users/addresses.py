@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mta.mail import Mailbox
+from mta.mail import Mailbox, canonical_domain
 
 ANY = "*"
 
@@ -14,22 +14,22 @@ def is_own(
 ) -> bool:
     """Whether a user may write as `address`.
 
-    `addresses` are in lower case: ``local@domain``, ``@domain``, or ``*`` for any (a smaller
-    server that relays through us).  A user without addresses has one: the name itself where it
-    is an address, else the name in each domain of ours (`is_ours`).
+    `addresses` are as `normalised` leaves them: ``local@domain``, ``@domain``, or ``*`` for any
+    (a smaller server that relays through us).  A user without addresses has one: the name itself
+    where it is an address, else the name in each domain of ours (`is_ours`).
     """
     local_part, domain = address.local_part.lower(), address.domain
     if addresses:
         return any(entry in addresses for entry in (f"{local_part}@{domain}", f"@{domain}", ANY))
     if "@" in name:
-        return f"{local_part}@{domain}" == name.lower()
+        return f"{local_part}@{domain}" == normalised(name)
     return local_part == name.lower() and is_ours(domain)
 
 
 def normalised(address: str) -> str:
     """An entry for `is_own` from what a person wrote.  Raises ValueError."""
-    _, at, domain = address.rpartition("@")
+    local_part, at, domain = address.rpartition("@")
     is_whole = address == ANY or bool(at and domain)
     if not is_whole or any(character.isspace() for character in address):
         raise ValueError(f"{address!r} is not an address, @domain or {ANY}")
-    return address.lower()
+    return f"{local_part.lower()}{at}{canonical_domain(domain)}"
