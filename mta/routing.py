@@ -18,16 +18,19 @@ from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Reply
 from mta.settings import Domain, Forward
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.grammar import MAX_LOCAL_PART, MAX_OWN_PATH
+from mta.smtp.grammar import MAX_LOCAL_PART, MAX_OWN_PATH, has_route
 from mta.smtp.srs import SenderRewriting
 
 MOST_ADDRESSES = 10_000  # that one address may stand for
 MOST_ALIASES = 50  # that may lead from one to the next
-MOST_KNOWN = 1000  # routes that are remembered: each message asks twice
+MAX_KEPT = 50_000  # steps on the way of all addresses whose routes are kept
+SRS = "SRS"  # why an address leads to another: it is a reverse-path that we wrote
 POSTMASTER = "postmaster"
 
 ALIAS_LOOP = Reply(550, "5.4.6", ("The aliases of this address lead in a circle",))
 TOO_MANY_ADDRESSES = Reply(550, "5.4.6", ("This address stands for too many others",))
+
+Routed = Sequence[tuple[Mailbox, Hop]] | Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Router:
 
     `routes` map domains, or with a leading dot all that is below them, to hops; what is in
     none takes the hop that its sender, or the sender's domain, has in `senders`, or else the
-    `default`.  An alias with a member that can't be delivered to is refused as a
+    `default`.  What an address of ours sends on to elsewhere was written by anybody: `senders` do
+    not count for it.  An alias with a member that can't be delivered to is refused as a
     whole: nobody is left out silently.
 
     Somebody always reads what is sent to the postmaster (RFC 5321 section 4.5.1).  Where an
@@ -77,8 +81,10 @@ class Router:
         self._default = default
         self._srs = srs
         self._now = now
-        self._known: dict[tuple[Mailbox, Mailbox], Sequence[tuple[Mailbox, Hop]]] = {}
         self._senders = senders or {}
+        self._forwarding = _forwarding(domains)
+        self._routed: dict[tuple[Mailbox, Mailbox], Routed] = {}
+        self._kept = 0
 
     def is_ours(self, domain: str) -> bool:
         """See `IRouter.is_ours`."""
@@ -92,20 +98,64 @@ class Router:
         Where final delivery is ours, the address is the mailbox: in lower case, without its
         subaddress (RFC 5233).  Elsewhere it is what the sender wrote.
         """
-        known = self._known.get((address, reverse_path))
-        if known is not None:
-            return known
+        name = self._main_name(address)
+        key = (name, NULL_PATH if self.is_ours(name.domain) else reverse_path)
+        routed = None if self._original(name) else self._routed.get(key)
+        if routed is None:
+            routed = self._route_anew(name, reverse_path, key)
+        if isinstance(routed, Reply):
+            raise Refusal(routed)
+        return routed
+
+    def _main_name(self, address: Mailbox) -> Mailbox:
+        """The one name, of the many that lead to a list, under which its members are kept."""
+        for _ in range(MOST_ALIASES):
+            domain = self._domains.get(address.domain)
+            name = None if domain is None else self._other_name(address, domain)
+            if name is None or name == address:
+                break
+            address = name
+        return address
+
+    def _other_name(self, address: Mailbox, domain: Domain) -> Mailbox | None:
+        """The address that this one is only another name for."""
+        if self._original(address):
+            return None
+        if domain.alias_of:
+            return replace(address, domain=domain.alias_of)
+        for name in _names(address.local_part.lower(), domain):
+            if name in domain.aliases:
+                return Mailbox(name, domain.name)
+            if name in domain.forward and _drops_subaddress(domain, domain.forward[name]):
+                return Mailbox(name, domain.name)
+            if name in (domain.mailboxes or ()):
+                return None
+        return None if _takes_any(domain) else domain.catch_all
+
+    def _route_anew(
+        self, address: Mailbox, reverse_path: Mailbox, key: tuple[Mailbox, Mailbox]
+    ) -> Routed:
+        """Resolve an address, and keep what it leads to: each message asks twice."""
         steps: list[Step] = []
-        self._resolve(address, reverse_path, (), set(), steps)
-        found: dict[Mailbox, Hop] = {}
-        for step in steps:
-            if step.hop is not None:
-                found.setdefault(step.final, step.hop)
-        routed = tuple(found.items())
-        if len(steps) == 1:  # small, and true at any time; an SRS address takes two
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[address, reverse_path] = routed
+        routed: Routed
+        try:
+            self._resolve(address, reverse_path, (), set(), steps)
+        except Refusal as refusal:
+            if len(steps) == 1:
+                raise  # quickly found, and anybody may ask for any number of them
+            routed = refusal.reply
+        else:
+            finals: dict[Mailbox, Hop] = {}
+            for step in steps:
+                if step.hop is not None:
+                    finals.setdefault(step.final, step.hop)
+            routed = tuple(finals.items())
+        if not any(step.why == SRS for step in steps):  # that is true for some days only
+            self._routed[key] = routed
+            self._kept += len(steps)
+        if self._kept > MAX_KEPT:
+            self._routed.clear()
+            self._kept = 0
         return routed
 
     def explain(self, address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Sequence[Step]:
@@ -115,13 +165,21 @@ class Router:
             self._resolve(address, reverse_path, (), set(), steps)
         return steps
 
+    def _original(self, address: Mailbox) -> Mailbox | None:
+        """Whose reverse-path we rewrote to this one, in a domain that forwards."""
+        if self._srs is None or address.domain not in self._forwarding:
+            return None
+        return self._srs.original(address.local_part, self._now())
+
     def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
         """See `IRouter.rewritten`.
 
-        What is ours we may send as it is; what can't be rewritten in a path that any server takes
-        goes on as it came.
+        What is ours we may send as it is; what can't be rewritten in a path that any server takes,
+        or might be a route in the hands of another, goes on as it came.
         """
         if self._srs is None or reverse_path.is_null or self.is_ours(reverse_path.domain):
+            return reverse_path
+        if has_route(reverse_path.local_part):
             return reverse_path
         rewritten = self._srs.rewritten(reverse_path, forwarder.domain, self._now())
         return rewritten if len(f"<{rewritten}>".encode()) <= MAX_OWN_PATH else reverse_path
@@ -172,11 +230,14 @@ class Router:
             return Step(address, "postmaster", (self._postmaster(),))
         domain = self._domains.get(address.domain)
         if domain is None:
-            why, hop = self._route_to(address.domain, reverse_path)
+            writer = NULL_PATH if through else reverse_path
+            why, hop = self._route_to(address.domain, writer)
             return Step(address, why, final=address, hop=hop)
-        original = self._srs and self._srs.original(address.local_part, self._now())
-        if original:
-            return Step(address, "SRS", (original,))
+        original = self._original(address)
+        if original and reverse_path.is_null:  # only bounces come back this way
+            if has_route(original.local_part):
+                raise Refusal(replies.ROUTE_DENIED)
+            return Step(address, SRS, (original,))
         if domain.alias_of:
             return Step(address, "alias_of", (replace(address, domain=domain.alias_of),))
         why, targets = self._alias(address, domain)
@@ -201,7 +262,7 @@ class Router:
                 return "alias", domain.aliases[name]
             if name in (domain.mailboxes or ()):
                 return "mailbox", ()
-        if _takes_any(domain):
+        if _takes_any(domain) and not _is_too_long(local_part, domain):
             return "any mailbox", ()
         if domain.catch_all is not None:
             return "catch_all", (domain.catch_all,)
@@ -265,6 +326,11 @@ def _forward(address: Mailbox, domain: Domain) -> Forward | None:
     return None
 
 
+def _drops_subaddress(domain: Domain, forward: Forward) -> bool:
+    """Whether mail for all subaddresses of a forwarded mailbox has the same ends."""
+    return not forward.keep or domain.deliver.agent in (Agent.MAILDIR, Agent.PIPE)
+
+
 def _final(address: Mailbox, domain: Domain) -> tuple[Mailbox, Hop]:
     """Where an address of ours goes that stands for itself."""
     hop, name = domain.deliver, address.local_part
@@ -276,12 +342,40 @@ def _final(address: Mailbox, domain: Domain) -> tuple[Mailbox, Hop]:
     return Mailbox(name, domain.name), hop
 
 
+def _forwarding(domains: Mapping[str, Domain]) -> frozenset[str]:
+    """The domains of ours with an address that leads elsewhere, at whatever remove."""
+    leads_to = {
+        name: {target.domain for targets in _all_targets(domain) for target in targets}
+        for name, domain in domains.items()
+    }
+    found = {name for name, targets in leads_to.items() if not targets <= domains.keys()}
+    while more := {name for name in leads_to.keys() - found if leads_to[name] & found}:
+        found |= more
+    return frozenset(found)
+
+
+def _all_targets(domain: Domain) -> Iterator[Sequence[Mailbox]]:
+    """What the aliases, forwards and the catch-all of a domain lead to."""
+    yield from domain.aliases.values()
+    yield from (forward.to for forward in domain.forward.values())
+    if domain.catch_all:
+        yield (domain.catch_all,)
+    if domain.alias_of:
+        yield (Mailbox("", domain.alias_of),)
+
+
 def _names(local_part: str, domain: Domain) -> Sequence[str]:
     """The local part as it is, and without its subaddress where it has one."""
     if not domain.subaddress:
         return (local_part,)
     name, separator, _ = local_part.partition(domain.subaddress)
     return (local_part, name) if separator and name else (local_part,)
+
+
+def _is_too_long(local_part: str, domain: Domain) -> bool:
+    """Whether a local part can be no mailbox here (RFC 5321 section 4.5.3.1.1)."""
+    is_final = domain.deliver.agent in (Agent.MAILDIR, Agent.PIPE)
+    return is_final and len(_names(local_part, domain)[-1].encode()) > MAX_LOCAL_PART
 
 
 def _takes_any(domain: Domain) -> bool:

@@ -246,7 +246,7 @@ class TableTests(ImportCase):
                 "8: 'none' stands alone, expected an address behind it",
                 "9: ':fail: gone' is no address",
                 "10: 'error:550 gone' is no address",
-                "11: not an address: 'a..b'",
+                '11: "a..b"@ours.example -> x@ours.example',
             ],
         )
 

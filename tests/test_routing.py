@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mta import routing
 from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox, canonical_domain
 from mta.routing import MOST_ADDRESSES, MOST_ALIASES, Router
@@ -82,6 +83,13 @@ class DomainTests(RouterTestCase):
 
     def setUp(self) -> None:
         self.given(domain(mailboxes=["alice", "bob", "a+b"]), domain("any.example", mailboxes=None))
+
+    def test_longest_name(self) -> None:
+        """Where anybody has a mailbox, nobody has one with a name that is too long for it."""
+        for name in ("a" * 64, "é" * 32, "a" * 64 + "+" + "x" * 100):
+            self.assertTrue(self.finals(f"{name}@any.example"))
+        for name in ("a" * 65, "é" * 33, "SRS0=" + "a" * 200):
+            self.assertEqual(self.refused(f"{name}@any.example"), "5.1.1")
 
     def test_interface(self) -> None:
         """The router is one."""
@@ -191,6 +199,46 @@ class AliasTests(RouterTestCase):
                 (mailbox("carol@partner.example"), Hop(Agent.MX, "partner.example")),
             ],
         )
+
+    def test_resolved_once(self) -> None:
+        """Whatever name of a list is asked for, and by whom, its members are found once."""
+        members = " ".join(f"u{number}@elsewhere.example" for number in range(100))
+        self.given(
+            domain(
+                mailboxes=["alice"],
+                aliases={"team": members},
+                catch_all="team@example.com",
+                forward={"alice": Forward((mailbox("team@example.com"),))},
+            ),
+            domain("example.org", alias_of="example.com"),
+        )
+        for names in (
+            ("team@example.com", "TEAM+1@example.com", "team+2@example.org", "nobody@example.com"),
+            ("alice@example.com", "alice+1@example.org"),
+        ):
+            first = self.router.route(mailbox(names[0]), mailbox("x@evil.example"))
+            self.assertEqual(100, len(first))
+            for number, name in enumerate(names):
+                sender = mailbox(f"y@evil{number}.example")
+                self.assertIs(first, self.router.route(mailbox(name), sender), name)
+
+    def test_refused_once(self) -> None:
+        """A list that can't be delivered to is not gone through again."""
+        self.given(domain(mailboxes=["bob"], aliases={"team": "bob@example.com eve@example.com"}))
+        first = self.assertRaises(Refusal, self.route, "team@example.com")
+        again = self.assertRaises(Refusal, self.route, "team+x@example.com")
+        self.assertIs(first.reply, again.reply)
+        self.assertIsNot(first, again)
+
+    def test_bound_of_what_is_kept(self) -> None:
+        """However many addresses are asked for, a bounded number of them is kept."""
+        self.patch(routing, "MAX_KEPT", 10)
+        self.given(domain(mailboxes=None))
+        first = self.router.route(mailbox("u@example.com"))
+        self.assertIs(first, self.router.route(mailbox("u@example.com")))
+        for number in range(20):
+            self.route(f"u{number}@example.com")
+        self.assertIsNot(first, self.router.route(mailbox("u@example.com")))
 
     def test_expanded(self) -> None:
         """EXPN tells what is behind a name of ours, and of no other."""
@@ -377,7 +425,7 @@ class ForwardTests(RouterTestCase):
         """A sender's entry, or that of its domain, comes before the default, and no other."""
         boss, shop = Hop(Agent.SMTP, "boss", 25), Hop(Agent.SMTP, "shop", 25)
         self.given(
-            domain(mailboxes=["alice"]),
+            domain(mailboxes=["alice"], aliases={"carol": "carol@other.example"}),
             routes={"partner.example": SMART_HOST},
             senders={"boss@shop.example": boss, "shop.example": shop, ".shop.example": LMTP},
         )
@@ -389,6 +437,8 @@ class ForwardTests(RouterTestCase):
             ("x@other.example", "", Hop(Agent.MX, "other.example")),
             ("x@partner.example", "boss@shop.example", SMART_HOST),
             ("alice@example.com", "boss@shop.example", MAILDIR),
+            # Anybody may have written what an address of ours sends on.
+            ("carol@example.com", "boss@shop.example", Hop(Agent.MX, "other.example")),
         ):
             ((_, found),) = self.router.route(mailbox(address), mailbox(sender))
             self.assertEqual(hop, found, (address, sender))
@@ -399,11 +449,13 @@ class RewritingTests(RouterTestCase):
 
     def setUp(self) -> None:
         self.now = 1_700_000_000.0
-        ours = domain(mailboxes=["alice"])
+        elsewhere = Forward((mailbox("dave@elsewhere.example"),))
+        ours = domain(mailboxes=["alice"], forward={"alice": elsewhere})
         other = domain("example.org", alias_of="example.com")
+        quiet = domain("quiet.example", mailboxes=["erin"])
         self.router = Router(
             self.hostname,
-            {each.name: each for each in (ours, other)},
+            {each.name: each for each in (ours, other, quiet)},
             {},
             MX,
             srs=SenderRewriting(b"k" * 32),
@@ -422,8 +474,33 @@ class RewritingTests(RouterTestCase):
 
     def test_as_it_was(self) -> None:
         """Bounces and what is ours go on unchanged, and what would be too long for a path."""
-        for sender in ("", "alice@example.com", "a" * 64 + "@" + "b" * 60 + "." + "c" * 110):
+        for sender in (
+            "",
+            "alice@example.com",
+            "a" * 64 + "@" + "b" * 60 + "." + "c" * 110,
+            "a%b@partner.example",
+        ):
             self.assertEqual(sender, self.rewritten(sender))
+
+    def test_only_bounces_come_back(self) -> None:
+        """Whoever writes to such an address, and is no bounce, writes to nobody."""
+        path = mailbox(self.rewritten("carol@partner.example"))
+        for sender in ("mallory@evil.example", "carol@partner.example", "alice@example.com"):
+            self.assertRaises(Refusal, self.router.route, path, mailbox(sender))
+        self.assertEqual(["carol@partner.example"], self.finals(str(path)))
+
+    def test_only_where_mail_is_forwarded(self) -> None:
+        """A domain from which nothing is sent on has no such addresses."""
+        path = self.rewritten("carol@partner.example").replace("example.com", "quiet.example")
+        self.assertRaises(Refusal, self.route, path)
+
+    def test_no_route_comes_back(self) -> None:
+        """A signed local part that might be a route leads nowhere."""
+        rewriting = SenderRewriting(b"k" * 32)
+        for local_part in ("victim%inside", "victim!inside", "a@b", "victim\uff05inside"):
+            sender = Mailbox(local_part, "partner.example")
+            path = rewriting.rewritten(sender, "example.com", self.now)
+            self.assertRaises(Refusal, self.router.route, path)
 
     def test_forged(self) -> None:
         """What we did not write is no address of ours."""

@@ -18,7 +18,9 @@ from mta.gate.limits import Rate, Tally, delay
 from mta.interfaces import LOCAL_PEER, IGate, IRouter, IUsers, Session
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, MINUTE, Limits, Peer, Relay, Service
+from mta.smtp import replies
 from mta.smtp.errors import Refusal
+from mta.smtp.grammar import has_route
 
 FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`
 
@@ -33,10 +35,8 @@ NOT_YOUR_ADDRESS = Reply(553, "5.7.1", ("You may not send as this address",))
 NOT_YOUR_FROM = Reply(550, "5.7.1", ("You may not write as the address in From:",))
 RELAYING_DENIED = Reply(550, "5.7.1", ("Relaying denied",))
 NOT_FROM_PEER = Reply(550, "5.7.1", ("This domain's mail is not taken from you",))
-ROUTE_DENIED = Reply(550, "5.7.1", ("Addresses with a route in them are not relayed",))
 
 _TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
-_ROUTE_CHARACTERS = frozenset("%!@")
 
 
 @implementer(IGate)
@@ -153,7 +153,7 @@ class Gate:
         if refusal := rejection(hops):
             raise Refusal(refusal)
         if not self._is_trusted(session) and _passes_route_on(address, hops):
-            raise Refusal(ROUTE_DENIED)
+            raise Refusal(replies.ROUTE_DENIED)
         is_counted = not session.partner and session.service is not Service.LMTP
         if is_counted and not self._recipients.take(_payer(session)):
             raise Refusal(TOO_MANY_RECIPIENTS)
@@ -181,7 +181,7 @@ def _payer(session: Session) -> str:
 
 def _passes_route_on(address: Mailbox, hops: Iterable[tuple[Mailbox, Hop]]) -> bool:
     """Whether another server would be handed a local part that might be a route to it."""
-    return bool(_ROUTE_CHARACTERS & set(address.local_part)) and any(
+    return has_route(address.local_part) and any(
         hop.agent in _TO_ANOTHER_SERVER and final.local_part == address.local_part
         for final, hop in hops
     )

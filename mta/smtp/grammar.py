@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
+from unicodedata import normalize
 
 from mta.mail import NULL_PATH, Body, Mailbox, Notify, Recipient, Reply, canonical_domain
 from mta.smtp import replies
@@ -34,7 +35,10 @@ _DOT_STRING = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-.{_UTF8}]+"
 _QUOTED_STRING = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
 _LOCAL_PART = rf"{_DOT_STRING}|{_QUOTED_STRING}"
 # Without the full stops of other scripts too: IDNA reads them as dots between labels.
-_U_LABEL = r"\u00a0-\u200d\u2010-\u2027\u202f-\u2065\u206a-\u3001\u3003-\ud7ff\ue000-\uff0d\uff0f-\uff60\uff62-\U0010ffff"
+_U_LABEL = (
+    r"\u00a0-\u200d\u2010-\u2027\u202f-\u2065\u206a-\u3001\u3003-\ud7ff"
+    r"\ue000-\uff0d\uff0f-\uff60\uff62-\U0010ffff"
+)
 # The underscore is no letter of the ABNF, and is found in real host names.
 _LET_DIG = rf"[A-Za-z0-9_{_U_LABEL}]"
 _LDH = rf"[A-Za-z0-9_\-{_U_LABEL}]"
@@ -65,6 +69,7 @@ _ADDR_TYPE = re.compile(r"[A-Za-z0-9-]+")
 _PRINTABLE = re.compile(rf"[ -~{_UTF8}]+")
 _CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 _XCLIENT_ATTRIBUTES = frozenset({"ADDR", "NAME", "PORT", "PROTO", "HELO", "DESTADDR", "DESTPORT"})
+_ROUTE = frozenset("%!@")
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -213,6 +218,14 @@ def parse_domain(text: str) -> str:
     if not domain or len(domain.encode()) > MAX_DOMAIN:  # A-labels can be longer
         raise ValueError(f"not a domain: {text!r}")
     return domain
+
+
+def has_route(local_part: str) -> bool:
+    """Whether a local part might be a route to some other server (RFC 5321 appendix F.2).
+
+    In whatever width its signs are written: who normalises Unicode would see them.
+    """
+    return not _ROUTE.isdisjoint(normalize("NFKC", local_part))
 
 
 def decode_xtext(text: str) -> str:
