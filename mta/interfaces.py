@@ -28,6 +28,9 @@ from mta.settings import Service
 # --- one connection, two roles -----------------------------------------------
 
 LOCAL_PEER = "unix"  # instead of the address of another host
+UNKNOWN_CLIENT = (
+    "unknown"  # the same, where a proxy does not say whose it is: no right goes with it
+)
 
 
 class ChannelLost(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from unicodedata import normalize
@@ -68,7 +68,6 @@ _NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
 _ADDR_TYPE = re.compile(r"[A-Za-z0-9-]+")
 _PRINTABLE = re.compile(rf"[ -~{_UTF8}]+")
 _CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
-_XCLIENT_ATTRIBUTES = frozenset({"ADDR", "NAME", "PORT", "PROTO", "HELO", "DESTADDR", "DESTPORT"})
 _ROUTE = frozenset("%!@")
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -97,6 +96,24 @@ class MailArgument:
     envid: str = ""
     require_tls: bool = False
     auth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProxiedClient:
+    """The client that a proxy speaks for, as far as XCLIENT told; empty: unknown.
+
+    `user` is who logged in at the proxy.
+    """
+
+    address: str = ""
+    user: str = ""
+    hello: str = ""
+    extended: bool = False
+
+
+# The field that a parameter is for, and what makes its value out of the text after "=",
+# which is empty where there is none.
+_Parameter = tuple[str, Callable[[str], object]]
 
 
 # --- what arrives ------------------------------------------------------------------
@@ -183,24 +200,63 @@ def parse_list(argument: bytes) -> Mailbox:
         raise Refusal(replies.BAD_ARGUMENT) from None
 
 
-def parse_xclient(argument: bytes) -> str:
-    """The IP address that XCLIENT names, empty where it names none.
+def parse_xclient(argument: bytes, known: ProxiedClient) -> ProxiedClient:
+    """What is known of a proxy's client after XCLIENT (Postfix's XCLIENT_README).
 
-    Other attributes mean nothing to us, but for LOGIN: who logs in proves it to us.
+    What a command does not name stays as it was.
     """
-    address = ""
-    for attribute in argument.split():
-        name, equals, value = attribute.decode("ascii", "replace").partition("=")
-        if not equals or name.upper() not in _XCLIENT_ATTRIBUTES:
-            raise Refusal(replies.BAD_ARGUMENT)
-        if name.upper() == "ADDR":
-            try:
-                address = str(ip_address(re.sub("(?ai:^ipv6:)", "", decode_xtext(value))))
-            except ValueError:
-                raise Refusal(replies.BAD_ARGUMENT) from None
     if not argument:
         raise Refusal(replies.BAD_ARGUMENT)
-    return address
+    said: dict[str, object] = {}
+    for attribute in argument.split():
+        name, _, value = attribute.decode("ascii", "replace").partition("=")
+        field, parse = XCLIENT_ATTRIBUTES.get(name.upper(), ("", _refuse))
+        try:
+            text = decode_xtext(value)
+            said[field] = parse("" if text.upper() in _NOT_TOLD else text)
+        except ValueError:
+            raise Refusal(replies.BAD_ARGUMENT) from None
+    said.pop("", None)
+    return replace(known, **said)  # type: ignore[arg-type]
+
+
+def _refuse(value: str) -> object:
+    raise ValueError("no attribute of XCLIENT")
+
+
+def _client_address(value: str) -> str:
+    return str(ip_address(re.sub("(?ai:^ipv6:)", "", value))) if value else ""
+
+
+def _client_hello(value: str) -> str:
+    """The name, or none where we would not have taken it from the client."""
+    return value if _HELLO.fullmatch(value.encode()) and len(value) <= MAX_DOMAIN else ""
+
+
+def _client_is_extended(value: str) -> bool:
+    if value.upper() not in ("", "SMTP", "ESMTP"):
+        raise ValueError("no protocol of ours")
+    return value.upper() == "ESMTP"
+
+
+def _client_user(value: str) -> str:
+    if value and not (_PRINTABLE.fullmatch(value) and len(value) <= MAX_DOMAIN):
+        raise ValueError("not the name of a user")
+    return value
+
+
+# The field that an attribute is for, none where we have no use for it, and what reads its value.
+XCLIENT_ATTRIBUTES: Mapping[str, _Parameter] = {
+    "NAME": ("", str),
+    "ADDR": ("address", _client_address),
+    "PORT": ("", str),
+    "PROTO": ("extended", _client_is_extended),
+    "HELO": ("hello", _client_hello),
+    "LOGIN": ("user", _client_user),
+    "DESTADDR": ("", str),
+    "DESTPORT": ("", str),
+}
+_NOT_TOLD = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
 
 
 def parse_mailbox(text: str) -> Mailbox:
@@ -373,9 +429,6 @@ def _decode_utf8_addr(text: str) -> str:
     return _EMBEDDED.sub(lambda code: chr(int(code[1], 16)), text)
 
 
-# The field that a parameter is for, and what makes its value out of the text after "=",
-# which is empty where there is none.
-_Parameter = tuple[str, Callable[[str], object]]
 _MAIL_PARAMETERS: Mapping[str, _Parameter] = {
     "SIZE": ("size", _size),
     "BODY": ("body", _body),

@@ -14,6 +14,7 @@ from enum import Enum, Flag, auto
 from zope.interface import implementer
 
 from mta.interfaces import (
+    UNKNOWN_CLIENT,
     ChannelTimeout,
     IChannel,
     IDraft,
@@ -28,6 +29,7 @@ from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import grammar, replies, sasl
 from mta.smtp.content import DotReader
 from mta.smtp.errors import Refusal
+from mta.smtp.grammar import ProxiedClient
 from mta.smtp.intake import Depot, Intake
 from mta.smtp.wire import LineTooLong, Wire
 
@@ -168,8 +170,8 @@ class _Pace:
 class Receiver:
     """Receiver-SMTP: one conversation, from our greeting to QUIT or TURN.
 
-    `partner` names the peer that handed us the server's role by a turn.  `client` is the address
-    that a proxy named by XCLIENT.  `after_tls`: the conversation goes on after STARTTLS, with
+    `partner` names the peer that handed us the server's role by a turn.  `client` is whom
+    a proxy named by XCLIENT.  `after_tls`: the conversation goes on after STARTTLS, with
     nothing remembered (RFC 3207 section 4.2).
     """
 
@@ -178,7 +180,7 @@ class Receiver:
         reception: Reception,
         *,
         partner: str = "",
-        client: str = "",
+        client: ProxiedClient | None = None,
         after_tls: bool = False,
     ) -> None:
         self._reception = reception
@@ -194,8 +196,7 @@ class Receiver:
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._channel = channel
-        client = self._client or channel.peer
-        self._session = Session(self._reception.service, client, channel.secured, self._partner)
+        self._session = self._new_session(channel)
         try:
             return await self._converse()
         except ChannelTimeout:
@@ -204,6 +205,20 @@ class Receiver:
         finally:
             self._drop_transaction()
             self._reception.gate.leave(self._session)
+
+    def _new_session(self, channel: IChannel) -> Session:
+        """A session that knows nothing, or what a proxy told."""
+        service, client = self._reception.service, self._client
+        if client is None:
+            return Session(service, channel.peer, channel.secured, self._partner)
+        return Session(
+            service,
+            client.address or UNKNOWN_CLIENT,
+            channel.secured,
+            hello=client.hello,
+            extended=client.extended,
+            identity=client.user,
+        )
 
     # --- the loop
 
@@ -367,7 +382,7 @@ class Receiver:
         if self._may_expand:
             keywords.append("EXPN")
         if self._is_proxied and reception.service is not Service.ODMR:
-            keywords.append("XCLIENT ADDR")
+            keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
         if reception.reversal is not None:
             keywords += reception.reversal.methods(session)
         if mechanisms := await self._mechanisms():
@@ -501,7 +516,7 @@ class Receiver:
         """XCLIENT: a proxy says for whom it speaks, and the session begins anew."""
         if not self._is_proxied:
             raise Refusal(replies.NOT_IMPLEMENTED)
-        client = grammar.parse_xclient(argument) or self._client
+        client = grammar.parse_xclient(argument, self._client or ProxiedClient())
         return Parting(None, Receiver(self._reception, client=client))
 
     async def quit(self, argument: bytes) -> Answer:

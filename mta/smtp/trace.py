@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mta.interfaces import LOCAL_PEER, Session
+from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT, Session
 from mta.mail import Envelope, Mailbox
 
 MOST_HOPS = 100  # Received: fields, RFC 5321 section 6.3
@@ -25,6 +25,8 @@ def address_literal(address: str) -> str:
     """A client address as a TCP-info has it (RFC 5321 section 4.4)."""
     if address == LOCAL_PEER:
         return "localhost"
+    if address == UNKNOWN_CLIENT:
+        return "unknown"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
