@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -362,6 +363,16 @@ class LargeContentTests(SpoolTestCase):
             self.wait(draft.write(b"x" * 65536))
         (incoming,) = (self.path / "incoming").iterdir()
         self.assertGreaterEqual(incoming.stat().st_size, 64 * 65536 - 2 * (SMALL + 65536))
+
+    def test_memory_of_tiny_pieces(self) -> None:
+        """Content in pieces of two octets takes no more memory than in large ones."""
+        draft = self.process().draft()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for _ in range(50_000):
+            self.wait(draft.write(bytes(2)))
+        self.assertLess(tracemalloc.get_traced_memory()[0], 2 * 100_000)
+        self.assertEqual(self.wait(draft.finish()), bytes(100_000))
 
     def test_pieces_are_bounded(self) -> None:
         """Readers get it in portions."""

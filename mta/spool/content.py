@@ -25,6 +25,7 @@ from mta.spool.database import as_oserror
 from mta.spool.folder import Folder, create
 
 SMALL = 256 * 2**10  # octets
+MIN_PIECE = 4096  # octets; smaller ones are joined, as each piece takes some memory of its own
 
 
 class InThread(Protocol):
@@ -124,7 +125,10 @@ class Draft:
 
     async def write(self, piece: bytes) -> None:
         """Append octets.  Raises SpoolFull or OSError, perhaps of an earlier piece."""
-        self._pieces.append(piece)
+        if self._pieces and len(self._pieces[-1]) < MIN_PIECE:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
         self._buffered += len(piece)
         self.size += len(piece)
         self.is_ascii = self.is_ascii and piece.isascii()
