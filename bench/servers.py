@@ -113,7 +113,6 @@ def configure(
     configuration = {
         "hostname": "mta.example",
         "spool": "spool",
-        "run_as": "root",  # where it is root who measures
         "listen": [LISTENER],
         "domains": {DOMAIN: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}},
         "routes": {"default": next_hop},

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.config import load
-from mta.privileges import act_as_server
 from mta.routing import Router
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
 from mta.smtp.srs import SenderRewriting
@@ -69,18 +68,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
 
 
-def settings_of(
-    arguments: argparse.Namespace, *, secrets: bool = False, keep_root: bool = False
-) -> Settings:
+def settings_of(arguments: argparse.Namespace, *, secrets: bool = False) -> Settings:
     """The configuration that the arguments name, its secrets too where it is asked for them.
 
-    Root is the server's user from now on, but with `keep_root`: for commands that touch nothing
-    of this user's.  Raises ConfigurationError, PrivilegeFault or OSError.
+    Raises ConfigurationError.
     """
-    settings = load(arguments.config, secrets=secrets)
-    if not keep_root:
-        act_as_server(settings)
-    return settings
+    return load(arguments.config, secrets=secrets)
 
 
 def spool_of(settings: Settings) -> closing[SpoolTools]:

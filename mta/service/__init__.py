@@ -7,13 +7,12 @@ anew when it is read again; `listeners` opens the ports, `main` starts, reloads 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from twisted.python.usage import Options as UsageOptions
 
-from mta import config, privileges
+from mta import config
 from mta.service.main import MailService
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -43,9 +42,4 @@ def makeService(options: Options) -> MailService:
         settings = config.load(path)
     except config.ConfigurationError as error:
         raise SystemExit("\n".join(map(str, error.problems))) from None
-    launcher: Mapping[str, Any] = options.parent or {}
-    try:
-        privileges.require_no_root(settings, has_uid=launcher.get("uid") is not None)
-    except privileges.PrivilegeFault as fault:
-        raise SystemExit(str(fault)) from None
-    return MailService(path, settings, reactor, launcher)
+    return MailService(path, settings, reactor, options.parent or {})

@@ -9,7 +9,7 @@ from mta.settings import Listener, Settings
 
 # The keys whose change takes a restart, as `docs/config.rst` has them; all others count at once.
 # The process opens and binds these before it gives up the rights to do so.
-NEED_RESTART = ("spool", "run_as", "listen[].endpoint", "metrics", "queue.workers")
+NEED_RESTART = ("spool", "listen[].endpoint", "metrics", "queue.workers")
 
 
 def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
@@ -18,7 +18,6 @@ def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
     is_same = listeners.keys() == {listener.endpoint for listener in old.listen}
     changed = [
         new.spool != old.spool,
-        new.run_as != old.run_as,
         not (is_same and len(new.listen) == len(old.listen)),
         new.metrics != old.metrics,
         new.queue.workers != old.queue.workers,
@@ -26,7 +25,6 @@ def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
     settings = replace(
         new,
         spool=old.spool,
-        run_as=old.run_as,
         # Those that are open keep their order, and are served as they are now configured.
         listen=tuple(_successor(listener, listeners) for listener in old.listen),
         metrics=old.metrics,

@@ -49,6 +49,13 @@ _MAILBOX = rf"(?P<local>{_LOCAL_PART})@(?P<domain>{_DOMAIN}|{_ADDRESS_LITERAL})"
 _SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
 _PARAMETERS = r"(?: +(?P<parameters>.*))?"
 
+# Commands of HTTP and SIP, a request line of either or of RTSP, SSH, and what begins with a
+# control character: TLS, SOCKS, remote desktops.
+_FOREIGN = re.compile(
+    rb"[\x00-\x08\x0e-\x1f]|SSH-|(?i:[A-Z]+ +[^ ]+ +(?:HTTP|SIP|RTSP)/[0-9])"
+    rb"|(?i:GET|POST|HEAD|PUT|DELETE|OPTIONS|CONNECT|TRACE|PATCH|PRI|PROPFIND"
+    rb"|INVITE|REGISTER|SUBSCRIBE|PUBLISH)(?: |\Z)"
+)
 _COMMAND = re.compile(rb"([A-Za-z0-9-]+)(?: +([^\0\r\n]*))?")
 _MAILBOX_ALONE = re.compile(_MAILBOX)
 _DOMAIN_ALONE = re.compile(_DOMAIN)
@@ -117,6 +124,15 @@ _Parameter = tuple[str, Callable[[str], object]]
 
 
 # --- what arrives ------------------------------------------------------------------
+
+
+def is_foreign(line: bytes) -> bool:
+    """Whether a line, or the beginning of one, belongs to another protocol.
+
+    A browser or a web server that was led to our port says HTTP, a telephone SIP; TLS, SOCKS and
+    others begin with a control character.
+    """
+    return bool(_FOREIGN.match(line))
 
 
 def parse_command(line: bytes) -> Command:
@@ -209,10 +225,8 @@ def parse_xclient(argument: bytes, known: ProxiedClient) -> ProxiedClient:
         raise Refusal(replies.BAD_ARGUMENT)
     said: dict[str, object] = {}
     for attribute in argument.split():
-        name, equals, value = attribute.decode("ascii", "replace").partition("=")
-        if not equals or name.upper() not in XCLIENT_ATTRIBUTES:
-            raise Refusal(replies.BAD_ARGUMENT)
-        field, parse = XCLIENT_ATTRIBUTES[name.upper()]
+        name, _, value = attribute.decode("ascii", "replace").partition("=")
+        field, parse = XCLIENT_ATTRIBUTES.get(name.upper(), ("", _refuse))
         try:
             text = decode_xtext(value)
             said[field] = parse("" if text.upper() in _NOT_TOLD else text)
@@ -220,6 +234,10 @@ def parse_xclient(argument: bytes, known: ProxiedClient) -> ProxiedClient:
             raise Refusal(replies.BAD_ARGUMENT) from None
     said.pop("", None)
     return replace(known, **said)  # type: ignore[arg-type]
+
+
+def _refuse(value: str) -> object:
+    raise ValueError("no attribute of XCLIENT")
 
 
 def _client_address(value: str) -> str:

@@ -141,6 +141,8 @@ BAD_FORWARD_PATH = Reply(501, "5.1.3", ("Bad recipient address syntax",))
 NO_SMTPUTF8 = Reply(553, "5.6.7", ("Internationalized address or message not permitted here",))
 NO_RECIPIENTS = Reply(554, "5.5.1", ("No valid recipients",))
 TALKED_EARLY = Reply(554, "5.5.1", ("You talked before the greeting",))
+TOO_MANY_COMMANDS = Reply(421, "4.7.0", ("Too many commands without any mail, closing",))
+NOT_SMTP = Reply(421, "4.7.0", ("This is a mail server, and that is not SMTP",))
 NO_MAIL_COMES = Reply(503, "5.5.1", ("Too many commands without any mail",))
 TOO_MANY_ERRORS = Reply(421, "4.7.0", ("Too many errors, closing transmission channel",))
 

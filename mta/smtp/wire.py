@@ -55,6 +55,11 @@ class Wire:
             raise LineTooLong("line too long")
         return line
 
+    @property
+    def first(self) -> bytes:
+        """The next unread octet; empty when there is none."""
+        return self._buffer[self._position : self._position + 1]
+
     def take(self, most: int | None = None) -> bytes:
         """At most `most` unread octets, or all of them; empty when there are none."""
         end = len(self._buffer) if most is None else self._position + most

@@ -113,14 +113,10 @@ Stamp = tuple[int, int, int] | None
 
 
 class UserFile:
-    """The users file at `path`.  Every method raises UserFault.
+    """The users file at `path`.  Every method raises UserFault."""
 
-    `owner`: the user and group whose it is to be when it is written; None: as it was.
-    """
-
-    def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._owner = owner
 
     def stamp(self) -> Stamp:
         """Something that differs when the file was written anew; None: there is no file."""
@@ -205,7 +201,7 @@ class UserFile:
             roster = self.load()
             users = dict(roster.users)
             yield users
-            atomic_write(self.path, _text(Roster(users, roster.decoy)), owner=self._owner)
+            atomic_write(self.path, _text(Roster(users, roster.decoy)))
         except OSError as error:
             raise self._fault(error) from None
         finally:

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import IGate, IReversal, IRole, IUsers, Session
 from mta.link import Link
-from mta.smtp import receiver
+from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
 from tests.conversations import Conversation
 from tests.doubles import FakeGate, FakeReversal, FakeUsers, Transport, Turned, reception
@@ -54,7 +54,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_transactions_are_counted(self) -> None:
         """Beyond what LIMITS MAILMAX said, the session ends (RFC 9422)."""
-        with patch.object(receiver, "MOST_TRANSACTIONS", 2):
+        with patch.object(transactions, "MAX_TRANSACTIONS", 2):
             talk = Conversation({}, dripped=False)
             for code in ("250", "250", "421"):
                 talk.transport.clear()

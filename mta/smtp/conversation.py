@@ -1,0 +1,263 @@
+"""What the answers to commands share: the session, the transaction, the connection.
+
+`Reception` is what all sessions of a listener share, `Conversation` is one session on one
+connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from mta.interfaces import (
+    UNKNOWN_CLIENT,
+    IChannel,
+    IDraft,
+    IGate,
+    IReversal,
+    IRole,
+    IUsers,
+    Session,
+)
+from mta.mail import Envelope, Mailbox, Recipient, Reply, distinct
+from mta.settings import Limits, ListenerTLS, Service
+from mta.smtp import grammar, replies
+from mta.smtp.cost import SLICE, Cost
+from mta.smtp.errors import Refusal
+from mta.smtp.grammar import ProxiedClient
+from mta.smtp.intake import Depot, Intake
+from mta.smtp.wire import Wire
+
+LINE = 512  # octets of a command line, CRLF included, RFC 5321 section 4.5.3.1.4
+# What extensions add to MAIL and RCPT: SIZE 26, BODY 17, AUTH 500, RET and ENVID 113,
+# SMTPUTF8 10, REQUIRETLS 11; NOTIFY 28, ORCPT 501 (RFC 1870, 6152, 4954, 3461, 6531, 8689).
+LONG_LINE = LINE + 700
+AUTH_LINE = 12288  # RFC 4954 section 4
+
+
+class Phase(Flag):
+    """How far a session has come."""
+
+    REFUSED = auto()  # the greeting was 554: only QUIT is answered, RFC 5321 section 3.1
+    GREETED = auto()  # no HELO, EHLO or LHLO yet
+    READY = auto()
+    MAIL = auto()
+    RECIPIENTS = auto()
+    CHUNKS = auto()  # BDAT has begun, RFC 3030
+    ANY = GREETED | READY | MAIL | RECIPIENTS | CHUNKS
+    IDLE = GREETED | READY
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """A reply, after which this role ends and `successor` takes the connection."""
+
+    reply: Reply
+    successor: IRole | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A reply, or none, after which the session begins anew with nothing remembered.
+
+    `client` is whom a proxy named by XCLIENT.  `after_tls`: there is no second greeting
+    (RFC 3207 section 4.2).
+    """
+
+    reply: Reply | None = None
+    client: ProxiedClient | None = None
+    after_tls: bool = False
+
+
+Answer = Reply | Parting | Restart | tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What all receivers of one listener share.
+
+    `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
+    of a list, to users, where EXPN is allowed at all; `replied` hears of each reply.
+    """
+
+    depot: Depot
+    gate: IGate
+    limits: Limits
+    service: Service = Service.SMTP
+    tls: ListenerTLS = ListenerTLS.OFF
+    users: IUsers | None = None
+    reversal: IReversal | None = None
+    is_proxy: Callable[[str], bool] = lambda address: False
+    expand: Callable[[Mailbox], Sequence[Mailbox]] | None = None
+    replied: Callable[[Reply], None] = lambda reply: None
+
+
+class Transaction:
+    """MAIL to the end of content (RFC 5321 section 3.3).  It is dropped, never cleared.
+
+    It has a `draft` from its beginning, so that the spool knows what may come.
+    """
+
+    __slots__ = ("argument", "draft", "intake", "recipients")
+
+    def __init__(self, argument: grammar.MailArgument, draft: IDraft) -> None:
+        self.argument = argument
+        self.draft = draft
+        self.recipients: list[Recipient] = []
+        self.intake: Intake | None = None
+
+    def envelope(self) -> Envelope:
+        """The envelope as it now stands."""
+        argument = self.argument
+        return Envelope(
+            argument.reverse_path,
+            distinct(self.recipients),
+            argument.body,
+            argument.smtputf8,
+            argument.ret,
+            argument.envid,
+            argument.require_tls,
+        )
+
+
+class Conversation:
+    """One session on one connection, as the answers see it.
+
+    `client` is whom a proxy named by XCLIENT; `verbs` are the names of the commands that the
+    listener has.
+    """
+
+    def __init__(
+        self,
+        reception: Reception,
+        channel: IChannel,
+        verbs: Sequence[str],
+        *,
+        partner: str = "",
+        client: ProxiedClient | None = None,
+    ) -> None:
+        self.reception = reception
+        self.channel = channel
+        self.verbs = verbs
+        self.client = client
+        self.session = _new_session(reception.service, channel, partner, client)
+        self.cost = Cost()
+        self.is_refused = False
+        self.transaction: Transaction | None = None
+        self.transactions = 0
+        self._slice_began = channel.seconds()
+
+    # --- what was said, and what is said
+
+    async def line(self) -> bytes:
+        """The next line.  Raises LineTooLong, or Refusal when we close."""
+        channel = self.channel
+        wire: Wire = channel.wire
+        if (line := wire.line(AUTH_LINE)) is not None:
+            return line
+        end = channel.seconds() + self.reception.limits.timeout  # for the whole line
+        while line is None:
+            if grammar.is_foreign(wire.first):
+                raise Refusal(replies.NOT_SMTP)
+            if channel.closing and self.transaction is None:
+                raise Refusal(replies.shutting_down(self.reception.depot.hostname))
+            await channel.more(end)
+            line = wire.line(AUTH_LINE)
+        self.begin_slice()
+        return line
+
+    def say(self, reply: Reply) -> None:
+        """Send a reply."""
+        self.reception.replied(reply)
+        self.channel.write(replies.encode(reply))
+
+    # --- how long others wait for us
+
+    def begin_slice(self) -> None:
+        """Others have had their turn."""
+        self._slice_began = self.channel.seconds()
+
+    async def yield_turn(self) -> None:
+        """Let others have their turn where we have worked long enough, or cost too much."""
+        delay = 0.0 if self.session.partner else self.cost.delay
+        if delay or self.channel.seconds() - self._slice_began > SLICE:
+            await self.channel.pause(delay)
+            self.begin_slice()
+
+    # --- where the session stands
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.is_refused:
+            return Phase.REFUSED
+        if not self.session.hello:
+            return Phase.GREETED
+        transaction = self.transaction
+        if transaction is None:
+            return Phase.READY
+        if transaction.intake is not None:
+            return Phase.CHUNKS
+        return Phase.RECIPIENTS if transaction.recipients else Phase.MAIL
+
+    def drop_transaction(self) -> None:
+        """End the transaction without a message, where there is one."""
+        transaction, self.transaction = self.transaction, None
+        if transaction is not None:
+            transaction.draft.discard()
+            self.cost.no_message()
+
+    # --- what the session may use now
+
+    @property
+    def awaits_tls(self) -> bool:
+        """Whether nothing may be done before TLS."""
+        return self.reception.tls is ListenerTLS.REQUIRED and self.session.secured is None
+
+    @property
+    def offers_tls(self) -> bool:
+        """TLS begins at most once, and never on a turned connection.
+
+        Nor after XCLIENT: it would make us forget for whom the proxy speaks, and take its own
+        rights for the client's.
+        """
+        return (
+            self.reception.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
+            and self.session.secured is None
+            and not self.session.partner
+            and self.client is None
+        )
+
+    @property
+    def may_expand(self) -> bool:
+        """Whether EXPN is answered."""
+        return self.reception.expand is not None and bool(self.session.identity)
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether XCLIENT is answered."""
+        return not self.session.partner and self.reception.is_proxy(self.channel.peer)
+
+    async def mechanisms(self) -> Sequence[str]:
+        """The SASL mechanisms that this session may use: nobody logs in on a turned link."""
+        users = self.reception.users
+        if users is None or self.session.partner or self.awaits_tls:
+            return ()
+        return await users.mechanisms(self.session)
+
+
+def _new_session(
+    service: Service, channel: IChannel, partner: str, client: ProxiedClient | None
+) -> Session:
+    """A session that knows nothing, or what a proxy told."""
+    if client is None:
+        return Session(service, channel.peer, channel.secured, partner)
+    return Session(
+        service,
+        client.address or UNKNOWN_CLIENT,
+        channel.secured,
+        hello=client.hello,
+        extended=client.extended,
+        identity=client.user,
+    )

@@ -1,0 +1,66 @@
+"""Content on its way off the wire: DATA to its dot, BDAT to the end of a chunk."""
+
+from __future__ import annotations
+
+from mta.interfaces import IChannel
+from mta.smtp.content import DotReader
+from mta.smtp.intake import Intake
+
+MIN_RATE = 16 * 1024  # octets of content in one time-out: about the speed of a slow modem
+
+
+class RateFloor:
+    """A floor under the speed of content: in each time-out `MIN_RATE` octets must come.
+
+    A client that sends an octet now and then would otherwise hold its connection for ever.
+    """
+
+    __slots__ = ("_channel", "_end", "_octets", "_timeout")
+
+    def __init__(self, channel: IChannel, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+        self._begin()
+
+    def _begin(self) -> None:
+        self._octets = 0
+        self._end = self._channel.seconds() + self._timeout
+
+    def came(self, octets: int) -> None:
+        """Count content that came."""
+        self._octets += octets
+        if self._octets >= MIN_RATE:
+            self._begin()
+
+    async def more(self) -> None:
+        """As `IChannel.more`, for as long as may be waited now."""
+        await self._channel.more(self._end)
+
+
+async def read_data(channel: IChannel, timeout: float, intake: Intake) -> None:
+    """Take content to the dot that ends it (RFC 5321 section 4.1.1.4)."""
+    reader, floor = DotReader(), RateFloor(channel, timeout)
+    while not reader.ended:
+        octets = channel.wire.take()
+        if not octets:  # none came while the last piece was being written
+            await floor.more()
+            continue
+        piece, rest = reader.decode(octets)
+        if piece:
+            await intake.write(piece)
+            floor.came(len(piece))
+    channel.wire.put_back(rest)
+
+
+async def read_chunk(channel: IChannel, timeout: float, size: int, intake: Intake | None) -> None:
+    """Take a chunk of `size` octets (RFC 3030 section 2); without an intake it is thrown away."""
+    floor = RateFloor(channel, timeout)
+    while size:
+        piece = channel.wire.take(size)
+        if not piece:
+            await floor.more()
+            continue
+        size -= len(piece)
+        if intake is not None:
+            await intake.write(piece)
+        floor.came(len(piece))

@@ -1,0 +1,117 @@
+"""The answers to the commands that bring mail: MAIL, RCPT, DATA, BDAT (RFC 5321 section 3.3)."""
+
+from __future__ import annotations
+
+from mta.mail import Body
+from mta.settings import Service
+from mta.smtp import grammar, replies
+from mta.smtp.conversation import Answer, Conversation, Transaction
+from mta.smtp.errors import Refusal
+from mta.smtp.intake import Intake
+from mta.smtp.reading import read_chunk, read_data
+
+MAX_TRANSACTIONS = 100_000  # on one connection; shown as MAILMAX, RFC 9422
+MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
+TLS_MAIL_PARAMETERS = MAIL_PARAMETERS | {"REQUIRETLS"}  # RFC 8689 section 4.1
+RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
+
+
+async def mail(talk: Conversation, argument: bytes) -> Answer:
+    """MAIL (RFC 5321 section 4.1.1.2)."""
+    reception, session = talk.reception, talk.session
+    if talk.transactions >= MAX_TRANSACTIONS:
+        raise Refusal(replies.TOO_MANY_TRANSACTIONS)
+    parameters = MAIL_PARAMETERS if session.secured is None else TLS_MAIL_PARAMETERS
+    parsed = grammar.parse_mail(argument, _offered(talk, parameters))
+    if parsed.size is not None and parsed.size > reception.limits.message_size:
+        raise Refusal(replies.TOO_BIG)
+    await reception.gate.mail(session, parsed.reverse_path)
+    talk.transactions += 1
+    talk.transaction = Transaction(parsed, reception.depot.spool.draft())
+    talk.cost.towards_mail()
+    return replies.SENDER_OK
+
+
+async def rcpt(talk: Conversation, argument: bytes) -> Answer:
+    """RCPT (RFC 5321 section 4.1.1.3)."""
+    reception, transaction = talk.reception, _transaction(talk)
+    if len(transaction.recipients) >= reception.limits.recipients:
+        raise Refusal(replies.TOO_MANY_RECIPIENTS)
+    recipient = grammar.parse_rcpt(
+        argument, _offered(talk, RCPT_PARAMETERS), smtputf8=transaction.argument.smtputf8
+    )
+    await reception.gate.recipient(talk.session, transaction.argument.reverse_path, recipient)
+    transaction.recipients.append(recipient)
+    talk.cost.towards_mail()
+    return replies.RECIPIENT_OK
+
+
+def _offered(talk: Conversation, parameters: frozenset[str]) -> frozenset[str]:
+    return parameters if talk.session.extended else frozenset()
+
+
+async def data(talk: Conversation, argument: bytes) -> Answer:
+    """DATA (RFC 5321 section 4.1.1.4)."""
+    if argument:
+        raise Refusal(replies.BAD_ARGUMENT)
+    transaction = _transaction(talk)
+    if transaction.argument.body is Body.BINARY:
+        raise Refusal(replies.BAD_SEQUENCE)  # RFC 3030 section 3
+    if not transaction.recipients:
+        lmtp = talk.reception.service is Service.LMTP
+        raise Refusal(replies.BAD_SEQUENCE if lmtp else replies.NO_RECIPIENTS)  # RFC 2033 4.2
+    transaction.intake = intake = _intake(talk, transaction)
+    talk.say(replies.START_CONTENT)
+    await read_data(talk.channel, talk.reception.limits.timeout, intake)
+    return await _end_of_content(talk, transaction, intake)
+
+
+async def bdat(talk: Conversation, argument: bytes) -> Answer:
+    """BDAT (RFC 3030 section 2)."""
+    transaction = _transaction(talk)
+    size, last = grammar.parse_bdat(argument)
+    if not transaction.recipients:
+        await skip_chunk(talk, argument)
+        raise Refusal(replies.NO_RECIPIENTS)
+    if transaction.intake is None:
+        transaction.intake = _intake(talk, transaction)
+    await read_chunk(talk.channel, talk.reception.limits.timeout, size, transaction.intake)
+    if size:
+        talk.cost.towards_mail()
+    if last:
+        return await _end_of_content(talk, transaction, transaction.intake)
+    if transaction.intake.refusal is not None:
+        talk.drop_transaction()
+        return transaction.intake.refusal
+    return replies.OK
+
+
+async def skip_chunk(talk: Conversation, argument: bytes) -> None:
+    """Take the chunk of a BDAT that is refused: what is in it must not be read as commands."""
+    size, _ = grammar.parse_bdat(argument)
+    await read_chunk(talk.channel, talk.reception.limits.timeout, size, None)
+
+
+def _transaction(talk: Conversation) -> Transaction:
+    """The transaction: the phases of these commands are those that have one."""
+    assert talk.transaction is not None
+    return talk.transaction
+
+
+def _intake(talk: Conversation, transaction: Transaction) -> Intake:
+    depot, gate = talk.reception.depot, talk.reception.gate
+    return Intake(depot, gate, talk.session, transaction.envelope(), transaction.draft)
+
+
+async def _end_of_content(talk: Conversation, transaction: Transaction, intake: Intake) -> Answer:
+    """The place where responsibility passes (RFC 5321 section 6.1)."""
+    reply = await intake.accept()
+    talk.transaction = None
+    if reply.is_positive:
+        talk.cost.message()
+    else:
+        talk.cost.no_message()
+    talk.begin_slice()  # there was a commit to wait for
+    if talk.reception.service is Service.LMTP:
+        return (reply,) * len(transaction.recipients)  # RFC 2033 section 4.2
+    return reply

@@ -1,0 +1,151 @@
+"""What a session may cost without bringing mail."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.smtp.cost import EARNED, FREE, MAX_WASTED, SLICE, SLOWNESS
+from tests.conversations import Conversation
+
+HELLO = b"EHLO client.example\r\n"
+BEGIN = b"MAIL FROM:<a@client.example>\r\n"
+MANY = {"errors": "1000000", "recipients": "2"}  # errors are another limit
+# What a hostile client says again and again, after EHLO and perhaps something before.
+WORTHLESS = {
+    "a recipient that does not exist": (BEGIN, b"RCPT TO:<nobody@mta.example>\r\n"),
+    "a recipient that is busy": (BEGIN, b"RCPT TO:<later@mta.example>\r\n"),
+    "a recipient over the limit": (
+        BEGIN + b"RCPT TO:<b@mta.example>\r\nRCPT TO:<c@mta.example>\r\n",
+        b"RCPT TO:<d@mta.example>\r\n",
+    ),
+    "DATA without recipients": (BEGIN, b"DATA\r\n"),
+    "BDAT without recipients": (BEGIN, b"BDAT 0 LAST\r\n"),
+    "an empty chunk": (BEGIN + b"RCPT TO:<b@mta.example>\r\n", b"BDAT 0\r\n"),
+    "MAIL that is too big": (b"", b"MAIL FROM:<a@client.example> SIZE=99999999999\r\n"),
+    "MAIL that is refused": (b"", b"MAIL FROM:<spammer@client.example>\r\n"),
+    "a transaction that is given up": (b"", BEGIN + b"RCPT TO:<b@mta.example>\r\nRSET\r\n"),
+    "a transaction that EHLO ends": (b"", BEGIN + HELLO),
+    "a message that is refused": (b"", BEGIN + b"RCPT TO:<b@x>\r\nBDAT 1 LAST\r\n\n"),
+    "AUTH without TLS": (b"", b"AUTH PLAIN\r\n"),
+    "TURN without a right": (b"", b"TURN\r\n"),
+    "ETRN without a right": (b"", b"ETRN a.example\r\n"),
+    "NOOP": (b"", b"NOOP\r\n"),
+    "VRFY": (b"", b"VRFY smith\r\n"),
+    "HELP": (b"", b"HELP\r\n"),
+    "EXPN": (b"", b"EXPN staff\r\n"),
+    "EHLO": (b"", HELLO),
+    "RSET": (b"", b"RSET\r\n"),
+    "an unknown command": (b"", b"XYZZY\r\n"),
+    "an overlong line": (b"", b"x" * 20000 + b"\r\n"),
+}
+
+
+class SteppingClock(Clock):
+    """A clock that goes on by a little each time that somebody looks at it."""
+
+    step = SLICE / 10
+
+    def seconds(self) -> float:
+        self.rightNow += self.step
+        return super().seconds()
+
+
+class CostTests(SynchronousTestCase):
+    """Sessions that bring no mail, and sessions that do."""
+
+    def talk(self, settings: dict[str, str] | None = None) -> Conversation:
+        """A conversation after EHLO."""
+        wanted = {"users": "yes", "reversal": "yes", **(settings or {})}
+        talk = Conversation(wanted, dripped=False)
+        talk.link.dataReceived(HELLO)
+        talk.transport.clear()
+        return talk
+
+    def test_whatever_brings_no_mail_ends_the_session(self) -> None:
+        """After some hundreds of commands it becomes slow, after some thousands it is over."""
+        for name, (before, again) in WORTHLESS.items():
+            talk = self.talk(MANY)
+            talk.link.dataReceived(before)
+            for _ in range(MAX_WASTED + 2):
+                if talk.transport.disconnecting:
+                    break
+                talk.transport.clear()
+                talk.link.dataReceived(again)
+                talk.clock.advance(SLOWNESS)
+            self.assertTrue(talk.transport.disconnecting, name)
+            self.assertIn(b"\r\n421 4.7.0 Too many", b"\r\n" + talk.transport.taken(), name)
+            self.assertGreater(talk.clock.seconds(), SLOWNESS, name)
+
+    def test_slow(self) -> None:
+        """Over the free number, each command waits, also where all came in one segment."""
+        talk = self.talk({"errors": "1000000"})
+        talk.link.dataReceived(b"MAIL FROM:<a@b.example>\r\n")
+        talk.transport.clear()
+        talk.link.dataReceived(b"RCPT TO:<nobody@x>\r\n" * (FREE + 10))
+        first = talk.transport.taken().count(b"550 ")
+        self.assertLessEqual(first, FREE + 1)
+        talk.clock.advance(SLOWNESS)
+        self.assertEqual(talk.transport.taken().count(b"550 "), 1)
+
+    def test_a_mailing_list(self) -> None:
+        """A thousand recipients are worked off at once, and so is the next message to them."""
+        talk = self.talk()
+        for _ in range(3):
+            talk.transport.clear()
+            talk.link.dataReceived(BEGIN + b"RCPT TO:<b@mta.example>\r\n" * 1000 + b"DATA\r\n")
+            self.assertEqual(talk.transport.taken().count(b"250 2.1.5"), 1000)
+            talk.link.dataReceived(b"hello\r\n.\r\n")
+            self.assertTrue(talk.transport.taken().startswith(b"250 2.0.0 OK queued"))
+
+    def test_a_connection_that_is_used_again(self) -> None:
+        """Thousands of messages pass, each with some recipients that do not exist, and RSET."""
+        talk = self.talk()
+        message = BEGIN + b"RCPT TO:<nobody@x>\r\n" * 10 + b"RCPT TO:<b@x>\r\nBDAT 2 LAST\r\n\r\n"
+        for _ in range(MAX_WASTED * 2):
+            talk.transport.clear()
+            talk.link.dataReceived(message + b"RSET\r\n")
+            self.assertIn(b"250 2.0.0 OK queued", talk.transport.value())
+            talk.accepted.clear()
+
+    def test_a_message_does_not_make_up_for_everything(self) -> None:
+        """Who asks for a hundred addresses with each message learns them slowly, and not all."""
+        talk = self.talk()
+        message = BEGIN + b"RCPT TO:<nobody@x>\r\n" * (EARNED + 50) + b"RCPT TO:<b@x>\r\nDATA\r\n"
+        for _ in range(MAX_WASTED // 40):
+            for octets in (message, b".\r\n"):
+                talk.link.dataReceived(octets)
+                talk.clock.pump([SLOWNESS] * (EARNED + 60))
+        self.assertTrue(talk.transport.disconnecting)
+
+    def test_a_large_message_in_many_chunks(self) -> None:
+        """Chunks are what mail is made of: they are no waste, however many."""
+        talk = self.talk()
+        talk.link.dataReceived(BEGIN + b"RCPT TO:<b@mta.example>\r\n")
+        talk.transport.clear()
+        talk.link.dataReceived(b"BDAT 2\r\n\r\n" * (MAX_WASTED * 2) + b"BDAT 0 LAST\r\n")
+        self.assertIn(b"250 2.0.0 OK queued", talk.transport.value())
+
+    def test_on_a_turned_connection(self) -> None:
+        """The provider may keep a link alive for as long as it likes."""
+        talk = self.talk({"partner": "provider"})
+        for _ in range(MAX_WASTED + 10):
+            talk.transport.clear()
+            talk.link.dataReceived(b"NOOP\r\n")
+            self.assertTrue(talk.transport.value().startswith(b"250"))
+
+    def test_others_have_their_turn(self) -> None:
+        """A segment full of commands is worked off in slices."""
+        talk = self.talk()
+        talk.link._clock = SteppingClock()
+        done: list[int] = []
+
+        async def pause(seconds: float) -> None:
+            done.append(len(talk.link._unsent))
+
+        talk.link.pause = pause  # type: ignore[method-assign]
+        talk.link.dataReceived(b"HELP\r\n" * 90)
+        steps = [after - before for before, after in pairwise([0, *done, 90])]
+        self.assertTrue(all(0 <= step < 30 for step in steps), steps)
