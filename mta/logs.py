@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import sys
 import syslog
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from twisted.logger import (
     ILogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     formatEvent,
     formatTime,
@@ -27,35 +28,70 @@ from zope.interface import implementer
 
 from mta.settings import Log
 
+MODE = 0o640  # of a log file: it names who writes to whom
+
 _TWISTED = ("twisted", "log_legacy")  # namespaces
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def observer(options: Mapping[str, Any], settings: Log) -> ILogObserver | None:
-    """The observer for `twistd` with these options; None where they name another one."""
+def observer(options: Mapping[str, Any], settings: Log) -> LogWriter | None:
+    """The observer for `twistd` with these options; None where they name another one.
+
+    Raises OSError where the log can't be written.
+    """
     if options.get("syslog") or options.get("logger") or "logfile" not in options:
         return None
-    line = _json if settings.format == "json" else _text
-    return _Writer(_stream(options, settings.file), line, _LEVELS[settings.level])
+    return LogWriter(options, settings)
 
 
 @implementer(ILogObserver)
-class _Writer:
+class LogWriter:
     """Writes a line for each event of a level, or of those above it."""
 
-    def __init__(self, stream: Any, line: Callable[[LogEvent], str], least: Any) -> None:
-        self._stream = stream
-        self._line = line
+    log = Logger()
+
+    def __init__(self, options: Mapping[str, Any], settings: Log) -> None:
+        self._options = options
+        self._path = ""
+        self._stream: Any = sys.stdout
+        self.configure(settings)
+
+    def configure(self, settings: Log) -> None:
+        """Go by other settings.  Raises OSError; then nothing has changed."""
+        path = _path(self._options, settings.file)
+        if path != self._path:
+            self._switch(path)
+        self._line = _json if settings.format == "json" else _text
+        least: Any = _LEVELS[settings.level]
         self._wanted = {level for level in LogLevel.iterconstants() if level >= least}
         # What Twisted chats about is no event of ours.
         self._of_twisted = {level for level in self._wanted if level >= LogLevel.warn}
+
+    def reopen(self) -> None:
+        """Go on in a new file: this one was moved away."""
+        try:
+            self._switch(self._path)
+        except OSError as error:
+            self.log.error(
+                "cannot open the log anew: {reason}; the old file is written on",
+                reason=reason(error),
+            )
+
+    def _switch(self, path: str) -> None:
+        """Write to another file, or the same anew: the new one is open before the old is closed."""
+        new = _open(path, self._options) if path else sys.stdout
+        old, self._stream, self._path = self._stream, new, path
+        if old is not sys.stdout:
+            old.close()
 
     def __call__(self, event: LogEvent) -> None:
         is_twisted = event.get("log_namespace", "").startswith(_TWISTED)
         wanted = self._of_twisted if is_twisted else self._wanted
         if event.get("log_level", LogLevel.info) in wanted:
-            self._stream.write(self._line(event) + "\n")
-            self._stream.flush()
+            # Where nobody reads, or the disk is full, mail goes on without it.
+            with suppress(OSError):
+                self._stream.write(self._line(event) + "\n")
+                self._stream.flush()
 
 
 def note(settings: Log, template: str, **fields: Any) -> None:
@@ -75,10 +111,8 @@ def note(settings: Log, template: str, **fields: Any) -> None:
         syslog.syslog(_message(event))
         return
     line = _json if settings.format == "json" else _text
-    with suppress(OSError):
-        file = _Appended(settings.file)
+    with suppress(OSError), closing(_open(settings.file, {})) as file:
         file.write(line(event) + "\n")
-        file.close()
 
 
 _LEVELS = {
@@ -89,42 +123,58 @@ _LEVELS = {
 }
 
 
-def _stream(options: Mapping[str, Any], file_name: str) -> Any:
+def reason(error: OSError) -> str:
+    """Why a log can't be opened, for a person."""
+    return f"{error.filename}: {error.strerror}; let the user that the server runs as write there"
+
+
+def _path(options: Mapping[str, Any], file_name: str) -> str:
+    """The file to write to; empty for standard output."""
     name = options["logfile"] or file_name
     if name == "-" or (options.get("nodaemon") and not name):
-        return sys.stdout
-    file = _Appended(name or "twistd.log")
-
-    def rotate(signum: int, frame: object) -> None:
-        file.reopen()
-
-    signal.signal(signal.SIGUSR1, rotate)
-    return file
+        return ""
+    return str(Path(name or "twistd.log").absolute())  # the working folder of a daemon is another
 
 
 class _Appended:
-    """A file to which several processes may append whole lines."""
+    """A file to which several processes append whole lines, each by one write."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file = self._open()
-
-    def reopen(self) -> None:
-        """Go on in a new file: this one was moved away."""
-        self._file.close()
-        self._file = self._open()
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def write(self, text: str) -> None:
-        self._file.write(text)
+        os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
-        self._file.flush()
+        """Do nothing: nothing is kept back."""
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)
 
-    def _open(self) -> TextIO:
-        return Path(self._path).open("a", encoding="utf-8", errors="backslashreplace")
+
+def _open(path: str, options: Mapping[str, Any]) -> _Appended:
+    """Open a log.  Raises OSError.
+
+    Only its owner and group may read it.  Root makes it for the user that the server will be.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    folder = Path(path).parent.stat()
+    is_root = os.geteuid() == 0
+    if is_root and folder.st_uid:
+        flags |= os.O_NOFOLLOW  # whose folder it is could have put a link there
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
+    except FileExistsError:
+        descriptor = os.open(path, flags)
+    else:
+        if is_root:
+            user, group = options.get("uid"), options.get("gid")
+            os.fchown(
+                descriptor,
+                folder.st_uid if user is None else user,
+                folder.st_gid if group is None else group,
+            )
+    return _Appended(descriptor)
 
 
 def _text(event: LogEvent) -> str:

@@ -119,8 +119,6 @@ class ServerTLS:
     Raises TLSFault.
     """
 
-    log = Logger()
-
     def __init__(
         self, settings: TLSSettings, folder: Path, hostname: str, pins: Collection[str] = ()
     ) -> None:
@@ -129,7 +127,6 @@ class ServerTLS:
         pairs += settings.certificates
         if not pairs:
             path = _self_signed(folder, hostname)
-            self.log.warn("no tls.certificate is configured: using self-signed {path}", path=path)
             pairs = [CertificatePair(path, path)]
         self._client_ca = settings.client_ca
         self._current = _Watched(

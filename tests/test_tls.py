@@ -369,9 +369,7 @@ class SelfSignedTests(TLSTestCase):
 
     def test_made_once(self) -> None:
         """The pair is made at the first start, for us alone to read, and used ever after."""
-        with capturedLogs() as events:
-            first = ServerTLS(TLSSettings(), self.folder, "mail.example")
-        self.assertIn("self-signed", events[0]["log_format"])
+        first = ServerTLS(TLSSettings(), self.folder, "mail.example")
         path = self.folder / "self-signed.pem"
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         pin = fingerprint_of(CertificatePair(path, path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,6 @@ class TraceTests(CommandCase):
 
     def observer(self, **settings: Any) -> tuple[ILogObserver, Path]:
         """What the server logs with, and the file that it writes."""
-        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
         file = self.folder.resolve() / "mta.log"
         options = {"logfile": None, "nodaemon": True}
         observer = logs.observer(options, Log(file=str(file), **settings))

@@ -62,18 +62,17 @@ class MailService(MultiService):
         self._reload_again = False
         self._is_ready = False
         self._is_stopping = False
+        self._log_writer: logs.LogWriter | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted calls this with the application, which may be told how to log."""
         if isinstance(parent, Componentized):
             try:
-                observer = logs.observer(self._options, self._settings.log)
+                self._log_writer = logs.observer(self._options, self._settings.log)
             except OSError as error:
-                raise SystemExit(
-                    f"cannot write the log {error.filename}: {error.strerror}"
-                ) from None
-            if observer is not None:
-                parent.setComponent(ILogObserver, observer)
+                raise SystemExit(f"cannot write the log: {logs.reason(error)}") from None
+            if self._log_writer is not None:
+                parent.setComponent(ILogObserver, self._log_writer)
         super().setServiceParent(parent)
 
     # --- start
@@ -92,6 +91,8 @@ class MailService(MultiService):
         self._guard(self._listen)
         self._guard(self._open)
         signal.signal(signal.SIGHUP, self._hung_up)
+        if self._log_writer is not None:
+            signal.signal(signal.SIGUSR1, self._log_moved)
         self._reactor.callWhenRunning(self._start)
 
     def _guard(self, step: Callable[[], None]) -> None:
@@ -202,6 +203,10 @@ class MailService(MultiService):
     def _hung_up(self, signum: int, frame: object) -> None:
         self._reactor.callFromThread(self._reload)
 
+    def _log_moved(self, signum: int, frame: object) -> None:
+        assert self._log_writer is not None
+        self._reactor.callFromThread(self._log_writer.reopen)
+
     def _reload(self) -> None:
         """SIGHUP: read the configuration again; one reading after the other."""
         if self._reloading is not None:
@@ -235,6 +240,7 @@ class MailService(MultiService):
             if restart:
                 keys = ", ".join(f"`{key}`" for key in restart)
                 self.log.warn("what changed of {keys} takes a restart", keys=keys)
+            self._log_as(settings)
             return
         self.log.error("the configuration stays as it was")
 
@@ -249,6 +255,13 @@ class MailService(MultiService):
         closing = Deferred.fromCoroutine(old.close(STOP_TIMEOUT))
         closing.addErrback(self._failed, "giving up the old configuration")
         self._keep_up_with_peers()
+
+    def _log_as(self, settings: Settings) -> None:
+        if self._log_writer is not None:
+            try:
+                self._log_writer.configure(settings.log)
+            except OSError as error:
+                self.log.error("the log stays as it was: {reason}", reason=logs.reason(error))
 
     def _failed(self, failure: Failure, what: str) -> None:
         self.log.failure("{what} failed", failure, what=what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,26 +15,33 @@ NEED_RESTART = ("spool", "listen[].endpoint", "metrics", "queue.workers")
 
 def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
     """The new settings, but for those that take a restart; and the keys of these, where changed."""
-    listeners = {listener.endpoint: listener for listener in new.listen}
-    is_same = listeners.keys() == {listener.endpoint for listener in old.listen}
     changed = [
         new.spool != old.spool,
-        not (is_same and len(new.listen) == len(old.listen)),
+        _endpoints(new) != _endpoints(old),
         new.metrics != old.metrics,
         new.queue.workers != old.queue.workers,
     ]
     settings = replace(
         new,
         spool=old.spool,
-        # Those that are open keep their order, and are served as they are now configured.
-        listen=tuple(_successor(listener, listeners) for listener in old.listen),
+        listen=_served(new.listen, old.listen),
         metrics=old.metrics,
         queue=replace(new.queue, workers=old.queue.workers),
     )
-    return settings, [
-        key for key, is_changed in zip(NEED_RESTART, changed, strict=True) if is_changed
-    ]
+    keys = [key for key, is_changed in zip(NEED_RESTART, changed, strict=True) if is_changed]
+    return settings, keys
 
 
-def _successor(old: Listener, listeners: dict[str, Listener]) -> Listener:
-    return listeners.get(old.endpoint, old)
+def _endpoints(settings: Settings) -> Counter[str]:
+    return Counter(listener.endpoint for listener in settings.listen)
+
+
+def _served(new: Sequence[Listener], old: Sequence[Listener]) -> tuple[Listener, ...]:
+    """The listeners that are open, in their order, each as it is now configured if it still is."""
+    by_endpoint: defaultdict[str, deque[Listener]] = defaultdict(deque)
+    for listener in new:
+        by_endpoint[listener.endpoint].append(listener)
+    return tuple(
+        by_endpoint[listener.endpoint].popleft() if by_endpoint[listener.endpoint] else listener
+        for listener in old
+    )
