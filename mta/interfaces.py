@@ -166,6 +166,9 @@ class IGate(Interface):
     def auth_failed(session: Session) -> float:
         """AUTH failed: remember it; returns for how many seconds to hold the reply back."""
 
+    def checks_authors(session: Session) -> bool:
+        """Whether a person submits here, and not a peer what others wrote.  Raises nothing."""
+
     def author(session: Session, mailbox: Mailbox) -> None:
         """May this session name that mailbox as the author of a message (From:)?"""
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from itertools import takewhile
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -24,11 +23,12 @@ from zope.interface import implementer
 from mta.interfaces import INotices, Message, Notice, Target
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Outcome, Recipient, Status
 from mta.settings import KIB
+from mta.smtp import header
 
 Report = tuple[Target, Outcome]
 
 MOST_CONTENT = 256 * KIB  # octets of a message that are returned; of a longer one, its header
-MOST_HEADER = 64 * KIB  # octets of a header section that are returned
+MAX_HEADER = 64 * KIB  # octets of a header section that are returned
 MOST_LINE = 998  # octets, RFC 5322 section 2.1.1
 MOST_TEXT = 2000  # characters of one reply or address
 WIDTH = 72  # columns of the part for people
@@ -155,7 +155,7 @@ class NoticeWriter:
         A message that was lost is all the more one that its sender should hear of.
         """
         full = full and message.content.size <= MOST_CONTENT
-        most = MOST_CONTENT if full else MOST_HEADER
+        most = MOST_CONTENT if full else MAX_HEADER
         octets = bytearray()
         try:
             async for piece in message.content.pieces():
@@ -172,9 +172,9 @@ class NoticeWriter:
         utf8 = message.envelope.smtputf8
         if full and _is_transparent(octets):
             return _Original("message/global" if utf8 else "message/rfc822", bytes(octets))
-        header = _header_lines(bytes(octets[:MOST_HEADER]), utf8)
+        lines = _header_lines(bytes(octets[:MAX_HEADER]), utf8)
         kind = "message/global-headers" if utf8 else "text/rfc822-headers"
-        return _Original(kind, b"".join(line + b"\r\n" for line in header))
+        return _Original(kind, b"".join(line + b"\r\n" for line in lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,8 +398,8 @@ def _is_transparent(octets: bytearray) -> bool:
 
 
 def _header_lines(octets: bytes, utf8: bool) -> Iterator[bytes]:
-    """The lines of a header section, each of text and of bearable length."""
-    for line in takewhile(bool, octets.split(b"\r\n")):
+    """The lines of the fields, each of text and of bearable length."""
+    for line in octets[: header.end_of_fields(octets)].splitlines():
         shown = line[:MOST_LINE]
         text = shown.decode("utf-8", "ignore") if utf8 else shown.decode("ascii", "replace")
         text = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)

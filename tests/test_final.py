@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.delivery.final import MOST_HEADER, FinalForm, trace_fields
+from mta.delivery.final import MAX_HEADER, FinalForm, trace_fields
 from mta.mail import NULL_PATH, Mailbox
 from tests.deliveries import ALICE, SENDER
 
@@ -51,9 +51,9 @@ class FinalFormTests(SynchronousTestCase):
         self.assertEqual(final(b"A: b\r\n\r\n\rc\r\r\n\x00\xff\r"), b"A: b\n\n\rc\r\n\x00\xff\r")
 
     def test_header_section_without_end_is_not_piled_up(self) -> None:
-        """Memory is bounded: what comes after `MOST_HEADER` octets is passed on at once."""
+        """Memory is bounded: what comes after `MAX_HEADER` octets is passed on at once."""
         form = FinalForm()
-        form.feed(b"A: b\r\n" * (MOST_HEADER // 5 + 1))
+        form.feed(b"A: b\r\n" * (MAX_HEADER // 5 + 1))
         self.assertEqual(form.feed(b"c"), b"c")
 
     @given(st.lists(st.sampled_from([b"\r", b"\n", b" ", b":", b"Return-Path: x", b"a", b"\r\n"])))

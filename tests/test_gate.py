@@ -279,6 +279,13 @@ class ReversePathTests(GateTestCase):
         error = self.assertRaises(Refusal, self.gate.author, session, Mailbox("bob", "example.com"))
         self.assertEqual((error.reply.code, error.reply.enhanced), (550, "5.7.1"))
 
+    def test_whose_authors_are_checked(self) -> None:
+        """A person's; a peer hands over what others wrote."""
+        shown = Secured("TLSv1.3", "x", "abcd")
+        self.assertTrue(self.gate.checks_authors(self.session(identity="alice")))
+        self.assertFalse(self.gate.checks_authors(self.session(identity="Office")))
+        self.assertFalse(self.gate.checks_authors(self.session(identity="lab", secured=shown)))
+
     def test_peer(self) -> None:
         """A peer that logged in writes as its domains, and those below a leading dot."""
         session = self.session(identity="Office")

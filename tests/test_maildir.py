@@ -55,16 +55,12 @@ class DeliveryTests(MaildirTestCase):
         """The agent is a delivery agent."""
         self.assertTrue(verifyObject(IDeliveryAgent, self.agent))
 
-    def test_loop(self) -> None:
-        """What was delivered to the address before fails; others of the same message get it."""
+    def test_delivered_to_the_same_address_before(self) -> None:
+        """It is no loop: a server in front of us may have said so already."""
         for size in (0, SMALL):
-            content = Pieces(b"Delivered-To: Alice@example.com\r\n" + TEXT, b"x" * size)
-            mail = self.deliver(delivery(self.hop, content=content, to=[ALICE, BOB]))
-            looping, other = mail.outcomes["A1"]
-            self.assertEqual((Status.FAILED, "5.4.6"), (looping.status, looping.reply.enhanced))
-            self.assertEqual(Status.DELIVERED, other.status)
-        self.assertEqual([], [*self.alice.rglob("*A1R*")])
-        self.assertEqual(1, len(self.new(self.alice.parent / "bob")))
+            content = Pieces(b"Delivered-To: alice@example.com\r\n" + TEXT, b"x" * size)
+            mail = self.deliver(delivery(self.hop, content=content))
+            self.assertEqual([Status.DELIVERED], [each.status for each in mail.outcomes["A1"]])
 
     def test_letter(self) -> None:
         """It has Return-Path: and Delivered-To: on top, LF line ends, and only we may read it."""

@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 
 from mta.commands import handover, main, sendmail, stdio
 from mta.commands.addressees import addressees
-from mta.commands.outgoing import MOST_HEADER, lines
+from mta.commands.outgoing import MAX_HEADER, lines
 from mta.interfaces import Filter, IChannel, IGate, ISpool, Message
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
 from mta.settings import Listener, ListenerTLS, Service, Settings
@@ -144,6 +144,13 @@ class EnvelopeTests(SendmailCase):
         self.assertNotIn(b"eve", content)
         self.assertTrue(content.endswith(b"\r\n\r\nBcc: text\r\n"), content)
 
+    def test_t_with_names_in_latin_1(self) -> None:
+        """Display names may be in any charset, and stay as they are; addresses may not."""
+        text = b"From: J\xfcrgen <me@office.example>\nTo: J\xfcrg\n <bob@office.example>\n\nhi\n"
+        message, content = self.one("-t", stdin=text)
+        self.assertEqual(self.forward_paths(message), ["bob@office.example"])
+        self.assertIn(b"From: J\xfcrgen <me@office.example>\r\n", content)
+
     def test_bcc_stays_without_t(self) -> None:
         """Who names recipients on the command line looks after the header section himself."""
         _, content = self.one("bob", stdin=b"Bcc: eve@x.example\n\nx\n")
@@ -252,7 +259,7 @@ class ContentTests(SendmailCase):
     def test_lines_have_one_end(self, parts: list[bytes]) -> None:
         """Whatever comes in, lines end with CRLF, and no octet of text is lost."""
         text = b"".join(parts)
-        with patch("mta.commands.outgoing.MOST_HEADER", 7):
+        with patch("mta.commands.outgoing.MAX_HEADER", 7):
             found = b"".join(lines(io.BytesIO(text), dot_ends=False))
         bare = found.replace(b"\r\n", b"")
         self.assertFalse({*b"\r\n\0"} & {*bare})
@@ -261,7 +268,7 @@ class ContentTests(SendmailCase):
 
     def test_the_end_of_a_long_line_is_no_line(self) -> None:
         """A dot there does not end the message."""
-        with patch("mta.commands.outgoing.MOST_HEADER", 4):
+        with patch("mta.commands.outgoing.MAX_HEADER", 4):
             found = b"".join(lines(io.BytesIO(b"long.\nmore\n.\nno\n"), dot_ends=True))
         self.assertEqual(found, b"long.\r\nmore\r\n")
 
@@ -298,7 +305,7 @@ class RefusalTests(SendmailCase):
             b"To: undisclosed-recipients:;\n\n",
             b"To: a b c\n\n",
             b"To: \xff@x.example\n\n",
-            b"X: " + b"x" * MOST_HEADER + b"\n\n",
+            b"X: " + b"x" * MAX_HEADER + b"\n\n",
             b"To: bob\n" + b"Received: x\n" * 101 + b"\n",
         ):
             with self.subTest(text[:40]):

@@ -6,7 +6,6 @@ write what they like.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email.header import Header as EncodedWords
@@ -16,13 +15,10 @@ from typing import BinaryIO
 
 from mta.commands.addressees import addressees, completed
 from mta.mail import Mailbox
-from mta.settings import KIB
-from mta.smtp import trace
+from mta.smtp import header, trace
+from mta.smtp.header import MAX_HEADER
 from mta.smtp.wire import CRLF
 
-MOST_HEADER = 256 * KIB  # octets of a header section
-
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
 _ADDRESSED = frozenset(
@@ -58,13 +54,13 @@ def lines(stream: BinaryIO, *, dot_ends: bool) -> Iterator[bytes]:
     NULs are left out.  With `dot_ends` a line of one dot ends the message.
     """
     at_start = True
-    while piece := stream.readline(MOST_HEADER):
+    while piece := stream.readline(MAX_HEADER):
         while piece.endswith(b"\r") and (more := stream.readline(1)):
             piece += more
         if dot_ends and at_start and piece.rstrip(CRLF) == b".":
             return
         # A shorter piece without an end is the last one.
-        at_start = piece.endswith((b"\n", b"\r")) or len(piece) < MOST_HEADER
+        at_start = piece.endswith((b"\n", b"\r")) or len(piece) < MAX_HEADER
         *whole, last = piece.replace(b"\0", b"").splitlines() or [b""]
         for line in whole:
             yield line + CRLF
@@ -83,13 +79,13 @@ class Outgoing:
         size = 0
         for line in content:
             size += len(line)
-            if size > MOST_HEADER:
-                raise Unfit(f"a header section of more than {MOST_HEADER} octets")
+            if size > MAX_HEADER:
+                raise Unfit(f"a header section of more than {MAX_HEADER} octets")
             if line == CRLF:
                 break
             if self._fields and line.startswith((b" ", b"\t")):
                 self._fields[-1] += line
-            elif _FIELD.match(line):
+            elif header.begins_field(line):
                 self._fields.append(line)
             elif self._fields or not line.startswith(b"From "):  # which begins it in an mbox
                 self._rest = chain([line], content)
@@ -107,14 +103,14 @@ class Outgoing:
                 mailbox
                 for name in names
                 for value in self._values(name)
-                for mailbox in addressees(value.decode(), domain)
+                for mailbox in _addressees(value, domain)
             ]
         except ValueError as error:
             raise Unfit(f"in the header section: {error}") from None
 
     def remove_blind(self) -> None:
         """Leave out the fields that name blind copies."""
-        self._fields = [field for field in self._fields if _name(field) not in _BLIND]
+        self._fields = [field for field in self._fields if header.name(field) not in _BLIND]
 
     def complete(
         self, author: Author, userid: int, hostname: str, domain: str, now: float
@@ -142,20 +138,24 @@ class Outgoing:
 
     def _values(self, name: bytes) -> list[bytes]:
         """The values of the fields of that name, unfolded."""
-        return [
-            field.partition(b":")[2].replace(CRLF, b"").strip()
-            for field in self._fields
-            if _name(field) == name
-        ]
+        return [header.value(field) for field in self._fields if header.name(field) == name]
+
+
+def _addressees(value: bytes, domain: str) -> list[Mailbox]:
+    """The mailboxes in a value, whose names may be in Latin-1, as old programs write them."""
+    try:
+        return addressees(value.decode(), domain)
+    except UnicodeDecodeError:
+        found = addressees(value.decode("latin-1"), domain)
+        for mailbox in found:
+            if mailbox.is_internationalised:
+                raise ValueError(f"not an address in UTF-8: {mailbox}") from None
+        return found
 
 
 def _with_domains(field: bytes, domain: str) -> bytes:
     """A field whose addresses all have a domain; a field without addresses is as it was."""
     name, colon, value = field.partition(b":")
-    if _name(field) not in _ADDRESSED or colon != b":":
+    if header.name(field) not in _ADDRESSED or colon != b":":
         return field
     return name + colon + completed(value.decode("latin-1"), domain).encode("latin-1", "replace")
-
-
-def _name(field: bytes) -> bytes:
-    return field.partition(b":")[0].strip(b" \t").lower()

@@ -7,39 +7,18 @@ other octets stay as they came.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator
 
 from mta.interfaces import IContent
-from mta.mail import Mailbox, Outcome, Reply, Status
-from mta.smtp.trace import delivered_to, one_line
-
-MOST_HEADER = 256 * 1024  # octets looked through for the end of the header section
-
-LOOP = Outcome(
-    Status.FAILED, Reply(554, "5.4.6", ("Mail loop: it was delivered to this address before",))
-)
-
-# Possessive: a header section of many thousand fields must not cost a stack of its own.
-_FIELD = rb"[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
-_HEADER = re.compile(rb"(?:" + _FIELD + rb")*+")
-_DELIVERED_TO = re.compile(rb"^delivered-to[ \t]*+:([^\n]*+)\n", re.M | re.I)
-_RETURN_PATH = re.compile(rb"^return-path[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+", re.M | re.I)
+from mta.mail import Mailbox
+from mta.smtp import header
+from mta.smtp.header import MAX_HEADER
+from mta.smtp.trace import one_line
 
 
 def trace_fields(reverse_path: Mailbox, address: Mailbox) -> bytes:
     """The fields that final delivery to `address` puts on top of content."""
     return b"Return-Path: <%b>\nDelivered-To: %b\n" % (one_line(reverse_path), one_line(address))
-
-
-def was_delivered(address: Mailbox, text: bytes) -> bool:
-    """Whether the header section of `text`, in final form, says it was delivered there before."""
-    end = text.find(b"\n\n", 0, MOST_HEADER)
-    header = text[: end + 1] if end >= 0 else text[:MOST_HEADER]
-    if b"delivered-to" not in header.lower():
-        return False
-    wanted = delivered_to(address).lower()
-    return any(value.strip().lower() == wanted for value in _DELIVERED_TO.findall(header))
 
 
 async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
@@ -59,8 +38,8 @@ async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
 class FinalForm:
     """Changes CRLF to LF and drops Return-Path: fields, however content is cut into pieces.
 
-    Keeps at most `MOST_HEADER` octets and one piece.  The header section ends where a line is no
-    field; one that is longer than `MOST_HEADER` is only looked through that far.
+    Keeps at most `MAX_HEADER` octets and one piece.  The header section ends where a line is no
+    field; one that is longer than `MAX_HEADER` is only looked through that far.
     """
 
     __slots__ = ("_carriage_return", "_header", "_in_header")
@@ -78,7 +57,7 @@ class FinalForm:
         if not self._in_header:
             return text
         self._header += text
-        if b"\n\n" in self._header or len(self._header) > MOST_HEADER:
+        if b"\n\n" in self._header or len(self._header) > MAX_HEADER:
             return self._end_header()
         return b""
 
@@ -88,8 +67,4 @@ class FinalForm:
 
     def _end_header(self) -> bytes:
         text, self._header, self._in_header = self._header, b"", False
-        section = _HEADER.match(text)
-        end = section.end() if section else 0
-        if not _RETURN_PATH.search(text, 0, end):
-            return text
-        return _RETURN_PATH.sub(b"", text[:end]) + text[end:]
+        return header.without(text, b"return-path")

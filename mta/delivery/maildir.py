@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +25,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from mta.delivery import letters as disk
-from mta.delivery.final import LOOP, final_pieces, trace_fields, was_delivered
+from mta.delivery.final import final_pieces, trace_fields
 from mta.delivery.letters import Letter
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Target
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
@@ -68,21 +68,12 @@ _REFUSED = _Trouble(Status.DEFERRED, _UNWRITABLE, "let the user that we run as w
 _BROKEN = _Trouble(Status.DEFERRED, _UNWRITABLE, "look after the disk")
 
 
-class MailLoop(OSError):
-    """The letter was delivered to this mailbox before, and is not to be again."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Share:
     """A delivery with one letter for each of its targets."""
 
     delivery: Delivery
     letters: Sequence[Letter]
-
-    @property
-    def pairs(self) -> Iterator[tuple[Letter, Target]]:
-        """Each letter with its target."""
-        return zip(self.letters, self.delivery.targets, strict=True)
 
     @property
     def is_small(self) -> bool:
@@ -168,24 +159,19 @@ class MaildirAgent:
         except OSError as error:
             self._put_off(share, mail, error)
             return False
-        for letter, target in share.pairs:
+        for letter in share.letters:
             letter.text = text
-            _stop_loop(letter, target, text)
         return True
 
     async def _copy(self, share: _Share, mail: IMailSource) -> None:
         """Deliver a large message, one letter and one piece of it at a time."""
         content = share.delivery.message.content
-        for letter, target in share.pairs:
+        for letter in share.letters:
             await self._in_thread(disk.begin, [letter])
             await self._in_thread(disk.append, letter, letter.fields)
             try:
                 async with aclosing(final_pieces(content)) as pieces:
-                    is_first = True
                     async for piece in pieces:
-                        if is_first:
-                            _stop_loop(letter, target, piece)
-                            is_first = False
                         if letter.error or letter.has_arrived:
                             break
                         await self._in_thread(disk.append, letter, piece)
@@ -193,8 +179,6 @@ class MaildirAgent:
                 await self._in_thread(disk.abandon, [letter])
                 self._put_off(share, mail, error)
                 return
-            if isinstance(letter.error, MailLoop):
-                await self._in_thread(disk.abandon, [letter])
             await self._in_thread(disk.finish, [letter])
         self._settle(share, mail)
 
@@ -209,8 +193,6 @@ class MaildirAgent:
         error = letter.error
         if error is None:
             return DELIVERED
-        if isinstance(error, MailLoop):
-            return LOOP
         trouble = _TROUBLES.get(error.errno or 0)
         if trouble is None:
             trouble = _REFUSED if isinstance(error, PermissionError) else _BROKEN
@@ -230,12 +212,6 @@ class MaildirAgent:
             reason=str(error),
         )
         mail.settle(share.delivery, [UNREADABLE] * len(share.letters))
-
-
-def _stop_loop(letter: Letter, target: Target, text: bytes) -> None:
-    """Note that a letter goes in a circle; `text` begins with its header section."""
-    if letter.error is None and was_delivered(target.address, text):
-        letter.error = MailLoop()
 
 
 _PLACEHOLDER = re.compile(r"\{(domain|local|address)\}")

@@ -26,9 +26,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.delivery.final import LOOP, final_pieces, trace_fields, was_delivered
+from mta.delivery.final import final_pieces, trace_fields
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Target
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
+from mta.smtp import trace
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 TIMEOUT = 900.0  # seconds that a command gets
@@ -52,10 +53,6 @@ UNSAFE = Outcome(
     Status.FAILED, Reply(550, "5.1.3", ("This address can't be handed to the program behind it",))
 )
 
-_RECEIVED = re.compile(
-    rb"Received: (?:from (?P<hello>[^\s]+) \((?:\[(?:IPv6:)?)?(?P<address>[^\s\])]+)\]?\)\s+)?"
-    rb"(?:\([^)\n]*\)\s+)?by \S+ with (?P<protocol>\S+) id (?P<id>\w+)"
-)
 _PLACEHOLDER = re.compile(r"\{(sender|recipient|domain|local)\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -95,8 +92,6 @@ class PipeAgent:
         try:
             async with aclosing(final_pieces(delivery.message.content)) as pieces:
                 head = await anext(pieces, b"")
-                if was_delivered(target.address, head):
-                    return LOOP
                 environment = _environment(delivery, target, words, head)
                 run = self._start(executable, [command, *filled], environment)
                 if run is None:
@@ -323,15 +318,15 @@ def _extension(named: Mailbox, final: Mailbox) -> str:
 
 def _client(queue_id: str, head: bytes) -> Mapping[str, str]:
     """Who handed us the message, as the Received: field says that we put on top of it."""
-    found = _RECEIVED.match(head)
-    if found is None or found["id"].decode() != queue_id:
+    client = trace.client(head, queue_id)
+    if client is None:
         return {}
     known = {
-        "CLIENT_HELO": found["hello"],
-        "CLIENT_ADDRESS": found["address"],
-        "CLIENT_PROTOCOL": found["protocol"],
+        "CLIENT_HELO": client.hello,
+        "CLIENT_ADDRESS": client.address,
+        "CLIENT_PROTOCOL": client.protocol,
     }
-    return {name: value.decode("utf-8", "replace") for name, value in known.items() if value}
+    return {name: value for name, value in known.items() if value}
 
 
 def _became_option(template: str, filled: str) -> bool:

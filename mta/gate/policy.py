@@ -119,6 +119,10 @@ class Gate:
         if not self._messages.take(_payer(session)):
             raise Refusal(TOO_MANY_MESSAGES)
 
+    def checks_authors(self, session: Session) -> bool:
+        """See `IGate.checks_authors`."""
+        return not any(is_peer(session, peer) for peer in self._peers.values())
+
     def author(self, session: Session, mailbox: Mailbox) -> None:
         """See `IGate.author`."""
         if not self._may_write_as(session, mailbox):

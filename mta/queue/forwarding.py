@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from mta.interfaces import IContent, Message
 from mta.mail import Mailbox, Outcome, Reply, Status
-from mta.smtp.content import HeaderSection
-from mta.smtp.trace import delivered_to
+from mta.smtp.header import HeaderSection
+from mta.smtp.trace import delivered_to, was_delivered_to
 
 LOOP = Outcome(
     Status.FAILED, Reply(554, "5.4.6", ("Mail loop: this address has forwarded it before",))
@@ -47,13 +47,13 @@ class ForwardedContent:
 
 
 async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
-    """Whether content came by that address of ours before.  Raises OSError."""
+    """Whether that address of ours has sent the content on before.  Raises OSError."""
     header = HeaderSection()
     async for piece in content.pieces():
         header.feed(piece)
         if header.complete:
             break
-    return delivered_to(forwarder) in header.values(b"delivered-to")
+    return was_delivered_to(forwarder, header.octets)
 
 
 def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Message:

@@ -6,28 +6,59 @@ because the other way would be somebody else's address.
 
 from __future__ import annotations
 
+import quopri
 import re
+from base64 import b64decode
 
 from mta.mail import Mailbox
 from mta.smtp import grammar
 
-MOST_OCTETS = 8192  # of one field
+MAX_OCTETS = 8192  # of one field
+MAX_AUTHORS = 50  # each is looked up
 
 _CHARACTER = re.compile(r"\\.|.", re.DOTALL)  # or a quoted pair
 _NAMED = re.compile(r"(.*)<([^<>]*)>", re.DOTALL)
 # A display name, with what people leave unquoted in it and nobody misreads.
 _DISPLAY_NAME = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"\\<>@:;()])*', re.DOTALL)
+# Control characters, ends of lines, and what turns the direction of the text that is shown.
+_UNSHOWN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_ENCODED_WORD = re.compile(r"=\?([^?*]*)(?:\*[^?]*)?\?([bBqQ])\?([^?]*)\?=")
+_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]+(?==\?)")
+_LIKE_AN_ADDRESS = re.compile(r'[^\s"(),:;<>@]*@[^\s"(),:;<>@]*')
 
 
 def authors(value: bytes) -> list[Mailbox]:
-    """The mailboxes in the value of a From: field.  Raises ValueError where they aren't clear."""
-    if len(value) > MOST_OCTETS:
+    """The mailboxes in the unfolded value of a From: field.
+
+    Raises ValueError where they aren't clear.
+    """
+    if len(value) > MAX_OCTETS:
         raise ValueError("too long")
-    return [_mailbox(item.strip()) for item in _items(value.decode())]
+    text, is_utf8 = _text(value)
+    if _UNSHOWN.search(text):
+        raise ValueError("a character that is not shown")
+    items = _items(text)
+    if len(items) > MAX_AUTHORS:
+        raise ValueError("too many")
+    mailboxes = [_mailbox(item.strip()) for item in items]
+    if not is_utf8 and any(mailbox.is_internationalised for mailbox in mailboxes):
+        raise ValueError("an address in an unknown charset")
+    _check_encoded_words(text, mailboxes)
+    return mailboxes
+
+
+def _text(value: bytes) -> tuple[str, bool]:
+    """The value as text, and whether that is UTF-8, not another charset of the same structure."""
+    try:
+        return value.decode(), True
+    except UnicodeDecodeError:
+        if b"\\" in value:  # which is half of a character in some charsets
+            raise
+        return value.decode("latin-1"), False
 
 
 def _items(text: str) -> list[str]:
-    """What stands between the commas, without comments (which may be nested)."""
+    """What stands between the commas, with a blank for each comment (which may be nested)."""
     items: list[list[str]] = [[]]
     quoted, depth = False, 0
     for character in _CHARACTER.findall(text):
@@ -37,6 +68,7 @@ def _items(text: str) -> list[str]:
             items[-1].append(character)
             quoted = character != '"'
         elif character == "(":
+            items[-1].append(" ")
             depth = 1
         elif character == ",":
             items.append([])
@@ -50,9 +82,41 @@ def _items(text: str) -> list[str]:
 
 def _mailbox(item: str) -> Mailbox:
     named = _NAMED.fullmatch(item)
-    if named is None:
-        return grammar.parse_mailbox(item)
-    name, address = named[1].strip(), named[2].strip()
+    name, address = (named[1].strip(), named[2].strip()) if named else ("", item)
     if name != address and not _DISPLAY_NAME.fullmatch(name):
         raise ValueError(f"not a display name: {name!r}")
+    if "=?" in address:
+        raise ValueError("an encoded word in an address")
     return grammar.parse_mailbox(address)
+
+
+def _check_encoded_words(text: str, mailboxes: list[Mailbox]) -> None:
+    """Raise ValueError where a reader that decodes before it parses sees another address."""
+    if "=?" not in text:
+        return
+    if "=?" in _ENCODED_WORD.sub("", text):
+        raise ValueError("an encoded word that does not end")
+    joined = _BETWEEN_ENCODED_WORDS.sub("", text)
+    shown = _ENCODED_WORD.sub(_decoded, joined)
+    words = "".join(map(_decoded, _ENCODED_WORD.finditer(joined)))
+    own = {str(mailbox).lower() for mailbox in mailboxes}
+    if _UNSHOWN.search(shown) or "<" in words or ">" in words:
+        raise ValueError("an encoded word with more than text")
+    if "@" in words and any(found.lower() not in own for found in _LIKE_AN_ADDRESS.findall(shown)):
+        raise ValueError("an encoded word with an address")
+
+
+def _decoded(word: re.Match[str]) -> str:
+    """The text of an encoded word (RFC 2047), the word itself where it is broken."""
+    charset, encoding, encoded = word[1], word[2].lower(), word[3].encode("utf-8", "replace")
+    try:
+        if encoding == "b":
+            octets = b64decode(encoded + b"==")
+        else:
+            octets = quopri.decodestring(encoded, header=True)
+    except ValueError:
+        return word[0]
+    try:
+        return octets.decode(charset or "ascii", "replace")
+    except (LookupError, ValueError):  # of an unknown charset, or of one that ignores "replace"
+        return octets.decode("latin-1")

@@ -6,7 +6,6 @@ done on whole pieces, never line by line.
 
 from __future__ import annotations
 
-import re
 from io import IncrementalNewlineDecoder
 
 END = b"\r\n.\r\n"
@@ -95,60 +94,3 @@ class LineCheck:
     def broken(self) -> bool:
         """Whether there was one so far."""
         return self._nul or self._line_ends.newlines not in (None, "\r\n")
-
-
-class HeaderSection:
-    """Gathers the header section at the start of content, within a bound.
-
-    `octets` is what was gathered; content over `LIMIT` octets without an empty line is taken
-    as header section up to there, and `cut` says so.
-    """
-
-    LIMIT = 256 * 1024
-
-    __slots__ = ("_gathered", "complete", "cut")
-
-    def __init__(self) -> None:
-        self._gathered = bytearray()
-        self.complete = False
-        self.cut = False
-
-    @property
-    def octets(self) -> bytes:
-        """What was gathered."""
-        return bytes(self._gathered)
-
-    def feed(self, piece: bytes) -> bytes:
-        """Add content; returns what follows the header section once that is complete."""
-        gathered = self._gathered
-        unseen = max(0, len(gathered) - 3)  # the end may be cut, too
-        gathered += piece
-        if gathered.startswith(b"\r\n"):
-            end = 0
-        else:
-            end = gathered.find(b"\r\n\r\n", unseen, self.LIMIT + 1)
-            end = end + 2 if end >= 0 else -1
-        if end < 0 and len(gathered) <= self.LIMIT:
-            return b""
-        self.complete = True
-        self.cut = end < 0
-        cut = self.LIMIT if self.cut else end
-        rest = bytes(gathered[cut:])
-        del gathered[cut:]
-        return rest
-
-    def count(self, name: bytes) -> int:
-        """How many fields have that name, given in lower case."""
-        return len(self.values(name))
-
-    def values(self, name: bytes) -> list[bytes]:
-        """The values of the fields of that name, given in lower case, with folds taken out.
-
-        White space before the colon is obsolete, and still read as a field by many (RFC 5322
-        section 4.5).
-        """
-        if name not in self.octets.lower():
-            return []
-        field = rb"(?i:^%b[ \t]*:)(.*(?:\r\n[ \t].*)*)" % re.escape(name)
-        found: list[bytes] = re.findall(field, self.octets, re.MULTILINE)
-        return [value.replace(b"\r\n", b"").strip() for value in found]

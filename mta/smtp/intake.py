@@ -5,16 +5,22 @@ RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mta.interfaces import IDraft, IGate, ISpool, Message, Session, SpoolFull
 from mta.mail import Body, Envelope, Reply
 from mta.settings import Service
-from mta.smtp import replies, trace
+from mta.smtp import header, replies, trace
 from mta.smtp.authors import authors
-from mta.smtp.content import HeaderSection, LineCheck
+from mta.smtp.content import LineCheck
 from mta.smtp.errors import Refusal
+from mta.smtp.header import HeaderSection
+from mta.smtp.wire import CRLF
+
+# A line that looks like a From: field to somebody, where we see no fields any more.
+_LIKE_AN_AUTHOR = re.compile(rb"^[^a-z\n]*+from[^a-z\n:]*+:", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class Intake:
             self._check_header()
             if self.refusal is not None:
                 return
-            piece = self._top() + self._header.octets + piece
+            piece = self._head() + piece
         await self._keep(piece)
 
     async def accept(self) -> Reply:
@@ -80,7 +86,7 @@ class Intake:
             return self.refusal
         if not self._header.complete:
             self._check_header()
-            await self._keep(self._top() + self._header.octets)
+            await self._keep(self._head())
         if self._lines is not None:
             self._lines.end()
             if self._lines.broken:
@@ -104,7 +110,7 @@ class Intake:
 
     def _check_header(self) -> None:
         """The header section is complete: a user writes as nobody else (RFC 6409 section 6.1)."""
-        if self._session.service is Service.SUBMISSION and self._session.identity:
+        if self._session.identity and self._gate.checks_authors(self._session):
             try:
                 self._check_authors()
             except Refusal as refusal:
@@ -114,11 +120,15 @@ class Intake:
         """From: must name addresses of the user.  Raises Refusal."""
         if self._header.cut:
             raise Refusal(replies.HEADER_TOO_LONG)
+        octets = self._header.octets
         lines = LineCheck()  # a line of the header section that we don't see hides a field
-        lines.feed(self._header.octets)
+        lines.feed(octets)
         if lines.broken:
             raise Refusal(replies.BARE_LINE_END)
-        fields = self._header.values(b"from")
+        end = header.end_of_fields(octets)
+        if _LIKE_AN_AUTHOR.search(octets, end):  # some readers look for more fields there
+            raise Refusal(replies.AUTHOR_UNCLEAR)
+        fields = header.values(octets[:end], b"from")
         if not fields:
             return
         try:
@@ -137,6 +147,19 @@ class Intake:
             await self._draft.write(octets)
         except OSError as error:
             self.refuse(_spool_refusal(error))
+
+    def _head(self) -> bytes:
+        """The header section with what we put on top of it.
+
+        Text without an empty line before it gets one where it could be taken for a part of what
+        we add, and where a user says who wrote it: there all readers must see the same fields.
+        """
+        octets = self._header.octets
+        if self._session.identity or octets.startswith((b" ", b"\t")):
+            end = header.end_of_fields(octets)
+            if end < len(octets):
+                octets = octets[:end] + CRLF + octets[end:]
+        return self._top() + octets
 
     def _top(self) -> bytes:
         """What we put on top of the message."""
@@ -157,12 +180,13 @@ class Intake:
 
     def _submission_fields(self, now: float) -> bytes:
         """The fields that a message must have and a mail program left out."""
-        header, fields = self._header, []
-        if not header.count(b"date"):
+        octets = self._header.octets
+        octets, fields = octets[: header.end_of_fields(octets)], []
+        if not header.count(octets, b"date"):
             fields.append(f"Date: {trace.date(int(now))}\r\n")
-        if not header.count(b"message-id"):
+        if not header.count(octets, b"message-id"):
             fields.append(f"Message-ID: <{self._draft.id}@{self._depot.hostname}>\r\n")
-        if not header.count(b"from") and not self._envelope.reverse_path.is_null:
+        if not header.count(octets, b"from") and not self._envelope.reverse_path.is_null:
             fields.append(f"From: <{self._envelope.reverse_path}>\r\n")
         return "".join(fields).encode()
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
 from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT, Session
 from mta.mail import Envelope, Mailbox
+from mta.smtp import header
 
 MOST_HOPS = 100  # Received: fields, RFC 5321 section 6.3
 
+# What `received` writes, as far as `client` reads it back, with line ends of either kind.
+_RECEIVED = re.compile(
+    rb"Received: (?:from (?P<hello>[^\s]+) \((?:\[(?:IPv6:)?)?(?P<address>[^\s\])]+)\]?\)\s+)?"
+    rb"(?:\([^)\n]*\)\s+)?by \S+ with (?P<protocol>\S+) id (?P<id>\w+)"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -60,9 +67,36 @@ def received(
     ).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who handed us a message.  `hello` and `address` are empty where they are hidden."""
+
+    hello: str
+    address: str
+    protocol: str
+
+
+def client(content: bytes, queue_id: str) -> Client | None:
+    """The client of the message with that queue id, by the field of `received` on its top."""
+    found = _RECEIVED.match(content)
+    if found is None or found["id"].decode() != queue_id:
+        return None
+    hello, address, protocol = (
+        (found[name] or b"").decode("utf-8", "replace") for name in ("hello", "address", "protocol")
+    )
+    return Client(hello, address, protocol)
+
+
 def one_line(address: Mailbox) -> bytes:
     """An address as the value of a field."""
     return _CONTROL.sub("?", str(address)).encode("utf-8", "replace")
+
+
+def was_delivered_to(address: Mailbox, header_section: bytes) -> bool:
+    """Whether a Delivered-To: field names the address, whatever its case (RFC 9228)."""
+    wanted = delivered_to(address).lower()
+    found = header.values(header_section, b"delivered-to")
+    return any(value.lower() == wanted for value in found)
 
 
 def delivered_to(address: Mailbox) -> bytes:

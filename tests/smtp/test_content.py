@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.smtp.content import END, DotReader, DotWriter, HeaderSection, LineCheck
+from mta.smtp.content import END, DotReader, DotWriter, LineCheck
 from tests.smtp.pieces import cut, octets, places, single_octets
 
 
@@ -163,65 +162,3 @@ class LineCheckTests(SynchronousTestCase):
         without = content.replace(b"\r\n", b"")
         bad = any(octet in without for octet in b"\r\n\0")
         self.assertEqual(self.broken(cut(content, at)), bad)
-
-
-class HeaderSectionTests(SynchronousTestCase):
-    """The header section at the start of content."""
-
-    def split(self, pieces: Sequence[bytes]) -> tuple[bytes, bytes, bool]:
-        """The header section, what follows it, and whether it is complete."""
-        header, rest = HeaderSection(), b""
-        for piece in pieces:
-            rest += piece if header.complete else header.feed(piece)
-        return header.octets, rest, header.complete
-
-    def test_the_empty_line_ends_it(self) -> None:
-        """The empty line is the first of what follows."""
-        self.assertEqual(
-            self.split([b"A: b\r\nC: d\r\n\r\nbody\r\n\r\n"]),
-            (b"A: b\r\nC: d\r\n", b"\r\nbody\r\n\r\n", True),
-        )
-
-    def test_there_may_be_none(self) -> None:
-        """Content that begins with an empty line has an empty header section."""
-        self.assertEqual(self.split([b"\r\nbody\r\n"]), (b"", b"\r\nbody\r\n", True))
-        self.assertEqual(self.split([b"\r", b"\n"]), (b"", b"\r\n", True))
-
-    def test_it_may_be_all(self) -> None:
-        """Content without an empty line is header section as far as we know."""
-        self.assertEqual(self.split([b"A: b\r\n", b"C: d\r\n"]), (b"A: b\r\nC: d\r\n", b"", False))
-
-    def test_it_is_bounded(self) -> None:
-        """Over the limit the rest counts as body, however it arrives."""
-        limit = HeaderSection.LIMIT
-        for stream in (b"x" * (limit + 10), b"x" * (limit + 10) + b"\r\n\r\nbody"):
-            expected = (b"x" * limit, stream[limit:], True)
-            self.assertEqual(self.split([stream]), expected)
-            self.assertEqual(self.split([stream[:limit], *single_octets(stream[limit:])]), expected)
-
-    def test_the_end_at_the_limit_is_still_seen(self) -> None:
-        """A header section of just the limit is whole."""
-        limit = HeaderSection.LIMIT
-        stream = b"x" * (limit - 3) + b"\r\n\r\nbody"
-        expected = (b"x" * (limit - 3) + b"\r\n", b"\r\nbody", True)
-        self.assertEqual(self.split([stream]), expected)
-        self.assertEqual(self.split(cut(stream, range(limit - 5, limit + 5))), expected)
-
-    def test_fields_are_counted_by_name(self) -> None:
-        """In any case; at the start of a line only; not in a continuation."""
-        header = HeaderSection()
-        header.feed(b"Received: a\r\n by Received: b\r\nreceived: c\r\nX-Received: d\r\n\r\n")
-        self.assertEqual(header.count(b"received"), 2)
-        self.assertEqual(header.count(b"date"), 0)
-
-    @given(octets, places)
-    def test_any_cutting_gives_the_same(self, content: bytes, at: list[int]) -> None:
-        """And nothing is lost."""
-        whole = self.split([content])
-        self.assertEqual(self.split(cut(content, at)), whole)
-        self.assertEqual(whole[0] + whole[1], content)
-
-    @given(st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC:\r\n d\r\n"]), octets)
-    def test_fields_and_body_are_told_apart(self, fields: bytes, body: bytes) -> None:
-        """The first empty line decides."""
-        self.assertEqual(self.split([fields + b"\r\n" + body]), (fields, b"\r\n" + body, True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from email import message_from_bytes
+from unittest.mock import patch
 
 from hypothesis import given
 from twisted.internet.defer import Deferred
@@ -12,7 +14,7 @@ from mta.interfaces import Message, Session, SpoolFull
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
 from mta.settings import Service
 from mta.smtp import replies
-from mta.smtp.content import HeaderSection
+from mta.smtp.header import MAX_HEADER
 from mta.smtp.intake import Depot, Intake
 from tests.doubles import FakeGate
 from tests.fakes import FakeDraft, FakeSpool
@@ -238,4 +240,67 @@ class MemoryTests(IntakeTestCase):
         intake = self.intake(most=10**7)
         for _ in range(100):
             self.successResultOf(Deferred.fromCoroutine(intake.write(b"x" * 10_000)))
-        self.assertGreater(len(self.spool.drafts[-1].data), 10**6 - HeaderSection.LIMIT)
+        self.assertGreater(len(self.spool.drafts[-1].data), 10**6 - MAX_HEADER)
+
+
+class AuthorTests(IntakeTestCase):
+    """What users submit, on whichever listener they logged in: one author for every reader."""
+
+    def submit(self, content: bytes, service: Service = Service.SMTP) -> Reply:
+        """The answer to content of somebody who logged in."""
+        self.spool, self.accepted = FakeSpool(), []
+        intake = self.intake(service, body=Body.BINARY)
+        self.session.identity = "alice"
+        return self.take(intake, [content])
+
+    def test_folded(self) -> None:
+        """As mail programs fold long names; what is folded counts."""
+        for name in (b"Alice", b'"Alice Example of a Long Department"', b"=?utf-8?q?=C3=84lice?="):
+            for fold in (b"\r\n ", b"\r\n\t", b"\r\n \r\n "):
+                own = b"Subject: x\r\nFrom:" + fold + name + fold + b"<alice@a.example>\r\n\r\n"
+                self.assertEqual(self.submit(own).code, 250, own)
+                theirs = own.replace(b"alice@", b"boss@")
+                self.assertEqual(self.submit(theirs).lines, ("That is not you",), theirs)
+
+    def test_another_author(self) -> None:
+        """In a continuation line, in a second field, where only some readers see a field."""
+        for field in (
+            b"From: alice@a.example\r\n ,boss@a.example\r\n",
+            b"From: alice@a.example\r\n\t<boss@a.example>\r\n",
+            b"From: alice@a.example\r\nFrom: boss@a.example\r\n",
+            b"From: alice@a.example\r\nFROM : boss@a.example\r\n",
+            b"From: alice@a.example\r\nhello\r\nFrom: boss@a.example\r\n",
+            b"hello\r\nFrom: alice@a.example\r\n",
+            b"From: alice@a.example\r\nFrom\x0b: boss@a.example\r\n",
+            b"From: alice@a.example\r\n\xa0From: boss@a.example\r\n",
+            b" From: boss@a.example\r\n",
+            b"From: alice@a.example\0, boss@a.example\r\n",
+            b"From: alice@a.example\n ,boss@a.example\r\n",
+            b"From:\r\n",
+        ):
+            for end in (b"\r\nhi\r\n", b""):
+                reply = self.submit(field + end)
+                self.assertIn(reply.enhanced, ("5.7.1", "5.6.0"), field)
+                self.assertEqual(self.spool.messages, [])
+
+    def test_text_without_an_empty_line_before_it(self) -> None:
+        """It gets one: nobody may take it for a part of the header section that we complete."""
+        for text in (b"It works.\r\n", b" ,boss@a.example\r\nSubject: x\r\n"):
+            self.assertEqual(self.submit(text, Service.SUBMISSION).code, 250)
+            message = message_from_bytes(self.kept())
+            self.assertEqual(message.get_all("From"), ["<alice@a.example>"])
+            self.assertEqual(message.get_payload(), text.decode())
+        self.assertEqual(self.submit(b"Subject: x\r\nIt works.\r\n").code, 250)
+        self.assertEqual(self.kept(), b"Subject: x\r\n\r\nIt works.\r\n")
+
+    def test_others(self) -> None:
+        """Who did not log in, and a peer with the mail of others, writes as anybody."""
+        boss = b"From: boss@a.example\r\n"
+        self.assertEqual(self.take(self.intake(), [boss]).code, 250)
+        with patch.object(FakeGate, "checks_authors", lambda gate, session: False):
+            self.assertEqual(self.submit(boss).code, 250)
+
+    def test_no_part_of_our_fields(self) -> None:
+        """Text of anybody that begins with white space does not continue our Received: field."""
+        self.assertEqual(self.take(self.intake(), [b" by nobody\r\n"]).code, 250)
+        self.assertEqual(self.kept(), b"\r\n by nobody\r\n")

@@ -1,0 +1,131 @@
+"""The header section of a message, read in one way wherever it is read (RFC 5322 section 2.2).
+
+A field may be folded, may have white space before its colon (the obsolete form of section 4.5),
+and may be written in any case.  Lines end in CRLF, or in LF as they do in final delivery.
+All functions take octets that begin with a header section; each looks at all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+MAX_HEADER = 256 * 1024  # octets: far more than honest mail has, and quickly looked through
+
+_NAME = rb"[!-9;-~]++"
+# Possessive: a section of many thousand fields must not cost a stack of its own.
+_VALUE = rb"[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+"
+_FIELD = re.compile(_NAME + rb"[ \t]*+:" + _VALUE)
+_BEGINNING = re.compile(_NAME + rb"[ \t]*+:")
+_FIELDS = re.compile(rb"(?:" + _NAME + rb"[ \t]*+:" + _VALUE + rb")*+")
+_FOLD = re.compile(rb"\r?\n")
+
+
+def end_of_fields(octets: bytes) -> int:
+    """The place of the first line that is no field, or the end."""
+    fields = _FIELDS.match(octets)
+    return fields.end() if fields else 0
+
+
+def begins_field(line: bytes) -> bool:
+    """Whether a line is a field, or the first line of one."""
+    return _BEGINNING.match(line) is not None
+
+
+def fields(octets: bytes) -> list[bytes]:
+    """The fields up to the first line that is none, each with its name and its line ends."""
+    return _FIELD.findall(octets, 0, end_of_fields(octets))
+
+
+def name(field: bytes) -> bytes:
+    """The name of a field in lower case."""
+    return field.partition(b":")[0].rstrip(b" \t").lower()
+
+
+def value(field: bytes) -> bytes:
+    """The value of a field, unfolded, without white space around it."""
+    return _FOLD.sub(b"", field.partition(b":")[2]).strip(b" \t\r\n")
+
+
+def values(octets: bytes, wanted: bytes) -> list[bytes]:
+    """The values of all fields of one name, given in lower case."""
+    return [value(field) for field in _found(octets, wanted)]
+
+
+def count(octets: bytes, wanted: bytes) -> int:
+    """The number of fields of one name, given in lower case."""
+    return len(_found(octets, wanted))
+
+
+def _found(octets: bytes, wanted: bytes) -> list[bytes]:
+    if wanted not in octets.lower():
+        return []
+    found: list[bytes] = _named(wanted).findall(octets)
+    return found
+
+
+def without(octets: bytes, unwanted: bytes) -> bytes:
+    """The octets without the fields of one name, given in lower case, up to `end_of_fields`."""
+    if not _found(octets, unwanted):
+        return octets
+    end = end_of_fields(octets)
+    return _named(unwanted).sub(b"", octets[:end]) + octets[end:]
+
+
+@lru_cache(maxsize=32)  # names that we look for, not names that anybody sends
+def _named(wanted: bytes) -> re.Pattern[bytes]:
+    """What matches fields of one name at the start of lines."""
+    pattern = rb"^" + re.escape(wanted) + rb"[ \t]*+:" + _VALUE
+    return re.compile(pattern, re.MULTILINE | re.IGNORECASE)
+
+
+class HeaderSection:
+    """Gathers the header section at the start of content, within a bound.
+
+    `octets` is what was gathered; content over `MAX_HEADER` octets without an empty line is
+    taken as header section up to there, and `cut` says so.
+    """
+
+    __slots__ = ("_gathered", "_octets", "complete", "cut")
+
+    def __init__(self) -> None:
+        self._gathered = bytearray()
+        self._octets: bytes | None = None
+        self.complete = False
+        self.cut = False
+
+    @property
+    def octets(self) -> bytes:
+        """What was gathered."""
+        if not self.complete:
+            return bytes(self._gathered)
+        if self._octets is None:
+            self._octets = bytes(self._gathered)
+        return self._octets
+
+    def feed(self, piece: bytes) -> bytes:
+        """Add content; returns what follows the header section once that is complete."""
+        gathered = self._gathered
+        unseen = max(0, len(gathered) - 3)  # the end may be cut, too
+        gathered += piece
+        if gathered.startswith(b"\r\n"):
+            end = 0
+        else:
+            end = gathered.find(b"\r\n\r\n", unseen, MAX_HEADER + 1)
+            end = end + 2 if end >= 0 else -1
+        if end < 0 and len(gathered) <= MAX_HEADER:
+            return b""
+        self.complete = True
+        self.cut = end < 0
+        cut = MAX_HEADER if self.cut else end
+        rest = bytes(gathered[cut:])
+        del gathered[cut:]
+        return rest
+
+    def count(self, wanted: bytes) -> int:
+        """The number of fields of one name, given in lower case."""
+        return count(self.octets, wanted)
+
+    def values(self, wanted: bytes) -> list[bytes]:
+        """The values of all fields of one name, given in lower case."""
+        return values(self.octets, wanted)
