@@ -151,11 +151,11 @@ class Intake:
     def _head(self) -> bytes:
         """The header section with what we put on top of it.
 
-        Text without an empty line before it gets one where it could be taken for a part of what
-        we add, and where a user says who wrote it: there all readers must see the same fields.
+        Where a user says who wrote it, all readers must see the same fields: text without an empty
+        line before it gets one.
         """
         octets = self._header.octets
-        if self._session.identity or octets.startswith((b" ", b"\t")):
+        if self._session.identity:
             end = header.end_of_fields(octets)
             if end < len(octets):
                 octets = octets[:end] + CRLF + octets[end:]

@@ -299,8 +299,3 @@ class AuthorTests(IntakeTestCase):
         self.assertEqual(self.take(self.intake(), [boss]).code, 250)
         with patch.object(FakeGate, "checks_authors", lambda gate, session: False):
             self.assertEqual(self.submit(boss).code, 250)
-
-    def test_no_part_of_our_fields(self) -> None:
-        """Text of anybody that begins with white space does not continue our Received: field."""
-        self.assertEqual(self.take(self.intake(), [b" by nobody\r\n"]).code, 250)
-        self.assertEqual(self.kept(), b"\r\n by nobody\r\n")
