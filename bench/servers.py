@@ -113,6 +113,7 @@ def configure(
     configuration = {
         "hostname": "mta.example",
         "spool": "spool",
+        "run_as": "root",  # where it is root who measures
         "listen": [LISTENER],
         "domains": {DOMAIN: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}},
         "routes": {"default": next_hop},

@@ -18,12 +18,14 @@ def atomic_write(
     overwrite: bool = True,
     durable: bool = True,
     draft_folder: Path | None = None,
+    owner: tuple[int, int] | None = None,
 ) -> bool:
     """Write a file whole; returns whether it was written.
 
     It is not where `overwrite` is False and there is a file already.  The new file belongs to whom
     the old one did; a new one that root makes, to the owner of its folder.  `durable`: on stable
     storage at return.  `draft_folder`: another folder on the same disk for what is not complete.
+    `owner`: the user and group that root gives the file to, whoever had it before.
 
     Raises OSError; then the file is as it was, and nothing else is left.
     """
@@ -32,7 +34,10 @@ def atomic_write(
     descriptor = os.open(draft, _DRAFT, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _give_to_owner(descriptor, path)
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            else:
+                _give_to_owner(descriptor, path)
             os.fchmod(descriptor, mode)  # whatever the umask took off
             file.write(octets)
             file.flush()

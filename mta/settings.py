@@ -206,6 +206,7 @@ class Settings:
 
     hostname: str
     spool: str = "/var/spool/mta"
+    run_as: str = ""  # the user that the server becomes where root starts it; empty: refused
     listen: tuple[Listener, ...] = ()
     tls: TLSSettings = TLSSettings()
     resolver: tuple[tuple[str, int], ...] = ()

@@ -195,6 +195,8 @@ class Server:
     def configure(self, config: Mapping[str, Any] | str) -> None:
         """Write the configuration file that the next start or SIGHUP reads."""
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
+        if "run_as:" not in text:
+            text += "\nrun_as: root  # where it is root who runs the tests\n"
         self.config.write_text(text, "utf-8")
 
     def start(self) -> None:
@@ -254,6 +256,7 @@ def configuration(**keys: Any) -> dict[str, Any]:
     return {
         "hostname": "mail.office.example",
         "spool": "spool",
+        "run_as": "root",  # where it is root who runs the tests
         "listen": [listener("smtp")],
         "domains": {"office.example": local_domain()},
         "queue": {"retry": ["1s"]},

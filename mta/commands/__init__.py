@@ -26,6 +26,7 @@ from mta.commands import (
 )
 from mta.commands.console import Failed
 from mta.config import ConfigurationError
+from mta.privileges import PrivilegeFault
 
 _COMMANDS = (
     check,
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
-    except Failed as error:
+    except (Failed, PrivilegeFault) as error:
         print(f"mta: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -17,5 +17,5 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    settings_of(arguments, secrets=True)
+    settings_of(arguments, secrets=True, keep_root=True)
     print(f"{arguments.config}: ok")

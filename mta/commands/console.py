@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.config import load
+from mta.privileges import act_as_server
 from mta.routing import Router
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
 from mta.smtp.srs import SenderRewriting
@@ -68,12 +69,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
 
 
-def settings_of(arguments: argparse.Namespace, *, secrets: bool = False) -> Settings:
+def settings_of(
+    arguments: argparse.Namespace, *, secrets: bool = False, keep_root: bool = False
+) -> Settings:
     """The configuration that the arguments name, its secrets too where it is asked for them.
 
-    Raises ConfigurationError.
+    Root is the server's user from now on, but with `keep_root`: for commands that touch nothing
+    of this user's.  Raises ConfigurationError, PrivilegeFault or OSError.
     """
-    return load(arguments.config, secrets=secrets)
+    settings = load(arguments.config, secrets=secrets)
+    if not keep_root:
+        act_as_server(settings)
+    return settings
 
 
 def spool_of(settings: Settings) -> closing[SpoolTools]:

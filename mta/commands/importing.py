@@ -55,7 +55,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    settings = settings_of(arguments)
+    settings = settings_of(arguments, keep_root=True)
     importer = _Importer(settings)
     findings = list(arguments.read(arguments.table, arguments.domain or home_domain(settings)))
     with closing(Bar(len(findings))) as bar:

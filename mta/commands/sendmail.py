@@ -34,6 +34,7 @@ from mta.config import ConfigurationError
 from mta.interfaces import Filter, SpoolFull
 from mta.logs import note
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
+from mta.privileges import PrivilegeFault
 from mta.settings import Listener, Settings
 from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal
@@ -97,6 +98,8 @@ def main(words: Sequence[str] | None = None) -> int:
         status, reason = os.EX_CONFIG, str(error.problems[0])
     except Failed as failed:
         status, reason = os.EX_CANTCREAT, str(failed)
+    except PrivilegeFault as fault:
+        status, reason = os.EX_CONFIG, str(fault)
     except Unfit as unfit:
         status, reason = os.EX_DATAERR, str(unfit)
     except SpoolFull as error:
@@ -125,6 +128,7 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
     end = words.index("--") if "--" in words else len(words)
     arguments = _parser().parse_intermixed_args(words[:end])
     arguments.words += words[end + 1 :]
+    arguments.userid = os.getuid()  # of who calls, whoever root becomes for the work
     return arguments
 
 
@@ -180,7 +184,7 @@ def _submit(arguments: argparse.Namespace) -> None:
     envelope = _envelope(_reverse_path(arguments, settings), named, wishes)
     content = _bounded(
         outgoing.complete(
-            author, os.getuid(), settings.hostname, home_domain(settings), time.time()
+            author, arguments.userid, settings.hostname, home_domain(settings), time.time()
         ),
         settings.limits.message_size,
     )
@@ -196,7 +200,7 @@ def _submit(arguments: argparse.Namespace) -> None:
             "{queue_id} accepted <{reverse_path}> from userid {userid}",
             queue_id=queue_id,
             reverse_path=str(envelope.reverse_path),
-            userid=os.getuid(),
+            userid=arguments.userid,
         )
     if arguments.verbose:
         print(said)
@@ -222,7 +226,7 @@ def _reverse_path(arguments: argparse.Namespace, settings: Settings) -> Mailbox:
     """Where notices go: what ``-f`` names, else the user of this process."""
     given = arguments.reverse_path
     if given is None:
-        return Mailbox(_user().pw_name, home_domain(settings))
+        return Mailbox(_user(arguments).pw_name, home_domain(settings))
     if given in ("", "<>"):
         return NULL_PATH
     [mailbox, *rest] = _addressees(given, settings) or [NULL_PATH]
@@ -240,16 +244,16 @@ def _author(arguments: argparse.Namespace, settings: Settings) -> Author:
     if address.is_null:
         address = Mailbox("MAILER-DAEMON", settings.hostname)
     if not name and arguments.reverse_path is None:
-        name = _user().pw_gecos.partition(",")[0]
+        name = _user(arguments).pw_gecos.partition(",")[0]
     return Author(address, name if name.isprintable() else "")
 
 
-def _user() -> pwd.struct_passwd:
+def _user(arguments: argparse.Namespace) -> pwd.struct_passwd:
     """Who runs this."""
     try:
-        return pwd.getpwuid(os.getuid())
+        return pwd.getpwuid(arguments.userid)
     except KeyError:
-        reason = f"the user with id {os.getuid()} has no name here: use -f ADDRESS"
+        reason = f"the user with id {arguments.userid} has no name here: use -f ADDRESS"
         raise _Failed(os.EX_NOUSER, reason) from None
 
 

@@ -65,7 +65,7 @@ def _paths(arguments: argparse.Namespace) -> Sequence[str]:
     """The logs to read, the oldest first where we choose them."""
     if arguments.log:
         return list(arguments.log)
-    log = settings_of(arguments).log.file
+    log = settings_of(arguments, keep_root=True).log.file
     if not log:
         raise Failed("which log?  Name it with --log FILE, or set `log.file`")
     found = [path for path in Path(log).parent.glob(f"{Path(log).name}*") if path.is_file()]

@@ -25,6 +25,7 @@ from mta.interfaces import HopFailure
 from mta.mail import Reply
 from mta.peers.customer import BROKE
 from mta.peers.tally import Tally
+from mta.privileges import require_no_root
 from mta.service import MailService
 from mta.settings import MINUTE, Peer, Settings
 from mta.tls import TLSFault
@@ -58,6 +59,7 @@ def register(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, secrets=True)
     peer = _peer(settings, arguments.peer)
+    require_no_root(settings, has_uid=False)
     tally = _Progress(peer).wait_for(arguments, settings)
     if tally.lost:
         raise Failed(f"{peer.name}: {BROKE}; {_summary(tally)}")

@@ -17,6 +17,7 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
+from mta.privileges import owner_of_new_file
 from mta.users import UserFault, UserFile
 
 if TYPE_CHECKING:
@@ -72,10 +73,11 @@ def _with_file(
 
 
 def _file(arguments: argparse.Namespace) -> UserFile:
-    users = settings_of(arguments).users
+    settings = settings_of(arguments, keep_root=True)
+    users = settings.users
     if users.startswith("dovecot:"):
         raise Failed(f"{arguments.config}: the users are Dovecot's ({users}): change them there")
-    return UserFile(Path(users))
+    return UserFile(Path(users), owner_of_new_file(Path(users), settings))
 
 
 def _add_user(arguments: argparse.Namespace, file: UserFile) -> None:

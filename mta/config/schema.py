@@ -301,6 +301,7 @@ LOG: Fields = {
 FILE: Fields = {
     "hostname": values.domain,
     "spool": _spool,
+    "run_as": values.user,
     "listen": list_of(_listener, "a list of listeners"),
     "tls": _tls,
     "resolver": list_of(values.name_server, "a list of name servers"),

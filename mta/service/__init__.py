@@ -7,12 +7,13 @@ anew when it is read again; `listeners` opens the ports, `main` starts, reloads 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from twisted.python.usage import Options as UsageOptions
 
-from mta import config
+from mta import config, privileges
 from mta.service.main import MailService
 
 __all__ = ["MailService", "Options", "makeService"]
@@ -42,4 +43,9 @@ def makeService(options: Options) -> MailService:
         settings = config.load(path)
     except config.ConfigurationError as error:
         raise SystemExit("\n".join(map(str, error.problems))) from None
-    return MailService(path, settings, reactor, options.parent or {})
+    launcher: Mapping[str, Any] = options.parent or {}
+    try:
+        privileges.require_no_root(settings, has_uid=launcher.get("uid") is not None)
+    except privileges.PrivilegeFault as fault:
+        raise SystemExit(str(fault)) from None
+    return MailService(path, settings, reactor, launcher)

@@ -21,6 +21,7 @@ from mta import config, logs
 from mta.interfaces import IMeter
 from mta.metrics import Metrics, MetricsFault, NoMeter, site
 from mta.peers.tally import Tally
+from mta.privileges import PrivilegeFault, drop_root
 from mta.service import systemd, workers
 from mta.service.configured import configure
 from mta.service.listeners import CannotStart, Listeners, listen, shown
@@ -89,6 +90,7 @@ class MailService(MultiService):
             self._workers.take_place()
         _allow_open_files()
         self._guard(self._listen)
+        self._guard(lambda: drop_root(self._settings))
         self._guard(self._open)
         signal.signal(signal.SIGHUP, self._hung_up)
         if self._log_writer is not None:
@@ -99,7 +101,7 @@ class MailService(MultiService):
         """Take a step of the start; end the process with one line where it fails."""
         try:
             step()
-        except (CannotStart, MetricsFault, TLSFault, UserFault) as error:
+        except (CannotStart, MetricsFault, PrivilegeFault, TLSFault, UserFault) as error:
             self._refuse(str(error))
         except OSError as error:
             reason = error.strerror or error

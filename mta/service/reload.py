@@ -10,13 +10,14 @@ from mta.settings import Listener, Settings
 
 # The keys whose change takes a restart, as `docs/config.rst` has them; all others count at once.
 # The process opens and binds these before it gives up the rights to do so.
-NEED_RESTART = ("spool", "listen[].endpoint", "metrics", "queue.workers")
+NEED_RESTART = ("spool", "run_as", "listen[].endpoint", "metrics", "queue.workers")
 
 
 def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
     """The new settings, but for those that take a restart; and the keys of these, where changed."""
     changed = [
         new.spool != old.spool,
+        new.run_as != old.run_as,
         _endpoints(new) != _endpoints(old),
         new.metrics != old.metrics,
         new.queue.workers != old.queue.workers,
@@ -24,6 +25,7 @@ def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
     settings = replace(
         new,
         spool=old.spool,
+        run_as=old.run_as,
         listen=_served(new.listen, old.listen),
         metrics=old.metrics,
         queue=replace(new.queue, workers=old.queue.workers),

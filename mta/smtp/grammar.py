@@ -225,8 +225,10 @@ def parse_xclient(argument: bytes, known: ProxiedClient) -> ProxiedClient:
         raise Refusal(replies.BAD_ARGUMENT)
     said: dict[str, object] = {}
     for attribute in argument.split():
-        name, _, value = attribute.decode("ascii", "replace").partition("=")
-        field, parse = XCLIENT_ATTRIBUTES.get(name.upper(), ("", _refuse))
+        name, equals, value = attribute.decode("ascii", "replace").partition("=")
+        if not equals or name.upper() not in XCLIENT_ATTRIBUTES:
+            raise Refusal(replies.BAD_ARGUMENT)
+        field, parse = XCLIENT_ATTRIBUTES[name.upper()]
         try:
             text = decode_xtext(value)
             said[field] = parse("" if text.upper() in _NOT_TOLD else text)
@@ -234,10 +236,6 @@ def parse_xclient(argument: bytes, known: ProxiedClient) -> ProxiedClient:
             raise Refusal(replies.BAD_ARGUMENT) from None
     said.pop("", None)
     return replace(known, **said)  # type: ignore[arg-type]
-
-
-def _refuse(value: str) -> object:
-    raise ValueError("no attribute of XCLIENT")
 
 
 def _client_address(value: str) -> str:

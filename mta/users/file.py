@@ -113,10 +113,14 @@ Stamp = tuple[int, int, int] | None
 
 
 class UserFile:
-    """The users file at `path`.  Every method raises UserFault."""
+    """The users file at `path`.  Every method raises UserFault.
 
-    def __init__(self, path: Path) -> None:
+    `owner`: the user and group whose it is to be when it is written; None: as it was.
+    """
+
+    def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
         self.path = path
+        self._owner = owner
 
     def stamp(self) -> Stamp:
         """Something that differs when the file was written anew; None: there is no file."""
@@ -201,7 +205,7 @@ class UserFile:
             roster = self.load()
             users = dict(roster.users)
             yield users
-            atomic_write(self.path, _text(Roster(users, roster.decoy)))
+            atomic_write(self.path, _text(Roster(users, roster.decoy)), owner=self._owner)
         except OSError as error:
             raise self._fault(error) from None
         finally:

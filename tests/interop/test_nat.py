@@ -34,7 +34,10 @@ from tests.processes import (
 OFFICE, ROUTER_INSIDE = "10.77.1.2", "10.77.1.1"
 ROUTER, VPS = "10.77.2.2", "10.77.2.1"
 VPS_OUTSIDE, WORLD = "10.77.3.1", "10.77.3.2"
-OFFICE_YAML, VPS_YAML = ((ROOT / "etc" / name).read_text() for name in ("office.yaml", "vps.yaml"))
+OFFICE_YAML, VPS_YAML = (
+    (ROOT / "etc" / name).read_text().replace("run_as: mta ", "run_as: root ")
+    for name in ("office.yaml", "vps.yaml")
+)
 ALICE, CAROL = "alice@example.com", f"carol@[{WORLD}]"
 
 _NETWORK = f"""

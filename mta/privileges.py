@@ -1,0 +1,161 @@
+"""Whose rights we work with: root's end before anything of the mail system is opened.
+
+What the server's user owns is not for root to work on: root would follow links that this user
+made, leave files that he can't read, and run on the mail of strangers what they can reach.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from mta.settings import Settings
+
+ROOT = 0  # user id
+
+
+class PrivilegeFault(Exception):
+    """We can't work with the rights that we have: one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of this host; `name` is empty where the number has none."""
+
+    uid: int
+    gid: int
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or str(self.uid)
+
+    def become(self) -> None:
+        """Be this user from now on, with his groups alone.  Only root can.  Raises OSError."""
+        _load_codecs()
+        if self.name:
+            os.initgroups(self.name, self.gid)
+        else:
+            os.setgroups([])
+        os.setgid(self.gid)
+        os.setuid(self.uid)
+
+
+def require_no_root(settings: Settings, *, has_uid: bool) -> None:
+    """See that the server will not deliver as root.  Raises PrivilegeFault.
+
+    `has_uid`: `twistd` is told by ``--uid`` whom to become.
+    """
+    if os.geteuid() != ROOT:
+        return
+    _load_codecs()
+    if has_uid:
+        return
+    if not settings.run_as:
+        owner = _owner(Path(settings.spool))
+        user = "mta" if owner.uid == ROOT else str(owner)
+        raise PrivilegeFault(
+            f"refusing to deliver mail as root: set `run_as: {user}` in the configuration,"
+            f" or call twistd with --uid {user}; `run_as: root` if root is what you mean"
+        )
+    owner = _owner(Path(settings.spool))
+    if _named(settings.run_as).uid == ROOT and owner.uid != ROOT:
+        raise PrivilegeFault(
+            f"`run_as: root`, but the spool {settings.spool} belongs to {owner}:"
+            f" set `run_as: {owner}`, or give the folder and all that is in it to root"
+        )
+
+
+def drop_root(settings: Settings) -> None:
+    """Become `run_as`, where root has started the server.
+
+    What the server needs and only root can make, is made and given to the user before: the
+    spool folder and the log file.  Raises PrivilegeFault or OSError.
+    """
+    if os.geteuid() != ROOT or not settings.run_as:
+        return
+    account = _named(settings.run_as)
+    if account.uid == ROOT:
+        return
+    spool = Path(settings.spool)
+    if not spool.exists():
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        spool.mkdir(0o700)
+        os.chown(spool, account.uid, account.gid, follow_symlinks=False)
+    if settings.log.file:
+        give(Path(settings.log.file), account)
+    account.become()
+
+
+def act_as_server(settings: Settings) -> None:
+    """As root, become the server's user, where it is another.  Raises PrivilegeFault or OSError."""
+    if os.geteuid() == ROOT and (account := server_account(settings)).uid != ROOT:
+        account.become()
+
+
+def server_account(settings: Settings) -> Account:
+    """The user that the server runs as: `run_as`, else whose the spool is or will be.
+
+    Raises PrivilegeFault.
+    """
+    if settings.run_as and (account := _named(settings.run_as)).uid != ROOT:
+        return account
+    return _owner(Path(settings.spool))
+
+
+def owner_of_new_file(path: Path, settings: Settings) -> tuple[int, int] | None:
+    """The user and group that root gives a file to which the server's user must read.
+
+    Where the file's folder is not root's, we become its owner instead.  None: we are not root, or
+    nothing tells who the server is.  Raises PrivilegeFault or OSError.
+    """
+    if os.geteuid() != ROOT:
+        return None
+    folder = _owner(path.parent)
+    if folder.uid != ROOT:
+        folder.become()
+        return None
+    account = server_account(settings)
+    return None if account.uid == ROOT else (account.uid, account.gid)
+
+
+def give(path: Path, account: Account) -> None:
+    """Give a file of root's to a user, if it is a file and has no other name.  Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == ROOT:
+            os.fchown(descriptor, account.uid, account.gid)
+    finally:
+        os.close(descriptor)
+
+
+def _load_codecs() -> None:
+    """Load what Python loads late, perhaps from a folder that only root may enter."""
+    codecs.lookup("idna")
+
+
+def _named(name: str) -> Account:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise PrivilegeFault(f"`run_as: {name}`: this host has no such user") from None
+    return Account(entry.pw_uid, entry.pw_gid, name)
+
+
+def _owner(path: Path) -> Account:
+    """Whose a folder is, or would be if it was made: the owner of the nearest that there is."""
+    while not path.exists():
+        path = path.parent
+    status = path.stat()
+    try:
+        entry = pwd.getpwuid(status.st_uid)
+    except KeyError:
+        return Account(status.st_uid, status.st_gid)
+    return Account(entry.pw_uid, entry.pw_gid, entry.pw_name)
