@@ -263,7 +263,9 @@ class Outcome:
     `remote` is the host that replied, empty where the reply is our own.  `notifies` says
     that the next hop took over the duty to send notices (RFC 3461 section 5.2.1).  `strains`: it
     took nothing for now, or broke off, so it may want less of us at once.  `wait` over 0: nothing
-    was tried, and there is no use in it for so many seconds.
+    was tried, and there is no use in it for so many seconds.  `elsewhere`: another host of the same
+    hop may take it all the same.  `broke`: the connection broke while the content was on its way,
+    which may be the content's fault.
     """
 
     status: Status
@@ -272,3 +274,5 @@ class Outcome:
     notifies: bool = False
     strains: bool = field(default=False, compare=False)
     wait: float = 0.0
+    elsewhere: bool = field(default=False, compare=False)
+    broke: bool = field(default=False, compare=False)

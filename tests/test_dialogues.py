@@ -27,17 +27,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from twisted.trial.unittest import FailTest, SynchronousTestCase
 
 from tests.conversations import Conversation
 
 FOLDER = Path(__file__).parent / "dialogues"
-_STEP = re.compile(r"(C raw|S\*|[CSWTEM]):? ?(.*)")
+
+
+class Playable(Protocol):
+    """What holds a conversation, step by step."""
+
+    def step(self, kind: str, text: str) -> None:
+        """Take one line of a dialogue."""
+
+    def end(self) -> None:
+        """The dialogue is over."""
 
 
 class Script:
     """A conversation in a file: its title, settings and steps with their line numbers."""
+
+    STEP = re.compile(r"(C raw|S\*|[CSWTEM]):? ?(.*)")
 
     def __init__(self, path: Path, title: str) -> None:
         self.path = path
@@ -50,9 +62,13 @@ class Script:
         """What its test is called."""
         return re.sub(r"\W+", "_", f"test_{self.path.stem}_{self.title}").rstrip("_")
 
+    def begin(self, *, dripped: bool) -> Playable:
+        """Who holds it."""
+        return Conversation(self.settings, dripped=dripped)
+
     def hold(self, *, dripped: bool) -> None:
         """Hold the conversation.  Raises AssertionError with the place in the file."""
-        conversation = Conversation(self.settings, dripped=dripped)
+        conversation = self.begin(dripped=dripped)
         place = f"{self.path}:{self.title}"
         try:
             for number, kind, text in self.steps:
@@ -63,17 +79,17 @@ class Script:
             raise FailTest(f"{place}: {error}") from None
 
 
-def scripts(path: Path) -> Iterator[Script]:
+def scripts(path: Path, kind: type[Script] = Script) -> Iterator[Script]:
     """The conversations in one file."""
     script: Script | None = None
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line.startswith("== "):
             if script:
                 yield script
-            script = Script(path, line.removeprefix("== "))
+            script = kind(path, line.removeprefix("== "))
         elif line and not line.startswith("#"):
             assert script is not None, f"{path}:{number}: before the first =="
-            step = _STEP.fullmatch(line)
+            step = kind.STEP.fullmatch(line)
             if step:
                 script.steps.append((number, step[1], step[2]))
             else:
@@ -84,25 +100,30 @@ def scripts(path: Path) -> Iterator[Script]:
         yield script
 
 
-class DialogueTests(SynchronousTestCase):
-    """One test for each conversation, and one for the same in single octets."""
+def add_tests(case: type[SynchronousTestCase], folder: Path, kind: type[Script] = Script) -> None:
+    """Give a test case two tests for each conversation: as it is, and in single octets."""
+    for path in sorted(folder.glob("*.txt")):
+        for script in scripts(path, kind):
+            _add(case, script)
 
 
-def _add(script: Script) -> None:
-    def held(self: DialogueTests) -> None:
+def _add(case: type[SynchronousTestCase], script: Script) -> None:
+    def held(self: SynchronousTestCase) -> None:
         script.hold(dripped=False)
 
-    def dripped(self: DialogueTests) -> None:
+    def dripped(self: SynchronousTestCase) -> None:
         script.hold(dripped=True)
 
     for name, test in ((script.name, held), (f"{script.name}_dripped", dripped)):
         if test is held or script.settings.get("drip") != "no":
-            assert not hasattr(DialogueTests, name), f"two conversations are called {name}"
+            assert not hasattr(case, name), f"two conversations are called {name}"
             test.__doc__ = f"{script.path.stem}: {script.title}."
             test.__name__ = name
-            setattr(DialogueTests, name, test)
+            setattr(case, name, test)
 
 
-for _path in sorted(FOLDER.glob("*.txt")):
-    for _script in scripts(_path):
-        _add(_script)
+class DialogueTests(SynchronousTestCase):
+    """One test for each conversation, and one for the same in single octets."""
+
+
+add_tests(DialogueTests, FOLDER)

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import groupby
 
 from mta.interfaces import HopFailure, IResolver
 from mta.mail import Outcome, Reply, Status
 
+MAX_EXCHANGERS = 20  # of one domain; the names in its zone are anybody's choice
 NULL_MX = Reply(556, "5.1.10", ("The domain takes no mail (null MX)",))
-LOOPS_BACK = Reply(554, "5.4.6", ("Mail for this domain loops back to this server",))
 
 
 async def exchangers(
     resolver: IResolver,
     domain: str,
-    hostname: str,
     shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
-) -> list[str]:
-    """The mail exchangers of a domain; itself where it names none.
+) -> list[list[str]]:
+    """The mail exchangers of a domain, in groups of equal preference; itself where it names none.
 
-    Hosts of equal preference come in random order.  Where `hostname`, our own name, is in the
-    list, it and all that are no better are cut off: they would hand the mail back to us.
-    Raises HopFailure, and what the resolver raises.
+    Hosts of equal preference come in random order, each once.  Raises HopFailure for a null MX,
+    and what the resolver raises.
     """
     records = list(await resolver.mx(domain)) or [(0, domain)]
     if all(not host for _, host in records):
         raise HopFailure(Outcome(Status.FAILED, NULL_MX))
-    own = hostname.lower()
-    ours = min((preference for preference, host in records if host == own), default=None)
-    usable = [record for record in records if record[1] and (ours is None or record[0] < ours)]
-    if not usable:
-        raise HopFailure(Outcome(Status.FAILED, LOOPS_BACK))
-    shuffle(usable)
-    usable.sort(key=lambda record: record[0])
-    return [host for _, host in usable]
+    shuffle(records)
+    records.sort(key=lambda record: record[0])
+    best: dict[str, int] = {}
+    for preference, host in records:
+        if host:
+            best.setdefault(host, preference)
+    groups = groupby(list(best)[:MAX_EXCHANGERS], key=lambda host: best[host])
+    return [list(hosts) for _, hosts in groups]

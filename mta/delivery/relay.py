@@ -1,14 +1,13 @@
 """The relay: SMTP and LMTP to the next host (RFC 5321 sections 3.6 and 5, RFC 2033).
 
-It finds the hosts of a hop, connects to one after the other until one of them talks to us,
-and lets a `Sender` do the talking.
+The hosts of a hop are tried in order until one of them has taken the mail, or refused it: a
+`Sender` does the talking on each connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,21 +20,20 @@ from twisted.internet.endpoints import (
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.delivery.exchangers import exchangers
+from mta.delivery.hosts import HostFinder
+from mta.delivery.own_host import SMTP_PORT, OwnHost
+from mta.delivery.per_host import PerHost, Suspects, most_telling
 from mta.interfaces import (
     ChannelLost,
-    DomainNotFound,
     HandshakeFailed,
     HopFailure,
     IDeliveryAgent,
     IMailSource,
     IResolver,
     IRole,
-    ResolutionFailed,
 )
 from mta.link import Link, TLSContext
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
@@ -45,17 +43,20 @@ from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
 
 CONNECT_TIMEOUT = 30  # seconds
-MOST_ADDRESSES = 10  # tried for one hop at one time
-SMTP_PORT = 25
+MAX_ADDRESSES = 10  # tried for one hop at one time
+MAX_TIME = 1800.0  # seconds since the first was tried in which another may be: six that say nothing
+UNIX = "unix:"
+NO_HOST = Outcome(Status.DEFERRED, Reply(451, "4.4.4", ("There is no host to send to",)))
+
+MakeRole = Callable[[SenderConfig], IRole]
 
 
 class Dialler:
     """Connects to the hosts of a hop.
 
-    `tls` makes the context for a host, what we demand of it, and the pinned certificate.
+    `tls` makes the context for a host, what we demand of it, and the pinned certificate; `own` is
+    what other hosts know this one by.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -64,11 +65,13 @@ class Dialler:
         hostname: str,
         resolver: IResolver,
         tls: Callable[[str, Security, str], TLSContext],
+        own: OwnHost | None = None,
+        private_exchangers: bool = True,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
         self._hostname = hostname
-        self._resolver = resolver
+        self._finder = HostFinder(resolver, own or OwnHost(hostname), private_exchangers)
         self._tls = tls
         self._links: set[Link] = set()
 
@@ -77,77 +80,99 @@ class Dialler:
         for link in list(self._links):
             link.close_gently()
 
-    async def converse(self, hop: Hop, role: Callable[[SenderConfig], IRole]) -> None:
+    async def converse(self, hop: Hop, role: MakeRole) -> None:
         """Hold one conversation with the first host of `hop` that talks to us.
 
         `role` makes the sender that begins it.  Raises HopFailure.
         """
-        failure = _deferred("4.4.4", f"No host to send to for {hop}")
-        tried = 0
-        try:
-            async for host, endpoint in self._endpoints(hop):
-                try:
-                    await self._talk(hop, host, endpoint, role)
-                    return
-                except HopFailure as one:
-                    failure = one
-                except ConnectError as error:
-                    failure = _deferred("4.4.1", f"Cannot connect to {host}: {error}")
-                tried += 1
-                if tried >= MOST_ADDRESSES:
-                    break
-        except DomainNotFound as error:
-            failure = self._not_found(hop, error)
-        except ResolutionFailed as error:
-            failure = _deferred("4.4.3", f"The name servers do not answer: {error}")
-        raise failure
+        failures: list[Outcome] = []
+        async for host, address in self._places(hop, failures):
+            if await self._try(hop, host, address, role, failures):
+                return
+        raise HopFailure(most_telling(failures or [NO_HOST]))
 
-    def _not_found(self, hop: Hop, error: DomainNotFound) -> HopFailure:
-        """What it means that a name does not exist: whoever wrote it can correct it."""
-        if hop.agent is Agent.MX:
-            return _failed("5.1.2", f"Domain not found: {error}")
-        self.log.error(
-            "{hop}: there is no host {name}; correct `routes` or `deliver`, or the DNS",
-            hop=str(hop),
-            name=str(error),
-        )
-        return _deferred("4.3.5", f"The next host is not to be found: {error}")
+    async def deliver(self, hop: Hop, mail: PerHost) -> None:
+        """Send mail to the hosts of `hop` in order, until none is left of the one or the other.
 
-    async def _endpoints(self, hop: Hop) -> AsyncIterator[tuple[str, IStreamClientEndpoint]]:
-        """The places to connect to, with the name of the host, the best first."""
-        if hop.next_hop.startswith("unix:"):
-            path = hop.next_hop.removeprefix("unix:")
-            yield "localhost", UNIXClientEndpoint(self._reactor, path, CONNECT_TIMEOUT)
-            return
-        if hop.agent is Agent.MX:
-            hosts = await exchangers(self._resolver, hop.next_hop, self._hostname)
-        else:
-            hosts = [hop.next_hop]
-        port = hop.port or SMTP_PORT
-        trouble: Exception | None = None
-        for host in hosts:
-            try:
-                addresses = await self._resolver.addresses(host)
-            except (DomainNotFound, ResolutionFailed) as error:
-                # Of several hosts that have no address, one that may have one later decides.
-                if not isinstance(trouble, ResolutionFailed):
-                    trouble = error
+        Raises HopFailure where no host took or refused anything.
+        """
+        failures: list[Outcome] = []
+        is_answered = False
+        skipped = ""
+        async for host, address in self._places(hop, failures):
+            if host == skipped:
                 continue
-            for address in addresses:
-                endpoint = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-                yield host, endpoint(self._reactor, address, port, CONNECT_TIMEOUT)
-        if trouble is not None:
-            raise trouble
+            is_answered = await self._send(hop, host, address, mail, failures) or is_answered
+            if is_answered and mail.is_through:
+                return
+            skipped = host if mail.is_same_everywhere else ""
+            mail.leave_host()
+        if not is_answered:
+            raise HopFailure(most_telling(failures or [NO_HOST]))
+        mail.finish(most_telling(failures) if failures else None)
 
-    async def _talk(
-        self,
-        hop: Hop,
-        host: str,
-        endpoint: IStreamClientEndpoint,
-        role: Callable[[SenderConfig], IRole],
-    ) -> None:
+    async def _send(
+        self, hop: Hop, host: str, address: str, mail: PerHost, failures: list[Outcome]
+    ) -> bool:
+        """Send mail to one address, on another connection where one broke off after it took some.
+
+        Returns whether the host took or refused anything, or nothing is left to send.
+        """
+        sender: Sender | None = None
+
+        def role(config: SenderConfig) -> IRole:
+            nonlocal sender
+            sender = Sender(mail, config)
+            return sender
+
+        is_answered = False
+        while await mail.begin():
+            talked = await self._try(hop, host, address, role, failures)
+            is_answered = is_answered or talked or mail.is_content_at_fault
+            broke_off = sender is not None and sender.failure is not None
+            if mail.is_through or not mail.progress or not (broke_off or mail.has_unsent):
+                return is_answered
+        return True
+
+    async def _places(self, hop: Hop, failures: list[Outcome]) -> AsyncIterator[tuple[str, str]]:
+        """The hosts of a hop and where to connect to them, the best first, none twice.
+
+        What is wrong with the others is added to `failures`.
+        """
+        if hop.next_hop.startswith(UNIX):
+            yield "localhost", hop.next_hop
+            return
+        tried: set[str] = set()
+        end = self._reactor.seconds() + MAX_TIME
+        try:
+            async for host in self._finder.hosts(hop):
+                if host.failure is not None:
+                    failures.append(host.failure)
+                for address in host.addresses:
+                    if len(tried) >= MAX_ADDRESSES or self._reactor.seconds() >= end:
+                        return
+                    if address not in tried:
+                        tried.add(address)
+                        yield host.name, address
+        except HopFailure as failure:
+            failures.append(failure.outcome)
+
+    async def _try(
+        self, hop: Hop, host: str, address: str, role: MakeRole, failures: list[Outcome]
+    ) -> bool:
+        """Hold one conversation; whether it could be held.  If not, `failures` has why."""
+        try:
+            await self._talk(hop, host, address, role)
+            return True
+        except HopFailure as failure:
+            failures.append(failure.outcome)
+        except ConnectError as error:
+            failures.append(_deferred("4.4.1", f"Cannot connect to {host}: {error}").outcome)
+        return False
+
+    async def _talk(self, hop: Hop, host: str, address: str, role: MakeRole) -> None:
         """One connection.  Raises ConnectError or HopFailure."""
-        demands = SenderConfig(
+        config = SenderConfig(
             self._hostname,
             lmtp=hop.agent is Agent.LMTP,
             security=hop.security,
@@ -156,12 +181,12 @@ class Dialler:
             derive=self._derive,
         )
         link = Link(
-            lambda _: role(demands),
+            lambda _: role(config),
             self._reactor,
             self._tls(host, hop.security, hop.pin),
             tls_at_once=hop.implicit_tls,
         )
-        await connectProtocol(endpoint, link)
+        await connectProtocol(self._endpoint(address, hop.port or SMTP_PORT), link)
         self._links.add(link)
         try:
             await link.ended
@@ -174,7 +199,14 @@ class Dialler:
         finally:
             self._links.discard(link)
         # TLS was only a wish (RFC 7435): better plain text than no mail.
-        await self._talk(replace(hop, security=Security.OFF), host, endpoint, role)
+        await self._talk(replace(hop, security=Security.OFF), host, address, role)
+
+    def _endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
+        if address.startswith(UNIX):
+            path = address.removeprefix(UNIX)
+            return UNIXClientEndpoint(self._reactor, path, CONNECT_TIMEOUT)
+        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        return kind(self._reactor, address, port, CONNECT_TIMEOUT)
 
     def _derive(self, password: str, salt: bytes, iterations: int) -> Deferred[bytes]:
         return deferToThreadPool(
@@ -188,15 +220,12 @@ class RelayAgent:
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
+        self._suspects = Suspects()
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
         """See `IDeliveryAgent.deliver`."""
-        await self._dialler.converse(hop, partial(Sender, mail))
+        await self._dialler.deliver(hop, PerHost(mail, self._suspects))
 
 
 def _deferred(enhanced: str, text: str) -> HopFailure:
     return HopFailure(Outcome(Status.DEFERRED, Reply(451, enhanced, (text,))))
-
-
-def _failed(enhanced: str, text: str) -> HopFailure:
-    return HopFailure(Outcome(Status.FAILED, Reply(550, enhanced, (text,))))

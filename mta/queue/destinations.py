@@ -202,6 +202,10 @@ class Destinations:
             return False
         return len(destination.visits) <= destination.limit
 
+    def seconds(self) -> float:
+        """The time on our clock."""
+        return self._clock.seconds()
+
     def arrived(self, visit: _Visit) -> None:
         """A visit asks for mail for the first time, or for the first time since it rested."""
         visit.destination.arriving -= 1
@@ -254,7 +258,8 @@ class Destinations:
         """Whether the connection of a visit has carried enough, or is old."""
         age = self._clock.seconds() - visit.began
         settings = self.settings
-        return visit.handed >= settings.connection_messages or age >= settings.connection_age
+        is_old = visit.handed > 0 and age >= settings.connection_age
+        return is_old or visit.handed >= settings.connection_messages
 
     def _most_visits(self, hop: Hop) -> int:
         most, places = self.settings.per_destination, self.settings.concurrency
@@ -421,6 +426,8 @@ class _Visit:
             self.was_dismissed = True
             return None
         delivery = self.destination.waiting.take()
+        if not self.handed:
+            self.began = self._destinations.seconds()  # hosts that said nothing don't count
         self.handed += 1
         self.in_turn += 1
         self._taken[id(delivery)] = delivery

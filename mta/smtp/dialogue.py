@@ -5,11 +5,13 @@ RFC 5321 sections 4.2 and 4.5.3.2.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mta.interfaces import ChannelLost, HopFailure, IChannel
 from mta.mail import Outcome, Reply, Status
 from mta.smtp import replies
+from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
 
 MINUTE = 60.0  # seconds
@@ -80,6 +82,15 @@ class Dialogue:
                     raise PeerClosing(reply)
                 self.is_unheard = False
                 return reply
+
+    async def quit(self) -> None:
+        """End the session (RFC 5321 section 4.1.1.10); whatever comes of it, it is over."""
+        with suppress(ChannelLost, PeerFault):
+            await self.command(b"QUIT", QUIT)
+
+    def quit_at_once(self) -> None:
+        """End the session with a peer of which no reply can be understood any more."""
+        self.channel.write(b"QUIT\r\n")
 
     def demand(self, reply: Reply, code: int) -> None:
         """Raise HopFailure for any reply but `code`."""

@@ -22,6 +22,7 @@ NO_PROOF = Reply(
     ("The server wants our password, and its certificate does not prove who it is",),
 )
 NO_TLS = Reply(451, "4.7.5", ("The server does not offer the TLS that we demand",))
+NO_SERVICE = frozenset({521, 554})  # as greetings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,31 @@ async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
     Raises HopFailure where the peer can't be used, HandshakeFailed where it failed to begin TLS.
     """
     try:
-        dialogue.demand(await dialogue.reply(GREETING), 220)
+        _welcome(await dialogue.reply(GREETING), dialogue)
         await _hello(dialogue, config)
         if dialogue.channel.secured is None and config.security is not Security.OFF:
             await _start_tls(dialogue, config)
         if config.user:
             await _authenticate(dialogue, config)
+    except HopFailure:
+        await dialogue.quit()
+        raise
     except HandshakeFailed:
         raise  # without TLS it may go better
     except (ChannelLost, PeerFault) as error:
         outcome = Outcome(Status.DEFERRED, dialogue.reason(error), dialogue.remote, strains=True)
         raise HopFailure(outcome) from error
+
+
+def _welcome(greeting: Reply, dialogue: Dialogue) -> None:
+    """Raise HopFailure for any greeting but 220.
+
+    554 and 521 are permanent (RFC 5321 section 3.1, RFC 7504): no mail is taken here.
+    """
+    dialogue.remote = dialogue.channel.peer
+    if greeting.code in NO_SERVICE:
+        raise HopFailure(Outcome(Status.FAILED, greeting, dialogue.remote))
+    dialogue.demand(greeting, 220)
 
 
 async def _hello(dialogue: Dialogue, config: SenderConfig) -> None:
@@ -91,9 +106,10 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
         reply = NO_PROOF if wants_it else NO_MECHANISM
         raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote))
     opening = f"AUTH {mechanism}".encode()
+    is_challenged = False
 
     async def exchange(response: bytes | None) -> bytes | None:
-        nonlocal opening
+        nonlocal opening, is_challenged
         encoded = b"" if response is None else b64encode(response)
         if opening:
             line = opening + b" " + (encoded or b"=") if response is not None else opening
@@ -101,6 +117,7 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
         else:
             line = encoded
         reply = await dialogue.command(line, AUTH)
+        is_challenged = reply.code == 334
         if reply.code == 235:
             return None
         dialogue.demand(reply, 334)
@@ -116,5 +133,7 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
             derive=config.derive,
         )
     except (sasl.AuthenticationFailed, ValueError) as error:
+        if is_challenged:
+            await dialogue.command(b"*", AUTH)  # RFC 4954 section 4
         reply = Reply(454, "4.7.0", (f"Authentication failed: {error}",))
         raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote)) from error

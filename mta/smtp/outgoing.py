@@ -6,16 +6,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mta.interfaces import ChannelLost, Delivery, HopFailure, IMailSource
+from mta.interfaces import ChannelLost, ChannelTimeout, Delivery, HopFailure, IMailSource
 from mta.mail import Body, Outcome, Reply, Status
 from mta.smtp import replies
-from mta.smtp.dialogue import Dialogue
+from mta.smtp.dialogue import Dialogue, PeerClosing
 from mta.smtp.errors import LocalFault
-from mta.smtp.fit import Capabilities, Form, fit
+from mta.smtp.fit import Capabilities, Form, envelope_commands, fit
 
 MAX_TRANSACTIONS = 10_000  # on one connection, where the peer names no MAILMAX (RFC 9422)
 DEFAULT_RCPTMAX = 100  # recipients that any server takes, RFC 5321 section 4.5.3.1.8
 MAX_RECIPIENTS = 1000  # of one transaction, where the peer names a higher RCPTMAX
+LOCAL_ERROR = Outcome(Status.DEFERRED, replies.LOCAL_ERROR)
 REPLY_WEIGHT = 512  # octets that a reply may have, RFC 5321 section 4.5.3.1.5
 
 
@@ -34,15 +35,21 @@ class Outgoing:
 class Transaction:
     """MAIL to the end of content, for some targets of an outgoing message.
 
-    `places` are the targets' places in the delivery, `rejected` holds the replies to those
-    that RCPT refused, `refusal` the reply that refused all.
+    `places` are the targets' places in the delivery, `commands` MAIL and RCPT for them, `rejected`
+    holds the replies to those that RCPT refused, `refusal` the reply that refused all.
+    `is_answered`: the peer replied to some of it; `has_begun`: some of the content was written,
+    `has_ended`: all of it.
     """
 
     outgoing: Outgoing
     places: Sequence[int]
+    commands: Sequence[bytes]
     after_reset: bool = False
     rejected: dict[int, Reply] = field(default_factory=dict)
     refusal: Reply | None = None
+    is_answered: bool = False
+    has_begun: bool = False
+    has_ended: bool = False
 
     @property
     def accepted(self) -> list[int]:
@@ -59,19 +66,20 @@ class Outbox:
     """What was taken from the source and is not settled: to be sent, or on its way.
 
     `begun` are the transactions that were written, in whole or part, and not concluded; `ahead`
-    is the weight of all of them.  `reset_needed`: the peer may be in a transaction.
+    is the weight of all of them.  `reset_needed`: the peer may be in a transaction.  `progress`:
+    the peer has replied to all of some transaction.
     """
 
     def __init__(self, source: IMailSource, dialogue: Dialogue, capabilities: Capabilities) -> None:
         self.begun: deque[Transaction] = deque()
         self.ahead = 0
         self.reset_needed = False
+        self.progress = False
         self._source = source
         self._dialogue = dialogue
         self._capabilities = capabilities
-        self._waiting: deque[tuple[Outgoing, Sequence[int]]] = deque()
+        self._waiting: deque[Transaction] = deque()
         self._transactions = 0
-        self._progress = False  # whether this conversation settled anything in the peer's words
 
     @property
     def is_full(self) -> bool:
@@ -88,25 +96,36 @@ class Outbox:
             if delivery is None:
                 return None
             await self._take(delivery)
-        return Transaction(*self._waiting[0])  # it stays there until it has begun
+        return self._waiting[0]  # it stays there until it has begun
 
     async def _take(self, delivery: Delivery) -> None:
         """Queue a delivery in the form this peer can take, or settle it where there is none."""
         outgoing = Outgoing(delivery)
-        places = range(len(delivery.targets))
         try:
             form = await fit(delivery, self._capabilities)
+            if isinstance(form, Reply):
+                self._settle_all(outgoing, replace(refused(form, ""), elsewhere=True))
+                return
+            outgoing.form = form
+            self._waiting += self._transactions_for(outgoing)
         except OSError:
-            form = replies.LOCAL_ERROR
-        if isinstance(form, Reply):
-            outgoing.outcomes = [refused(form, "")] * len(places)
-            self._settle(outgoing)
-            return
-        outgoing.form = form
+            self._settle_all(outgoing, LOCAL_ERROR)
+        except LocalFault as fault:  # of this message alone: nothing of it was said
+            reply = Reply(451, "4.3.0", (f"Local error in processing: {fault}",))
+            self._settle_all(outgoing, Outcome(Status.DEFERRED, reply))
+
+    def _transactions_for(self, outgoing: Outgoing) -> list[Transaction]:
+        """A transaction for each portion of targets that the peer takes.  Raises LocalFault."""
         limit = self._capabilities.extensions.limit("RCPTMAX", DEFAULT_RCPTMAX)
         most = min(limit, MAX_RECIPIENTS)
-        for first in places[::most]:
-            self._waiting.append((outgoing, places[first : first + most]))
+        places = range(len(outgoing.outcomes))
+        return [
+            self._transaction(outgoing, places[first : first + most]) for first in places[::most]
+        ]
+
+    def _transaction(self, outgoing: Outgoing, places: Sequence[int]) -> Transaction:
+        commands = envelope_commands(outgoing.delivery, places, outgoing.form, self._capabilities)
+        return Transaction(outgoing, places, commands)
 
     def begin(self, transaction: Transaction) -> None:
         """Count a transaction, the one that `next` gave, as on its way."""
@@ -127,7 +146,7 @@ class Outbox:
         """Take the outcomes from a transaction all of whose replies are there."""
         self.begun.remove(transaction)
         self.ahead -= transaction.weight
-        self._progress = True
+        self.progress = True
         outgoing = transaction.outgoing
         again = []
         for place in transaction.places:
@@ -141,11 +160,12 @@ class Outbox:
                 again.append(place)  # RFC 5321 section 4.5.3.1.10
             else:
                 outcome = refused(reply, self._dialogue.remote)
-                outgoing.outcomes[place] = replace(outcome, strains=rejected is None)
+                strains = rejected is None and reply.is_transient
+                outgoing.outcomes[place] = replace(outcome, strains=strains)
         if not transaction.accepted:
             self.reset_needed = True
         if again:
-            self._waiting.append((outgoing, again))
+            self._waiting.append(self._transaction(outgoing, again))
         self._settle(outgoing)
 
     def _settle(self, outgoing: Outgoing) -> None:
@@ -153,33 +173,59 @@ class Outbox:
         if len(outcomes) == len(outgoing.outcomes):
             self._source.settle(outgoing.delivery, outcomes)
 
+    def _settle_all(self, outgoing: Outgoing, outcome: Outcome) -> None:
+        outgoing.outcomes = [known or outcome for known in outgoing.outcomes]
+        self._settle(outgoing)
+
     def abandon(self, error: Exception) -> Reply:
         """Defer what is not settled, as the connection is lost; returns why.
 
-        Raises HopFailure where the peer took nothing on this connection: then other mail
-        need not try at once.
+        Raises HopFailure where the peer took nothing on this connection, nor broke off over the
+        content of a message: then other mail need not try at once.
         """
         reply = self._dialogue.reason(error)
-        if isinstance(error, OSError):
-            self._progress = True  # it was not the peer's fault
-        is_theirs = not isinstance(error, (LocalFault, OSError))
-        outcome = Outcome(Status.DEFERRED, reply, self._dialogue.remote, strains=is_theirs)
         is_new_try_due = self._dialogue.is_unheard and isinstance(error, ChannelLost)
-        begun = [transaction.outgoing for transaction in self.begun]
-        for outgoing in dict.fromkeys([*begun, *(waiting for waiting, _ in self._waiting)]):
-            if is_new_try_due:
-                self._source.give_back(outgoing.delivery)
-                continue
-            outgoing.outcomes = [known or outcome for known in outgoing.outcomes]
-            self._settle(outgoing)
+        is_ours = isinstance(error, OSError)
+        lost = Outcome(
+            Status.DEFERRED, reply, self._dialogue.remote, strains=not is_ours, elsewhere=True
+        )
+        begun, waiting = list(self.begun), list(self._waiting)
         self.begun.clear()
         self._waiting.clear()
-        if not (self._progress or is_new_try_due):
-            raise HopFailure(outcome) from error
+        for transaction in begun:
+            word = _word(transaction, error, lost)
+            outcomes = transaction.outgoing.outcomes
+            for place in transaction.places:
+                refusal = transaction.rejected.get(place) or transaction.refusal
+                said = refused(refusal, self._dialogue.remote) if refusal else word
+                outcomes[place] = outcomes[place] or said
+        for outgoing in dict.fromkeys(each.outgoing for each in (*begun, *waiting)):
+            if is_new_try_due:
+                self._source.give_back(outgoing.delivery)
+            else:
+                self._settle_all(outgoing, lost)
+        is_over_content = any(each.is_answered and each.has_begun for each in begun)
+        if not (self.progress or is_new_try_due or is_over_content or is_ours):
+            raise HopFailure(lost) from error
         return reply
 
 
+def _word(transaction: Transaction, error: Exception, lost: Outcome) -> Outcome:
+    """What the loss of the connection means for a transaction that had begun."""
+    if not transaction.has_begun:
+        return lost
+    if isinstance(error, OSError) and not transaction.has_ended:
+        return LOCAL_ERROR
+    if isinstance(error, PeerClosing):  # the peer says that it has not taken it
+        return replace(lost, broke=transaction.is_answered)
+    # The peer may have taken what it has in whole: where nobody knows, another host must not have
+    # it at once.  A peer that closed, and had not even replied to MAIL, has not got so far.
+    closed = isinstance(error, ChannelLost) and not isinstance(error, ChannelTimeout)
+    is_doubtful = transaction.has_ended and (transaction.is_answered or not closed)
+    return replace(lost, broke=not isinstance(error, OSError), elsewhere=not is_doubtful)
+
+
 def refused(reply: Reply, remote: str) -> Outcome:
-    """What a negative reply means for a recipient."""
+    """What a negative reply means for a recipient: a transient one, that another host may do it."""
     status = Status.FAILED if reply.is_permanent else Status.DEFERRED
-    return Outcome(status, reply, remote)
+    return Outcome(status, reply, remote, elsewhere=not reply.is_permanent)

@@ -18,8 +18,8 @@ from zope.interface import implementer
 
 from mta.interfaces import ChannelLost, IChannel, IMailSource, IRole
 from mta.mail import Reply
-from mta.smtp.dialogue import NOOP, QUIT, TURN, Dialogue, PeerClosing
-from mta.smtp.errors import LocalFault, PeerFault
+from mta.smtp.dialogue import NOOP, TURN, Dialogue, PeerClosing
+from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities
 from mta.smtp.opening import SenderConfig, open_session
 from mta.smtp.outgoing import Outbox, Transaction
@@ -68,12 +68,21 @@ class Sender:
         self._transmission = Transmission(dialogue, capabilities, self._outbox)
         try:
             await (self._stream() if capabilities.streams else self._deliver())
-        except (ChannelLost, PeerFault, LocalFault, OSError) as error:
+        except OSError as error:
+            with suppress(ChannelLost, PeerFault):
+                await self._catch_up_before_last()
+            self.failure = self._outbox.abandon(error)
+            return None
+        except PeerFault as error:
+            dialogue.quit_at_once()
+            self.failure = self._outbox.abandon(error)
+            return None
+        except ChannelLost as error:
             self.failure = self._outbox.abandon(error)
             return None
         if self._turn is not None and not channel.closing:
             return await self._part(self._turn)
-        await self._quit()
+        await dialogue.quit()
         return None
 
     def _capabilities(self) -> Capabilities:
@@ -118,10 +127,18 @@ class Sender:
         while outbox.begun and (
             outbox.ahead > most_ahead or len(outbox.begun) >= MAX_MESSAGES_AHEAD
         ):
-            transaction = outbox.begun[0]
-            await self._transmission.read_envelope(transaction)
-            await self._transmission.end(transaction)
-            outbox.conclude(transaction)
+            await self._conclude_first()
+
+    async def _catch_up_before_last(self) -> None:
+        """Read the replies to all that is on its way before the last: nothing is wrong with it."""
+        while len(self._outbox.begun) > 1:
+            await self._conclude_first()
+
+    async def _conclude_first(self) -> None:
+        transaction = self._outbox.begun[0]
+        await self._transmission.read_envelope(transaction)
+        await self._transmission.end(transaction)
+        self._outbox.conclude(transaction)
 
     # --- mail, one message after the other
 
@@ -205,9 +222,5 @@ class Sender:
                 turn.on_reply(reply)
                 return turn.successor
             turn.on_reply(reply)
-        await self._quit()
+        await self._dialogue.quit()
         return None
-
-    async def _quit(self) -> None:
-        with suppress(ChannelLost, PeerFault):  # all that mattered was said before
-            await self._dialogue.command(b"QUIT", QUIT)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mta.interfaces import IContent
 from mta.mail import Outcome, Reply, Status
 from mta.smtp.content import DotWriter
 from mta.smtp.dialogue import CONTENT, DATA, END, MAIL, RCPT, Dialogue
-from mta.smtp.fit import Capabilities, envelope_commands
+from mta.smtp.fit import Capabilities
 from mta.smtp.outgoing import Outbox, Transaction, refused
 
 
@@ -28,7 +27,7 @@ class Transmission:
         """The envelope for a peer without PIPELINING; whether content was sent."""
         if transaction.after_reset:
             await self._dialogue.command(b"RSET", MAIL)
-        mail, *rcpts = self._envelope(transaction)
+        mail, *rcpts = transaction.commands
         self._channel.write(mail)
         await self._read_mail(transaction)
         if transaction.refusal is not None:
@@ -44,13 +43,7 @@ class Transmission:
     def write_envelope(self, transaction: Transaction, last: bytes) -> None:
         """Write the envelope in one group; `last` is the command that ends the group."""
         reset = b"RSET\r\n" if transaction.after_reset else b""
-        self._channel.write(reset + b"".join(self._envelope(transaction)) + last)
-
-    def _envelope(self, transaction: Transaction) -> list[bytes]:
-        outgoing = transaction.outgoing
-        return envelope_commands(
-            outgoing.delivery, transaction.places, outgoing.form, self._capabilities
-        )
+        self._channel.write(reset + b"".join(transaction.commands) + last)
 
     async def read_envelope(self, transaction: Transaction) -> None:
         """The replies to one group, up to the last RCPT."""
@@ -62,6 +55,7 @@ class Transmission:
 
     async def _read_mail(self, transaction: Transaction) -> None:
         reply = await self._dialogue.reply(MAIL)
+        transaction.is_answered = True
         if reply.code // 100 != 2:
             self._outbox.refuse(transaction, reply)
 
@@ -82,23 +76,25 @@ class Transmission:
             if not self._capabilities.lmtp:
                 await self._dialogue.reply(END)
             return False
-        await self._write_content(transaction.outgoing.form.content, DotWriter())
+        await self._write_content(transaction, DotWriter())
         return True
 
     async def write_chunk(self, transaction: Transaction) -> None:
         """Write the whole content as one chunk (RFC 3030)."""
-        content = transaction.outgoing.form.content
-        self._channel.write(b"BDAT %d LAST\r\n" % content.size)
-        await self._write_content(content, None)
+        size = transaction.outgoing.form.content.size
+        self._channel.write(b"BDAT %d LAST\r\n" % size)
+        await self._write_content(transaction, None)
 
-    async def _write_content(self, content: IContent, dots: DotWriter | None) -> None:
+    async def _write_content(self, transaction: Transaction, dots: DotWriter | None) -> None:
         """The octets of content, with dot stuffing where they go by DATA."""
         self._dialogue.step = CONTENT
-        async for piece in content.pieces():
+        transaction.has_begun = True
+        async for piece in transaction.outgoing.form.content.pieces():
             self._channel.write(dots.encode(piece) if dots else piece)
             await self._channel.drain(CONTENT.timeout)
         if dots:
             self._channel.write(dots.end())
+        transaction.has_ended = True
 
     async def end(self, transaction: Transaction) -> None:
         """The reply to content: one, or with LMTP one for each recipient that RCPT took."""

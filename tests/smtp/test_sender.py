@@ -121,6 +121,19 @@ class Exchange:
         return result.value if isinstance(result, Failure) else None
 
 
+@implementer(IContent)
+class Broken:
+    """Content on a disk that fails after a while."""
+
+    size = 100
+    is_ascii = True
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """One piece."""
+        yield b"Subject: x\r\n"
+        raise OSError("input/output error")
+
+
 class SenderTestCase(SynchronousTestCase):
     """What the tests share."""
 
@@ -146,10 +159,15 @@ class SenderTestCase(SynchronousTestCase):
         return exchange
 
     def assert_unusable(self, exchange: Exchange, reply: str) -> None:
-        """The peer can't be used, for that reason; no mail was touched."""
+        """The peer can't be used, for that reason; no mail was touched.
+
+        Where the peer still listens, it is told (RFC 5321 section 4.1.1.10).
+        """
+        if not exchange.ended:
+            self.assertEqual(exchange.hear()[-1], "QUIT")
+            exchange.talk("S: 221 bye")
         failure = exchange.failure
         assert isinstance(failure, HopFailure), failure
-        self.assertEqual(failure.outcome.status, Status.DEFERRED)
         self.assertIn(reply, str(failure.outcome.reply))
         self.assertTrue(exchange.transport.disconnecting)
         self.assertEqual(exchange.source.unsettled, [])
@@ -217,16 +235,24 @@ class OpeningTests(SenderTestCase):
         )
 
     def test_the_peer_does_not_want_us(self) -> None:
-        """Its greeting, or its answers to EHLO and HELO, say why."""
-        for script, reply in (
-            ("S: 554 no service", "554 no service"),
-            ("S: 421 4.3.2 busy", "421 4.3.2 busy"),
-            ("S: 220 x | 550 no EHLO | 550 5.7.1 no HELO", "550 5.7.1 no HELO"),
-            ("S: 220 x | 421 later", "421 later"),
+        """Its greeting, or its answers to EHLO and HELO, say why.
+
+        Only 521 and 554 as greetings say that it never will (RFC 7504, RFC 5321 section 3.1).
+        """
+        for script, reply, status in (
+            ("S: 554 no service", "554 no service", Status.FAILED),
+            ("S: 521 no mail", "521 no mail", Status.FAILED),
+            ("S: 550 not you", "550 not you", Status.DEFERRED),
+            ("S: 421 4.3.2 busy", "421 4.3.2 busy", Status.DEFERRED),
+            ("S: 220 x | 550 no EHLO | 550 5.7.1 no HELO", "550 5.7.1 no HELO", Status.DEFERRED),
+            ("S: 220 x | 421 later", "421 later", Status.DEFERRED),
         ):
             exchange = Exchange([mail()])
             exchange.talk(script)
             self.assert_unusable(exchange, reply)
+            failure = exchange.failure
+            assert isinstance(failure, HopFailure)
+            self.assertEqual(failure.outcome.status, status, script)
             self.assertEqual(exchange.source.left, 1)
 
     def test_lmtp(self) -> None:
@@ -239,7 +265,6 @@ class OpeningTests(SenderTestCase):
             S: 220 x
             C: LHLO us.example
             S: 500 what?
-            C: (closed)
             """
         )
         self.assert_unusable(exchange, "500 what?")
@@ -455,7 +480,16 @@ class SecurityTests(SenderTestCase):
         ):
             exchange = self.logging_in("250 AUTH PLAIN")
             exchange.talk(f"S: {reply}")
+            if "Authentication failed" in said:  # RFC 4954 section 4
+                self.assertEqual(exchange.hear()[-1], "*")
+                exchange.talk("S: 501 cancelled")
             self.assert_unusable(exchange, said)
+
+    def test_auth_that_succeeds_too_early(self) -> None:
+        """A peer that has not proved that it knows us is told nothing more, but QUIT."""
+        exchange = self.logging_in("250 AUTH SCRAM-SHA-256")
+        exchange.talk("S: 235 welcome")
+        self.assert_unusable(exchange, "454 4.7.0 Authentication failed")
 
     def test_no_mechanism_that_is_safe(self) -> None:
         """A password is not sent in the clear."""
@@ -635,10 +669,17 @@ class LossTests(SenderTestCase):
         ),
     )
 
-    def assert_deferred(self, exchange: Exchange, reply: str) -> None:
-        """The message waits, for that reason; the hop failed, as nothing was taken before."""
+    def assert_deferred(self, exchange: Exchange, reply: str, *, over_content: bool) -> None:
+        """The message waits, for that reason; nothing was taken before, so the hop failed, where it
+        was not `over_content`, which may be the message's own fault."""
         self.assertEqual(exchange.outcomes(), [f"deferred {reply}"])
-        self.assert_unusable(exchange, reply)
+        [outcome] = exchange.source.outcomes["M1"]
+        self.assertEqual(outcome.broke, over_content)
+        if over_content:
+            self.assertIsNone(exchange.failure)
+        else:
+            self.assertTrue(outcome.elsewhere)
+            self.assert_unusable(exchange, reply)
 
     def test_lost(self) -> None:
         """At each step; after the content it may have been taken all the same."""
@@ -647,7 +688,9 @@ class LossTests(SenderTestCase):
             exchange.talk(script)
             exchange.lose()
             self.assert_deferred(
-                exchange, f"451 4.4.2 Connection lost {phrase}: Connection was closed cleanly."
+                exchange,
+                f"451 4.4.2 Connection lost {phrase}: Connection was closed cleanly.",
+                over_content="354" in script,
             )
 
     def test_silent(self) -> None:
@@ -657,14 +700,18 @@ class LossTests(SenderTestCase):
             exchange.talk(f"{script}\nT: {seconds - 1}")
             self.assertEqual(exchange.ended, [])
             exchange.talk("T: 1")
-            self.assert_deferred(exchange, f"451 4.4.2 Connection lost {phrase}: timed out")
+            self.assert_deferred(
+                exchange,
+                f"451 4.4.2 Connection lost {phrase}: timed out",
+                over_content="354" in script,
+            )
 
     def test_closing(self) -> None:
         """421 at each step, in the peer's words."""
         for script, _, _ in self.STEPS:
             exchange = self.opened([mail()])
             exchange.talk(f"{script}\nS: 421 4.3.2 going down")
-            self.assert_deferred(exchange, "421 4.3.2 going down")
+            self.assert_deferred(exchange, "421 4.3.2 going down", over_content="354" in script)
 
     def test_garbage(self) -> None:
         """At each step."""
@@ -672,7 +719,9 @@ class LossTests(SenderTestCase):
             exchange = self.opened([mail()])
             exchange.talk(f"{script}\nS: eh?")
             self.assert_deferred(
-                exchange, f"451 4.5.0 Protocol error {phrase}: not a reply: b'eh?'"
+                exchange,
+                f"451 4.5.0 Protocol error {phrase}: not a reply: b'eh?'",
+                over_content="354" in script,
             )
 
     def test_the_peer_does_not_take_the_content(self) -> None:
@@ -688,7 +737,11 @@ class LossTests(SenderTestCase):
         )
         self.assertEqual(exchange.ended, [])
         exchange.talk("T: 1")
-        self.assert_deferred(exchange, "451 4.4.2 Connection lost while sending content: timed out")
+        self.assert_deferred(
+            exchange,
+            "451 4.4.2 Connection lost while sending content: timed out",
+            over_content=True,
+        )
 
     def test_what_was_taken_before_stays_taken(self) -> None:
         """And the hop has not failed: it took something."""
@@ -699,6 +752,18 @@ class LossTests(SenderTestCase):
         self.assertIn("deferred 451 4.4.2", exchange.outcomes("M2")[0])
         self.assertEqual(exchange.source.left, 1)
         self.assertIsNone(exchange.failure)
+
+    def test_what_was_refused_before_stays_refused(self) -> None:
+        """Whatever becomes of the connection then."""
+        for script, bob, carol in (
+            ("S: 250 mail | 550 who? | 250 rcpt", "failed 550 who?", "deferred 451 4.4.2"),
+            ("S: 550 not you", "failed 550 not you", "failed 550 not you"),
+        ):
+            exchange = self.opened([mail("M1", "bob", "carol")], "250 PIPELINING")
+            exchange.talk(f"{script}\nE: lost")
+            outcomes = exchange.outcomes()
+            self.assertEqual(outcomes[0], bob)
+            self.assertIn(carol, outcomes[1])
 
     def test_recipients_still_to_be_tried(self) -> None:
         """Those that one transaction settled keep their outcome."""
@@ -719,18 +784,6 @@ class LossTests(SenderTestCase):
     def test_the_content_can_not_be_read(self) -> None:
         """The spool's fault is not the peer's: the message is deferred, the hop is good."""
 
-        @implementer(IContent)
-        class Broken:
-            """Content on a disk that fails after a while."""
-
-            size = 100
-            is_ascii = True
-
-            async def pieces(self) -> AsyncIterator[bytes]:
-                """One piece."""
-                yield b"Subject: x\r\n"
-                raise OSError("input/output error")
-
         for keywords, script in (
             ("250 HELP", "S: 250 mail | 250 rcpt | 354 go"),
             (STREAMING, ""),
@@ -747,11 +800,72 @@ class LossTests(SenderTestCase):
             self.assertTrue(exchange.transport.disconnecting)
             self.assertNotIn(".", exchange.hear())
 
+    def marks(self, exchange: Exchange, name: str = "M1") -> str:
+        """Whether another host may have the message at once, and whether the content is suspect."""
+        [outcome] = exchange.source.outcomes[name]
+        marks = {"elsewhere": outcome.elsewhere, "broke": outcome.broke}
+        return " ".join(mark for mark, is_set in marks.items() if is_set)
+
+    def test_what_another_host_may_have(self) -> None:
+        """All that this one did not take for now, unless it may have taken it all the same."""
+        groups, chunks = "250 PIPELINING", STREAMING
+        for keywords, script, marks in (
+            (groups, "S: 451 later | 503 what? | 503 what?", "elsewhere"),
+            (groups, "S: 250 mail | 450 greylisted | 503 what?", "elsewhere"),
+            (groups, "S: 250 mail | 250 rcpt | 451 no", "elsewhere"),
+            (groups, "S: 250 mail | 250 rcpt | 354 go | 451 no", "elsewhere"),
+            (groups, "S: 250 mail | 550 who? | 503 what?", ""),
+            (groups, "S: 250 mail | 250 rcpt | 354 go | 554 spam", ""),
+            (groups, "S: 250 mail\nE: lost", "elsewhere"),
+            (groups, "S: 250 mail | 421 going", "elsewhere"),
+            (groups, "S: 250 mail | 250 rcpt | 354 go | 421 going", "elsewhere broke"),
+            (groups, "S: 250 mail | 250 rcpt | 354 go\nE: lost", "broke"),
+            (groups, "S: 250 mail | 250 rcpt | 354 go | eh?", "broke"),
+            (chunks, "E: lost", "elsewhere broke"),  # it had not even read MAIL
+            (chunks, "S: 421 going", "elsewhere"),
+            (chunks, "T: 300", "broke"),
+            (chunks, "S: 250 mail\nE: lost", "broke"),
+        ):
+            exchange = self.opened([mail()], keywords)
+            exchange.talk(script)
+            self.assertEqual(self.marks(exchange), marks, (keywords, script))
+
+    def test_what_another_host_may_have_of_half_a_message(self) -> None:
+        """The peer can't have taken what it has not got."""
+        exchange = self.opened([mail()])
+        exchange.talk("S: 250 mail | 250 rcpt")
+        exchange.transport.is_full = True
+        exchange.talk("S: 354 go\nE: lost")
+        self.assertEqual(self.marks(exchange), "elsewhere broke")
+
+    def test_what_another_host_may_have_as_this_one_lacks_something(self) -> None:
+        """Though it fails, where no other host is left."""
+        exchange = self.opened([mail("M1", "b\u00fc", smtputf8=True)])
+        self.assertEqual(self.marks(exchange), "elsewhere")
+        self.assertEqual(exchange.source.outcomes["M1"][0].status, Status.FAILED)
+
+    def test_what_goes_before_content_that_can_not_be_read(self) -> None:
+        """Its replies are awaited: it has its own outcome."""
+        whole = mail("M2")
+        broken = replace(whole, message=replace(whole.message, content=Broken()))
+        exchange = self.opened([mail("M1"), broken, mail("M3")], STREAMING)
+        exchange.talk("S: 250 mail | 250 rcpt | 250 taken")
+        self.assertEqual(exchange.outcomes("M1"), ["relayed 250 taken"])
+        self.assertIn("deferred 451 4.3.0", exchange.outcomes("M2")[0])
+        self.assertEqual(self.marks(exchange, "M2"), "")
+        self.assertEqual(exchange.source.left, 1)
+        self.assertIsNone(exchange.failure)
+        exchange = self.opened([mail("M1"), broken], STREAMING)
+        exchange.lose()
+        self.assertEqual(self.marks(exchange, "M1"), "")
+
     def test_an_address_that_no_path_can_hold(self) -> None:
-        """Nothing of it is sent."""
-        exchange = self.opened([mail("M1", "b\r\nRSET")])
-        exchange.talk("C:")
-        self.assertIn("deferred 451 4.5.0 Protocol error", exchange.outcomes()[0])
+        """Nothing of it is sent, and the mail behind it goes on."""
+        exchange = self.opened([mail("M1", "b\r\nRSET"), mail("M2")])
+        exchange.talk("C: MAIL FROM:<alice@us.example>")
+        self.assertIn("deferred 451 4.3.0 Local error", exchange.outcomes()[0])
+        exchange.talk("S: 250 mail | 250 rcpt | 354 go | 250 taken")
+        self.assertEqual(exchange.outcomes("M2"), ["relayed 250 taken"])
 
 
 class StopTests(SenderTestCase):

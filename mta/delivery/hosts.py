@@ -1,0 +1,136 @@
+"""The hosts of a hop: in which order, at which addresses, and why not (RFC 5321 section 5.1).
+
+Only names are asked for here; whether a host answers is for those who connect to find out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from mta.delivery.exchangers import exchangers
+from mta.delivery.own_host import LOOPS_BACK, SMTP_PORT, OwnHost, is_private
+from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
+from mta.mail import Agent, Hop, Outcome, Reply, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host of a hop, and its addresses in the order to try them.
+
+    Where it has none, `failure` says what that means for the mail.
+    """
+
+    name: str
+    addresses: Sequence[str] = ()
+    failure: Outcome | None = None
+
+
+class HostFinder:
+    """Finds the hosts of hops by the DNS; `own` is cut off, as mail would come back from there.
+
+    `private`: an exchanger that a domain names may be in a private network.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        resolver: IResolver,
+        own: OwnHost,
+        private: bool = True,
+        shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
+    ) -> None:
+        self._resolver = resolver
+        self._own = own
+        self._private = private
+        self._shuffle = shuffle
+
+    async def hosts(self, hop: Hop) -> AsyncIterator[Host]:
+        """The hosts of a hop, the best first.  Raises HopFailure where there can be none."""
+        if hop.agent is not Agent.MX:
+            yield await self._configured(hop.next_hop)
+            return
+        if hop.next_hop.startswith("["):
+            yield self._literal(hop)
+            return
+        found = False
+        for names in await self._exchangers(hop.next_hop):
+            hosts = await gatherResults(
+                [Deferred.fromCoroutine(self._exchanger(hop, name)) for name in names]
+            )
+            others = [host for host in hosts if host is not None]
+            if len(others) < len(hosts):
+                break
+            for host in others:
+                found = True
+                yield host
+        if not found:
+            raise HopFailure(Outcome(Status.FAILED, LOOPS_BACK))
+
+    async def _exchangers(self, domain: str) -> list[list[str]]:
+        try:
+            return await exchangers(self._resolver, domain, self._shuffle)
+        except DomainNotFound as error:
+            raise HopFailure(_failed("5.1.2", f"Domain not found: {error}")) from error
+        except ResolutionFailed as error:
+            raise HopFailure(_unresolved(error)) from error
+
+    async def _exchanger(self, hop: Hop, name: str) -> Host | None:
+        """An exchanger of a domain; None: it is this host."""
+        if self._own.is_named(name):
+            return None
+        try:
+            addresses = await self._resolver.addresses(name)
+        except DomainNotFound:
+            what = "The domain" if name == hop.next_hop else "The domain's mail exchanger"
+            return Host(name, (), _failed("5.4.4", f"{what} has no address: {name}"))
+        except ResolutionFailed as error:
+            return Host(name, (), _unresolved(error))
+        port = hop.port or SMTP_PORT
+        if any(self._own.is_at(address, port) for address in addresses):
+            return None
+        usable = [address for address in addresses if self._private or not is_private(address)]
+        if not usable:
+            text = f"The mail exchanger is in a private network: {name}"
+            return Host(name, (), _failed("5.4.4", text))
+        return Host(name, usable)
+
+    async def _configured(self, name: str) -> Host:
+        """A host that the configuration names: what is wrong there, can be corrected there."""
+        try:
+            return Host(name, await self._resolver.addresses(name))
+        except ResolutionFailed as error:
+            return Host(name, (), _unresolved(error))
+        except DomainNotFound as error:
+            self.log.error(
+                "there is no host {name}; correct `routes` or `deliver`, or the DNS",
+                name=str(error),
+            )
+            text = f"The next host is not to be found: {error}"
+            return Host(name, (), Outcome(Status.DEFERRED, Reply(451, "4.3.5", (text,))))
+
+    def _literal(self, hop: Hop) -> Host:
+        """The host that an address literal names (RFC 5321 section 4.1.3)."""
+        text = hop.next_hop.strip("[]").removeprefix("ipv6:")
+        try:
+            address = str(ip_address(text))
+        except ValueError:
+            return Host(text, (), _failed("5.1.2", f"Not an address: {hop.next_hop}"))
+        if self._own.is_at(address, hop.port or SMTP_PORT):
+            raise HopFailure(Outcome(Status.FAILED, LOOPS_BACK))
+        return Host(address, (address,))
+
+
+def _unresolved(error: ResolutionFailed) -> Outcome:
+    text = f"The name servers do not answer: {error}"
+    return Outcome(Status.DEFERRED, Reply(451, "4.4.3", (text,)))
+
+
+def _failed(enhanced: str, text: str) -> Outcome:
+    return Outcome(Status.FAILED, Reply(550, enhanced, (text,)))

@@ -1,0 +1,86 @@
+"""The names and addresses by which other hosts may know this one (RFC 5321 section 5.1)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
+
+from mta.mail import Reply
+
+LOOPS_BACK = Reply(554, "5.4.6", ("Mail for this domain loops back to this server",))
+SMTP_PORT = 25
+_NOBODYS = "192.0.2.1"  # for documentation (RFC 5737): no interface has it
+_THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: this host, as loopback is
+
+
+_PRIVATE = [
+    ip_network(network)
+    for network in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # RFC 1918, RFC 4193
+        *("169.254.0.0/16", "fe80::/10"),  # RFC 3927, RFC 4291 section 2.5.6
+    )
+]
+
+
+def is_private(address: str) -> bool:
+    """Whether only a private network has that address."""
+    plain = _plain(address)
+    return any(plain in network for network in _PRIVATE)
+
+
+def is_on_interface(address: str) -> bool:
+    """Whether an interface of this machine has that address."""
+    # Where any address can be bound (net.ipv4.ip_nonlocal_bind), this way of asking says nothing.
+    return _can_bind(address) and not _can_bind(_NOBODYS)
+
+
+def _can_bind(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+class OwnHost:
+    """This host, as mail for others must not find it: a loop would be the end of that.
+
+    `addresses` are ours though no interface has them, `ports` those that we listen on besides 25.
+    """
+
+    def __init__(
+        self,
+        hostname: str,
+        addresses: Collection[str] = (),
+        ports: Collection[int] = (),
+        is_on_interface: Callable[[str], bool] = is_on_interface,
+    ) -> None:
+        self._hostname = hostname.rstrip(".").lower()
+        self._addresses = {_plain(address) for address in addresses}
+        self._ports = {SMTP_PORT, *ports}
+        self._is_on_interface = is_on_interface
+
+    def is_named(self, host: str) -> bool:
+        """Whether that is a name of this host."""
+        name = host.rstrip(".").lower()
+        return name in (self._hostname, "localhost") or name.endswith(".localhost")
+
+    def is_at(self, address: str, port: int) -> bool:
+        """Whether a connection to that address and port ends at this host's own mail server."""
+        if port not in self._ports:
+            return False
+        plain = _plain(address)
+        if plain.is_loopback or plain.is_unspecified or plain in self._addresses:
+            return True
+        if plain.version == 4 and plain in _THIS_NETWORK:
+            return True
+        return not plain.is_multicast and self._is_on_interface(str(plain))
+
+
+def _plain(address: str) -> IPv4Address | IPv6Address:
+    """The address that is meant, where IPv6 only wraps one of IPv4 (RFC 4291 section 2.5.5)."""
+    plain = ip_address(address)
+    return (isinstance(plain, IPv6Address) and plain.ipv4_mapped) or plain

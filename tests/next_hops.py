@@ -1,0 +1,173 @@
+"""Next hops in memory: what our delivery dials, says and makes of it, on one fake clock.
+
+All is real from the destinations on, but the DNS and the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from mta.delivery.own_host import OwnHost
+from mta.delivery.relay import Dialler, RelayAgent
+from mta.interfaces import Delivery, DomainNotFound, IResolver, ResolutionFailed, Target
+from mta.link import Link
+from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Security
+from mta.queue.destinations import Destinations
+from mta.settings import Queue
+from tests.doubles import FakeTLS, Transport
+from tests.doubles import delivery as message_to
+
+DOMAIN = "peer.example"
+ALICE = Mailbox("alice", "us.example")
+CONTENT = b"Subject: x\r\n\r\nbody\r\n"
+
+
+@implementer(IResolver)
+class Names:
+    """The DNS as a table: ``none`` does not exist, ``unknown`` gets no answer.
+
+    `records` are MX records by domain, `known` addresses by host; all others do not exist.
+    """
+
+    def __init__(
+        self, records: Mapping[str, Sequence[tuple[int, str]]], known: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.records = records
+        self.known = known
+        self.asked: list[str] = []
+
+    async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
+        """See `IResolver`."""
+        if domain not in self.records:
+            raise DomainNotFound(domain)
+        return self.records[domain]
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        """See `IResolver`."""
+        self.asked.append(host)
+        found = self.known.get(host, ["none"])
+        if found == ["none"]:
+            raise DomainNotFound(host)
+        if found == ["unknown"]:
+            raise ResolutionFailed(f"{host}: timed out")
+        return found
+
+
+class Connection:
+    """A connection that our delivery asked for."""
+
+    def __init__(self, address: str, port: int, factory: Any) -> None:
+        self.address = address
+        self.port = port
+        self.factory = factory
+        self.transport = Transport(lenient=True)
+        self.link: Link | None = None
+
+    def accept(self) -> None:
+        """Let it come about."""
+        wrapped = self.factory.buildProtocol(None)
+        wrapped.makeConnection(self.transport)
+        self.link = wrapped._wrappedProtocol
+
+    def refuse(self) -> None:
+        """Nobody listens there."""
+        self.factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+
+    def say(self, octets: bytes) -> None:
+        """The host sends octets, where anybody still listens."""
+        if not self.transport.disconnecting:
+            assert self.link is not None
+            self.link.dataReceived(octets)
+
+    def close(self) -> None:
+        """The host closes the connection."""
+        self._lose(ConnectionDone())
+
+    def reset(self) -> None:
+        """The connection is reset."""
+        self._lose(ConnectionLost())
+
+    def _lose(self, reason: Exception) -> None:
+        assert self.link is not None
+        self.transport.disconnecting = True
+        self.link.connectionLost(Failure(reason))
+
+
+class NextHops:
+    """Our delivery, and the hosts that it dials.
+
+    `outcomes` are what became of each message, the last attempt of it; `connections` those that
+    nobody has accepted or refused.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        *,
+        hop: Hop | None = None,
+        queue: Queue | None = None,
+        own: OwnHost | None = None,
+    ) -> None:
+        self.hop = hop or Hop(Agent.MX, DOMAIN, security=Security.OFF)
+        self.reactor = MemoryReactorClock()
+        self.names = names
+        self.outcomes: dict[str, Sequence[Outcome]] = {}
+        self.returned: list[str] = []
+        self.left: list[str] = []
+        self._dialled = 0
+        own = own or OwnHost("us.example", is_on_interface=lambda address: False)
+        dialler = Dialler(
+            self.reactor,
+            cast(ThreadPool, None),
+            "us.example",
+            names,
+            lambda *_: FakeTLS(),
+            own,
+        )
+        agent = RelayAgent(dialler)
+        self.destinations = Destinations(
+            dict.fromkeys(Agent, agent),
+            queue or Queue(per_destination=1),
+            self.reactor,
+            self._settled,
+            lambda delivery: self.returned.append(delivery.message.id),
+            lambda delivery: self.left.append(delivery.message.id),
+        )
+
+    def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        assert delivery.message.id not in self.outcomes, "settled once"
+        self.outcomes[delivery.message.id] = tuple(outcomes)
+
+    def send(self, name: str, *local_parts: str, content: bytes = CONTENT, **more: Any) -> None:
+        """Let a message to those people wait for the hop."""
+        self.outcomes.pop(name, None)
+        recipients = tuple(Recipient(Mailbox(one, DOMAIN)) for one in local_parts or ("bob",))
+        envelope = Envelope(more.pop("reverse_path", ALICE), recipients, **more)
+        made = message_to(name, content, envelope)
+        targets = tuple(Target(one.number, one.address, self.hop) for one in made.targets)
+        self.destinations.add(self.hop, Delivery(made.message, targets))
+
+    def dispatch(self) -> None:
+        """Set all that waits going."""
+        self.destinations.dispatch()
+
+    def stop(self) -> None:
+        """End it all."""
+        Deferred.fromCoroutine(self.destinations.stop(0.0))
+
+    def next_connection(self) -> Connection | None:
+        """The next connection that was asked for and nobody has looked at."""
+        clients = self.reactor.tcpClients
+        if self._dialled == len(clients):
+            return None
+        address, port, factory, *_ = clients[self._dialled]
+        self._dialled += 1
+        return Connection(address, port, factory)
