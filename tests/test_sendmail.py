@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pwd
+import shutil
+import smtplib
 import socket
 import subprocess
 import sys
@@ -563,13 +565,30 @@ class HandoverTests(SendmailCase):
         self.assertIn(b"\r\n221 ", said)
 
     def test_no_server(self) -> None:
-        """75: it may be there later."""
+        """The message waits in the maildrop; where there is none, 75: it may be there later."""
         self.server.stop()
-        _, errors = self.sendmail("bob", stdin=b"x\n", status=os.EX_TEMPFAIL)
+        said, _ = self.sendmail("-v", "bob", stdin=b"x\n")
         port = self.server.ports["smtp"]
+        self.assertIn(f"no server answers on 127.0.0.1:{port}", said)
+        shutil.rmtree(self.server.folder / "spool" / "maildrop")
+        _, errors = self.sendmail("bob", stdin=b"x\n", status=os.EX_TEMPFAIL)
         self.assertIn(f"no server answers on 127.0.0.1:{port}", errors)
+        self.assertIn("nothing can be left for it: No such file", errors)
         self.listen_on()
         self.assertIn("no listener", self.sendmail("bob", stdin=b"x\n", status=75)[1])
+
+    def test_not_now(self) -> None:
+        """What the server puts off waits in the maildrop, for those alone whom it put off."""
+        answers = {"a": (250, b""), "b": (450, b"later"), "c": (450, b"later")}
+        with (
+            patch.object(smtplib.SMTP, "rcpt", lambda _, to, options=(): answers[to[0]]),
+            patch.object(smtplib.SMTP, "data", lambda _, content: (250, b"")),
+        ):
+            said, _ = self.sendmail("-v", "a@x.example,b@x.example,c@x.example", stdin=b"x\n")
+            self.assertIn("450 b@x.example: later", said)
+        [left] = (self.server.folder / "spool" / "maildrop").iterdir()
+        self.assertEqual(left.read_bytes().count(b"RCPT TO:"), 2)
+        self.assertIn(b"RCPT TO:<c@x.example>\r\n", left.read_bytes())
 
     def test_places(self) -> None:
         """What can be connected to from this host, without TLS."""

@@ -7,10 +7,10 @@ import re
 import select
 import smtplib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from mta.mail import Body, Envelope
+from mta.mail import Body, Envelope, Recipient
 from mta.settings import ListenerTLS, Service, Settings
 from mta.smtp.grammar import encode_xtext
 
@@ -24,48 +24,61 @@ class NoServer(OSError):
 
 
 class Refused(Exception):
-    """The server does not take the message; `is_transient`: not now."""
+    """The server does not take the message; `is_transient`: not now.
 
-    def __init__(self, code: int, text: bytes | str) -> None:
+    `recipients`: those who do not get it.
+    """
+
+    def __init__(self, code: int, text: bytes | str, recipients: tuple[Recipient, ...]) -> None:
         words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
         super().__init__(f"{code} {words}")
         self.is_transient = 400 <= code < 500
+        self.recipients = recipients
 
 
-def send(settings: Settings, envelope: Envelope, pieces: Iterable[bytes]) -> str:
+def send(settings: Settings, envelope: Envelope, content: bytes) -> str:
     """Hand over one message; returns the reply to it.
 
-    Raises NoServer, Refused (nobody gets the message, or not all of its recipients) or OSError.
+    Raises NoServer, or Refused: nobody gets the message, or not all of its recipients.
     """
-    with _Client(connect(settings)) as client:
-        try:
-            return _transact(client, envelope, b"".join(pieces))
-        except smtplib.SMTPResponseException as error:
-            raise Refused(error.smtp_code, error.smtp_error) from None
-        except smtplib.SMTPException as error:
-            raise NoServer(str(error)) from None
+    try:
+        with _Client(connect(settings)) as client:
+            return _transact(client, envelope, content)
+    except smtplib.SMTPResponseException as error:
+        raise Refused(error.smtp_code, error.smtp_error, envelope.recipients) from None
+    except OSError as error:  # those of smtplib, too
+        raise NoServer(str(error)) from None
 
 
 def _transact(client: _Client, envelope: Envelope, content: bytes) -> str:
     client.ehlo_or_helo_if_needed()
     code, said = client.mail(str(envelope.reverse_path), list(_mail_options(client, envelope)))
     if code != 250:
-        raise Refused(code, said)
+        raise Refused(code, said, envelope.recipients)
     refusals: list[Refused] = []
     for recipient in envelope.recipients:
         wishes = ",".join(sorted(condition.value for condition in recipient.notify))
         options = [f"NOTIFY={wishes}"] if wishes and client.has_extn("dsn") else []
         code, said = client.rcpt(str(recipient.forward_path), options)
         if code not in (250, 251):
-            refusals.append(Refused(code, f"{recipient.forward_path}: {said.decode()}"))
-    if len(refusals) == len(envelope.recipients):
-        raise refusals[0]
-    code, said = client.data(content)
-    if code != 250:
-        raise Refused(code, said)
+            text = f"{recipient.forward_path}: {said.decode('utf-8', 'replace')}"
+            refusals.append(Refused(code, text, (recipient,)))
+    if len(refusals) < len(envelope.recipients):
+        code, said = client.data(content)
+        if code != 250:
+            raise Refused(code, said, envelope.recipients)
     if refusals:
-        raise refusals[0]
+        raise _worst(refusals)
     return said.decode("utf-8", "replace")
+
+
+def _worst(refusals: Sequence[Refused]) -> Refused:
+    """The refusal that counts for a message: a permanent one, else one for all recipients."""
+    for refusal in refusals:
+        if not refusal.is_transient:
+            return refusal
+    refusals[0].recipients = tuple(each for one in refusals for each in one.recipients)
+    return refusals[0]
 
 
 def _mail_options(client: _Client, envelope: Envelope) -> Iterator[str]:

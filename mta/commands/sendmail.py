@@ -2,7 +2,7 @@
 
 Also a script of its own, ``mta-sendmail``, to be linked to as ``sendmail``.  Messages go straight
 into the spool, with the server up or down; those of users who may not write there go to the server
-on this host.
+on this host, or into its maildrop while it does not take them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from mta.config import ConfigurationError
 from mta.interfaces import Filter, SpoolFull
 from mta.logs import note
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
+from mta.maildrop import drop, published
 from mta.privileges import PrivilegeFault
 from mta.settings import Listener, Settings
 from mta.smtp import grammar
@@ -190,7 +191,7 @@ def _submit(arguments: argparse.Namespace) -> None:
     )
     tools = _spool(settings)
     if tools is None:
-        said = handover.send(settings, envelope, content)
+        said = _hand_over(settings, envelope, content)
     else:
         with closing(tools):
             queue_id = tools.enqueue(envelope, content)
@@ -206,18 +207,55 @@ def _submit(arguments: argparse.Namespace) -> None:
         print(said)
 
 
+def _hand_over(settings: Settings, envelope: Envelope, content: Iterator[bytes]) -> str:
+    """Give a message to the server, or leave it where the server finds it; returns what to say.
+
+    Raises NoServer, Refused or OSError.
+    """
+    octets = b"".join(content)
+    try:
+        return handover.send(settings, envelope, octets)
+    except handover.NoServer as error:
+        failure: Exception = error
+    except handover.Refused as refused:
+        if not refused.is_transient:
+            raise
+        envelope = replace(envelope, recipients=refused.recipients)
+        failure = refused
+    try:
+        drop.leave(Path(settings.spool), envelope, [octets])
+    except OSError as error:
+        reason = error.strerror or error
+        raise handover.NoServer(f"{failure}, and nothing can be left for it: {reason}") from None
+    return f"left in the maildrop of {settings.spool} ({failure})"
+
+
 def _settings(arguments: argparse.Namespace) -> Settings:
-    """The configuration; where it has secrets and is not for this user, what is usual."""
-    path: Path = arguments.config
-    if path.exists() and not os.access(path, os.R_OK):
-        return Settings(hostname=socket.getfqdn(), listen=(Listener("tcp:25"),))
-    return settings_of(arguments)
+    """The configuration; where it is not for this user, what the server lets everybody know."""
+    if _is_readable(arguments.config):
+        return settings_of(arguments)
+    usual = Settings(hostname=socket.getfqdn(), listen=(Listener("tcp:25"),))
+    return published.read(Path(usual.spool)) or usual
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether this user may read a file; one that is missing is for others to complain about."""
+    try:
+        path.stat()
+    except PermissionError:
+        return False  # not even the folder is for this user
+    except OSError:
+        return True
+    return os.access(path, os.R_OK)
 
 
 def _spool(settings: Settings) -> SpoolTools | None:
     """The spool; None where this user may not write to it."""
+    spool = Path(settings.spool)
     try:
-        return SpoolTools(Path(settings.spool), reserve=settings.limits.free_space)
+        if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
+            return None
+        return SpoolTools(spool, reserve=settings.limits.free_space)
     except PermissionError:
         return None
 

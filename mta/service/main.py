@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 
 from mta import config, logs
 from mta.interfaces import IMeter
+from mta.maildrop.pickup import Pickup
 from mta.metrics import Metrics, MetricsFault, NoMeter, site
 from mta.peers.tally import Tally
 from mta.privileges import PrivilegeFault, drop_root
@@ -35,6 +37,7 @@ from mta.users import UserFault
 STOP_TIMEOUT = 10.0  # seconds that running transactions get when the service stops
 SETTLING = 5.0  # seconds in which mail of ours comes to wait for a peer, before it is dialled
 CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
+PICKUP_EVERY = 1.0  # seconds between looks into the maildrop
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 OPEN_FILES = 65536
 
@@ -158,6 +161,7 @@ class MailService(MultiService):
             workers.live_no_longer_than_first(self._reactor)
             self.log.info("worker ready")
             return
+        await self._open_maildrop()
         self._say_where()
         self._start_workers()
         self.log.info("ready")
@@ -193,6 +197,18 @@ class MailService(MultiService):
 
     def _repeat(self, seconds: float, action: Callable[[], Any]) -> None:
         Repeating(seconds, action, self._reactor).setServiceParent(self)
+
+    async def _open_maildrop(self) -> None:
+        """Take in what is left there from now on, which is for the first process alone."""
+        process = self._process
+        in_thread = partial(deferToThreadPool, self._reactor, process.threads)
+        pickup = Pickup(process.folder, process.spool, process.picked_up, in_thread)
+
+        async def pick_up() -> None:
+            await pickup.run(process.configured.settings)
+
+        await pickup.prepare(process.configured.settings)
+        self._repeat(PICKUP_EVERY, pick_up)
 
     async def _ping_watchdog(self) -> None:
         systemd.notify("WATCHDOG=1")

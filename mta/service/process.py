@@ -97,6 +97,18 @@ class Process:
         )
         self.runner.accept(message)
 
+    def picked_up(self, message: Message, userid: int) -> None:
+        """Deliver a message that was just taken from the maildrop."""
+        self.log.info(
+            "{queue_id} accepted <{reverse_path}> from userid {userid}: {size} octets",
+            queue_id=message.id,
+            reverse_path=str(message.envelope.reverse_path),
+            userid=userid,
+            size=message.content.size,
+            recipients=len(message.envelope.recipients),
+        )
+        self.runner.accept(message)
+
     def held(self, peer: str, domains: Collection[str], linger: float) -> HeldMail:
         """Open the mail held for a peer, as `Runner.held`."""
         return self.runner.held(peer, domains, linger)

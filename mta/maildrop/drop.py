@@ -1,0 +1,40 @@
+"""Leaving a message in the maildrop of a spool."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from mta.mail import Envelope
+from mta.maildrop import batch
+
+FOLDER = "maildrop"  # in the spool
+DRAFT = ".tmp"  # behind the name of what is not complete
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def leave(spool: Path, envelope: Envelope, pieces: Iterable[bytes]) -> None:
+    """Put a message into the maildrop; it is on stable storage when this returns.
+
+    The server is another user, so the file is readable to everybody: what keeps it to the two of
+    us is a name that nobody can list or guess.  Raises OSError; then nothing is left.
+    """
+    path = spool / FOLDER / secrets.token_hex(16)
+    draft = path.with_name(path.name + DRAFT)
+    descriptor = os.open(draft, _NEW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(batch.commands(envelope))
+            file.writelines(pieces)
+            file.flush()
+            os.fchmod(descriptor, 0o644)
+            os.fsync(descriptor)
+            draft.replace(path)
+            # The folder can't be opened by us.  A file that has a new name takes it along.
+            os.fsync(descriptor)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

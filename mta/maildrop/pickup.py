@@ -1,0 +1,241 @@
+"""Taking what lies in the maildrop into the spool.
+
+What lies there was put there by anybody: nothing in it is believed, no link is followed, nobody's
+files keep those of others waiting, and what is no message does no harm.  A crash between commit
+and removal takes a message in once more; no crash loses one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mta.interfaces import ISpool, Message
+from mta.maildrop import batch, published
+from mta.maildrop.batch import Malformed
+from mta.maildrop.drop import FOLDER
+from mta.settings import DAY, Settings
+from mta.smtp import trace
+from mta.smtp.content import LineCheck
+
+MAX_OF_USER = 50  # messages of one user that a pass takes: the others come in between
+KEEP_JUNK = 7 * DAY  # seconds that stay what is no message, and what was never completed
+PIECE = 256 * 1024  # octets that are read at once
+IDLE_SHARE = 20  # times as long as a look takes, until the next one
+BAD = ".bad"  # behind the name of what is no message
+
+OPEN, CLOSED = 0o1733, 0o700  # everybody may put files there, and only we see which there are
+_LOOPBACK = ip_address("127.0.0.1")
+_NAME = re.compile("[0-9a-f]{32}")
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A file that may be a message."""
+
+    path: Path
+    userid: int
+
+
+class Pickup:
+    """Takes messages from the maildrop of a spool, one after the other.
+
+    `accepted` is called with each that is committed, and the user id of who left it there;
+    `in_thread` calls a function that blocks.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        folder: Path,
+        spool: ISpool,
+        accepted: Callable[[Message, int], None],
+        in_thread: Callable[..., Deferred[Any]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._spool = spool
+        self._accepted = accepted
+        self._in_thread = in_thread
+        self._now = now
+        self._settings: Settings | None = None  # those that the folder was made by
+        self._rest_until = 0.0
+        self._done: set[Path] = set()  # taken, and not to be removed, for whatever reason
+        self._last_trouble = ""
+
+    async def run(self, settings: Settings) -> None:
+        """Take what is there, up to `MAX_OF_USER` messages of each user."""
+        if time.monotonic() < self._rest_until:
+            return
+        try:
+            await self._prepare(settings)
+            began = time.monotonic()
+            waiting = await self._in_thread(_look, self._folder / FOLDER, self._now())
+            self._rest_until = time.monotonic() + IDLE_SHARE * (time.monotonic() - began)
+            await self._take_all([each for each in waiting if each.path not in self._done])
+        except OSError as error:
+            self._tell(str(error))
+        else:
+            self._last_trouble = ""
+
+    async def prepare(self, settings: Settings) -> None:
+        """Open the folder, so that mail can be left there, if it may be."""
+        try:
+            await self._prepare(settings)
+        except OSError as error:
+            self._tell(str(error))
+
+    async def _prepare(self, settings: Settings) -> None:
+        if settings is not self._settings:
+            await self._in_thread(_make_folder, self._folder, settings)
+            self._settings = settings
+
+    async def _take_all(self, waiting: list[_Waiting]) -> None:
+        """Raises OSError where the spool takes nothing now: all that is left stays."""
+        junk: dict[int, list[str]] = {}
+        for each in waiting:
+            try:
+                await self._take(each)
+            except FileNotFoundError:
+                continue  # who left it has taken it back
+            except Malformed as error:
+                await self._in_thread(_set_aside, each.path)
+                junk.setdefault(each.userid, []).append(str(error))
+        for userid, reasons in junk.items():
+            self.log.warn(
+                "maildrop: {count} file(s) of userid {userid} are no messages, and stay for a week"
+                " as {folder}/*{ending}: {reason}",
+                count=len(reasons),
+                userid=userid,
+                folder=str(self._folder / FOLDER),
+                ending=BAD,
+                reason=reasons[0],
+            )
+
+    async def _take(self, waiting: _Waiting) -> None:
+        """Raises Malformed or OSError."""
+        assert self._settings is not None
+        file, userid = await self._in_thread(_open, waiting.path)
+        try:
+            most = self._settings.limits.recipients
+            envelope = await self._in_thread(batch.read_envelope, file, most)
+            draft = self._spool.draft()
+            try:
+                await draft.write(self._trace(userid, draft.id))
+                async for piece in self._content(file, self._settings.limits.message_size):
+                    await draft.write(piece)
+            except BaseException:
+                draft.discard()
+                raise
+            message = await self._spool.commit(draft, envelope)
+        finally:
+            file.close()
+        self._accepted(message, userid)
+        try:
+            await self._in_thread(waiting.path.unlink, True)
+        except OSError:
+            self._done.add(waiting.path)
+            raise
+
+    async def _content(self, file: BinaryIO, most: int) -> Any:
+        """The pieces of the content.  Raises Malformed or OSError."""
+        check, size = LineCheck(), 0
+        while piece := await self._in_thread(file.read, PIECE):
+            size += len(piece)
+            if size > most:
+                raise Malformed(f"more than {most} octets, which is the limit here")
+            check.feed(piece)
+            yield piece
+        check.end()
+        if check.broken:
+            raise Malformed("a line that does not end in CRLF, or a NUL")
+
+    def _trace(self, userid: int, queue_id: str) -> bytes:
+        assert self._settings is not None
+        date = trace.date(int(self._now()))
+        return (
+            f"Received: by {self._settings.hostname} (from userid {userid}) id {queue_id};\r\n"
+            f"\t{date}\r\n"
+        ).encode()
+
+    def _tell(self, trouble: str) -> None:
+        """Say it once."""
+        if trouble != self._last_trouble:
+            self._last_trouble = trouble
+            self.log.warn("maildrop: {error}", error=trouble)
+
+
+# --- in a thread -----------------------------------------------------------------------
+
+
+def _make_folder(spool: Path, settings: Settings) -> None:
+    """Make the folder; it is open to those who may send from this host without a log-in."""
+    is_open = any(
+        _LOOPBACK in network for network in settings.relay.networks if network.version == 4
+    )
+    folder = spool / FOLDER
+    folder.mkdir(CLOSED, exist_ok=True)
+    if folder.is_symlink():
+        raise NotADirectoryError(20, "a link, where a folder must be", str(folder))
+    folder.chmod(OPEN if is_open else CLOSED)
+    if is_open:
+        published.publish(spool, settings)
+        spool.chmod(stat.S_IMODE(spool.stat().st_mode) | 0o011)  # to be passed through, not listed
+
+
+def _look(folder: Path, now: float) -> list[_Waiting]:
+    """What may be messages, not too many of each user; old junk is removed."""
+    found: dict[int, list[_Waiting]] = {}
+    for entry, status in _entries(folder):
+        path = Path(entry.path)
+        if stat.S_ISREG(status.st_mode) and _NAME.fullmatch(entry.name):
+            own = found.setdefault(status.st_uid, [])
+            if len(own) < MAX_OF_USER:
+                own.append(_Waiting(path, status.st_uid))
+        elif now - status.st_ctime > KEEP_JUNK:  # a time that nobody can choose
+            with suppress(OSError):
+                (path.rmdir if stat.S_ISDIR(status.st_mode) else path.unlink)()
+    return [each for own in found.values() for each in own]
+
+
+def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                yield entry, entry.stat(follow_symlinks=False)
+
+
+def _open(path: Path) -> tuple[BinaryIO, int]:
+    """A file that lies there alone, and whose it is.  Raises Malformed or OSError."""
+    try:
+        descriptor = os.open(path, _READ)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a link, a lease on it, or not to be read
+        raise Malformed(error.strerror or "can't be opened") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(descriptor)
+        raise Malformed("not a file, or one with other names")
+    return os.fdopen(descriptor, "rb"), status.st_uid
+
+
+def _set_aside(path: Path) -> None:
+    """Keep it under a name by which it is not taken again.  Raises OSError."""
+    try:
+        path.rename(path.with_name(path.name + BAD))
+    except OSError:  # something has that name: its owner wants it so
+        path.unlink(missing_ok=True)
