@@ -13,6 +13,7 @@ from mta.mail import Outcome, Reply, Status
 from mta.smtp import replies
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
+from mta.smtp.wire import LF
 
 MINUTE = 60.0  # seconds
 MAX_REPLY_LINE = 2048  # octets; RFC 5321 section 4.5.3.1.5 allows 512, some peers send more
@@ -73,10 +74,11 @@ class Dialogue:
         channel, parser = self.channel, replies.ReplyParser()
         end: float | None = None  # for all its lines
         while True:
-            while (line := channel.wire.line(MAX_REPLY_LINE)) is None:
+            while (line := channel.wire.line(MAX_REPLY_LINE, LF)) is None:
                 end = end or channel.seconds() + step.timeout
                 await channel.more(end)
-            reply = parser.feed_line(line)
+            # Some servers end replies with a bare LF; in ours, only CRLF ends a line.
+            reply = parser.feed_line(line.rstrip(b"\r"))
             if reply is not None:
                 if reply.code == 421:
                     raise PeerClosing(reply)

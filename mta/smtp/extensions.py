@@ -6,14 +6,23 @@ from collections.abc import Sequence
 
 from mta.mail import Reply
 
+_OLD_AUTH = "AUTH="
+
 
 class Extensions:
-    """The keywords of one reply to EHLO or LHLO, with their parameters."""
+    """The keywords of one reply to EHLO or LHLO, with their parameters.
+
+    Keywords have no case.  Some servers repeat AUTH, or write it as ``AUTH=LOGIN``, as clients did
+    before RFC 2554: all mechanisms count.
+    """
 
     def __init__(self, reply: Reply | None = None) -> None:
-        lines = reply.lines[1:] if reply is not None else ()
-        keywords = (line.split(None, 1) for line in lines if line.strip())
-        self._parameters = {first.upper(): "".join(rest) for first, *rest in keywords}
+        self._parameters: dict[str, list[str]] = {}
+        for line in reply.lines[1:] if reply is not None else ():
+            if line.lstrip()[: len(_OLD_AUTH)].upper() == _OLD_AUTH:
+                line = line.replace("=", " ", 1)
+            keyword, *parameters = line.split() or [""]
+            self._parameters.setdefault(keyword.upper(), []).extend(parameters)
 
     def offers(self, *keywords: str) -> bool:
         """Whether the server offered all of these."""
@@ -22,18 +31,18 @@ class Extensions:
     @property
     def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms (RFC 4954)."""
-        return self._parameters.get("AUTH", "").split()
+        return self._parameters.get("AUTH", [])
 
     @property
     def max_size(self) -> int | None:
         """The size of the largest message in octets, where one is set (RFC 1870)."""
-        value = self._parameters.get("SIZE", "")
+        value = next(iter(self._parameters.get("SIZE", [])), "")
         return (int(value[:20]) or None) if value.isdecimal() else None
 
     def limit(self, name: str, default: int) -> int:
         """A value of the LIMITS extension (RFC 9422)."""
-        for limit in self._parameters.get("LIMITS", "").split():
+        for limit in self._parameters.get("LIMITS", []):
             key, _, value = limit.partition("=")
-            if key.upper() == name and value.isdecimal() and int(value) > 0:
+            if key.upper() == name and value.isdecimal() and int(value[:9]) > 0:
                 return int(value[:9])
         return default

@@ -12,11 +12,11 @@ from functools import lru_cache
 from mta.mail import Reply
 from mta.smtp.errors import PeerFault
 
-MOST_OCTETS = 512  # of a reply line, CRLF included, RFC 5321 section 4.5.3.1.5
-MOST_LINES = 100  # of one reply of a peer
+MAX_OCTETS = 512  # of a reply line, CRLF included, RFC 5321 section 4.5.3.1.5
+MAX_LINES = 100  # of one reply of a peer
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ \t-])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 
 
@@ -24,7 +24,7 @@ _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 def encode(reply: Reply) -> bytes:
     """The reply as octets, CRLF and all, whatever its text holds."""
     head = f"{reply.enhanced} ".encode() if reply.enhanced else b""
-    room = MOST_OCTETS - len(b"250-\r\n") - len(head)
+    room = MAX_OCTETS - len(b"250-\r\n") - len(head)
     *pieces, last = [piece for line in reply.lines or ("",) for piece in _fold(line, room)]
     lines = [b"%d-%b%b\r\n" % (reply.code, head, piece) for piece in pieces]
     return b"".join((*lines, b"%d %b%b\r\n" % (reply.code, head, last)))
@@ -57,19 +57,22 @@ class ReplyParser:
         self._lines: list[str] = []
 
     def feed_line(self, line: bytes) -> Reply | None:
-        """The reply, once `line` (without CRLF) was its last one.
+        """The reply, once `line` (without its end) was its last one.
 
-        Text that is not UTF-8 is replaced, and control characters are made spaces: it ends in
-        logs and in the header sections of notices.  Raises PeerFault for what is no reply.
+        An empty line inside a reply is one without text.  Text that is not UTF-8 is replaced, and
+        control characters are made spaces: it ends in logs and in the header sections of notices.
+        Raises PeerFault for what is no reply.
         """
+        if not line and self._lines:
+            line = f"{self._code}-".encode()
         parts = _REPLY_LINE.fullmatch(line)
         if parts is None:
             raise PeerFault(f"not a reply: {line[:60]!r}")
         code = parts[1].decode("ascii")
         if self._lines and code != self._code:
             raise PeerFault(f"a reply changes its code from {self._code} to {code}")
-        if len(self._lines) >= MOST_LINES:
-            raise PeerFault(f"a reply of more than {MOST_LINES} lines")
+        if len(self._lines) >= MAX_LINES:
+            raise PeerFault(f"a reply of more than {MAX_LINES} lines")
         self._code = code
         self._lines.append(self._without_enhanced((parts[3] or b"").decode("utf-8", "replace")))
         if parts[2] == b"-":

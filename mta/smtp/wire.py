@@ -9,6 +9,7 @@ from __future__ import annotations
 from mta.smtp.errors import PeerFault
 
 CRLF = b"\r\n"
+LF = b"\n"
 
 
 class LineTooLong(PeerFault):
@@ -36,21 +37,20 @@ class Wire:
         self._position = 0
         return len(self._buffer)
 
-    def line(self, limit: int) -> bytes | None:
-        """The next line without its CRLF; None until it is complete.
+    def line(self, limit: int, line_end: bytes = CRLF) -> bytes | None:
+        """The next line without its end; None until it is complete.
 
-        Only CRLF ends a line.  `limit`: octets, CRLF included.  Raises LineTooLong at the end
-        of a longer line.
+        `limit`: octets, the line end included.  Raises LineTooLong at the end of a longer line.
         """
-        end = self._buffer.find(CRLF, self._position)
+        end = self._buffer.find(line_end, self._position)
         if end < 0:
             if len(self) > limit:
                 self._overlong = True
                 self._position = len(self._buffer) - self._buffer.endswith(b"\r")
             return None
         line = self._buffer[self._position : end]
-        self._position = end + len(CRLF)
-        if self._overlong or len(line) + len(CRLF) > limit:
+        self._position = end + len(line_end)
+        if self._overlong or len(line) + len(line_end) > limit:
             self._overlong = False
             raise LineTooLong("line too long")
         return line

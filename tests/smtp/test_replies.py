@@ -124,6 +124,7 @@ class ReplyParserTests(SynchronousTestCase):
         for line, reply in [
             (b"250", Reply(250, "", ("",))),
             (b"250 ", Reply(250, "", ("",))),
+            (b"250\tok", Reply(250, "", ("ok",))),
             (b"250 2.0.0", Reply(250, "2.0.0", ("",))),
             (b"250 caf\xe9", Reply(250, "", ("caf\N{REPLACEMENT CHARACTER}",))),
             (b"599 odd", Reply(599, "", ("odd",))),
@@ -164,6 +165,22 @@ class ReplyParserTests(SynchronousTestCase):
         """What has no reply code is no reply."""
         for line in (b"", b"25", b"250OK", b"2500", b"150 x", b"650 x", b" 250 x", b"+OK"):
             self.assertRaises(PeerFault, ReplyParser().feed_line, line)
+
+    def test_an_empty_line_inside_a_reply(self) -> None:
+        """It is a line of the reply; before the first line it is none."""
+        parser = ReplyParser()
+        for line in (b"250-a", b"", b"250-"):
+            self.assertIsNone(parser.feed_line(line))
+        self.assertEqual(Reply(250, "", ("a", "", "", "b")), parser.feed_line(b"250 b"))
+        self.assertRaises(PeerFault, parser.feed_line, b"")
+
+    def test_empty_lines_without_end(self) -> None:
+        """They count as lines."""
+        parser = ReplyParser()
+        parser.feed_line(b"250-a")
+        for _ in range(99):
+            parser.feed_line(b"")
+        self.assertRaises(PeerFault, parser.feed_line, b"")
 
     def test_codes_differ(self) -> None:
         """All lines of a reply have one code."""

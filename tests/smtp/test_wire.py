@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.smtp.errors import PeerFault
-from mta.smtp.wire import LineTooLong, Wire
+from mta.smtp.wire import LF, LineTooLong, Wire
 from tests.smtp.pieces import cut, octets, places
 
 LIMIT = 8
@@ -56,6 +56,16 @@ class LineTests(SynchronousTestCase):
     def test_bare_cr_and_bare_lf_end_no_line(self) -> None:
         """They are octets of the line."""
         self.assertEqual(lines_of([b"a\nb\rc\r\n"]), [b"a\nb\rc"])
+
+    def test_another_line_end(self) -> None:
+        """Who reads lines may say what ends them."""
+        wire = Wire()
+        wire.feed(b"a\r\nb\nc" + b"x" * 4)
+        self.assertEqual([wire.line(LIMIT, LF), wire.line(LIMIT, LF)], [b"a\r", b"b"])
+        self.assertIsNone(wire.line(LIMIT, LF))
+        wire.feed(b"xxx\nd\n")
+        self.assertRaises(LineTooLong, wire.line, LIMIT, LF)
+        self.assertEqual(wire.line(LIMIT, LF), b"d")
 
     def test_an_empty_line_is_a_line(self) -> None:
         """It is not the same as no line."""
