@@ -301,7 +301,8 @@ class Message:
     """A queued message.  `arrived`: seconds since the epoch.
 
     `recovered` is true where an earlier owner died while it held the lease, so that a
-    delivery may have happened without being recorded.
+    delivery may have happened without being recorded.  `on_hold` is the standing hold that a new
+    message fits, in words: it is then leased to nobody, and waits for a person.
     """
 
     id: str
@@ -312,6 +313,7 @@ class Message:
     attempts: int = 0
     warned: bool = False
     recovered: bool = False
+    on_hold: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,8 +352,8 @@ class ISpool(Interface):
         """Take responsibility for a message (RFC 5321 section 6.1).
 
         Returns once content and envelope are on stable storage; the message is leased to this
-        process.  Raises SpoolFull (answer 452) or OSError (answer 451); then nothing is left
-        behind.
+        process, or on hold.  Raises SpoolFull (answer 452) or OSError (answer 451); then nothing
+        is left behind.
         """
 
 
@@ -506,7 +508,8 @@ class IDeliveryAgent(Interface):
 class Filter:
     """Which queued messages a tool means: all that fit every part that is given.
 
-    `older` is in seconds; `state` is ``active``, ``waiting`` or ``held``.
+    `older` is in seconds; `state` is ``active``, ``waiting``, ``held`` or, of those that are held,
+    ``on-hold`` for what a person keeps.
     """
 
     ids: frozenset[str] = frozenset()
@@ -520,11 +523,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A queued message as the tools show it; `due`: seconds since the epoch."""
+    """A queued message as the tools show it; `due`: seconds since the epoch.
+
+    `on_hold`: by a person, until it is released.
+    """
 
     message: Message
     state: str
     due: float
+    on_hold: bool = False
 
 
 class IQueueTools(Interface):

@@ -48,6 +48,7 @@ from mta.mail import (
     Status,
 )
 from mta.peers.customer import Customer
+from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
 from mta.queue.runner import Runner
@@ -57,7 +58,6 @@ from mta.smtp.errors import PeerFault
 from mta.smtp.intake import Depot
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver, Reception
-from mta.spool.records import Ledger
 from tests.fakes import FakeSpool
 
 BOB, CAROL = Mailbox("bob", "office.example"), Mailbox("carol", "outside.example")

@@ -288,8 +288,10 @@ class QueueTests(CommandCase):
     def test_hold_and_release(self) -> None:
         """A message on hold waits until it is released."""
         name = self.enqueue()
-        self.assertEqual(self.succeed("queue", "hold", name), "1 message held\n")
-        self.assertIn(" held ", self.succeed("queue", "list"))
+        self.assertEqual(self.succeed("queue", "hold", name), "1 message put on hold\n")
+        listed = self.succeed("queue", "list")
+        self.assertRegex(listed, r" held .* on hold\n")
+        self.assertIn("on hold       until it is released", self.succeed("queue", "show", name))
         self.assertEqual(self.succeed("queue", "release", "--all"), "1 message released\n")
         self.assertIn(" waiting ", self.succeed("queue", "list"))
 

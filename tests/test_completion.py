@@ -61,7 +61,8 @@ class ZshTests(CommandCase):
         said = subprocess.run([zsh, "-f", "-c", ask], text=True, capture_output=True, check=False)
         self.assertEqual(said.stderr, "")
         self.assertEqual(
-            said.stdout.split(), ["active", "waiting", "held", "-h", "--help", "bash", "zsh"]
+            said.stdout.split(),
+            ["active", "waiting", "held", "on-hold", "-h", "--help", "bash", "zsh"],
         )
         ended = subprocess.run(
             [zsh, "-n"], input=script, text=True, capture_output=True, check=False

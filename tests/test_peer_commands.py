@@ -7,7 +7,7 @@ import os
 
 from mta.commands.turn import _advised
 from mta.mail import Reply
-from mta.spool.records import Records
+from mta.peers.records import Records
 from tests.test_commands import CommandCase
 
 PEERS = {
@@ -74,9 +74,16 @@ class PeersTests(CommandCase):
     def test_a_link_and_an_error(self) -> None:
         """Since when a link stands, and what went wrong last."""
         self.records.update("office", last_exchange=1.0, last_error="451 \x1b[2J")
+        error = r"  451 \ufffd\[2J"
+        self.assertRegex(self.office(), rf"^office +provider +- +0 +\d+d ago{error}$")
         self.addCleanup(os.close, self.records.mark_link("office"))
-        line = self.succeed("peers").splitlines()[1]
-        self.assertRegex(line, r"^office +provider +\ds +0 +\d+d ago  451 \ufffd\[2J$")
+        self.assertRegex(self.office(), r"^office +provider +\ds +0 +\d+d ago$")
+        self.records.update("office", last_error="451 \x1b[2J")
+        self.assertRegex(self.office(), rf"^office +provider +\ds +0 +\d+d ago{error}$")
+
+    def office(self) -> str:
+        """The line of the peer that dials in."""
+        return self.succeed("peers").splitlines()[1]
 
     def test_json(self) -> None:
         """An object a line, with stable keys."""

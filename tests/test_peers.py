@@ -16,12 +16,13 @@ from mta.interfaces import HopFailure, IMailSource, IRole
 from mta.mail import Agent, Hop
 from mta.peers.exchange import NoMail, atrn_command, etrn_commands
 from mta.peers.keeper import LONG_LINK, LONGEST_PAUSE, Keeper
+from mta.peers.ledger import Ledger
 from mta.peers.provider import MOST_LINKS, MOST_WANTED, OVERTAKEN_GRACE, Provider
+from mta.peers.records import Record, Records
 from mta.peers.tally import Counted, Tally
 from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.spool.records import Ledger, Record, Records
 from tests.deliveries import Threads
 from tests.sides import REFUSED, FakeLedger, sides
 
@@ -285,7 +286,8 @@ class RecordTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.folder.mkdir(parents=True)
-        self.records = Records(self.folder)
+        self.now = 100.0
+        self.records = Records(self.folder, lambda: self.now)
 
     def test_nothing_yet(self) -> None:
         """No file: nothing is known, and no link stands."""
@@ -296,8 +298,27 @@ class RecordTests(SynchronousTestCase):
         """What is not named stays."""
         self.records.update("office", last_exchange=5.0, sent=3)
         self.records.update("office", last_error="451 no")
-        self.assertEqual(self.records.read("office"), Record(5.0, "451 no", 3, 0))
+        self.assertEqual(
+            self.records.read("office"), Record(5.0, "451 no", 3, 0, 100.0, 100.0, None)
+        )
         self.assertEqual(self.records.read("lab"), Record())
+
+    def test_failures_in_a_row(self) -> None:
+        """When they began stays known until all is well again."""
+        self.records.update("office", last_error="451 no", next_try=101.0)
+        self.now = 102.0
+        self.records.update("office", last_error="451 still no")
+        self.assertEqual(
+            self.records.read("office"), Record(None, "451 still no", 0, 0, 102.0, 100.0, None)
+        )
+        self.records.update("office", last_error="", sent=1)
+        self.assertEqual(self.records.read("office"), Record(sent=1))
+
+    def test_of_another_version(self) -> None:
+        """What a newer program wrote there is passed over."""
+        (self.folder / "peers").mkdir()
+        (self.folder / "peers" / "office.json").write_text('{"sent": 3, "moon": "full"}')
+        self.assertEqual(self.records.read("office"), Record(sent=3))
 
     def test_a_damaged_file(self) -> None:
         """It is as good as none."""

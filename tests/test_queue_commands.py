@@ -244,7 +244,7 @@ class LogTests(QueueCase):
         traced = self.succeed("trace", name)
         self.assertEqual(
             [line.partition(name)[2] for line in traced.splitlines()],
-            [f" {done} by hand" for done in ("held", "released", "due now", "deleted")],
+            [f" {done} by hand" for done in ("put on hold", "released", "due now", "deleted")],
         )
 
     def test_what_was_not_done(self) -> None:

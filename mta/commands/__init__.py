@@ -10,36 +10,27 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from mta import __version__
-from mta.commands import (
-    check,
-    completion,
-    explain,
-    importing,
-    peers,
-    queue,
-    sendmail,
-    trace,
-    turn,
-    user,
-)
 from mta.commands.console import Failed
 from mta.config import ConfigurationError
 from mta.privileges import PrivilegeFault
 
-_COMMANDS = (
-    check,
-    user,
-    queue,
-    explain,
-    trace,
-    turn,
-    peers,
-    importing,
-    sendmail,
-    completion,
-)
+# Each with its module, which is imported for its own command alone: the others take a while.
+_COMMANDS = {
+    "check": "check",
+    "user": "user",
+    "queue": "queue",
+    "explain": "explain",
+    "trace": "trace",
+    "turn": "turn",
+    "peers": "peers",
+    "import": "importing",
+    "sendmail": "sendmail",
+    "completion": "completion",
+}
+_NEEDS_ALL = "completion"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,8 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["sendmail"]:
+        from mta.commands import sendmail
+
         return sendmail.main(words[1:])  # whose command line others have laid down
-    arguments = _parser().parse_args(words)
+    arguments = _parser(words[0] if words else "").parse_args(words)
     try:
         arguments.run(arguments)
         sys.stdout.flush()
@@ -74,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """The parser of a command; of all where it is none, or is about all."""
     parser = argparse.ArgumentParser(
         prog="mta",
         description="Tools of the mail transfer agent.  They work with the server up or down.",
@@ -82,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mta {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.register(subparsers)
+    is_one = wanted in _COMMANDS and wanted != _NEEDS_ALL
+    for name in [wanted] if is_one else _COMMANDS:
+        import_module(f"mta.commands.{_COMMANDS[name]}").register(subparsers)
     return parser

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from mta.config import load
 from mta.privileges import act_as_server
-from mta.routing import Router
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
-from mta.smtp.srs import SenderRewriting
 from mta.spool.folder import Folder, secret_key
-from mta.spool.tools import SpoolTools
+from mta.spool.listing import Listing
 
+# What takes a while, and few commands need, is imported where it is used.
 if TYPE_CHECKING:
+    from mta.routing import Router
+    from mta.spool.tools import SpoolTools
+
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_CONFIG = "/etc/mta/mta.yaml"
@@ -85,10 +87,22 @@ def settings_of(
 
 def spool_of(settings: Settings) -> closing[SpoolTools]:
     """The spool of the server.  Raises Failed where there is none, or OSError."""
-    path = Path(settings.spool)
+    from mta.spool.tools import SpoolTools
+
+    _require_spool(settings)
+    return closing(SpoolTools(Path(settings.spool)))
+
+
+def listing_of(settings: Settings) -> closing[Listing]:
+    """The spool of the server, to be looked at.  Raises Failed where there is none, or OSError."""
+    _require_spool(settings)
+    return closing(Listing(Path(settings.spool)))
+
+
+def _require_spool(settings: Settings) -> None:
     if not has_spool(settings):
+        path = settings.spool
         raise Failed(f"no spool in {path}: the server has not run yet, or `spool` is another")
-    return closing(SpoolTools(path))
 
 
 def has_spool(settings: Settings) -> bool:
@@ -101,6 +115,9 @@ def router_of(settings: Settings) -> Router:
 
     Who may not read the spool's key sees the addresses of SRS as any other.
     """
+    from mta.routing import Router
+    from mta.smtp.srs import SenderRewriting
+
     srs = None
     with suppress(OSError):
         srs = SenderRewriting(secret_key(Path(settings.spool)))

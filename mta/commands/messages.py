@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from mta.commands.console import columns, duration, moment, printable, size
 from mta.commands.terminal import Paint, plain
 from mta.interfaces import Attempt, Entry, Message, Progress, State
 from mta.mail import Mailbox
-from mta.spool.tools import result_of
+from mta.spool.listing import Listed, ListedRecipient
 
 _FORMAT = "{:13}  {:>5}  {:>8}  {:8}  {:>8}  {:>7}  {}"
 
@@ -24,43 +25,93 @@ _COLOURS = {
     "failed": "red",
 }
 
+_MAX_REASONS = 1000  # of a list that are known again
+
 HEADING = _FORMAT.format("ID", "AGE", "SIZE", "STATE", "ATTEMPTS", "NEXT IN", "REVERSE-PATH")
 
 
-def lines(entry: Entry, now: float, paint: Paint = plain) -> str:
-    """A line for a message and one for each recipient that is not done with."""
-    message = entry.message
-    own = _FORMAT.format(
-        message.id,
-        duration(now - message.arrived),
-        size(message.content.size),
-        paint(f"{entry.state:8}", _COLOURS[entry.state]),
-        message.attempts,
-        duration(entry.due - now) if _next_attempt(entry) else "-",
-        _path(message.envelope.reverse_path),
-    )
-    return "\n".join([own, *(f"    {_open(each)}" for each in _open_progress(message))])
+class Lines:
+    """The queue for a person: a line for a message, one for each recipient still to be reached.
+
+    A reason that several have is told once.  `situation` says how things are with a peer.
+    """
+
+    def __init__(
+        self, now: float, paint: Paint = plain, situation: Callable[[str], str] = lambda peer: ""
+    ) -> None:
+        self._now = now
+        self._paint = paint
+        self._situation = situation
+        self._first: dict[str, str] = {}  # the message that each reason was told of
+        self._counts: Counter[str] = Counter()
+
+    def of(self, listed: Listed) -> str:
+        """The lines of a message."""
+        marks = "  on hold" if listed.on_hold else ""
+        if listed.damage:
+            marks += self._paint(f"  damaged: {listed.damage}", "red")
+        own = _FORMAT.format(
+            listed.id,
+            duration(self._now - listed.arrived),
+            size(listed.size),
+            self._paint(f"{listed.state:8}", _COLOURS[listed.state]),
+            listed.attempts,
+            duration(listed.due - self._now) if _next_attempt(listed) else "-",
+            _path(listed.reverse_path) + marks,
+        )
+        still_open = (each for each in listed.recipients if each.state != State.DONE.value)
+        return "\n".join([own, *(f"    {self._open(listed.id, each)}" for each in still_open)])
+
+    def totals(self) -> str:
+        """How many recipients each reason holds up that was not told of each; or nothing."""
+        repeated = [each for each in self._counts.most_common() if each[1] > 1]
+        return "\n".join(f"{count} recipients: {reason}" for reason, count in repeated)
+
+    def _open(self, id: str, recipient: ListedRecipient) -> str:
+        words = [_path(recipient.forward_path)]
+        if recipient.state == State.HELD.value:
+            words.append(f"held for {printable(recipient.peer)}")
+        reason = self._reason(recipient)
+        if reason:
+            words.append(self._once(id, reason))
+        return "  ".join(words)
+
+    def _reason(self, recipient: ListedRecipient) -> str:
+        """Why it still waits, as far as anything is known."""
+        last = recipient.last
+        if recipient.state == State.HELD.value and (last is None or not last.remote):
+            return self._situation(recipient.peer)
+        return f"{_where(last)}: {printable(last.reply)}" if last else ""
+
+    def _once(self, id: str, reason: str) -> str:
+        if reason not in self._counts and len(self._counts) >= _MAX_REASONS:
+            return reason
+        self._counts[reason] += 1
+        first = self._first.setdefault(reason, id)
+        return reason if self._counts[reason] == 1 else f"as for {first}"
 
 
-def summary(entry: Entry, now: float) -> dict[str, Any]:
-    """What ``mta queue list --json`` prints."""
-    message = entry.message
+def summary(listed: Listed, now: float) -> dict[str, Any]:
+    """What ``mta queue list --json`` prints; what is not damaged, or on hold, does not say so."""
     return {
-        "id": message.id,
-        "age_seconds": round(now - message.arrived),
-        "size": message.content.size,
-        "state": entry.state,
-        "attempts": message.attempts,
-        "next_attempt": _next_attempt(entry) or None,
-        "reverse_path": str(message.envelope.reverse_path),
-        "recipients": [_recipient(progress) for progress in message.progress],
+        "id": listed.id,
+        "age_seconds": round(now - listed.arrived),
+        "size": listed.size,
+        "state": listed.state,
+        "attempts": listed.attempts,
+        "next_attempt": _next_attempt(listed) or None,
+        "reverse_path": str(listed.reverse_path),
+        "recipients": [_recipient(recipient) for recipient in listed.recipients],
+        **({"on_hold": True} if listed.on_hold else {}),
+        **({"damage": listed.damage} if listed.damage else {}),
     }
 
 
 def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
     """What ``mta queue show --json`` prints: the summary and all the rest."""
     message, envelope = entry.message, entry.message.envelope
-    everything = summary(entry, now) | {
+    everything = summary(_listed(entry), now) | {
+        "on_hold": entry.on_hold,
         "arrived": moment(message.arrived),
         "body": envelope.body.value,
         "smtputf8": envelope.smtputf8,
@@ -70,7 +121,7 @@ def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
         "warned": message.warned,
         "recovered": message.recovered,
         "recipients": [
-            _recipient(progress)
+            _recipient(_listed_recipient(progress))
             | {
                 "peer": progress.peer,
                 "settled": sorted(progress.settled),
@@ -91,11 +142,12 @@ def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
 def page(entry: Entry, now: float, paint: Paint = plain) -> str:
     """What ``mta queue show`` prints: everything but the content."""
     message, envelope = entry.message, entry.message.envelope
-    next_attempt = _next_attempt(entry)
+    next_attempt = _next_attempt(_listed(entry))
     head = columns(
         [
             ("id", paint(message.id, "bold")),
             ("state", paint(entry.state, _COLOURS[entry.state])),
+            ("on hold", "until it is released" if entry.on_hold else ""),
             ("arrived", f"{moment(message.arrived)} ({duration(now - message.arrived)} ago)"),
             ("size", size(message.content.size)),
             ("attempts", str(message.attempts)),
@@ -148,28 +200,36 @@ def _where(attempt: Attempt) -> str:
     return printable(" ".join(filter(None, words)))
 
 
-def _open(progress: Progress) -> str:
-    words = [_path(progress.recipient.forward_path)]
-    if progress.state is State.HELD:
-        words.append(f"held for {progress.peer or 'the postmaster'}")
-    if progress.history:
-        last = progress.history[-1]
-        words.append(f"{_where(last)}: {printable(last.reply)}")
-    return "  ".join(words)
-
-
-def _open_progress(message: Message) -> list[Progress]:
-    return [progress for progress in message.progress if progress.state is not State.DONE]
-
-
-def _recipient(progress: Progress) -> dict[str, Any]:
-    last = progress.history[-1] if progress.history else None
+def _recipient(recipient: ListedRecipient) -> dict[str, Any]:
+    last = recipient.last
     return {
-        "forward_path": str(progress.recipient.forward_path),
-        "state": progress.state.value,
+        "forward_path": str(recipient.forward_path),
+        "state": recipient.state,
         "hop": last.hop if last else "",
         "last_reply": last.reply if last else "",
     }
+
+
+def _listed(entry: Entry) -> Listed:
+    """A message in short."""
+    message = entry.message
+    return Listed(
+        message.id,
+        entry.state,
+        entry.due,
+        entry.on_hold,
+        message.attempts,
+        message.content.size,
+        message.envelope.reverse_path,
+        [_listed_recipient(progress) for progress in message.progress],
+    )
+
+
+def _listed_recipient(progress: Progress) -> ListedRecipient:
+    last = progress.history[-1] if progress.history else None
+    return ListedRecipient(
+        progress.recipient.forward_path, progress.state.value, progress.peer, last
+    )
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
@@ -183,9 +243,9 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _next_attempt(entry: Entry) -> str:
+def _next_attempt(listed: Listed) -> str:
     """When, or empty: it is being worked on, or nobody knows."""
-    return moment(entry.due) if entry.state == "waiting" and math.isfinite(entry.due) else ""
+    return moment(listed.due) if listed.state == "waiting" and math.isfinite(listed.due) else ""
 
 
 def _path(mailbox: Mailbox) -> str:
@@ -198,5 +258,7 @@ def _read(message: Message, write: Callable[[bytes], object]) -> None:
     async def read() -> None:
         async for piece in message.content.pieces():
             write(piece)
+
+    from mta.spool.tools import result_of  # which takes a while: the list is to come at once
 
     result_of(read())

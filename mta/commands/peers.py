@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,8 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
-from mta.settings import Peer
-from mta.spool.records import Records
+from mta.peers.records import Record, Records
+from mta.settings import Peer, Settings
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
@@ -53,6 +55,37 @@ def _run(arguments: argparse.Namespace) -> None:
                 print(_line(document))
 
 
+def situations(settings: Settings) -> Callable[[str], str]:
+    """How things are with a peer that mail is held for, in words, looked up once."""
+    records = Records(Path(settings.spool))
+
+    @cache
+    def situation(name: str) -> str:
+        peer = settings.peers.get(name)
+        if peer is None:
+            return "which is no longer one of the `peers`"
+        if records.link_since(name) is not None:
+            return "whose link stands"
+        return _while_apart(peer, records.read(name), time.time())
+
+    return situation
+
+
+def _while_apart(peer: Peer, record: Record, now: float) -> str:
+    """What is known of a peer without a link."""
+    last = "never yet"
+    if record.last_exchange:
+        last = f"{duration(now - record.last_exchange)} ago"
+    if peer.connect is None:
+        return f"which has no link (last exchange: {last})"
+    if not record.last_error:
+        return f"for the next exchange (the last one: {last})"
+    since = "" if record.failing_since is None else f" for {duration(now - record.failing_since)}"
+    wait = (record.next_try or now) - now
+    next_try = f"; next try in {duration(wait)}" if wait > 0 else ""
+    return f"not reached{since}: {printable(record.last_error)}{next_try}"
+
+
 def _document(peer: Peer, records: Records, waiting: int) -> dict[str, Any]:
     record = records.read(peer.name)
     since = records.link_since(peer.name)
@@ -66,7 +99,8 @@ def _document(peer: Peer, records: Records, waiting: int) -> dict[str, Any]:
         "last_exchange_seconds": (
             round(time.time() - record.last_exchange) if record.last_exchange else None
         ),
-        "last_error": record.last_error,
+        # An error of before the link stood would look like today's.
+        "last_error": "" if since and since > (record.error_at or 0.0) else record.last_error,
         "sent": record.sent,
         "received": record.received,
     }

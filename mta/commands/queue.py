@@ -9,12 +9,13 @@ from contextlib import closing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mta.commands import messages
+from mta.commands import messages, standing
 from mta.commands.console import (
     Failed,
     add_command,
     add_group,
     add_json,
+    listing_of,
     print_json,
     router_of,
     seconds,
@@ -22,18 +23,20 @@ from mta.commands.console import (
     something,
     spool_of,
 )
+from mta.commands.peers import situations
 from mta.commands.terminal import Bar, pages, painter
-from mta.interfaces import Entry, Filter, Message, Notice, Progress, State, Target
-from mta.logs import note
-from mta.mail import Outcome, Reply, Status
-from mta.notices import NoticeWriter
-from mta.queue.rounds import UNROUTED
-from mta.routing import Router
-from mta.smtp.errors import Refusal
-from mta.spool.tools import SpoolTools, result_of
+from mta.interfaces import Filter, Message, Notice, Progress, State, Target
+from mta.mail import Outcome, Reply, Status, canonical_domain
+from mta.spool.listing import ON_HOLD, Listed
 
+# What is needed for some changes only, and takes a while, is imported where it is used: the first
+# line of a list is to come at once.
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
+    from mta.notices import NoticeWriter
+    from mta.routing import Router
+    from mta.settings import Settings
+    from mta.spool.tools import SpoolTools
 
 _WORDS = (
     ("--from", "reverse_path", "A", "reverse-path; '<>' for notices"),
@@ -43,7 +46,7 @@ _WORDS = (
 )
 _PORTION = 500  # messages changed at once
 
-_Change = Callable[[argparse.Namespace, SpoolTools, Sequence[Entry]], Collection[str]]
+_Change = Callable[[argparse.Namespace, "SpoolTools", Sequence[str]], Collection[str]]
 
 
 def register(subparsers: Subparsers) -> None:
@@ -59,9 +62,11 @@ def register(subparsers: Subparsers) -> None:
     for name, change, done, summary in _CHANGES:
         parser = _add_change(group, name, _change, summary, change, done)
         _add_filter(parser)
+        if name in standing.VERBS:
+            standing.add_option(parser, name)
         parser.set_defaults(usage_error=parser.error)
     summary = "try now all that goes to a domain or a peer"
-    flush = _add_change(group, "flush", _flush, summary, _by_id(SpoolTools.retry), "due now")
+    flush = _add_change(group, "flush", _flush, summary, _retry, "due now")
     flush.add_argument("destination", metavar="DOMAIN|PEER")
 
 
@@ -90,7 +95,12 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--older", type=seconds, default=0.0, metavar="AGE", help="arrived before: 90s, 5m, 4h, 5d"
     )
-    group.add_argument("--state", default="", choices=("active", "waiting", "held"))
+    group.add_argument(
+        "--state",
+        default="",
+        choices=("active", "waiting", "held", ON_HOLD),
+        help=f"'held' is for a peer or on hold, {ON_HOLD!r} is what a person keeps",
+    )
 
 
 def _filter(arguments: argparse.Namespace) -> Filter:
@@ -107,9 +117,9 @@ def _filter(arguments: argparse.Namespace) -> Filter:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    wanted = _filter(arguments)
-    with spool_of(settings_of(arguments)) as tools:
-        found = print_list(tools.find(wanted), in_json=arguments.json)
+    wanted, settings = _filter(arguments), settings_of(arguments)
+    with listing_of(settings) as listing:
+        found = print_list(settings, listing.find(wanted), in_json=arguments.json)
     _complain_of_missing(wanted.ids - found if wanted.ids else frozenset())
 
 
@@ -132,14 +142,22 @@ def _change(arguments: argparse.Namespace) -> None:
     wanted = _filter(arguments)
     if wanted == Filter() and not arguments.all:
         arguments.usage_error("which messages?  Name them, or use a filter or --all")
-    _change_all(arguments, wanted)
+    settings, about = settings_of(arguments), [wanted]
+    if getattr(arguments, "new", False):
+        standing.change(arguments, settings, wanted)
+        about = [*standing.names_of(settings, wanted)]
+    _change_all(arguments, *about)
+    standing.explain(arguments, settings, wanted)
 
 
 def _flush(arguments: argparse.Namespace) -> None:
     """Retry all that goes to a peer, or to a domain."""
-    settings, name = settings_of(arguments), arguments.destination.lower()
+    settings, name = settings_of(arguments), canonical_domain(arguments.destination)
     if arguments.destination in settings.peers:
-        _change_all(arguments, Filter(peer=arguments.destination))
+        peer = arguments.destination
+        _change_all(arguments, Filter(peer=peer))
+        if not (arguments.json or arguments.dry_run):
+            print(f"held for {peer}, {situations(settings)(peer)}")
         return
     router = router_of(settings)
     _change_all(
@@ -147,21 +165,22 @@ def _flush(arguments: argparse.Namespace) -> None:
         Filter(domain=name),
         # What is for our own domains may lead there by an alias.
         *(Filter(domain=domain, state="waiting") for domain in settings.domains if domain != name),
-        fits=lambda entry: _goes_to(router, entry.message, name),
+        fits=lambda listed: _goes_to(router, listed, name),
     )
 
 
-def _goes_to(router: Router, message: Message, domain: str) -> bool:
+def _goes_to(router: Router, listed: Listed, domain: str) -> bool:
     """Whether a message still has to be delivered to an address in that domain."""
-    for progress in message.progress:
-        if progress.state is State.DONE:
+    from mta.smtp.errors import Refusal
+
+    for recipient in listed.recipients:
+        if recipient.state == State.DONE.value:
             continue
-        forward_path = progress.recipient.forward_path
         with suppress(Refusal):
-            routed = router.route(forward_path, message.envelope.reverse_path)
-            if any(address.domain.lower() == domain for address, _ in routed):
+            routed = router.route(recipient.forward_path, listed.reverse_path)
+            if any(address.domain == domain for address, _ in routed):
                 return True
-        if forward_path.domain.lower() == domain:
+        if recipient.forward_path.domain == domain:
             return True
     return False
 
@@ -169,7 +188,7 @@ def _goes_to(router: Router, message: Message, domain: str) -> bool:
 def _change_all(
     arguments: argparse.Namespace,
     *wanted: Filter,
-    fits: Callable[[Entry], bool] = lambda entry: True,
+    fits: Callable[[Listed], bool] = lambda listed: True,
 ) -> None:
     """Change the messages that fit any of the filters."""
     settings = settings_of(arguments)
@@ -177,16 +196,14 @@ def _change_all(
     changed = 0
     with spool_of(settings) as tools:
         if arguments.dry_run:
-            entries = filter(fits, _found(tools, wanted))
-            found = print_list(entries, in_json=arguments.json)
+            chosen = filter(fits, _found(tools, wanted))
+            found = print_list(settings, chosen, in_json=arguments.json)
         else:
             with closing(Bar(sum(map(tools.count, wanted)))) as bar:
                 for portion in _portions(_found(tools, wanted)):
-                    chosen = [entry for entry in portion if fits(entry)]
-                    found.update(entry.message.id for entry in chosen)
-                    for name in arguments.change(arguments, tools, chosen):
-                        changed += 1
-                        note(settings.log, f"{{queue_id}} {arguments.done} by hand", queue_id=name)
+                    fitting = [listed.id for listed in portion if fits(listed)]
+                    found.update(fitting)
+                    changed += _change_portion(arguments, settings, tools, fitting)
                     bar.advance(len(portion))
     if not arguments.dry_run:
         _report(arguments, len(found), changed)
@@ -196,31 +213,48 @@ def _change_all(
         raise Failed("the others are being delivered just now, or are that already")
 
 
-def _found(tools: SpoolTools, wanted: Iterable[Filter]) -> Iterator[Entry]:
+def _change_portion(
+    arguments: argparse.Namespace, settings: Settings, tools: SpoolTools, ids: Sequence[str]
+) -> int:
+    """Change these messages, and say so in the log; returns how many there were to change."""
+    from mta.logs import note
+
+    changed = arguments.change(arguments, tools, ids)
+    for name in changed:
+        note(settings.log, f"{{queue_id}} {arguments.done} by hand", queue_id=name)
+    return len(changed)
+
+
+def _found(tools: SpoolTools, wanted: Iterable[Filter]) -> Iterator[Listed]:
     """The messages that fit any of the filters, each once."""
     seen: set[str] = set()
     for each in wanted:
-        for entry in tools.find(each):
-            if entry.message.id not in seen:
-                seen.add(entry.message.id)
-                yield entry
+        for listed in tools.listed(each):
+            if listed.id not in seen:
+                seen.add(listed.id)
+                yield listed
 
 
-def _by_id(change: Callable[[SpoolTools, Collection[str]], Collection[str]]) -> _Change:
-    """What changes messages that are known by their ids."""
-    return lambda arguments, tools, portion: change(tools, [entry.message.id for entry in portion])
+def _retry(_: argparse.Namespace, tools: SpoolTools, ids: Sequence[str]) -> Collection[str]:
+    return tools.retry(ids)
 
 
 def _bounce(
-    arguments: argparse.Namespace, tools: SpoolTools, portion: Sequence[Entry]
+    arguments: argparse.Namespace, tools: SpoolTools, ids: Sequence[str]
 ) -> Collection[str]:
     """Tell the senders that we gave up, and remove the messages."""
+    from mta.notices import NoticeWriter
+
     writer = NoticeWriter(settings_of(arguments).hostname)
-    return tools.bounce([(entry.message, _notice(writer, entry.message)) for entry in portion])
+    found = [entry.message for entry in tools.find(Filter(ids=frozenset(ids)))]
+    return tools.bounce([(message, _notice(writer, message)) for message in found])
 
 
 def _notice(writer: NoticeWriter, message: Message) -> Notice | None:
     """The notice of failure for all recipients that are still open; None: nobody is to be told."""
+    from mta.queue.rounds import UNROUTED
+    from mta.spool.tools import result_of
+
     if message.envelope.reverse_path.is_null:
         return None  # the postmaster, who would be told, asks for it
     reports = [
@@ -245,23 +279,37 @@ def _report(arguments: argparse.Namespace, found: int, changed: int) -> None:
         print(f"{number} message{'' if found == 1 else 's'} {arguments.done}")
 
 
-def print_list(entries: Iterable[Entry], *, in_json: bool = False) -> set[str]:
-    """Print messages as they are read; returns their ids."""
-    found: set[str] = set()
+def print_list(settings: Settings, listed: Iterable[Listed], *, in_json: bool = False) -> set[str]:
+    """Print messages as they are read, and before them what new mail is on hold.
+
+    Returns their ids.
+    """
+    now = time.time()
     if in_json:
-        for entry in entries:
-            print_json(messages.summary(entry, time.time()))
-            found.add(entry.message.id)
+        found = set()
+        for each in listed:
+            print_json(messages.summary(each, now))
+            found.add(each.id)
         return found
-    paint = painter()
     with pages():
-        for entry in entries:
-            if not found:
-                print(paint(messages.HEADING, "bold"))
-            found.add(entry.message.id)
-            print(messages.lines(entry, time.time(), paint))
+        for line in standing.lines(settings, now):
+            print(line)
+        return _print_lines(settings, listed, now)
+
+
+def _print_lines(settings: Settings, listed: Iterable[Listed], now: float) -> set[str]:
+    found: set[str] = set()
+    paint = painter()
+    lines = messages.Lines(now, paint, situations(settings))
+    for each in listed:
         if not found:
-            print("no messages")
+            print(paint(messages.HEADING, "bold"))
+        found.add(each.id)
+        print(lines.of(each))
+    if not found:
+        print("no messages")
+    elif totals := lines.totals():
+        print(f"\n{totals}")
     return found
 
 
@@ -270,15 +318,30 @@ def _complain_of_missing(ids: Collection[str]) -> None:
         raise Failed(f"not in the queue, or not what the filter says: {' '.join(sorted(ids))}")
 
 
-def _portions(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    while portion := list(islice(entries, _PORTION)):
+def _portions(listed: Iterator[Listed]) -> Iterator[list[Listed]]:
+    while portion := list(islice(listed, _PORTION)):
         yield portion
 
 
-_CHANGES = (
-    ("hold", _by_id(SpoolTools.hold), "held", "keep messages until they are released"),
-    ("release", _by_id(SpoolTools.release), "released", "let held messages go on"),
-    ("retry", _by_id(SpoolTools.retry), "due now", "try messages now"),
-    ("delete", _by_id(SpoolTools.delete), "deleted", "remove messages without a notice"),
+_CHANGES: Sequence[tuple[str, _Change, str, str]] = (
+    (
+        "hold",
+        lambda arguments, tools, ids: tools.hold(ids),
+        "put on hold",
+        "keep messages until they are released",
+    ),
+    (
+        "release",
+        lambda arguments, tools, ids: tools.release(ids),
+        "released",
+        "let messages on hold go on",
+    ),
+    ("retry", _retry, "due now", "try messages now"),
+    (
+        "delete",
+        lambda arguments, tools, ids: tools.delete(ids),
+        "deleted",
+        "remove messages without a notice",
+    ),
     ("bounce", _bounce, "bounced", "give messages up, and tell their senders"),
 )

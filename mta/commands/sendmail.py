@@ -25,6 +25,7 @@ from mta.commands.console import (
     Failed,
     add_config,
     home_domain,
+    listing_of,
     printable,
     settings_of,
     spool_of,
@@ -366,13 +367,14 @@ def _nothing(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    with spool_of(settings_of(arguments)) as tools:
-        queue.print_list(tools.find(Filter()))
+    settings = settings_of(arguments)
+    with listing_of(settings) as listing:
+        queue.print_list(settings, listing.find(Filter()))
 
 
 def _flush(arguments: argparse.Namespace) -> None:
     with spool_of(settings_of(arguments)) as tools:
-        tools.retry([entry.message.id for entry in tools.find(Filter(state="waiting"))])
+        tools.retry([listed.id for listed in tools.listed(Filter(state="waiting"))])
 
 
 _MODES: Mapping[str, Callable[[argparse.Namespace], None]] = {

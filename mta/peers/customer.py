@@ -14,12 +14,12 @@ from mta.delivery.relay import Dialler
 from mta.interfaces import HopFailure, IMailSource
 from mta.peers.exchange import Exchange, NoMail
 from mta.peers.keeper import Keeper
+from mta.peers.ledger import Ledger
 from mta.peers.provider import OpenSource
 from mta.peers.tally import Tally
 from mta.queue.held import EVERYWHERE
 from mta.settings import Peer
 from mta.smtp.receiver import Reception
-from mta.spool.records import Ledger
 
 SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 BROKE = "the turned connection broke"

@@ -16,13 +16,13 @@ from zope.interface import implementer
 
 from mta.interfaces import HopFailure, IChannel, IDeliveryAgent, IHeldSource, IRole
 from mta.mail import Security
+from mta.peers.ledger import Ledger
 from mta.peers.tally import Counted, Tally
 from mta.settings import Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
-from mta.spool.records import Ledger
 
 OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
 MOST_LINKS = 5  # turned connections of one peer; all but the newest are about to end

@@ -169,10 +169,17 @@ class Runner:
             source.retire()  # who turned a connection may have other rights now, and comes again
 
     def accept(self, message: Message) -> None:
-        """Take a message that was just committed, and is leased to us.
+        """Take a message that was just committed, and is leased to us unless it is on hold.
 
         All that came by the end of this turn of the reactor is begun together.
         """
+        if message.on_hold:
+            self.log.info(
+                "{queue_id} is on hold: new mail is, {filter}",
+                queue_id=message.id,
+                filter=message.on_hold,
+            )
+            return
         self._fresh.append(message)
         if self._sorting is None:
             self._sorting = self._clock.callLater(0, self._sort)

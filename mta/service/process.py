@@ -10,11 +10,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mta.interfaces import IMeter, Message, Session
+from mta.peers.ledger import Ledger
+from mta.peers.records import Records
 from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.smtp.srs import SenderRewriting
 from mta.spool.folder import secret_key
-from mta.spool.records import Ledger, Records
 from mta.spool.sqlite import SqliteSpool
 
 if TYPE_CHECKING:

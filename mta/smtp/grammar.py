@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from unicodedata import normalize
@@ -57,13 +58,9 @@ _FOREIGN = re.compile(
     rb"|INVITE|REGISTER|SUBSCRIBE|PUBLISH)(?: |\Z)"
 )
 _COMMAND = re.compile(rb"([A-Za-z0-9-]+)(?: +([^\0\r\n]*))?")
-_MAILBOX_ALONE = re.compile(_MAILBOX)
 _DOMAIN_ALONE = re.compile(_DOMAIN)
-_FROM = re.compile(rf"(?ai:FROM): *<(?:{_SOURCE_ROUTE}{_MAILBOX})?>{_PARAMETERS}", re.DOTALL)
-_TO = re.compile(
-    rf"(?ai:TO): *<(?:{_SOURCE_ROUTE}{_MAILBOX}|(?P<postmaster>(?ai:postmaster)))>{_PARAMETERS}",
-    re.DOTALL,
-)
+_FROM = rf"(?ai:FROM): *<(?:{_SOURCE_ROUTE}{_MAILBOX})?>{_PARAMETERS}"
+_TO = rf"(?ai:TO): *<(?:{_SOURCE_ROUTE}{_MAILBOX}|(?P<postmaster>(?ai:postmaster)))>{_PARAMETERS}"
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~{_UTF8}]+))?")
 _HELLO = re.compile(rb"[A-Za-z0-9._:-]+|\[[A-Za-z0-9._:-]+\]")
 _SIZE = re.compile(r"[0-9]{1,20}")
@@ -275,7 +272,7 @@ _NOT_TOLD = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
 
 def parse_mailbox(text: str) -> Mailbox:
     """An address as people write it in files and on command lines.  Raises ValueError."""
-    parts = _MAILBOX_ALONE.fullmatch(text)
+    parts = _compiled(_MAILBOX).fullmatch(text)
     if parts is None:
         raise ValueError(f"not an address: {text!r}")
     return _mailbox(parts)
@@ -305,9 +302,15 @@ def decode_xtext(text: str) -> str:
     return _HEXCHAR.sub(lambda code: bytes([int(code[1], 16)]), text.encode("ascii")).decode()
 
 
-def _matched(pattern: re.Pattern[str], argument: bytes, otherwise: Reply) -> re.Match[str]:
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A pattern that takes long to compile, and that a command line may never need."""
+    return re.compile(pattern, re.DOTALL)
+
+
+def _matched(pattern: str, argument: bytes, otherwise: Reply) -> re.Match[str]:
     try:
-        parts = pattern.fullmatch(argument.decode())
+        parts = _compiled(pattern).fullmatch(argument.decode())
     except UnicodeDecodeError:
         parts = None
     if parts is None:
@@ -466,7 +469,7 @@ def path(mailbox: Mailbox) -> bytes:
     text = str(mailbox)
     # Only the postmaster has an address without a domain.
     whole = text if mailbox.domain else f"{text}@localhost"
-    if not (mailbox.is_null or _MAILBOX_ALONE.fullmatch(whole)):
+    if not (mailbox.is_null or _compiled(_MAILBOX).fullmatch(whole)):
         raise LocalFault(f"no path can hold this address: {text!r}")
     return f"<{text}>".encode()
 

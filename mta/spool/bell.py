@@ -1,4 +1,4 @@
-"""Wakes processes that share a spool: a FIFO for each, into which the others write an octet."""
+"""The bell of a running process, which other processes on its spool ring to wake it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.spool.folder import Folder, give_to_owner_of
-
-SUFFIX = ".wake"
-WORK = b"\n"  # there is something to do
-NOW = b"!"  # somebody wants it tried now, whatever was unreachable a moment ago
-RECALL = b"?"  # somebody removed messages or put them on hold, perhaps such as are being worked on
+from mta.spool.folder import give_to_owner_of
 
 
 @implementer(IReadDescriptor)
@@ -56,26 +51,3 @@ class Bell:
 
     def connectionLost(self, reason: Failure) -> None:
         """Twisted gave the descriptor up, at the end of the process."""
-
-
-def ring(folder: Folder, ours: Path | None = None, what: bytes = WORK) -> None:
-    """Wake every process on the spool but our own, whose bell is at `ours`.
-
-    `what`: `WORK`, `NOW` or `RECALL`.
-    """
-    for path in folder.owners.iterdir():
-        if path.suffix == SUFFIX and path != ours:
-            _ring(path, what)
-
-
-def _ring(path: Path, what: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return  # its owner is dead
-    try:
-        os.write(descriptor, what)
-    except BlockingIOError:
-        pass  # it has been rung often enough
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mta.files import sync
-from mta.spool import bell, queue_id
+from mta.spool import queue_id, wakeup
 from mta.spool.folder import Folder, create
 
 
@@ -23,7 +23,7 @@ class Owner:
     @property
     def bell(self) -> Path:
         """The FIFO that wakes this owner."""
-        return _path(self._folder, self.number).with_suffix(bell.SUFFIX)
+        return _path(self._folder, self.number).with_suffix(wakeup.SUFFIX)
 
     def bury(self) -> None:
         """Remove what belongs to the owner, now that its messages are free; let go of the lock.

@@ -26,7 +26,10 @@ NEVER = float("inf")  # the `due` of a message on hold
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message to be inserted.  `data` None: its content is in a file."""
+    """A message to be inserted.  `data` None: its content is in a file.
+
+    `on_hold`: the standing hold that it fits, empty where there is none.
+    """
 
     number: int
     envelope: Envelope
@@ -35,6 +38,7 @@ class Arrival:
     size: int
     is_ascii: bool
     data: bytes | None
+    on_hold: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
     """Insert messages with their recipients and their content, as far as it has no file."""
     _insert(
         connection,
-        "message (id, due, owner, size, is_ascii, in_file, local_part, domain,"
+        "message (id, due, owner, on_hold, size, is_ascii, in_file, local_part, domain,"
         " body, smtputf8, ret, envid, require_tls)",
         [_message_row(arrival) for arrival in arrivals],
     )
@@ -76,8 +80,9 @@ def _message_row(arrival: Arrival) -> tuple[object, ...]:
     envelope = arrival.envelope
     return (
         arrival.number,
-        arrival.due,
-        arrival.owner,
+        NEVER if arrival.on_hold else arrival.due,
+        None if arrival.on_hold else arrival.owner,
+        bool(arrival.on_hold),
         arrival.size,
         arrival.is_ascii,
         arrival.data is None,

@@ -32,11 +32,13 @@ from mta.interfaces import (
 )
 from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
-from mta.spool.bell import NOW, RECALL, Bell, ring
+from mta.spool.bell import Bell
 from mta.spool.committer import Committer, Job
 from mta.spool.content import Draft, FileContent, MemoryContent, RowContent
 from mta.spool.database import Reader
 from mta.spool.folder import Folder
+from mta.spool.holds import StandingHolds
+from mta.spool.wakeup import NOW, RECALL, ring
 
 _RENEWAL = rows.LEASE / 4  # seconds between renewals: three may fail
 _SWEEP = 1000  # files removed, or messages brought back, at once
@@ -68,6 +70,7 @@ class SqliteSpool:
         self.on_recall: Callable[[], None] = lambda: None
         self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
         self._folder = Folder(folder, reserve)
+        self._holds = StandingHolds(self._folder)
         self._reactor = reactor
         self._pool = pool
         self._now = now
@@ -241,7 +244,10 @@ class SqliteSpool:
         updates: Sequence[Settlement] = (),
         removals: Sequence[int] = (),
     ) -> Sequence[Message]:
-        """Commit new messages, leased to us, and other changes.  All or nothing is left."""
+        """Commit new messages, leased to us or on hold, and other changes.
+
+        All or nothing is left.
+        """
         try:
             arrivals = [await self._arrival(draft, envelope) for draft, envelope in drafts]
         except BaseException:
@@ -260,7 +266,7 @@ class SqliteSpool:
         for draft, _ in drafts:
             await draft.committed()
         return [
-            self._leased(draft.id, arrival)
+            self._taken_in(draft.id, arrival)
             for (draft, _), arrival in zip(drafts, arrivals, strict=True)
         ]
 
@@ -273,16 +279,19 @@ class SqliteSpool:
             owner=self._owner.number,
             size=draft.size,
             is_ascii=draft.is_ascii,
+            on_hold=str(self._holds.which(envelope) or ""),
         )
 
-    def _leased(self, name: str, arrival: rows.Arrival) -> Message:
-        self._leases[arrival.number] = arrival.data is None
+    def _taken_in(self, name: str, arrival: rows.Arrival) -> Message:
+        if not arrival.on_hold:
+            self._leases[arrival.number] = arrival.data is None
         return Message(
             id=name,
             arrived=queue_id.arrival(arrival.number),
             envelope=arrival.envelope,
             content=self._content_of(arrival),
             progress=tuple(map(Progress, arrival.envelope.recipients)),
+            on_hold=arrival.on_hold,
         )
 
     def _content_of(self, arrival: rows.Arrival) -> IContent:

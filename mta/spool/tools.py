@@ -28,30 +28,18 @@ from mta.interfaces import (
 )
 from mta.mail import Envelope
 from mta.spool import owners, queue_id, rows
-from mta.spool.bell import NOW, RECALL, WORK, ring
 from mta.spool.content import Draft, FileContent, RowContent
 from mta.spool.database import as_oserror, open_database, spare, transaction
 from mta.spool.folder import Folder
+from mta.spool.holds import StandingHolds
+from mta.spool.listing import Listed, Listing, numbers
+from mta.spool.wakeup import NOW, RECALL, WORK, ring
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _PORTION = 500  # messages read or changed at once
 _ALL = -1  # as a LIMIT
-
-# ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
-_FIND = """
-SELECT id, state, due FROM (
-    SELECT id, due, local_part, domain, CASE
-        WHEN owner IN (SELECT value FROM json_each(:living)) THEN 'active'
-        WHEN on_hold OR NOT EXISTS (
-            SELECT 1 FROM recipient WHERE message = id AND state = 'waiting'
-        ) THEN 'held'
-        ELSE 'waiting' END AS state
-    FROM message
-)
-WHERE id > :after AND {} ORDER BY id LIMIT :limit
-"""
 
 
 @implementer(IQueueTools)
@@ -72,19 +60,26 @@ class SpoolTools:
         self._now = now
         self._ids = queue_id.QueueIds(now)
         self._connection = open_database(self._folder)
+        self._listing = Listing(folder, now)
+        self.standing_holds = StandingHolds(self._folder)
 
     def close(self) -> None:
         """Close the spool."""
+        self._listing.close()
         self._connection.close()
 
     def find(self, wanted: Filter) -> Iterator[Entry]:
         """The messages that fit, oldest first; their content needs no reactor."""
-        query = _FIND.format(" AND ".join(["1", *_conditions(wanted)]))
-        parameters = {**self._parameters(wanted), "limit": _PORTION}
-        after = -1
-        while portion := self._portion(query, {**parameters, "after": after}):
-            yield from portion
-            after = queue_id.decode(portion[-1].message.id)
+        for listed in self._listing.find(wanted):
+            with as_oserror(self._folder):
+                number = queue_id.decode(listed.id)
+                messages = rows.load(self._connection, [number], self._content)
+            for message in messages:
+                yield Entry(message, listed.state, listed.due, listed.on_hold)
+
+    def listed(self, wanted: Filter) -> Iterator[Listed]:
+        """The messages that fit in short, oldest first."""
+        return self._listing.find(wanted)
 
     def count_held(self, peer: str) -> int:
         """How many messages wait for a peer."""
@@ -93,14 +88,7 @@ class SpoolTools:
 
     def count(self, wanted: Filter) -> int:
         """How many messages fit."""
-        query = _FIND.format(" AND ".join(["1", *_conditions(wanted)]))
-        with as_oserror(self._folder):
-            found = self._connection.execute(
-                f"SELECT count(*) FROM ({query})",  # noqa: S608 (our own words)
-                {**self._parameters(wanted), "after": -1, "limit": -1},
-            )
-            count: int = found.fetchone()[0]
-        return count
+        return self._listing.count(wanted)
 
     def hold(self, ids: Collection[str]) -> list[str]:
         """Keep messages until `release`; one under way is kept when its attempt ends."""
@@ -214,7 +202,10 @@ class SpoolTools:
         return Draft(self._ids.next(), self._folder, owner, _at_once)
 
     def insert(self, draft: Draft, envelope: Envelope) -> Message:
-        """Commit what was written, leased to nobody and due now.  Raises SpoolFull or OSError."""
+        """Commit what was written, leased to nobody, and due now or on hold.
+
+        Raises SpoolFull or OSError.
+        """
         self._folder.require_room(spare(self._connection))
         arrival = self._arrival(draft, envelope)
         with as_oserror(self._folder), transaction(self._connection):
@@ -233,22 +224,8 @@ class SpoolTools:
             owner=None,
             size=draft.size,
             is_ascii=draft.is_ascii,
+            on_hold=str(self.standing_holds.which(envelope) or ""),
         )
-
-    def _parameters(self, wanted: Filter) -> dict[str, object]:
-        living = json.dumps(list(owners.living(self._folder)))
-        return {**_parameters(wanted, self._now()), "living": living}
-
-    def _portion(self, query: str, parameters: Mapping[str, object]) -> list[Entry]:
-        with as_oserror(self._folder):
-            found = {
-                queue_id.encode(number): (state, due)
-                for number, state, due in self._connection.execute(query, parameters)
-            }
-            messages = rows.load(
-                self._connection, [queue_id.decode(text) for text in found], self._content
-            )
-        return [Entry(message, *found[message.id]) for message in messages]
 
     def _content(self, key: rows.ContentKey) -> IContent:
         if key.in_file:
@@ -336,53 +313,10 @@ class Inlet:
             raise
 
 
-def _conditions(wanted: Filter) -> Iterator[str]:
-    recipient = "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = id AND {})"
-    if wanted.ids:
-        yield "id IN (SELECT value FROM json_each(:ids))"
-    if wanted.reverse_path:
-        yield "lower(local_part || '@' || domain) = :reverse_path"
-    if wanted.forward_path:
-        is_it = "lower(r.local_part || '@' || r.domain) = :forward_path"
-        yield recipient.format(f"r.state <> 'done' AND {is_it}")
-    if wanted.domain:
-        yield recipient.format("r.state <> 'done' AND r.domain = :domain")
-    if wanted.peer:
-        yield recipient.format("r.state = 'held' AND r.peer = :peer")
-    if wanted.older:
-        yield "id < :before"
-    if wanted.state:
-        yield "state = :state"
-
-
-def _parameters(wanted: Filter, now: float) -> dict[str, object]:
-    null = "@"  # how the columns of a null reverse-path look when they are joined
-    return {
-        "ids": json.dumps(_numbers(wanted.ids)),
-        "reverse_path": null if wanted.reverse_path == "<>" else wanted.reverse_path.lower(),
-        "forward_path": wanted.forward_path.lower(),
-        "domain": wanted.domain.lower(),
-        "peer": wanted.peer,
-        "before": queue_id.earliest(now - wanted.older),
-        "state": wanted.state,
-    }
-
-
 def _portions(ids: Collection[str]) -> Iterator[list[int]]:
-    numbers = _numbers(ids)
-    for start in range(0, len(numbers), _PORTION):
-        yield numbers[start : start + _PORTION]
-
-
-def _numbers(ids: Collection[str]) -> list[int]:
-    """The numbers of queue ids; what is no queue id names no message."""
-    numbers = []
-    for text in ids:
-        try:
-            numbers.append(queue_id.decode(text))
-        except ValueError:
-            continue
-    return numbers
+    found = numbers(ids)
+    for start in range(0, len(found), _PORTION):
+        yield found[start : start + _PORTION]
 
 
 def _at_once(function: Callable[..., Any], *args: Any) -> Deferred[Any]:

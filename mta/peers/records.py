@@ -1,0 +1,107 @@
+"""What became of the exchanges with each peer: small files in the spool, for people to look at.
+
+Losing one loses no mail, so they are replaced whole and never synced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mta.files import atomic_write
+from mta.spool.folder import create, give_to_owner_of
+
+FOLDER = "peers"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The last exchange with a peer.  Times are in seconds since the epoch, None: never.
+
+    `sent` and `received` count its messages; `last_error` is empty where it went well, and is of
+    the time `error_at`.  `failing_since`: when exchanges began to fail, and `next_try` when the
+    next one is due then.
+    """
+
+    last_exchange: float | None = None
+    last_error: str = ""
+    sent: int = 0
+    received: int = 0
+    error_at: float | None = None
+    failing_since: float | None = None
+    next_try: float | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Record:
+        """The record with these values, of another version perhaps.  Raises TypeError."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+class Records:
+    """The records in a spool folder.  All methods block.  `now`: seconds since the epoch."""
+
+    def __init__(self, spool: Path, now: Callable[[], float] = time.time) -> None:
+        self._folder = spool / FOLDER
+        self._now = now
+
+    def read(self, peer: str) -> Record:
+        """The record of a peer, an empty one where there is none.  Raises OSError."""
+        try:
+            return Record.of(json.loads(self._path(peer).read_text()))
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            return Record()
+
+    def link_since(self, peer: str) -> float | None:
+        """Since when a turned connection stands, in seconds since the epoch.  Raises OSError."""
+        try:
+            descriptor = os.open(self._mark(peer), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+        return None
+
+    def update(self, peer: str, **changes: Any) -> None:
+        """Replace some values of a record.  Raises OSError."""
+        self._make_folder()
+        path = self._path(peer)
+        record = self.read(peer)
+        if "last_error" in changes:
+            now = self._now() if changes["last_error"] else None
+            times = {"error_at": now, "failing_since": now and (record.failing_since or now)}
+            changes = {**times, "next_try": None, **changes}
+        record = replace(record, **changes)
+        atomic_write(path, json.dumps(asdict(record)).encode(), durable=False)
+
+    def mark_link(self, peer: str) -> int:
+        """Say that a turned connection stands, for as long as the descriptor returned is open.
+
+        That ends with the process at the latest, however it ends.  Raises OSError.
+        """
+        self._make_folder()
+        descriptor = create(self._mark(peer), os.O_RDWR)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.utime(descriptor)
+        return descriptor
+
+    def _make_folder(self) -> None:
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            give_to_owner_of(self._folder.parent, self._folder)
+
+    def _path(self, peer: str) -> Path:
+        return self._folder / f"{peer}.json"
+
+    def _mark(self, peer: str) -> Path:
+        return self._folder / f"{peer}.link"

@@ -1,0 +1,124 @@
+"""Standing holds: what new mail is put on hold as it comes, until a person lifts them.
+
+They are a file in the spool, which every process looks at for each message that it takes in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mta.files import atomic_write
+from mta.mail import Envelope, Mailbox, canonical_domain
+from mta.spool.folder import Folder, create
+from mta.spool.listing import address_key
+
+
+@dataclass(frozen=True, slots=True)
+class StandingHold:
+    """Which new mail is put on hold: what fits every part that is not empty.
+
+    The parts are those of `mta.interfaces.Filter`.  `since`: seconds since the epoch.
+    """
+
+    reverse_path: str = ""
+    forward_path: str = ""
+    domain: str = ""
+    since: float = 0.0
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """What makes it the same as another one, in the form in which it is compared."""
+        return (
+            self.reverse_path and address_key(self.reverse_path),
+            self.forward_path and address_key(self.forward_path),
+            canonical_domain(self.domain),
+        )
+
+    def fits(self, envelope: Envelope) -> bool:
+        """Whether a message with that envelope is put on hold."""
+        reverse_path, forward_path, domain = self.parts
+        paths = [recipient.forward_path for recipient in envelope.recipients]
+        return (
+            reverse_path in ("", _key(envelope.reverse_path))
+            and (not forward_path or forward_path in map(_key, paths))
+            and (not domain or domain in (path.domain for path in paths))
+        )
+
+    def __str__(self) -> str:
+        """The filter as the command line has it."""
+        parts = {"from": self.reverse_path, "to": self.forward_path, "domain": self.domain}
+        return " ".join(f"--{name} {shlex.quote(part)}" for name, part in parts.items() if part)
+
+
+class StandingHolds:
+    """The standing holds of a spool.  Everything blocks, for no longer than a small file takes."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._path = folder.path / "holds.json"
+        self._lock = folder.path / "holds.lock"
+        self._seen: tuple[int, int, int] | None = None
+        self._holds: Sequence[StandingHold] = ()
+
+    def current(self) -> Sequence[StandingHold]:
+        """Those that stand now.  Raises OSError."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            self._seen, self._holds = None, ()
+            return ()
+        version = status.st_ino, status.st_mtime_ns, status.st_size
+        if version != self._seen:
+            self._holds = _read(self._path)
+            self._seen = version
+        return self._holds
+
+    def which(self, envelope: Envelope) -> StandingHold | None:
+        """The first that a message fits, if any.  Raises OSError."""
+        return next((hold for hold in self.current() if hold.fits(envelope)), None)
+
+    def add(self, hold: StandingHold) -> None:
+        """Add one, from now on for all processes; nothing where it stands.  Raises OSError."""
+        self._change(lambda holds: [*_without(holds, hold), hold])
+
+    def lift(self, hold: StandingHold) -> bool:
+        """Take one away; whether it stood.  Raises OSError."""
+        before = len(self.current())
+        self._change(lambda holds: _without(holds, hold))
+        return len(self.current()) < before
+
+    def _change(self, change: Callable[[Sequence[StandingHold]], Sequence[StandingHold]]) -> None:
+        with self._locked():
+            text = json.dumps([asdict(hold) for hold in change(self.current())])
+            atomic_write(self._path, text.encode())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = create(self._lock, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _key(mailbox: Mailbox) -> str:
+    return f"{mailbox.local_part.lower()}@{mailbox.domain}"
+
+
+def _without(holds: Sequence[StandingHold], hold: StandingHold) -> Sequence[StandingHold]:
+    return [each for each in holds if each.parts != hold.parts]
+
+
+def _read(path: Path) -> Sequence[StandingHold]:
+    """Raises OSError."""
+    try:
+        return [StandingHold(**each) for each in json.loads(path.read_bytes())]
+    except (ValueError, TypeError):
+        raise OSError(f"{path}: damaged: remove it, and put on hold again what should be") from None

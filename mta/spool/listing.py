@@ -1,0 +1,221 @@
+"""The queue as a person looks at it: quickly, from its first message on, damaged rows and all.
+
+Content is not touched, nothing is changed, and nothing of Twisted is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mta.interfaces import Attempt, Filter
+from mta.mail import Mailbox, canonical_domain
+from mta.spool import owners, queue_id
+from mta.spool.database import as_oserror, open_database
+from mta.spool.folder import Folder
+
+_FIRST_PORTION = 20  # messages: the first lines are wanted at once
+_PORTION = 1000
+_NULL = "<>"  # the null reverse-path, as a person writes it
+ON_HOLD = "on-hold"  # as a `Filter.state`: on hold, and not waiting for a peer
+
+# ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
+_FIND = """
+SELECT id, state, due, on_hold, attempts, size, local_part, domain FROM (
+    SELECT id, due, on_hold, attempts, size, local_part, domain, CASE
+        WHEN owner IN (SELECT value FROM json_each(:living)) THEN 'active'
+        WHEN on_hold OR NOT EXISTS (
+            SELECT 1 FROM recipient WHERE message = id AND state = 'waiting'
+        ) THEN 'held'
+        ELSE 'waiting' END AS state
+    FROM message
+)
+WHERE id > :after AND {} ORDER BY id LIMIT :limit
+"""
+_RECIPIENTS = """
+SELECT message, local_part, domain, state, peer,
+    CASE WHEN json_valid(history) THEN history -> '$[#-1]' ELSE '' END
+FROM recipient WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRecipient:
+    """One recipient of a listed message: where it stands, and the last attempt if there was one."""
+
+    forward_path: Mailbox
+    state: str
+    peer: str
+    last: Attempt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A queued message in short.  `due` is in seconds since the epoch, `size` in octets.
+
+    `state` is ``active``, ``waiting`` or ``held``; `damage` says what in its rows can't be read.
+    """
+
+    id: str
+    state: str
+    due: float
+    on_hold: bool
+    attempts: int
+    size: int
+    reverse_path: Mailbox
+    recipients: Sequence[ListedRecipient]
+    damage: str = ""
+
+    @property
+    def arrived(self) -> float:
+        """Seconds since the epoch."""
+        return queue_id.arrival(queue_id.decode(self.id))
+
+
+class Listing:
+    """The queue in a spool folder.  Everything blocks, and raises OSError where the spool fails.
+
+    `now`: seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        self._folder = Folder(folder)
+        self._now = now
+        self._connection = open_database(self._folder)
+        self._connection.text_factory = _text
+
+    def close(self) -> None:
+        """Close the spool."""
+        self._connection.close()
+
+    def find(self, wanted: Filter) -> Iterator[Listed]:
+        """The messages that fit, oldest first, in portions."""
+        query = _query(wanted)
+        parameters = {**self._parameters(wanted), "after": -1, "limit": _FIRST_PORTION}
+        while portion := self._portion(query, parameters):
+            yield from portion
+            after = queue_id.decode(portion[-1].id)
+            parameters |= {"after": after, "limit": _PORTION}
+
+    def count(self, wanted: Filter) -> int:
+        """How many messages fit."""
+        parameters = {**self._parameters(wanted), "after": -1, "limit": -1}
+        with as_oserror(self._folder):
+            found = self._connection.execute(
+                f"SELECT count(*) FROM ({_query(wanted)})",  # noqa: S608 (our own words)
+                parameters,
+            )
+            count: int = found.fetchone()[0]
+        return count
+
+    def _portion(self, query: str, parameters: Mapping[str, object]) -> list[Listed]:
+        with as_oserror(self._folder):
+            messages = self._connection.execute(query, parameters).fetchall()
+            numbers = json.dumps([row[0] for row in messages])
+            recipients: dict[int, list[ListedRecipient | None]] = {}
+            for number, *row in self._connection.execute(_RECIPIENTS, (numbers,)):
+                recipients.setdefault(number, []).append(_recipient(*row))
+        return [_listed(row, recipients.get(row[0], ())) for row in messages]
+
+    def _parameters(self, wanted: Filter) -> dict[str, object]:
+        living = json.dumps(list(owners.living(self._folder)))
+        return {**_parameters(wanted, self._now()), "living": living}
+
+
+def _listed(row: tuple[object, ...], found: Sequence[ListedRecipient | None]) -> Listed:
+    number, state, due, on_hold, attempts, size, local_part, domain = row
+    recipients = [recipient for recipient in found if recipient is not None]
+    damage = ""
+    if not recipients or len(recipients) < len(found):
+        damage = "a recipient can't be read" if found else "it has no recipient"
+    if not (isinstance(due, float) and isinstance(attempts, int) and isinstance(size, int)):
+        damage = "a number can't be read"
+    assert isinstance(number, int)
+    return Listed(
+        id=queue_id.encode(number),
+        state=str(state),
+        due=due if isinstance(due, float) else math.inf,
+        on_hold=bool(on_hold),
+        attempts=attempts if isinstance(attempts, int) else 0,
+        size=size if isinstance(size, int) else 0,
+        reverse_path=Mailbox(str(local_part), str(domain)),
+        recipients=recipients,
+        damage=damage,
+    )
+
+
+def _recipient(
+    local_part: object, domain: object, state: object, peer: object, last: str | None
+) -> ListedRecipient | None:
+    """A recipient; None where its row is damaged."""
+    try:
+        attempt = None if last is None else Attempt(*json.loads(last))
+    except (ValueError, TypeError):
+        return None
+    return ListedRecipient(Mailbox(str(local_part), str(domain)), str(state), str(peer), attempt)
+
+
+def _text(octets: bytes) -> str:
+    """Text of the database, whatever has become of it."""
+    return octets.decode("utf-8", "replace")
+
+
+# --- filters -------------------------------------------------------------------
+
+
+def _query(wanted: Filter) -> str:
+    return _FIND.format(" AND ".join(["1", *_conditions(wanted)]))
+
+
+def _conditions(wanted: Filter) -> Iterator[str]:
+    recipient = "EXISTS (SELECT 1 FROM recipient AS r WHERE r.message = id AND {})"
+    if wanted.ids:
+        yield "id IN (SELECT value FROM json_each(:ids))"
+    if wanted.reverse_path:
+        yield "lower(local_part || '@' || domain) = :reverse_path"
+    if wanted.forward_path:
+        is_it = "lower(r.local_part || '@' || r.domain) = :forward_path"
+        yield recipient.format(f"r.state <> 'done' AND {is_it}")
+    if wanted.domain:
+        yield recipient.format("r.state <> 'done' AND r.domain = :domain")
+    if wanted.peer:
+        yield recipient.format("r.state = 'held' AND r.peer = :peer")
+    if wanted.older:
+        yield "id < :before"
+    if wanted.state:
+        yield "on_hold" if wanted.state == ON_HOLD else "state = :state"
+
+
+def _parameters(wanted: Filter, now: float) -> dict[str, object]:
+    return {
+        "ids": json.dumps(numbers(wanted.ids)),
+        "reverse_path": address_key(wanted.reverse_path),
+        "forward_path": address_key(wanted.forward_path),
+        "domain": canonical_domain(wanted.domain),
+        "peer": wanted.peer,
+        "before": queue_id.earliest(now - wanted.older),
+        "state": wanted.state,
+    }
+
+
+def address_key(text: str) -> str:
+    """An address as filters compare it: as its columns look when they are joined, in lower case."""
+    if text == _NULL:
+        return "@"
+    local_part, _, domain = text.rpartition("@") if "@" in text else (text, "", "")
+    return f"{local_part.lower()}@{canonical_domain(domain)}"
+
+
+def numbers(ids: Collection[str]) -> list[int]:
+    """The numbers of queue ids; what is no queue id names no message."""
+    found = []
+    for text in ids:
+        try:
+            found.append(queue_id.decode(text))
+        except ValueError:
+            continue
+    return found
