@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.test import iosim
@@ -26,7 +27,7 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import Secured
 from mta.mail import Security
 from mta.settings import CertificatePair, TLSSettings
-from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, secured_by
+from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, tls_info
 from tests.certificates import Authority, fingerprint_of
 
 P = TypeVar("P", bound=Protocol)
@@ -42,7 +43,7 @@ class Side(Protocol):
     reason: Failure | None = None
 
     def handshakeCompleted(self) -> None:
-        self.secured = secured_by(self.transport)  # type: ignore[arg-type]
+        self.secured = tls_info(self.transport)  # type: ignore[arg-type]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.reason = reason
@@ -79,7 +80,7 @@ class TLSTestCase(SynchronousTestCase):
         server: Any = None,
     ) -> tuple[Side, Side]:
         """Both sides after the handshake: client, server."""
-        demand = (client or self.client()).towards(hostname, security, pin)
+        demand = (client or self.client()).for_host(hostname, security, pin)
         return handshake(demand, server or self.server)
 
 
@@ -131,7 +132,7 @@ class VerificationTests(TLSTestCase):
     def test_another_name(self) -> None:
         """A certificate for another name is refused."""
         client, _ = self.shake_hands("other.example")
-        self.assertIn("other.example: it is for another name", self.refused(client))
+        self.assertIn("other.example: it is for mail.example", self.refused(client))
 
     def test_another_authority(self) -> None:
         """A certificate whose issuer we don't trust is refused."""
@@ -151,7 +152,45 @@ class VerificationTests(TLSTestCase):
         client, _ = self.shake_hands("192.0.2.1", server=self.serve(pair))
         self.assertIsNotNone(client.secured)
         client, _ = self.shake_hands("192.0.2.2", server=self.serve(pair))
-        self.assertIn("another name", self.refused(client))
+        self.assertIn("it is for 192.0.2.1", self.refused(client))
+
+    def test_internationalised(self) -> None:
+        """Names are what IDNA 2008 makes of them, for SNI and for the certificate (RFC 5890)."""
+        sharp, double = "xn--fa-hia.example", "fass.example"
+        server = self.serve(self.authority.issue(double), self.authority.issue(sharp))
+        for name in ("faß.example", "FAß.example.", sharp):
+            with self.subTest(name):
+                client, _ = self.shake_hands(name, server=server)
+                self.assertIsNotNone(client.secured)
+        client, _ = self.shake_hands("faß.example", server=self.serve(self.authority.issue(double)))
+        self.assertIn(f"{sharp}: it is for {double}", self.refused(client))
+
+    def test_a_name_that_can_not_be(self) -> None:
+        """What is no host name has no certificate, and is no fault of ours."""
+        for name in ("-a-.example", "a_b.example", "☃" * 70, "x" * 300):
+            with self.subTest(name):
+                client, _ = self.shake_hands(name)
+                self.assertIn("it is for mail.example", self.refused(client))
+
+    def test_self_signed(self) -> None:
+        """It says which pin would do."""
+        server = ServerTLS(TLSSettings(), self.folder, "mail.example")
+        client, _ = self.shake_hands(server=server)
+        path = self.folder / "self-signed.pem"
+        pin = fingerprint_of(CertificatePair(path, path))
+        self.assertIn("self-signed; if that host is yours", self.refused(client))
+        self.assertIn(f"`pin: sha256:{pin}`", self.refused(client))
+
+    def test_no_tls_at_all(self) -> None:
+        """A host that talks first, in the clear, is told from one whose TLS fails."""
+        client, context = Side(), self.client().for_host("mail.example", VERIFY)
+        factory = TLSMemoryBIOFactory(context, True, _factory(client), Clock())
+        protocol = factory.buildProtocol(None)
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(b"220 mail.example Service ready\r\n")
+        protocol.connectionLost(Failure(ConnectionDone()))
+        assert client.reason is not None
+        self.assertIn("does not speak TLS there", client.reason.getErrorMessage())
 
     def test_pin(self) -> None:
         """A pinned certificate is taken whatever its name and issuer; no other is."""
@@ -335,7 +374,7 @@ class RenewalTests(TLSTestCase):
         before = self.shown()
         self.renew()
         self.assertEqual(self.shown(), before)
-        self.server.reload_if_changed()
+        self.assertTrue(self.server.reload_if_changed())
         self.assertEqual(self.shown(), fingerprint_of(self.pair))
 
     def test_half_renewed(self) -> None:
@@ -344,14 +383,12 @@ class RenewalTests(TLSTestCase):
         before = self.shown()
         new = self.authority.issue("mail.example", file="new")
         new.certificate.replace(self.pair.certificate)
-        with capturedLogs() as events:
-            self.server.reload_if_changed()
-            self.server.reload_if_changed()
-        self.assertEqual([event["log_level"].name for event in events], ["error"])
-        self.assertIn("is not the key of", events[0]["fault"])
+        fault = self.assertRaises(TLSFault, self.server.reload_if_changed)
+        self.assertIn("is not the key of", str(fault))
+        self.assertFalse(self.server.reload_if_changed())
         self.assertEqual(self.shown(), before)
         new.key.replace(self.pair.key)
-        self.server.reload_if_changed()
+        self.assertTrue(self.server.reload_if_changed())
         self.assertEqual(self.shown(), fingerprint_of(self.pair))
 
     def test_client(self) -> None:
@@ -376,7 +413,7 @@ class SelfSignedTests(TLSTestCase):
         for server in (first, ServerTLS(TLSSettings(), self.folder, "mail.example")):
             client, _ = self.shake_hands(pin=pin, server=server)
             self.assertIsNotNone(client.secured)
-        self.assertEqual(list(self.folder.glob(".certificate-*")), [])
+        self.assertEqual(list(self.folder.glob(".self-signed*")), [])
 
     def test_address(self) -> None:
         """A host without a name gets a certificate for its address."""
@@ -437,5 +474,5 @@ class InterfaceTests(TLSTestCase):
     def test_interfaces(self) -> None:
         """Both sides provide what Twisted's TLS wrappers ask for."""
         verifyObject(IOpenSSLServerConnectionCreator, self.server)
-        demand = self.client().towards("mail.example", VERIFY)
+        demand = self.client().for_host("mail.example", VERIFY)
         verifyObject(IOpenSSLClientConnectionCreator, demand)

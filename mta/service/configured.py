@@ -137,7 +137,7 @@ class _Maker:
             self._process.threads,
             self._settings.hostname,
             self._resolver,
-            self._client_tls.towards,
+            self._client_tls.for_host,
         )
 
     def _customer(self, reception: Reception) -> Customer:

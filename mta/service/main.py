@@ -214,9 +214,20 @@ class MailService(MultiService):
         systemd.notify("WATCHDOG=1")
 
     async def _refresh_certificates(self) -> None:
+        """Take up certificates that were written anew; both sides may show the same one."""
         configured = self._process.configured
+        is_changed, problems = False, set()
         for tls in (configured.server_tls, configured.client_tls):
-            await deferToThreadPool(self._reactor, self._process.threads, tls.reload_if_changed)
+            try:
+                is_changed |= await deferToThreadPool(
+                    self._reactor, self._process.threads, tls.reload_if_changed
+                )
+            except TLSFault as fault:
+                problems.add(str(fault))
+        for problem in problems:
+            self.log.error("{problem}; the certificates of before stay", problem=problem)
+        if is_changed:
+            self.log.info("certificates read anew")
 
     def _hung_up(self, signum: int, frame: object) -> None:
         self._reactor.callFromThread(self._reload)

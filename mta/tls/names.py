@@ -1,0 +1,52 @@
+"""Whom a certificate is for (RFC 6125), in the names that the DNS has: IDNA 2008."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from cryptography import x509
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+
+from mta.mail import canonical_domain
+
+
+def name_of(host: str) -> str:
+    """A host as certificates and SNI name it: an address, or A-labels without a dot at the end."""
+    return canonical_domain(host.rstrip("."))
+
+
+def is_address(host: str) -> bool:
+    """Whether this is an IP address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Whether the certificate is for a host, named as by `name_of`."""
+    try:
+        if is_address(host):
+            verify_certificate_ip_address(certificate, host)
+        else:
+            verify_certificate_hostname(certificate, host)
+    except (VerificationError, CertificateError, ValueError):
+        return False
+    return True
+
+
+def names_in(certificate: x509.Certificate) -> Sequence[str]:
+    """The host names and addresses that the certificate is for, in lower case."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    names = extension.value.get_values_for_type(x509.DNSName)
+    addresses = extension.value.get_values_for_type(x509.IPAddress)
+    return [name.lower() for name in names] + [str(address) for address in addresses]
