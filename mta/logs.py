@@ -90,7 +90,7 @@ class LogWriter:
         if event.get("log_level", LogLevel.info) in wanted:
             # Where nobody reads, or the disk is full, mail goes on without it.
             with suppress(OSError):
-                self._stream.write(self._line(event) + "\n")
+                self._stream.write(visible(self._line(event)) + "\n")
                 self._stream.flush()
 
 
@@ -108,11 +108,11 @@ def note(settings: Log, template: str, **fields: Any) -> None:
     }
     if not settings.file:
         syslog.openlog("mta", facility=syslog.LOG_MAIL)
-        syslog.syslog(_message(event))
+        syslog.syslog(visible(_message(event)))
         return
     line = _json if settings.format == "json" else _text
     with suppress(OSError), closing(_open(settings.file, {})) as file:
-        file.write(line(event) + "\n")
+        file.write(visible(line(event)) + "\n")
 
 
 _LEVELS = {
@@ -175,6 +175,15 @@ def _open(path: str, options: Mapping[str, Any]) -> _Appended:
                 folder.st_gid if group is None else group,
             )
     return _Appended(descriptor)
+
+
+def visible(text: str) -> str:
+    """Text in which characters that change how others look are escaped, as JSON has them."""
+    if text.isascii():  # as nearly everything is; controls were dealt with before
+        return text
+    return "".join(
+        each if each.isascii() or each.isprintable() else json.dumps(each)[1:-1] for each in text
+    )
 
 
 def _text(event: LogEvent) -> str:

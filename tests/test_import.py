@@ -236,6 +236,7 @@ class TableTests(ImportCase):
             "bad: :fail: gone\n"
             "worse: error:550 gone\n"
             "a..b: x\n"
+            "a,b: x\n"
         )
         self.assertEqual(
             self.read("aliases", text),
@@ -247,6 +248,7 @@ class TableTests(ImportCase):
                 "9: ':fail: gone' is no address",
                 "10: 'error:550 gone' is no address",
                 '11: "a..b"@ours.example -> x@ours.example',
+                "12: not an address: 'a,b'",
             ],
         )
 
@@ -257,7 +259,11 @@ class TableTests(ImportCase):
         self.assertIn("too many files", found)
 
     def test_virtual(self) -> None:
-        """Names with a dot are domains, unless an address is behind them."""
+        """Names with a dot are domains, unless an address is behind them; no colons."""
+        colon = (
+            "'a' and a colon: a virtual table has only white space between a name and its"
+            " addresses, and one with colons is read by `mta import aliases`"
+        )
         text = (
             "one.example  anything at all\n"
             "john.doe     j@one.example\n"
@@ -265,6 +271,9 @@ class TableTests(ImportCase):
             "@one.example j@one.example,\n"
             "   k@one.example\n"
             "@bad..example x\n"
+            "a: b\n"
+            "a : b\n"
+            "a, b c\n"
         )
         self.assertEqual(
             self.read("virtual", text),
@@ -274,5 +283,8 @@ class TableTests(ImportCase):
                 '3: plain@ours.example -> me@ours.example ""@two.example',
                 '4: ""@one.example -> j@one.example k@one.example',
                 "6: not a domain: 'bad..example'",
+                f"7: {colon}",
+                f"8: {colon}",
+                "9: not an address: 'b c'",
             ],
         )

@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.delivery import letters
+from mta.delivery import letters, quota
 from mta.delivery.filesystem import sync_file_system
 from mta.delivery.maildir import MOST_FILES, SMALL, MaildirAgent, places
 from mta.interfaces import IDeliveryAgent
@@ -393,6 +393,91 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(len(path.parts), 3)
             self.assertFalse(path.name.startswith("."))
             self.assertTrue(path.name.isprintable())
+
+    def test_other_scripts(self) -> None:
+        """Letters stay, as Dovecot has them; what nobody sees, and octets, become %XX."""
+        for local, name in (
+            ("jürgen", "jürgen"),
+            ("ユーザー", "ユーザー"),
+            ("a%b/c", "a%25b%2Fc"),
+            ("a\u202eb", "a%E2%80%AEb"),
+            ("a\u3000b", "a%E3%80%80b"),
+            ("\ud800", "%ED%A0%80"),
+        ):
+            self.assertEqual(places("/m/{local}", Mailbox(local, "x"))[1], Path("/m") / name)
+
+
+class FormerNameTests(MaildirTestCase):
+    """Maildirs that bear the name of an earlier version."""
+
+    JURGEN = Mailbox("jürgen", "example.com")
+
+    def delivered(self) -> list[str]:
+        """Where a letter to jürgen is."""
+        self.deliver(delivery(self.hop, to=[self.JURGEN]))
+        return [path.parts[-3] for path in self.folder.glob("*/*/new/*")]
+
+    def test_a_new_one(self) -> None:
+        """It has the name as it is written."""
+        self.assertEqual(self.delivered(), ["jürgen"])
+
+    def test_one_that_is_there(self) -> None:
+        """It goes on to be used, until somebody gives it the new name."""
+        former = self.folder / "example.com" / "j%C3%BCrgen"
+        former.mkdir(parents=True)
+        self.assertEqual(self.delivered(), ["j%C3%BCrgen"])
+        former.rename(former.with_name("jürgen"))
+        self.deliver(delivery(self.hop, "A2", to=[self.JURGEN]))
+        self.assertEqual(len(list(self.folder.glob("*/jürgen/new/*"))), 2)
+
+
+class LinkTests(MaildirTestCase):
+    """Where a mailbox is its user's, he leads us nowhere."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agent = MaildirAgent(
+            self.threads, self.threads, "mx.example", quotas={"example.com": 1000}
+        )
+        self.deliver(delivery(self.hop, "A0"))
+        self.elsewhere = self.folder / "elsewhere"
+        self.elsewhere.mkdir()
+
+    def test_folders(self) -> None:
+        """A link in the place of `new`, `tmp` or `cur`: mail waits, and the log says what to do."""
+        for name in ("new", "tmp", "cur"):
+            kept = (self.alice / name).rename(self.folder / "kept")
+            (self.alice / name).symlink_to(self.elsewhere)
+            with capturedLogs() as events:
+                mail = self.deliver(delivery(self.hop, "A1"))
+            self.assertEqual(mail.outcome.status, Status.DEFERRED, name)
+            self.assertEqual(list(self.elsewhere.iterdir()), [], name)
+            [event] = [event for event in events if event.get("queue_id") == "A1"]
+            self.assertIn(f"`{name}` is a symbolic link", event["reason"])
+            self.assertIn("put a folder in its place", event["advice"])
+            (self.alice / name).unlink()
+            kept.rename(self.alice / name)
+
+    def test_size_file(self) -> None:
+        """A link or a FIFO with its name is neither written to nor waited for."""
+        size, target = self.alice / "maildirsize", self.elsewhere / "target"
+        target.write_text("1000S\n")
+        for make in (lambda: size.symlink_to(target), lambda: os.mkfifo(size)):
+            size.unlink()
+            make()
+            mail = self.deliver(delivery(self.hop, "A1"))
+            self.assertEqual(mail.outcome.status, Status.DELIVERED)
+            self.assertEqual(target.read_text(), "1000S\n")
+            self.assertTrue(size.is_file() and not size.is_symlink())
+
+    def test_size_file_that_becomes_a_link(self) -> None:
+        """Nor when it comes after we looked."""
+        size, target = self.alice / "maildirsize", self.elsewhere / "target"
+        target.touch()
+        size.unlink()
+        size.symlink_to(target)
+        self.assertRaises(OSError, quota.add, self.alice, 5)
+        self.assertEqual(target.read_text(), "")
 
 
 class QuotaTests(MaildirTestCase):

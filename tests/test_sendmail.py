@@ -434,6 +434,8 @@ class AddresseesTests(SynchronousTestCase):
             ('"a b"@x', ['"a b"@x']),
             ("a@[IPv6:::1], <b@[192.0.2.1]>", ["a@[IPv6:::1]", "b@[192.0.2.1]"]),
             (" , ,", []),
+            ("root@localhost, Bo <bo@LOCALHOST.localdomain>", ["root@h.example", "bo@h.example"]),
+            ("a@localhost.example, b@xlocalhost", ["a@localhost.example", "b@xlocalhost"]),
         ):
             with self.subTest(text):
                 self.assertEqual([str(each) for each in addressees(text, "h.example")], expected)

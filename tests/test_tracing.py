@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mta.commands.console import router_of
 from mta.config import load
 from mta.mail import Mailbox
 from mta.settings import Log
+from mta.spool.queue_id import arrival, decode
 from tests.processes import Server, configuration
 from tests.test_commands import CommandCase
 
@@ -214,6 +216,46 @@ class TraceTests(CommandCase):
             output = self.succeed("trace", queue_id, "--log", str(self.folder / "log"))
             words = [line.split()[3] for line in output.splitlines()]
             self.assertEqual(words, ["accepted", "delivered", "removed"])
+
+    def test_the_journal(self) -> None:
+        """Where no file is configured it is asked for what is ours since the message came."""
+        entries = [
+            {"MESSAGE": TEXT.splitlines()[0]},
+            {"MESSAGE": f"{ID} was seen by a tool", "PRIORITY": "4"},
+            {"MESSAGE": list(f"{ID} \xe9 \x1b".encode()), "PRIORITY": "3"},
+            {"MESSAGE": None},
+        ]
+        stamped = [
+            json.dumps(each | {"__REALTIME_TIMESTAMP": "1764000000000000"}) for each in entries
+        ]
+        script = self.folder.resolve() / "journalctl"
+        lines = "\n".join([*stamped, "no JSON"])
+        script.write_text(f"#!/bin/sh\necho \"$@\" > {script}.said\ncat <<'E'\n{lines}\nE\n")
+        script.chmod(0o755)
+        self.patch(os, "environ", os.environ | {"PATH": f"{script.parent}:{os.environ['PATH']}"})
+        output = self.succeed("trace", ID).splitlines()
+        self.assertEqual(len(output), 3, output)
+        self.assertIn(f"2025-11-24T16:00:00+0000 warn  {ID} was seen by a tool", output)
+        self.assertIn(f"2025-11-24T16:00:00+0000 error {ID} é \ufffd", output)
+        said = Path(f"{script}.said").read_text()
+        self.assertIn("_SYSTEMD_UNIT=mta.service + SYSLOG_IDENTIFIER=mta", said)
+        self.assertIn(f"--since=@{int(arrival(decode(ID)) - 3600)} ", said)
+
+    def test_no_journal(self) -> None:
+        """It says what to do."""
+        self.patch(os, "environ", os.environ | {"PATH": "/nowhere"})
+        self.assertIn("which log?", self.fail_with("trace", ID))
+
+    def test_what_changes_how_others_look(self) -> None:
+        """Directions and the like are escaped in both formats; letters stay."""
+        for form in ("text", "json"):
+            write, file = self.observer(format=form)
+            write(event("to <jürgen\u202egro.evil\u2066@x.example>\U000e0041"))
+            line = file.read_text().splitlines()[-1]
+            self.assertTrue(line.isprintable(), line)
+            self.assertIn("<jürgen\\u202egro.evil\\u2066@x.example>\\udb40\\udc41", line)
+        message = json.loads(line)["message"]
+        self.assertEqual(message, "to <jürgen\u202egro.evil\u2066@x.example>\U000e0041")
 
     def observer(self, **settings: Any) -> tuple[ILogObserver, Path]:
         """What the server logs with, and the file that it writes."""

@@ -19,12 +19,20 @@ _ANGLES = re.compile(r".*<([^<>]*)>", re.DOTALL)
 # What stands between commas that are not in quotes, comments or angles.
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\([^()]*\)|<[^<>]*>|[^,])+')
 _ATOM = r"[\w!#$%&'*+/=?^`{|}~.-]+"
-_NAME_ALONE = re.compile(rf"(\s*{_ATOM})(\s*(?:\([^()]*\)\s*)?)", re.ASCII)
-_NAME_IN_ANGLES = re.compile(rf"<({_ATOM})>", re.ASCII)
+# What programs write that don't know where they are: no domain, for everybody but this host.
+_LOCALHOST = r"(?:@localhost(?:\.localdomain)?)"
+_NAME_ALONE = re.compile(
+    rf"(\s*{_ATOM}){_LOCALHOST}?(\s*(?:\([^()]*\)\s*)?)", re.ASCII | re.IGNORECASE
+)
+_NAME_IN_ANGLES = re.compile(rf"<({_ATOM}){_LOCALHOST}?>", re.ASCII | re.IGNORECASE)
+_AT_LOCALHOST = re.compile(rf"{_LOCALHOST}\Z", re.IGNORECASE)
 
 
 def completed(text: str, domain: str) -> str:
-    """The value of a field of addresses, those that are only a name in `domain`."""
+    """The value of a field of addresses, those that are only a name in `domain`.
+
+    So are those of ``localhost``, which nobody could answer.
+    """
     return _ITEM.sub(lambda item: _completed(item[0], domain), text)
 
 
@@ -37,7 +45,8 @@ def _completed(item: str, domain: str) -> str:
 def addressees(text: str, domain: str) -> list[Mailbox]:
     """The mailboxes in a To:, Cc: or Bcc: field, or in a word of a command line.
 
-    A name without a domain is one in `domain`.  Raises ValueError for what is no address.
+    A name without a domain, or at ``localhost``, is one in `domain`.  Raises ValueError for what
+    is no address.
     """
     return [_mailbox(item, domain) for item in _items(text) if item]
 
@@ -62,7 +71,7 @@ def _items(text: str) -> list[str]:
 
 def _mailbox(item: str, domain: str) -> Mailbox:
     found = _ANGLES.fullmatch(item)
-    address = (found[1] if found else item).strip()
+    address = _AT_LOCALHOST.sub("", (found[1] if found else item).strip())
     if "@" not in address:
         address = f"{address}@{domain}"
     try:

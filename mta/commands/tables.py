@@ -20,6 +20,10 @@ MOST_OCTETS = 64 * 2**20  # of one table
 MOST_NESTED = 10  # files that include one another
 
 _ALONE = "{!r} stands alone, expected an address behind it"
+_COLON = (
+    "{!r} and a colon: a virtual table has only white space between a name and its addresses,"
+    " and one with colons is read by `mta import aliases`"
+)
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\([^()]*\)|[^,"])+')
 _KEY = re.compile(r'("(?:[^"\\]|\\.)*"|[^:"\s]+)\s*:(.*)', re.DOTALL)
 
@@ -51,7 +55,7 @@ def aliases(path: Path, domain: str) -> Iterator[Entry | Problem]:
             yield Problem(path, line, 1, f"no `name: value` in {text[:40]!r}")
             continue
         try:
-            (address,) = addressees(match[1], domain)
+            address = _one_address(match[1], domain)
             targets = tuple(_alias_targets(match[2], domain, path.parent, MOST_NESTED))
             if not targets:
                 raise ValueError(_ALONE.format(match[1]))
@@ -109,6 +113,8 @@ def _included(path: Path, domain: str, depth: int) -> Iterator[Mailbox]:
 
 def _virtual_entry(pattern: str, value: str, domain: str) -> tuple[Mailbox, tuple[Mailbox, ...]]:
     """The address and the targets of one line.  Raises ValueError."""
+    if pattern.endswith(":") or value.startswith(":"):
+        raise ValueError(_COLON.format(pattern.removesuffix(":")))
     if not value:
         raise ValueError(_ALONE.format(pattern))
     if "@" not in pattern and "." in pattern and "@" not in value:
@@ -116,13 +122,20 @@ def _virtual_entry(pattern: str, value: str, domain: str) -> tuple[Mailbox, tupl
     if pattern.startswith("@"):
         address = Mailbox("", _domain(pattern[1:]))
     else:
-        (found,) = addressees(pattern, domain)
-        address = _lowered(found)
+        address = _lowered(_one_address(pattern, domain))
     targets: list[Mailbox] = []
     for item in _ITEM.findall(value):
         word = item.strip()
         targets += [Mailbox("", _domain(word[1:]))] if word[:1] == "@" else addressees(word, domain)
     return address, tuple(targets)
+
+
+def _one_address(text: str, domain: str) -> Mailbox:
+    """The one address in front of a line.  Raises ValueError."""
+    found = addressees(text, domain)
+    if len(found) != 1:
+        raise ValueError(f"not an address: {text!r}")
+    return found[0]
 
 
 def _domain(text: str) -> str:

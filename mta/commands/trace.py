@@ -9,10 +9,11 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mta.commands import journal
 from mta.commands.console import (
     Failed,
     add_command,
@@ -21,9 +22,12 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
+from mta.spool.queue_id import arrival, decode
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
+
+CLOCK_STEP = 3600.0  # seconds that the clock may have been put back since
 
 # What stands before it was put there by a system log.
 _TEXT = re.compile(
@@ -42,15 +46,13 @@ def register(subparsers: Subparsers) -> None:
         action="append",
         metavar="FILE",
         help="a log, as text or as JSON, compressed or not; - is standard input (default: log.file"
-        " of the configuration, and what was rotated beside it)",
+        " of the configuration, and what was rotated beside it, else the journal of mta.service)",
     )
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    events = [event for path in _paths(arguments) for event in _events(path, arguments.id)]
-    if not events:
-        raise Failed(f"{arguments.id} is not in the log")
+    events = list(_found(arguments))
     for event in sorted(events, key=lambda event: str(event["time"])):
         if arguments.json:
             print_json(event)
@@ -61,27 +63,54 @@ def _run(arguments: argparse.Namespace) -> None:
                 print("    " + printable(line.strip("\t")))
 
 
-def _paths(arguments: argparse.Namespace) -> Sequence[str]:
-    """The logs to read, the oldest first where we choose them."""
-    if arguments.log:
-        return list(arguments.log)
+def _found(arguments: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
+    """The events of the message, from the logs that are meant.  Raises Failed or OSError."""
+    paths = arguments.log or _configured(arguments)
+    if paths:
+        events = [event for path in paths for event in _in_file(path, arguments.id)]
+        missing = f"{arguments.id} is not in the log"
+    else:
+        events = list(_in_journal(arguments.id))
+        missing = (
+            f"which log?  {arguments.id} is not in the journal of {journal.UNIT}, as far as this"
+            " user may read it: name a log with --log FILE, or set `log.file`"
+        )
+    if not events:
+        raise Failed(missing)
+    return events
+
+
+def _configured(arguments: argparse.Namespace) -> Sequence[str]:
+    """``log.file``, with what was rotated beside it, the oldest first; nothing if it is not set."""
     log = settings_of(arguments, keep_root=True).log.file
     if not log:
-        raise Failed("which log?  Name it with --log FILE, or set `log.file`")
+        return []
     found = [path for path in Path(log).parent.glob(f"{Path(log).name}*") if path.is_file()]
-    return [str(path) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    return [str(path) for path in sorted(found, key=lambda path: path.stat().st_mtime)] or [log]
 
 
-def _events(path: str, queue_id: str) -> Iterator[Mapping[str, Any]]:
+def _in_file(path: str, queue_id: str) -> Iterator[Mapping[str, Any]]:
     """The events in a log that name a message.  Raises OSError."""
-    name = re.compile(rf"\b{re.escape(queue_id)}\b")
     try:
         with _opened(path) as stream:
-            for text in _whole(stream):
-                if name.search(text):
-                    yield _event(text)
+            yield from _events(stream, queue_id)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         print(f"mta: {path} is damaged: it can't be read to its end", file=sys.stderr)
+
+
+def _in_journal(queue_id: str) -> Iterator[Mapping[str, Any]]:
+    """The events in the journal that name a message, which can't be older than the message."""
+    try:
+        since = arrival(decode(queue_id)) - CLOCK_STEP
+    except ValueError:
+        return
+    with suppress(FileNotFoundError):
+        yield from _events(journal.lines(since), queue_id)
+
+
+def _events(lines: Iterable[str], queue_id: str) -> Iterator[Mapping[str, Any]]:
+    name = re.compile(rf"\b{re.escape(queue_id)}\b")
+    return (_event(text) for text in _whole(lines) if name.search(text))
 
 
 @contextmanager

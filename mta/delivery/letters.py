@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ class Letter:
     `base` is the part of the path that belongs to no mailbox.  `is_repeat`: an earlier attempt
     may have brought the letter there under this `name`.  `size` is what it takes of the `quota`
     of its mailbox, both in octets; no quota: 0.  `text` is empty where the letter is written in
-    pieces.  Afterwards `error` says what went wrong, if anything did.
+    pieces.  `former`: what the Maildir was called by an earlier version, if that is another name;
+    where it is there alone it goes on to be used.  Afterwards `error` says what went wrong, if
+    anything did.
     """
 
     base: Path
@@ -48,6 +51,7 @@ class Letter:
     device: int = 0  # the file system that it is on
     has_arrived: bool = False
     error: OSError | None = None
+    former: Path | None = None
 
     @cached_property
     def draft(self) -> str:
@@ -66,6 +70,9 @@ def store(letters: Sequence[Letter]) -> None:
 
 def begin(letters: Sequence[Letter]) -> None:
     """Make Maildirs where there are none, and an empty file for each letter.  Blocks."""
+    for letter in letters:
+        if letter.former and letter.former.is_dir() and not letter.maildir.is_dir():
+            letter.maildir = letter.former
     for maildir, own in _by_maildir(letters).items():
         try:
             device = _prepare(own[0].base, maildir)
@@ -209,7 +216,7 @@ def _prepare(base: Path, maildir: Path) -> int:
 
     ``tmp`` comes last: where it is, a crash can't take the rest away any more.
     """
-    if not ((maildir / "tmp").is_dir() and (maildir / "new").is_dir()):
+    if not (_is_folder(maildir / "tmp") and _is_folder(maildir / "new")):
         for name in ("new", "cur"):
             _make_folder(maildir / name)
         folder = maildir
@@ -217,7 +224,19 @@ def _prepare(base: Path, maildir: Path) -> int:
             _sync(folder)
             folder = folder.parent
         _make_folder(maildir / "tmp")
-    return (maildir / "tmp").stat().st_dev
+    _is_folder(maildir / "cur")  # which a reader makes, where it is not there
+    return (maildir / "tmp").lstat().st_dev
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder.  Raises OSError where a link leads elsewhere."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, f"`{path.name}` is a symbolic link", str(path))
+    return stat.S_ISDIR(mode)
 
 
 def _make_folder(folder: Path) -> None:

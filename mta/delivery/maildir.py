@@ -60,6 +60,9 @@ _TROUBLES = {
     ),
     errno.EROFS: _Trouble(Status.DEFERRED, _UNWRITABLE, "mount the file system for writing"),
     errno.EMFILE: _Trouble(Status.DEFERRED, _UNWRITABLE, "raise the limit of open files"),
+    errno.ELOOP: _Trouble(
+        Status.DEFERRED, _UNWRITABLE, "put a folder in its place: no link in a Maildir is followed"
+    ),
     errno.ENOTDIR: _Trouble(
         Status.DEFERRED, _UNWRITABLE, "remove the file that stands where a folder should be"
     ),
@@ -137,6 +140,7 @@ class MaildirAgent:
 
     def _letter(self, hop: Hop, message: Message, target: Target) -> Letter:
         base, maildir = places(hop.next_hop, target.address)
+        _, former = places(hop.next_hop, target.address, _former_name)
         # Two addresses that one alias stands for may share a folder: a sum tells them apart.
         address = crc32(str(target.address).encode("utf-8", "surrogatepass"))
         unique = f"Q{message.id}R{target.number}A{address:08x}"
@@ -149,6 +153,7 @@ class MaildirAgent:
             is_repeat=message.recovered or message.attempts > 0,
             quota=self._quotas.get(target.address.domain, 0),
             size=len(fields) + message.content.size,
+            former=former if former != maildir else None,
         )
 
     async def _read(self, share: _Share, mail: IMailSource) -> bool:
@@ -215,23 +220,42 @@ class MaildirAgent:
 
 
 _PLACEHOLDER = re.compile(r"\{(domain|local|address)\}")
+_ASCII = re.compile(r"[\x00-\x7f]+")
 
 
-@lru_cache(maxsize=1024)
-def places(template: str, address: Mailbox) -> tuple[Path, Path]:
+def _file_name(text: str) -> str:
+    """`text` as one file name.
+
+    Letters and signs of all scripts stay, as Dovecot's ``%n`` has them; an octet that could mean
+    something else there, and what nobody can see, becomes %XX.
+    """
+    name = _ASCII.sub(lambda found: quote(found[0], safe="+=,", errors="surrogatepass"), text)
+    name = "".join(
+        each if each.isprintable() else quote(each, errors="surrogatepass") for each in name
+    )
+    return _not_hidden(name)
+
+
+def _former_name(text: str) -> str:
+    """`text` as one file name of ASCII, as earlier versions had it."""
+    return _not_hidden(quote(text, safe="+=,", errors="surrogatepass"))
+
+
+def _not_hidden(name: str) -> str:
+    return "%2E" + name[1:] if name.startswith(".") else name or "%"
+
+
+@lru_cache(maxsize=2048)
+def places(
+    template: str, address: Mailbox, file_name: Callable[[str], str] = _file_name
+) -> tuple[Path, Path]:
     """The fixed part of a path template, and the Maildir of an address under it.
 
     No address leads out of the fixed part, and no two that differ lead to the same folder
     where the template names all of an address.
     """
-    local, domain = _file_name(address.local_part), _file_name(address.domain)
+    local, domain = file_name(address.local_part), file_name(address.domain)
     values = {"local": local, "domain": domain, "address": f"{local}@{domain}"}
     fixed, _, _ = template.partition("{")
     maildir = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
     return Path(f"{fixed}x").parent, Path(maildir)
-
-
-def _file_name(text: str) -> str:
-    """`text` as one file name: an octet that could mean something else there becomes %XX."""
-    name = quote(text, safe="+=,", errors="surrogatepass") or "%"
-    return "%2E" + name[1:] if name.startswith(".") else name

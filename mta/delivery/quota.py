@@ -7,8 +7,10 @@ what is less; where it can't be trusted, the messages themselves are counted and
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +19,7 @@ from pathlib import Path
 from mta.files import atomic_write
 
 FILE = "maildirsize"
+_NO_TRAPS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MOST_OCTETS = 5120  # of the file, after which it is written anew
 TRUSTED_FOR = 900.0  # seconds that a file is believed which says that there is no room
 
@@ -36,7 +39,7 @@ def has_room(maildir: Path, quota: int, wanted: int) -> bool:
 def add(maildir: Path, octets: int) -> None:
     """Note that a message has come.  Raises OSError."""
     with suppress(FileNotFoundError):  # the next one to look counts it
-        descriptor = os.open(maildir / FILE, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        descriptor = os.open(maildir / FILE, os.O_WRONLY | os.O_APPEND | _NO_TRAPS)
         try:
             os.write(descriptor, b"%d 1\n" % octets)
         finally:
@@ -45,11 +48,7 @@ def add(maildir: Path, octets: int) -> None:
 
 def _read(maildir: Path, quota: int) -> int | None:
     """The octets that the file says are there; None where there is no file to go by."""
-    try:
-        with (maildir / FILE).open("rb") as file:
-            text = file.read(MOST_OCTETS + 1)
-    except FileNotFoundError:
-        return None
+    text, _ = _text(maildir)
     first, *lines = text.split(b"\n")
     if len(text) > MOST_OCTETS or first != _definition(quota):
         return None
@@ -61,12 +60,27 @@ def _read(maildir: Path, quota: int) -> int | None:
 
 def _is_fresh(maildir: Path) -> bool:
     """Whether the file was counted a short while ago, and nothing was added since."""
-    try:
-        text = (maildir / FILE).read_bytes()
-        age = time.time() - (maildir / FILE).stat().st_mtime
-    except FileNotFoundError:
-        return False
+    text, modified = _text(maildir)
+    age = time.time() - modified
     return text.count(b"\n") <= 2 and 0 <= age < TRUSTED_FOR
+
+
+def _text(maildir: Path) -> tuple[bytes, float]:
+    """What is in the file, a bit more than is taken, and when that was written; else nothing.
+
+    The Maildir may be a user's: a link is not followed, and a FIFO not waited for.
+    """
+    try:
+        descriptor = os.open(maildir / FILE, os.O_RDONLY | _NO_TRAPS)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return b"", 0.0
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b"", 0.0
+        return file.read(MOST_OCTETS + 1), status.st_mtime
 
 
 def _count_anew(maildir: Path, quota: int) -> int:
@@ -81,7 +95,9 @@ def _count_anew(maildir: Path, quota: int) -> int:
 def _sizes(maildir: Path) -> Iterator[int]:
     """The octets of each message in the Maildir and in its folders, which begin with a dot."""
     with os.scandir(maildir) as entries:
-        folders = [entry.path for entry in entries if entry.name.startswith(".")]
+        folders = [
+            entry.path for entry in entries if entry.name.startswith(".") and not entry.is_symlink()
+        ]
     for folder in (os.fspath(maildir), *folders):
         for name in ("new", "cur"):
             with suppress(FileNotFoundError, NotADirectoryError):
