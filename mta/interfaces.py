@@ -611,6 +611,16 @@ class IResolver(Interface):
         """The A and AAAA records, in the order to try them; an IP address is its own."""
 
 
+class IOwnHost(Interface):
+    """This host, as others may know it: mail for elsewhere must not go there."""
+
+    def is_named(host: str) -> bool:
+        """Whether that is a name of this host."""
+
+    def is_at(address: str) -> bool:
+        """Whether that is an address of this host."""
+
+
 class ResolutionFailed(Exception):
     """The name servers did not answer: try again later."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import idna
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError, ConnectError
 from twisted.names import client, dns
 from twisted.names.error import DNSNameError, DomainError, ResolverError
@@ -25,6 +26,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 TIMEOUTS = (1, 3, 5, 10)  # seconds for the first try and the next ones, of each server
 LONGEST_TTL = 3600.0  # seconds that an answer is remembered at most
 LONGEST_NEGATIVE_TTL = 300.0  # seconds, for an answer that there is nothing
+TCP_TIMEOUT = 10  # seconds, for the connection and for the answer
 MOST_ANSWERS = 10_000  # remembered; the domains of mail are anybody's choice
 MOST_ALIASES = 8  # queries for one name, where a server does not follow CNAME records
 
@@ -39,7 +41,7 @@ class Resolver:
     def __init__(
         self, reactor: Any, servers: Sequence[tuple[str, int]] = (), hosts: Path = HOSTS
     ) -> None:
-        self._client = client.Resolver(
+        self._client = NameServers(
             resolv=None if servers else RESOLV_CONF,
             servers=list(servers) or None,
             timeout=TIMEOUTS,
@@ -137,6 +139,92 @@ class Resolver:
             default=0.0,
         )
         return _Answer(exists, (), self._clock.seconds() + ttl)
+
+
+class NameServers(client.Resolver):
+    """Asks one name server after the other, until one gives an answer that can be used.
+
+    Twisted's own class asks the next one only where one says nothing.
+    """
+
+    def queryUDP(self, queries: Sequence[dns.Query], timeout: Any = None) -> Deferred[dns.Message]:
+        """Twisted calls this; `timeout`: seconds for the first try and the next ones."""
+        timeouts: Sequence[int] = timeout or TIMEOUTS
+        return Deferred.fromCoroutine(self._query_in_turn(queries, timeouts))
+
+    async def _query_in_turn(
+        self, queries: Sequence[dns.Query], timeouts: Sequence[int]
+    ) -> dns.Message:
+        """The first answer, or else the error that was told instead.
+
+        Raises TimeoutError where nothing was said, ResolverError where that made no sense.
+        Who answered something else is not asked again, who said nothing is.
+        """
+        said: dns.Message | None = None
+        servers = [*self.servers, *self.dynServers]
+        for seconds in timeouts:
+            silent = []
+            for server in servers:
+                try:
+                    message = await self._query_one(server, queries, seconds)
+                except (dns.DNSQueryTimeoutError, ConnectError, CannotListenError, OSError):
+                    silent.append(server)
+                    continue
+                if _is_answer(message, queries):
+                    return message
+                said = message
+            servers = silent
+        if said is None:
+            raise TimeoutError(queries)
+        if said.rCode in _ANSWERS:
+            raise ResolverError("an answer that makes no sense")
+        return said
+
+    async def _query_one(
+        self, server: tuple[str, int], queries: Sequence[dns.Query], seconds: int
+    ) -> dns.Message:
+        """What one name server says; by TCP where it does not fit a datagram (RFC 7766)."""
+        message: dns.Message = await self._query(server, queries, seconds)
+        if not message.trunc:
+            return message
+        address, port = server
+        endpoint = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        connecting = endpoint(self._reactor, address, port, TCP_TIMEOUT)
+        protocol = await connectProtocol(connecting, dns.DNSProtocol(_Bystander()))
+        try:
+            message = await protocol.query(queries, TCP_TIMEOUT)
+        finally:
+            protocol.transport.abortConnection()
+        return message
+
+
+class _Bystander:
+    """What a connection to a name server tells of itself, and nobody wants to know."""
+
+    def connectionMade(self, protocol: dns.DNSProtocol) -> None:
+        """Twisted calls this."""
+
+    def connectionLost(self, protocol: dns.DNSProtocol) -> None:
+        """Twisted calls this."""
+
+    def messageReceived(self, message: dns.Message, protocol: dns.DNSProtocol) -> None:
+        """Twisted calls this with answers to nothing."""
+
+
+_ANSWERS = frozenset({dns.OK, dns.ENAME})  # to all others another name server may know better
+
+
+def _is_answer(message: dns.Message, queries: Sequence[dns.Query]) -> bool:
+    """Whether a name server answered what it was asked: with records, or that there are none."""
+    if not message.answer or message.rCode not in _ANSWERS or message.trunc:
+        return False
+    if list(message.queries) != list(queries):
+        return False
+    if message.answers or message.auth or message.rCode == dns.ENAME:
+        return True
+    # Who only names other servers knows nothing of it (RFC 2308 section 2.2).
+    kinds = {header.type for header in message.authority}
+    return dns.SOA in kinds or dns.NS not in kinds
 
 
 _FAILURES = (DomainError, ResolverError, TimeoutError, ConnectError, CannotListenError, OSError)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from zope.interface import implementer
 
-from mta.interfaces import IRouter
+from mta.interfaces import IOwnHost, IRouter
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Reply
 from mta.settings import Domain, Forward
 from mta.smtp import replies
@@ -62,7 +62,8 @@ class Router:
     address leaves open who that is, it is the postmaster of the domain that `hostname` is in,
     or else of our first domain; where that domain has none, the alphabetically first mailbox.
 
-    `srs` None: forwarded mail keeps its reverse-path.  `now` gives seconds since the epoch.
+    `srs` None: forwarded mail keeps its reverse-path.  `now` gives seconds since the epoch.  `own`
+    knows the address literals that lead back to this host.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class Router:
         senders: Mapping[str, Hop] | None = None,
         srs: SenderRewriting | None = None,
         now: Callable[[], float] = time.time,
+        own: IOwnHost | None = None,
     ) -> None:
         self._hostname = hostname
         self._domains = domains
         self._routes = routes
         self._default = default
         self._srs = srs
+        self._own = own
         self._now = now
         self._senders = senders or {}
         self._forwarding = _forwarding(domains)
@@ -303,8 +306,10 @@ class Router:
             why, hop = "route default", self._default
         if hop.agent is not Agent.MX:
             return why, hop
-        if domain.startswith("["):  # an address literal, RFC 5321 section 4.1.3
-            return why, Hop(Agent.SMTP, domain[1:-1].removeprefix("IPv6:"), 25)
+        if self._own is not None and domain.startswith("["):  # RFC 5321 section 4.1.3
+            address = domain.strip("[]").removeprefix("IPv6:")
+            if self._own.is_at(address):
+                raise Refusal(replies.LOOPS_BACK)
         return why, replace(hop, next_hop=domain)
 
 

@@ -100,10 +100,15 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Who may relay without AUTH, and which proxies may say by XCLIENT for whom they speak."""
+    """Who may relay without AUTH, and which proxies may say by XCLIENT for whom they speak.
+
+    `private_exchangers`: mail goes to hosts in private networks where the MX records of a domain
+    lead there.
+    """
 
     networks: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     xclient: tuple[Network, ...] = ()
+    private_exchangers: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,7 @@ class Settings:
     listen: tuple[Listener, ...] = ()
     tls: TLSSettings = TLSSettings()
     resolver: tuple[tuple[str, int], ...] = ()
+    own_addresses: tuple[str, ...] = ()  # that lead here, though no interface has them
     domains: Mapping[str, Domain] = field(default_factory=dict)
     routes: Mapping[str, Hop] = field(default_factory=dict)
     senders: Mapping[str, Hop] = field(default_factory=dict)

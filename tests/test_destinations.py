@@ -305,15 +305,24 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_so_old(self) -> None:
         """A visit that is old gets no more mail, and does not rest."""
-        self.destinations = self.make(Queue(per_destination=1, connection_age=10.0))
+        settings = Queue(per_destination=1, connection_age=10.0, connection_idle=60.0)
+        self.destinations = self.make(settings)
         self.add(A, "1")
-        self.clock.advance(9)
         (waiting,) = self.rest(0)
-        self.clock.advance(1)
+        self.clock.advance(10)
         self.add(A, "2")
         self.assertFalse(self.successResultOf(waiting))
         self.end(0)
         self.assertEqual("2", self.take(1).message.id)
+
+    def test_hosts_that_said_nothing(self) -> None:
+        """A visit is as old as its first mail: a host before that may have been silent for long."""
+        settings = Queue(per_destination=1, connection_age=10.0, connection_idle=60.0)
+        self.destinations = self.make(settings)
+        self.add(A, "1", "2")
+        self.clock.advance(300)
+        self.assertEqual("1", self.take(0).message.id)
+        self.assertEqual("2", self.take(0).message.id)
 
     def test_who_rests_takes_no_place(self) -> None:
         """Other hops get visits; of too many that rest, the one ends that began first."""

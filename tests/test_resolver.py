@@ -16,7 +16,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel, capturedLogs
 from twisted.names import authority, dns, server
 from twisted.names.error import DNSNameError, DNSServerError
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import FailTest, SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -25,7 +25,7 @@ from mta.delivery.exchangers import MAX_EXCHANGERS, exchangers
 from mta.delivery.relay import Dialler
 from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Status
-from mta.resolver import LONGEST_NEGATIVE_TTL, LONGEST_TTL, Resolver
+from mta.resolver import LONGEST_NEGATIVE_TTL, LONGEST_TTL, TIMEOUTS, Resolver
 from tests.processes import temporary_folder
 
 MANY = 60  # MX records, more than a datagram holds
@@ -174,7 +174,7 @@ class ResolverTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.hosts = temporary_folder(self) / "hosts"
-        with patch.object(resolver_module.client, "Resolver", ScriptedClient):
+        with patch.object(resolver_module, "NameServers", ScriptedClient):
             self.resolver = Resolver(self.clock, [("192.0.2.53", 53)], self.hosts)
         self.client: Any = self.resolver._client
 
@@ -352,6 +352,101 @@ def _change(path: Path, text: str) -> None:
     before = path.stat().st_mtime_ns
     path.write_text(text)
     os.utime(path, ns=(before + 10**9, before + 10**9))
+
+
+Said = dns.Message | Exception
+
+
+def message(
+    code: int = dns.OK,
+    *answers: dns.RRHeader,
+    authority: Sequence[dns.RRHeader] = (),
+    name: str = "example.com",
+    kind: int = dns.MX,
+    is_answer: bool = True,
+    authoritative: bool = False,
+) -> dns.Message:
+    """What a name server says to a question for MX records."""
+    made = dns.Message(answer=is_answer, rCode=code, auth=authoritative)
+    made.queries = [dns.Query(name.encode(), kind)]
+    made.answers = list(answers)
+    made.authority = list(authority)
+    return made
+
+
+GOOD = message(dns.OK, header("example.com", dns.Record_MX(10, b"mx.example.com")))
+NOWHERE = message(dns.ENAME, authority=[soa(60)])
+NOTHING = message(dns.OK, authority=[soa(60)])
+ELSEWHERE = header("com", dns.Record_NS(b"ns.com"))
+SILENT = dns.DNSQueryTimeoutError(1)
+NO_ANSWERS: dict[str, Said] = {
+    "format error": message(dns.EFORMAT),
+    "server failure": message(dns.ESERVER),
+    "not implemented": message(dns.ENOTIMP),
+    "refused": message(dns.EREFUSED),
+    "a code that nobody knows": message(11),
+    "a question": message(is_answer=False),
+    "the answer to another question": message(name="other.example"),
+    "the answer to another type": message(kind=dns.A),
+    "other name servers": message(authority=[ELSEWHERE]),
+    "silence": SILENT,
+    "no way there": OSError("network is unreachable"),
+}
+
+
+class NameServersTests(SynchronousTestCase):
+    """Where one name server does not know, another may."""
+
+    def ask(self, *said: Said | Sequence[Said]) -> Sequence[tuple[int, str]]:
+        """The MX records, where each name server says this, one thing each time it is asked."""
+        servers = [(f"192.0.2.{number}", 53) for number in range(len(said))]
+        self.asked: list[str] = []
+        sayings = {
+            server: list(each) if isinstance(each, Sequence) else [each] * 10
+            for server, each in zip(servers, said, strict=True)
+        }
+
+        def query(server: tuple[str, int], *_: object) -> Deferred[dns.Message]:
+            self.asked.append(server[0][-1])
+            word = sayings[server].pop(0)
+            return fail(word) if isinstance(word, Exception) else succeed(word)
+
+        self.resolver = Resolver(Clock(), servers, temporary_folder(self) / "hosts")
+        self.patch(self.resolver._client, "_query", query)
+        return self.successResultOf(Deferred.fromCoroutine(self.resolver.mx("example.com")))
+
+    def test_the_next_one_is_asked(self) -> None:
+        """Whatever the first one says instead of an answer."""
+        for what, said in NO_ANSWERS.items():
+            self.assertEqual(self.ask(said, GOOD), [(10, "mx.example.com")], what)
+            self.assertEqual(self.asked, ["0", "1"], what)
+            self.assertEqual(self.ask(said, said, NOTHING), [], what)
+
+    def test_nobody_knows(self) -> None:
+        """Then it is not known whether the name exists."""
+        for what, said in NO_ANSWERS.items():
+            with self.assertRaises(FailTest) as caught:
+                self.ask(said, said)
+            self.assertIn("ResolutionFailed", str(caught.exception), what)
+
+    def test_an_answer_is_one(self) -> None:
+        """No second name server is asked."""
+        for said in (NOTHING, message(), message(authority=[ELSEWHERE], authoritative=True)):
+            self.assertEqual(self.ask(said, GOOD), [])
+            self.assertEqual(self.asked, ["0"])
+        with self.assertRaises(FailTest) as caught:
+            self.ask(NOWHERE, GOOD)
+        self.assertIn("DomainNotFound", str(caught.exception))
+
+    def test_who_said_nothing_is_asked_again(self) -> None:
+        """And who said that it does not know is not."""
+        refused = NO_ANSWERS["refused"]
+        found = self.ask([refused], [SILENT, SILENT, GOOD])
+        self.assertEqual(found, [(10, "mx.example.com")])
+        self.assertEqual(self.asked, ["0", "1", "1", "1"])
+        with self.assertRaises(FailTest):
+            self.ask(SILENT, SILENT)
+        self.assertEqual(self.asked, ["0", "1"] * len(TIMEOUTS))
 
 
 @implementer(IResolver)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta import routing
+from mta.delivery.own_host import OwnHost
 from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox, canonical_domain
 from mta.routing import MOST_ADDRESSES, MOST_ALIASES, Router
@@ -372,9 +373,21 @@ class RouteTests(RouterTestCase):
 
     def test_address_literal(self) -> None:
         """It names a host that needs no looking up."""
-        self.assertEqual(self.hop("a@[192.0.2.1]"), Hop(Agent.SMTP, "192.0.2.1", 25))
-        self.assertEqual(self.hop("a@[IPv6:2001:db8::1]"), Hop(Agent.SMTP, "2001:db8::1", 25))
+        self.assertEqual(self.hop("a@[192.0.2.1]"), Hop(Agent.MX, "[192.0.2.1]"))
+        self.assertEqual(self.hop("a@[IPv6:2001:db8::1]"), Hop(Agent.MX, "[IPv6:2001:db8::1]"))
         self.assertEqual(self.hop("a@[10.0.0.1]"), LMTP)
+
+    def test_address_literal_of_ours(self) -> None:
+        """Mail for it would come back; where the configuration names it, the postmaster knows."""
+        own = OwnHost("us.example", ["198.51.100.1"], is_on_interface=lambda address: False)
+        routes = {"[127.0.0.2]": LMTP}
+        router = Router("us.example", {}, routes, Hop(Agent.MX), own=own)
+        for literal in ("[127.0.0.1]", "[198.51.100.1]", "[IPv6:::1]", "[IPv6:::ffff:127.0.0.1]"):
+            with self.assertRaises(Refusal) as caught:
+                router.route(mailbox(f"a@{literal}"))
+            self.assertEqual(str(caught.exception.reply)[:9], "554 5.4.6")
+        self.assertEqual(router.route(mailbox("a@[127.0.0.2]"))[0][1], LMTP)
+        self.assertEqual(router.route(mailbox("a@[192.0.2.1]"))[0][1].next_hop, "[192.0.2.1]")
 
     def test_smart_host(self) -> None:
         """A smart host gets everything, address literals too."""

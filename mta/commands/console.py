@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.config import load
+from mta.delivery.own_host import OwnHost
 from mta.privileges import act_as_server
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
 from mta.spool.folder import Folder, secret_key
@@ -128,6 +129,7 @@ def router_of(settings: Settings) -> Router:
         settings.default_route,
         settings.senders,
         srs,
+        own=OwnHost(settings.hostname, settings.own_addresses),
     )
 
 

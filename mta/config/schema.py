@@ -250,6 +250,7 @@ FORWARD: Fields = {"to": values.mailboxes, "keep": values.boolean}
 RELAY: Fields = {
     "networks": list_of(values.network, "a list of IP networks"),
     "xclient": list_of(values.network, "a list of IP networks"),
+    "private_exchangers": values.boolean,
 }
 SUBMISSION: Fields = {"hide_client": values.boolean, "expn": values.boolean}
 PEER: Fields = {
@@ -305,6 +306,7 @@ FILE: Fields = {
     "listen": list_of(_listener, "a list of listeners"),
     "tls": _tls,
     "resolver": list_of(values.name_server, "a list of name servers"),
+    "own_addresses": list_of(values.address, "a list of IP addresses"),
     "domains": table_of(values.domain, _domain, "a mapping of domains"),
     "routes": table_of(values.domain_or_subdomains, _route, "a mapping of domains to next hops"),
     "senders": table_of(values.sender, _route, "a mapping of senders to next hops"),

@@ -322,6 +322,16 @@ def network(value: Value) -> Network:
         raise value.wrong(f"found {text!r}, expected {expected}") from None
 
 
+def address(value: Value) -> str:
+    """An IP address."""
+    expected = "an IP address such as 192.0.2.1 or 2001:db8::1"
+    text = value.text(expected)
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise value.wrong(f"found {text!r}, expected {expected}") from None
+
+
 def name_server(value: Value) -> tuple[str, int]:
     """ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT of a name server."""
     expected = "ADDRESS or ADDRESS:PORT, such as 192.0.2.53:5353 or [2001:db8::53]:5353"

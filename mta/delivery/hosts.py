@@ -14,9 +14,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from mta.delivery.exchangers import exchangers
-from mta.delivery.own_host import LOOPS_BACK, SMTP_PORT, OwnHost, is_private
-from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
+from mta.delivery.own_host import is_private
+from mta.interfaces import DomainNotFound, HopFailure, IOwnHost, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Reply, Status
+from mta.smtp.replies import LOOPS_BACK
+
+SMTP_PORT = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class HostFinder:
     def __init__(
         self,
         resolver: IResolver,
-        own: OwnHost,
+        own: IOwnHost,
         private: bool = True,
         shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
     ) -> None:
@@ -92,14 +95,21 @@ class HostFinder:
             return Host(name, (), _failed("5.4.4", f"{what} has no address: {name}"))
         except ResolutionFailed as error:
             return Host(name, (), _unresolved(error))
-        port = hop.port or SMTP_PORT
-        if any(self._own.is_at(address, port) for address in addresses):
+        if any(self._is_own(hop, address) for address in addresses):
             return None
+        return self._public(name, addresses)
+
+    def _public(self, name: str, addresses: Sequence[str]) -> Host:
+        """A host, by those of its addresses that strangers may lead us to."""
         usable = [address for address in addresses if self._private or not is_private(address)]
         if not usable:
             text = f"The mail exchanger is in a private network: {name}"
             return Host(name, (), _failed("5.4.4", text))
         return Host(name, usable)
+
+    def _is_own(self, hop: Hop, address: str) -> bool:
+        """Whether mail for that address would come back to us, who listen on port 25."""
+        return (hop.port or SMTP_PORT) == SMTP_PORT and self._own.is_at(address)
 
     async def _configured(self, name: str) -> Host:
         """A host that the configuration names: what is wrong there, can be corrected there."""
@@ -117,14 +127,14 @@ class HostFinder:
 
     def _literal(self, hop: Hop) -> Host:
         """The host that an address literal names (RFC 5321 section 4.1.3)."""
-        text = hop.next_hop.strip("[]").removeprefix("ipv6:")
+        text = hop.next_hop.strip("[]").removeprefix("IPv6:")
         try:
             address = str(ip_address(text))
         except ValueError:
             return Host(text, (), _failed("5.1.2", f"Not an address: {hop.next_hop}"))
-        if self._own.is_at(address, hop.port or SMTP_PORT):
+        if self._is_own(hop, address):
             raise HopFailure(Outcome(Status.FAILED, LOOPS_BACK))
-        return Host(address, (address,))
+        return self._public(address, [address])
 
 
 def _unresolved(error: ResolutionFailed) -> Outcome:

@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 
-from mta.mail import Reply
+from zope.interface import implementer
 
-LOOPS_BACK = Reply(554, "5.4.6", ("Mail for this domain loops back to this server",))
-SMTP_PORT = 25
+from mta.interfaces import IOwnHost
+
 _NOBODYS = "192.0.2.1"  # for documentation (RFC 5737): no interface has it
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: this host, as loopback is
 
@@ -45,33 +45,30 @@ def _can_bind(address: str) -> bool:
     return True
 
 
+@implementer(IOwnHost)
 class OwnHost:
-    """This host, as mail for others must not find it: a loop would be the end of that.
+    """This host by its name and the addresses of its interfaces.
 
-    `addresses` are ours though no interface has them, `ports` those that we listen on besides 25.
+    `addresses` are ours, too, though no interface has them.
     """
 
     def __init__(
         self,
         hostname: str,
         addresses: Collection[str] = (),
-        ports: Collection[int] = (),
         is_on_interface: Callable[[str], bool] = is_on_interface,
     ) -> None:
         self._hostname = hostname.rstrip(".").lower()
         self._addresses = {_plain(address) for address in addresses}
-        self._ports = {SMTP_PORT, *ports}
         self._is_on_interface = is_on_interface
 
     def is_named(self, host: str) -> bool:
-        """Whether that is a name of this host."""
+        """See `IOwnHost.is_named`."""
         name = host.rstrip(".").lower()
         return name in (self._hostname, "localhost") or name.endswith(".localhost")
 
-    def is_at(self, address: str, port: int) -> bool:
-        """Whether a connection to that address and port ends at this host's own mail server."""
-        if port not in self._ports:
-            return False
+    def is_at(self, address: str) -> bool:
+        """See `IOwnHost.is_at`."""
         plain = _plain(address)
         if plain.is_loopback or plain.is_unspecified or plain in self._addresses:
             return True

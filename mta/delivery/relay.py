@@ -23,8 +23,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.delivery.hosts import HostFinder
-from mta.delivery.own_host import SMTP_PORT, OwnHost
+from mta.delivery.hosts import SMTP_PORT, HostFinder
+from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import PerHost, Suspects, most_telling
 from mta.interfaces import (
     ChannelLost,
@@ -32,6 +32,7 @@ from mta.interfaces import (
     HopFailure,
     IDeliveryAgent,
     IMailSource,
+    IOwnHost,
     IResolver,
     IRole,
 )
@@ -65,7 +66,7 @@ class Dialler:
         hostname: str,
         resolver: IResolver,
         tls: Callable[[str, Security, str], TLSContext],
-        own: OwnHost | None = None,
+        own: IOwnHost | None = None,
         private_exchangers: bool = True,
     ) -> None:
         self._reactor = reactor

@@ -12,6 +12,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
+from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import Dialler, RelayAgent
 from mta.gate import Gate, hosts
@@ -83,6 +84,7 @@ class _Maker:
         pins = [peer.certificate for peer in settings.peers.values() if peer.certificate]
         self._server_tls = ServerTLS(settings.tls, process.folder, settings.hostname, pins)
         self._client_tls = ClientTLS(settings.tls)
+        self._own = OwnHost(settings.hostname, settings.own_addresses)
         self._router = Router(
             settings.hostname,
             settings.domains,
@@ -90,6 +92,7 @@ class _Maker:
             settings.default_route,
             settings.senders,
             process.srs,
+            own=self._own,
         )
         self._closing: list[Callable[[], None]] = []
         self._users = self._make_users()
@@ -138,6 +141,8 @@ class _Maker:
             self._settings.hostname,
             self._resolver,
             self._client_tls.for_host,
+            self._own,
+            self._settings.relay.private_exchangers,
         )
 
     def _customer(self, reception: Reception) -> Customer:

@@ -163,6 +163,7 @@ AUTHOR_UNCLEAR = Reply(550, "5.7.1", ("From: must name the author once, as an ad
 TLS_NOT_KEPT = Reply(
     550, "5.7.30", ("REQUIRETLS support required, which the next server does not offer",)
 )
+LOOPS_BACK = Reply(554, "5.4.6", ("Mail for this domain loops back to this server",))
 MAIL_LOOP = Reply(554, "5.4.6", ("Too many Received: fields, the message is in a loop",))
 SPOOL_FULL = Reply(452, "4.3.1", ("Insufficient system storage",))
 LOCAL_ERROR = Reply(451, "4.3.0", ("Requested action aborted: local error in processing",))
