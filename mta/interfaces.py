@@ -78,9 +78,10 @@ class IChannel(Interface):
         connection ends first, ChannelTimeout when time does.
         """
 
-    async def drain(timeout: float) -> None:
-        """Return when the connection takes more without piling it up in memory.
+    async def drain(end: float) -> bool:
+        """Return True once more can be written without piling it up, False when octets came first.
 
+        Who writes much reads between: a peer that can't get rid of its replies takes nothing.
         Raises as `more` does.
         """
 

@@ -123,21 +123,21 @@ class Link(Protocol):
 
     async def more(self, end: float) -> None:
         """See `IChannel.more`."""
-        if self._paused and len(self.wire) < MOST_UNREAD:
-            self._paused = False
-            self.transport.resumeProducing()
-        self._came = False
+        self._expect_octets()
         while True:
             await self._rest(end)
             if not self._congested and (self._came or self.closing):
                 return
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, end: float) -> bool:
         """See `IChannel.drain`."""
         self._flush()
-        end = self._clock.seconds() + timeout
+        self._expect_octets()
         while self._congested:
             await self._rest(end)
+            if self._came:
+                return False
+        return True
 
     def seconds(self) -> float:
         """See `IChannel.seconds`."""
@@ -187,6 +187,13 @@ class Link(Protocol):
         """See `IChannel.abort`."""
         if self._connected:
             self.transport.abortConnection()
+
+    def _expect_octets(self) -> None:
+        """Somebody begins to wait for octets: read on, unless enough is unread."""
+        if self._paused and len(self.wire) < MOST_UNREAD:
+            self._paused = False
+            self.transport.resumeProducing()
+        self._came = False
 
     async def _rest(self, end: float) -> None:
         """Wait until Twisted calls, or the clock shows `end`; raise what happened meanwhile."""
@@ -253,9 +260,10 @@ class Link(Protocol):
 
     def resumeProducing(self) -> None:
         """Twisted calls this when the peer has taken what we wrote."""
-        self._congested = False
+        was_congested, self._congested = self._congested, False
         self._at_once = isinstance(self.transport, Connection)
-        self._wake()
+        if was_congested:
+            self._wake()
 
     def stopProducing(self) -> None:
         """Twisted calls this when nothing more can be written."""
@@ -290,6 +298,8 @@ class Link(Protocol):
         count = self.transport.writeSomeData(data)
         rest = data[count:] if isinstance(count, int) else data  # the transport finds it lost
         self._at_once = not rest
+        # Twisted resumes only what it has paused, and it pauses for much more than a short rest.
+        self.transport.producerPaused = bool(rest)
         return rest
 
     def _begin(self) -> None:
@@ -333,7 +343,9 @@ class Link(Protocol):
         """The conversation is over: close, after all that was written."""
         self._flush()
         self._over = True
-        if self._connected:
+        if self._congested and isinstance(self._failure, ChannelTimeout):
+            self.abort()  # the peer has taken nothing for as long as it may
+        elif self._connected:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
             self._expect(self._clock.seconds() + CLOSE_TIMEOUT)

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -361,6 +362,92 @@ class WritingTests(LinkTestCase):
         self.assertTrue(server.getTcpNoDelay())
 
 
+class Line(Connection):
+    """A TCP connection whose system takes only so many octets at once."""
+
+    def __init__(self) -> None:
+        super().__init__(socket(), LinkFactory(Clock()), MemoryReactorClock())
+        self.room = 10_000
+        self.connected = True
+        self.sent = b""
+        self.turns = 0  # of the reactor, to send what the system did not take at once
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 1025)
+
+    def writeSomeData(self, data: bytes) -> int:
+        count = min(self.room, len(data))
+        self.sent += bytes(data[:count])
+        return count
+
+    def turn(self) -> None:
+        """The reactor finds that the system has room again."""
+        self.turns += 1
+        self.doWrite()
+
+
+class DirectWriteTests(SynchronousTestCase):
+    """Octets go past the transport, where none wait in it."""
+
+    def setUp(self) -> None:
+        self.line = Line()
+        self.addCleanup(self.line.socket.close)
+        self.channels: list[IChannel] = []
+        self.waits: list[bool | None] = []
+
+    async def echo(self, channel: IChannel) -> None:
+        """Say what was said."""
+        while True:
+            await channel.more(channel.seconds() + 60.0)
+            channel.write(channel.wire.take())
+
+    def link(self, conversation: Conversation) -> Link:
+        """A connected link."""
+        link = Link(lambda _: Role(conversation), Clock())
+        link.makeConnection(self.line)
+        return link
+
+    def test_again_after_a_short_write(self) -> None:
+        """When the rest is sent, nothing waits any more."""
+        link = self.link(self.echo)
+        self.line.room = 2
+        link.dataReceived(b"12345")
+        self.assertEqual(self.line.sent, b"12")
+        link.dataReceived(b"678")
+        self.assertEqual(self.line.sent, b"12")  # in order
+        self.line.room = 10_000
+        self.line.turn()
+        self.assertEqual(self.line.sent, b"12345678")
+        link.dataReceived(b"90")
+        self.assertEqual(self.line.sent, b"1234567890")
+        self.assertEqual(self.line.turns, 1)
+
+    def test_several_short_writes(self) -> None:
+        """Each time anew."""
+        link = self.link(self.echo)
+        for number in range(5):
+            self.line.room = 1
+            link.dataReceived(b"ab")
+            self.assertEqual(len(self.line.sent), 2 * number + 1)
+            self.line.turn()
+        self.assertEqual(self.line.sent, b"ab" * 5)
+
+    def test_nobody_is_woken_for_it(self) -> None:
+        """A conversation that waits for something else goes on waiting."""
+
+        async def never() -> bool:
+            return await Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            self.line.room = 1
+            channel.write(b"12")
+            self.waits.append(await channel.doze(never(), 10.0))
+
+        self.link(conversation)
+        self.line.turn()
+        self.assertEqual((self.line.sent, self.waits), (b"12", []))
+
+
 class PressureTests(LinkTestCase):
     """Neither side makes the other pile up octets in memory."""
 
@@ -423,24 +510,64 @@ class PressureTests(LinkTestCase):
         async def conversation(channel: IChannel) -> None:
             for number in range(3):
                 channel.write(b"%d" % number)
-                await channel.drain(10.0)
+                end = channel.seconds() + 10.0
+                while not await channel.drain(end):
+                    self.log.append(channel.wire.take().decode())
 
         self.transport.is_full = True
         link = self.link(conversation)
         self.assertEqual(self.transport.value(), b"0")
         link.dataReceived(b"x")
         self.assertEqual(self.transport.value(), b"0")
+        self.assertEqual(self.log, ["x"])
         link.resumeProducing()
         self.assertEqual(self.transport.value(), b"01")
         self.clock.advance(10)
         self.assert_lost(link, ChannelTimeout)
+
+    def test_both_sides_write(self) -> None:
+        """Who can't get rid of its replies takes nothing: they are read meanwhile."""
+
+        async def conversation(channel: IChannel) -> None:
+            channel.write(b"much")
+            end = channel.seconds() + 10.0
+            while not await channel.drain(end):
+                channel.wire.take()
+
+        self.transport.is_full = True
+        link = self.link(conversation)
+        for _ in range(9):
+            link.dataReceived(b"x" * MOST_UNREAD + b"x")
+            self.assertEqual(self.transport.producerState, "producing")
+            self.clock.advance(1)
+        link.resumeProducing()
+        self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_a_peer_that_never_reads_is_not_waited_for(self) -> None:
+        """Its time is over: the connection is gone at once."""
+        for conversation in (self.reads, self.ends_well):
+            self.transport = Transport(lenient=True)
+            link = self.link(conversation)
+            link.ended.addErrback(lambda failure: failure.trap(ChannelTimeout) and None)
+            link.pauseProducing()
+            self.clock.advance(9)
+            self.assertFalse(self.transport.disconnecting)
+            self.clock.advance(1)
+            self.assertTrue(self.transport.disconnected)
+
+    async def ends_well(self, channel: IChannel) -> None:
+        """As a receiver does when time is over."""
+        try:
+            await channel.more(channel.seconds() + 10.0)
+        except ChannelTimeout:
+            channel.write(b"421 closing\r\n")
 
     def test_drain_where_nothing_is_in_the_way(self) -> None:
         """Nothing waits."""
 
         async def conversation(channel: IChannel) -> None:
             channel.write(b"x")
-            await channel.drain(10.0)
+            self.assertTrue(await channel.drain(channel.seconds() + 10.0))
 
         self.assertIsNone(self.successResultOf(self.link(conversation).ended))
 

@@ -76,7 +76,8 @@ class Dialogue:
         while True:
             while (line := channel.wire.line(MAX_REPLY_LINE, LF)) is None:
                 end = end or channel.seconds() + step.timeout
-                await channel.more(end)
+                if await channel.drain(end):
+                    await channel.more(end)
             # Some servers end replies with a bare LF; in ours, only CRLF ends a line.
             reply = parser.feed_line(line.rstrip(b"\r"))
             if reply is not None:

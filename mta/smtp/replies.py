@@ -14,6 +14,7 @@ from mta.smtp.errors import PeerFault
 
 MAX_OCTETS = 512  # of a reply line, CRLF included, RFC 5321 section 4.5.3.1.5
 MAX_LINES = 100  # of one reply of a peer
+MAX_TEXT = 8192  # octets kept of one reply: those to a thousand recipients are kept together
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ \t-])(.*))?", re.DOTALL)
@@ -46,7 +47,7 @@ def _fold(line: str, room: int) -> list[bytes]:
 class ReplyParser:
     """Puts the lines of a reply together; ready for the next reply after the last line."""
 
-    __slots__ = ("_code", "_enhanced", "_lines")
+    __slots__ = ("_code", "_count", "_enhanced", "_lines", "_room")
 
     def __init__(self) -> None:
         self._begin()
@@ -55,26 +56,32 @@ class ReplyParser:
         self._code = ""
         self._enhanced = ""
         self._lines: list[str] = []
+        self._count = 0
+        self._room = MAX_TEXT
 
     def feed_line(self, line: bytes) -> Reply | None:
         """The reply, once `line` (without its end) was its last one.
 
-        An empty line inside a reply is one without text.  Text that is not UTF-8 is replaced, and
-        control characters are made spaces: it ends in logs and in the header sections of notices.
-        Raises PeerFault for what is no reply.
+        An empty line inside a reply is one without text; lines beyond `MAX_TEXT` are left out.
+        Text that is not UTF-8 is replaced, and control characters are made spaces: it ends in logs
+        and in the header sections of notices.  Raises PeerFault for what is no reply.
         """
-        if not line and self._lines:
+        if not line and self._count:
             line = f"{self._code}-".encode()
         parts = _REPLY_LINE.fullmatch(line)
         if parts is None:
             raise PeerFault(f"not a reply: {line[:60]!r}")
         code = parts[1].decode("ascii")
-        if self._lines and code != self._code:
+        if self._count and code != self._code:
             raise PeerFault(f"a reply changes its code from {self._code} to {code}")
-        if len(self._lines) >= MAX_LINES:
+        if self._count >= MAX_LINES:
             raise PeerFault(f"a reply of more than {MAX_LINES} lines")
         self._code = code
-        self._lines.append(self._without_enhanced((parts[3] or b"").decode("utf-8", "replace")))
+        self._count += 1
+        self._room -= len(line)
+        text = self._without_enhanced((parts[3] or b"").decode("utf-8", "replace"))
+        if self._room >= 0 or not self._lines:
+            self._lines.append(text)
         if parts[2] == b"-":
             return None
         reply = Reply(int(code), self._enhanced, tuple(self._lines))

@@ -91,7 +91,9 @@ class Transmission:
         transaction.has_begun = True
         async for piece in transaction.outgoing.form.content.pieces():
             self._channel.write(dots.encode(piece) if dots else piece)
-            await self._channel.drain(CONTENT.timeout)
+            end = self._channel.seconds() + CONTENT.timeout
+            while not await self._channel.drain(end):
+                pass
         if dots:
             self._channel.write(dots.end())
         transaction.has_ended = True

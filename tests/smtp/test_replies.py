@@ -200,6 +200,16 @@ class ReplyParserTests(SynchronousTestCase):
             parser.feed_line(b"250-more")
         self.assertRaises(PeerFault, parser.feed_line, b"250 last")
 
+    def test_a_very_long_reply(self) -> None:
+        """Not all of its text is kept."""
+        parser = ReplyParser()
+        for _ in range(99):
+            self.assertIsNone(parser.feed_line(b"550-" + b"x" * 2000))
+        reply = parser.feed_line(b"550 last")
+        assert reply is not None
+        self.assertEqual(4, len(reply.lines))
+        self.assertEqual(1, len(ReplyParser().feed_line(b"550 " + b"x" * 9000).lines))
+
     @given(st.lists(st.binary(max_size=40) | st.from_regex(rb"[2-5]\d\d[ -].*"), max_size=8))
     def test_only_peer_fault(self, lines: list[bytes]) -> None:
         """Whatever a peer says, it is a reply or its fault."""
