@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 from typing import Protocol as Shape
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -43,6 +43,7 @@ HANDSHAKE_TIMEOUT = 60.0  # seconds
 ALARM_MARGIN = 60.0  # seconds after an alarm in which it must have rung
 MOST_UNSENT = 64 * 1024  # octets that wait for what else is said before we listen again
 CLOSE_TIMEOUT = 30.0  # seconds in which the peer may still take our last words
+LAST_CHANCE = 1.0  # the same for a peer that has already had all its time
 
 
 class TLSContext(Shape):
@@ -173,6 +174,8 @@ class Link(Protocol):
     async def start_tls(self) -> None:
         """See `IChannel.start_tls`."""
         assert self._tls is not None
+        if self._failure is not None:  # there is nothing left to shake hands with
+            raise HandshakeFailed(str(self._failure))
         self.wire.drop()
         self._flush()
         self._tls.start(self.transport)
@@ -348,7 +351,9 @@ class Link(Protocol):
         elif self._connected:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-            self._expect(self._clock.seconds() + CLOSE_TIMEOUT)
+            is_late = isinstance(self._failure, ChannelTimeout)
+            left = LAST_CHANCE if is_late else CLOSE_TIMEOUT
+            self._expect(self._clock.seconds() + left)
         if self.ended.called:
             return  # cancelled by whoever waited for it
         if error is None:
@@ -424,5 +429,7 @@ class LinkFactory(ServerFactory):
         return link
 
     def _failed(self, failure: Failure, link: Link) -> None:
-        if not failure.check(ChannelLost):
+        if failure.check(CancelledError):  # by the service, which stops
+            self.log.info("session with {peer} cut: it did not end in time", peer=link.peer)
+        elif not failure.check(ChannelLost):
             self.log.failure("session with {peer} failed", failure=failure, peer=link.peer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from socket import socket
+from typing import cast
 
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -12,13 +13,22 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListen
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole
-from mta.link import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, MOST_UNREAD, MOST_UNSENT, Link, LinkFactory
+from mta.link import (
+    CLOSE_TIMEOUT,
+    HANDSHAKE_TIMEOUT,
+    LAST_CHANCE,
+    MOST_UNREAD,
+    MOST_UNSENT,
+    Link,
+    LinkFactory,
+)
 from tests.doubles import SECURED, FakeTLS, Transport, Turned
 
 Conversation = Callable[[IChannel], Awaitable[IRole | None]]
@@ -600,6 +610,15 @@ class EndTests(LinkTestCase):
         self.clock.advance(1)
         self.assertTrue(self.transport.disconnected)
 
+    def test_a_peer_that_takes_nothing_has_no_more_time(self) -> None:
+        """It had all of it: the connection is cut a moment after the time-out."""
+        link = self.link(self.reads)
+        link.pauseProducing()
+        self.clock.advance(10)
+        self.assert_lost(link, ChannelTimeout)
+        self.clock.advance(LAST_CHANCE)
+        self.assertTrue(self.transport.disconnected)
+
     def test_a_peer_that_closes_in_time(self) -> None:
         """Nothing is left over, no timer either; what it sends until then is ignored."""
 
@@ -782,6 +801,22 @@ class TLSTests(LinkTestCase):
         self.clock.advance(HANDSHAKE_TIMEOUT)
         self.assert_lost(link, HandshakeFailed)
 
+    def test_tls_on_a_connection_that_is_gone(self) -> None:
+        """It went while something else was waited for: TLS is not even begun."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await work
+            await channel.start_tls()
+
+        for end in (self.lose, Link.readConnectionLost):
+            work, self.transport = Deferred(), Transport()
+            link = self.link(conversation)
+            end(link)
+            work.callback(None)
+            self.assert_lost(link, HandshakeFailed)
+        self.assertEqual(self.tls.started, 0)
+
     def test_tls_at_once(self) -> None:
         """The conversation begins after the handshake, and has all its time."""
         link = self.link(self.reads, tls_at_once=True)
@@ -849,3 +884,15 @@ class FactoryTests(LinkTestCase):
         self.connect(factory).dataReceived(b"x")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(factory.links, set())
+
+    def test_a_session_that_is_cut_is_no_bug(self) -> None:
+        """Who waits for its end gives up when the service stops: one line, no traceback."""
+        factory = LinkFactory(self.clock)
+        factory.serve(lambda _: Role(self.reads))
+        link = self.connect(factory)
+        with capturedLogs() as events:
+            link.ended.cancel()
+        (event,) = (event for event in events if "peer" in event)
+        self.assertEqual((event["log_level"], event["peer"]), (LogLevel.info, "192.0.2.1"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertTrue(cast("Transport", link.transport).disconnected)
