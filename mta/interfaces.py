@@ -146,6 +146,44 @@ class Session:
         return name + ("S" if self.secured else "") + ("A" if self.identity else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A host, or one user at a host, that may not log in; times in seconds since the epoch.
+
+    `host` is an address or a network, `user` empty for everybody there.  `failures` is how many
+    log-ins failed, `users` are those known to us that were tried.
+    """
+
+    host: str
+    user: str
+    since: float
+    until: float
+    failures: int
+    users: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it bans: there is one for each."""
+        return self.host, self.user
+
+    def is_in_force(self, now: float) -> bool:
+        """Whether it counts; not where the clock was set back to before it began."""
+        return self.since - CLOCK_TOLERANCE <= now < self.until
+
+
+CLOCK_TOLERANCE = 60.0  # seconds that the clock may be set back without ending a ban
+
+
+class IBanStore(Interface):
+    """Where all processes see the bans."""
+
+    async def changed() -> Sequence[Ban] | None:
+        """All bans, if they are not those of the last time; else None.  Raises nothing."""
+
+    def add(ban: Ban) -> None:
+        """Keep one more.  What can't be kept is logged, and harms nobody."""
+
+
 class IGate(Interface):
     """Who may do what in a session.  Every method raises `mta.smtp.errors.Refusal`."""
 
@@ -164,8 +202,11 @@ class IGate(Interface):
     def authenticating(session: Session) -> None:
         """May this session try AUTH now?"""
 
-    def auth_failed(session: Session) -> float:
-        """AUTH failed: remember it; returns for how many seconds to hold the reply back."""
+    def authenticated(session: Session, user: str) -> float:
+        """AUTH proved that user; returns for how many seconds to hold the reply back."""
+
+    def auth_failed(session: Session, user: str) -> float:
+        """AUTH failed, for that user where one is known; returns seconds as `authenticated`."""
 
     def checks_authors(session: Session) -> bool:
         """Whether a person submits here, and not a peer what others wrote.  Raises nothing."""
@@ -190,8 +231,8 @@ class IUsers(Interface):
 
         `mechanism` is one of `mechanisms`.  `initial` is the initial response, None where there
         was none; `challenge` sends one (334) and returns the response, both without base64.
-        Raises AuthenticationFailed or AuthenticationUnavailable of `mta.smtp.sasl`, and
-        whatever `challenge` raises.
+        Raises AuthenticationFailed, which names the user only where there is one, or
+        AuthenticationUnavailable of `mta.smtp.sasl`, and whatever `challenge` raises.
         """
 
     def may_use(identity: str, address: Mailbox) -> bool:

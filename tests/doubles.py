@@ -96,7 +96,11 @@ class FakeGate:
     def authenticating(self, session: Session) -> None:
         """All may try."""
 
-    def auth_failed(self, session: Session) -> float:
+    def authenticated(self, session: Session, user: str) -> float:
+        """At once."""
+        return 0.0
+
+    def auth_failed(self, session: Session, user: str) -> float:
         """See `DELAY`."""
         return DELAY
 

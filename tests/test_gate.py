@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.gate import Gate, hosts
-from mta.gate.limits import LONGEST_DELAY, Rate, Tally, delay
+from mta.gate.counters import Counters
+from mta.gate.limits import LONGEST_DELAY, Rate, Recent, Tally, delay
 from mta.interfaces import IGate, IRouter, IUsers, Secured, Session
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, Limits, Peer, Relay, Service
@@ -79,7 +81,7 @@ class GateTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.gate = self.make_gate()
 
-    def make_gate(self, **limits: int) -> Gate:
+    def make_gate(self, counters: Counters | None = None, **limits: int) -> Gate:
         """A gate with these limits, that lets 10/8 relay."""
         return Gate(
             Relay(
@@ -90,6 +92,7 @@ class GateTestCase(SynchronousTestCase):
             Router(),
             Users(),
             self.clock,
+            counters,
         )
 
     def session(
@@ -384,31 +387,135 @@ class ConnectionTests(GateTestCase):
 class LogInTests(GateTestCase):
     """Guessing passwords."""
 
+    def failed(self, user: str = "", client: str = STRANGER, times: int = 3) -> None:
+        """So many log-ins fail."""
+        for _ in range(times):
+            self.gate.auth_failed(self.session(client), user)
+
+    def refuses_log_in(self, user: str, client: str = STRANGER) -> None:
+        """Neither the right nor the wrong secret of that user is heard there."""
+        session = self.session(client)
+        for question in (self.gate.authenticated, self.gate.auth_failed):
+            error = self.assertRaises(Refusal, question, session, user)
+            self.assertEqual((error.reply.code, error.reply.enhanced), (421, "4.7.0"))
+
     def test_ban(self) -> None:
-        """After `auth_failures` a host may neither log in nor connect, for ten minutes."""
+        """After `auth_failures` nobody logs in from a host for ten minutes; its mail is taken."""
         self.gate = self.make_gate(auth_failures=3)
         session = self.session()
         self.passes(self.gate.admit(session))
         for _ in range(3):
             self.gate.authenticating(session)
-            self.gate.auth_failed(session)
+            self.gate.auth_failed(session, "")
         error = self.assertRaises(Refusal, self.gate.authenticating, session)
         self.assertEqual((error.reply.code, error.reply.enhanced), (421, "4.7.0"))
-        self.refuses(self.gate.admit(self.session()), "421 4.7.0")
-        self.passes(self.gate.admit(self.session("192.0.2.9")))
-        self.clock.advance(599)
-        self.refuses(self.gate.admit(self.session()), "421 4.7.0")
-        self.clock.advance(1)
+        self.refuses_log_in("alice")
+        self.gate.authenticating(self.session("192.0.2.9"))
         self.passes(self.gate.admit(self.session()))
+        self.passes(self.mail(self.session(), "a@b.example"))
+        self.passes(self.to(self.session(), "alice@example.com"))
+        self.clock.advance(599)
+        self.assertRaises(Refusal, self.gate.authenticating, self.session())
+        self.clock.advance(1)
+        self.gate.authenticating(self.session())
+        self.gate.authenticated(self.session(), "alice")
+
+    def test_a_ban_of_a_network(self) -> None:
+        """All of an IPv6 /64 is one host."""
+        self.gate = self.make_gate(auth_failures=3)
+        self.failed(client="2001:db8::1")
+        self.assertRaises(Refusal, self.gate.authenticating, self.session("2001:db8::2"))
+        self.gate.authenticating(self.session("2001:db8:0:1::1"))
+
+    def test_an_address_of_many_users(self) -> None:
+        """Of a trusted network, a proxy, a UNIX socket: only a user is banned, if it is known."""
+        for client in (NEIGHBOUR, "10.255.0.1", "fd00::1", "unix"):
+            self.gate = self.make_gate(auth_failures=3)
+            self.failed("alice", client)
+            self.refuses_log_in("ALICE", client)
+            self.gate.authenticating(self.session(client))
+            self.gate.authenticated(self.session(client), "bob")
+            self.failed("", client, times=10)
+            self.gate.authenticated(self.session(client), "office")
+            self.gate.authenticated(self.session("192.0.2.9"), "alice")
+
+    def test_who_has_logged_in_before(self) -> None:
+        """A user may go on from a host that a stranger gets banned; the stranger may not."""
+        self.gate = self.make_gate(auth_failures=3)
+        self.gate.authenticated(self.session(), "Office")
+        self.failed("alice")
+        self.gate.authenticating(self.session())
+        self.gate.authenticated(self.session(), "office")
+        self.refuses_log_in("alice")
+        self.failed("office", times=29)
+        self.gate.authenticated(self.session(), "office")
+        self.failed("office", times=1)
+        self.refuses_log_in("office")
+
+    def test_one_account_from_many_hosts(self) -> None:
+        """Its log-ins become slow, right or wrong, and not where it has logged in before."""
+        self.gate = self.make_gate(auth_failures=3)
+        self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
+        slow = [self.gate.auth_failed(self.session(f"192.0.2.{n}"), "alice") for n in range(90)]
+        self.assertEqual(slow[:3], [0.25] * 3)
+        self.assertEqual(slow[-1], LONGEST_DELAY)
+        elsewhere = self.session("203.0.113.1")
+        self.assertEqual(self.gate.authenticated(elsewhere, "alice"), LONGEST_DELAY)
+        self.assertEqual(self.gate.authenticated(elsewhere, "alice"), 0.0)
+        self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
+        self.assertEqual(self.gate.authenticated(self.session("203.0.113.2"), "bob"), 0.0)
+
+    def test_what_the_log_says(self) -> None:
+        """Who failed, how often, and who is banned, why and for how long."""
+        self.gate = self.make_gate(auth_failures=3)
+        with capturedLogs() as events:
+            self.failed("alice", times=2)
+            self.failed("", times=1)
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(
+            lines[:3],
+            [
+                f"log-in failed from {STRANGER} as alice (1 of 3 in 10 minutes)",
+                f"log-in failed from {STRANGER} as alice (2 of 3 in 10 minutes)",
+                f"log-in failed from {STRANGER} as an unknown user (3 of 3 in 10 minutes)",
+            ],
+        )
+        self.assertEqual(lines[3], f"no log-ins from {STRANGER} for 10 minutes: 3 failed (alice)")
+        with capturedLogs() as events:
+            self.failed("x\n" + "y" * 1000, NEIGHBOUR)
+        lines = [formatEvent(event) for event in events]
+        self.assertTrue(all(len(line) < 300 and line.isprintable() for line in lines), lines)
+        self.assertTrue(lines[-1].startswith("no log-ins of 'x\\n"), lines[-1])
+
+    def test_a_reload(self) -> None:
+        """Counts, bans and connections stay as they are; limits become the new ones."""
+        counters = Counters(self.clock)
+        old = self.make_gate(counters, auth_failures=3, connections=2, messages_per_minute=1)
+        first, second = self.session(), self.session("192.0.2.9")
+        self.passes(old.admit(first))
+        self.passes(old.admit(second))
+        self.passes(old.mail(first, NULL_PATH))
+        old.auth_failed(first, "alice")
+        old.auth_failed(first, "alice")
+        self.gate = self.make_gate(counters, auth_failures=3, connections=2, messages_per_minute=1)
+        self.refuses(self.gate.admit(self.session("192.0.2.8")), "421 4.3.2")
+        self.refuses(self.gate.mail(first, NULL_PATH), "450 4.7.1")
+        self.gate.auth_failed(first, "alice")
+        self.assertRaises(Refusal, self.gate.authenticating, first)
+        old.leave(first)
+        self.passes(self.gate.admit(self.session("192.0.2.8")))
+        self.gate = self.make_gate(counters, auth_failures=4, connections=9)
+        self.assertRaises(Refusal, self.gate.authenticating, self.session())
+        self.passes(self.gate.admit(self.session("192.0.2.7")))
 
     def test_growing_delay(self) -> None:
         """Each failure of a host holds the reply back for longer, up to a bound."""
         session = self.session()
-        delays = [self.gate.auth_failed(session) for _ in range(8)]
+        delays = [self.gate.auth_failed(session, "") for _ in range(8)]
         self.assertEqual(delays[:4], [0.25, 0.5, 1.0, 2.0])
         self.assertEqual(delays, sorted(delays))
         self.assertEqual(delays[-1], LONGEST_DELAY)
-        self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9")), 0.25)
+        self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9"), ""), 0.25)
         self.assertEqual(delay(10**9), LONGEST_DELAY)
 
 
@@ -471,6 +578,15 @@ class LimitTests(SynchronousTestCase):
         rate = Rate(0, 60, Clock())
         self.assertTrue(all(rate.take("a") for _ in range(100)))
         self.assertFalse(rate.is_exhausted("a"))
+
+    def test_recent(self) -> None:
+        """The latest members of the latest groups are remembered."""
+        recent = Recent(groups=2, members=2)
+        for group, member in ("ax", "bx", "cx", "cy", "cz", "by"):
+            recent.add(group, member)
+        self.assertEqual([recent.of(group) for group in "abc"], [(), ("x", "y"), ("y", "z")])
+        recent.forget("b")
+        self.assertEqual(recent.of("b"), ())
 
     def test_nothing_left_behind(self) -> None:
         """A key that gave everything back takes no memory."""

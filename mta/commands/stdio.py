@@ -133,7 +133,11 @@ class LocalGate:
     def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`."""
 
-    def auth_failed(self, session: Session) -> float:
+    def authenticated(self, session: Session, user: str) -> float:
+        """See `IGate.authenticated`."""
+        return 0.0
+
+    def auth_failed(self, session: Session, user: str) -> float:
         """See `IGate.auth_failed`."""
         return 0.0
 

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from twisted.internet.interfaces import IReactorTime
 
 CAPACITY = 10_000  # keys that a rate remembers; the one seen longest ago is forgotten
+MAX_MEMBERS = 20  # names that are remembered in one group
 FIRST_DELAY = 0.25  # seconds after one failed log-in, doubled for each one more
 LONGEST_DELAY = 5.0  # seconds
 
@@ -15,12 +16,12 @@ class Tally:
     """How many of something each key has at this moment, `limit` at most."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._counts: Counter[str] = Counter()
 
     def take(self, key: str) -> bool:
         """Count one more for `key`; False, and nothing counted, where it has its full number."""
-        if self._counts[key] >= self._limit:
+        if self._counts[key] >= self.limit:
             return False
         self._counts[key] += 1
         return True
@@ -42,7 +43,7 @@ class Rate:
     def __init__(
         self, limit: int, window: float, clock: IReactorTime, capacity: int = CAPACITY
     ) -> None:
-        self._limit = limit
+        self.limit = limit
         self._window = window
         self._clock = clock
         self._capacity = capacity
@@ -50,7 +51,7 @@ class Rate:
 
     def is_exhausted(self, key: str) -> bool:
         """Whether `key` has had its number."""
-        return bool(self._limit) and self._current(key)[1] >= self._limit
+        return bool(self.limit) and self._current(key)[1] >= self.limit
 
     def add(self, key: str) -> int:
         """Count one event; returns how many the window now has."""
@@ -61,9 +62,17 @@ class Rate:
             self._events.popitem(last=False)
         return count + 1
 
+    def count(self, key: str) -> int:
+        """How many events the window of `key` has."""
+        return self._current(key)[1]
+
+    def forget(self, key: str) -> None:
+        """Begin anew with `key`."""
+        self._events.pop(key, None)
+
     def take(self, key: str) -> bool:
         """Count one event, unless `key` has had its number; then False."""
-        if not self._limit:
+        if not self.limit:
             return True
         if self.is_exhausted(key):
             return False
@@ -75,6 +84,34 @@ class Rate:
         now = self._clock.seconds()
         began, count = self._events.get(key, (now, 0))
         return (began, count) if now - began < self._window else (now, 0)
+
+
+class Recent:
+    """Names in groups, the latest of each: what happened where, without a time."""
+
+    def __init__(self, groups: int = CAPACITY, members: int = MAX_MEMBERS) -> None:
+        self._groups = groups
+        self._members = members
+        self._found: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
+
+    def add(self, group: str, member: str) -> None:
+        """Remember one more."""
+        members = self._found.setdefault(group, OrderedDict())
+        self._found.move_to_end(group)
+        members[member] = None
+        members.move_to_end(member)
+        if len(members) > self._members:
+            members.popitem(last=False)
+        if len(self._found) > self._groups:
+            self._found.popitem(last=False)
+
+    def of(self, group: str) -> tuple[str, ...]:
+        """The members of a group, the latest last."""
+        return tuple(self._found.get(group, ()))
+
+    def forget(self, group: str) -> None:
+        """Forget a group."""
+        self._found.pop(group, None)
 
 
 def delay(failures: int) -> float:

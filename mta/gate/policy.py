@@ -10,23 +10,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.gate import hosts
-from mta.gate.limits import Rate, Tally, delay
+from mta.gate.counters import Counters
+from mta.gate.logins import LogIns
 from mta.interfaces import LOCAL_PEER, IGate, IRouter, IUsers, Session
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
-from mta.settings import HOUR, MINUTE, Limits, Peer, Relay, Service
+from mta.settings import Limits, Peer, Relay, Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import has_route
 
-FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`
-
 TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", ("Too many connections, try again later",))
 TOO_MANY_FROM_HOST = Reply(421, "4.7.0", ("Too many connections from your host",))
-TOO_MANY_FAILURES = Reply(421, "4.7.0", ("Too many failed log-ins from your host",))
 TOO_MANY_MESSAGES = Reply(450, "4.7.1", ("Too many messages in this minute, try again later",))
 TOO_MANY_RECIPIENTS = Reply(450, "4.7.1", ("Too many recipients in this hour, try again later",))
 NO_MAIL_HERE = Reply(502, "5.5.1", ("No mail is taken here",))
@@ -41,12 +38,10 @@ _TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
 
 @implementer(IGate)
 class Gate:
-    """The rules of one configuration, and the counters of the sessions under it.
+    """The rules of one configuration.
 
-    `users` None: nobody can log in.
+    `users` None: nobody can log in.  `counters` are those of the process, none: new ones.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -56,6 +51,7 @@ class Gate:
         router: IRouter,
         users: IUsers | None,
         clock: IReactorTime,
+        counters: Counters | None = None,
     ) -> None:
         self._networks = relay.networks
         self._proxies = relay.xclient
@@ -63,11 +59,9 @@ class Gate:
         self._router = router
         self._users = users
         self._connections = limits.connections
-        self._per_host = Tally(limits.connections_per_host)
-        self._admitted: dict[int, str] = {}  # id of a Session to the host that it counts for
-        self._failures = Rate(limits.auth_failures, FAILURE_WINDOW, clock)
-        self._messages = Rate(limits.messages_per_minute, MINUTE, clock)
-        self._recipients = Rate(limits.recipients_per_hour, HOUR, clock)
+        self._counters = counters or Counters(clock)
+        self._counters.use(limits)
+        self._log_ins = LogIns(self._counters, (*relay.networks, *relay.xclient))
 
     # --- connections and log-ins
 
@@ -76,33 +70,33 @@ class Gate:
         self.leave(session)
         if session.partner:
             return  # we dialled, or counted it before the turn
-        host = hosts.key(session.client)
+        counters, host = self._counters, hosts.key(session.client)
         if hosts.is_in(session.client, self._proxies):
             host = LOCAL_PEER  # it speaks for many, and each of them will be counted
-        if self._failures.is_exhausted(host):
-            raise Refusal(TOO_MANY_FAILURES)
-        if len(self._admitted) >= self._connections:
+        await counters.bans.refresh()
+        if len(counters.admitted) >= self._connections:
             raise Refusal(TOO_MANY_CONNECTIONS)
-        if host != LOCAL_PEER and not self._per_host.take(host):
+        if host != LOCAL_PEER and not counters.per_host.take(host):
             raise Refusal(TOO_MANY_FROM_HOST)
-        self._admitted[id(session)] = host
+        counters.admitted[id(session)] = host
 
     def leave(self, session: Session) -> None:
         """See `IGate.leave`."""
-        host = self._admitted.pop(id(session), LOCAL_PEER)
+        host = self._counters.admitted.pop(id(session), LOCAL_PEER)
         if host != LOCAL_PEER:
-            self._per_host.give(host)
+            self._counters.per_host.give(host)
 
     def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`."""
-        if self._failures.is_exhausted(hosts.key(session.client)):
-            raise Refusal(TOO_MANY_FAILURES)
+        self._log_ins.authenticating(session)
 
-    def auth_failed(self, session: Session) -> float:
+    def authenticated(self, session: Session, user: str) -> float:
+        """See `IGate.authenticated`."""
+        return self._log_ins.authenticated(session, user)
+
+    def auth_failed(self, session: Session, user: str = "") -> float:
         """See `IGate.auth_failed`."""
-        # Without the name: people type their password there, too.
-        self.log.warn("log-in failed from {client}", client=session.client)
-        return delay(self._failures.add(hosts.key(session.client)))
+        return self._log_ins.auth_failed(session, user)
 
     # --- reverse-paths
 
@@ -116,7 +110,7 @@ class Gate:
             raise Refusal(LOG_IN_FIRST)
         if not reverse_path.is_null and not self._may_write_as(session, reverse_path):
             raise Refusal(NOT_YOUR_ADDRESS)
-        if not self._messages.take(_payer(session)):
+        if not self._counters.messages.take(_payer(session)):
             raise Refusal(TOO_MANY_MESSAGES)
 
     def checks_authors(self, session: Session) -> bool:
@@ -159,7 +153,7 @@ class Gate:
         if not self._is_trusted(session) and _passes_route_on(address, hops):
             raise Refusal(replies.ROUTE_DENIED)
         is_counted = not session.partner and session.service is not Service.LMTP
-        if is_counted and not self._recipients.take(_payer(session)):
+        if is_counted and not self._counters.recipients.take(_payer(session)):
             raise Refusal(TOO_MANY_RECIPIENTS)
 
     def _is_trusted(self, session: Session) -> bool:

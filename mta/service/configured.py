@@ -113,6 +113,7 @@ class _Maker:
             self._router,
             self._users,
             process.reactor,
+            process.counters,
         )
         depot = Depot(
             settings.hostname,

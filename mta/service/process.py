@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from mta.gate.bans import Bans
+from mta.gate.counters import Counters
 from mta.interfaces import IMeter, Message, Session
 from mta.peers.ledger import Ledger
 from mta.peers.records import Records
 from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.smtp.srs import SenderRewriting
+from mta.spool.bans import BanFile, SharedBans
 from mta.spool.folder import secret_key
 from mta.spool.sqlite import SqliteSpool
 
@@ -48,6 +54,9 @@ class Process:
         self.srs = SenderRewriting(secret_key(folder))
         self.records = Records(folder)
         self.ledger = Ledger(self.records, reactor, self.threads)
+        in_thread = partial(deferToThreadPool, reactor, self.threads)
+        bans = Bans(time.time, SharedBans(BanFile(folder), in_thread))
+        self.counters = Counters(reactor, bans)
 
     def begin(self, configured: Configured) -> None:
         """Go by the first configuration; `runner` is there from now on."""

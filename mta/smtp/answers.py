@@ -112,12 +112,15 @@ async def auth(talk: Conversation, argument: bytes) -> Answer:
     gate.authenticating(session)
     try:
         response = _response(initial) if initial else None
-        session.identity = await users.authenticate(session, mechanism, response, challenge)
-    except sasl.AuthenticationFailed:
-        await talk.channel.pause(gate.auth_failed(session))
+        identity = await users.authenticate(session, mechanism, response, challenge)
+    except sasl.AuthenticationFailed as failed:
+        await talk.channel.pause(gate.auth_failed(session, failed.user))
         raise Refusal(replies.AUTH_FAILED) from None
     except sasl.AuthenticationUnavailable:
         raise Refusal(replies.AUTH_UNAVAILABLE) from None
+    if delay := gate.authenticated(session, identity):
+        await talk.channel.pause(delay)
+    session.identity = identity
     return replies.AUTH_OK
 
 

@@ -42,7 +42,14 @@ _BINDINGS = ("tls-exporter", "tls-server-end-point")  # best first
 
 
 class AuthenticationFailed(Exception):
-    """The peer did not prove who it is: answer 535 5.7.8.  The text is for our log only."""
+    """The peer did not prove who it is: answer 535 5.7.8.  The text is for our log only.
+
+    `user` is whom it named, empty where that is not known.
+    """
+
+    def __init__(self, reason: str = "", user: str = "") -> None:
+        super().__init__(reason)
+        self.user = user
 
 
 class AuthenticationUnavailable(Exception):
@@ -204,7 +211,7 @@ async def _check_password(
 ) -> str:
     name = _prepared(user)
     if not await credentials.verify_password(name, _prepared(password)):
-        raise AuthenticationFailed("wrong user name or password")
+        raise AuthenticationFailed("wrong user name or password", name)
     _demand_own_identity(acting_as, name)
     return name
 
@@ -217,7 +224,7 @@ async def _check_cram_md5(challenge: Challenge, credentials: Credentials) -> str
     key = secrets.token_bytes(16) if secret is None else secret.encode()  # nobody knows it
     expected = hmac.new(key, text, "md5").hexdigest().encode()
     if not hmac.compare_digest(expected, digest.lower()):
-        raise AuthenticationFailed("wrong user name or secret")
+        raise AuthenticationFailed("wrong user name or secret", name)
     return name
 
 
@@ -256,7 +263,7 @@ async def _check_scram(
     signed = b"%b,%b,%b" % (bare, server_first, without_proof)
     client_key = _xor(_decoded(proof), _hmac(keys.stored_key, signed))
     if not hmac.compare_digest(hashlib.sha256(client_key).digest(), keys.stored_key):
-        raise AuthenticationFailed("wrong user name or password")
+        raise AuthenticationFailed("wrong user name or password", name)
     if shown_nonce != nonce or _decoded(shown_binding) != header + binding:
         raise AuthenticationFailed("the SCRAM proof belongs to another connection")
     _demand_own_identity(_unescaped(acting_as or b""), name)

@@ -214,7 +214,15 @@ class DovecotUsers:
         finally:
             if not ended:
                 link.cancel(number)
-        return _identity(answer)
+        try:
+            return _identity(answer)
+        except AuthenticationFailed as failed:
+            raise AuthenticationFailed(str(failed), self._known(failed.user)) from None
+
+    def _known(self, user: str) -> str:
+        """A name that is an address of ours; any other one might be a password."""
+        domain = user.rpartition("@")[2].lower() if "@" in user else ""
+        return user if domain and self._is_ours(domain) else ""
 
     def may_use(self, identity: str, address: Mailbox) -> bool:
         """See `IUsers.may_use`: Dovecot knows no addresses, so the user's name decides."""
@@ -279,14 +287,18 @@ def _identity(answer: Answer) -> str:
     if answer.verb == b"FAIL":
         if answer.value(b"temp") is not None or answer.value(b"code") == b"temp_fail":
             raise AuthenticationUnavailable("Dovecot can't tell now")
-        raise AuthenticationFailed("Dovecot refused")
-    user = answer.value(b"user")
-    try:
-        if user:
-            return user.decode()
-    except UnicodeDecodeError:
-        pass
+        raise AuthenticationFailed("Dovecot refused", _text(answer.value(b"user")))
+    if user := _text(answer.value(b"user")):
+        return user
     raise AuthenticationUnavailable("Dovecot named no user")
+
+
+def _text(value: bytes | None) -> str:
+    """A value as text; empty where it is none."""
+    try:
+        return (value or b"").decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def _unescaped(field: bytes) -> bytes:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mta.interfaces import IUsers, Session
 from mta.mail import Mailbox
 from mta.smtp import sasl
-from mta.smtp.sasl import AuthenticationUnavailable, ScramKeys
+from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable, ScramKeys
 from mta.users.addresses import is_own
 from mta.users.file import HASH_SIZE, SALT_SIZE, PasswordHash, UserFault, UserFile
 
@@ -74,14 +74,18 @@ class Users:
     ) -> str:
         """See `IUsers.authenticate`.  The identity is the name as the file has it."""
         await self._refresh()
-        name = await sasl.authenticate(
-            mechanism,
-            initial,
-            challenge,
-            self,
-            bindings=session.secured.bindings if session.secured else sasl.NO_BINDINGS,
-            external=self._certificate_user(session),
-        )
+        try:
+            name = await sasl.authenticate(
+                mechanism,
+                initial,
+                challenge,
+                self,
+                bindings=session.secured.bindings if session.secured else sasl.NO_BINDINGS,
+                external=self._certificate_user(session),
+            )
+        except AuthenticationFailed as failed:
+            named = self._roster.find(failed.user)
+            raise AuthenticationFailed(str(failed), named.name if named else "") from None
         user = self._roster.find(name)
         return user.name if user else name
 

@@ -1,0 +1,37 @@
+"""What is counted of the sessions, for as long as the process lives."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+
+from mta.gate.bans import Bans
+from mta.gate.limits import Rate, Recent, Tally
+from mta.settings import HOUR, MINUTE, Limits
+
+FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`; a ban is as long
+PROVEN_FACTOR = 10  # times `auth_failures` that may fail for a user where that user has logged in
+
+
+class Counters:
+    """The counters of one process.  A reload changes their limits, and none of their counts."""
+
+    def __init__(self, clock: IReactorTime, bans: Bans | None = None) -> None:
+        unlimited = Limits()
+        self.admitted: dict[int, str] = {}  # id of a Session to the host that it counts for
+        self.per_host = Tally(unlimited.connections_per_host)
+        self.failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
+        self.account_failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
+        self.proven_failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
+        self.messages = Rate(unlimited.messages_per_minute, MINUTE, clock)
+        self.recipients = Rate(unlimited.recipients_per_hour, HOUR, clock)
+        self.proven = Recent()  # user and host where that user has logged in
+        self.tried = Recent()  # host and user whose log-in failed there
+        self.bans = bans or Bans(clock.seconds)
+
+    def use(self, limits: Limits) -> None:
+        """Go by these limits from now on."""
+        self.per_host.limit = limits.connections_per_host
+        self.failures.limit = self.account_failures.limit = limits.auth_failures
+        self.proven_failures.limit = PROVEN_FACTOR * limits.auth_failures
+        self.messages.limit = limits.messages_per_minute
+        self.recipients.limit = limits.recipients_per_hour

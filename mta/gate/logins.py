@@ -1,0 +1,114 @@
+"""Failed log-ins: what they cost a host, what they cost for an account, and who is spared.
+
+A host with too many is banned: nobody logs in from there for a while, and all else goes on.  Where
+many users share an address (a trusted network, a proxy, this machine) only the user at that
+address is banned.  Who has logged in from an address before may go on doing so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.logger import Logger
+
+from mta.gate import hosts
+from mta.gate.counters import FAILURE_WINDOW, Counters
+from mta.gate.limits import delay
+from mta.interfaces import LOCAL_PEER, Session
+from mta.mail import Reply
+from mta.settings import MINUTE, Network
+from mta.smtp.errors import Refusal
+
+TOO_MANY_FAILURES = Reply(421, "4.7.0", ("Too many failed log-ins, try again later",))
+MAX_NAME = 64  # characters of a user name in the log
+
+
+class LogIns:
+    """The rules for log-ins.  `shared`: the networks where an address stands for many users."""
+
+    log = Logger()
+
+    def __init__(self, counters: Counters, shared: Iterable[Network]) -> None:
+        self._counters = counters
+        self._shared = tuple(shared)
+
+    def authenticating(self, session: Session) -> None:
+        """See `IGate.authenticating`.  Who is banned may still be somebody who is spared."""
+        host = hosts.key(session.client)
+        if self._counters.bans.find(host) and not self._counters.proven.of(host):
+            raise Refusal(TOO_MANY_FAILURES)
+
+    def authenticated(self, session: Session, user: str) -> float:
+        """See `IGate.authenticated`."""
+        host, name = hosts.key(session.client), user.lower()
+        is_proven = self._is_proven(host, name)
+        self._require_no_ban(host, name)
+        self._counters.proven.add(host, name)
+        # Who guesses must not learn by the time whether it was right.
+        return 0.0 if is_proven else self._account_delay(name)
+
+    def auth_failed(self, session: Session, user: str) -> float:
+        """See `IGate.auth_failed`."""
+        counters, host, name = self._counters, hosts.key(session.client), user.lower()
+        self._require_no_ban(host, name)
+        if self._is_proven(host, name):
+            counters.proven_failures.add(f"{host} {name}")
+        elif name:
+            counters.account_failures.add(name)
+        who = name if self._is_shared(session.client) else ""
+        group = f"{host} {who}"
+        if name:
+            counters.tried.add(group, user)
+        count = counters.failures.add(group)
+        # An unknown name is not told: people type their password there, too.
+        self.log.warn(
+            "log-in failed from {client} as {user} ({count} of {limit} in {minutes:.0f} minutes)",
+            client=session.client,
+            user=_printable(user) or "an unknown user",
+            count=count,
+            limit=counters.failures.limit,
+            minutes=FAILURE_WINDOW / MINUTE,
+        )
+        if count >= counters.failures.limit and (who or not self._is_shared(session.client)):
+            self._ban(host, who, group)
+        return max(delay(count), self._account_delay(name))
+
+    def _ban(self, host: str, who: str, group: str) -> None:
+        counters = self._counters
+        users = counters.tried.of(group)
+        failures = counters.failures.count(group)
+        counters.bans.begin(host, who, failures, users, FAILURE_WINDOW)
+        counters.failures.forget(group)
+        counters.tried.forget(group)
+        self.log.warn(
+            "no log-ins{user} from {host} for {minutes:.0f} minutes: {count} failed ({users})",
+            user=f" of {_printable(who)}" if who else "",
+            host=host,
+            minutes=FAILURE_WINDOW / MINUTE,
+            count=failures,
+            users=", ".join(map(_printable, users)) or "unknown users",
+        )
+
+    def _require_no_ban(self, host: str, name: str) -> None:
+        """Raise Refusal for who is banned, unless the user has logged in from there before."""
+        if self._counters.bans.find(host, name) and not self._is_proven(host, name):
+            raise Refusal(TOO_MANY_FAILURES)
+
+    def _is_proven(self, host: str, name: str) -> bool:
+        """Whether the user has logged in from there, and not failed too often since."""
+        return name in self._counters.proven.of(
+            host
+        ) and not self._counters.proven_failures.is_exhausted(f"{host} {name}")
+
+    def _account_delay(self, name: str) -> float:
+        """What failures from anywhere cost a log-in for that account, right or wrong."""
+        over = self._counters.account_failures.count(name) - self._counters.account_failures.limit
+        return delay(over) if name and over > 0 else 0.0
+
+    def _is_shared(self, client: str) -> bool:
+        return client == LOCAL_PEER or hosts.is_in(client, self._shared)
+
+
+def _printable(name: str) -> str:
+    shown = name[:MAX_NAME]
+    return shown if shown.isprintable() else ascii(shown)

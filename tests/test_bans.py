@@ -1,0 +1,146 @@
+"""Bans that all processes see, and people can lift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mta.gate.bans import Bans
+from mta.interfaces import Ban, IBanStore
+from mta.spool.bans import MAX_BANS, BanFile, SharedBans
+
+HOST, OTHER = "192.0.2.7", "2001:db8::/64"
+
+
+class BansTests(SynchronousTestCase):
+    """Two processes and the tools, on one spool."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.now = 1_000_000.0
+        self.file = BanFile(self.folder, lambda: self.now)
+
+    def process(self) -> Bans:
+        """The bans as one more process sees them, with threads that are done at once."""
+        return Bans(lambda: self.now, SharedBans(self.file, maybeDeferred))
+
+    def find(self, bans: Bans, host: str, user: str = "") -> Ban | None:
+        """What a session that begins now is told."""
+        self.successResultOf(Deferred.fromCoroutine(bans.refresh()))
+        return bans.find(host, user)
+
+    def test_the_seam(self) -> None:
+        """The store promises what the gate relies on."""
+        verifyObject(IBanStore, SharedBans(self.file, maybeDeferred))
+
+    def test_all_processes_see_it(self) -> None:
+        """The one that began it, the others, and one that is started later; until it is over."""
+        one, other = self.process(), self.process()
+        self.assertIsNone(self.find(other, HOST))
+        ban = one.begin(HOST, "", 10, ["alice"], 600)
+        for process in (one, other, self.process()):
+            self.assertEqual(self.find(process, HOST, "bob"), ban)
+            self.assertIsNone(self.find(process, OTHER))
+        self.now += 600
+        for process in (one, other, self.process()):
+            self.assertIsNone(self.find(process, HOST))
+
+    def test_a_user_at_a_host(self) -> None:
+        """Only that one is banned."""
+        one, other = self.process(), self.process()
+        one.begin(HOST, "alice", 10, ["Alice"], 600)
+        self.assertIsNone(self.find(other, HOST))
+        self.assertIsNone(self.find(other, HOST, "bob"))
+        self.assertIsNotNone(self.find(other, HOST, "alice"))
+
+    def test_lifted(self) -> None:
+        """By host, by a user that was tried, or all; processes that run hear of it."""
+        process = self.process()
+        for names, left in (
+            ([HOST], [OTHER]),
+            (["BOB"], [HOST]),
+            ([], []),
+            (["carol"], [HOST, OTHER]),
+        ):
+            process.begin(HOST, "", 10, ["alice"], 600)
+            process.begin(OTHER, "", 10, ["bob"], 600)
+            lifted = self.file.lift(names)
+            self.assertEqual(len(lifted), 2 - len(left))
+            self.assertEqual([host for host in (HOST, OTHER) if self.find(process, host)], left)
+            self.file.lift()
+        self.assertEqual(self.file.lift([HOST]), [])
+
+    def test_the_file_is_gone(self) -> None:
+        """Then nobody is banned, in processes that run, too."""
+        process = self.process()
+        process.begin(HOST, "", 10, [], 600)
+        self.assertIsNotNone(self.find(process, HOST))
+        (self.folder / "bans.json").unlink()
+        self.assertIsNone(self.find(process, HOST))
+
+    def test_damaged(self) -> None:
+        """What can't be read bans nobody, and is replaced."""
+        for text in ("", "{", "[1]", "[{}]", '{"host": 1}', "null"):
+            (self.folder / "bans.json").write_text(text)
+            self.assertEqual(self.file.read(), ())
+        self.process().begin(HOST, "", 10, [], 600)
+        self.assertEqual([ban.host for ban in self.file.read()], [HOST])
+
+    def test_bounded(self) -> None:
+        """Those that end first are forgotten, in memory and in the file."""
+        bans = Bans(lambda: self.now)
+        for number in range(MAX_BANS + 10):
+            bans.begin(str(number), "", 1, [], 600 + number)
+        self.assertIsNone(bans.find("9"))
+        self.assertIsNotNone(bans.find("10"))
+        self.file.add(Ban("first", "", self.now, self.now + 1, 1))
+        for number in range(3):
+            self.file.add(Ban(str(number), "", self.now, self.now + 600, 1))
+        self.now += 2
+        self.file.add(Ban("last", "", self.now, self.now + 600, 1))
+        self.assertEqual([ban.host for ban in self.file.read()], ["0", "1", "2", "last"])
+
+    def test_the_clock_is_set_back(self) -> None:
+        """By a day: a ban that began in the future ends at once."""
+        process = self.process()
+        process.begin(HOST, "", 10, [], 600)
+        self.now -= 30
+        self.assertIsNotNone(self.find(process, HOST))
+        self.now -= 86400
+        self.assertIsNone(self.find(process, HOST))
+
+    def test_mode(self) -> None:
+        """Whose log-ins failed is for nobody else to read."""
+        self.process().begin(HOST, "", 10, ["alice"], 600)
+        self.assertEqual((self.folder / "bans.json").stat().st_mode & 0o777, 0o600)
+
+    def test_what_can_not_be_written(self) -> None:
+        """It still counts in the process that knows of it."""
+        process = Bans(lambda: self.now, SharedBans(BanFile(self.folder / "gone"), maybeDeferred))
+        process.begin(HOST, "", 10, [], 600)
+        self.assertIsNotNone(self.find(process, HOST))
+
+    def test_while_it_is_written(self) -> None:
+        """It is not lost to what the file had before."""
+        waiting: list[tuple[Any, ...]] = []
+
+        def in_thread(*call: Any) -> Deferred[Any]:
+            waiting.append((result := Deferred(), call))
+            return result
+
+        process = Bans(lambda: self.now, SharedBans(self.file, in_thread))
+        self.file.add(Ban(OTHER, "", self.now, self.now + 600, 1))
+        process.begin(HOST, "", 10, [], 600)
+        self.assertIsNotNone(self.find(process, HOST))
+        result, (function, *arguments) = waiting.pop()
+        result.callback(function(*arguments))
+        refreshing = Deferred.fromCoroutine(process.refresh())
+        result, (function, *arguments) = waiting.pop()
+        result.callback(function(*arguments))
+        self.successResultOf(refreshing)
+        self.assertTrue(process.find(HOST) and process.find(OTHER))
