@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import syslog
+import time
 from pathlib import Path
 
 import yaml
@@ -14,8 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import mta
 from mta.commands import console, main
-from mta.interfaces import Filter
+from mta.interfaces import Ban, Filter
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.spool.bans import BanFile
 from mta.spool.tools import SpoolTools
 from tests.processes import configuration
 
@@ -161,6 +163,47 @@ class UserTests(CommandCase):
         check = ("user", "check", "alice", "--password-stdin")
         self.succeed(*check, stdin="other\n")
         self.fail_with(*check, stdin="secret\n")
+
+    def ban(self, host: str, user: str = "", users: tuple[str, ...] = ()) -> None:
+        """The server has banned somebody."""
+        spool = self.folder / "spool"
+        spool.mkdir(exist_ok=True)
+        now = time.time()
+        BanFile(spool).add(Ban(host, user, now, now + 590, 10, users))
+
+    def test_bans(self) -> None:
+        """Who is banned stands in the lists of users and bans, until it is lifted."""
+        self.configure(peers={"office": {"user": "alice", "domains": ["office.example"]}})
+        self.add("alice")
+        self.add("bob")
+        self.assertEqual(self.succeed("user", "bans"), "nobody is banned\n")
+        self.assertEqual(self.succeed("user", "unban", "--all"), "nobody is banned\n")
+        self.ban("192.0.2.7", users=("alice",))
+        self.ban("127.0.0.1", "bob", ("bob",))
+        self.ban("2001:db8::/64")
+        one, other, third = self.succeed("user", "bans").splitlines()
+        self.assertEqual(one, "no log-ins from 192.0.2.7 for 10m: 10 failed (alice)")
+        self.assertEqual(other, "no log-ins of bob from 127.0.0.1 for 10m: 10 failed (bob)")
+        self.assertEqual(third, "no log-ins from 2001:db8::/64 for 10m: 10 failed (unknown users)")
+        self.assertEqual(self.succeed("user", "list"), f"alice  -  ({one})\nbob    -  ({other})\n")
+        self.assertIn(one, self.succeed("peers"))
+        self.assertNotIn(other, self.succeed("peers"))
+        (peer,) = map(json.loads, self.succeed("peers", "--json").splitlines())
+        self.assertEqual([ban["host"] for ban in peer["bans"]], ["192.0.2.7"])
+        listed = [json.loads(line) for line in self.succeed("user", "list", "--json").splitlines()]
+        self.assertEqual(
+            [ban["host"] for user in listed for ban in user.get("bans", [])],
+            ["192.0.2.7", "127.0.0.1"],
+        )
+        self.assertEqual(len(self.succeed("user", "bans", "--json").splitlines()), 3)
+        self.assertIn("no ban of carol", self.fail_with("user", "unban", "carol"))
+        self.assertIn("Name an address or a user", self.fail_with("user", "unban"))
+        self.assertEqual(self.succeed("user", "unban", "Alice"), "192.0.2.7 may log in again\n")
+        self.assertEqual(
+            self.succeed("user", "unban", "127.0.0.1"), "bob from 127.0.0.1 may log in again\n"
+        )
+        self.assertEqual(self.succeed("user", "list"), "alice  -\nbob    -\n")
+        self.assertEqual(self.succeed("user", "unban", "--all"), "2001:db8::/64 may log in again\n")
 
     def test_list(self) -> None:
         """Names and addresses, aligned; no secret of any kind."""

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mta.commands import bans
 from mta.commands.console import (
     add_command,
     add_json,
@@ -49,10 +50,14 @@ def _run(arguments: argparse.Namespace) -> None:
         for peer in settings.peers.values():
             waiting = tools.count_held(peer.name) if tools else 0
             document = _document(peer, records, waiting)
+            found = bans.of_user(settings, peer.user) if peer.user else ()
+            document |= bans.key(found)
             if arguments.json:
                 print_json(document)
             else:
                 print(_line(document))
+                for ban in found:
+                    print(f"{'':20}  {bans.line(ban)}")
 
 
 def situations(settings: Settings) -> Callable[[str], str]:

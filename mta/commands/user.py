@@ -8,6 +8,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mta.commands import bans
 from mta.commands.console import (
     Failed,
     add_command,
@@ -52,6 +53,7 @@ def register(subparsers: Subparsers) -> None:
         )
     _add(group, "del", _delete, "remove a user")
     add_json(add_command(group, "list", _list, "list the users"))
+    bans.register(group)
 
 
 def _add(
@@ -108,20 +110,24 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _print_users(arguments: argparse.Namespace, file: UserFile) -> None:
     users = file.list()
+    settings = settings_of(arguments, keep_root=True)
     width = max((len(user.name) for user in users), default=0)
     for user in users:
+        found = bans.of_user(settings, user.name)
         if arguments.json:
             print_json(
                 {
                     "name": user.name,
                     "addresses": list(user.addresses),
                     "cram_md5": bool(user.cram_md5),
+                    **bans.key(found),
                 }
             )
         else:
-            note = "  (CRAM-MD5)" if user.cram_md5 else ""
-            line = f"{user.name:{width}}  {' '.join(user.addresses) or '-'}{note}"
-            print(printable(line))
+            notes = ["CRAM-MD5"] if user.cram_md5 else []
+            notes += [bans.line(ban) for ban in found]
+            line = f"{user.name:{width}}  {' '.join(user.addresses) or '-'}"
+            print(printable(f"{line}  ({'; '.join(notes)})" if notes else line))
 
 
 def _new_password(arguments: argparse.Namespace) -> str:
