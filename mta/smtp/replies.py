@@ -14,7 +14,7 @@ from mta.smtp.errors import PeerFault
 
 MAX_OCTETS = 512  # of a reply line, CRLF included, RFC 5321 section 4.5.3.1.5
 MAX_LINES = 100  # of one reply of a peer
-MAX_TEXT = 8192  # octets kept of one reply: those to a thousand recipients are kept together
+MAX_TEXT = 2048  # octets kept of one reply: of a peer's to a thousand recipients, all are kept
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ \t-])(.*))?", re.DOTALL)
@@ -62,7 +62,7 @@ class ReplyParser:
     def feed_line(self, line: bytes) -> Reply | None:
         """The reply, once `line` (without its end) was its last one.
 
-        An empty line inside a reply is one without text; lines beyond `MAX_TEXT` are left out.
+        An empty line inside a reply is one without text; what is beyond `MAX_TEXT` is left out.
         Text that is not UTF-8 is replaced, and control characters are made spaces: it ends in logs
         and in the header sections of notices.  Raises PeerFault for what is no reply.
         """
@@ -78,10 +78,10 @@ class ReplyParser:
             raise PeerFault(f"a reply of more than {MAX_LINES} lines")
         self._code = code
         self._count += 1
-        self._room -= len(line)
         text = self._without_enhanced((parts[3] or b"").decode("utf-8", "replace"))
-        if self._room >= 0 or not self._lines:
-            self._lines.append(text)
+        if self._room > 0:
+            self._lines.append(text if len(text) <= self._room else f"{text[: self._room]}...")
+        self._room -= len(text)
         if parts[2] == b"-":
             return None
         reply = Reply(int(code), self._enhanced, tuple(self._lines))
