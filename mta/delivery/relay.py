@@ -26,6 +26,7 @@ from zope.interface import implementer
 from mta.delivery.hosts import SMTP_PORT, HostFinder
 from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import PerHost, Suspects, most_telling
+from mta.delivery.steps import Steps
 from mta.interfaces import (
     ChannelLost,
     HandshakeFailed,
@@ -74,6 +75,7 @@ class Dialler:
         self._hostname = hostname
         self._finder = HostFinder(resolver, own or OwnHost(hostname), private_exchangers)
         self._tls = tls
+        self._in_steps = Steps(reactor)
         self._links: set[Link] = set()
 
     def close_gently(self) -> None:
@@ -180,6 +182,7 @@ class Dialler:
             user=hop.user,
             secret=hop.secret,
             derive=self._derive,
+            in_steps=self._in_steps,
         )
         link = Link(
             lambda _: role(config),

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.delivery.steps import Steps
 from mta.interfaces import HopFailure, IChannel, IDeliveryAgent, IHeldSource, IRole
 from mta.mail import Security
 from mta.peers.ledger import Ledger
@@ -53,6 +54,7 @@ class Provider:
         self._open_source = open_source
         self._ledger = ledger
         self._clock = clock
+        self._in_steps = Steps(clock)
         self._links: dict[str, list[HandOver]] = {}
         self._wanted: dict[str, set[str]] = {}  # of the peers with a queue run under way
 
@@ -62,7 +64,11 @@ class Provider:
         if len(links) >= MOST_LINKS:
             raise Refusal(replies.ATRN_REFUSED)
         demands = SenderConfig(
-            self._hostname, security=Security.OFF, keepalive=peer.keepalive, proved=True
+            self._hostname,
+            security=Security.OFF,
+            keepalive=peer.keepalive,
+            proved=True,
+            in_steps=self._in_steps,
         )
 
         def open_source() -> IHeldSource:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from mta.interfaces import IContent, Message
 from mta.mail import Mailbox, Outcome, Reply, Status
-from mta.smtp.header import HeaderSection
+from mta.smtp.header import read_section
 from mta.smtp.trace import delivered_to, was_delivered_to
 
 LOOP = Outcome(
@@ -48,12 +48,8 @@ class ForwardedContent:
 
 async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
     """Whether that address of ours has sent the content on before.  Raises OSError."""
-    header = HeaderSection()
-    async for piece in content.pieces():
-        header.feed(piece)
-        if header.complete:
-            break
-    return was_delivered_to(forwarder, header.octets)
+    section = await read_section(content)
+    return was_delivered_to(forwarder, section.octets)
 
 
 def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Message:

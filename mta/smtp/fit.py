@@ -5,13 +5,18 @@ RFC 1870, RFC 3030, RFC 3461, RFC 6152, RFC 6531, RFC 8689.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from mta.interfaces import Delivery, IContent
+from zope.interface import implementer
+
+from mta.interfaces import Delivery, IContent, Message
 from mta.mail import Body, Reply
-from mta.smtp import grammar, replies, sevenbit
+from mta.smtp import grammar, header, replies, sevenbit
+from mta.smtp.content import LineCheck
 from mta.smtp.extensions import Extensions
+
+SMALL = 256 * 1024  # octets of content that are kept from the check to the sending
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +24,13 @@ class Capabilities:
     """What a peer can take.
 
     `streams`: content by BDAT; `keeps_tls`: mail that must not travel without TLS (RFC 8689).
+    `in_steps` does work that takes long, step by step.
     """
 
     extensions: Extensions
     lmtp: bool
     keeps_tls: bool
+    in_steps: sevenbit.InSteps = sevenbit.at_once
 
     @property
     def streams(self) -> bool:
@@ -39,38 +46,100 @@ class Form:
     body: Body
 
 
+@implementer(IContent)
+class Loaded:
+    """Small content that was looked at, and is kept until it is sent."""
+
+    __slots__ = ("_octets", "is_ascii", "size")
+
+    def __init__(self, octets: bytes) -> None:
+        self.size = len(octets)
+        self.is_ascii = octets.isascii()
+        self._octets = octets
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See `IContent.pieces`."""
+        yield self._octets
+
+
 async def fit(delivery: Delivery, peer: Capabilities) -> Form | Reply:
     """The form that this peer can take, or why there is none.
 
     Raises OSError where the content can't be read.
     """
-    content, offers = delivery.message.content, peer.extensions.offers
     envelope = delivery.message.envelope
-    international = envelope.reverse_path.is_internationalised or any(
-        target.address.is_internationalised for target in delivery.targets
-    )
-    international = international or (envelope.smtputf8 and not content.is_ascii)
-    if international and not offers("SMTPUTF8"):
+    if not peer.extensions.offers("SMTPUTF8") and await _is_international(delivery):
         return replies.NO_SMTPUTF8
     # LMTP ends in the mailbox, and a notice goes back as well as it can: RFC 8689 section 5.
     tolerant = peer.lmtp or envelope.reverse_path.is_null
     if envelope.require_tls and not (tolerant or peer.keeps_tls):
         return replies.TLS_NOT_KEPT
-    if envelope.body is Body.BINARY:
-        fits = peer.streams and offers("BINARYMIME")
-        body = Body.BINARY
-    else:
-        fits = content.is_ascii or offers("8BITMIME")
-        body = Body.SEVEN_BIT if content.is_ascii else Body.EIGHT_BIT
-    if not fits:
-        converted = await sevenbit.converted(content)
-        if converted is None:
-            return replies.CONVERSION_FAILED
-        content, body = converted, Body.SEVEN_BIT
-    max_size = peer.extensions.max_size
-    if max_size is not None and max_size < content.size:
-        return replies.TOO_BIG_FOR_PEER
-    return Form(content, body)
+    form = await _form(delivery.message, peer)
+    if isinstance(form, Form):
+        max_size = peer.extensions.max_size
+        if max_size is not None and max_size < form.content.size:
+            return replies.TOO_BIG_FOR_PEER
+    return form
+
+
+async def _is_international(delivery: Delivery) -> bool:
+    """Whether an address, or the header section of what came with SMTPUTF8, is (RFC 6531).
+
+    A body in UTF-8 needs 8BITMIME only, and so do the header sections of its parts, which
+    everybody writes without SMTPUTF8.  Raises OSError.
+    """
+    message = delivery.message
+    if message.envelope.reverse_path.is_internationalised or any(
+        target.address.is_internationalised for target in delivery.targets
+    ):
+        return True
+    if not message.envelope.smtputf8 or message.content.is_ascii:
+        return False
+    section = await header.read_section(message.content)
+    return not section.octets.isascii()
+
+
+async def _form(message: Message, peer: Capabilities) -> Form | Reply:
+    """Content as it is, where the peer can take it so, or converted.  Raises OSError."""
+    content, offers = message.content, peer.extensions.offers
+    keeps_8bit = offers("8BITMIME")
+    if message.envelope.body is Body.BINARY:
+        if peer.streams and offers("BINARYMIME"):
+            checked = await _checked(content, as_lines=False)
+            return replies.UNSENDABLE if checked is None else Form(checked, Body.BINARY)
+    elif content.is_ascii or keeps_8bit:
+        checked = await _checked(content, as_lines=True)
+        return replies.UNSENDABLE if checked is None else Form(checked, _body(checked))
+    converted = await sevenbit.converted(content, keeps_8bit=keeps_8bit, in_steps=peer.in_steps)
+    return replies.CONVERSION_FAILED if converted is None else Form(converted, _body(converted))
+
+
+def _body(content: IContent) -> Body:
+    return Body.SEVEN_BIT if content.is_ascii else Body.EIGHT_BIT
+
+
+async def _checked(content: IContent, *, as_lines: bool) -> IContent | None:
+    """Content that has its size and, `as_lines`, consists of lines; None where it does not.
+
+    That was checked when it was taken.  It is again where it leaves, wherever it comes from: what
+    goes out in our name must not hold a second message (RFC 5321 section 4.1.1.4).
+    Raises OSError.
+    """
+    lines = LineCheck()
+    kept: list[bytes] = []
+    size = 0
+    async for piece in content.pieces():
+        if as_lines:
+            lines.feed(piece)
+        size += len(piece)
+        if content.size <= SMALL:
+            kept.append(piece)
+    lines.end()
+    if size != content.size:  # what is over would be commands, behind a chunk
+        raise OSError(f"{size} octets of content in place of {content.size}")
+    if lines.broken:
+        return None
+    return Loaded(b"".join(kept)) if content.size <= SMALL else content
 
 
 def envelope_commands(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from mta.interfaces import IContent
+
 MAX_HEADER = 256 * 1024  # octets: far more than honest mail has, and quickly looked through
 
 _NAME = rb"[!-9;-~]++"
@@ -79,6 +81,16 @@ def _named(wanted: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.MULTILINE | re.IGNORECASE)
 
 
+async def read_section(content: IContent) -> HeaderSection:
+    """The header section of content that is there already.  Raises OSError."""
+    section = HeaderSection()
+    async for piece in content.pieces():
+        section.feed(piece)
+        if section.complete:
+            break
+    return section
+
+
 class HeaderSection:
     """Gathers the header section at the start of content, within a bound.
 
@@ -125,7 +137,3 @@ class HeaderSection:
     def count(self, wanted: bytes) -> int:
         """The number of fields of one name, given in lower case."""
         return count(self.octets, wanted)
-
-    def values(self, wanted: bytes) -> list[bytes]:
-        """The values of all fields of one name, given in lower case."""
-        return values(self.octets, wanted)

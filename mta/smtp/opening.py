@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from mta.interfaces import ChannelLost, HandshakeFailed, HopFailure
 from mta.mail import Outcome, Reply, Security, Status
-from mta.smtp import sasl
+from mta.smtp import sasl, sevenbit
 from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
@@ -29,7 +29,8 @@ NO_SERVICE = frozenset({521, 554})  # as greetings
 class SenderConfig:
     """What a sender says of itself and demands of its peer before any mail flows.
 
-    `proved`: the peer proved who it is before this role began.
+    `proved`: the peer proved who it is before this role began.  `in_steps` does work that takes
+    long, step by step.
     """
 
     hostname: str
@@ -39,6 +40,7 @@ class SenderConfig:
     secret: str = field(default="", repr=False)
     keepalive: float = MINUTE  # seconds between NOOPs while no mail is there
     derive: sasl.Derive = sasl.derive
+    in_steps: sevenbit.InSteps = sevenbit.at_once
     proved: bool = False
 
 

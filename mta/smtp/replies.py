@@ -163,7 +163,12 @@ TOO_BIG = Reply(552, "5.3.4", ("Message size exceeds fixed maximum message size"
 TOO_BIG_FOR_PEER = Reply(552, "5.3.4", ("The next server does not take messages of this size",))
 BARE_LINE_END = Reply(554, "5.6.0", ("Content holds a bare CR, a bare LF or a NUL",))
 CONVERSION_FAILED = Reply(
-    554, "5.6.3", ("The next server takes 7-bit content only, and this can't be converted",)
+    554,
+    "5.6.3",
+    ("The next server can't take this content as it is, and it can't be converted without loss",),
+)
+UNSENDABLE = Reply(
+    554, "5.6.3", ("Content holds a bare CR, a bare LF or a NUL, and can't be sent on as it is",)
 )
 HEADER_TOO_LONG = Reply(554, "5.6.0", ("The header section is too long to be checked",))
 AUTHOR_UNCLEAR = Reply(550, "5.7.1", ("From: must name the author once, as an address of yours",))

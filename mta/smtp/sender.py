@@ -89,7 +89,8 @@ class Sender:
         extensions, secured = self._dialogue.extensions, self._channel.secured
         proved = secured is not None and (bool(secured.certificate) or self._config.proved)
         keeps_tls = proved and extensions.offers("REQUIRETLS")
-        return Capabilities(extensions, self._config.lmtp, keeps_tls)
+        config = self._config
+        return Capabilities(extensions, config.lmtp, keeps_tls, config.in_steps)
 
     # --- mail, commands ahead of replies
 

@@ -1,87 +1,248 @@
-"""Content for a peer that takes 7-bit lines only (RFC 6152 section 3, RFC 2045 section 6).
+"""Content for a peer that takes it in lines only, or in 7-bit lines (RFC 6152 section 3, RFC 3030).
 
-The leaves of the MIME structure that need it are encoded anew; everything else stays.
+The leaves of the MIME structure that need it are encoded anew (RFC 2045 section 6); everything else
+stays.  What is signed or encrypted as a part is never changed (RFC 8551 section 3.1.3).  Content is
+read in pieces, once to plan and once each time that it is sent: none of it is kept in memory.
 """
 
 from __future__ import annotations
 
-import email
-import quopri
+import binascii
 from base64 import encodebytes
-from collections.abc import AsyncIterator
-from email.generator import BytesGenerator
-from email.message import Message
-from email.policy import compat32
-from io import BytesIO
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from zope.interface import implementer
 
 from mta.interfaces import IContent
-from mta.smtp.content import LineCheck
+from mta.smtp import header
+from mta.smtp.mime import Kind, Octets, Part, Scanner, TooComplex
+from mta.smtp.wire import CRLF
 
-MOST = 64 * 2**20  # octets; the conversion holds the whole message in memory
-ENCODED = frozenset({"base64", "quoted-printable"})
+MAX_OCTETS = 64 * 2**20  # of content that is converted: the time it takes grows with them
+STEP = 32 * 1024  # octets that are worked on at a time, a few milliseconds at most
+IDENTITY = frozenset({b"7bit", b"8bit", b"binary"})
+_LINE = 57  # octets in a line of base64
+
+InSteps = Callable[[Iterator[None]], Awaitable[object]]
+
+
+async def at_once(steps: Iterator[None]) -> None:
+    """Do all steps of some work, one after the other."""
+    for _ in steps:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """What stands in place of a stretch of content: a text, or the stretch itself, encoded."""
+
+    start: int
+    end: int
+    text: bytes = b""
+    encoding: bytes = b""
+
+
+class _Unfit(Exception):
+    """There is no conversion without loss."""
 
 
 @implementer(IContent)
 class Converted:
-    """Content that was converted, in memory."""
+    """Content with edits, made while it is read."""
 
-    is_ascii = True
-
-    def __init__(self, octets: bytes) -> None:
-        self.size = len(octets)
-        self._octets = octets
+    def __init__(self, content: IContent, edits: Sequence[_Edit], in_steps: InSteps) -> None:
+        self.size = 0
+        self.is_ascii = True
+        self._content = content
+        self._edits = edits
+        self._in_steps = in_steps
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """See `IContent.pieces`."""
-        yield self._octets
+        editor = _Editor(self._edits)
+        async for piece in self._content.pieces():
+            made: list[bytes] = []
+            await self._in_steps(editor.steps(piece, made))
+            yield b"".join(made)
+        yield editor.finish()
+
+    async def measure(self) -> bool:
+        """Learn the size; returns whether no octet is in the way of lines."""
+        octets = Octets()
+        async for piece in self.pieces():
+            self.size += len(piece)
+            octets.feed(piece)
+        octets.end()
+        self.is_ascii = octets.is_ascii
+        return octets.is_clean
 
 
-async def converted(content: IContent) -> IContent | None:
-    """The content in 7-bit form; None where there is none without loss.
+async def converted(
+    content: IContent, *, keeps_8bit: bool = False, in_steps: InSteps = at_once
+) -> IContent | None:
+    """The content in lines, of 7 bits where not `keeps_8bit`; None where that can't be done.
 
-    That is so for header fields with 8-bit octets, for broken MIME, and over `MOST` octets.
+    That is so for header fields with 8-bit octets, for broken MIME, for 8-bit content inside what
+    is signed, for a structure beyond the bounds of `mta.smtp.mime`, and over `MAX_OCTETS`.
+    `in_steps` does work that takes long, step by step.  Raises OSError.
     """
-    if content.size > MOST:
+    if content.size > MAX_OCTETS:
         return None
-    octets = b"".join([piece async for piece in content.pieces()])
-    message = email.message_from_bytes(octets, policy=compat32)
-    for part in message.walk():
-        if not all(str(value).isascii() for value in part.values()):
-            return None
-        if part.is_multipart():
-            if part.get("Content-Transfer-Encoding") is not None:
-                part.replace_header("Content-Transfer-Encoding", "7bit")
-        else:
-            _encode(part)
-    if "MIME-Version" not in message:
-        message["MIME-Version"] = "1.0"  # without it nobody undoes the encoding
-    out = BytesIO()
-    generator = BytesGenerator(
-        out, mangle_from_=False, maxheaderlen=0, policy=compat32.clone(linesep="\r\n")
+    try:
+        parts = await _scanned(content, in_steps)
+        edits = [edit for part in parts for edit in _edits(part, keeps_8bit=keeps_8bit)]
+    except (TooComplex, _Unfit):
+        return None
+    if edits and not header.count(parts[0].fields, b"mime-version"):
+        place = parts[0].header_end  # without the field nobody undoes the encoding
+        edits.append(_Edit(place, place, b"MIME-Version: 1.0\r\n"))
+    edits.sort(key=lambda edit: edit.start)
+    result = Converted(content, edits, in_steps)
+    is_clean = await result.measure()
+    return result if is_clean and (keeps_8bit or result.is_ascii) else None
+
+
+async def _scanned(content: IContent, in_steps: InSteps) -> Sequence[Part]:
+    scanner = Scanner()
+
+    def steps(piece: bytes) -> Iterator[None]:
+        for start in range(0, len(piece), STEP):
+            scanner.feed(piece[start : start + STEP])
+            yield
+
+    async for piece in content.pieces():
+        await in_steps(steps(piece))
+    return scanner.finish()
+
+
+# --- what is changed
+
+
+def _edits(part: Part, *, keeps_8bit: bool) -> Iterator[_Edit]:
+    """What has to be changed in one part.  Raises _Unfit."""
+    fields, octets = Octets(), part.octets
+    fields.feed(part.fields)
+    fields.end()
+    if not fields.is_clean or not (keeps_8bit or fields.is_ascii):
+        raise _Unfit
+    is_too_much = not octets.is_clean or not (keeps_8bit or octets.is_ascii)
+    is_leaf = part.kind is Kind.LEAF
+    is_encodable = is_leaf and _is_encodable(part)
+    if is_too_much and not is_encodable:
+        raise _Unfit
+    is_binary = part.encodings == [b"binary"]
+    if is_encodable and (is_too_much or octets.has_long_line or is_binary):
+        is_text = part.media_type.startswith("text/") and octets.is_clean
+        encoding = b"quoted-printable" if is_text else b"base64"
+        yield from _labelled(part, encoding)
+        yield _Edit(part.body_start, part.body_end, encoding=encoding)
+    elif not part.is_signed and (is_binary or part.encodings == [b"8bit"]):
+        yield from _labelled(part, b"8bit" if keeps_8bit else b"7bit")
+
+
+def _is_encodable(part: Part) -> bool:
+    """Whether a leaf may be encoded, and its header section leaves no doubt what is in it."""
+    is_composite = part.media_type.startswith(("multipart/", "message/"))
+    return (
+        not part.is_signed
+        and len(part.encodings) <= 1
+        and IDENTITY.issuperset(part.encodings)
+        and bool(part.media_type)
+        and (not is_composite or part.media_type.startswith("message/global"))  # RFC 6532
+        and header.end_of_fields(part.fields) == len(part.fields)
     )
-    generator.flatten(message)
-    result = out.getvalue()
-    return Converted(result) if result.isascii() else None
 
 
-def _encode(part: Message) -> None:
-    """Give one leaf an encoding of 7-bit lines, where it has none."""
-    encoding = str(part.get("Content-Transfer-Encoding", "7bit")).strip().lower()
-    payload = part.get_payload(decode=True)
-    if encoding in ENCODED or not isinstance(payload, bytes):
-        return
-    lines = LineCheck()
-    lines.feed(payload)
-    lines.end()
-    if encoding == "7bit" and payload.isascii() and not lines.broken:
-        return
-    del part["Content-Transfer-Encoding"]
-    if part.get_content_maintype() == "text" and not lines.broken:
-        text = quopri.encodestring(payload.replace(b"\r\n", b"\n"))
-        part["Content-Transfer-Encoding"] = "quoted-printable"
-    else:
-        text = encodebytes(payload)
-        part["Content-Transfer-Encoding"] = "base64"
-    part.set_payload(text.decode("ascii").replace("\r\n", "\n"))
+def _labelled(part: Part, encoding: bytes) -> Iterator[_Edit]:
+    """The edits that give a part its Content-Transfer-Encoding."""
+    text = b"Content-Transfer-Encoding: " + encoding + CRLF
+    place = part.header_start
+    for each in header.fields(part.fields):
+        if header.name(each) == b"content-transfer-encoding":
+            yield _Edit(place, place + len(each), text)
+            return
+        place += len(each)
+    yield _Edit(part.header_end, part.header_end, text)
+
+
+# --- how it is changed
+
+
+class _Editor:
+    """Applies edits to content that comes in pieces."""
+
+    def __init__(self, edits: Sequence[_Edit]) -> None:
+        self._edits = list(reversed(edits))
+        self._place = 0
+        self._encoder: _Encoder | None = None
+
+    def steps(self, piece: bytes, made: list[bytes]) -> Iterator[None]:
+        """Add what becomes of the next piece to `made`."""
+        for start in range(0, len(piece), STEP):
+            self._feed(piece[start : start + STEP], made)
+            yield
+
+    def _feed(self, octets: bytes, made: list[bytes]) -> None:
+        end = self._place + len(octets)
+        while self._edits and self._edits[-1].start < end:
+            edit = self._edits[-1]
+            if self._place <= edit.start:
+                made.append(octets[: edit.start - self._place])
+                made.append(edit.text)
+            octets = self._replaced(edit, octets[max(0, edit.start - self._place) :], end, made)
+            if edit.end > end:
+                return
+            self._edits.pop()
+        made.append(octets)
+        self._place = end
+
+    def _replaced(self, edit: _Edit, octets: bytes, end: int, made: list[bytes]) -> bytes:
+        """Work on the octets of one edit; returns those behind it."""
+        self._place = min(edit.end, end)
+        length = len(octets) - (end - self._place)
+        if edit.encoding:
+            self._encoder = self._encoder or _Encoder(edit.encoding)
+            made.append(self._encoder.encode(octets[:length]))
+            if edit.end <= end:
+                made.append(self._encoder.finish())
+                self._encoder = None
+        return octets[length:]
+
+    def finish(self) -> bytes:
+        """What is left when no more content comes."""
+        rest = self._encoder.finish() if self._encoder else b""
+        return rest + b"".join(edit.text for edit in reversed(self._edits))
+
+
+class _Encoder:
+    """Encodes a body that comes in pieces, as lines that end in CRLF."""
+
+    def __init__(self, encoding: bytes) -> None:
+        self._is_base64 = encoding == b"base64"
+        self._rest = b""
+
+    def encode(self, octets: bytes) -> bytes:
+        """What can be said of the next octets so far."""
+        octets = self._rest + octets
+        length = len(octets)
+        cut = length - length % _LINE if self._is_base64 else octets.rfind(b"\n") + 1
+        soft_break = b""
+        if not cut and length > STEP:
+            cut, soft_break = length - octets.endswith(b"\r"), b"=\r\n"
+        self._rest = octets[cut:]
+        return self._encoded(octets[:cut]) + soft_break
+
+    def finish(self) -> bytes:
+        """The end of the body."""
+        return self._encoded(self._rest)
+
+    def _encoded(self, octets: bytes) -> bytes:
+        if self._is_base64:
+            return encodebytes(octets).replace(b"\n", CRLF)
+        return _quoted_printable(octets)
+
+
+def _quoted_printable(octets: bytes) -> bytes:
+    lines = octets.replace(CRLF, b"\n")
+    return binascii.b2a_qp(lines, istext=True).replace(b"\n", CRLF)

@@ -8,11 +8,12 @@ from email.policy import compat32
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.smtp import header
 from mta.smtp.header import MAX_HEADER, HeaderSection
-from tests.smtp.pieces import cut, octets, places, single_octets
+from tests.smtp.pieces import Cut, cut, octets, places, single_octets
 
 FOLDED = b"From: Alice\r\n <alice@a.example>\r\nTo:\r\n\tb@a.example,\r\n \r\n c@a.example\r\n"
 
@@ -92,6 +93,22 @@ class FieldTests(SynchronousTestCase):
             self.assertIn(header.value(field), header.values(section[:end], header.name(field)))
         found = [field for field in fields if header.name(field) == b"from"]
         self.assertEqual(header.count(section[:end], b"from"), len(found))
+
+
+class ReadingTests(SynchronousTestCase):
+    """Header sections of content that is there."""
+
+    def section(self, content: bytes) -> bytes:
+        """The header section of content in three pieces."""
+        source = Cut(content, [3, 20])
+        section = self.successResultOf(Deferred.fromCoroutine(header.read_section(source)))
+        return section.octets
+
+    def test_it_is_read_as_far_as_it_goes(self) -> None:
+        """Up to the empty line, or the end."""
+        self.assertEqual(self.section(FOLDED + b"\r\n" + b"x" * 100), FOLDED)
+        self.assertEqual(self.section(FOLDED), FOLDED)
+        self.assertEqual(self.section(b"\r\nbody"), b"")
 
 
 class HeaderSectionTests(SynchronousTestCase):

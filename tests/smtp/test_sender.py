@@ -123,15 +123,35 @@ class Exchange:
 
 @implementer(IContent)
 class Broken:
-    """Content on a disk that fails after a while."""
+    """Content on a disk that fails after it was read once."""
 
-    size = 100
+    size = 300_000  # more than is kept in memory
     is_ascii = True
 
+    def __init__(self) -> None:
+        self._is_good = True
+
     async def pieces(self) -> AsyncIterator[bytes]:
-        """One piece."""
+        """One piece, and once the rest."""
         yield b"Subject: x\r\n"
-        raise OSError("input/output error")
+        if not self._is_good:
+            raise OSError("input/output error")
+        self._is_good = False
+        yield b"x" * (self.size - 12)
+
+
+@implementer(IContent)
+class Damaged:
+    """Content of which the spool says a wrong size."""
+
+    is_ascii = True
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Twenty octets."""
+        yield b"x" * 20
 
 
 class SenderTestCase(SynchronousTestCase):
@@ -855,6 +875,7 @@ class LossTests(SenderTestCase):
         self.assertEqual(self.marks(exchange, "M2"), "")
         self.assertEqual(exchange.source.left, 1)
         self.assertIsNone(exchange.failure)
+        broken = replace(whole, message=replace(whole.message, content=Broken()))
         exchange = self.opened([mail("M1"), broken], STREAMING)
         exchange.lose()
         self.assertEqual(self.marks(exchange, "M1"), "")
@@ -1224,8 +1245,8 @@ class ExtensionTests(SenderTestCase):
         self.assert_not_sent(
             mail(content="Subject: schön\r\n\r\n".encode()),
             "250 HELP",
-            "failed 554 5.6.3 The next server takes 7-bit content only,"
-            " and this can't be converted",
+            "failed 554 5.6.3 The next server can't take this content as it is,"
+            " and it can't be converted without loss",
         )
 
     def test_binary(self) -> None:
@@ -1245,6 +1266,27 @@ class ExtensionTests(SenderTestCase):
             heard = exchange.hear()
             self.assertEqual(heard[0], "MAIL FROM:<alice@us.example>")
             self.assertIn("Content-Transfer-Encoding: base64", heard)
+
+    def test_what_makes_a_message_international(self) -> None:
+        """Its header section, and not its body, whatever MAIL said of it."""
+        body = "MIME-Version: 1.0\r\n\r\nschön\r\n"
+        line = self.first_line(mail(content=body.encode(), smtputf8=True), "250 8BITMIME")
+        self.assertEqual(line, "MAIL FROM:<alice@us.example> BODY=8BITMIME")
+        for head in ("Subject: schön\r\n", "Subject:\r\n schön\r\n", "X: " + "x" * 10**5 + "ö\r\n"):
+            self.assert_not_sent(
+                mail(content=(head + body).encode(), smtputf8=True),
+                "250 8BITMIME",
+                "failed 553 5.6.7 Internationalized address or message not permitted here",
+            )
+
+    def test_content_that_has_another_size(self) -> None:
+        """A damaged spool must not make commands of content that is longer than it should be."""
+        for size in (19, 21):
+            for keywords in (STREAMING, f"250-BINARYMIME | {STREAMING}"):
+                whole = mail(body=Body.BINARY if "BINARY" in keywords else Body.SEVEN_BIT)
+                damaged = replace(whole.message, content=Damaged(size))
+                exchange = self.opened([replace(whole, message=damaged)], keywords)
+                self.assertIn("deferred 451 4.3.0", exchange.outcomes()[0])
 
     def test_smtputf8(self) -> None:
         """RFC 6531: told where it was said, and needed for addresses and header fields."""

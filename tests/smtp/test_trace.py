@@ -87,6 +87,36 @@ class ReceivedTests(SynchronousTestCase):
         self.assertIn("for <jürgen@xn--kln-sna.example>", text)
 
 
+class ClientTests(SynchronousTestCase):
+    """Who handed us a message, read back from what we wrote."""
+
+    def test_as_it_was_written(self) -> None:
+        """With line ends of either kind; only from the field of that message."""
+        for address in ("192.0.2.1", "2001:db8::1"):
+            for tls in (None, TLS):
+                of = session(secured=tls)
+                of.client = address
+                octets = field(of, ALICE).encode() + b"Subject: x\r\n\r\n"
+                queue_id = octets.split(b" id ")[1].split(b"\r\n")[0].decode()
+                expected = trace.Client(of.hello, address, of.protocol)
+                for content in (octets, octets.replace(b"\r\n", b"\n")):
+                    self.assertEqual(trace.client(content, queue_id), expected)
+                self.assertIsNone(trace.client(octets, "another"))
+        self.assertIsNone(trace.client(b"Subject: x\r\n\r\n", "A1"))
+
+    def test_was_delivered_to(self) -> None:
+        """Folded or not, in any case."""
+        alice = Mailbox("Alice", "a.example")
+        for name, value in (
+            (b"Delivered-To:", b" alice@a.example"),
+            (b"DELIVERED-to :", b"\r\n ALICE@A.EXAMPLE"),
+        ):
+            section = b"Subject: x\r\n" + name + value + b"\r\n"
+            self.assertTrue(trace.was_delivered_to(alice, section))
+            self.assertFalse(trace.was_delivered_to(Mailbox("bob", "a.example"), section))
+            self.assertTrue(trace.was_delivered_to(alice, b"Delivered-To: x@y\r\n" + section))
+
+
 class AddressLiteralTests(SynchronousTestCase):
     """The client's address as TCP-info has it."""
 
