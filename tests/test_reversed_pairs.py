@@ -126,6 +126,7 @@ class CutTests(PairTests):
             self.provider.clock.advance(0)
         unseen = self.unseen()
         wire.cut()
+        self.office.dialler.carry()  # another connection, where this one broke over our mail
         exchange.addErrback(lambda failure: failure.trap(HopFailure))
         self.successResultOf(exchange)
         self.exchange()

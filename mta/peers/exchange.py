@@ -62,10 +62,16 @@ class _Waiting:
     """
 
     def __init__(self, source: IMailSource) -> None:
-        self.next = source.next
+        self.has_handed_out = False
         self.more = source.more
         self.give_back = source.give_back
         self._source = source
+
+    async def next(self) -> Delivery | None:
+        """See `IMailSource.next`."""
+        delivery = await self._source.next()
+        self.has_handed_out = self.has_handed_out or delivery is not None
+        return delivery
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.settle`."""
@@ -105,9 +111,11 @@ class Exchange:
     async def run(self, source: IMailSource) -> Tally:
         """Hand over what `source` has, then ask for our mail and take it.
 
-        Raises HopFailure with what the peer said, or what kept us from hearing it.
+        Where the connection ends over our own mail, another one is for the peer's alone.  Raises
+        HopFailure with what the peer said, or what kept us from hearing it.
         """
-        await self._converse(source, self._turn())
+        if not await self._converse(source, self._turn()):
+            await self._converse(NoMail(), self._turn())
         tally = self._tally
         if not tally.replies:
             raise HopFailure(Outcome(Status.DEFERRED, NO_TURN))
@@ -120,16 +128,27 @@ class Exchange:
         """Only hand over what `source` has.  Raises HopFailure."""
         await self._converse(source, None)
 
-    async def _converse(self, source: IMailSource, turn: Turn | None) -> None:
+    async def _converse(self, source: IMailSource, turn: Turn | None) -> bool:
+        """Hold one conversation; returns whether our own mail left it whole.  Raises HopFailure."""
         peer = self._peer
         assert peer.connect is not None
         hop = replace(peer.connect, security=peer.tls, pin=peer.pin)
-        counted = Counted(_Waiting(source), self._tally, self._changed)
+        waiting = _Waiting(source)
+        counted = Counted(waiting, self._tally, self._changed)
+        sender: Sender | None = None
 
         def role(demands: SenderConfig) -> IRole:
-            return Sender(counted, demands, turn)
+            nonlocal sender
+            sender = Sender(counted, demands, turn)
+            return sender
 
-        await self._dialler.converse(hop, role)
+        try:
+            await self._dialler.converse(hop, role)
+        except HopFailure:
+            if turn is None or not waiting.has_handed_out or self._tally.replies:
+                raise
+            return False
+        return sender is None or sender.failure is None
 
     def _turn(self) -> Turn:
         peer = self._peer

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from mta.interfaces import ChannelLost, IChannel, IMailSource, IRole
 from mta.mail import Reply
-from mta.smtp.dialogue import NOOP, TURN, Dialogue, PeerClosing
+from mta.smtp.dialogue import MAIL, NOOP, TURN, Dialogue, PeerClosing
 from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities
 from mta.smtp.opening import SenderConfig, open_session
@@ -27,6 +27,7 @@ from mta.smtp.transmission import Transmission
 
 MAX_AHEAD = 512 * 1024  # octets on their way ahead of replies
 MAX_MESSAGES_AHEAD = 100
+BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +215,14 @@ class Sender:
 
     async def _part(self, turn: Turn) -> IRole | None:
         """Ask for the turn; the role to take next."""
+        if self._outbox.reset_needed:
+            await self._reset()
         for command in turn.commands:
             reply = await self._dialogue.command(command.encode(), TURN)
+            if reply.code == BAD_SEQUENCE:
+                # Some transaction may be open, whatever we know: it would be in the way.
+                await self._reset()
+                reply = await self._dialogue.command(command.encode(), TURN)
             if turn.successor is not None and reply.code == 250:
                 if len(self._channel.wire):
                     # Nothing may come before our greeting: it could only pretend to be commands.
@@ -225,3 +232,8 @@ class Sender:
             turn.on_reply(reply)
         await self._dialogue.quit()
         return None
+
+    async def _reset(self) -> None:
+        """End a transaction that may be open; a peer that takes no mail need not know RSET."""
+        await self._dialogue.command(b"RSET", MAIL)
+        self._outbox.reset_needed = False

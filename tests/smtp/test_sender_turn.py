@@ -1,0 +1,120 @@
+"""The request for our own mail, after whatever became of what we sent (RFC 2645, RFC 1985)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mta.interfaces import Delivery
+from mta.mail import Body, Reply
+from mta.smtp.sender import Turn
+from tests.doubles import Turned
+from tests.smtp.test_sender import STREAMING, Exchange, SenderTestCase, mail
+
+COMMANDS = (
+    ("ATRN office.example", True),
+    ("TURN", True),
+    ("ETRN office.example", False),
+)
+KEYWORDS = ("250 HELP", "250 PIPELINING", STREAMING)
+BINARY = b"Subject: \xff\r\n\r\n\0"
+
+
+class TurnAfterMailTests(SenderTestCase):
+    """The turn happens whatever became of the mail before it."""
+
+    def asking(
+        self, command: str, turned: bool, deliveries: list[Delivery], keywords: str
+    ) -> tuple[Exchange, list[Reply]]:
+        """An exchange that is to ask for the turn once it has sent these."""
+        replies: list[Reply] = []
+        turn = Turn([command], replies.append, Turned() if turned else None)
+        return self.opened(deliveries, keywords, turn=turn), replies
+
+    def all_ways(
+        self, *deliveries: Delivery
+    ) -> Iterator[tuple[Exchange, list[Reply], str, bool, str]]:
+        """One for each command and manner of sending."""
+        for command, turned in COMMANDS:
+            for keywords in KEYWORDS:
+                exchange, replies = self.asking(command, turned, list(deliveries), keywords)
+                yield exchange, replies, command, turned, keywords
+
+    def assert_turned(self, exchange: Exchange, replies: list[Reply], turned: bool) -> None:
+        """The command was heard, and its reply taken."""
+        exchange.talk("S: 250 2.0.0 turning")
+        self.assertEqual([reply.code for reply in replies], [250])
+        exchange.talk("C: 220 turned" if turned else "C: QUIT")
+
+    def test_refused_mail(self) -> None:
+        """At MAIL, at RCPT or at the end of content, for good or for now: RSET comes first."""
+        for reply in ("550 5.1.1 no", "450 4.2.1 later", "452 4.3.1 full", "552 5.2.2 full"):
+            for exchange, replies, command, turned, keywords in self.all_ways(mail()):
+                step_by_step, streams = keywords == KEYWORDS[0], keywords == STREAMING
+                exchange.talk(f"S: 250 mail\nS: {reply}")
+                if streams or not step_by_step:
+                    exchange.talk("S: 554 no recipients")
+                self.assertEqual(exchange.hear()[-1], "RSET")
+                exchange.talk(f"S: 250 reset\nC: {command}")
+                self.assert_turned(exchange, replies, turned)
+                verdict = "failed" if reply[0] == "5" else "deferred"
+                self.assertEqual(exchange.outcomes(), [f"{verdict} {reply}"])
+
+    def test_refused_content(self) -> None:
+        """As above."""
+        for reply in ("554 5.6.0 no", "451 4.3.0 later"):
+            for exchange, replies, command, turned, keywords in self.all_ways(mail()):
+                exchange.talk("S: 250 mail\nS: 250 rcpt")
+                if keywords != STREAMING:
+                    exchange.talk("S: 354 go")
+                exchange.talk(f"S: {reply}")
+                self.assertEqual(exchange.hear()[-1], "RSET")
+                exchange.talk(f"S: 250 reset\nC: {command}")
+                self.assert_turned(exchange, replies, turned)
+
+    def test_a_peer_that_takes_no_mail_on_that_port(self) -> None:
+        """Nor knows RSET (RFC 2645 section 5)."""
+        for command, turned in COMMANDS:
+            exchange, replies = self.asking(command, turned, [mail()], "250 ATRN")
+            exchange.talk(
+                f"""
+                C: MAIL FROM:<alice@us.example>
+                S: 502 5.5.1 not here
+                C: RSET
+                S: 502 5.5.1 not here
+                C: {command}
+                """
+            )
+            self.assert_turned(exchange, replies, turned)
+
+    def test_mail_that_the_peer_can_not_take(self) -> None:
+        """Nothing was said of it."""
+        for exchange, replies, command, turned, _ in self.all_ways(
+            mail(content=BINARY, body=Body.BINARY)
+        ):
+            exchange.talk(f"C: {command}")
+            self.assert_turned(exchange, replies, turned)
+            self.assertIn("failed 554 5.6.3", exchange.outcomes()[0])
+
+    def test_a_peer_that_sees_a_transaction_where_none_is(self) -> None:
+        """503 to the request: RSET, and the same once more, and then what it says counts."""
+        for exchange, replies, command, turned, _ in self.all_ways():
+            exchange.talk(
+                f"""
+                C: {command}
+                S: 503 5.5.1 not now
+                C: RSET
+                S: 250 reset
+                C: {command}
+                """
+            )
+            self.assert_turned(exchange, replies, turned)
+        for exchange, replies, command, _, _ in self.all_ways():
+            exchange.talk(
+                f"""
+                S: 503 5.5.1 not now
+                S: 250 reset
+                S: 503 5.5.1 never
+                C: {command} | RSET | {command} | QUIT
+                """
+            )
+            self.assertEqual([str(reply) for reply in replies], ["503 5.5.1 never"])
