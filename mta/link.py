@@ -24,6 +24,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -77,6 +78,10 @@ class Link(Protocol):
     """
 
     transport: Any  # ITCPTransport or IUNIXTransport, and ISSLTransport once TLS has begun
+
+    # Whether each line is a TLS record of its own, for clients that read one line and then wait for
+    # the socket, though more of the same record is with them already (fetchmail).
+    record_per_line = False
 
     def __init__(
         self,
@@ -289,7 +294,13 @@ class Link(Protocol):
         self._unsent_octets = 0
         if self._at_once and not self.transport.TLS:
             data = self._send(data)
-        if self._connected and data:
+        if not (self._connected and data):
+            return
+        if self.record_per_line and self.transport.TLS:
+            for line in data.splitlines(keepends=True):
+                # The transport itself would put them together.
+                TLSMemoryBIOProtocol.write(self.transport.protocol, line)
+        else:
             self.transport.write(data)
 
     def _send(self, data: bytes) -> bytes:

@@ -22,7 +22,7 @@ from mta.link import Link, LinkFactory
 from mta.proxied import ProxiedFactory
 from mta.service import workers
 from mta.service.configured import Configured
-from mta.settings import Listener
+from mta.settings import Listener, Service
 from mta.smtp.receiver import Receiver, Reception
 
 BACKLOG = 1024  # connections that wait until we take them; any burst would fill Twisted's 50
@@ -93,6 +93,7 @@ class Listeners:
 
     def _receiver(self, reception: Reception, link: Link) -> IRole:
         self._meter.session(reception.service)
+        link.record_per_line = reception.service is Service.ODMR
         return Receiver(reception)
 
     async def close(self) -> Sequence[Link]:

@@ -6,7 +6,9 @@ deadline, so nothing here measures speed.
 
 from __future__ import annotations
 
+import re
 import socket
+import ssl
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -37,6 +39,7 @@ from tests.processes import (
     ROOT,
     Process,
     Server,
+    configuration,
     need_program,
     source_environment,
     temporary_folder,
@@ -511,6 +514,64 @@ class FetchmailTests(SynchronousTestCase):
         fetchmail.wait()
         self.assertEqual(numbers(sink.wait_for_mail(2)), [1, 2], fetchmail.output)
         wait_until(lambda: not waiting(provider.folder), "the provider has nothing left")
+
+    def recipe(self, provider: Provider, port: int) -> str:
+        """What docs/turn.rst says, with the names of this test."""
+        text = (ROOT / "docs" / "turn.rst").read_text()
+        found = re.search(r"(?m)^    poll .*protocol odmr\n(?:    .*\n)+", text)
+        assert found is not None
+        recipe = found[0]
+        for theirs, ours in (
+            ("mail.example.com service 366", f"localhost service {provider.ports['odmr']}"),
+            ('"..."', f'"{PASSWORD}"'),
+            ("sslcertck", f'sslcertck sslcertfile "{provider.authority.path}"'),
+            ("smtphost localhost", f"smtphost 127.0.0.1/{port}"),
+            ("domains example.com", "domains office.example"),
+        ):
+            self.assertIn(theirs, recipe)
+            recipe = recipe.replace(theirs, ours)
+        return recipe
+
+    def provider_with_letters(self) -> Provider:
+        """A provider whose odmr listener begins with TLS, and three letters of many lines."""
+        provider = Provider(self, listeners={"smtp": "off", "odmr": "implicit"})
+        provider.start()
+        for number in range(3):
+            provider.send(letter(number) + b"a line, and a dot\r\n..\r\n" * 2000, BOB)
+        return provider
+
+    def test_odmr_under_tls(self) -> None:
+        """The recipe of the manual, word by word, to a server that takes DATA."""
+        provider, sink = self.provider_with_letters(), Sink(self)
+        fetchmail = self.fetch(self.recipe(provider, sink.port))
+        fetchmail.wait()
+        self.assertEqual(numbers(sink.wait_for_mail(3)), [0, 1, 2], fetchmail.output)
+        wait_until(lambda: not waiting(provider.folder), "the provider has nothing left")
+
+    def test_odmr_under_tls_in_chunks(self) -> None:
+        """The same to this program, which takes BDAT and much at once."""
+        provider = self.provider_with_letters()
+        office = Server(self, configuration())
+        office.start()
+        fetchmail = self.fetch(self.recipe(provider, office.ports["smtp"]))
+        fetchmail.wait()
+        letters = office.wait_for_mail("office.example/bob", 3)
+        self.assertEqual(numbers(letters), [0, 1, 2], fetchmail.output)
+
+    def test_a_line_is_a_record(self) -> None:
+        """On an odmr listener, whoever reads one record has read one line."""
+        provider = Provider(self, listeners={"odmr": "implicit"})
+        provider.start()
+        context = ssl.create_default_context(cafile=provider.authority.path)
+        raw = socket.create_connection(("127.0.0.1", provider.ports["odmr"]), DEADLINE)
+        with context.wrap_socket(raw, server_hostname="localhost") as client:
+            records = [client.recv(65536)]
+            client.sendall(b"EHLO office.example\r\n")
+            while not records[-1].startswith(b"250 "):
+                records.append(client.recv(65536))
+        self.assertGreater(len(records), 3)
+        for record in records:
+            self.assertEqual((record.count(b"\n"), record[-2:]), (1, b"\r\n"), record)
 
     def test_etrn(self) -> None:
         """A log-in under TLS, ETRN, and a connection of the provider to the SMTP server."""
