@@ -228,3 +228,18 @@ class Settings:
     limits: Limits = Limits()
     log: Log = Log()
     metrics: str = ""  # a Twisted server endpoint string; empty: none
+
+    @property
+    def home_domain(self) -> str:
+        """The domain of addresses that name none: ours, and nearest to the name of this host."""
+        name = self.hostname
+        while name:
+            if name in self.domains:
+                return name
+            name = name.partition(".")[2]
+        return next(iter(self.domains), self.hostname)
+
+    @property
+    def local_names(self) -> frozenset[str]:
+        """Names that programs of this host give it, and that are no domains of ours."""
+        return frozenset({"localhost", "localhost.localdomain", self.hostname} - set(self.domains))

@@ -18,6 +18,7 @@ from zope.interface.verify import verifyObject
 from mta.gate import Gate, hosts
 from mta.gate.counters import Counters
 from mta.gate.limits import LONGEST_DELAY, Rate, Recent, Tally, delay
+from mta.gate.local import qualified
 from mta.interfaces import IGate, IRouter, IUsers, Secured, Session
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, Limits, Peer, Relay, Service
@@ -309,6 +310,41 @@ class ReversePathTests(GateTestCase):
         self.gate = Gate(Relay(), Limits(), [], Router(), None, self.clock)
         self.passes(self.mail(self.session(), "carol@elsewhere.example"))
         self.refuses(self.mail(self.session(identity="alice"), "alice@example.com"), "553 5.7.1")
+
+
+class QualifiedTests(GateTestCase):
+    """Reverse-paths of programs that know no domain."""
+
+    def qualified(self, session: Session, address: str) -> str:
+        """The address as it goes on."""
+        return str(
+            qualified(
+                session,
+                mailbox(address),
+                networks=[ip_network("10.0.0.0/8")],
+                local_names={"localhost", "host.example.com"},
+                home_domain="example.com",
+            )
+        )
+
+    def test_programs_of_ours(self) -> None:
+        """What is sent from this host's names, on this host or near it, gets our domain."""
+        for client in (NEIGHBOUR, "unix"):
+            session = self.session(client)
+            self.assertEqual(self.qualified(session, "root@localhost"), "root@example.com")
+            self.assertEqual(self.qualified(session, "root@host.example.com"), "root@example.com")
+            self.assertEqual(self.qualified(session, "root@other.example"), "root@other.example")
+
+    def test_everybody_else(self) -> None:
+        """Strangers, users and peers say themselves who they are; so does nobody, `<>`."""
+        for session in (
+            self.session(),
+            self.session(NEIGHBOUR, identity="alice"),
+            self.session(NEIGHBOUR, partner="provider"),
+            self.session("unknown"),
+        ):
+            self.assertEqual(self.qualified(session, "root@localhost"), "root@localhost")
+        self.assertEqual(self.qualified(self.session(NEIGHBOUR), ""), "")
 
 
 class ConnectionTests(GateTestCase):

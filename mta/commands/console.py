@@ -134,13 +134,8 @@ def router_of(settings: Settings) -> Router:
 
 
 def home_domain(settings: Settings) -> str:
-    """The domain of addresses that name none: ours, and nearest to the name of this host."""
-    name = settings.hostname
-    while name:
-        if name in settings.domains:
-            return name
-        name = name.partition(".")[2]
-    return next(iter(settings.domains), settings.hostname)
+    """See `Settings.home_domain`."""
+    return settings.home_domain
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import Dialler, RelayAgent
 from mta.gate import Gate, hosts
+from mta.gate.local import qualified
 from mta.gate.turning import Reversal
 from mta.interfaces import IDeliveryAgent, IGate, INotices, IReversal, IRouter, IUsers
 from mta.mail import Agent
@@ -172,6 +173,12 @@ class _Maker:
             partial(hosts.is_in, networks=settings.relay.xclient),
             self._router.expand if settings.submission.expn else None,
             self._process.meter.replied,
+            partial(
+                qualified,
+                networks=settings.relay.networks,
+                local_names=settings.local_names,
+                home_domain=settings.home_domain,
+            ),
         )
 
     def _make_users(self) -> IUsers | None:

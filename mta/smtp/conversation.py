@@ -78,7 +78,8 @@ class Reception:
     """What all receivers of one listener share.
 
     `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
-    of a list, to users, where EXPN is allowed at all; `replied` hears of each reply.
+    of a list, to users, where EXPN is allowed at all; `replied` hears of each reply; `qualified`
+    gives a reverse-path a domain that means something elsewhere.
     """
 
     depot: Depot
@@ -91,6 +92,7 @@ class Reception:
     is_proxy: Callable[[str], bool] = lambda address: False
     expand: Callable[[Mailbox], Sequence[Mailbox]] | None = None
     replied: Callable[[Reply], None] = lambda reply: None
+    qualified: Callable[[Session, Mailbox], Mailbox] = lambda session, reverse_path: reverse_path
 
 
 class Transaction:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mta.mail import Body
 from mta.settings import Service
 from mta.smtp import grammar, replies
@@ -25,6 +27,7 @@ async def mail(talk: Conversation, argument: bytes) -> Answer:
     parsed = grammar.parse_mail(argument, _offered(talk, parameters))
     if parsed.size is not None and parsed.size > reception.limits.message_size:
         raise Refusal(replies.TOO_BIG)
+    parsed = replace(parsed, reverse_path=reception.qualified(session, parsed.reverse_path))
     await reception.gate.mail(session, parsed.reverse_path)
     talk.transactions += 1
     talk.transaction = Transaction(parsed, reception.depot.spool.draft())

@@ -1,0 +1,31 @@
+"""Mail of this host's own programs, which give it names that mean nothing elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from mta.gate import hosts
+from mta.interfaces import LOCAL_PEER, Session
+from mta.mail import Mailbox
+from mta.settings import Network
+
+
+def qualified(
+    session: Session,
+    reverse_path: Mailbox,
+    *,
+    networks: Iterable[Network],
+    local_names: Collection[str],
+    home_domain: str,
+) -> Mailbox:
+    """A reverse-path that others can answer to.
+
+    `root@localhost`, and an address at this host's name where that is no domain of ours, is in
+    `home_domain` then.  Of clients in `networks` only, who did not log in.
+    """
+    is_near = session.client == LOCAL_PEER or hosts.is_in(session.client, networks)
+    if session.partner or session.identity or not is_near:
+        return reverse_path
+    if reverse_path.domain not in local_names:
+        return reverse_path
+    return Mailbox(reverse_path.local_part, home_domain)
