@@ -532,6 +532,13 @@ class HopFailure(Exception):
         self.outcome = outcome
 
 
+@dataclass(slots=True)
+class Pressure:
+    """Whether hops wait for a connection, so that no other should hold one in silence."""
+
+    is_scarce: bool = False
+
+
 class IDeliveryAgent(Interface):
     """A mechanism that takes messages over."""
 

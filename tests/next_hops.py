@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from mta.delivery.own_host import OwnHost
 from mta.delivery.relay import Dialler, RelayAgent
-from mta.interfaces import Delivery, DomainNotFound, IResolver, ResolutionFailed, Target
+from mta.interfaces import Delivery, DomainNotFound, IResolver, Pressure, ResolutionFailed, Target
 from mta.link import Link
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Security
 from mta.queue.destinations import Destinations
@@ -120,6 +120,7 @@ class NextHops:
         self.reactor = MemoryReactorClock()
         self.names = names
         self.outcomes: dict[str, Sequence[Outcome]] = {}
+        self.pressure = Pressure()
         self.returned: list[str] = []
         self.left: list[str] = []
         self._dialled = 0
@@ -131,6 +132,7 @@ class NextHops:
             names,
             lambda *_: FakeTLS(),
             own,
+            pressure=self.pressure,
         )
         agent = RelayAgent(dialler)
         self.destinations = Destinations(
@@ -140,20 +142,29 @@ class NextHops:
             self._settled,
             lambda delivery: self.returned.append(delivery.message.id),
             lambda delivery: self.left.append(delivery.message.id),
+            self.pressure,
         )
 
     def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         assert delivery.message.id not in self.outcomes, "settled once"
         self.outcomes[delivery.message.id] = tuple(outcomes)
 
-    def send(self, name: str, *local_parts: str, content: bytes = CONTENT, **more: Any) -> None:
+    def send(
+        self,
+        name: str,
+        *local_parts: str,
+        content: bytes = CONTENT,
+        hop: Hop | None = None,
+        **more: Any,
+    ) -> None:
         """Let a message to those people wait for the hop."""
+        hop = hop or self.hop
         self.outcomes.pop(name, None)
         recipients = tuple(Recipient(Mailbox(one, DOMAIN)) for one in local_parts or ("bob",))
         envelope = Envelope(more.pop("reverse_path", ALICE), recipients, **more)
         made = message_to(name, content, envelope)
-        targets = tuple(Target(one.number, one.address, self.hop) for one in made.targets)
-        self.destinations.add(self.hop, Delivery(made.message, targets))
+        targets = tuple(Target(one.number, one.address, hop) for one in made.targets)
+        self.destinations.add(hop, Delivery(made.message, targets))
 
     def dispatch(self) -> None:
         """Set all that waits going."""

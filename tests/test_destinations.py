@@ -14,20 +14,20 @@ from mta.interfaces import (
     IDeliveryAgent,
     IMailSource,
     Message,
+    Pressure,
     Progress,
     Target,
 )
-from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
-from mta.queue import back_off
+from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
+from mta.queue import back_off, shares
 from mta.queue.destinations import (
-    BATCH,
     COMPANY,
     FIRST_VISITS,
-    MOST_RIPENINGS,
     RIPENING,
     SHARE,
     Destinations,
 )
+from mta.queue.visit import BATCH, MOST_RIPENINGS
 from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
@@ -46,10 +46,10 @@ def left_alone(seconds: float) -> Outcome:
     return Outcome(Status.DEFERRED, reply, wait=seconds)
 
 
-def delivery(hop: Hop, name: str) -> Delivery:
+def delivery(hop: Hop, name: str, reverse_path: Mailbox | None = None) -> Delivery:
     """One message for one address."""
     recipient = Recipient(Mailbox(name, "a.example"))
-    envelope = Envelope(Mailbox("s", "s.example"), (recipient,))
+    envelope = Envelope(reverse_path or Mailbox("s", "s.example"), (recipient,))
     message = Message(name, 0.0, envelope, object(), (Progress(recipient),))
     return Delivery(message, (Target(0, recipient.forward_path, hop),))
 
@@ -76,9 +76,11 @@ class DestinationsTests(SynchronousTestCase):
         self.visits: list[tuple[Hop, IMailSource, Deferred[None]]] = []
         self.destinations = self.make(Queue(concurrency=4, per_destination=3))
 
-    def make(self, settings: Queue) -> Destinations:
+    def make(self, settings: Queue, pressure: Pressure | None = None) -> Destinations:
         agents = dict.fromkeys(Agent, ScriptedAgent(self.wait))
-        return Destinations(agents, settings, self.clock, self.settle, self.give_back, self.leave)
+        return Destinations(
+            agents, settings, self.clock, self.settle, self.give_back, self.leave, pressure
+        )
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         self.settled.append((delivery.message.id, outcomes[0]))
@@ -161,20 +163,82 @@ class DestinationsTests(SynchronousTestCase):
             self.destinations = self.make(Queue(concurrency=concurrency, per_destination=99))
             self.assertEqual(most, self.destinations._most_visits(A))
 
+    def silent(self, number: int, *, reverse_path: Mailbox | None = None) -> None:
+        """Mail for a hop that answers nothing."""
+        hop = Hop(Agent.MX, f"silent{number}.example")
+        for name in ("1", "2"):
+            self.destinations.add(hop, delivery(hop, name, reverse_path))
+        self.destinations.dispatch()
+
+    def prove(self, hop: Hop) -> None:
+        """Let a hop take a message."""
+        self.visit_with(self.succeed)
+        self.add(hop, "first")
+        self.visit_with(self.wait)
+
     def test_silent_hops(self) -> None:
         """Hops that never answer keep nobody from a hop that does, nor any mail from us."""
-        self.destinations = self.make(Queue(concurrency=10, per_destination=10))
-        for number in range(4):
-            silent = Hop(Agent.MX, f"{number}.example")
-            self.add(silent, *map(str, range(20)))
+        self.destinations = self.make(Queue(concurrency=8, per_destination=10))
+        self.prove(B)
+        for number in range(20):
+            self.silent(number)
+        self.assertEqual(6, len(self.visits))
         self.add(B, "b")
         self.assertEqual(B, self.visits[-1][0])
-        for number in range(4, 9):
-            self.add(Hop(Agent.MX, f"{number}.example"), "1", "2")
-        self.assertEqual(10, len(self.visits))
+        smart_host = Hop(Agent.SMTP, "smart.example", 25)
+        self.add(smart_host, "c")
+        self.assertEqual(smart_host, self.visits[-1][0])
+        self.assertEqual(8, len(self.visits))
         self.add(MAILDIR, "local")
         self.clock.advance(RIPENING)
         self.assertEqual(MAILDIR, self.visits[-1][0])
+
+    def test_notices(self) -> None:
+        """Strangers have us send as many as they like to where they like: a quarter is theirs."""
+        self.destinations = self.make(Queue(concurrency=8))
+        for number in range(11):
+            self.silent(number, reverse_path=NULL_PATH)
+        self.assertEqual(2, len(self.visits))
+        self.add(A, "honest")
+        self.assertEqual(A, self.visits[-1][0])
+
+    def test_hops_that_were_down(self) -> None:
+        """Probes take a quarter of the places, too; a hop that failed has to prove itself again."""
+        self.destinations = self.make(Queue(concurrency=8, per_destination=1))
+        self.prove(B)
+        for number in range(4):
+            self.silent(number)
+        self.add(B, "1")
+        for number in range(5):
+            self.end(number, HopFailure(UNREACHABLE))
+        self.clock.advance(3600)
+        for number in range(4):
+            self.silent(number)
+        self.add(B, "2")
+        self.assertEqual(5 + 2, len(self.visits))
+        self.add(A, "new")
+        self.assertEqual(A, self.visits[-1][0])
+
+    def test_scarce(self) -> None:
+        """Those who wait for a place are told of."""
+        pressure = Pressure()
+        self.destinations = self.make(Queue(concurrency=4, per_destination=1), pressure)
+        for number in range(3):
+            self.silent(number)
+            self.assertFalse(pressure.is_scarce)
+        self.silent(3)
+        self.assertTrue(pressure.is_scarce)
+        self.end(0, HopFailure(UNREACHABLE))
+        self.assertFalse(pressure.is_scarce)
+
+    def test_proven_hops_are_forgotten(self) -> None:
+        """The names in the DNS are anybody's choice."""
+        self.patch(shares, "MAX_PROVEN", 2)
+        proven = shares.ProvenHops()
+        hops = [Hop(Agent.MX, f"{number}.example") for number in range(3)]
+        for hop in hops:
+            proven.took_mail(hop)
+        self.assertEqual([False, True, True], [hop in proven for hop in hops])
 
     def test_hops_take_turns(self) -> None:
         """Hops get visits in turn, however much waits for one."""

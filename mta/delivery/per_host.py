@@ -67,12 +67,13 @@ class _Taken:
 class PerHost:
     """Hands out what `source` has for a hop, on one connection after the other.
 
-    `progress`: the connection at hand settled something.  `is_content_at_fault`: it broke over the
+    `has_asked`: the host at hand let us come to the point where mail is sent.  `progress`: the
+    connection settled something.  `is_content_at_fault`: it broke over the
     content of a suspect that was alone on it, so that nothing is known to be wrong with the host.
     """
 
     def __init__(self, source: IMailSource, suspects: Suspects) -> None:
-        self.progress = self.is_content_at_fault = False
+        self.has_asked = self.progress = self.is_content_at_fault = False
         self._source = source
         self._suspects = suspects
         self._ready: deque[_Taken] = deque()
@@ -91,6 +92,7 @@ class PerHost:
         On the first one there is: it is begun for the sake of mail that waits.
         """
         self._take_back()
+        self.has_asked = False
         self._ready.extendleft(reversed(self._kept))
         self._kept.clear()
         self.progress = self.is_content_at_fault = False
@@ -149,6 +151,7 @@ class PerHost:
 
     async def next(self) -> Delivery | None:
         """See `IMailSource.next`.  A suspect goes alone: when all before it have come back."""
+        self.has_asked = True
         if self._alone:
             return None
         if not self._ready:

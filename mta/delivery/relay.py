@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
     connectProtocol,
 )
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from mta.delivery.hosts import SMTP_PORT, HostFinder
 from mta.delivery.own_host import OwnHost
+from mta.delivery.patience import Patience
 from mta.delivery.per_host import PerHost, Suspects, most_telling
 from mta.delivery.steps import Steps
 from mta.interfaces import (
@@ -36,6 +37,7 @@ from mta.interfaces import (
     IOwnHost,
     IResolver,
     IRole,
+    Pressure,
 )
 from mta.link import Link, TLSContext
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
@@ -45,6 +47,8 @@ from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
 
 CONNECT_TIMEOUT = 30  # seconds
+HURRIED_CONNECT_TIMEOUT = 10  # seconds, while hops wait for a connection
+HURRIED_ADDRESSES = 4  # likewise
 MAX_ADDRESSES = 10  # tried for one hop at one time
 MAX_TIME = 1800.0  # seconds since the first was tried in which another may be: six that say nothing
 UNIX = "unix:"
@@ -57,7 +61,7 @@ class Dialler:
     """Connects to the hosts of a hop.
 
     `tls` makes the context for a host, what we demand of it, and the pinned certificate; `own` is
-    what other hosts know this one by.
+    what other hosts know this one by.  Under `pressure` hosts have less time to say something.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Dialler:
         tls: Callable[[str, Security, str], TLSContext],
         own: IOwnHost | None = None,
         private_exchangers: bool = True,
+        pressure: Pressure | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -76,6 +81,7 @@ class Dialler:
         self._finder = HostFinder(resolver, own or OwnHost(hostname), private_exchangers)
         self._tls = tls
         self._in_steps = Steps(reactor)
+        self._pressure = pressure or Pressure()
         self._links: set[Link] = set()
 
     def close_gently(self) -> None:
@@ -130,7 +136,7 @@ class Dialler:
 
         is_answered = False
         while await mail.begin():
-            talked = await self._try(hop, host, address, role, failures)
+            talked = await self._try(hop, host, address, role, failures, mail)
             is_answered = is_answered or talked or mail.is_content_at_fault
             broke_off = sender is not None and sender.failure is not None
             if mail.is_through or not mail.progress or not (broke_off or mail.has_unsent):
@@ -152,7 +158,8 @@ class Dialler:
                 if host.failure is not None:
                     failures.append(host.failure)
                 for address in host.addresses:
-                    if len(tried) >= MAX_ADDRESSES or self._reactor.seconds() >= end:
+                    most = HURRIED_ADDRESSES if self._pressure.is_scarce else MAX_ADDRESSES
+                    if len(tried) >= most or self._reactor.seconds() >= end:
                         return
                     if address not in tried:
                         tried.add(address)
@@ -161,19 +168,29 @@ class Dialler:
             failures.append(failure.outcome)
 
     async def _try(
-        self, hop: Hop, host: str, address: str, role: MakeRole, failures: list[Outcome]
+        self,
+        hop: Hop,
+        host: str,
+        address: str,
+        role: MakeRole,
+        failures: list[Outcome],
+        mail: PerHost | None = None,
     ) -> bool:
         """Hold one conversation; whether it could be held.  If not, `failures` has why."""
         try:
-            await self._talk(hop, host, address, role)
+            await self._talk(hop, host, address, role, mail)
             return True
         except HopFailure as failure:
             failures.append(failure.outcome)
+        except ConnectingCancelledError as error:
+            raise CancelledError from error  # as everywhere else
         except ConnectError as error:
             failures.append(_deferred("4.4.1", f"Cannot connect to {host}: {error}").outcome)
         return False
 
-    async def _talk(self, hop: Hop, host: str, address: str, role: MakeRole) -> None:
+    async def _talk(
+        self, hop: Hop, host: str, address: str, role: MakeRole, mail: PerHost | None
+    ) -> None:
         """One connection.  Raises ConnectError or HopFailure."""
         config = SenderConfig(
             self._hostname,
@@ -192,6 +209,7 @@ class Dialler:
         )
         await connectProtocol(self._endpoint(address, hop.port or SMTP_PORT), link)
         self._links.add(link)
+        patience = Patience(link, mail, self._pressure, self._reactor)
         try:
             await link.ended
             return
@@ -201,16 +219,18 @@ class Dialler:
         except (ChannelLost, PeerFault) as error:
             raise _deferred("4.4.2", f"The connection to {host} failed: {error}") from error
         finally:
+            patience.end()
             self._links.discard(link)
         # TLS was only a wish (RFC 7435): better plain text than no mail.
-        await self._talk(replace(hop, security=Security.OFF), host, address, role)
+        await self._talk(replace(hop, security=Security.OFF), host, address, role, mail)
 
     def _endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
+        timeout = HURRIED_CONNECT_TIMEOUT if self._pressure.is_scarce else CONNECT_TIMEOUT
         if address.startswith(UNIX):
             path = address.removeprefix(UNIX)
-            return UNIXClientEndpoint(self._reactor, path, CONNECT_TIMEOUT)
+            return UNIXClientEndpoint(self._reactor, path, timeout)
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        return kind(self._reactor, address, port, CONNECT_TIMEOUT)
+        return kind(self._reactor, address, port, timeout)
 
     def _derive(self, password: str, salt: bytes, iterations: int) -> Deferred[bytes]:
         return deferToThreadPool(

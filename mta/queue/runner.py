@@ -27,13 +27,14 @@ from mta.interfaces import (
     IRouter,
     Message,
     Notice,
+    Pressure,
     Settlement,
     State,
     Target,
 )
 from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.bell import Bell
-from mta.queue.destinations import LOCAL, Destinations
+from mta.queue.destinations import Destinations
 from mta.queue.forwarding import LOOP, forwarded, has_forwarded
 from mta.queue.held import HeldMail
 from mta.queue.rounds import (
@@ -51,6 +52,7 @@ from mta.queue.rounds import (
     words,
 )
 from mta.queue.schedule import Schedule
+from mta.queue.visit import LOCAL
 from mta.queue.window import Surplus, Window
 from mta.settings import HOUR, MIB, Peer, Queue
 
@@ -91,6 +93,7 @@ class Runner:
         random: Callable[[], float] = chance.random,
         max_messages: int = 1000,
         max_octets: int = 64 * MIB,
+        pressure: Pressure | None = None,
     ) -> None:
         self._queue = queue
         self._router = router
@@ -106,7 +109,7 @@ class Runner:
         self._releasing: IDelayedCall | None = None
         self._schedule = Schedule(settings, peers, random)
         self._destinations = Destinations(
-            agents, settings, clock, self._tried, self._returned, self._left
+            agents, settings, clock, self._tried, self._returned, self._left, pressure
         )
         self._rounds: dict[str, Round] = {}
         self._done: list[Round] = []

@@ -145,6 +145,7 @@ class _Maker:
             self._client_tls.for_host,
             self._own,
             self._settings.relay.private_exchangers,
+            self._process.pressure,
         )
 
     def _customer(self, reception: Reception) -> Customer:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from mta.gate.bans import Bans
 from mta.gate.counters import Counters
-from mta.interfaces import IMeter, Message, Session
+from mta.interfaces import IMeter, Message, Pressure, Session
 from mta.peers.ledger import Ledger
 from mta.peers.records import Records
 from mta.queue.held import HeldMail
@@ -51,6 +51,7 @@ class Process:
         self.meter = meter
         self.spool = SqliteSpool(folder, reactor, self.threads)
         self.spool.start()
+        self.pressure = Pressure()
         self.srs = SenderRewriting(secret_key(folder))
         self.records = Records(folder)
         self.ledger = Ledger(self.records, reactor, self.threads)
@@ -69,6 +70,7 @@ class Process:
             configured.queue,
             configured.settings.peers,
             self.reactor,
+            pressure=self.pressure,
         )
         self.spool.on_wake = runner.wake
         self.spool.on_retry = runner.retry
