@@ -6,8 +6,11 @@ somebody asks, in a thread, and not again at once where looking takes long.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -29,6 +32,17 @@ LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # s
 
 class MetricsFault(Exception):
     """There can be no metrics: one line for a person."""
+
+
+def require_prometheus() -> ModuleType:
+    """The module prometheus_client.  Raises MetricsFault where it is not installed."""
+    try:
+        return importlib.import_module("prometheus_client")
+    except ImportError:
+        raise MetricsFault(
+            "`metrics` needs the package prometheus-client, which is not installed:"
+            f" {sys.executable} -m pip install prometheus-client"
+        ) from None
 
 
 class Observed(Protocol):
@@ -67,12 +81,7 @@ class Metrics:
 
     def __init__(self, observed: Observed, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises MetricsFault where prometheus-client is not installed."""
-        try:
-            import prometheus_client as prometheus
-        except ImportError:
-            raise MetricsFault(
-                "`metrics` needs prometheus-client, which is missing: pip install 'mta[metrics]'"
-            ) from None
+        prometheus = require_prometheus()
         self.registry = registry = prometheus.CollectorRegistry()
         self._sessions = prometheus.Counter(
             "mta_sessions", "Connections taken", ["service"], registry=registry

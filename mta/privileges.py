@@ -62,7 +62,7 @@ def require_no_root(settings: Settings, *, has_uid: bool) -> None:
             f" or call twistd with --uid {user}; `run_as: root` if root is what you mean"
         )
     owner = _owner(Path(settings.spool))
-    if _named(settings.run_as).uid == ROOT and owner.uid != ROOT:
+    if account_named(settings.run_as).uid == ROOT and owner.uid != ROOT:
         raise PrivilegeFault(
             f"`run_as: root`, but the spool {settings.spool} belongs to {owner}:"
             f" set `run_as: {owner}`, or give the folder and all that is in it to root"
@@ -77,7 +77,7 @@ def drop_root(settings: Settings) -> None:
     """
     if os.geteuid() != ROOT or not settings.run_as:
         return
-    account = _named(settings.run_as)
+    account = account_named(settings.run_as)
     if account.uid == ROOT:
         return
     spool = Path(settings.spool)
@@ -101,7 +101,7 @@ def server_account(settings: Settings) -> Account:
 
     Raises PrivilegeFault.
     """
-    if settings.run_as and (account := _named(settings.run_as)).uid != ROOT:
+    if settings.run_as and (account := account_named(settings.run_as)).uid != ROOT:
         return account
     return _owner(Path(settings.spool))
 
@@ -141,11 +141,12 @@ def _load_codecs() -> None:
     codecs.lookup("idna")
 
 
-def _named(name: str) -> Account:
+def account_named(name: str) -> Account:
+    """The user of that name.  Raises PrivilegeFault."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise PrivilegeFault(f"`run_as: {name}`: this host has no such user") from None
+        raise PrivilegeFault(f"this host has no user {name!r}") from None
     return Account(entry.pw_uid, entry.pw_gid, name)
 
 

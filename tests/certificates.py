@@ -29,13 +29,15 @@ class Authority:
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(self.certificate.public_bytes(PEM))
 
-    def issue(self, *names: str, file: str = "", days: int = 30) -> CertificatePair:
+    def issue(
+        self, *names: str, file: str = "", days: int = 30, after: int = -100
+    ) -> CertificatePair:
         """A certificate for these host names or addresses, and its key; a negative number of
-        `days`: it has expired so long ago."""
+        `days`: it has expired so long ago.  It is valid `after` so many days."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
-        certificate = self._sign(subject, key, alternatives, days)
+        certificate = self._sign(subject, key, alternatives, days, after)
         stem = file or names[0].replace("*", "any").replace(":", "-")
         pair = CertificatePair(self._folder / f"{stem}.crt", self._folder / f"{stem}.key")
         pair.certificate.write_bytes(certificate.public_bytes(PEM))
@@ -50,6 +52,7 @@ class Authority:
         key: ec.EllipticCurvePrivateKey,
         extension: x509.ExtensionType,
         days: int = 30,
+        after: int = -100,
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         return (
@@ -58,7 +61,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=100))
+            .not_valid_before(now + timedelta(days=after))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(extension, critical=False)
             .sign(self._key, hashes.SHA256())

@@ -181,7 +181,7 @@ class Server:
         self.config = self.folder / "mta.yaml"
         self.ports: dict[str, int] = {}
         self.process: Process | None = None
-        self._command = [*(command or _TWISTD), "mta", "--config", str(self.config)]
+        self.command = [*(command or TWISTD), "mta", "--config", str(self.config)]
         self._environment = environment or source_environment()
         self._logs: list[str] = []
         self.configure(config)
@@ -203,7 +203,7 @@ class Server:
         """Start it, and return when it is ready."""
         assert self.process is None or not self.process.is_running
         self._remember()
-        self.process = Process(self._command, self.folder, self._environment)
+        self.process = Process(self.command, self.folder, self._environment)
         self.process.wait_for(r'(?m)\bready"?}?$')
         for endpoint, service in _LISTENING.findall(self.process.output):
             if endpoint.startswith("tcp:"):
@@ -239,7 +239,7 @@ class Server:
             self.process = None
 
 
-_TWISTD = (
+TWISTD = (
     sys.executable,
     "-c",
     "from twisted.scripts.twistd import run; run()",

@@ -94,7 +94,7 @@ class ServerTests(RootCase):
         server = self.server(**keys)
         if "run_as" not in keys:
             forget_run_as(server.config)
-        process = Process(server._command, self.folder, source_environment())
+        process = Process(server.command, self.folder, source_environment())
         self.addCleanup(process.kill)
         self.assertEqual(process.wait(), 1)
         self.assertEqual(process.output.count("\n"), 1, process.output)
@@ -118,7 +118,7 @@ class ServerTests(RootCase):
 
     def test_an_unknown_user(self) -> None:
         """It is named."""
-        self.assertIn("`run_as: nobdy`: this host has no such user", self.refused(run_as="nobdy"))
+        self.assertIn("this host has no user 'nobdy'", self.refused(run_as="nobdy"))
 
     def test_run_as(self) -> None:
         """Root binds, and all that is made belongs to the user, whose groups it has as well."""
@@ -147,7 +147,7 @@ class ServerTests(RootCase):
         """Root opens it, and gives it to the user, who will open it anew."""
         log = self.folder / "mta.log"
         server = self.server(run_as="nobody", log={"file": str(log)}, domains={"a.example": {}})
-        process = Process(server._command, self.folder, source_environment())
+        process = Process(server.command, self.folder, source_environment())
         self.addCleanup(process.kill)
         wait_until(lambda: log.exists() and " ready\n" in log.read_text(), "it is ready")
         self.assertEqual(log.stat().st_uid, NOBODY.pw_uid)
@@ -158,7 +158,7 @@ class ServerTests(RootCase):
         self.make_mail()
         server = self.server()
         forget_run_as(server.config)
-        server._command.insert(server._command.index("mta"), "--uid=nobody")
+        server.command.insert(server.command.index("mta"), "--uid=nobody")
         server.start()
         server.send(MESSAGE, "bob@office.example")
         server.wait_for_mail("office.example/bob")

@@ -1,21 +1,132 @@
-"""``mta check``: is this configuration one that the server starts with?"""
+"""``mta check``: is this configuration one that the server starts with, and works with?"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
+import pickle
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta.commands.console import add_command, settings_of
+from mta.commands.console import Failed, add_command, settings_of
+from mta.config import ConfigurationError, Problem, load
+from mta.config.places import Places
+from mta.privileges import Account, PrivilegeFault, account_named, server_account
+from mta.settings import Settings
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
 
+DENIED = "Permission denied"  # in whatever the system says
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What was found: what keeps the server from starting, and what a person should know."""
+
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    def told_of(self, account: Account) -> _Report:
+        """The same with the name of the user whose rights were tried."""
+        named = f"{DENIED} for the user {account}"
+
+        def told(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+            return tuple(
+                _with(problem, problem.text.replace(DENIED, named)) for problem in problems
+            )
+
+        return _Report(told(self.errors), told(self.warnings))
+
 
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
-    add_command(subparsers, "check", _run, "check a configuration file")
+    summary = "check a configuration file, and open what the server will open"
+    parser = add_command(subparsers, "check", _run, summary)
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        help="whose rights count (root only; default: run_as, else the owner of the spool)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    settings_of(arguments, secrets=True, keep_root=True)
-    print(f"{arguments.config}: ok")
+    path: Path = arguments.config
+    account = _account(arguments, settings_of(arguments, keep_root=True))
+    if account is None or os.geteuid() == account.uid:
+        report = _look(path)
+    elif os.geteuid() == 0:
+        report = _look_as(account, path).told_of(account)
+    else:
+        report = _look_without_rights(account, path)
+    for problem in report.warnings:
+        print(_with(problem, f"warning: {problem.text}"), file=sys.stderr)
+    if report.errors:
+        raise ConfigurationError(report.errors)
+    print(f"{path}: ok")
+
+
+def _account(arguments: argparse.Namespace, settings: Settings) -> Account | None:
+    """Whose rights count; None: those of a user who is not there, which will be found."""
+    try:
+        if arguments.user:
+            return account_named(arguments.user)
+        return server_account(settings)
+    except PrivilegeFault as fault:
+        if arguments.user:
+            raise Failed(str(fault)) from None
+        return None
+
+
+def _look_as(account: Account, path: Path) -> _Report:
+    """Look in a process of its own, which becomes another user for good."""
+    # Before it becomes somebody who may not read our own files.
+    importlib.import_module("mta.service.findings")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            account.become()
+            with os.fdopen(writing, "wb") as stream:
+                pickle.dump(_look(path), stream)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        octets = stream.read()
+    os.waitpid(child, 0)
+    if not octets:
+        raise Failed(f"can't check with the rights of {account}")
+    report: _Report = pickle.loads(octets)  # noqa: S301 - our own child wrote it
+    return report
+
+
+def _look_without_rights(account: Account, path: Path) -> _Report:
+    """Look as somebody who can't know what the server may do."""
+    report = _look(path)
+    errors = [problem for problem in report.errors if DENIED not in problem.text]
+    warnings = [problem for problem in report.warnings if DENIED not in problem.text]
+    text = f"what {account} may do is not checked: only root and {account} can"
+    return _Report(tuple(errors), (Problem(path, 1, 1, text), *warnings))
+
+
+def _look(path: Path) -> _Report:
+    from mta.service.findings import findings, open_secrets, taken_ports
+
+    try:
+        settings = load(path)
+        places = Places(path)
+    except ConfigurationError as error:
+        return _Report(error.problems)
+    found = [*findings(settings), *taken_ports(settings)]
+    problems = {False: [*open_secrets(path, places)], True: []}
+    for finding in found:
+        problems[finding.is_fatal].append(places.problem(finding.keys, finding.text))
+    return _Report(tuple(sorted(set(problems[True]))), tuple(sorted(set(problems[False]))))
+
+
+def _with(problem: Problem, text: str) -> Problem:
+    return replace(problem, text=text)

@@ -28,6 +28,10 @@ PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 PLACEHOLDERS = ("{domain}", "{local}", "{address}")
 COMMAND_PLACEHOLDERS = ("sender", "recipient", "local", "domain")
 
+_PLACEHOLDER = re.compile(rf"\{{({'|'.join(COMMAND_PLACEHOLDERS)})\}}")
+_INTERPRETERS = ("perl", "ruby", "node", "lua", "php", "guile")  # whose -e is code, too
+_REMOTE_SHELLS = ("ssh", "rsh", "eval")  # which hand all their words to a shell
+
 
 def next_hop(value: Value) -> Hop:
     """A next hop: text, or a mapping with ``to`` and what belongs to it."""
@@ -146,14 +150,33 @@ def _template(value: Value, template: str) -> str:
 
 def _command(value: Value, command: str) -> str:
     try:
-        shlex.split(command)
+        program, *arguments = shlex.split(command) or [""]
     except ValueError:
         raise value.wrong("a quote in the command is not closed") from None
     for name in re.findall(r"\{(\w+)\}", command):
         if name not in COMMAND_PLACEHOLDERS:
             hint = suggest(name, COMMAND_PLACEHOLDERS)
             raise value.wrong(f"{{{name}}} is no placeholder of a command, {hint}")
+    if found := _PLACEHOLDER.search(program):
+        raise value.wrong(f"{found[0]} would choose the program, expected a fixed one")
+    name = program.rpartition("/")[2]
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        found = _PLACEHOLDER.search(word)
+        if found and _is_code(name, before, word):
+            raise value.wrong(
+                f"{found[0]} would be run as code there, and anybody chooses what it is:"
+                f' expected a word of its own, or "${found[1].upper()}" of the environment'
+            )
     return command
+
+
+def _is_code(program: str, before: str, word: str) -> bool:
+    """Whether a word of a command is read by a shell or an interpreter."""
+    if " " in word or "\t" in word or program in _REMOTE_SHELLS:
+        return True
+    options = "[ce]" if program.startswith(_INTERPRETERS) else "c"
+    option = re.compile(rf"-[A-Za-z]*{options}|--(?:command|eval|print)")
+    return bool(option.fullmatch(before) or re.match(rf"-[A-Za-z]*{options}.*\{{", word))
 
 
 def _reason(value: Value, reason: str) -> str:

@@ -22,6 +22,7 @@ from mta.config.document import (
     read_record,
     table_of,
 )
+from mta.config.endpoints import endpoint
 from mta.config.hops import HOP, next_hop, smtp_host
 from mta.config.references import (
     check_alias_domains,
@@ -225,7 +226,7 @@ def _record(kind: Any, fields: Fields) -> Reader[Any]:
 
 
 LISTENER: Fields = {
-    "endpoint": values.endpoint,
+    "endpoint": endpoint,
     "service": values.member_of(Service),
     "tls": values.member_of(ListenerTLS),
 }
@@ -317,7 +318,7 @@ FILE: Fields = {
     "queue": _record(Queue, QUEUE),
     "limits": _record(Limits, LIMITS),
     "log": _record(Log, LOG),
-    "metrics": values.endpoint,
+    "metrics": endpoint,
 }
 
 # Every key of the file, by where it stands; NAME is free, [] a list.

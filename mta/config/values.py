@@ -358,24 +358,3 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
     host, port = match[1] or match[2], int(match[3] or default)
     is_place = is_host(host) and 0 < port <= MAX_PORT
     return (canonical_domain(host), port) if is_place else ("", 0)
-
-
-ENDPOINTS = ("tcp", "tcp6", "unix", "systemd")
-
-
-def endpoint(value: Value) -> str:
-    """A Twisted server endpoint string; the path of a UNIX socket becomes absolute."""
-    expected = f"a server endpoint: {listed(f'{kind}:' for kind in (*ENDPOINTS, 'haproxy:tcp'))}"
-    text = value.text(expected)
-    kind, *arguments = re.split(r"(?<!\\):", text.removeprefix("haproxy:"))
-    if kind not in ENDPOINTS or not arguments or not arguments[0]:
-        raise value.wrong(f"found {text!r}, expected {expected}")
-    if kind in ("tcp", "tcp6"):
-        port = arguments[0].removeprefix("port=")
-        if not re.fullmatch("[0-9]{1,5}", port) or int(port) > MAX_PORT:
-            raise value.wrong(f"{port!r} is not a port, expected {kind}:PORT")
-    if kind == "unix":
-        socket = re.sub(r"\\(.)", r"\1", arguments[0].removeprefix("address="))
-        arguments[0] = re.sub(r"([\\:=])", r"\\\1", absolute(value, socket))
-    prefix = "haproxy:" if text.startswith("haproxy:") else ""
-    return prefix + ":".join((kind, *arguments))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
+from mta.config.endpoints import PROXIED
 from mta.interfaces import IMeter, IRole
 from mta.link import Link, LinkFactory
 from mta.proxied import ProxiedFactory
@@ -27,7 +27,6 @@ from mta.smtp.receiver import Receiver, Reception
 
 BACKLOG = 1024  # connections that wait until we take them; any burst would fill Twisted's 50
 SOCKET_MODE = "660"  # of UNIX sockets: not all local users are to hand us mail
-PROXIED = "haproxy:"  # in front of the endpoint of a listener behind a proxy
 
 _ADVICE = {
     errno.EADDRINUSE: "another program has it (ss -ltnp names it)",
@@ -136,7 +135,7 @@ def _reason(endpoint: str, error: BaseException | None) -> str:
     cause = error.socketError if isinstance(error, CannotListenError) else error
     if not isinstance(cause, OSError):
         return str(cause)
-    reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)
+    reason = cause.strerror or str(cause)
     if endpoint.startswith("unix:"):
         return f"{reason}; its folder must be there, and one that we may write to"
     advice = _ADVICE.get(cause.errno or 0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from mta import config, logs
+from mta.config.places import Places
 from mta.interfaces import IMeter
 from mta.maildrop.pickup import Pickup
 from mta.metrics import Metrics, MetricsFault, NoMeter, site
@@ -26,6 +28,7 @@ from mta.peers.tally import Tally
 from mta.privileges import PrivilegeFault, drop_root
 from mta.service import systemd, workers
 from mta.service.configured import configure
+from mta.service.findings import Finding, findings
 from mta.service.listeners import CannotStart, Listeners, listen, shown
 from mta.service.process import Process
 from mta.service.reload import in_force
@@ -94,6 +97,8 @@ class MailService(MultiService):
         _allow_open_files()
         self._guard(self._listen)
         self._guard(lambda: drop_root(self._settings))
+        if not self._inherited:
+            self._guard(self._inspect)
         self._guard(self._open)
         signal.signal(signal.SIGHUP, self._hung_up)
         if self._log_writer is not None:
@@ -116,14 +121,15 @@ class MailService(MultiService):
             self._refuse("interrupted while starting")
 
     def _refuse(self, reason: str) -> NoReturn:
-        """End the process with this one line.
-
-        A daemon's parent hears of no SystemExit, and would wait for ever.
-        """
-        if self._options.get("nodaemon", True):
-            raise SystemExit(reason) from None
-        self.log.error("{reason}", reason=reason)
-        raise RuntimeError(reason) from None
+        """End the process with this one line."""
+        status_pipe = self._options.get("statusPipe")
+        if status_pipe is not None:
+            # The daemon's parent waits for a word, and hears of no SystemExit.
+            os.write(status_pipe, f"1 {reason}".encode())
+            os.close(status_pipe)
+        if self._options.get("pidfile"):
+            Path(self._options["pidfile"]).unlink(missing_ok=True)
+        raise SystemExit(reason) from None
 
     def _listen(self) -> None:
         """Open the listeners, if they are not open.  Raises CannotStart or MetricsFault."""
@@ -136,6 +142,26 @@ class MailService(MultiService):
             )
         self._listeners = Listeners(self._reactor, self._meter, self._inherited)
         self._listeners.open(self._settings.listen)
+
+    def _inspect(self) -> None:
+        """Look whether all is as it should be, and say what is not.  Raises CannotStart."""
+        # The log is open, here or where twistd's own options say.
+        found = [each for each in findings(self._settings) if each.keys != ("log", "file")]
+        if fatal := [finding for finding in found if finding.is_fatal]:
+            raise CannotStart("\n".join(self._placed(fatal)))
+        self._warn(found)
+
+    def _warn(self, found: Sequence[Finding]) -> None:
+        for line in self._placed(found):
+            self.log.warn("{finding}", finding=line)
+
+    def _placed(self, found: Sequence[Finding]) -> Sequence[str]:
+        """A line for each finding, with its place in the file where that can still be read."""
+        try:
+            places = Places(self._path)
+        except config.ConfigurationError:
+            return [finding.text for finding in found]
+        return [str(places.problem(finding.keys, finding.text)) for finding in found]
 
     def _open(self) -> None:
         """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
@@ -258,6 +284,7 @@ class MailService(MultiService):
             if self._is_stopping:
                 return
             settings, restart = in_force(read, self._settings)
+            found = await deferToThreadPool(self._reactor, process.threads, findings, settings)
             self._use(settings)
         except config.ConfigurationError as error:
             for problem in error.problems:
@@ -266,6 +293,7 @@ class MailService(MultiService):
             self.log.error("{error}", error=str(error))
         else:
             self.log.info("{path} read again", path=str(self._path))
+            self._warn([finding for finding in found if not finding.is_fatal])
             if restart:
                 keys = ", ".join(f"`{key}`" for key in restart)
                 self.log.warn("what changed of {keys} takes a restart", keys=keys)

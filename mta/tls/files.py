@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import SSL
 
 from mta.settings import CertificatePair
-from mta.tls.names import is_for, names_in
+from mta.tls.names import is_for, name_of, names_in
 
 Key = (
     rsa.RSAPrivateKey
@@ -73,22 +73,25 @@ class CertifiedKey:
                 f"a certificate for {leaf.subject.rfc4514_string()} is too weak"
             ) from None
 
-    def shortcomings(self, hostname: str, now: datetime) -> Sequence[str]:
-        """Why others might not take it for that of `hostname`, each in a few words."""
+    def is_for(self, hostname: str) -> bool:
+        """Whether the certificate is for this host."""
+        return is_for(self.chain[0], name_of(hostname))
+
+    def shortcomings(self, now: datetime, margin: timedelta) -> Sequence[str]:
+        """Why others do not take it, or will not when `margin` has passed, each in a few words."""
         leaf = self.chain[0]
         found = []
         if now < leaf.not_valid_before_utc:
             found.append(f"is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
         if now > leaf.not_valid_after_utc:
             found.append(f"has expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-        if hostname and not is_for(leaf, hostname):
-            meant = ", ".join(self.names()) or "no host at all"
-            found.append(f"is for {meant}, and not for {hostname}")
+        elif now + margin > leaf.not_valid_after_utc:
+            found.append(f"expires on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
         if any(
             below.issuer != above.subject
             for below, above in zip(self.chain, self.chain[1:], strict=False)
         ):
-            found.append("has its chain out of order: each issuer must follow what it issued")
+            found.append("its chain is out of order: each issuer must follow what it issued")
         return found
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mta.spool.tools import SpoolTools
 from tests.processes import (
     DEADLINE,
+    TWISTD,
+    Process,
     Server,
     configuration,
     local_domain,
     source_environment,
+    temporary_folder,
     wait_until,
 )
 
@@ -177,42 +182,134 @@ class LogTests(ServiceCase):
         self.assertEqual("sender@client.example", accepted["reverse_path"])
 
 
+REFUSALS: list[tuple[str, dict[str, Any]]] = [
+    (
+        r"mta\.yaml:\d+:1: unknown key 'hostnme', did you mean 'hostname'\?",
+        {"hostnme": "x.example"},
+    ),
+    (r"/nowhere\.pem: No such file", {"tls": {"ca": "/nowhere.pem"}}),
+    (r"cannot use the spool /proc/nowhere", {"spool": "/proc/nowhere/spool"}),
+    (r"cannot use the spool .*/mta\.yaml: .*Not a directory", {"spool": "mta.yaml"}),
+    (r"cannot write the log: .*nowhere", {"log": {"file": "nowhere/mta.log"}}),
+    (r"cannot write the log: .*Is a directory|Permission", {"log": {"file": "/proc"}}),
+    (r"/proc: Is a directory", {"users": "/proc"}),
+    (r"this host has no user 'nobdy'", {"run_as": "nobdy"}),
+]
+ENDPOINTS = {
+    "systemd:domain=INET:index=0": "systemd passed no such socket",
+    "systemd:domain=INET:name=smtp": "systemd passed no such socket",
+    "tcp:0:interface=192.0.2.77": "no interface of this host has that address",
+    "tcp:0:interface=no-such-host.invalid": "cannot listen on",
+    "unix:nowhere/lmtp.sock": "there is no such folder|its folder must be there",
+}
+
+
 class StartTests(SynchronousTestCase):
     """What keeps the server from starting is one line, and exit status 1."""
 
-    def outcome(self, config: dict[str, Any]) -> str:
-        """The last line that a server says which does not start."""
-        server = Server(self, config)
-        self.assertRaises(AssertionError, server.start)
-        assert server.process is not None
-        self.assertEqual(1, server.process.wait())
-        self.assertNotIn("Traceback", server.log)
-        return server.log.splitlines()[-1]
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+
+    def refused(self, words: str, *launcher: str, **keys: Any) -> str:
+        """What a server says which does not start; all of it, without a traceback."""
+        server = Server(self, configuration(**keys), folder=self.folder, command=launcher)
+        run = subprocess.run(
+            server.command,
+            cwd=self.folder,
+            env=source_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=DEADLINE,
+        )
+        self.assertEqual(run.returncode, 1, run.stdout)
+        self.assertNotIn("Traceback", run.stdout)
+        self.assertRegex(run.stdout, words)
+        return run.stdout
+
+    def test_in_the_foreground(self) -> None:
+        """By twistd: one line, and nothing before or behind it."""
+        for words, keys in REFUSALS:
+            with self.subTest(words):
+                said = self.refused(words, **keys)
+                self.assertEqual(len(said.splitlines()), 1, said)
+
+    def test_as_a_daemon(self) -> None:
+        """Whoever starts it hears of it; what is in its log is no traceback either."""
+        daemon = (*TWISTD[:-2], "--pidfile=mta.pid", "--logfile=mta.log")
+        for words, keys in [*REFUSALS, *(self.endpoint(*row) for row in ENDPOINTS.items())]:
+            if "log" in keys:
+                continue  # --logfile counts
+            with self.subTest(words):
+                self.refused("mta|An error|this host", *daemon, **keys)
+                log = self.folder / "mta.log"
+                if log.exists():
+                    self.assertRegex(log.read_text(), words)
+                    self.assertNotIn("Traceback", log.read_text())
+                    log.unlink()
+                self.assertFalse((self.folder / "mta.pid").exists())
+
+    def test_by_twist(self) -> None:
+        """Which has no log of ours."""
+        twist = (
+            sys.executable,
+            "-c",
+            "import sys; from twisted.application.twist._twist import Twist; Twist.main()",
+        )
+        for words, keys in [*REFUSALS[2:], *(self.endpoint(*row) for row in ENDPOINTS.items())]:
+            with self.subTest(words):
+                if "log" not in keys:
+                    self.refused(words, *twist, **keys)
+
+    def endpoint(self, endpoint: str, words: str) -> tuple[str, dict[str, Any]]:
+        """A row for a listener that can't be opened."""
+        return words, {"listen": [{"endpoint": endpoint, "service": "smtp"}]}
+
+    def test_endpoints(self) -> None:
+        """Whatever is wrong with one, it is named."""
+        for endpoint, words in ENDPOINTS.items():
+            with self.subTest(endpoint):
+                said = self.refused(words, listen=[{"endpoint": endpoint, "service": "smtp"}])
+                self.assertIn(endpoint.partition(":")[0], said)
 
     def test_port_in_use(self) -> None:
-        """The line names the endpoint."""
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
+        """The line names the endpoint, and how to find out who has it."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-            line = self.outcome(configuration(listen=[{"endpoint": endpoint, "service": "smtp"}]))
-        self.assertIn(f"cannot listen on {endpoint}: ", line)
+            words = f"cannot listen on {endpoint}: Address already in use; another program has it"
+            self.refused(words, listen=[{"endpoint": endpoint, "service": "smtp"}])
+            self.refused(words, metrics=endpoint)
 
-    def test_no_spool(self) -> None:
-        """The line names the folder."""
-        folder = Path("/proc/nowhere/spool")
-        self.assertIn(
-            f"cannot use the spool {folder}", self.outcome(configuration(spool=str(folder)))
-        )
+    def test_a_newer_spool(self) -> None:
+        """It says what to install, and not that the folder were to blame."""
+        spool = self.folder / "spool"
+        with closing(SpoolTools(spool)):
+            pass
+        with closing(sqlite3.connect(spool / "queue.sqlite")) as database:
+            database.execute("PRAGMA user_version = 99")
+        said = self.refused("made by a newer version .* install that version")
+        self.assertNotIn("may write", said)
 
-    def test_wrong_key(self) -> None:
-        """The line says where, and what was meant."""
-        line = self.outcome(configuration(hostnme="x.example"))
-        self.assertRegex(line, r"mta\.yaml:\d+:1: unknown key 'hostnme', did you mean 'hostname'\?")
+    def test_all_at_once(self) -> None:
+        """Several faults are several lines."""
+        (self.folder / "users.yaml").mkdir()
+        said = self.refused("cannot use the spool", spool="mta.yaml", users="users.yaml")
+        self.assertIn("users.yaml: Is a directory", said)
 
-    def test_no_certificate(self) -> None:
-        """A certificate that is not there is found before anything starts."""
-        line = self.outcome(
-            configuration(tls={"certificate": "/nowhere.pem", "key": "/nowhere.key"})
-        )
-        self.assertIn("/nowhere", line)
+    def test_signals_while_starting(self) -> None:
+        """Whenever SIGTERM or SIGINT comes, there is no traceback of ours."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for words in ("listening on", "ready"):
+                server = Server(self, configuration(), folder=self.folder)
+                server.process = Process(server.command, self.folder, source_environment())
+                server.process.wait_for(words)
+                server.process.signal(number)
+                server.process.wait()
+                self.assertNotIn("Traceback", server.log)
+
+    def test_what_others_would_not_like(self) -> None:
+        """The server starts, and warns of what `mta check` warns of."""
+        server = Server(self, configuration(hostname="mail"), folder=self.folder)
+        server.start()
+        self.assertRegex(server.log, r"warn  .*mta\.yaml:\d+:\d+: 'mail' is not fully qualified")

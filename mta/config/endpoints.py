@@ -1,0 +1,63 @@
+"""Server endpoints as the configuration writes them: Twisted's strings, taken apart and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mta.config.document import Value, listed, suggest
+from mta.config.values import MAX_PORT, absolute
+
+PROXIED = "haproxy:"  # before a tcp endpoint: clients come through a proxy that says who they are
+
+_NUMBER = "[0-9]{1,5}"
+_TCP = {"port": _NUMBER, "interface": "[^ ]+", "backlog": _NUMBER}
+# What each kind knows, and what it may be.  The first one may stand without its name.
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "tcp": _TCP,
+    "tcp6": _TCP,
+    "unix": {"address": ".+", "mode": "[0-7]{3,4}", "backlog": _NUMBER, "lockfile": "[01]"},
+    "systemd": {"domain": "INET|INET6|UNIX", "index": _NUMBER, "name": ".+"},
+}
+
+
+def endpoint(value: Value) -> str:
+    """A Twisted server endpoint string; the path of a UNIX socket becomes absolute."""
+    expected = f"a server endpoint: {listed(f'{kind}:' for kind in (*ARGUMENTS, 'haproxy:tcp'))}"
+    text = value.text(expected)
+    kind, *words = re.split(r"(?<!\\):", text.removeprefix(PROXIED))
+    if kind not in ARGUMENTS or not words or not words[0]:
+        raise value.wrong(f"found {text!r}, expected {expected}")
+    arguments = _arguments(value, kind, words)
+    if kind in ("tcp", "tcp6") and int(arguments.get("port", MAX_PORT + 1)) > MAX_PORT:
+        raise value.wrong(f"{arguments.get('port', '')!r} is not a port, expected {kind}:PORT")
+    if kind == "systemd" and ("index" in arguments) == ("name" in arguments):
+        raise value.wrong("expected one of index= and name= of the socket that systemd passes")
+    if kind == "unix":
+        path = absolute(value, re.sub(r"\\(.)", r"\1", words[0].removeprefix("address=")))
+        words[0] = re.sub(r"([\\:=])", r"\\\1", path)
+    prefix = PROXIED if text.startswith(PROXIED) else ""
+    return prefix + ":".join((kind, *words))
+
+
+def _arguments(value: Value, kind: str, words: list[str]) -> Mapping[str, str]:
+    """What stands behind the kind, by name.  Raises ConfigurationError."""
+    known = ARGUMENTS[kind]
+    first, *_ = known
+    found: dict[str, str] = {}
+    for number, word in enumerate(words):
+        name, equals, argument = word.partition("=")
+        if not number and name not in known:
+            name, argument = first, word
+        elif not equals:
+            raise value.wrong(f"found {word!r}, expected NAME=VALUE with {listed(known)}")
+        if name not in known:
+            raise value.wrong(f"unknown argument {name!r} of {kind}:, {suggest(name, known)}")
+        if name in found:
+            raise value.wrong(f"{name}= stands twice, expected it once")
+        if name == "port" and not re.fullmatch(known[name], argument):
+            raise value.wrong(f"{argument!r} is not a port, expected {kind}:PORT")
+        if not re.fullmatch(known[name], argument):
+            raise value.wrong(f"found {argument!r}, expected another value of {name}=")
+        found[name] = argument
+    return found

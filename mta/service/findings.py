@@ -1,0 +1,324 @@
+"""What a person should know before the server runs, or while it does.
+
+One list for the start, a reload and ``mta check``: what the server opens is tried here in the same
+way, with the rights of whoever calls it, and nothing is made or changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mta.config import Problem
+from mta.config.places import Places
+from mta.mail import Agent, Hop, Mailbox
+from mta.metrics import MetricsFault, require_prometheus
+from mta.privileges import PrivilegeFault, account_named
+from mta.routing import Router
+from mta.settings import Domain, ListenerTLS, Settings
+from mta.spool import inspection
+from mta.tls import ClientTLS, ServerTLS, TLSFault
+from mta.tls.context import pairs_of
+from mta.tls.files import CertifiedKey
+from mta.users import UserFault, UserFile
+
+RENEWAL_DUE = timedelta(days=14)  # certificates are renewed a month before their end, as a rule
+DOVECOT = "dovecot:"
+FOR_OTHERS = 0o007  # rights of those who are neither owner nor group
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something found, and the keys that lead to the setting; fatal: nothing starts with it."""
+
+    keys: tuple[str | int, ...]
+    text: str
+    is_fatal: bool = False
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def findings(settings: Settings) -> list[Finding]:
+    """All that can be found by looking.  Blocks."""
+    return [finding for check in _CHECKS for finding in check(settings)]
+
+
+def _hostname(settings: Settings) -> Iterator[Finding]:
+    if "." not in settings.hostname:
+        yield Finding(
+            ("hostname",),
+            f"{settings.hostname!r} is not fully qualified: other servers refuse such a name,"
+            " expected one such as mail.example.com",
+        )
+
+
+def _run_as(settings: Settings) -> Iterator[Finding]:
+    if settings.run_as:
+        try:
+            account_named(settings.run_as)
+        except PrivilegeFault as fault:
+            yield Finding(("run_as",), str(fault), True)
+
+
+# --- TLS
+
+
+def _certificates(settings: Settings) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    loaded = []
+    for number, pair in enumerate(pairs_of(settings.tls)):
+        nth = number - bool(settings.tls.pair)
+        keys = ("tls", "certificate") if nth < 0 else ("tls", "certificates", nth, "certificate")
+        try:
+            certified = CertifiedKey.load(pair)
+        except TLSFault as fault:
+            yield Finding(keys, str(fault), True)
+            continue
+        loaded.append(certified)
+        for shortcoming in certified.shortcomings(now, RENEWAL_DUE):
+            yield Finding(keys, f"{pair.certificate}: {shortcoming}")
+        yield from _private(pair.key, keys, "a private key")
+    if len(loaded) == len(pairs_of(settings.tls)):
+        yield from _contexts(settings)
+    if loaded and not any(each.is_for(settings.hostname) for each in loaded):
+        names = ", ".join(name for each in loaded for name in each.names()) or "no host at all"
+        yield Finding(
+            ("tls",), f"no certificate is for {settings.hostname} (`hostname`), but for {names}"
+        )
+
+
+def _contexts(settings: Settings) -> Iterator[Finding]:
+    """What is wrong with the authorities, or with keys that OpenSSL takes for too weak."""
+    try:
+        if pairs_of(settings.tls):
+            ServerTLS(settings.tls, Path(settings.spool), settings.hostname)
+        ClientTLS(settings.tls)
+    except TLSFault as fault:
+        yield Finding(("tls",), str(fault), True)
+
+
+def _self_signed(settings: Settings) -> Iterator[Finding]:
+    has_tls = any(listener.tls is not ListenerTLS.OFF for listener in settings.listen)
+    if has_tls and not pairs_of(settings.tls):
+        yield Finding(
+            ("tls",),
+            f"no tls.certificate is configured: using self-signed {settings.spool}/self-signed.pem,"
+            " which mail programs do not trust",
+        )
+
+
+# --- users and peers
+
+
+def _users(settings: Settings) -> Iterator[Finding]:
+    if settings.users.startswith(DOVECOT):
+        yield from _socket(settings.users.removeprefix(DOVECOT), ("users",))
+        return
+    if not settings.users:
+        return
+    path = Path(settings.users)
+    try:
+        known = UserFile(path).load().users
+    except UserFault as fault:
+        yield Finding(("users",), str(fault), True)
+        return
+    yield from _private(path, ("users",), "password hashes")
+    for name, peer in settings.peers.items():
+        if peer.user and peer.user.lower() not in known:
+            yield Finding(
+                ("peers", name, "user"),
+                f"no user is called {peer.user!r}, so that this peer can't log in:"
+                f" mta user add {peer.user}",
+            )
+
+
+# --- where mail goes
+
+
+def _postmasters(settings: Settings) -> Iterator[Finding]:
+    router = Router(
+        settings.hostname,
+        settings.domains,
+        settings.routes,
+        settings.default_route,
+        settings.senders,
+    )
+    for name, domain in settings.domains.items():
+        steps = router.explain(Mailbox("postmaster", name))
+        if domain.alias_of or not steps or steps[0].why not in ("postmaster", "refused"):
+            continue
+        reads = ", ".join(str(step.final) for step in steps if step.hop) or "nobody"
+        yield Finding(
+            ("domains", name),
+            f"no postmaster (RFC 5321 section 4.5.1): {reads} gets that mail;"
+            " add an alias or a mailbox `postmaster`",
+        )
+
+
+def _hops(settings: Settings) -> Iterator[Finding]:
+    for name, domain in settings.domains.items():
+        if not domain.alias_of:
+            yield from _hop(domain.deliver, ("domains", name, "deliver"), domain)
+    for name, hop in settings.routes.items():
+        yield from _hop(hop, ("routes", name))
+    yield from _hop(settings.default_route, ("routes", "default"))
+    for name, hop in settings.senders.items():
+        yield from _hop(hop, ("senders", name))
+
+
+def _hop(hop: Hop, keys: tuple[str | int, ...], domain: Domain | None = None) -> Iterator[Finding]:
+    if hop.agent is Agent.LMTP and hop.next_hop.startswith("unix:"):
+        yield from _socket(hop.next_hop.removeprefix("unix:"), keys)
+    elif hop.agent is Agent.MAILDIR:
+        path = hop.next_hop.replace("{domain}", domain.name) if domain else hop.next_hop
+        fixed = path.partition("{")[0]
+        if trouble := _unwritable(Path(fixed if fixed == path else os.path.dirname(fixed))):  # noqa: PTH120
+            yield Finding(keys, f"mail can't be delivered there: {trouble}")
+    elif hop.agent is Agent.PIPE:
+        program = shlex.split(hop.next_hop)[0]
+        if "{" not in program and shutil.which(program) is None:
+            yield Finding(keys, f"{program}: no such program, or none that this user may run")
+
+
+# --- files, folders, sockets, packages
+
+
+def _spool(settings: Settings) -> Iterator[Finding]:
+    path = Path(settings.spool)
+    trouble = _unwritable(path) or inspection.problem_of(path)
+    if trouble:
+        yield Finding(("spool",), f"cannot use the spool {path}: {trouble}", True)
+
+
+def _log(settings: Settings) -> Iterator[Finding]:
+    if not settings.log.file:
+        return
+    path = Path(settings.log.file)
+    trouble = ""
+    if not path.parent.is_dir():
+        trouble = f"{path.parent}: there is no such folder"
+    elif path.is_dir():
+        trouble = f"{path}: Is a directory"
+    elif not path.exists():
+        trouble = _unwritable(path.parent)
+    elif not os.access(path, os.W_OK):
+        trouble = f"{path}: Permission denied"
+    if trouble:
+        yield Finding(("log", "file"), f"cannot write the log: {trouble}", True)
+
+
+def _sockets(settings: Settings) -> Iterator[Finding]:
+    for number, listener in enumerate(settings.listen):
+        kind, _, rest = listener.endpoint.partition(":")
+        if kind != "unix":
+            continue
+        path = Path(re.sub(r"\\(.)", r"\1", re.split(r"(?<!\\):", rest)[0]))
+        if not path.parent.is_dir():
+            yield Finding(
+                ("listen", number, "endpoint"),
+                f"cannot listen on {listener.endpoint}: {path.parent}: there is no such folder",
+                True,
+            )
+
+
+def _metrics(settings: Settings) -> Iterator[Finding]:
+    if settings.metrics:
+        try:
+            require_prometheus()
+        except MetricsFault as fault:
+            yield Finding(("metrics",), str(fault), True)
+
+
+def _socket(path: str, keys: tuple[str | int, ...]) -> Iterator[Finding]:
+    if not Path(path).is_socket():
+        yield Finding(keys, f"{path}: there is no such socket now")
+    elif not os.access(path, os.W_OK):
+        yield Finding(keys, f"{path}: Permission denied: nobody can be asked there")
+
+
+def _private(path: Path, keys: tuple[str | int, ...], what: str) -> Iterator[Finding]:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # which is told elsewhere, where it matters
+    if mode & FOR_OTHERS:
+        yield Finding(
+            keys, f"{path}: has {what}, and is open to all users of this host: chmod o= {path}"
+        )
+
+
+def _unwritable(path: Path) -> str:
+    """Why we can't make or write to a folder; empty where we can."""
+    while not path.exists():
+        if path == path.parent or (not os.access(path.parent, os.X_OK) and path.parent.exists()):
+            return f"{path}: Permission denied"
+        path = path.parent
+    if not path.is_dir():
+        return f"{path}: Not a directory"
+    return "" if os.access(path, os.W_OK | os.X_OK) else f"{path}: Permission denied"
+
+
+def open_secrets(path: Path, places: Places) -> Iterator[Problem]:
+    """Secrets that all users of this host may read: in files of their own, and in this one."""
+    for value, file in places.secrets():
+        with suppress(OSError):
+            if (file or path).stat().st_mode & FOR_OTHERS:
+                yield Problem(
+                    path,
+                    *value.place,
+                    f"{file or path}: has a secret, and is open to all users of this host:"
+                    f" chmod o= {file or path}" + ("" if file else ", or write {file: PATH} here"),
+                )
+
+
+def taken_ports(settings: Settings) -> Iterator[Finding]:
+    """Ports that are taken, where no server of ours runs that could have them."""
+    if inspection.is_in_use(Path(settings.spool)):
+        return
+    endpoints: list[tuple[tuple[str | int, ...], str]] = [
+        (("listen", number, "endpoint"), listener.endpoint)
+        for number, listener in enumerate(settings.listen)
+    ]
+    for keys, endpoint in [*endpoints, (("metrics",), settings.metrics)]:
+        match = re.match(r"(?:haproxy:)?(tcp6?):(?:port=)?(\d+)(.*)", endpoint)
+        if match and _is_taken(match[1], int(match[2]), match[3]):
+            yield Finding(keys, f"{endpoint}: another program has this port (ss -ltnp names it)")
+
+
+def _is_taken(kind: str, port: int, rest: str) -> bool:
+    interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", rest)
+    host = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
+    family = socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+            trial.listen(1)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+_CHECKS: tuple[Check, ...] = (
+    _hostname,
+    _run_as,
+    _certificates,
+    _self_signed,
+    _users,
+    _postmasters,
+    _hops,
+    _spool,
+    _log,
+    _sockets,
+    _metrics,
+)
