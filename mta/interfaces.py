@@ -434,6 +434,16 @@ class IQueue(Interface):
     async def recalled(ids: Collection[str]) -> Collection[str]:
         """Those of these messages, leased to us, that a person removed or put on hold."""
 
+    async def postpone(
+        dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """Put off what is due and waits for nothing but these hops, as `str` has them.
+
+        `dues`: when each is due anew, seconds since the epoch; no later than its sender has to be
+        told, by the seconds that follow.  Returns how many messages of a bounded portion, by hop.
+        Raises OSError.
+        """
+
     async def release(dues: Mapping[str, float]) -> None:
         """Give up leases without an attempt.
 

@@ -211,6 +211,12 @@ class FakeSpool:
         """When the next message is due."""
         return min((place.due for place in self._places.values() if not place.leased), default=None)
 
+    async def postpone(
+        self, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """Put off nothing: little waits here."""
+        return {}
+
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
         """Record an attempt."""
         await self._turn()

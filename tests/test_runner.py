@@ -1,5 +1,6 @@
 """The runner: rounds of attempts, what they leave in the spool, and held mail."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -49,6 +50,7 @@ from mta.smtp.errors import Refusal
 from mta.spool.content import MemoryContent
 
 ARRIVED = 1_000_000.0
+POSTPONED_AT_ONCE = 1000
 A, B = Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example")
 OFFICE = Hop(Agent.HOLD, "office")
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
@@ -96,6 +98,7 @@ class MemoryQueue:
         self.released: list[str] = []
         self.notices: list[Notice] = []
         self.leases: list[int] = []
+        self.postponed: list[int] = []
         self.unwanted: set[str] = set()
         self.removals: list[list[str]] = []
         self.patience = -1.0
@@ -177,6 +180,23 @@ class MemoryQueue:
     async def recalled(self, ids: Collection[str]) -> Collection[str]:
         self._break()
         return self.unwanted & set(ids)
+
+    async def postpone(
+        self, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        counts: Counter[str] = Counter()
+        entries = [(id, *entry) for id, entry in self.waiting.items() if entry[1] <= self.now()]
+        for id, message, _ in entries[:POSTPONED_AT_ONCE]:
+            hops = {
+                each.history[-1].hop if each.history else f"mx:{each.recipient.forward_path.domain}"
+                for each in message.progress
+                if each.state is State.WAITING
+            }
+            if hops <= dues.keys():
+                self.waiting[id] = message, max(dues[hop] for hop in hops)
+                counts[min(hops)] += 1
+        self.postponed.append(counts.total())
+        return counts
 
     async def release(self, dues: Mapping[str, float]) -> None:
         for id, due in dues.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from twisted.internet.interfaces import IReactorTime
@@ -36,6 +37,9 @@ class BackOffs:
         """Whether a hop is down."""
         return hop in self._down
 
+    def __iter__(self) -> Iterator[Hop]:
+        return iter(self._down)
+
     def __len__(self) -> int:
         return len(self._down)
 
@@ -54,10 +58,15 @@ class BackOffs:
         """A hop is there."""
         self._down.pop(hop, None)
 
+    def left(self, hop: Hop) -> float:
+        """For how many more seconds a hop is left alone; 0 where it is not."""
+        back_off = self._down.get(hop)
+        return max(0.0, back_off.until - self._clock.seconds()) if back_off else 0.0
+
     def verdict(self, hop: Hop) -> Outcome | None:
         """What it means for mail that its hop is left alone now; None: it isn't."""
         back_off = self._down.get(hop)
-        left = back_off.until - self._clock.seconds() if back_off else 0.0
+        left = self.left(hop)
         if back_off is None or left <= 0:
             return None
         reply = back_off.outcome.reply

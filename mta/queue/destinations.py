@@ -29,6 +29,8 @@ from mta.settings import Queue
 COMPANY = 100  # deliveries that wait in memory while one probes their hop
 SHARE = 50  # deliveries of one visit while other hops wait for a free place
 FIRST_VISITS = 2  # to a hop that has not taken anything yet
+REMOTE = frozenset({Agent.MX, Agent.SMTP, Agent.LMTP})
+PROBE = 60.0  # seconds in which a probe has ended, most of the time
 LOCAL_VISITS = 2  # while one batch is written, the next one is gathered
 _TAKEN = (Status.DELIVERED, Status.RELAYED)
 RIPENING = 0.005  # seconds in which more must come for fewer to wait longer
@@ -62,6 +64,7 @@ class Destinations:
         self._returned = returned
         self._left = left
         self._destinations: dict[Hop, Destination] = {}
+        self._users: dict[str, set[Hop]] = {}  # the hops with a log-in, few: the configuration's
         self._lines: Lines[Destination] = Lines()  # those that want a visit, in turn
         self._local_line: deque[Destination] = deque()
         self._down = BackOffs(clock)
@@ -85,6 +88,8 @@ class Destinations:
             return
         destination = self._destinations.get(hop)
         if destination is None:
+            if hop.user:
+                self._users.setdefault(str(hop), set()).add(hop)
             first = min(FIRST_VISITS, self._most_visits(hop))
             destination = self._destinations[hop] = Destination(hop, first)
         destination.put(delivery)
@@ -123,6 +128,19 @@ class Destinations:
     def is_down(self, hop: Hop) -> bool:
         """Whether a hop could not be reached when it was last tried."""
         return hop in self._down
+
+    def waits(self) -> Mapping[str, float]:
+        """The hops for which it is no use to look at more mail, and for how many seconds.
+
+        They are down, and left alone or being probed.  Each is named as the history names it, which
+        does not tell two users of one host apart: such hops are left out.
+        """
+        found: dict[str, float] = {}
+        for hop in self._down:
+            wait = self._down.left(hop) or (PROBE if hop in self._destinations else 0.0)
+            if wait and hop.agent in REMOTE and len(self._users.get(str(hop), ())) <= 1:
+                found[str(hop)] = wait
+        return found
 
     async def stop(self, grace: float) -> None:
         """Return what waits, and let visits end for at most `grace` seconds; then cancel them."""

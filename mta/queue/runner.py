@@ -53,6 +53,7 @@ from mta.queue.rounds import (
 )
 from mta.queue.schedule import Schedule
 from mta.queue.visit import LOCAL
+from mta.queue.waiting_log import WaitingLog
 from mta.queue.window import Surplus, Window
 from mta.settings import HOUR, MIB, Peer, Queue
 
@@ -65,6 +66,8 @@ PATIENCE = 0.1  # seconds until it is recorded that mail lies in a Maildir
 PUT_OFF = 600.0  # seconds until mail for a crowded hop is looked at again, room or not
 PUT_OFF_MORE = 0.01  # seconds, for each message that waits for that hop already
 CROWDED_PAUSE = 0.1  # seconds between portions while most of what is leased can't go
+POSTPONE_PAUSE = 0.05  # seconds between portions of mail that is put off: others want to commit
+FEW_POSTPONED = 100  # of one portion: the rest may as well be leased
 COMMIT_GRACE = 5.0  # seconds that `stop` gives to what is being recorded
 
 
@@ -104,7 +107,9 @@ class Runner:
         self._window = Window(max_messages, max_octets)
         self._surplus = Surplus()
         self._fetching: set[Hop] = set()
-        self._put_off = 0
+        self._futile = 0  # messages that were leased and could not be tried
+        self._mostly_futile = False  # so it was with the last portion
+        self._waiting_log = WaitingLog(clock)
         self._unwanted: dict[str, float] = {}
         self._releasing: IDelayedCall | None = None
         self._schedule = Schedule(settings, peers, random)
@@ -120,7 +125,7 @@ class Runner:
         self._sources: set[HeldMail] = set()
         self._running: set[Deferred[None]] = set()
         self._leasing: Deferred[None] | None = None
-        self._asleep_until = 0.0
+        self._asleep_until = 0.0  # of the clock; 0: awake
         self._stopped = False
         self.on_held: Callable[[str], None] = lambda peer: None
         self.on_outcome: Callable[[Hop, Outcome], None] = lambda hop, outcome: None
@@ -148,6 +153,7 @@ class Runner:
             await source.stop(end - self._clock.seconds())
         if self._leasing is not None:
             await self._leasing
+        self._waiting_log.tell()
         self._release_unwanted()
         self._remove_done()
         end = self._clock.seconds() + COMMIT_GRACE
@@ -260,25 +266,43 @@ class Runner:
 
     async def _lease_portion(self) -> None:
         """Lease what there is room for; when that was all, sleep.  Raises OSError."""
+        if self._mostly_futile:
+            await self._postpone()
         room = self._room
         leased = await self._queue.lease_due(room) if room else ()
-        before = self._put_off
+        before = self._futile
         self._fresh.extend(leased)
         self._sort()
+        self._mostly_futile = self._futile - before > PORTION // 2
         if len(leased) < PORTION or not self._room:
             await self._sleep(SHORTEST_SLEEP if room and not leased else 0.0)
-        elif self._put_off - before > PORTION // 2:
+        elif self._mostly_futile:
             await self._bell.wait(CROWDED_PAUSE)
+
+    async def _postpone(self) -> None:
+        """Put off what is due for hops that are down, without looking at each message."""
+        settings = self._schedule.settings
+        while not self._stopped and (waits := self._destinations.waits()):
+            now = self._now()
+            counts = await self._queue.postpone(
+                {hop: now + wait for hop, wait in waits.items()},
+                settings.warn_after,
+                settings.give_up_after,
+            )
+            self._waiting_log.add(counts)
+            if sum(counts.values()) < FEW_POSTPONED:
+                return
+            await self._wait(POSTPONE_PAUSE)
 
     async def _sleep(self, least: float) -> None:
         """Wait until mail is due or somebody rings; `least`: seconds."""
         seconds = LONGEST_SLEEP
-        self._asleep_until = self._now() + seconds
+        self._asleep_until = self._clock.seconds() + seconds
         if self._room and not self._stopped:
             due = await self._queue.next_due()
             if due is not None:
                 seconds = min(max(due - self._now(), least), LONGEST_SLEEP)
-                self._asleep_until = self._now() + seconds
+                self._asleep_until = self._clock.seconds() + seconds
         await self._bell.wait(seconds)
         self._asleep_until = 0.0
 
@@ -401,6 +425,7 @@ class Runner:
 
     def _tried(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         self._window.end(delivery)
+        self._futile += any(outcome.wait for outcome in outcomes)
         self._settled(delivery, outcomes)
         self._fetch_surplus(delivery.targets[0].hop)
 
@@ -492,7 +517,7 @@ class Runner:
             self.log.info("{queue_id} removed", queue_id=message.id)
         else:
             self._remember(round)
-            if settlement.due < self._asleep_until:
+            if settlement.due - self._now() < self._asleep_until - self._clock.seconds():
                 self._bell.ring()
         for progress in settlement.progress:
             if progress.state is State.HELD and progress.peer:
@@ -562,7 +587,7 @@ class Runner:
         wait = min(PUT_OFF + PUT_OFF_MORE * self._surplus.of(hop), HOUR)
         round = self._rounds[message.id]
         round.crowded = hop
-        self._put_off += 1
+        self._futile += 1
         if now - message.arrived >= HOUR:
             # Its history says why, its sender is warned in time, and some day it is given up.
             self._settled(delivery, [replace(CROWDED, wait=wait)] * len(delivery.targets))
@@ -656,6 +681,9 @@ class Runner:
     def _tell_one(self, message: Message, report: Report, delay: float) -> None:
         target, outcome = report
         self.on_outcome(target.hop, outcome)
+        if outcome.wait:
+            self._waiting_log.add({str(target.hop): 1})
+            return
         forward_path = message.envelope.recipients[target.number].forward_path
         address = final_address(target, forward_path)
         self.log.info(

@@ -38,6 +38,7 @@ from mta.spool.content import Draft, FileContent, MemoryContent, RowContent
 from mta.spool.database import Reader
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHolds
+from mta.spool.postponing import postpone
 from mta.spool.wakeup import NOW, RECALL, ring
 
 _RENEWAL = rows.LEASE / 4  # seconds between renewals: three may fail
@@ -217,6 +218,19 @@ class SqliteSpool:
             self._reader.call, rows.recalled, [*map(queue_id.decode, ids)], self._owner.number
         )
         return [*map(queue_id.encode, numbers)]
+
+    async def postpone(
+        self, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """Put off what waits for hops that are down.  Raises OSError."""
+        put_off: Mapping[str, int] = await self._act(
+            postpone,
+            now=self._now(),
+            dues=dues,
+            warn_after=warn_after,
+            give_up_after=give_up_after,
+        )
+        return put_off
 
     async def release(self, dues: Mapping[str, float]) -> None:
         """Give up leases.  Raises OSError; then we keep them."""

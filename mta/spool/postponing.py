@@ -1,0 +1,59 @@
+"""Putting off in bulk what is due for hops that are down.
+
+Which hop a recipient waits for is what its last attempt says, or, where it has had none, the
+default for its domain.  Mail that waits for another hop by now is only delayed by it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+
+from mta.mail import Agent
+from mta.spool import queue_id
+
+MAX_EXAMINED = 2000  # messages looked at in one transaction: others want to commit, too
+
+_DUE = f"""
+SELECT message.id, warned, CASE
+    WHEN history = '[]' THEN '{Agent.MX.value}:' || recipient.domain
+    WHEN json_valid(history) THEN history ->> '$[#-1][1]' END
+FROM (SELECT id, warned FROM message WHERE due <= ? AND owner IS NULL ORDER BY due LIMIT ?)
+    AS message
+JOIN recipient ON recipient.message = message.id AND state = 'waiting'
+"""  # noqa: S608 (our own words)
+
+
+def postpone(
+    connection: sqlite3.Connection,
+    now: float,
+    dues: Mapping[str, float],
+    warn_after: float,
+    give_up_after: float,
+) -> Counter[str]:
+    """Put off messages that wait for nothing but these hops, each of which has a new due time.
+
+    Returns how many it were, by hop.  What has to be given up or warned about before is due then;
+    what should have been already stays.
+    """
+    found: dict[int, tuple[float, str]] = {}
+    others: set[int] = set()
+    for number, warned, hop in connection.execute(_DUE, (now, MAX_EXAMINED)).fetchall():
+        due = dues.get(hop, 0.0)
+        arrived = queue_id.arrival(number)
+        due = min(due, arrived + give_up_after)
+        if warn_after and not warned:
+            due = min(due, arrived + warn_after)
+        if due <= now:
+            others.add(number)
+        elif number not in found or due < found[number][0]:
+            found[number] = due, hop
+    put_off = {number: value for number, value in found.items() if number not in others}
+    connection.execute(
+        "UPDATE message SET due = new.value ->> 1 FROM json_each(?) AS new"
+        " WHERE message.id = new.value ->> 0 AND owner IS NULL",
+        (json.dumps([(number, due) for number, (due, _) in put_off.items()]),),
+    )
+    return Counter(hop for _, hop in put_off.values())
