@@ -79,7 +79,7 @@ def message(id: str, *addresses: str, sender: str = "s@s.example", **more: objec
     recipients = tuple(Recipient(mailbox(address)) for address in addresses)
     envelope = Envelope(mailbox(sender) if sender else NULL_PATH, recipients)
     values = {"content": Content(), "progress": tuple(map(Progress, recipients)), **more}
-    return Message(id, ARRIVED, envelope, **values)
+    return Message(id, values.pop("arrived", ARRIVED), envelope, **values)
 
 
 def mailbox(address: str) -> Mailbox:

@@ -27,6 +27,7 @@ from mta.peers.customer import BROKE
 from mta.peers.tally import Tally
 from mta.privileges import require_no_root
 from mta.service import MailService
+from mta.service.steady import use_steady_clock
 from mta.settings import MINUTE, Peer, Settings
 from mta.tls import TLSFault
 from mta.users import UserFault
@@ -103,6 +104,7 @@ class _Progress:
     def _exchange(
         self, reactor: Any, path: Path, settings: Settings, timeout: float
     ) -> Deferred[None]:
+        use_steady_clock(reactor)
         service = MailService(path, settings, reactor, {})
         exchange = Deferred.fromCoroutine(service.turn(self._peer, self._show))
         return exchange.addTimeout(timeout, reactor).addBoth(self._results.append)

@@ -68,6 +68,7 @@ PUT_OFF_MORE = 0.01  # seconds, for each message that waits for that hop already
 CROWDED_PAUSE = 0.1  # seconds between portions while most of what is leased can't go
 POSTPONE_PAUSE = 0.05  # seconds between portions of mail that is put off: others want to commit
 FEW_POSTPONED = 100  # of one portion: the rest may as well be leased
+CLOCK_TOLERANCE = 60.0  # seconds; less is how a clock is set right
 COMMIT_GRACE = 5.0  # seconds that `stop` gives to what is being recorded
 
 
@@ -126,6 +127,7 @@ class Runner:
         self._running: set[Deferred[None]] = set()
         self._leasing: Deferred[None] | None = None
         self._asleep_until = 0.0  # of the clock; 0: awake
+        self._wall_offset = now() - clock.seconds()
         self._stopped = False
         self.on_held: Callable[[str], None] = lambda peer: None
         self.on_outcome: Callable[[Hop, Outcome], None] = lambda hop, outcome: None
@@ -266,6 +268,7 @@ class Runner:
 
     async def _lease_portion(self) -> None:
         """Lease what there is room for; when that was all, sleep.  Raises OSError."""
+        self._look_at_wall_clock()
         if self._mostly_futile:
             await self._postpone()
         room = self._room
@@ -278,6 +281,18 @@ class Runner:
             await self._sleep(SHORTEST_SLEEP if room and not leased else 0.0)
         elif self._mostly_futile:
             await self._bell.wait(CROWDED_PAUSE)
+
+    def _look_at_wall_clock(self) -> None:
+        """Where it was set, let no message that is under way be older or younger for that.
+
+        Of what waits in the spool, the spool takes care.
+        """
+        offset = self._now() - self._clock.seconds()
+        jumped, self._wall_offset = offset - self._wall_offset, offset
+        if abs(jumped) > CLOCK_TOLERANCE:
+            for round in self._rounds.values():
+                message = round.message
+                round.message = replace(message, arrived=message.arrived + jumped)
 
     async def _postpone(self) -> None:
         """Put off what is due for hops that are down, without looking at each message."""
@@ -316,6 +331,7 @@ class Runner:
         if self._sorting is not None and self._sorting.active():
             self._sorting.cancel()
         self._sorting = None
+        self._look_at_wall_clock()
         fresh, self._fresh = self._fresh, []
         for message in fresh:
             if self._stopped or self._window.is_full_for(message):
@@ -494,6 +510,7 @@ class Runner:
 
     async def _record(self, round: Round) -> None:
         """Commit what a round changed, and take in the notices that came of it."""
+        self._look_at_wall_clock()
         message = round.message
         try:
             verdict = judge(round, self._schedule, self._now())

@@ -15,6 +15,7 @@ from twisted.python.usage import Options as UsageOptions
 
 from mta import config, privileges
 from mta.service.main import MailService
+from mta.service.steady import use_steady_clock
 
 __all__ = ["MailService", "Options", "makeService"]
 
@@ -48,4 +49,5 @@ def makeService(options: Options) -> MailService:
         privileges.require_no_root(settings, has_uid=launcher.get("uid") is not None)
     except privileges.PrivilegeFault as fault:
         raise SystemExit(str(fault)) from None
+    use_steady_clock(reactor)
     return MailService(path, settings, reactor, launcher)
