@@ -130,7 +130,7 @@ class NextHops:
             cast(ThreadPool, None),
             "us.example",
             names,
-            lambda *_: FakeTLS(),
+            lambda *_: FakeTLS("ab" * 32),
             own,
             pressure=self.pressure,
         )
