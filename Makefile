@@ -1,8 +1,9 @@
-# make run    install into .venv and start the demonstration server in the foreground
-# make test   run every test
-# make lint   ruff and mypy
-# make bench  measure, side by side with Postfix; see docs/performance.rst
-# make docs   the documentation as HTML, in docs/_build/html
+# make run     install into .venv and start the demonstration server in the foreground
+# make test    run every test
+# make lint    ruff and mypy
+# make attack  attack the running program for MINUTES (10)
+# make bench   measure, side by side with Postfix; see docs/performance.rst
+# make docs    the documentation as HTML, in docs/_build/html
 
 PYTHON ?= python3
 VENV   := .venv
@@ -16,7 +17,7 @@ SPACE  :=
 HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
 'alice@demo.example', 'Subject: hello\n\nIt works.')
 
-.PHONY: run test lint bench docs clean
+.PHONY: run test lint attack bench docs clean
 
 run: $(VENV)/.program
 	@mkdir -p var
@@ -35,6 +36,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+MINUTES ?= 10
+
+attack: $(VENV)/.test
+	$(SOURCE) -m tests.attacks $(MINUTES)
 
 bench: $(VENV)/.test
 	$(SOURCE) -m bench
