@@ -207,7 +207,10 @@ class Link(Protocol):
         """Wait until Twisted calls, or the clock shows `end`; raise what happened meanwhile."""
         if self._failure is None:
             self._expect(end)
-            await _REST
+            try:
+                await _REST
+            finally:
+                self._resting = False  # also where the conversation is thrown away as it waits
             self._deadline = None
         if self._failure is not None:
             raise self._failure

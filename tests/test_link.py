@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from socket import socket
 from typing import cast
@@ -249,6 +250,13 @@ class DozeTests(LinkTestCase):
         link = self.link(self.dozes)
         link.close_gently()
         self.assertEqual(self.dozed, [None])
+
+    def test_it_is_thrown_away(self) -> None:
+        """A conversation that nobody holds any more ends without another step."""
+        self.link(self.dozes)
+        del self.clock, self.transport, self.tls, self.event
+        gc.collect()
+        self.assertEqual([], self.flushLoggedErrors())
 
 
 class TimeTests(LinkTestCase):
