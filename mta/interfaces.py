@@ -641,6 +641,9 @@ class INotices(Interface):
 class IMeter(Interface):
     """Counts what happens, for whoever watches.  Called often, and by threads: it must be quick."""
 
+    def know(hops: Collection[Hop]) -> None:
+        """These are the hops of the configuration: attempts are told apart by them alone."""
+
     def session(service: Service) -> None:
         """A connection was taken."""
 

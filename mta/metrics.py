@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -59,6 +59,9 @@ class Observed(Protocol):
 class NoMeter:
     """Counts nothing, for nobody asks."""
 
+    def know(self, hops: Collection[Hop]) -> None:
+        """See `IMeter.know`."""
+
     def session(self, service: Service) -> None:
         """See `IMeter.session`."""
 
@@ -103,6 +106,11 @@ class Metrics:
         )
         prometheus.ProcessCollector(registry=registry)
         registry.register(_Collector(observed, clock))
+        self._known: Mapping[Hop, str] = {}
+
+    def know(self, hops: Collection[Hop]) -> None:
+        """See `IMeter.know`."""
+        self._known = {hop: str(hop) for hop in hops}
 
     def session(self, service: Service) -> None:
         """See `IMeter.session`."""
@@ -118,8 +126,8 @@ class Metrics:
 
     def attempted(self, hop: Hop, outcome: Outcome) -> None:
         """See `IMeter.attempted`."""
-        # Hops are as many as the configuration has; domains are as many as senders like.
-        name = "mx" if hop.agent is Agent.MX else str(hop)
+        # Hops are as many as the configuration has; domains and literals as many as senders like.
+        name = "mx" if hop.agent is Agent.MX else self._known.get(hop, "other")
         self._attempts.labels(name, outcome.status.value).inc()
 
     def committed(self, jobs: int, seconds: float) -> None:
@@ -207,6 +215,7 @@ class _Health(Resource):
     def render_GET(self, request: Request) -> int:
         """Twisted calls this for each request."""
         asking = Deferred.fromCoroutine(self._health())
+        request.notifyFinish().addErrback(lambda _: asking.cancel())  # it hung up
         asking.addCallback(self._answer, request).addErrback(self._failed)
         return NOT_DONE_YET
 
@@ -217,4 +226,5 @@ class _Health(Resource):
         request.finish()
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("the answer to a question for our health failed", failure)
+        if not failure.check(CancelledError):
+            self.log.failure("the health can't be told", failure)

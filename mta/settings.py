@@ -240,6 +240,20 @@ class Settings:
         return next(iter(self.domains), self.hostname)
 
     @property
+    def hops(self) -> frozenset[Hop]:
+        """Every next hop that is named, those of peers included."""
+        peers = self.peers.values()
+        return frozenset(
+            [
+                self.default_route,
+                *self.routes.values(),
+                *self.senders.values(),
+                *(domain.deliver for domain in self.domains.values()),
+                *(hop for peer in peers for hop in (peer.connect, peer.etrn) if hop is not None),
+            ]
+        )
+
+    @property
     def local_names(self) -> frozenset[str]:
         """Names that programs of this host give it, and that are no domains of ours."""
         return frozenset({"localhost", "localhost.localdomain", self.hostname} - set(self.domains))

@@ -7,15 +7,20 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.test.requesthelper import DummyRequest
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IMeter
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
-from mta.metrics import Metrics, MetricsFault, NoMeter
+from mta.metrics import Metrics, MetricsFault, NoMeter, site
 from mta.service import systemd
 from mta.settings import Service
 from mta.spool.tools import SpoolTools
@@ -81,16 +86,25 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.value("mta_commit_seconds_bucket", le="0.02"), 1)
 
     def test_deliveries(self) -> None:
-        """By hop and outcome; all domains are one, for senders choose them, and no secret shows."""
-        for hop in (
-            Hop(Agent.MX, "a.example"),
-            Hop(Agent.MX, "b.example"),
-            Hop(Agent.SMTP, "relay.example", 25, user="me", secret="word"),
-        ):
+        """By hop and outcome; no secret shows."""
+        relay = Hop(Agent.SMTP, "relay.example", 25, user="me", secret="word")
+        self.metrics.know([relay])
+        for hop in (Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example"), relay):
             self.metrics.attempted(hop, Outcome(Status.RELAYED, OK))
         self.assertEqual(self.value("mta_deliveries_total", hop="mx", outcome="relayed"), 2)
         smtp = "smtp://relay.example:25"
         self.assertEqual(self.value("mta_deliveries_total", hop=smtp, outcome="relayed"), 1)
+
+    def test_hops_that_senders_choose(self) -> None:
+        """Domains are one, and so are literals: nobody fills the memory with names."""
+        for number in range(200):
+            hop = Hop(Agent.SMTP, f"192.0.2.{number}", 25)
+            self.metrics.attempted(hop, Outcome(Status.DEFERRED, OK))
+        self.assertEqual(self.value("mta_deliveries_total", hop="other", outcome="deferred"), 200)
+        [family] = (
+            each for each in self.metrics.registry.collect() if each.name == "mta_deliveries"
+        )
+        self.assertEqual(len(family.samples), 2)  # the number, and since when
 
     def test_queue_and_links(self) -> None:
         """They are as they are when somebody asks."""
@@ -125,6 +139,42 @@ class MetricsTests(SynchronousTestCase):
         ):
             Metrics(self.house)
         self.assertIn("pip install", str(caught.exception))
+
+
+class HealthTests(SynchronousTestCase):
+    """``/healthz``, in memory."""
+
+    def ask(self, health: Callable[[], Coroutine[Any, Any, str]]) -> DummyRequest:
+        """Somebody asks."""
+        request = DummyRequest([b"healthz"])
+        request.method = b"GET"
+        site(Metrics(FakeHouse()), health).getResourceFor(request).render(request)
+        return request
+
+    def test_well_and_unwell(self) -> None:
+        """200 and 503, with the reason."""
+        for problem, code, text in (("", 200, b"ok\n"), ("the disk", 503, b"the disk\n")):
+
+            async def health(problem: str = problem) -> str:
+                return problem
+
+            request = self.ask(health)
+            self.assertEqual((request.responseCode, b"".join(request.written)), (code, text))
+
+    def test_who_hangs_up(self) -> None:
+        """Who does not wait for the answer gets none, and no fault is logged."""
+        looking: Deferred[str] = Deferred()
+
+        async def health() -> str:
+            return await looking
+
+        request = self.ask(health)
+        request.processingFailed(Failure(ConnectionDone()))
+        if not looking.called:
+            looking.callback("")
+        self.assertEqual(request.written, [])
+        self.assertEqual(request.finished, 0)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class EndpointTests(SynchronousTestCase):

@@ -92,6 +92,7 @@ class Process:
 
     def _set(self, configured: Configured) -> None:
         self.configured = configured
+        self.meter.know(configured.settings.hops)
         self.spool.reserve = configured.settings.limits.free_space
 
     def accepted(self, message: Message, session: Session) -> None:
