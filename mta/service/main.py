@@ -56,12 +56,12 @@ class MailService(MultiService):
         super().__init__()
         self.setName("mta")
         self._path = path
-        self._settings = settings
+        self._inherited = workers.inherited()
+        self._settings = self._inherited.in_force(settings) if self._inherited else settings
         self._reactor = reactor
         self._options = options
         self._meter: IMeter = NoMeter()
         self._watched: IListeningPort | None = None
-        self._inherited = workers.inherited()
         self._listeners: Listeners | None = None
         self._workers = workers.Workers(reactor, settings.queue.workers)
         self._starting: Deferred[None] | None = None
@@ -140,7 +140,8 @@ class MailService(MultiService):
             self._watched = listen(
                 self._reactor, self._settings.metrics, site(metrics, self._health)
             )
-        self._listeners = Listeners(self._reactor, self._meter, self._inherited)
+        descriptors = self._inherited.descriptors if self._inherited else ()
+        self._listeners = Listeners(self._reactor, self._meter, descriptors)
         self._listeners.open(self._settings.listen)
 
     def _inspect(self) -> None:
@@ -211,7 +212,7 @@ class MailService(MultiService):
     def _start_workers(self) -> None:
         assert self._listeners is not None
         arguments = workers.twistd_arguments(self._options, str(self._path))
-        self._workers.start(arguments, self._listeners.ports)
+        self._workers.start(arguments, self._listeners.ports, self._settings)
 
     def _keep_up_with_peers(self) -> None:
         """Dial the peers, which is for the first process alone."""
@@ -307,6 +308,7 @@ class MailService(MultiService):
         new = configure(settings, self._process)
         self._settings = settings
         self._process.use(new)
+        self._workers.use(settings)
         if self._listeners is not None:
             self._listeners.serve(new)
         closing = Deferred.fromCoroutine(old.close(STOP_TIMEOUT))

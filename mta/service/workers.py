@@ -10,12 +10,14 @@ anyway, and whoever's turn it is finds there what the last one left in the cache
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,10 +29,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-VARIABLE = "MTA_WORKER"  # in a worker's environment: the descriptors of the listeners, in order
-RESTART_PAUSE = 2.0  # seconds
+from mta.settings import Listener, ListenerTLS, Service, Settings
 
-_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+VARIABLE = "MTA_WORKER"  # in a worker's environment: what it inherits
+MIN_PAUSE = 2.0  # seconds until a worker is started again; doubles with each that dies young
+MAX_PAUSE = 60.0  # seconds; who lived longer did not die young
+
+# Ctrl-C is for the first process to hear, from the very beginning.
+_TWISTD = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    " from twisted.scripts.twistd import run; run()",
+)
 # systemd talks to the first process alone.
 _NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS")
 _PASSED_ON = (signal.SIGHUP, signal.SIGUSR1)  # read the configuration, open the log anew
@@ -49,6 +60,7 @@ class Workers:
         self._first, *self._others = places(count, _processors())
         self._command: Sequence[str] = ()
         self._listeners: Sequence[int] = ()
+        self._settings: Settings | None = None
         self._running: set[_Worker] = set()
         self._stopping = False
 
@@ -56,19 +68,25 @@ class Workers:
         """Let this process run where it is to run; its threads follow if they begin later."""
         _put(0, self._first)
 
-    def start(self, arguments: Sequence[str], ports: Sequence[Any]) -> None:
+    def start(self, arguments: Sequence[str], ports: Sequence[Any], settings: Settings) -> None:
         """Start them; from now on they hear the signals that we hear.
 
-        `arguments` are those of twistd, `ports` what they are to listen on as well.
+        `arguments` are those of twistd, `ports` what they are to listen on as well.  What of
+        `settings` takes a restart they have from us, whatever the file says when one is started.
         """
         self._command = [*_TWISTD, *arguments]
+        self._settings = settings
         self._listeners = [port.fileno() for port in ports]
         for place in self._others:
-            self._start_one(place)
+            self._start_one(place, MIN_PAUSE)
         for number in _PASSED_ON if self._others else ():
             ours = signal.getsignal(number)
             if callable(ours):
                 signal.signal(number, partial(self._pass_on, ours))
+
+    def use(self, settings: Settings) -> None:
+        """Leave these to the workers that are started from now on."""
+        self._settings = settings
 
     async def stop(self, longest: float) -> None:
         """Let them end as we do; those that take longer than so many seconds are killed."""
@@ -80,15 +98,16 @@ class Workers:
         if killing.active():
             killing.cancel()
 
-    def _start_one(self, place: Collection[int]) -> None:
+    def _start_one(self, place: Collection[int], pause: float) -> None:
         if self._stopping:
             return
+        assert self._settings is not None
         environment = {
             name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS
         }
-        environment[VARIABLE] = ",".join(map(str, self._listeners))
+        environment[VARIABLE] = Inheritance.of(self._settings, self._listeners).encoded()
         worker = _Worker()
-        worker.ended.addCallback(self._ended, worker, place)
+        worker.ended.addCallback(self._ended, worker, place, pause, self._reactor.seconds())
         self._running.add(worker)
         self._reactor.spawnProcess(
             worker,
@@ -99,11 +118,25 @@ class Workers:
         )
         _put(worker.process, place)
 
-    def _ended(self, reason: str, worker: _Worker, place: Collection[int]) -> None:
+    def _ended(
+        self,
+        reason: str,
+        worker: _Worker,
+        place: Collection[int],
+        pause: float,
+        begun: float,
+    ) -> None:
         self._running.discard(worker)
-        if not self._stopping:
-            self.log.error("a worker ended, and is started again: {reason}", reason=reason)
-            self._reactor.callLater(RESTART_PAUSE, self._start_one, place)
+        if self._stopping:
+            return
+        if self._reactor.seconds() - begun > MAX_PAUSE:
+            pause = MIN_PAUSE
+        self.log.error(
+            "a worker ended, and is started again in {pause:.0f} s: {reason}",
+            pause=pause,
+            reason=reason,
+        )
+        self._reactor.callLater(pause, self._start_one, place, min(2 * pause, MAX_PAUSE))
 
     def _pass_on(self, ours: Any, number: int, frame: object) -> None:
         ours(number, frame)
@@ -173,10 +206,53 @@ def twistd_arguments(options: Mapping[str, Any], configuration: str) -> list[str
 # --- in a worker
 
 
-def inherited(environment: MutableMapping[str, str] = os.environ) -> Sequence[int]:
-    """The descriptors of our listeners, if we are a worker."""
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a worker has from the first process: its listeners, and their descriptors.
+
+    The file may have changed since, without a reload: a worker that went by that alone would
+    serve one port as another, or work with another spool.
+    """
+
+    descriptors: Sequence[int]
+    listen: Sequence[Listener]
+    spool: str
+    workers: int
+
+    @classmethod
+    def of(cls, settings: Settings, descriptors: Sequence[int]) -> Inheritance:
+        """What is left to workers of a process with these settings."""
+        return cls(descriptors, settings.listen, settings.spool, settings.queue.workers)
+
+    def encoded(self) -> str:
+        """As text for the environment."""
+        listen = [(each.endpoint, each.service.value, each.tls.value) for each in self.listen]
+        return json.dumps([list(self.descriptors), listen, self.spool, self.workers])
+
+    @classmethod
+    def decoded(cls, text: str) -> Inheritance:
+        """What `encoded` wrote."""
+        descriptors, listen, spool, count = json.loads(text)
+        listeners = [
+            Listener(endpoint, Service(service), ListenerTLS(tls))
+            for endpoint, service, tls in listen
+        ]
+        return cls(descriptors, listeners, spool, count)
+
+    def in_force(self, settings: Settings) -> Settings:
+        """The settings of the file, but for those that take a restart of the first process."""
+        return replace(
+            settings,
+            spool=self.spool,
+            listen=tuple(self.listen),
+            queue=replace(settings.queue, workers=self.workers),
+        )
+
+
+def inherited(environment: MutableMapping[str, str] = os.environ) -> Inheritance | None:
+    """What we inherit, if we are a worker."""
     value = environment.pop(VARIABLE, "")
-    return [int(number) for number in value.split(",") if number]
+    return Inheritance.decoded(value) if value else None
 
 
 def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> Any:
@@ -186,8 +262,7 @@ def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> Any:
 
 
 def live_no_longer_than_first(reactor: Any) -> None:
-    """End when the first process does, in whatever way.  Ctrl-C is for that one to hear."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End when the first process does, in whatever way."""
     reactor.addReader(_Lifeline(reactor))
 
 

@@ -64,6 +64,26 @@ class WorkersTests(SynchronousTestCase):
         self.assertNotIn(worker, self.workers)
         self.assertEqual(place, os.sched_getaffinity(*self.workers))
 
+    def test_a_file_that_changed(self) -> None:
+        """A worker that is started again serves what the first process opened, as it was."""
+        (worker,) = self.workers
+        listen = [listener("lmtp"), listener("smtp"), listener("submission")]
+        self.server.configure(configuration(listen=listen, spool="elsewhere"))
+        after = len(self.process.output)
+        os.kill(worker, signal.SIGKILL)
+        self.process.wait_for(READY, after=after)
+        self.test_all_take_connections()
+        self.assertFalse((self.server.folder / "elsewhere").exists())
+
+    def test_a_worker_that_can_not_start(self) -> None:
+        """It is tried again, ever more slowly, and the first process serves all."""
+        (worker,) = self.workers
+        self.server.configure("hostname: [")
+        os.kill(worker, signal.SIGKILL)
+        self.process.wait_for(r"started again in 2 s(?s:.*)started again in 4 s")
+        self.server.send(CONTENT, "bob@office.example")
+        self.server.wait_for_mail("office.example/bob")
+
     def test_processors(self) -> None:
         """Two processes on two processors: each has its own, with all of its threads."""
         if len(os.sched_getaffinity(0)) != 2:
