@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bench.figures import Row
 from bench.rows.delivery import Deliveries, Large
+from bench.rows.hostile import Hostile
 from bench.rows.python import Ceiling, PythonPeers
 from bench.rows.relay import Distance, Relay
 from bench.rows.scale import Idle, Waiting
@@ -20,6 +21,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         PythonPeers(),
         Ceiling(),
         Idle(),
+        Hostile(),
         Waiting(),
     ]
     return [Deliveries(wanted), *(row for row in others if wanted(row.name))]
