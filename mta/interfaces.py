@@ -136,6 +136,7 @@ class Session:
     hello: str = ""  # what HELO, EHLO or LHLO named
     extended: bool = False  # EHLO or LHLO
     identity: str = ""
+    cleartext_auth: bool = False  # a password may come without TLS
 
     @property
     def protocol(self) -> str:
@@ -188,7 +189,10 @@ class IGate(Interface):
     """Who may do what in a session.  Every method raises `mta.smtp.errors.Refusal`."""
 
     async def admit(session: Session) -> None:
-        """May this client talk to us at all?  Asked before the greeting."""
+        """May this client talk to us at all?  Asked before the greeting.
+
+        It waits for nothing: the client's TLS handshake may have begun.
+        """
 
     async def mail(session: Session, reverse_path: Mailbox) -> None:
         """May this session begin a transaction with that reverse-path?"""
@@ -199,7 +203,7 @@ class IGate(Interface):
     def leave(session: Session) -> None:
         """The session is over, however it ended.  Raises nothing."""
 
-    def authenticating(session: Session) -> None:
+    async def authenticating(session: Session) -> None:
         """May this session try AUTH now?"""
 
     def authenticated(session: Session, user: str) -> float:

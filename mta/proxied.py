@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import LOCAL_PEER
+from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT
 
 HEADER_TIMEOUT = 10.0  # seconds
 MOST_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
@@ -34,8 +34,8 @@ _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21  # families
 def client_of(octets: bytes) -> tuple[str, bytes] | None:
     """The client's IP address, and what follows the header; None until that is complete.
 
-    The address is empty where the proxy speaks for itself.  Raises ValueError for what is no
-    header.
+    The address is empty where the proxy does not tell it, or speaks for itself.  Raises ValueError
+    for what is no header.
     """
     if octets.startswith(_SIGNATURE[: len(octets)]):
         return _binary(octets)
@@ -105,7 +105,7 @@ class _Doorman(Protocol):
 
     def _let_in(self, client: str, rest: bytes) -> None:
         transport = self.transport
-        protocol = self._factory.buildProtocol(_address(client) or transport.getPeer())
+        protocol = self._factory.buildProtocol(_address(client or UNKNOWN_CLIENT))
         assert protocol is not None
         transport.protocol = protocol
         protocol.makeConnection(transport)
@@ -123,9 +123,7 @@ class _Doorman(Protocol):
             self._alarm.cancel()
 
 
-def _address(client: str) -> IAddress | None:
-    if not client:
-        return None
+def _address(client: str) -> IAddress:
     kind = IPv6Address if ":" in client else IPv4Address
     return kind("TCP", client, 0)
 

@@ -40,11 +40,15 @@ class ListenerTLS(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One place where mail comes in; `endpoint` is a Twisted server endpoint string."""
+    """One place where mail comes in; `endpoint` is a Twisted server endpoint string.
+
+    `allow_cleartext_auth`: passwords are taken without TLS, from a proxy on this host.
+    """
 
     endpoint: str
     service: Service = Service.SMTP
     tls: ListenerTLS = ListenerTLS.OPPORTUNISTIC
+    allow_cleartext_auth: bool = False
 
 
 @dataclass(frozen=True, slots=True)

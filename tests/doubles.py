@@ -93,7 +93,7 @@ class FakeGate:
         """See `IGate`."""
         self.sessions -= 1
 
-    def authenticating(self, session: Session) -> None:
+    async def authenticating(self, session: Session) -> None:
         """All may try."""
 
     def authenticated(self, session: Session, user: str) -> float:

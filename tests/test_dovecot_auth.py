@@ -139,6 +139,12 @@ class ScriptedTests(SynchronousTestCase):
         self.assertEqual(self.offer(secured=None), ["SCRAM-SHA-256"])
         odmr = self.offer(secured=None, service=Service.ODMR)
         self.assertEqual(odmr, ["CRAM-MD5", "SCRAM-SHA-256"])
+        clear = session(secured=None)
+        clear.cleartext_auth = True
+        offered = Deferred.fromCoroutine(self.users.mechanisms(clear))
+        self.assertEqual(
+            self.successResultOf(offered), ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256"]
+        )
 
     def test_log_in(self) -> None:
         """An initial response goes with AUTH as the last parameter; OK names the user."""

@@ -125,10 +125,12 @@ class ProxiedTests(SynchronousTestCase):
         self.say(transport, TEXT + b"NOOP\r\n")
         self.assertIn(b"\r\n250 2.0.0", transport.value())
 
-    def test_the_proxy_itself(self) -> None:
-        """A health check has the proxy's own address."""
-        self.say(self.connect(), binary(0x20, 0x00, b""))
-        self.assertEqual(self.client(), "192.0.2.9")
+    def test_a_client_that_is_not_told(self) -> None:
+        """It has no address, and none of the rights that the proxy's own would give."""
+        for header in (binary(0x20, 0x00, b""), binary(0x21, 0x00, b""), b"PROXY UNKNOWN\r\n"):
+            self.say(self.connect(), header)
+            self.assertEqual(self.client(), "unknown")
+            self.links.links.clear()
 
     def test_no_proxy(self) -> None:
         """Who comes without a header is thrown out, and never heard."""

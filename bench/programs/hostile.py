@@ -1,8 +1,8 @@
 """Sessions that say one thing again and again, as fast as they are read, and bring no mail.
 
 ``python -m bench.programs.hostile PORT SESSIONS BEFORE AGAIN`` ends when it is ended.  BEFORE is
-said once on each connection, AGAIN until it is closed; then it is opened anew.  ``|`` stands for the
-end of a line.
+said once on each connection, AGAIN until it is closed; then it is opened anew.  ``|`` is the end of
+a line.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class LocalGate:
     def leave(self, session: Session) -> None:
         """See `IGate.leave`."""
 
-    def authenticating(self, session: Session) -> None:
+    async def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`."""
 
     def authenticated(self, session: Session, user: str) -> float:

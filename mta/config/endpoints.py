@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from mta.config.document import Value, listed, suggest
 from mta.config.values import MAX_PORT, absolute
@@ -61,3 +62,19 @@ def _arguments(value: Value, kind: str, words: list[str]) -> Mapping[str, str]:
             raise value.wrong(f"found {argument!r}, expected another value of {name}=")
         found[name] = argument
     return found
+
+
+def is_on_this_host(endpoint: str) -> bool:
+    """Whether only programs of this host can reach an endpoint."""
+    kind, *arguments = re.split(r"(?<!\\):", endpoint.removeprefix(PROXIED))
+    if kind == "unix":
+        return True
+    interfaces = [
+        argument.removeprefix("interface=").replace("\\", "")
+        for argument in arguments
+        if argument.startswith("interface=")
+    ]
+    try:
+        return bool(interfaces) and ip_address(interfaces[-1]).is_loopback
+    except ValueError:
+        return False

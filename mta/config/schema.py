@@ -22,7 +22,7 @@ from mta.config.document import (
     read_record,
     table_of,
 )
-from mta.config.endpoints import endpoint
+from mta.config.endpoints import endpoint, is_on_this_host
 from mta.config.hops import HOP, next_hop, smtp_host
 from mta.config.references import (
     check_alias_domains,
@@ -136,7 +136,18 @@ def _users(value: Value) -> str:
 def _listener(value: Value) -> Listener:
     found = read_record(value, LISTENER, required=["endpoint"])
     service = found.get("service", Service.SMTP)
-    return Listener(**{"service": service, "tls": DEFAULT_TLS[service], **found})
+    tls = DEFAULT_TLS[service]
+    if found.get("allow_cleartext_auth"):
+        place, _ = value.member("allow_cleartext_auth")
+        if not is_on_this_host(found["endpoint"]):
+            raise place.wrong(
+                "passwords in the clear would cross a network, expected `unix:` or an `interface` "
+                "such as 127.0.0.1 in the endpoint"
+            )
+        if found.get("tls") in (ListenerTLS.REQUIRED, ListenerTLS.IMPLICIT):
+            raise place.wrong("nothing comes in the clear where TLS is needed, expected tls: off")
+        tls = ListenerTLS.OFF
+    return Listener(**{"service": service, "tls": tls, **found})
 
 
 def _tls(value: Value) -> TLSSettings:
@@ -229,6 +240,7 @@ LISTENER: Fields = {
     "endpoint": endpoint,
     "service": values.member_of(Service),
     "tls": values.member_of(ListenerTLS),
+    "allow_cleartext_auth": values.boolean,
 }
 TLS: Fields = {
     "certificate": values.readable_file,

@@ -73,7 +73,6 @@ class Gate:
         counters, host = self._counters, hosts.key(session.client)
         if hosts.is_in(session.client, self._proxies):
             host = LOCAL_PEER  # it speaks for many, and each of them will be counted
-        await counters.bans.refresh()
         if len(counters.admitted) >= self._connections:
             raise Refusal(TOO_MANY_CONNECTIONS)
         if host != LOCAL_PEER and not counters.per_host.take(host):
@@ -86,8 +85,9 @@ class Gate:
         if host != LOCAL_PEER:
             self._counters.per_host.give(host)
 
-    def authenticating(self, session: Session) -> None:
+    async def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`."""
+        await self._counters.bans.refresh()
         self._log_ins.authenticating(session)
 
     def authenticated(self, session: Session, user: str) -> float:

@@ -174,6 +174,7 @@ class _Maker:
             partial(hosts.is_in, networks=settings.relay.xclient),
             self._router.expand if settings.submission.expn else None,
             self._process.meter.replied,
+            listener.allow_cleartext_auth,
             partial(
                 qualified,
                 networks=settings.relay.networks,

@@ -109,7 +109,7 @@ async def auth(talk: Conversation, argument: bytes) -> Answer:
             raise Refusal(replies.AUTH_CANCELLED)
         return _response(line)
 
-    gate.authenticating(session)
+    await gate.authenticating(session)
     try:
         response = _response(initial) if initial else None
         identity = await users.authenticate(session, mechanism, response, challenge)

@@ -92,6 +92,7 @@ class Reception:
     is_proxy: Callable[[str], bool] = lambda address: False
     expand: Callable[[Mailbox], Sequence[Mailbox]] | None = None
     replied: Callable[[Reply], None] = lambda reply: None
+    cleartext_auth: bool = False
     qualified: Callable[[Session, Mailbox], Mailbox] = lambda session, reverse_path: reverse_path
 
 
@@ -144,6 +145,7 @@ class Conversation:
         self.verbs = verbs
         self.client = client
         self.session = _new_session(reception.service, channel, partner, client)
+        self.session.cleartext_auth = reception.cleartext_auth
         self.cost = Cost()
         self.is_refused = False
         self.transaction: Transaction | None = None

@@ -119,22 +119,28 @@ def prepare(text: str) -> str:
 
 
 def offered(
-    service: Service, secured: Secured | None, *, cram_md5: bool, external: bool
+    service: Service,
+    secured: Secured | None,
+    *,
+    cram_md5: bool,
+    external: bool,
+    cleartext: bool = False,
 ) -> tuple[str, ...]:
     """The mechanisms that a server offers, strongest first.
 
     `cram_md5`: some user has a secret for it.  It is offered under TLS, and without on the
     service that must have it (RFC 2645 section 5.1).  `external`: the client's verified
-    certificate stands for a user.
+    certificate stands for a user.  `cleartext`: the password itself may come without TLS.
     """
+    with_password = secured is not None or cleartext
     with_cram_md5 = cram_md5 and (secured is not None or service is Service.ODMR)
     candidates = (
         (EXTERNAL, external),
         (SCRAM_PLUS, secured is not None and bool(secured.bindings)),
         (SCRAM, True),
         (CRAM_MD5, with_cram_md5),
-        (PLAIN, secured is not None),
-        (LOGIN, secured is not None),
+        (PLAIN, with_password),
+        (LOGIN, with_password),
     )
     return tuple(name for name, is_offered in candidates if is_offered)
 

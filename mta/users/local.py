@@ -66,6 +66,7 @@ class Users:
             session.secured,
             cram_md5=any(user.cram_md5 for user in users),
             external=external,
+            cleartext=session.cleartext_auth,
         )
         return names if users else names[: int(external)]
 

@@ -535,6 +535,13 @@ class ChoiceTests(SynchronousTestCase):
             ("EXTERNAL", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"),
         )
 
+    def test_offer_in_the_clear(self) -> None:
+        """The password itself, too, where that is allowed."""
+        names = sasl.offered(
+            Service.SUBMISSION, None, cram_md5=True, external=False, cleartext=True
+        )
+        self.assertEqual(names, ("SCRAM-SHA-256", "PLAIN", "LOGIN"))
+
     def test_offer_cram_md5(self) -> None:
         """CRAM-MD5 is for users who asked for it, under TLS; for ODMR without TLS too."""
         offered = sasl.offered
