@@ -58,7 +58,16 @@ def atomic_write(
 
 def sync(folder: Path) -> None:
     """Put the names in a folder on stable storage.  Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Put what a file holds on stable storage.  Raises OSError."""
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: Path, flag: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | flag | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

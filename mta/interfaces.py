@@ -456,6 +456,19 @@ class IQueue(Interface):
         """
 
 
+class IAttempts(Interface):
+    """Which messages this process tries at this moment: whoever takes over from it may ask."""
+
+    def begin_attempt(id: str) -> bool:
+        """Note that an attempt for a message leased to us begins; several may go on at once.
+
+        False where we stood still for so long that others may have the message: do not try it.
+        """
+
+    def end_attempt(id: str) -> None:
+        """Note that one of them is over, however it went."""
+
+
 # --- the queue ---------------------------------------------------------------------
 
 
@@ -571,8 +584,8 @@ class IDeliveryAgent(Interface):
 class Filter:
     """Which queued messages a tool means: all that fit every part that is given.
 
-    `older` is in seconds; `state` is ``active``, ``waiting``, ``held`` or, of those that are held,
-    ``on-hold`` for what a person keeps.
+    `older` is in seconds; `state` is ``active``, ``waiting``, ``held``, ``damaged`` or, of those
+    that are held, ``on-hold`` for what a person, or the program itself, keeps.
     """
 
     ids: frozenset[str] = frozenset()
@@ -589,12 +602,14 @@ class Entry:
     """A queued message as the tools show it; `due`: seconds since the epoch.
 
     `on_hold`: by a person, until it is released.
+    `reason` says why the program keeps it, or what is damaged; then `message` is what can be read.
     """
 
     message: Message
     state: str
     due: float
     on_hold: bool = False
+    reason: str = ""
 
 
 class IQueueTools(Interface):

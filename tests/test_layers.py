@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.processes import ROOT
 
 FOUNDATION = {"mail", "settings", "interfaces"}
-FILES = {"files"}
+FILES = {"files", "limited_log"}
 TOP = {"service", "commands"}
 
 ALLOWED = {
@@ -24,6 +24,7 @@ ALLOWED = {
     "smtp": FOUNDATION,
     "config": {"mail", "settings", "smtp"},
     "files": set(),
+    "limited_log": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue", "spool"},
 }

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from mta.commands import main, terminal
 from mta.interfaces import Attempt, Entry, Filter, IQueueTools, Notice, Progress, Settlement, State
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
-from mta.spool import owners, queue_id, rows
+from mta.spool import leases, owners, queue_id, rows
 from mta.spool.folder import Folder
 from mta.spool.tools import SpoolTools
 from tests.test_commands import CommandCase, Output
@@ -52,7 +52,7 @@ class QueueCase(CommandCase):
         folder = Folder(self.spool)
         owner = owners.register(folder, queue_id.QueueIds(lambda: 1.0))
         with closing(sqlite3.connect(folder.database, isolation_level=None)) as connection:
-            rows.lease(connection, [queue_id.decode(name)], owner.number, 9e9)
+            leases.lease(connection, [queue_id.decode(name)], owner.number)
             rows.update(connection, owner.number, [settlement])
         owner.bury()
 
@@ -126,7 +126,7 @@ class BounceTests(QueueCase):
         folder = Folder(self.spool)
         owner = owners.register(folder, queue_id.QueueIds(lambda: 1.0))
         with closing(sqlite3.connect(folder.database, isolation_level=None)) as connection:
-            rows.lease(connection, [queue_id.decode(name)], owner.number, 9e9)
+            leases.lease(connection, [queue_id.decode(name)], owner.number)
         self.assertEqual(self.succeed("queue", "bounce", "--all"), "0 of 1 message bounced\n")
         owner.bury()
 

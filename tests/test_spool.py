@@ -38,12 +38,13 @@ from mta.interfaces import (
     State,
 )
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
-from mta.spool import database, owners, queue_id, rows, sqlite, tools
-from mta.spool.committer import COMPANY, Job
+from mta.spool import database, leases, owners, queue_id, take_over, tools
+from mta.spool.committer import COMPANY, Committer, Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
 from mta.spool.database import SpoolDamaged
 from mta.spool.folder import BALLAST, KEY_LENGTH, Folder, secret_key
 from mta.spool.sqlite import SqliteSpool
+from mta.spool.take_over import LOOKS
 from mta.spool.tools import SpoolTools
 from tests.fakes import DEADLINE, FakeSpool, ThreadClock
 from tests.processes import temporary_folder
@@ -85,6 +86,7 @@ class SpoolTestCase(SynchronousTestCase):
         self.pool.start()
         self.addCleanup(self.pool.stop)
         self.wait = self.clock.wait
+        self.committers: dict[SqliteSpool, Committer] = {}
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -92,15 +94,16 @@ class SpoolTestCase(SynchronousTestCase):
 
     def process(self) -> SqliteSpool:
         """A process on the spool, stopped at the end."""
-        spool = SqliteSpool(self.path, self.clock, self.pool, self.now)
-        spool.start()
+        spool = self.restartable()
         self.addCleanup(lambda: self.wait(spool.stop()))
         return spool
 
     def restartable(self) -> SqliteSpool:
         """A process that the test stops itself."""
-        spool = SqliteSpool(self.path, self.clock, self.pool, self.now)
+        committer = Committer(self.folder, self.clock)
+        spool = SqliteSpool(self.path, self.clock, self.pool, self.now, committer=committer)
         spool.start()
+        self.committers[spool] = committer
         return spool
 
     def tools(self) -> SpoolTools:
@@ -142,7 +145,7 @@ class SpoolTestCase(SynchronousTestCase):
             busy.set()
             free.wait(DEADLINE)
 
-        spool._committer.submit(Job(action=action))
+        self.committers[spool].submit(Job(action=action))
         self.assertTrue(busy.wait(DEADLINE))
         self.addCleanup(free.set)
         return free
@@ -281,7 +284,7 @@ class CommitTests(SpoolTestCase):
         free = self.block(spool)
         waiting = [self.started(spool.commit(spool.draft(), envelope())) for _ in range(20)]
         statements: list[str] = []
-        spool._committer._connection.set_trace_callback(statements.append)
+        self.committers[spool]._connection.set_trace_callback(statements.append)
         free.set()
         for deferred in waiting:
             self.wait(deferred)
@@ -296,7 +299,7 @@ class CommitTests(SpoolTestCase):
                 other.discard()
             message = self.started(spool.commit(spool.draft(), envelope()))
             self.clock.advance(0)
-            handed_over = spool._committer._timer is None
+            handed_over = self.committers[spool]._timer is None
             self.assertIs(handed_over, discarded)
             self.clock.advance(COMPANY)
             self.wait(message)
@@ -313,7 +316,7 @@ class CommitTests(SpoolTestCase):
 
     def test_durable_by_default(self) -> None:
         """SQLite syncs each commit."""
-        connection = self.process()._committer._connection
+        connection = self.committers[self.process()]._connection
         self.assertEqual(connection.execute("PRAGMA synchronous").fetchone(), (2,))
         self.assertEqual(connection.execute("PRAGMA journal_mode").fetchone(), ("wal",))
 
@@ -424,7 +427,9 @@ class LargeContentTests(SpoolTestCase):
     def test_database_fails(self) -> None:
         """A file that is already in place is removed with the rest."""
         spool = self.process()
-        self.wait(spool._committer.submit(Job(action=lambda c: c.execute("DROP TABLE recipient"))))
+        self.wait(
+            self.committers[spool].submit(Job(action=lambda c: c.execute("DROP TABLE recipient")))
+        )
         self.assertRaises(OSError, self.commit, spool, LARGE)
         self.assert_no_files()
         self.assertEqual(len(self.flushLoggedErrors()), 0)
@@ -461,7 +466,7 @@ class TroubleTests(SpoolTestCase):
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages + 4}")
 
-        self.wait(spool._committer.submit(Job(action=limit)))
+        self.wait(self.committers[spool].submit(Job(action=limit)))
         free = self.block(spool)
         results: list[object] = []
         for content in (b"small", b"x" * 100_000, b"small too"):
@@ -478,9 +483,8 @@ class TroubleTests(SpoolTestCase):
 
     def test_little_room(self) -> None:
         """No new mail while little is left, small or large; what is there is worked off."""
-        spool = SqliteSpool(self.path, self.clock, self.pool, self.now, reserve=1000)
-        spool.start()
-        self.addCleanup(lambda: self.wait(spool.stop()))
+        spool = self.process()
+        spool.reserve = 1000
         message = self.commit(spool)
         self.patch(Folder, "_free", lambda folder: 999)
         for content in (b"content", LARGE * 2):
@@ -499,9 +503,8 @@ class TroubleTests(SpoolTestCase):
 
     def test_room_in_the_database(self) -> None:
         """What is free in the database counts: it does not grow by new mail."""
-        spool = SqliteSpool(self.path, self.clock, self.pool, self.now, reserve=100_000)
-        spool.start()
-        self.addCleanup(lambda: self.wait(spool.stop()))
+        spool = self.process()
+        spool.reserve = 100_000
         self.wait(spool.settle(done(self.commit(spool, b"x" * 200_000))))
         self.patch(Folder, "_free", lambda folder: 0)
         self.commit(spool)
@@ -517,7 +520,7 @@ class TroubleTests(SpoolTestCase):
         for _ in range(2):
             self.wait(spool.take_over())
         self.assertEqual(self.folder.ballast.stat().st_blocks * 512, BALLAST)
-        self.until_thrown(spool._committer)
+        self.until_thrown(self.committers[spool])
         self.wait(spool.settle(done(message)))
         self.assertFalse(self.folder.ballast.exists())
 
@@ -562,7 +565,7 @@ class TroubleTests(SpoolTestCase):
         """A bug in one job doesn't harm the others, or end the thread."""
         spool = self.process()
         free = self.block(spool)
-        committer = spool._committer
+        committer = self.committers[spool]
         first = committer.submit(Job(action=lambda _: "first"))
         bad = committer.submit(Job(action=lambda _: [].pop()))
         last = committer.submit(Job(action=lambda _: "last"))
@@ -618,7 +621,11 @@ class TroubleTests(SpoolTestCase):
         self.wait(self.restartable().stop())
         with contextlib.closing(sqlite3.connect(self.folder.database)) as connection:
             connection.executescript(
-                "DROP INDEX put_by; ALTER TABLE message DROP COLUMN put_by;"
+                "DROP INDEX put_by; DROP INDEX suspect; DROP TABLE owner; DROP TABLE clock;"
+                " ALTER TABLE message DROP COLUMN put_by;"
+                " ALTER TABLE message DROP COLUMN deaths;"
+                " ALTER TABLE message DROP COLUMN reason;"
+                " ALTER TABLE message DROP COLUMN shift;"
                 " PRAGMA user_version = 1;"
             )
         for _ in range(2):
@@ -718,7 +725,9 @@ class SettlementTests(SpoolTestCase):
         """Whoever asked for it hears of it, and keeps the lease."""
         spool = self.process()
         ids = [self.commit(spool).id for _ in range(2)]
-        self.wait(spool._committer.submit(Job(action=lambda c: c.execute("DROP TABLE leftover"))))
+        self.wait(
+            self.committers[spool].submit(Job(action=lambda c: c.execute("DROP TABLE leftover")))
+        )
         both = [Deferred.fromCoroutine(spool.remove([id], 1.0)) for id in ids]
         self.clock.advance(1.0)
         for each in both:
@@ -730,14 +739,14 @@ class SettlementTests(SpoolTestCase):
         """Whoever lost the lease can't put off the attempt of the new owner."""
         stuck, other = self.process(), self.process()
         message = self.commit(stuck)
-        stuck._renewal.stop()
-        self.addCleanup(stuck._renewal.start, 1, now=False)
-        self.clock.advance(rows.LEASE)
+        for _ in range(LOOKS):
+            self.assertEqual(self.wait(other.take_over()), 0)
+        self.assertEqual(self.wait(other.take_over()), 1)
         (again,) = self.wait(other.lease_due(10))
         self.assertTrue(again.recovered)
         self.wait(stuck.settle(settlement(message, self.now() + 9, peer="p")))
         (entry,) = self.tools().find(Filter())
-        self.assertEqual((entry.state, entry.due), ("active", self.now() + rows.LEASE))
+        self.assertEqual((entry.state, entry.due), ("active", leases.NEVER))
         self.assertEqual(entry.message.progress, message.progress)
 
     def count(self, table: str) -> int:
@@ -753,11 +762,17 @@ class SecretKeyTests(SynchronousTestCase):
     def test_made_once(self) -> None:
         """It is made on first use, for our eyes only, and stays as it is."""
         folder = temporary_folder(self)
+        (folder / "queue.sqlite").touch()
         key = secret_key(folder)
         self.assertEqual(KEY_LENGTH, len(key))
         self.assertEqual(key, secret_key(folder))
-        (path,) = folder.iterdir()
-        self.assertEqual(0o600, path.stat().st_mode & 0o777)
+        self.assertEqual(0o600, (folder / "srs.key").stat().st_mode & 0o777)
+
+    def test_not_without_a_spool(self) -> None:
+        """A tool that only looks leaves nothing that a spool in use would have."""
+        folder = temporary_folder(self)
+        self.assertRaises(OSError, secret_key, folder)
+        self.assertEqual([], list(folder.iterdir()))
 
 
 class LeaseTests(SpoolTestCase):
@@ -821,7 +836,7 @@ class LeaseTests(SpoolTestCase):
         message = self.commit(one)
         for _ in range(40):
             self.clock.advance(60)
-            self.wait(one._committer.submit(Job()))  # a renewal before it is through
+            self.wait(self.committers[one].submit(Job()))  # a renewal before it is through
         self.assertEqual(self.leased(other), [])
         self.wait(one.settle(settlement(message, self.now())))
         self.assertEqual(self.leased(other), [message.id])
@@ -1034,7 +1049,7 @@ class TakeOverTests(SpoolTestCase):
 
     def test_put_by(self) -> None:
         """What a dead owner had put by, and alone remembered, is due at once, but not on hold."""
-        self.patch(sqlite, "_SWEEP", 2)
+        self.patch(take_over, "_PORTION", 2)
         dead, alive, heir = self.process(), self.process(), self.process()
         later = self.now() + 600
         (kept,) = self.put_by(alive, later, 1)
@@ -1111,7 +1126,7 @@ class TakeOverTests(SpoolTestCase):
         self.kill(dead)
         (first,) = owners.dead(self.folder, one._owner.number)
         self.assertEqual(self.wait(other.take_over()), 0)
-        self.assertEqual(self.wait(one._succeed(first)), 1)
+        self.assertEqual(self.wait(one._taking_over.succeed(first, died=True)), 1)
         self.assertEqual(self.wait(other.take_over()), 0)
 
     def kill(self, spool: SqliteSpool) -> None:
@@ -1123,10 +1138,11 @@ class TakeOverTests(SpoolTestCase):
         """End what is left of a killed process without touching the spool."""
 
         async def stop() -> None:
-            spool._renewal.stop()
+            spool._heartbeat.stop()
             spool._bell.close()
-            await spool._committer.stop()
+            await self.committers[spool].stop()
             spool._reader.close()
+            spool._watcher.close()
 
         return stop
 

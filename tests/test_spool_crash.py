@@ -29,6 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.interfaces import Message, Notice, Settlement, State
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.spool import owners, queue_id
+from mta.spool.committer import Committer
 from mta.spool.content import SMALL
 from mta.spool.folder import Folder
 from mta.spool.sqlite import SqliteSpool
@@ -39,7 +40,7 @@ from tests.fakes import ThreadClock
 CONTENTS = {"small": b"small\r\n" * 100, "large": b"large\r\n" * (SMALL // 3)}
 
 STOPPED = 77  # the exit status of a process that crashed as it was told to
-STEPS = ("open", "write", "fsync", "link", "unlink", "mkdir", "mkfifo")
+STEPS = ("open", "write", "fsync", "link", "unlink", "mkdir", "mkfifo", "replace", "ftruncate")
 
 
 def envelope(kind: str, reverse_path: Mailbox = NULL_PATH) -> Envelope:
@@ -62,7 +63,8 @@ class Process:
         self.clock = ThreadClock()
         self.pool = ThreadPool(1, 4)
         self.pool.start()
-        self.spool = SqliteSpool(path, self.clock, self.pool, time.time)
+        self.committer = Committer(Folder(path), self.clock)
+        self.spool = SqliteSpool(path, self.clock, self.pool, time.time, committer=self.committer)
         self.spool.start()
 
     async def commit(self, kind: str) -> Message:
@@ -176,7 +178,7 @@ def stops(scenario: str, kind: str, root: Path) -> None:
     for last in itertools.count(1):
         path = root / str(last)
         if before.exists():
-            shutil.copytree(before, path, ignore=shutil.ignore_patterns("*.wake"))
+            shutil.copytree(before, path, ignore=shutil.ignore_patterns("*.wake", "*.tries"))
         if in_child(stop_in, scenario, kind, path, last) != STOPPED:
             return
 
@@ -341,7 +343,7 @@ class CrashTestCase(SynchronousTestCase):
             self.assertEqual(list(folder.arrivals.iterdir()), [])
             self.assertEqual(leftovers, set())
             self.assertEqual(owners.living(folder), {process.spool._owner.number})
-            self.assertEqual(len(list(folder.owners.iterdir())), 2)
+            self.assertEqual(len(list(folder.owners.iterdir())), 3)
         finally:
             process.stop()
         return {message.id: message for message in leased}
@@ -472,7 +474,7 @@ class OrderTests(CrashTestCase):
         trace: list[str] = []
         process = Process(self.root / "spool")
         self.addCleanup(process.stop)
-        process.spool._committer._connection.set_trace_callback(
+        process.committer._connection.set_trace_callback(
             lambda statement: trace.append(statement.split()[0])
         )
         fsync, link = os.fsync, os.link
@@ -512,7 +514,7 @@ class OrderTests(CrashTestCase):
                 reached.set()
                 go.wait(30)
 
-        process.spool._committer._connection.set_trace_callback(hold)
+        process.committer._connection.set_trace_callback(hold)
         answer = Deferred.fromCoroutine(process.commit("small"))
         process.clock.advance(0)
         self.assertTrue(reached.wait(30))

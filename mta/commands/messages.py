@@ -22,6 +22,7 @@ _COLOURS = {
     "waiting": "yellow",
     "deferred": "yellow",
     "held": "blue",
+    "damaged": "red",
     "failed": "red",
 }
 
@@ -48,6 +49,8 @@ class Lines:
     def of(self, listed: Listed) -> str:
         """The lines of a message."""
         marks = "  on hold" if listed.on_hold else ""
+        if listed.reason and not listed.damage:
+            marks += f": {printable(listed.reason)}"
         if listed.damage:
             marks += self._paint(f"  damaged: {listed.damage}", "red")
         own = _FORMAT.format(
@@ -104,6 +107,7 @@ def summary(listed: Listed, now: float) -> dict[str, Any]:
         "recipients": [_recipient(recipient) for recipient in listed.recipients],
         **({"on_hold": True} if listed.on_hold else {}),
         **({"damage": listed.damage} if listed.damage else {}),
+        **({"reason": listed.reason} if listed.reason else {}),
     }
 
 
@@ -148,6 +152,7 @@ def page(entry: Entry, now: float, paint: Paint = plain) -> str:
             ("id", paint(message.id, "bold")),
             ("state", paint(entry.state, _COLOURS[entry.state])),
             ("on hold", "until it is released" if entry.on_hold else ""),
+            ("because", printable(entry.reason)),
             ("arrived", f"{moment(message.arrived)} ({duration(now - message.arrived)} ago)"),
             ("size", size(message.content.size)),
             ("attempts", str(message.attempts)),

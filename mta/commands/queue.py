@@ -98,8 +98,8 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--state",
         default="",
-        choices=("active", "waiting", "held", ON_HOLD),
-        help=f"'held' is for a peer or on hold, {ON_HOLD!r} is what a person keeps",
+        choices=("active", "waiting", "held", ON_HOLD, "damaged"),
+        help=f"'held' is for a peer or on hold, {ON_HOLD!r} is what is kept until it is released",
     )
 
 

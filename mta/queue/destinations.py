@@ -17,10 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import Delivery, HopFailure, IDeliveryAgent, Pressure
+from mta.interfaces import Delivery, HopFailure, IAttempts, IDeliveryAgent, Pressure
 from mta.mail import NULL_PATH, Agent, Hop, Outcome, Status
 from mta.queue.back_off import BackOffs
 from mta.queue.bell import Bell
+from mta.queue.noted import NoAttempts, Noted
 from mta.queue.rounds import FAULT, words
 from mta.queue.shares import Lines, Places, ProvenHops, Share
 from mta.queue.visit import LOCAL, Destination, Ripening, Visit
@@ -56,8 +57,10 @@ class Destinations:
         returned: Callable[[Delivery], None],
         left: Callable[[Delivery], None],
         pressure: Pressure | None = None,
+        attempts: IAttempts | None = None,
     ) -> None:
         self.agents = agents
+        self._attempts = attempts or NoAttempts()
         self.settings = settings
         self._clock = clock
         self._settled = settled
@@ -326,7 +329,11 @@ class Destinations:
 
     async def _deliver(self, visit: Visit) -> None:
         hop = visit.destination.hop
-        await self.agents[hop.agent].deliver(hop, visit)
+        source = Noted(visit, self._attempts)
+        try:
+            await self.agents[hop.agent].deliver(hop, source)
+        finally:
+            source.close()
 
     def _failed(self, failure: Failure, visit: Visit) -> None:
         """The outermost place for what an agent raises: a bug in one must not stop the rest."""

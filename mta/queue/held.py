@@ -14,9 +14,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IHeldSource, IQueue, Message
+from mta.interfaces import Delivery, IAttempts, IHeldSource, IQueue, Message
 from mta.mail import Mailbox, Outcome, Status
 from mta.queue.bell import Bell
+from mta.queue.noted import NoAttempts
 from mta.queue.rounds import HELD
 
 PORTION = 20  # messages leased for a peer at once
@@ -49,6 +50,7 @@ class HeldMail:
         settled: Callable[[Delivery, Sequence[Outcome]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         closed: Callable[[HeldMail], None],
+        attempts: IAttempts | None = None,
     ) -> None:
         self.peer = peer
         self._domains = frozenset(domains)
@@ -60,6 +62,7 @@ class HeldMail:
         self._settled = settled
         self._spawn = spawn
         self._on_close = closed
+        self._attempts = attempts or NoAttempts()
         self._ready: deque[Delivery] = deque()
         self._out: dict[int, Delivery] = {}  # a message may have several
         self._put_off: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
@@ -79,6 +82,9 @@ class HeldMail:
         """See `IMailSource.next`."""
         while not self._retired:
             if self._ready:
+                if not self._attempts.begin_attempt(self._ready[0].message.id):
+                    self.retire()
+                    return None
                 delivery = self._ready.popleft()
                 self._out[id(delivery)] = delivery
                 self._last_used = self._clock.seconds()
@@ -118,6 +124,7 @@ class HeldMail:
             if self._closed:
                 return
             raise ValueError("a delivery is settled once, by the source that handed it out")
+        self._attempts.end_attempt(delivery.message.id)
         self._last_used = self._clock.seconds()
         waiting = [_still_held(outcome) for outcome in outcomes]
         if self._retired or any(outcome.status is not Status.HELD for outcome in waiting):
@@ -153,6 +160,7 @@ class HeldMail:
         self._closed = True
         out, self._out = self._out, {}
         for delivery in out.values():
+            self._attempts.end_attempt(delivery.message.id)
             self._give_back(delivery)
         self._quiet.ring()
         self._on_close(self)

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from mta.interfaces import (
     Delivery,
+    IAttempts,
     IDeliveryAgent,
     INotices,
     IQueue,
@@ -37,6 +38,7 @@ from mta.queue.bell import Bell
 from mta.queue.destinations import Destinations
 from mta.queue.forwarding import LOOP, forwarded, has_forwarded
 from mta.queue.held import HeldMail
+from mta.queue.noted import NoAttempts, noted
 from mta.queue.rounds import (
     CROWDED,
     FAULT,
@@ -98,8 +100,10 @@ class Runner:
         max_messages: int = 1000,
         max_octets: int = 64 * MIB,
         pressure: Pressure | None = None,
+        attempts: IAttempts | None = None,
     ) -> None:
         self._queue = queue
+        self._attempts = attempts or NoAttempts()
         self._router = router
         self._notices = notices
         self._clock = clock
@@ -115,7 +119,14 @@ class Runner:
         self._releasing: IDelayedCall | None = None
         self._schedule = Schedule(settings, peers, random)
         self._destinations = Destinations(
-            agents, settings, clock, self._tried, self._returned, self._left, pressure
+            agents,
+            settings,
+            clock,
+            self._tried,
+            self._returned,
+            self._left,
+            pressure,
+            self._attempts,
         )
         self._rounds: dict[str, Round] = {}
         self._done: list[Round] = []
@@ -245,6 +256,7 @@ class Runner:
             settled=self._settled,
             spawn=self._spawn,
             closed=self._unlinked,
+            attempts=self._attempts,
         )
         self._links[peer] = source
         self._sources.add(source)
@@ -411,7 +423,8 @@ class Runner:
         """Hand over mail that an address of ours sends on, where it does not go in a circle."""
         message, targets = delivery.message, delivery.targets
         try:
-            is_loop = await has_forwarded(forwarder, message.content)
+            with noted(self._attempts, [message.id]):
+                is_loop = await has_forwarded(forwarder, message.content)
         except OSError as error:
             self.log.error(
                 "{queue_id} can't be read: {error}", queue_id=message.id, error=str(error)
@@ -515,7 +528,8 @@ class Runner:
         try:
             verdict = judge(round, self._schedule, self._now())
             self._tell(message, verdict.news)
-            notices = await self._write_notices(message, verdict)
+            with noted(self._attempts, [message.id]):
+                notices = await self._write_notices(message, verdict)
             settlement = replace(verdict.settlement, notices=notices)
             recorded = await self._settle(settlement)
         finally:

@@ -34,6 +34,7 @@ from mta.service.process import Process
 from mta.service.reload import in_force
 from mta.service.repeating import Repeating
 from mta.settings import Peer, Settings
+from mta.spool.database import SpoolUnusable
 from mta.tls import TLSFault
 from mta.users import UserFault
 
@@ -110,6 +111,8 @@ class MailService(MultiService):
         try:
             step()
         except (CannotStart, MetricsFault, PrivilegeFault, TLSFault, UserFault) as error:
+            self._refuse(str(error))
+        except SpoolUnusable as error:
             self._refuse(str(error))
         except OSError as error:
             reason = error.strerror or error
@@ -238,6 +241,12 @@ class MailService(MultiService):
         self._repeat(PICKUP_EVERY, pick_up)
 
     async def _ping_watchdog(self) -> None:
+        """Say that we live, once something was committed; a full disk is no reason to restart."""
+        try:
+            await self._process.spool.beat()
+        except OSError:
+            if self._process.spool.has_ended:
+                return
         systemd.notify("WATCHDOG=1")
 
     async def _refresh_certificates(self) -> None:
@@ -371,11 +380,7 @@ class MailService(MultiService):
         """What is wrong, in one line; empty: nothing."""
         if not self._is_ready:
             return "starting or stopping"
-        try:
-            await self._process.spool.next_due()
-        except OSError as error:
-            return f"the spool can't be read: {error}"
-        return ""
+        return self._process.spool.trouble
 
     # --- without listeners
 

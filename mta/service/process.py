@@ -21,6 +21,7 @@ from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.smtp.srs import SenderRewriting
 from mta.spool.bans import BanFile, SharedBans
+from mta.spool.clock import seconds_since_boot
 from mta.spool.folder import secret_key
 from mta.spool.sqlite import SqliteSpool
 
@@ -49,7 +50,7 @@ class Process:
         self.threads = reactor.getThreadPool()
         self.folder = folder
         self.meter = meter
-        self.spool = SqliteSpool(folder, reactor, self.threads)
+        self.spool = SqliteSpool(folder, reactor, self.threads, uptime=seconds_since_boot)
         self.spool.start()
         self.pressure = Pressure()
         self.srs = SenderRewriting(secret_key(folder))
@@ -71,6 +72,7 @@ class Process:
             configured.settings.peers,
             self.reactor,
             pressure=self.pressure,
+            attempts=self.spool,
         )
         self.spool.on_wake = runner.wake
         self.spool.on_retry = runner.retry

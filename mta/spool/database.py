@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from mta.files import sync, sync_file
 from mta.interfaces import SpoolFull
-from mta.spool.folder import Folder
+from mta.spool.folder import Folder, create
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
 
 # Octets; such pages hold most messages without overflow pages.
@@ -36,7 +41,10 @@ PRAGMA secure_delete = OFF;
 
 # `message` is what attempts change, small and apart from `content`, which never changes.
 # Where `in_file` is set, the content is a file and has no row.  `put_by` is the owner that gave a
-# message back untried, and remembers it.
+# message back untried, and remembers it.  `on_hold` is one of `mta.spool.rows.Hold`, `reason` says
+# why where that was no person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by
+# which the clock was set since the message arrived.  `owner` has a row for each process, whose
+# `beat` grows as long as it commits; `clock` has one, the last look at the clocks.
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,
@@ -56,10 +64,21 @@ CREATE TABLE message (
     ret TEXT NOT NULL,
     envid TEXT NOT NULL,
     require_tls INTEGER NOT NULL,
-    put_by INTEGER
+    put_by INTEGER,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    shift REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX schedule ON message (due, owner);
 CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
+CREATE INDEX suspect ON message (due) WHERE deaths > 0;
+CREATE TABLE owner (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    wall REAL NOT NULL,
+    uptime REAL NOT NULL,
+    boot TEXT NOT NULL
+);
 CREATE TABLE content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE recipient (
     message INTEGER NOT NULL,
@@ -90,11 +109,33 @@ _UPGRADES = {
 ALTER TABLE message ADD COLUMN put_by INTEGER;
 CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
 """,
+    2: """
+ALTER TABLE message ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE message ADD COLUMN shift REAL NOT NULL DEFAULT 0;
+CREATE INDEX suspect ON message (due) WHERE deaths > 0;
+CREATE TABLE owner (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    wall REAL NOT NULL,
+    uptime REAL NOT NULL,
+    boot TEXT NOT NULL
+);
+UPDATE message SET due = 9e999 WHERE owner IS NOT NULL;
+""",
 }
 
 
-class SpoolDamaged(OSError):
-    """The spool's database is not one, or is broken: a person has to look at it."""
+class SpoolUnusable(OSError):
+    """The spool can't be used until a person has looked at it: one line says why and what to do."""
+
+
+class SpoolDamaged(SpoolUnusable):
+    """The spool's database is not one, is broken, or is gone."""
+
+
+class SpoolTooNew(SpoolUnusable):
+    """A newer version of the program made the database."""
 
 
 def open_database(folder: Folder) -> sqlite3.Connection:
@@ -105,31 +146,95 @@ def open_database(folder: Folder) -> sqlite3.Connection:
     """
     folder.make()
     with as_oserror(folder):
-        connection = sqlite3.connect(
-            folder.database,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
-        try:
-            _prepare(connection, folder)
-        except BaseException:
-            connection.close()
-            raise
+        if not _is_made(folder):
+            _make(folder)
+        return _connected(folder.database, folder)
+
+
+def _is_made(folder: Folder) -> bool:
+    """Whether there is a database.  An empty file is what a loss of power may have left."""
+    try:
+        return folder.database.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _make(folder: Folder) -> None:
+    """Make the database whole under another name, so that no crash leaves half of one.
+
+    Raises SpoolDamaged where the folder has had one before.
+    """
+    descriptor = create(folder.commit_lock, os.O_RDWR)
+    try:
+        with turn(descriptor):
+            if _is_made(folder):
+                return  # another process was faster
+            log = Path(f"{folder.database}-wal")
+            if trace := folder.traces() or (log.exists() and log.stat().st_size and str(log)):
+                raise _lost(folder, trace)
+            draft = folder.path / f".queue.{secrets.token_hex(8)}"
+            try:
+                os.close(create(draft, os.O_RDWR | os.O_EXCL))
+                _connected(draft, folder).close()
+                sync_file(draft)
+                for suffix in ("-wal", "-shm"):  # of an empty database that is replaced
+                    Path(f"{folder.database}{suffix}").unlink(missing_ok=True)
+                draft.replace(folder.database)
+            finally:
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{draft}{suffix}").unlink(missing_ok=True)
+            sync(folder.path)
+    finally:
+        os.close(descriptor)
+
+
+def _lost(folder: Folder, trace: str) -> SpoolDamaged:
+    return SpoolDamaged(
+        f"{folder.database} is missing or empty, but {trace} is there: restore the database from a"
+        f" backup, or move {folder.path} away to begin anew"
+    )
+
+
+def _connected(path: Path, folder: Folder) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    try:
+        _prepare(connection, folder)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
     connection.executescript(_SETTINGS)
-    if _version(connection) < VERSION:
+    if (found := _version(connection)) < VERSION:
+        if found == 0 and (trace := folder.traces()):
+            raise _lost(folder, trace)
         with transaction(connection):
             _upgrade(connection)
     if (found := _version(connection)) != VERSION:
-        raise OSError(
+        raise SpoolTooNew(
             f"{folder.database}: made by a newer version of this program "
             f"(format {found}, this one knows {VERSION}): install that version"
         )
+    if not _was_used(connection) and (unknown := folder.complete()):
+        raise _lost(folder, str(folder.content(min(unknown))))
+
+
+@contextmanager
+def turn(descriptor: int) -> Iterator[None]:
+    """Wait for our turn to commit, in the kernel: SQLite itself would poll for it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
@@ -145,6 +250,15 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 def _version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def _was_used(connection: sqlite3.Connection) -> bool:
+    """Whether a server ever ran on this database, or something was put into it."""
+    (used,) = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM clock) OR EXISTS (SELECT 1 FROM message)"
+        " OR EXISTS (SELECT 1 FROM leftover)"
+    ).fetchone()
+    return bool(used)
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -177,11 +291,16 @@ def spare(connection: sqlite3.Connection) -> int:
 
 
 class Reader:
-    """One connection for reading, which threads use in turn."""
+    """One connection for reading, which threads use in turn.
 
-    def __init__(self, folder: Folder) -> None:
+    `waits`: False where who finds it in use gets an OSError at once, so that nobody keeps a
+    thread waiting for a look that takes long.
+    """
+
+    def __init__(self, folder: Folder, *, waits: bool = True) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        self._waits = waits
         self._connection = open_database(folder)
 
     def call(
@@ -191,8 +310,13 @@ class Reader:
         **kwargs: P.kwargs,
     ) -> T:
         """Call a function with the connection.  Raises OSError for the database's errors."""
-        with self._lock, as_oserror(self._folder):
-            return function(self._connection, *args, **kwargs)
+        if not self._lock.acquire(blocking=self._waits):
+            raise BlockingIOError(errno.EAGAIN, "another look at the queue is under way")
+        try:
+            with as_oserror(self._folder):
+                return function(self._connection, *args, **kwargs)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Wait for the thread that reads now, and close the connection."""
@@ -210,6 +334,14 @@ def as_oserror(folder: Folder) -> Iterator[None]:
         if known is error:
             raise
         raise known from error
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the rows that were asked for are damaged, so that others may be read.
+
+    Python has no code of SQLite's for text that is none.
+    """
+    return primary_code(error) in (0, sqlite3.SQLITE_CORRUPT)
 
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

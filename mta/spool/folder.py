@@ -15,6 +15,7 @@ from mta.interfaces import SpoolFull
 from mta.settings import MIB
 from mta.spool import queue_id
 
+KEY = "srs.key"  # the file with the secret
 KEY_LENGTH = 32  # octets
 BALLAST = 16 * MIB  # octets
 
@@ -32,7 +33,7 @@ class Folder:
         return self.path / "queue.sqlite"
 
     @property
-    def turn(self) -> Path:
+    def commit_lock(self) -> Path:
         """The file whose lock says whose turn it is to commit."""
         return self.path / "commit.lock"
 
@@ -60,6 +61,13 @@ class Folder:
         """The file of a large message."""
         return self.contents / queue_id.encode(number)
 
+    def length(self, number: int) -> int | None:
+        """Octets of the file of a large message; None where there is none.  Raises OSError."""
+        try:
+            return self.content(number).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def incoming(self, owner: int, number: int) -> Path:
         """The name of the same file until its message is committed."""
         return self.arrivals / f"{queue_id.encode(owner)}.{queue_id.encode(number)}"
@@ -67,7 +75,8 @@ class Folder:
     def incoming_of(self, owner: int) -> Iterator[int]:
         """The ids of an owner's files that are, or were, arriving."""
         for path in self.arrivals.glob(f"{queue_id.encode(owner)}.*"):
-            yield queue_id.decode(path.name.partition(".")[2])
+            with suppress(ValueError):  # no name of ours
+                yield queue_id.decode(path.name.partition(".")[2])
 
     def make(self) -> None:
         """Make what is missing.  Raises OSError."""
@@ -77,9 +86,31 @@ class Folder:
                 path.mkdir(0o700, exist_ok=True)
                 give_to_owner_of(path.parent, path)
                 sync(path.parent)
-        for path in (self.database, self.turn):
-            if not path.exists():
-                os.close(create(path, os.O_RDWR))
+        if not self.commit_lock.exists():
+            os.close(create(self.commit_lock, os.O_RDWR))
+
+    def traces(self) -> str:
+        """The name of something that only a spool in use has; empty: it is a new one."""
+        for folder in (self.contents, self.arrivals, self.path / "peers"):
+            if folder.exists() and (file := next(folder.iterdir(), None)):
+                return str(file)
+        used = (path for path in (self.path / KEY, self.ballast) if path.exists())
+        return str(next(used, ""))
+
+    def complete(self) -> set[int]:
+        """The ids of content that has come to its end and has its lasting name alone.
+
+        Each of them has, or had a moment ago, a row.  Raises OSError.
+        """
+        named = set(numbers_in(self.contents))
+        return named - {number for _, number in self.incoming_files()}
+
+    def incoming_files(self) -> Iterator[tuple[int, int]]:
+        """The owner and the id of each file that is, or was, arriving.  Raises OSError."""
+        for path in self.arrivals.iterdir():
+            owner, _, number = path.name.partition(".")
+            with suppress(ValueError):  # no name of ours
+                yield queue_id.decode(owner), queue_id.decode(number)
 
     def has_room(self, spare: int = 0) -> bool:
         """Whether more than the reserve of the disk is left.
@@ -119,6 +150,14 @@ class Folder:
         return status.f_bavail * status.f_frsize
 
 
+def numbers_in(folder: Path, suffix: str = "") -> Iterator[int]:
+    """The ids that files in a folder are named by; other names mean nothing.  Raises OSError."""
+    for path in folder.iterdir():
+        with suppress(ValueError):
+            if path.suffix == suffix:
+                yield queue_id.decode(path.stem)
+
+
 def create(path: Path, flags: int) -> int:
     """Open a file, made with mode 0600 if need be, for the user whose folder it is in.
 
@@ -140,10 +179,11 @@ def _give(descriptor: int, folder: Path) -> None:
 def secret_key(folder: Path) -> bytes:
     """The secret that signs the reverse-paths of forwarded mail, made on first use.
 
-    All processes on the spool have the same one.  Raises OSError.
+    All processes on the spool have the same one.  Raises OSError, also where there is no spool.
     """
-    path = folder / "srs.key"
+    path = folder / KEY
     if not path.exists():
+        Folder(folder).database.stat()
         atomic_write(path, secrets.token_bytes(KEY_LENGTH), overwrite=False)
     return path.read_bytes()
 

@@ -11,23 +11,27 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from mta.interfaces import Attempt, Filter
+from mta.interfaces import Attempt, Filter, IContent
 from mta.mail import Mailbox, canonical_domain
 from mta.spool import owners, queue_id
 from mta.spool.database import as_oserror, open_database
 from mta.spool.folder import Folder
+from mta.spool.loading import ContentKey, load
 
 _FIRST_PORTION = 20  # messages: the first lines are wanted at once
 _PORTION = 1000
 _NULL = "<>"  # the null reverse-path, as a person writes it
+DAMAGED = "damaged"  # the state of a message that can't be read whole
 ON_HOLD = "on-hold"  # as a `Filter.state`: on hold, and not waiting for a peer
 
 # ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
 _FIND = """
-SELECT id, state, due, on_hold, attempts, size, local_part, domain FROM (
-    SELECT id, due, on_hold, attempts, size, local_part, domain, CASE
+SELECT id, state, due, on_hold, attempts, size, local_part, domain, reason FROM (
+    SELECT id, due, on_hold, attempts, size, local_part, domain, reason, CASE
         WHEN owner IN (SELECT value FROM json_each(:living)) THEN 'active'
+        WHEN on_hold = 3 THEN 'damaged'
         WHEN on_hold OR NOT EXISTS (
             SELECT 1 FROM recipient WHERE message = id AND state = 'waiting'
         ) THEN 'held'
@@ -57,7 +61,8 @@ class ListedRecipient:
 class Listed:
     """A queued message in short.  `due` is in seconds since the epoch, `size` in octets.
 
-    `state` is ``active``, ``waiting`` or ``held``; `damage` says what in its rows can't be read.
+    `state` is ``active``, ``waiting``, ``held`` or ``damaged``; `damage` says what is wrong with
+    the message, `reason` why the program keeps it.
     """
 
     id: str
@@ -69,6 +74,7 @@ class Listed:
     reverse_path: Mailbox
     recipients: Sequence[ListedRecipient]
     damage: str = ""
+    reason: str = ""
 
     @property
     def arrived(self) -> float:
@@ -87,22 +93,26 @@ class Listing:
         self._now = now
         self._connection = open_database(self._folder)
         self._connection.text_factory = _text
+        self._loading = open_database(self._folder)
 
     def close(self) -> None:
         """Close the spool."""
         self._connection.close()
+        self._loading.close()
 
     def find(self, wanted: Filter) -> Iterator[Listed]:
         """The messages that fit, oldest first, in portions."""
         query = _query(wanted)
         parameters = {**self._parameters(wanted), "after": -1, "limit": _FIRST_PORTION}
         while portion := self._portion(query, parameters):
-            yield from portion
+            yield from (each for each in portion if wanted.state in ("", ON_HOLD, each.state))
             after = queue_id.decode(portion[-1].id)
             parameters |= {"after": after, "limit": _PORTION}
 
     def count(self, wanted: Filter) -> int:
         """How many messages fit."""
+        if wanted.state == DAMAGED:
+            return sum(1 for _ in self.find(wanted))
         parameters = {**self._parameters(wanted), "after": -1, "limit": -1}
         with as_oserror(self._folder):
             found = self._connection.execute(
@@ -115,37 +125,43 @@ class Listing:
     def _portion(self, query: str, parameters: Mapping[str, object]) -> list[Listed]:
         with as_oserror(self._folder):
             messages = self._connection.execute(query, parameters).fetchall()
-            numbers = json.dumps([row[0] for row in messages])
+            ids = [row[0] for row in messages]
+            damaged = load(self._loading, ids, self._folder, _no_content).damaged
+            numbers = json.dumps(ids)
             recipients: dict[int, list[ListedRecipient | None]] = {}
             for number, *row in self._connection.execute(_RECIPIENTS, (numbers,)):
                 recipients.setdefault(number, []).append(_recipient(*row))
-        return [_listed(row, recipients.get(row[0], ())) for row in messages]
+        return [
+            _listed(row, recipients.get(row[0], ()), damaged.get(row[0], "")) for row in messages
+        ]
 
     def _parameters(self, wanted: Filter) -> dict[str, object]:
         living = json.dumps(list(owners.living(self._folder)))
         return {**_parameters(wanted, self._now()), "living": living}
 
 
-def _listed(row: tuple[object, ...], found: Sequence[ListedRecipient | None]) -> Listed:
-    number, state, due, on_hold, attempts, size, local_part, domain = row
-    recipients = [recipient for recipient in found if recipient is not None]
-    damage = ""
-    if not recipients or len(recipients) < len(found):
-        damage = "a recipient can't be read" if found else "it has no recipient"
-    if not (isinstance(due, float) and isinstance(attempts, int) and isinstance(size, int)):
-        damage = "a number can't be read"
+def _listed(
+    row: tuple[object, ...], found: Sequence[ListedRecipient | None], damage: str
+) -> Listed:
+    number, state, due, on_hold, attempts, size, local_part, domain, reason = row
     assert isinstance(number, int)
     return Listed(
         id=queue_id.encode(number),
-        state=str(state),
+        state=DAMAGED if damage else str(state),
         due=due if isinstance(due, float) else math.inf,
         on_hold=bool(on_hold),
         attempts=attempts if isinstance(attempts, int) else 0,
         size=size if isinstance(size, int) else 0,
         reverse_path=Mailbox(str(local_part), str(domain)),
-        recipients=recipients,
-        damage=damage,
+        recipients=[recipient for recipient in found if recipient is not None],
+        damage=damage or (str(reason) if state == DAMAGED else ""),
+        reason=str(reason),
     )
+
+
+def _no_content(key: ContentKey) -> IContent:
+    """Stands for content, which is not touched."""
+    return cast("IContent", None)
 
 
 def _recipient(
@@ -186,7 +202,7 @@ def _conditions(wanted: Filter) -> Iterator[str]:
         yield recipient.format("r.state = 'held' AND r.peer = :peer")
     if wanted.older:
         yield "id < :before"
-    if wanted.state:
+    if wanted.state not in ("", DAMAGED):  # damage is found when all of a message is read
         yield "on_hold" if wanted.state == ON_HOLD else "state = :state"
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mta.files import sync
-from mta.spool import queue_id, wakeup
-from mta.spool.folder import Folder, create
+from mta.spool import attempts, queue_id, wakeup
+from mta.spool.folder import Folder, create, numbers_in
 
 
 class Owner:
@@ -25,6 +25,11 @@ class Owner:
         """The FIFO that wakes this owner."""
         return _path(self._folder, self.number).with_suffix(wakeup.SUFFIX)
 
+    @property
+    def attempts(self) -> Path:
+        """The file that says what this owner tries, see `mta.spool.attempts`."""
+        return _path(self._folder, self.number).with_suffix(attempts.SUFFIX)
+
     def bury(self) -> None:
         """Remove what belongs to the owner, now that its messages are free; let go of the lock.
 
@@ -33,6 +38,7 @@ class Owner:
         for number in self._folder.incoming_of(self.number):
             self._folder.incoming(self.number, number).unlink(missing_ok=True)
         self.bell.unlink(missing_ok=True)
+        self.attempts.unlink(missing_ok=True)
         _path(self._folder, self.number).unlink(missing_ok=True)
         self.close()
 
@@ -82,8 +88,13 @@ def living(folder: Folder) -> frozenset[int]:
     return frozenset(alive)
 
 
+def known(folder: Folder) -> frozenset[int]:
+    """The owners that live, or died and were not taken over from yet.  Raises OSError."""
+    return frozenset(_numbers(folder))
+
+
 def _numbers(folder: Folder) -> list[int]:
-    return [queue_id.decode(path.stem) for path in folder.owners.glob("*.lock")]
+    return list(numbers_in(folder.owners, ".lock"))
 
 
 def _path(folder: Folder, number: int) -> Path:

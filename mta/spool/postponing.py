@@ -13,14 +13,15 @@ from collections.abc import Mapping
 
 from mta.mail import Agent
 from mta.spool import queue_id
+from mta.spool.database import is_damage
 
 MAX_EXAMINED = 2000  # messages looked at in one transaction: others want to commit, too
 
 _DUE = f"""
-SELECT message.id, warned, CASE
+SELECT message.id, shift, warned, CASE
     WHEN history = '[]' THEN '{Agent.MX.value}:' || recipient.domain
     WHEN json_valid(history) THEN history ->> '$[#-1][1]' END
-FROM (SELECT id, warned FROM message WHERE due <= ? AND owner IS NULL ORDER BY due LIMIT ?)
+FROM (SELECT id, shift, warned FROM message WHERE due <= ? AND owner IS NULL ORDER BY due LIMIT ?)
     AS message
 JOIN recipient ON recipient.message = message.id AND state = 'waiting'
 """  # noqa: S608 (our own words)
@@ -36,13 +37,22 @@ def postpone(
     """Put off messages that wait for nothing but these hops, each of which has a new due time.
 
     Returns how many it were, by hop.  What has to be given up or warned about before is due then;
-    what should have been already stays.
+    what should have been already stays.  Where a row is damaged, nothing is put off: whoever leases
+    it puts it aside.
     """
     found: dict[int, tuple[float, str]] = {}
     others: set[int] = set()
-    for number, warned, hop in connection.execute(_DUE, (now, MAX_EXAMINED)).fetchall():
+    try:
+        rows = connection.execute(_DUE, (now, MAX_EXAMINED)).fetchall()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        rows = []
+    for number, shift, warned, hop in rows:
+        if not isinstance(shift, float):  # damaged
+            continue
         due = dues.get(hop, 0.0)
-        arrived = queue_id.arrival(number)
+        arrived = queue_id.arrival(number) + shift
         due = min(due, arrived + give_up_after)
         if warn_after and not warned:
             due = min(due, arrived + warn_after)

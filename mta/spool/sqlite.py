@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 from typing import Any, ClassVar
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from mta.interfaces import (
+    IAttempts,
     IContent,
     IDraft,
     IQueue,
@@ -31,21 +33,29 @@ from mta.interfaces import (
     State,
 )
 from mta.mail import Envelope
-from mta.spool import owners, queue_id, rows
+from mta.spool import clock, leases, owners, queue_id, rows
+from mta.spool.attempts import Attempts
 from mta.spool.bell import Bell
 from mta.spool.committer import Committer, Job
 from mta.spool.content import Draft, FileContent, MemoryContent, RowContent
-from mta.spool.database import Reader
+from mta.spool.database import (
+    Reader,
+    SpoolDamaged,
+    as_oserror,
+    is_damage,
+    open_database,
+    transaction,
+)
 from mta.spool.folder import Folder
+from mta.spool.heartbeat import Heartbeat
 from mta.spool.holds import StandingHolds
+from mta.spool.loading import ContentKey, Loaded, load
 from mta.spool.postponing import postpone
+from mta.spool.take_over import TakeOver
 from mta.spool.wakeup import NOW, RECALL, ring
 
-_RENEWAL = rows.LEASE / 4  # seconds between renewals: three may fail
-_SWEEP = 1000  # files removed, or messages brought back, at once
 
-
-@implementer(ISpool, IQueue)
+@implementer(ISpool, IQueue, IAttempts)
 class SqliteSpool:
     """The spool as a running process uses it.  `start` before use, `stop` after."""
 
@@ -58,28 +68,70 @@ class SqliteSpool:
         pool: ThreadPool,
         now: Callable[[], float] = time.time,
         reserve: int = 0,
+        *,
+        uptime: Callable[[], float] | None = None,
+        committer: Committer | None = None,
     ) -> None:
         """`reactor`: IReactorTime, IReactorFromThreads, IReactorFDSet; `now`: seconds since the
-        epoch; `reserve`: octets of the disk that new mail leaves free.
+        epoch; `uptime`: seconds of a clock that nobody sets, the reactor's where it is not given;
+        `reserve`: octets of the disk that new mail leaves free.
 
-        `on_wake` is called when another process made work for all, before it `on_retry` when a
-        person wants mail tried now, and `on_recall` when one wants some of it kept or removed;
-        `on_commit` in a thread with the number of jobs in each commit, and the seconds it took.
+        `on_wake` is called when there may be work for all, before it `on_retry` when a person
+        wants mail tried now, and `on_recall` when what we have leased may be ours no more, or a
+        person wants some of it kept or removed.
         """
         self.on_wake: Callable[[], None] = lambda: None
         self.on_retry: Callable[[], None] = lambda: None
         self.on_recall: Callable[[], None] = lambda: None
-        self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
-        self._folder = Folder(folder, reserve)
+        self._committer = committer or Committer(Folder(folder, reserve), reactor)
+        self._folder = self._committer.folder
         self._holds = StandingHolds(self._folder)
         self._reactor = reactor
         self._pool = pool
         self._now = now
         self._ids = queue_id.QueueIds(now)
+        self._clocks = clock.Clocks(now, uptime or reactor.seconds)
+        self._heartbeat = Heartbeat(
+            self._committer, reactor, self._clocks, self._lost, self._jumped
+        )
         self._leases: dict[int, bool] = {}  # what we have leased: has it a file?
         self._open: set[int] = set()  # drafts whose messages may come to be committed
-        self._renewal = LoopingCall(self._renew)
-        self._renewal.clock = reactor
+        self._unreadable: set[int] = set()  # what can't even be put aside
+        self._suspects: set[int] = set()  # what is tried alone, see `leases.suspect`
+
+    def start(self) -> None:
+        """Open the spool, making it if need be; call `take_over` next.
+
+        Raises SpoolUnusable or OSError, in one line for people.
+        """
+        with closing(open_database(self._folder)) as connection:
+            self._owner = owners.register(self._folder, self._ids)
+            with as_oserror(self._folder), transaction(connection):
+                leases.register(connection, self._owner.number)
+                leases.set_clock(connection, self._clocks.read())
+        self._attempts = Attempts(self._owner.attempts)
+        self._reader = Reader(self._folder)
+        self._watcher = Reader(self._folder, waits=False)
+        self._bell = Bell(self._owner.bell, self._reactor, self._rung)
+        self._taking_over = TakeOver(
+            self._folder, self._committer, self._reader, self._in_thread, self._now
+        )
+        self._committer.start(self._owner.number)
+        self._heartbeat.start(self._owner.number)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps us from taking mail, in one line; empty: nothing."""
+        return self._heartbeat.trouble
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can be committed any more, until the process is started anew."""
+        return self._committer.has_ended
+
+    async def beat(self) -> None:
+        """Commit something, to see whether that can be done.  Raises OSError."""
+        await self._heartbeat.beat()
 
     @property
     def reserve(self) -> int:
@@ -90,18 +142,23 @@ class SqliteSpool:
     def reserve(self, octets: int) -> None:
         self._folder.reserve = octets
 
-    def start(self) -> None:
-        """Open the spool, making it if need be; call `take_over` next.
+    @property
+    def on_commit(self) -> Callable[[int, float], None]:
+        """Called with the number of jobs in each commit, and the seconds that it took."""
+        return self._committer.on_commit
 
-        Raises SpoolDamaged or OSError, in one line for people.
-        """
-        self._committer = Committer(self._folder, self._reactor)
-        self._committer.on_commit = lambda jobs, seconds: self.on_commit(jobs, seconds)
-        self._reader = Reader(self._folder)
-        self._owner = owners.register(self._folder, self._ids)
-        self._bell = Bell(self._owner.bell, self._reactor, self._rung)
-        self._committer.start(self._owner.number)
-        self._renewal.start(_RENEWAL, now=False)
+    @on_commit.setter
+    def on_commit(self, called: Callable[[int, float], None]) -> None:
+        self._committer.on_commit = called
+
+    def _lost(self) -> None:
+        """Others believed us dead: what they took is theirs."""
+        self.log.warn("this process stood still, and others may have taken its mail")
+        self.on_recall()
+
+    def _jumped(self, seconds: float) -> None:
+        self.log.warn("the clock jumped by {seconds:.0f} s", seconds=seconds)
+        self.on_wake()
 
     def _rung(self, rings: bytes) -> None:
         if NOW in rings:
@@ -112,15 +169,17 @@ class SqliteSpool:
 
     async def stop(self) -> None:
         """Commit what waits, leave what is leased to the next owner, and close the spool."""
-        self._renewal.stop()
+        self._heartbeat.stop()
         self._bell.close()
         try:
-            await self._succeed(self._owner)
+            await self._taking_over.succeed(self._owner, died=False)
         except OSError as error:  # another process takes over
             self.log.warn("spool: {error}", error=str(error))
             self._owner.close()
         await self._committer.stop()
+        self._attempts.close()
         self._reader.close()
+        self._watcher.close()
         ring(self._folder)
 
     async def take_over(self) -> int:
@@ -128,22 +187,14 @@ class SqliteSpool:
 
         Call it at start and every few seconds.  Raises OSError; try again later.
         """
-        dead = await self._in_thread(list, owners.dead(self._folder, self._owner.number))
-        try:
-            freed = [await self._succeed(owner) for owner in dead]
-        finally:
-            for owner in dead:
-                owner.close()
-        await self._sweep()
-        await self._in_thread(self._folder.take_ballast)
-        return sum(freed)
+        return await self._taking_over.look(self._owner.number)
 
     def census(self) -> dict[str, tuple[int, float]]:
         """By state: how many messages, and when the oldest came, in seconds since the epoch.
 
-        Blocks, and reads the whole queue.  Raises OSError.
+        Blocks, and reads the whole queue.  Raises OSError, at once where another look goes on.
         """
-        return self._reader.call(rows.census)
+        return self._watcher.call(rows.census)
 
     # --- ISpool --------------------------------------------------------------------
 
@@ -164,25 +215,25 @@ class SqliteSpool:
     async def lease_due(self, limit: int) -> Sequence[Message]:
         """Lease what is due.  Raises OSError."""
         return await self._lease(
-            partial(rows.due, owner=self._owner.number, now=self._now(), limit=limit)
+            partial(leases.due, now=self._now(), limit=limit, unreadable=self._unreadable)
         )
 
     async def lease_held(
         self, peer: str, domains: Collection[str], limit: int
     ) -> Sequence[Message]:
         """Lease what waits for a peer.  Raises OSError."""
-        return await self._lease(partial(rows.held, peer=peer, domains=domains, limit=limit))
+        return await self._lease(partial(leases.held, peer=peer, domains=domains, limit=limit))
 
     async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
         """How many messages wait for a peer.  Raises OSError."""
-        count: int = await self._in_thread(self._reader.call, rows.count_held, peer, domains, most)
+        count: int = await self._in_thread(
+            self._reader.call, leases.count_held, peer, domains, most
+        )
         return count
 
     async def next_due(self) -> float | None:
         """When the next message is due.  Raises OSError."""
-        due: float | None = await self._in_thread(
-            self._reader.call, rows.next_due, self._owner.number
-        )
+        due: float | None = await self._in_thread(self._reader.call, leases.next_due)
         return due
 
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
@@ -190,13 +241,13 @@ class SqliteSpool:
         number = queue_id.decode(settlement.id)
         if all(progress.state is State.DONE for progress in settlement.progress):
             notices = await self._commit(await self._drafts(settlement.notices), removals=[number])
-            if self._leases.pop(number, False):
-                await self._sweep()
+            await self._gone([number])
         else:
             notices = await self._commit(
                 await self._drafts(settlement.notices), updates=[settlement]
             )
             self._leases.pop(number, None)
+            self._suspect_tried(number)
             if _is_for_others(settlement, self._now()):
                 ring(self._folder, self._owner.bell)
         return notices
@@ -205,17 +256,16 @@ class SqliteSpool:
         """Remove messages that are done.  Raises SpoolFull or OSError; then we keep the leases."""
         numbers = [*map(queue_id.decode, ids)]
         await self._committer.remove(numbers, patience)
-        if [number for number in numbers if self._leases.pop(number, False)]:
-            await self._sweep()
+        await self._gone(numbers)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         """Lease these messages, as far as they are free.  Raises OSError."""
-        return await self._lease(partial(rows.free, numbers=[*map(queue_id.decode, ids)]))
+        return await self._lease(partial(leases.free, numbers=[*map(queue_id.decode, ids)]))
 
     async def recalled(self, ids: Collection[str]) -> Collection[str]:
         """What a person removed or put on hold.  Raises OSError."""
         numbers: list[int] = await self._in_thread(
-            self._reader.call, rows.recalled, [*map(queue_id.decode, ids)], self._owner.number
+            self._reader.call, leases.recalled, [*map(queue_id.decode, ids)], self._owner.number
         )
         return [*map(queue_id.encode, numbers)]
 
@@ -236,11 +286,26 @@ class SqliteSpool:
         """Give up leases.  Raises OSError; then we keep them."""
         now = self._now()
         numbered = [(queue_id.decode(text), max(due, now)) for text, due in dues.items()]
-        await self._act(rows.release, dues=numbered, owner=self._owner.number)
+        await self._act(leases.release, dues=numbered, owner=self._owner.number)
         for number, _ in numbered:
             self._leases.pop(number, None)
+            self._suspect_tried(number)
         if any(due <= now for _, due in numbered):
             ring(self._folder, self._owner.bell)
+
+    # --- IAttempts -----------------------------------------------------------------
+
+    def begin_attempt(self, id: str) -> bool:
+        """Note that an attempt begins; False where the message may not be ours any more."""
+        if not self._heartbeat.is_sure:
+            self._heartbeat.hurry()
+            return False
+        self._attempts.begin(queue_id.decode(id))
+        return True
+
+    def end_attempt(self, id: str) -> None:
+        """Note that an attempt is over."""
+        self._attempts.end(queue_id.decode(id))
 
     # --- committing ------------------------------------------------------------------
 
@@ -269,39 +334,61 @@ class SqliteSpool:
             raise
         self._open.difference_update(draft.number for draft, _ in drafts)
         job = Job(arrivals, updates, removals)
-        try:
-            if job.is_intake:
-                await self._committer.submit_in_company(job, len(self._open))
-            else:
-                await self._committer.submit(job)
-        except OSError:  # and nothing else: who is cancelled leaves a job that goes on
-            _discard(drafts)
-            raise
-        for draft, _ in drafts:
-            await draft.committed()
+        if job.is_intake:
+            committed = self._committer.submit_in_company(job, len(self._open))
+        else:
+            committed = self._committer.submit(job)
+        named = [*drafts]
+        committed.addCallbacks(
+            lambda _: self._committed(named, arrivals), lambda failure: _failed(failure, named)
+        )
+        if not updates:  # else it may be leased again at once, and nobody may wait here
+            committed.addCallback(_settled_down)
+        answer: Deferred[Any] = Deferred()
+        committed.addBoth(self._tell, answer, [draft.id for draft, _ in drafts])
+        await answer  # who is cancelled leaves a job that goes on
         return [
             self._taken_in(draft.id, arrival)
             for (draft, _), arrival in zip(drafts, arrivals, strict=True)
         ]
+
+    def _committed(
+        self, drafts: Sequence[tuple[Draft, Envelope]], arrivals: Sequence[rows.Arrival]
+    ) -> list[Deferred[None]]:
+        """What came is ours; returns when nothing of the drafts is left."""
+        for arrival in arrivals:
+            if not arrival.on_hold:
+                self._leases[arrival.number] = arrival.data is None
+        return [Deferred.fromCoroutine(draft.committed()) for draft, _ in drafts]
+
+    def _tell(self, result: object, answer: Deferred[Any], ids: Sequence[str]) -> None:
+        """Pass on what became of a commit; what came in for somebody who is gone is let go."""
+        if not answer.called:
+            answer.callback(result)
+        elif ids and not isinstance(result, Failure):
+            letting_go = Deferred.fromCoroutine(self.release(dict.fromkeys(ids, 0.0)))
+            letting_go.addErrback(self._not_released)
+
+    def _not_released(self, failure: Failure) -> None:
+        self.log.error("spool: {error}", error=failure.getErrorMessage())
 
     async def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
         return rows.Arrival(
             data=await draft.finish(),
             number=draft.number,
             envelope=envelope,
-            due=self._now() + rows.LEASE,
+            due=leases.NEVER,
             owner=self._owner.number,
             size=draft.size,
             is_ascii=draft.is_ascii,
             on_hold=str(self._holds.which(envelope) or ""),
+            shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
         )
 
     def _taken_in(self, name: str, arrival: rows.Arrival) -> Message:
-        if not arrival.on_hold:
-            self._leases[arrival.number] = arrival.data is None
         return Message(
             id=name,
-            arrived=queue_id.arrival(arrival.number),
+            arrived=queue_id.arrival(arrival.number) + arrival.shift,
             envelope=arrival.envelope,
             content=self._content_of(arrival),
             progress=tuple(map(Progress, arrival.envelope.recipients)),
@@ -312,7 +399,7 @@ class SqliteSpool:
         if arrival.data is not None:
             return MemoryContent(arrival.data, arrival.is_ascii)
         return self._content(
-            rows.ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
+            ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
         )
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
@@ -324,19 +411,53 @@ class SqliteSpool:
     # --- leases ----------------------------------------------------------------------
 
     async def _lease(self, choose: Callable[[Connection], list[int]]) -> Sequence[Message]:
-        messages: list[Message] = await self._act(self._lease_chosen, choose=choose)
-        for message in messages:
+        try:
+            loaded: Loaded = await self._act(self._lease_chosen, choose=choose)
+        except SpoolDamaged:
+            loaded = await self._act(self._lease_readable, choose=choose)
+        for message in loaded.messages:
             self._leases[queue_id.decode(message.id)] = isinstance(message.content, FileContent)
-        return messages
+        self._suspects |= loaded.suspects
+        self._taking_over.tell_damaged(loaded.damaged)
+        return loaded.messages
 
     def _lease_chosen(
         self, connection: Connection, choose: Callable[[Connection], list[int]]
-    ) -> list[Message]:
-        chosen = choose(connection)
-        rows.lease(connection, chosen, self._owner.number, self._now() + rows.LEASE)
-        return rows.load(connection, chosen, self._content)
+    ) -> Loaded:
+        """Lease, and put aside what is damaged.  In the committer's thread."""
+        return self._lease_these(
+            connection, leases.without_suspects(connection, choose(connection))
+        )
 
-    def _content(self, key: rows.ContentKey) -> IContent:
+    def _lease_these(self, connection: Connection, chosen: Sequence[int]) -> Loaded:
+        leases.lease(connection, chosen, self._owner.number)
+        loaded = load(connection, chosen, self._folder, self._content)
+        if loaded.damaged:
+            leases.put_aside(connection, loaded.damaged)
+        return loaded
+
+    def _lease_readable(
+        self, connection: Connection, choose: Callable[[Connection], list[int]]
+    ) -> Loaded:
+        """Lease one after the other, where the file is damaged; what can't be changed is left."""
+        loaded = Loaded()
+        for number in leases.without_suspects(connection, choose(connection)):
+            connection.execute("SAVEPOINT one")
+            try:
+                one = self._lease_these(connection, [number])
+                loaded.messages += one.messages
+                loaded.damaged |= one.damaged
+                loaded.suspects |= one.suspects
+            except DatabaseError as error:
+                connection.execute("ROLLBACK TO one")
+                if not is_damage(error):
+                    raise
+                self._unreadable.add(number)
+                loaded.damaged[number] = f"its rows can't be changed: {error}"
+            connection.execute("RELEASE one")
+        return loaded
+
+    def _content(self, key: ContentKey) -> IContent:
         if key.in_file:
             return FileContent(
                 key.size, key.is_ascii, self._folder.content(key.number), self._in_thread
@@ -344,50 +465,28 @@ class SqliteSpool:
         read = partial(self._in_thread, self._reader.call, rows.data, key.number)
         return RowContent(key.size, key.is_ascii, queue_id.encode(key.number), read)
 
-    async def _renew(self) -> None:
-        """Keep our leases.  What fails now is tried again long before they end."""
-        if self._leases:
-            try:
-                await self._act(
-                    rows.renew,
-                    numbers=list(self._leases),
-                    owner=self._owner.number,
-                    end=self._now() + rows.LEASE,
-                )
-            except OSError as error:
-                self.log.warn("spool: leases not renewed: {error}", error=str(error))
-
-    # --- the dead, and what they left --------------------------------------------------
-
-    async def _succeed(self, owner: owners.Owner) -> int:
-        """Free what an owner had leased, and bury it; returns how many messages it was."""
-        freed: int = await self._act(self._free, owner=owner)
-        portion = _SWEEP
-        while portion == _SWEEP:
-            portion = await self._act(
-                rows.bring_back, owner=owner.number, now=self._now(), limit=_SWEEP
-            )
-            freed += portion
-        await self._in_thread(owner.bury)
-        return freed
-
-    def _free(self, connection: Connection, owner: owners.Owner) -> int:
-        incoming = list(self._folder.incoming_of(owner.number))
-        return rows.take_over(connection, owner.number, self._now(), incoming)
-
-    async def _sweep(self) -> None:
-        """Remove content files whose messages are gone."""
-        try:
-            numbers = await self._in_thread(self._reader.call, rows.leftovers, _SWEEP)
-            if numbers:
-                await self._in_thread(self._unlink, numbers)
-                await self._act(rows.forget_leftovers, numbers=numbers)
-        except OSError as error:  # they stay in the list
-            self.log.warn("spool: {error}", error=str(error))
-
-    def _unlink(self, numbers: Sequence[int]) -> None:
+    async def _gone(self, numbers: Sequence[int]) -> None:
+        """Remove the files of messages that are removed."""
         for number in numbers:
-            self._folder.content(number).unlink(missing_ok=True)
+            self._suspect_tried(number)
+        if [number for number in numbers if self._leases.pop(number, False)]:
+            await self._taking_over.sweep()
+
+    def _suspect_tried(self, number: int) -> None:
+        """Where a message was tried alone, another one may be now."""
+        if number in self._suspects:
+            self._suspects.discard(number)
+            self.on_wake()
+            ring(self._folder, self._owner.bell)
+
+
+def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any]:
+    return DeferredList(waiting)
+
+
+def _failed(failure: Failure, drafts: Sequence[tuple[Draft, Envelope]]) -> Failure:
+    _discard(drafts)
+    return failure
 
 
 def _discard(drafts: Sequence[tuple[Draft, Envelope]]) -> None:

@@ -27,12 +27,13 @@ from mta.interfaces import (
     SpoolFull,
 )
 from mta.mail import Envelope
-from mta.spool import owners, queue_id, rows
+from mta.spool import leases, owners, queue_id, rows
 from mta.spool.content import Draft, FileContent, RowContent
 from mta.spool.database import as_oserror, open_database, spare, transaction
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHolds
-from mta.spool.listing import Listed, Listing, numbers
+from mta.spool.listing import DAMAGED, Listed, Listing, numbers
+from mta.spool.loading import ContentKey, load, salvage
 from mta.spool.wakeup import NOW, RECALL, WORK, ring
 
 P = ParamSpec("P")
@@ -72,10 +73,19 @@ class SpoolTools:
         """The messages that fit, oldest first; their content needs no reactor."""
         for listed in self._listing.find(wanted):
             with as_oserror(self._folder):
-                number = queue_id.decode(listed.id)
-                messages = rows.load(self._connection, [number], self._content)
-            for message in messages:
-                yield Entry(message, listed.state, listed.due, listed.on_hold)
+                entry = self._entry(queue_id.decode(listed.id), listed)
+            if entry is not None:
+                yield entry
+
+    def _entry(self, number: int, listed: Listed) -> Entry | None:
+        """All that can be read of a listed message; None where it is gone."""
+        loaded = load(self._connection, [number], self._folder, self._content)
+        for message in loaded.messages:
+            return Entry(message, listed.state, listed.due, listed.on_hold, listed.reason)
+        if number not in loaded.damaged:
+            return None
+        message = salvage(self._connection, number, self._content)
+        return Entry(message, DAMAGED, leases.NEVER, listed.on_hold, loaded.damaged[number])
 
     def listed(self, wanted: Filter) -> Iterator[Listed]:
         """The messages that fit in short, oldest first."""
@@ -84,7 +94,7 @@ class SpoolTools:
     def count_held(self, peer: str) -> int:
         """How many messages wait for a peer."""
         with as_oserror(self._folder):
-            return rows.count_held(self._connection, peer, ["."], _ALL)
+            return leases.count_held(self._connection, peer, ["."], _ALL)
 
     def count(self, wanted: Filter) -> int:
         """How many messages fit."""
@@ -93,7 +103,7 @@ class SpoolTools:
     def hold(self, ids: Collection[str]) -> list[str]:
         """Keep messages until `release`; one under way is kept when its attempt ends."""
         return self._change(
-            "on_hold = 1, due = CASE WHEN owner IS NULL THEN 9e999 ELSE due END",
+            "on_hold = 1, due = 9e999",
             "NOT on_hold",
             ids,
             RECALL,
@@ -102,7 +112,8 @@ class SpoolTools:
     def release(self, ids: Collection[str]) -> list[str]:
         """Undo `hold`; what nobody works on is due now."""
         return self._change(
-            "on_hold = 0, due = CASE WHEN owner IS NULL THEN :now ELSE due END",
+            "on_hold = 0, reason = '', deaths = 0,"
+            " due = CASE WHEN owner IS NULL THEN :now ELSE due END",
             "on_hold OR owner IS NULL",
             ids,
             NOW,
@@ -211,7 +222,7 @@ class SpoolTools:
         with as_oserror(self._folder), transaction(self._connection):
             rows.insert(self._connection, [arrival])
             # Once it is committed, it may be gone at once.
-            [message] = rows.load(self._connection, [draft.number], self._content)
+            [message] = load(self._connection, [draft.number], self._folder, self._content).messages
         ring(self._folder)
         return message
 
@@ -227,7 +238,7 @@ class SpoolTools:
             on_hold=str(self.standing_holds.which(envelope) or ""),
         )
 
-    def _content(self, key: rows.ContentKey) -> IContent:
+    def _content(self, key: ContentKey) -> IContent:
         if key.in_file:
             path = self._folder.content(key.number)
             return FileContent(key.size, key.is_ascii, path, _at_once)
@@ -264,8 +275,8 @@ class SpoolTools:
         """Free what dead owners had leased: no server may be up to do it."""
         for owner in owners.dead(self._folder, ours=0):
             incoming = list(self._folder.incoming_of(owner.number))
-            self._transact(rows.take_over, owner.number, self._now(), incoming)
-            self._transact(rows.bring_back, owner.number, self._now(), _ALL)
+            self._transact(leases.take_over, owner.number, self._now(), incoming)
+            self._transact(leases.bring_back, owner.number, self._now(), _ALL)
             owner.bury()
 
     def _sweep(self) -> None:

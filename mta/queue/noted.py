@@ -1,0 +1,83 @@
+"""Notes which messages are tried at this moment, so that one that ends the program is found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+from zope.interface import implementer
+
+from mta.interfaces import Delivery, IAttempts, IMailSource
+from mta.mail import Outcome, Reply, Status
+
+# A process that stood still may have lost its messages to others: it asks before it tries more.
+UNSURE = Outcome(
+    Status.DEFERRED, Reply(451, "4.3.0", ("This server stood still for a moment",)), wait=5.0
+)
+
+
+@implementer(IAttempts)
+class NoAttempts:
+    """Notes nothing."""
+
+    def begin_attempt(self, id: str) -> bool:
+        """See `IAttempts.begin_attempt`."""
+        return True
+
+    def end_attempt(self, id: str) -> None:
+        """See `IAttempts.end_attempt`."""
+
+
+@implementer(IMailSource)
+class Noted:
+    """Another source, whose deliveries are noted as long as they are out."""
+
+    def __init__(self, source: IMailSource, attempts: IAttempts) -> None:
+        self._source = source
+        self._attempts = attempts
+        self._out: dict[int, Delivery] = {}
+
+    async def next(self) -> Delivery | None:
+        """See `IMailSource.next`."""
+        while (delivery := await self._source.next()) is not None:
+            if self._attempts.begin_attempt(delivery.message.id):
+                self._out[id(delivery)] = delivery
+                return delivery
+            self._source.settle(delivery, [UNSURE] * len(delivery.targets))
+        return None
+
+    async def more(self) -> bool:
+        """See `IMailSource.more`."""
+        more: bool = await self._source.more()
+        return more
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.settle`."""
+        self._end(delivery)
+        self._source.settle(delivery, outcomes)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """See `IMailSource.give_back`."""
+        self._end(delivery)
+        self._source.give_back(delivery)
+
+    def close(self) -> None:
+        """Whoever had the source is done; what is still out is tried no more."""
+        for delivery in list(self._out.values()):
+            self._end(delivery)
+
+    def _end(self, delivery: Delivery) -> None:
+        if self._out.pop(id(delivery), None) is not None:
+            self._attempts.end_attempt(delivery.message.id)
+
+
+@contextmanager
+def noted(attempts: IAttempts, ids: Collection[str]) -> Iterator[None]:
+    """Note that something is done with messages that may end the program."""
+    for id in ids:
+        attempts.begin_attempt(id)
+    try:
+        yield
+    finally:
+        for id in ids:
+            attempts.end_attempt(id)

@@ -1,0 +1,292 @@
+"""Messages out of their rows.  A row that is damaged harms its own message alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+from mta.interfaces import Attempt, IContent, Message, Progress, State
+from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
+from mta.spool import queue_id
+from mta.spool.database import is_damage
+from mta.spool.folder import Folder
+
+E = TypeVar("E", bound=Enum)
+
+MakeContent = Callable[["ContentKey"], IContent]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_NO_DOMAIN = re.compile(r"[\s<>@\"]")
+_WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentKey:
+    """What a message's row knows of its content."""
+
+    number: int
+    size: int
+    is_ascii: bool
+    in_file: bool
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Messages, and by their ids what is wrong with those that can't be delivered.
+
+    `suspects` are those that an owner died on.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    damaged: dict[int, str] = field(default_factory=dict)
+    suspects: set[int] = field(default_factory=set)
+
+
+def load(
+    connection: sqlite3.Connection, numbers: Sequence[int], folder: Folder, content: MakeContent
+) -> Loaded:
+    """Read the messages with these ids that exist, in that order; `content` makes their content.
+
+    Raises sqlite3.Error where the fault is not one of the rows.
+    """
+    try:
+        return _load(connection, numbers, folder, content)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        if len(numbers) == 1:
+            return Loaded(damaged={numbers[0]: f"it can't be read: {error}"})
+    loaded = Loaded()
+    for number in numbers:
+        one = load(connection, [number], folder, content)
+        loaded.messages += one.messages
+        loaded.damaged |= one.damaged
+        loaded.suspects |= one.suspects
+    return loaded
+
+
+_RECIPIENTS = """
+SELECT message, local_part, domain, notify, original, state, peer, held_domain, settled, history
+FROM recipient WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, number
+"""
+_MESSAGES = """
+SELECT id, shift, size, is_ascii, in_file, attempts, warned, recovered,
+    local_part, domain, body, smtputf8, ret, envid, require_tls, deaths
+FROM message WHERE id IN (SELECT value FROM json_each(?))
+"""
+_CONTENTS = """
+SELECT id, typeof(data), length(data) FROM content WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+
+def _load(
+    connection: sqlite3.Connection, numbers: Sequence[int], folder: Folder, content: MakeContent
+) -> Loaded:
+    wanted = json.dumps(list(numbers))
+    recipients: dict[int, list[tuple[Any, ...]]] = {}
+    for number, *row in connection.execute(_RECIPIENTS, (wanted,)):
+        recipients.setdefault(number, []).append(tuple(row))
+    found = {row[0]: row for row in connection.execute(_MESSAGES, (wanted,))}
+    contents = {row[0]: row[1:] for row in connection.execute(_CONTENTS, (wanted,))}
+    loaded = Loaded()
+    for number in numbers:
+        if number not in found:
+            continue
+        try:
+            message = _message(found[number], recipients.get(number, ()), content)
+            in_file = bool(found[number][4])
+            row = ("blob", folder.length(number)) if in_file else contents.get(number)
+            _require_content(found[number][2], row)
+        except _WRONG as error:
+            loaded.damaged[number] = _words(error)
+        else:
+            loaded.messages.append(message)
+            if found[number][-1]:
+                loaded.suspects.add(number)
+    return loaded
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, in one printable line."""
+    text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+    return "".join(each if each.isprintable() else "?" for each in text)[:200]
+
+
+def _message(
+    row: tuple[Any, ...], recipients: Collection[tuple[Any, ...]], content: MakeContent
+) -> Message:
+    """A message.  Raises what `_WRONG` names where a value can't be right."""
+    number, shift, size, is_ascii, in_file, attempts, warned, recovered, *rest, _ = row
+    if not recipients:
+        raise ValueError("it has no recipients")
+    for name, value in (("size", size), ("attempts", attempts)):
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"its {name} is {value!r}")
+    progress = tuple(_numbered_progress(recipients))
+    return Message(
+        id=queue_id.encode(number),
+        arrived=queue_id.arrival(number) + shift,
+        envelope=_envelope(tuple(entry.recipient for entry in progress), *rest),
+        content=content(ContentKey(number, size, bool(is_ascii), bool(in_file))),
+        progress=progress,
+        attempts=attempts,
+        warned=bool(warned),
+        recovered=bool(recovered),
+    )
+
+
+def _require_content(size: int, row: tuple[str, int | None] | None) -> None:
+    """Raise ValueError where the content, by type and length, is not what the message says."""
+    kind, length = row or ("blob", None)
+    if kind != "blob":
+        raise ValueError(f"its content is of type {kind}")
+    if length is None:
+        raise ValueError("its content is missing")
+    if length != size:
+        raise ValueError(f"its content has {length} octets and not {size}")
+
+
+def _envelope(
+    recipients: tuple[Recipient, ...],
+    local_part: str,
+    domain: str,
+    body: str,
+    smtputf8: int,
+    ret: str,
+    envid: str,
+    require_tls: int,
+) -> Envelope:
+    return Envelope(
+        reverse_path=_mailbox("reverse-path", local_part, domain, null=True),
+        recipients=recipients,
+        body=_member("body", Body, body),
+        smtputf8=bool(smtputf8),
+        ret=_text("RET", ret),
+        envid=_text("ENVID", envid),
+        require_tls=bool(require_tls),
+    )
+
+
+def _numbered_progress(recipients: Collection[tuple[Any, ...]]) -> Iterator[Progress]:
+    for place, row in enumerate(recipients, 1):
+        try:
+            yield _progress(*row)
+        except _WRONG as error:
+            raise ValueError(f"recipient {place}: {_words(error)}") from None
+
+
+def _progress(
+    local_part: str,
+    domain: str,
+    notify: str,
+    original: str,
+    state: str,
+    peer: str,
+    held_domain: str,
+    settled: str,
+    history: str,
+) -> Progress:
+    conditions = _text("notify", notify).split()
+    return Progress(
+        recipient=Recipient(
+            forward_path=_mailbox("forward-path", local_part, domain),
+            notify=frozenset(_member("notify", Notify, each) for each in conditions),
+            original=_text("original recipient", original),
+        ),
+        state=_member("state", State, state),
+        peer=_text("peer", peer),
+        domain=_text("domain", held_domain),
+        settled=frozenset(_text("settled", each) for each in _list("settled", settled)),
+        history=tuple(_attempt(entry) for entry in _list("history", history)),
+    )
+
+
+def _attempt(entry: Any) -> Attempt:
+    at, *texts = entry
+    if not isinstance(at, (int, float)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"its history has {entry!r}")
+    return Attempt(at, *texts)
+
+
+def _mailbox(name: str, local_part: str, domain: str, *, null: bool = False) -> Mailbox:
+    mailbox = Mailbox(_text(name, local_part), _text(name, domain))
+    if null and mailbox.is_null:
+        return NULL_PATH
+    is_postmaster = not domain and local_part.lower() == "postmaster"
+    if not local_part or not (domain or is_postmaster) or _NO_DOMAIN.search(domain):
+        raise ValueError(f"its {name} is {local_part!r}@{domain!r}")
+    return mailbox
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or _CONTROL.search(value):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _member(name: str, kind: type[E], value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"its {name} is {value!r}") from None
+
+
+def _list(name: str, value: object) -> list[Any]:
+    found = json.loads(_text(name, value))
+    if not isinstance(found, list):
+        raise ValueError(f"its {name} is {value!r}")
+    return found
+
+
+# --- what is left of a damaged one -------------------------------------------------
+
+
+def salvage(connection: sqlite3.Connection, number: int, content: MakeContent) -> Message:
+    """Read what can be read of a damaged message, for people to look at."""
+    row = _lenient(
+        connection,
+        "SELECT size, is_ascii, in_file, attempts, local_part, domain FROM message WHERE id = ?",
+        number,
+    )
+    size, is_ascii, in_file, attempts, *path = row[0] if row else (0, 0, 0, 0, "", "")
+    paths = _lenient(
+        connection,
+        "SELECT local_part, domain FROM recipient WHERE message = ? ORDER BY number",
+        number,
+    )
+    recipients = tuple(Recipient(Mailbox(*map(_printed, each))) for each in paths)
+    return Message(
+        id=queue_id.encode(number),
+        arrived=queue_id.arrival(number),
+        envelope=Envelope(Mailbox(*map(_printed, path)), recipients),
+        content=content(ContentKey(number, _count(size), bool(is_ascii), bool(in_file))),
+        progress=tuple(map(Progress, recipients)),
+        attempts=_count(attempts),
+    )
+
+
+def _lenient(connection: sqlite3.Connection, query: str, number: int) -> list[tuple[Any, ...]]:
+    """Rows, with signs for what is no text; none where they can't be read at all."""
+    before = connection.text_factory
+    connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
+    try:
+        return connection.execute(query, (number,)).fetchall()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return []
+    finally:
+        connection.text_factory = before
+
+
+def _printed(value: object) -> str:
+    return value if isinstance(value, str) else "" if value is None else repr(value)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
