@@ -41,14 +41,15 @@ class NextHop:
     """An SMTP server that takes everything, splits nothing but CRLF.CRLF, and remembers it.
 
     `keywords` are what it answers to EHLO.  `contents` are the contents that it was sent by DATA,
-    each as it came, `commands` all that was not content.  With `replies` it answers each command
-    in turn with one of them, as it is, and then closes.
+    with their dots doubled, `chunks` what it was sent by BDAT, `commands` all else.  With
+    `replies` it answers each command in turn with one of them, as it is, and then closes.
     """
 
     def __init__(
         self, case: SynchronousTestCase, *keywords: bytes, replies: tuple[bytes, ...] = ()
     ) -> None:
         self.contents: list[bytes] = []
+        self.chunks: list[bytes] = []
         self.commands: list[bytes] = []
         self.conversations = 0
         self._keywords = keywords
@@ -92,6 +93,10 @@ class NextHop:
                 connection.sendall(b"354 go on\r\n")
                 content, unread = _until(connection, unread, b"\r\n.\r\n")
                 self.contents.append(content)
+            if verb == b"BDAT":
+                size = int(line.split()[1])
+                chunk, unread = _exactly(connection, unread, size)
+                self.chunks.append(chunk)
             if verb in (b"EHLO", b"LHLO"):
                 lines = (b"next.hop.example", *self._keywords)
                 marks = [b"-"] * (len(lines) - 1) + [b" "]
@@ -111,6 +116,16 @@ def _until(connection: socket.socket, unread: bytes, end: bytes) -> tuple[bytes,
         unread += octets
     found, _, rest = unread.partition(end)
     return found, rest
+
+
+def _exactly(connection: socket.socket, unread: bytes, size: int) -> tuple[bytes, bytes]:
+    """So many octets, and what comes after them.  Raises OSError at the end of input."""
+    while len(unread) < size:
+        octets = connection.recv(65536)
+        if not octets:
+            raise ConnectionError("closed")
+        unread += octets
+    return unread[:size], unread[size:]
 
 
 class Client:

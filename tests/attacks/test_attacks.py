@@ -138,8 +138,9 @@ class StrangerTests(AttackCase):
         if accepted is not None:
             self.assertEqual(accepted, len(contents))
             self.assertEqual(accepted, len(target.own_mail()))
-        for content in contents:
+        for content in (*contents, *target.next_hop.chunks):
             self.assertNotRegex(content, rb"\r(?!\n)|(?<!\r)\n|\0")
+        for content in contents:
             self.assertNotRegex(content, rb"\r\n\.(?!\.)")
         self.assertFalse([one for one in target.next_hop.commands if b"ceo@bank" in one])
         self.expect_calm(target)
