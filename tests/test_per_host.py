@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.delivery import per_host
-from mta.delivery.per_host import PerHost, Suspects, most_telling
+from mta.delivery.per_host import MAX_KEPT, MAX_KEPT_TIME, PerHost, Suspects, most_telling
 from mta.interfaces import Delivery, IMailSource
 from mta.mail import Envelope, Mailbox, Outcome, Recipient, Reply, Status
 from tests.doubles import FakeSource, delivery
@@ -37,11 +38,12 @@ class PerHostTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.suspects = Suspects()
+        self.clock = Clock()
         self.make(mail("M1", "bob", "carol"), mail("M2"), mail("M3"))
 
     def make(self, *deliveries: Delivery) -> None:
         self.source = FakeSource(deliveries)
-        self.mail = PerHost(self.source, self.suspects)
+        self.mail = PerHost(self.source, self.suspects, self.clock.seconds)
         self.begin()
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -92,6 +94,18 @@ class PerHostTests(SynchronousTestCase):
         self.mail.finish(None)
         self.assertEqual(self.source.outcomes["M1"], (TAKEN, LATER))
         self.assertEqual(self.source.left, 1)
+
+    def test_what_is_kept_does_not_wait_for_long(self) -> None:
+        """After a while, or when it is much, the host gets no new mail, and the next one has it."""
+        self.mail.settle(self.take(), [LATER, LATER])
+        self.mail.settle(self.take(), [TAKEN])
+        self.clock.advance(MAX_KEPT_TIME)
+        self.assertIsNone(self.wait(self.mail.next()))
+        self.assertEqual(self.source.left, 1)
+        self.make(*(mail(f"M{number}") for number in range(200)))
+        for _ in range(MAX_KEPT):
+            self.mail.settle(self.take(), [LATER])
+        self.assertIsNone(self.wait(self.mail.next()))
 
     def test_no_host_is_dialled_for_nothing(self) -> None:
         """The first one is dialled for mail that waits; others only if some was taken or waits."""

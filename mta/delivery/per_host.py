@@ -7,7 +7,7 @@ may, is kept back and handed out again on the next connection.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from zope.interface import implementer
@@ -15,6 +15,8 @@ from zope.interface import implementer
 from mta.interfaces import Delivery, IMailSource
 from mta.mail import Hop, Outcome, Status
 
+MAX_KEPT = 100  # deliveries that one host put off, while it takes others
+MAX_KEPT_TIME = 5.0  # seconds, likewise: until then nothing of their messages is recorded
 MAX_SUSPECTS = 10_000  # remembered messages; who sends them may choose how many
 
 
@@ -72,10 +74,14 @@ class PerHost:
     content of a suspect that was alone on it, so that nothing is known to be wrong with the host.
     """
 
-    def __init__(self, source: IMailSource, suspects: Suspects) -> None:
+    def __init__(
+        self, source: IMailSource, suspects: Suspects, seconds: Callable[[], float]
+    ) -> None:
         self.has_asked = self.progress = self.is_content_at_fault = False
         self._source = source
         self._suspects = suspects
+        self._seconds = seconds
+        self._kept_since: float | None = None
         self._ready: deque[_Taken] = deque()
         self._out: dict[int, _Taken] = {}
         self._kept: list[_Taken] = []
@@ -95,6 +101,7 @@ class PerHost:
         self.has_asked = False
         self._ready.extendleft(reversed(self._kept))
         self._kept.clear()
+        self._kept_since = None
         self.progress = self.is_content_at_fault = False
         if self._began and not self._ready:
             await self._take()
@@ -202,9 +209,21 @@ class PerHost:
 
     async def _take(self) -> None:
         """Take one more delivery, if there is one for us."""
-        delivery = None if self._takes_no_more else await self._source.next()
+        if self._takes_no_more or self._is_kept_long:
+            return
+        delivery = await self._source.next()
         if delivery is not None:
             self._ready.append(_Taken(delivery, [None] * len(delivery.targets), delivery))
+
+    @property
+    def _is_kept_long(self) -> bool:
+        """Whether what is kept should go on to the next host, however much is new."""
+        if not self._kept:
+            return False
+        if self._kept_since is None:
+            self._kept_since = self._seconds()
+        late = self._seconds() - self._kept_since >= MAX_KEPT_TIME
+        return late or len(self._kept) >= MAX_KEPT
 
     def _pop(self, delivery: Delivery) -> _Taken:
         taken = self._out.pop(id(delivery), None)

@@ -89,6 +89,11 @@ class Dialler:
         for link in list(self._links):
             link.close_gently()
 
+    def seconds(self) -> float:
+        """The time on the clock that we go by."""
+        now: float = self._reactor.seconds()
+        return now
+
     async def converse(self, hop: Hop, role: MakeRole) -> None:
         """Hold one conversation with the first host of `hop` that talks to us.
 
@@ -248,7 +253,7 @@ class RelayAgent:
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
         """See `IDeliveryAgent.deliver`."""
-        await self._dialler.deliver(hop, PerHost(mail, self._suspects))
+        await self._dialler.deliver(hop, PerHost(mail, self._suspects, self._dialler.seconds))
 
 
 def _deferred(enhanced: str, text: str) -> HopFailure:
