@@ -120,11 +120,12 @@ class Submission:
     """What users get who hand us mail (RFC 6409).
 
     `hide_client`: the mail does not tell where they are.  `expn`: they may ask who is behind an
-    alias.
+    alias.  `channel_binding`: SCRAM-SHA-256-PLUS is offered to them.
     """
 
     hide_client: bool = False
     expn: bool = False
+    channel_binding: bool = False
 
 
 @dataclass(frozen=True, slots=True)

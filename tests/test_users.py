@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -288,6 +289,36 @@ class UsersTests(FileTestCase):
         self.assertEqual(len(first.salt), len(known.salt))
         self.assertEqual(first.iterations, known.iterations)
         self.assertNotEqual(first.salt, self.now(self.users.scram_keys("somebody")).salt)
+
+    def test_without_channel_binding(self) -> None:
+        """It is offered to servers alone, and who supposes that we lack it gets in elsewhere."""
+        self.users = Users(
+            self.file,
+            lambda domain: domain == "example.com",
+            FakeReactor(),  # type: ignore[arg-type]
+            self.threads,  # type: ignore[arg-type]
+            channel_binding=False,
+        )
+        secured = replace(TLS, bindings={"tls-exporter": b"x" * 32})
+        initial = b"y,,n=alice,r=nonce"
+        for service, binds in (
+            (Service.SMTP, False),
+            (Service.SUBMISSION, False),
+            (Service.ODMR, True),
+        ):
+            session = self.session(secured, service)
+            offered = self.now(self.users.mechanisms(session))
+            self.assertEqual(sasl.SCRAM_PLUS in offered, binds, service)
+            self.assertIn(sasl.SCRAM, offered)
+            asked: list[bytes] = []
+
+            async def challenge(data: bytes, asked: list[bytes] = asked) -> bytes:
+                asked.append(data)
+                return b""
+
+            log_in = self.users.authenticate(session, sasl.SCRAM, initial, challenge)
+            self.failureResultOf(Deferred.fromCoroutine(log_in), AuthenticationFailed)
+            self.assertEqual(bool(asked), not binds, service)
 
     def test_scram_and_cram(self) -> None:
         """SCRAM works for everybody, CRAM-MD5 for who asked for it."""

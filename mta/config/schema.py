@@ -265,7 +265,11 @@ RELAY: Fields = {
     "xclient": list_of(values.network, "a list of IP networks"),
     "private_exchangers": values.boolean,
 }
-SUBMISSION: Fields = {"hide_client": values.boolean, "expn": values.boolean}
+SUBMISSION: Fields = {
+    "hide_client": values.boolean,
+    "expn": values.boolean,
+    "channel_binding": values.boolean,
+}
 PEER: Fields = {
     "user": values.user,
     "certificate": values.fingerprint,

@@ -204,6 +204,7 @@ class _Maker:
             process.reactor,
             process.threads,
             certificates,
+            channel_binding=settings.submission.channel_binding,
         )
 
     def _agents(self, relay: RelayAgent) -> Mapping[Agent, IDeliveryAgent]:

@@ -125,18 +125,20 @@ def offered(
     cram_md5: bool,
     external: bool,
     cleartext: bool = False,
+    channel_binding: bool = True,
 ) -> tuple[str, ...]:
     """The mechanisms that a server offers, strongest first.
 
     `cram_md5`: some user has a secret for it.  It is offered under TLS, and without on the
     service that must have it (RFC 2645 section 5.1).  `external`: the client's verified
     certificate stands for a user.  `cleartext`: the password itself may come without TLS.
+    `channel_binding`: clients know how to bind SCRAM to TLS.
     """
     with_password = secured is not None or cleartext
     with_cram_md5 = cram_md5 and (secured is not None or service is Service.ODMR)
     candidates = (
         (EXTERNAL, external),
-        (SCRAM_PLUS, secured is not None and bool(secured.bindings)),
+        (SCRAM_PLUS, channel_binding and secured is not None and bool(secured.bindings)),
         (SCRAM, True),
         (CRAM_MD5, with_cram_md5),
         (PLAIN, with_password),

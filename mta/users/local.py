@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from mta.interfaces import IUsers, Session
 from mta.mail import Mailbox
+from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable, ScramKeys
 from mta.users.addresses import is_own
@@ -33,8 +34,8 @@ class Users:
     """The users of a file, and the secrets behind their log-ins (`sasl.Credentials`).
 
     `is_ours` tells the domains that we are the last stop for.  `certificates` says for which
-    user a client certificate stands, by its SHA-256 fingerprint.  The file is read at once:
-    raises UserFault.
+    user a client certificate stands, by its SHA-256 fingerprint.  `channel_binding`: everybody is
+    offered SCRAM-SHA-256-PLUS.  The file is read at once: raises UserFault.
     """
 
     log = Logger()
@@ -46,12 +47,15 @@ class Users:
         reactor: IReactorFromThreads,
         threads: ThreadPool,
         certificates: Mapping[str, str] = MappingProxyType({}),
+        *,
+        channel_binding: bool = True,
     ) -> None:
         self._file = file
         self._is_ours = is_ours
         self._reactor = reactor
         self._threads = threads
         self._certificates = certificates
+        self._channel_binding = channel_binding
         self._hashing = DeferredSemaphore(CONCURRENT_HASHES)
         self._stamp = file.stamp()
         self._roster = file.load()
@@ -67,6 +71,7 @@ class Users:
             cram_md5=any(user.cram_md5 for user in users),
             external=external,
             cleartext=session.cleartext_auth,
+            channel_binding=self._binds(session),
         )
         return names if users else names[: int(external)]
 
@@ -81,7 +86,11 @@ class Users:
                 initial,
                 challenge,
                 self,
-                bindings=session.secured.bindings if session.secured else sasl.NO_BINDINGS,
+                bindings=(
+                    session.secured.bindings
+                    if session.secured and self._binds(session)
+                    else sasl.NO_BINDINGS
+                ),
                 external=self._certificate_user(session),
             )
         except AuthenticationFailed as failed:
@@ -128,6 +137,10 @@ class Users:
             self.log.error("{fault}; the users stay as they were", fault=str(fault))
         else:
             self.log.info("{path} read anew", path=str(self._file.path))
+
+    def _binds(self, session: Session) -> bool:
+        """Whether log-ins may be bound to TLS: on the service that only servers use, always."""
+        return self._channel_binding or session.service is Service.ODMR
 
     def _certificate_user(self, session: Session) -> str:
         if session.secured is None or not session.secured.certificate:

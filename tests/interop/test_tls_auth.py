@@ -24,6 +24,7 @@ from tests.interop.postfix import DOMAIN, Postfix
 from tests.interop.sink import Sink
 from tests.processes import (
     DEADLINE,
+    ROOT,
     Server,
     body_of,
     configuration,
@@ -115,6 +116,25 @@ class SecureCase(SynchronousTestCase):
         output = ended.stdout.decode("utf-8", "replace")
         self.assertEqual(bool(ended.returncode), fails, output)
         return output
+
+    def mutt(self, implicit: bool, *, fails: bool = False, **settings: str) -> str:
+        """Send a message with mutt, as Debian has it but for these settings."""
+        scheme = "smtps" if implicit else "smtp"
+        port = self.ports["implicit" if implicit else "submission"]
+        lines = {
+            "smtp_url": f"{scheme}://alice@localhost:{port}/",
+            "smtp_pass": SECRET,
+            "ssl_ca_certificates_file": str(self.authority.path),
+            "ssl_force_tls": "yes",
+            "from": ALICE,
+            "copy": "no",
+        } | settings
+        config = self.folder / "muttrc"
+        config.write_text("".join(f'set {name}="{lines[name]}"\n' for name in lines))
+        program = need_program(self, "mutt")
+        return self.run_client(
+            *(program, "-n", "-F", str(config), "-s", "x", BOB), standard_input=BODY, fails=fails
+        )
 
     def assert_arrived(self, count: int) -> None:
         """So many messages came in over TLS from somebody who logged in."""
@@ -224,6 +244,12 @@ class ClientTests(SecureCase):
             )
 
         self.each(mechanisms, send)
+
+    def test_mutt(self) -> None:
+        """mutt, which takes what it holds for the strongest mechanism where nobody tells it."""
+        self.mutt(implicit=False)
+        self.mutt(implicit=True)
+        self.assert_arrived(2)
 
     def test_snail(self) -> None:
         """s-nail."""
@@ -380,6 +406,15 @@ class ClientTests(SecureCase):
 class OtherUsersTests(SecureCase):
     """Who does not log in with a password of the users file."""
 
+    def test_mutt_where_channels_are_bound(self) -> None:
+        """What the manual says to write."""
+        self.start(log={"level": "debug"}, submission={"channel_binding": True})
+        text = (ROOT / "docs" / "config.rst").read_text()
+        [(name, value)] = re.findall(r'``set (smtp_authenticators)="([^"]*)"``', text)
+        self.assertIn("SASL", self.mutt(implicit=True, fails=True))
+        self.mutt(implicit=True, **{name: value})
+        self.assert_arrived(1)
+
     def test_client_certificate(self) -> None:
         """EXTERNAL: curl shows a certificate that stands for a user; without it, or with one that
         does not, EXTERNAL is not even offered."""
@@ -436,7 +471,7 @@ class OtherUsersTests(SecureCase):
 
     def test_between_ourselves(self) -> None:
         """Our client logs in at our server, by SCRAM-SHA-256-PLUS, bound to the TLS channel."""
-        self.start(log={"level": "debug"})
+        self.start(log={"level": "debug"}, submission={"channel_binding": True})
         near = Server(
             self,
             configuration(
