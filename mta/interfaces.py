@@ -137,6 +137,8 @@ class Session:
     extended: bool = False  # EHLO or LHLO
     identity: str = ""
     cleartext_auth: bool = False  # a password may come without TLS
+    wasted: int = 0  # commands that brought no mail, at the end
+    host_wasted: int = 0  # the same in other sessions of the host, lately
 
     @property
     def protocol(self) -> str:

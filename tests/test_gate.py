@@ -403,6 +403,21 @@ class ConnectionTests(GateTestCase):
         for session in kept:
             self.passes(self.gate.admit(session))
 
+    def test_what_a_host_cost_lately(self) -> None:
+        """A new session knows what the others of its host wasted, for a minute."""
+        session = self.session()
+        self.passes(self.gate.admit(session))
+        session.wasted = 400
+        self.gate.leave(session)
+        for client, wasted in ((STRANGER, 400), ("192.0.2.9", 0)):
+            other = self.session(client)
+            self.passes(self.gate.admit(other))
+            self.assertEqual(other.host_wasted, wasted)
+            self.gate.leave(other)
+        self.clock.advance(60)
+        self.passes(self.gate.admit(other := self.session()))
+        self.assertEqual(other.host_wasted, 0)
+
     def test_real_address(self) -> None:
         """A session whose real client comes to light later counts for that one."""
         self.gate = self.make_gate(connections_per_host=1)

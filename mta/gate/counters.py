@@ -22,6 +22,7 @@ class Counters:
         self.failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
         self.account_failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
         self.proven_failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
+        self.wasted = Rate(0, MINUTE, clock)
         self.messages = Rate(unlimited.messages_per_minute, MINUTE, clock)
         self.recipients = Rate(unlimited.recipients_per_hour, HOUR, clock)
         self.proven = Recent()  # user and host where that user has logged in

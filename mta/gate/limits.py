@@ -53,14 +53,14 @@ class Rate:
         """Whether `key` has had its number."""
         return bool(self.limit) and self._current(key)[1] >= self.limit
 
-    def add(self, key: str) -> int:
-        """Count one event; returns how many the window now has."""
+    def add(self, key: str, events: int = 1) -> int:
+        """Count one event, or several; returns how many the window now has."""
         began, count = self._current(key)
-        self._events[key] = began, count + 1
+        self._events[key] = began, count + events
         self._events.move_to_end(key)
         if len(self._events) > self._capacity:
             self._events.popitem(last=False)
-        return count + 1
+        return count + events
 
     def count(self, key: str) -> int:
         """How many events the window of `key` has."""

@@ -78,12 +78,14 @@ class Gate:
         if host != LOCAL_PEER and not counters.per_host.take(host):
             raise Refusal(TOO_MANY_FROM_HOST)
         counters.admitted[id(session)] = host
+        session.host_wasted = counters.wasted.count(host)
 
     def leave(self, session: Session) -> None:
         """See `IGate.leave`."""
         host = self._counters.admitted.pop(id(session), LOCAL_PEER)
         if host != LOCAL_PEER:
             self._counters.per_host.give(host)
+            self._counters.wasted.add(host, session.wasted)
 
     async def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`."""

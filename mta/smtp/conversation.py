@@ -23,7 +23,7 @@ from mta.interfaces import (
 from mta.mail import Envelope, Mailbox, Recipient, Reply, distinct
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import grammar, replies
-from mta.smtp.cost import SLICE, Cost
+from mta.smtp.cost import FREE, LITTLE, Cost, Slices
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
 from mta.smtp.intake import Depot, Intake
@@ -150,7 +150,7 @@ class Conversation:
         self.is_refused = False
         self.transaction: Transaction | None = None
         self.transactions = 0
-        self._slice_began = channel.seconds()
+        self.slices = Slices(channel)
 
     # --- what was said, and what is said
 
@@ -168,7 +168,7 @@ class Conversation:
                 raise Refusal(replies.shutting_down(self.reception.depot.hostname))
             await channel.more(end)
             line = wire.line(AUTH_LINE)
-        self.begin_slice()
+        self.slices.begin()
         return line
 
     def say(self, reply: Reply) -> None:
@@ -176,18 +176,9 @@ class Conversation:
         self.reception.replied(reply)
         self.channel.write(replies.encode(reply))
 
-    # --- how long others wait for us
-
-    def begin_slice(self) -> None:
-        """Others have had their turn."""
-        self._slice_began = self.channel.seconds()
-
     async def yield_turn(self) -> None:
         """Let others have their turn where we have worked long enough, or cost too much."""
-        delay = 0.0 if self.session.partner else self.cost.delay
-        if delay or self.channel.seconds() - self._slice_began > SLICE:
-            await self.channel.pause(delay)
-            self.begin_slice()
+        await self.slices.end(0.0 if self.session.partner else self.cost.delay)
 
     # --- where the session stands
 
@@ -204,6 +195,17 @@ class Conversation:
         if transaction.intake is not None:
             return Phase.CHUNKS
         return Phase.RECIPIENTS if transaction.recipients else Phase.MAIL
+
+    def admitted(self) -> None:
+        """The gate has let the session in, and knows what its host cost in others."""
+        if self.session.host_wasted > FREE:
+            self.cost.free = LITTLE
+
+    def end(self) -> None:
+        """The session is over; what any session has, its host is not charged with."""
+        self.drop_transaction()
+        if self.cost.wasted > LITTLE:
+            self.session.wasted = self.cost.wasted
 
     def drop_transaction(self) -> None:
         """End the transaction without a message, where there is one."""

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from mta.interfaces import IChannel
+
 MAX_IDLE = 100  # commands that only keep a session alive, before they count as errors
 FREE = 300  # commands without mail before a session is slowed: more than a dead mailing list has
+LITTLE = 10  # the same for a host that has sent `FREE` in other sessions: more than any message has
 MAX_WASTED = 2000  # commands without mail before the session ends
-SLOWNESS = 0.01  # seconds that each command over `FREE` costs
+SLOWNESS = 0.01  # seconds that each further command waits
 EARNED = 50  # commands that one message makes up for: so many refused recipients each are no abuse
 SLICE = 0.0005  # seconds of work, some dozen commands, before others have their turn
+BUSY = 0.002  # seconds after which a turn comes late: others are waiting, too
+BACK_OFF = 4  # times as long as a turn came late, the next one is left to them
+MAX_BACK_OFF = 0.25  # seconds
 
 
 class Cost:
     """Counts the commands of one session that brought no mail.
 
-    A command of a transaction is counted only when that ends without a message.
+    A command of a transaction is counted only when that ends without a message.  `free` is the
+    number before the session is slowed, `wasted` the number so far.
     """
 
-    __slots__ = ("_errors", "_idle", "_open", "_wasted")
+    __slots__ = ("_errors", "_idle", "_open", "free", "wasted")
 
     def __init__(self) -> None:
+        self.free = FREE
         self._errors = 0
         self._idle = 0
         self._open = 0  # commands of the transaction that is under way
-        self._wasted = 0
+        self.wasted = 0
 
     def command(self) -> None:
         """Count a command that came."""
-        self._wasted += 1
+        self.wasted += 1
 
     def idle_command(self) -> bool:
         """Count one that can bring no mail; False: it is one too many."""
@@ -40,25 +48,55 @@ class Cost:
 
     def towards_mail(self) -> None:
         """The command that was counted last is a part of a transaction."""
-        self._wasted -= 1
+        self.wasted -= 1
         self._open += 1
 
     def no_message(self) -> None:
         """The transaction ended without a message."""
-        self._wasted += self._open
+        self.wasted += self._open
         self._open = 0
 
     def message(self) -> None:
         """The transaction ended with a message."""
         self._idle = self._open = 0
-        self._wasted = max(0, self._wasted - EARNED)
+        self.wasted = max(0, self.wasted - EARNED)
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the session is to end."""
-        return self._wasted > MAX_WASTED
+        return self.wasted > MAX_WASTED
 
     @property
     def delay(self) -> float:
         """For how many seconds the next command has to wait."""
-        return SLOWNESS if self._wasted > FREE else 0.0
+        return SLOWNESS if self.wasted > self.free else 0.0
+
+
+class Slices:
+    """Lets a session work for a while, and others after that.
+
+    The later its turn comes, the more of those wait, and the longer it leaves them alone.
+    """
+
+    __slots__ = ("_back_off", "_began", "_channel")
+
+    def __init__(self, channel: IChannel) -> None:
+        self._channel = channel
+        self._back_off = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Others have had their turn."""
+        self._began = self._channel.seconds()
+
+    async def end(self, delay: float) -> None:
+        """Let others work where it is time for that, or for `delay` seconds at least."""
+        seconds = self._channel.seconds
+        now = seconds()
+        if not delay and now - self._began <= SLICE:
+            return
+        pause = max(delay, self._back_off)
+        await self._channel.pause(pause)
+        late = seconds() - now - pause
+        self._back_off = min(BACK_OFF * late, MAX_BACK_OFF) if late > BUSY else 0.0
+        self.begin()

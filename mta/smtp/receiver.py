@@ -63,7 +63,7 @@ class Receiver:
             talk.say(Reply(421, "4.4.2", ("Timed out waiting for you",)))
             raise
         finally:
-            talk.drop_transaction()
+            talk.end()
             self._reception.gate.leave(talk.session)
 
     # --- what comes before the first command
@@ -76,6 +76,7 @@ class Receiver:
         talk, channel = self._talk, self._talk.channel
         try:
             await self._reception.gate.admit(talk.session)
+            talk.admitted()
             if self._begins_with_tls:
                 await channel.start_tls()
                 talk.session.secured = channel.secured

@@ -114,7 +114,7 @@ async def _end_of_content(talk: Conversation, transaction: Transaction, intake: 
         talk.cost.message()
     else:
         talk.cost.no_message()
-    talk.begin_slice()  # there was a commit to wait for
+    talk.slices.begin()  # there was a commit to wait for
     if talk.reception.service is Service.LMTP:
         return (reply,) * len(transaction.recipients)  # RFC 2033 section 4.2
     return reply

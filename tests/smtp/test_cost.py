@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.smtp.cost import EARNED, FREE, MAX_WASTED, SLICE, SLOWNESS
+from mta.interfaces import Session
+from mta.smtp.cost import (
+    BACK_OFF,
+    BUSY,
+    EARNED,
+    FREE,
+    LITTLE,
+    MAX_BACK_OFF,
+    MAX_WASTED,
+    SLICE,
+    SLOWNESS,
+    Slices,
+)
 from tests.conversations import Conversation
+from tests.doubles import FakeGate
 
 HELLO = b"EHLO client.example\r\n"
 BEGIN = b"MAIL FROM:<a@client.example>\r\n"
@@ -51,6 +67,11 @@ class SteppingClock(Clock):
     def seconds(self) -> float:
         self.rightNow += self.step
         return super().seconds()
+
+
+async def _in_debt(gate: FakeGate, session: Session) -> None:
+    gate.sessions += 1
+    session.host_wasted = FREE + 1
 
 
 class CostTests(SynchronousTestCase):
@@ -128,6 +149,17 @@ class CostTests(SynchronousTestCase):
         talk.link.dataReceived(b"BDAT 2\r\n\r\n" * (MAX_WASTED * 2) + b"BDAT 0 LAST\r\n")
         self.assertIn(b"250 2.0.0 OK queued", talk.transport.value())
 
+    def test_a_host_that_comes_again(self) -> None:
+        """Where its other sessions wasted much, few commands are free; a message is as fast."""
+        talk = self.talk()
+        self.patch(FakeGate, "admit", _in_debt)
+        talk = self.talk({"errors": "1000000"})
+        talk.link.dataReceived(BEGIN + b"RCPT TO:<b@x>\r\n" * 100 + b"BDAT 2 LAST\r\n\r\n")
+        self.assertIn(b"250 2.0.0 OK queued", talk.transport.taken())
+        talk.link.dataReceived(b"XYZZY\r\n" * (LITTLE + 10))
+        self.assertLessEqual(talk.transport.taken().count(b"500 "), LITTLE + 1)
+        talk.link.connectionLost(Failure(ConnectionDone()))
+
     def test_on_a_turned_connection(self) -> None:
         """The provider may keep a link alive for as long as it likes."""
         talk = self.talk({"partner": "provider"})
@@ -149,3 +181,25 @@ class CostTests(SynchronousTestCase):
         talk.link.dataReceived(b"HELP\r\n" * 90)
         steps = [after - before for before, after in pairwise([0, *done, 90])]
         self.assertTrue(all(0 <= step < 30 for step in steps), steps)
+
+    def test_when_turns_come_late(self) -> None:
+        """Who works all the time leaves more time to others, the more of them there are."""
+        talk = self.talk()
+        talk.link._clock = clock = Clock()
+        slices = Slices(talk.link)
+        delays = [0.0, BUSY, 0.005, 0.01, 1.0, 0.0, 0.0]
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            clock.advance(seconds + delays.pop(0))
+
+        talk.link.pause = pause  # type: ignore[method-assign]
+        while delays:
+            clock.advance(2 * SLICE)
+            self.successResultOf(Deferred.fromCoroutine(slices.end(0.0)))
+        expected = [0.0, 0.0, 0.0, BACK_OFF * 0.005, BACK_OFF * 0.01, MAX_BACK_OFF, 0.0]
+        for found, wanted in zip(pauses, expected, strict=True):
+            self.assertAlmostEqual(found, wanted)
+        self.successResultOf(Deferred.fromCoroutine(slices.end(0.0)))
+        self.assertEqual(len(pauses), len(expected))
