@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -26,7 +25,7 @@ from mta.mail import Reply
 from mta.peers.customer import BROKE
 from mta.peers.tally import Tally
 from mta.privileges import require_no_root
-from mta.service import MailService
+from mta.service.exchange import exchange_alone
 from mta.service.steady import use_steady_clock
 from mta.settings import MINUTE, Peer, Settings
 from mta.tls import TLSFault
@@ -91,9 +90,8 @@ class _Progress:
 
     def wait_for(self, arguments: argparse.Namespace, settings: Settings) -> Tally:
         """Run the reactor until the exchange is over.  Raises Failed."""
-        path = arguments.config.absolute()
         with suppress(SystemExit):  # react ends with it, always
-            react(self._exchange, (path, settings, arguments.timeout))
+            react(self._exchange, (settings, arguments.timeout))
         if not self._results:
             raise Failed(f"{self._peer.name}: interrupted; {_summary(self._tally)}")
         (result,) = self._results
@@ -101,12 +99,9 @@ class _Progress:
             return result
         raise Failed(f"{self._peer.name}: {self._reason(result, arguments.timeout)}")
 
-    def _exchange(
-        self, reactor: Any, path: Path, settings: Settings, timeout: float
-    ) -> Deferred[None]:
+    def _exchange(self, reactor: Any, settings: Settings, timeout: float) -> Deferred[None]:
         use_steady_clock(reactor)
-        service = MailService(path, settings, reactor, {})
-        exchange = Deferred.fromCoroutine(service.turn(self._peer, self._show))
+        exchange = Deferred.fromCoroutine(exchange_alone(settings, self._peer, self._show, reactor))
         return exchange.addTimeout(timeout, reactor).addBoth(self._results.append)
 
     def _show(self, tally: Tally) -> None:

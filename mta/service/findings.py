@@ -12,13 +12,13 @@ import re
 import shlex
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from mta.config import Problem
+from mta.config import ConfigurationError, Problem
 from mta.config.places import Places
 from mta.mail import Agent, Hop, Mailbox
 from mta.metrics import MetricsFault, require_prometheus
@@ -51,6 +51,15 @@ Check = Callable[[Settings], Iterator[Finding]]
 def findings(settings: Settings) -> list[Finding]:
     """All that can be found by looking.  Blocks."""
     return [finding for check in _CHECKS for finding in check(settings)]
+
+
+def placed(path: Path, found: Iterable[Finding]) -> list[str]:
+    """A line for each finding, with its place in the file where that can still be read."""
+    try:
+        places = Places(path)
+    except ConfigurationError:
+        return [finding.text for finding in found]
+    return [str(places.problem(finding.keys, finding.text)) for finding in found]
 
 
 def _hostname(settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,33 +13,29 @@ from typing import Any, NoReturn
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from mta import config, logs
-from mta.config.places import Places
+from mta import logs
 from mta.interfaces import IMeter
 from mta.maildrop.pickup import Pickup
 from mta.metrics import Metrics, MetricsFault, NoMeter, site
-from mta.peers.tally import Tally
 from mta.privileges import PrivilegeFault, drop_root
 from mta.service import systemd, workers
 from mta.service.configured import configure
-from mta.service.findings import Finding, findings
+from mta.service.findings import findings, placed
 from mta.service.listeners import CannotStart, Listeners, listen, shown
 from mta.service.process import Process
-from mta.service.reload import in_force
+from mta.service.reloader import Reloader
 from mta.service.repeating import Repeating
-from mta.settings import Peer, Settings
+from mta.settings import Settings
 from mta.spool.database import SpoolUnusable
 from mta.tls import TLSFault
 from mta.users import UserFault
 
 STOP_TIMEOUT = 10.0  # seconds that running transactions get when the service stops
-SETTLING = 5.0  # seconds in which mail of ours comes to wait for a peer, before it is dialled
 CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
 PICKUP_EVERY = 1.0  # seconds between looks into the maildrop
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
@@ -66,8 +62,6 @@ class MailService(MultiService):
         self._listeners: Listeners | None = None
         self._workers = workers.Workers(reactor, settings.queue.workers)
         self._starting: Deferred[None] | None = None
-        self._reloading: Deferred[None] | None = None
-        self._reload_again = False
         self._is_ready = False
         self._is_stopping = False
         self._log_writer: logs.LogWriter | None = None
@@ -125,14 +119,16 @@ class MailService(MultiService):
 
     def _refuse(self, reason: str) -> NoReturn:
         """End the process with this one line."""
-        status_pipe = self._options.get("statusPipe")
-        if status_pipe is not None:
-            # The daemon's parent waits for a word, and hears of no SystemExit.
-            os.write(status_pipe, f"1 {reason}".encode())
-            os.close(status_pipe)
         if self._options.get("pidfile"):
             Path(self._options["pidfile"]).unlink(missing_ok=True)
-        raise SystemExit(reason) from None
+        status_pipe = self._options.get("statusPipe")
+        if status_pipe is None:
+            raise SystemExit(reason) from None
+        self.log.error("{reason}", reason=reason)
+        # The daemon's parent waits for a word, and hears of no SystemExit.
+        os.write(status_pipe, f"1 {reason}".encode())
+        os.close(status_pipe)
+        raise SystemExit(1) from None
 
     def _listen(self) -> None:
         """Open the listeners, if they are not open.  Raises CannotStart or MetricsFault."""
@@ -152,26 +148,16 @@ class MailService(MultiService):
         # The log is open, here or where twistd's own options say.
         found = [each for each in findings(self._settings) if each.keys != ("log", "file")]
         if fatal := [finding for finding in found if finding.is_fatal]:
-            raise CannotStart("\n".join(self._placed(fatal)))
-        self._warn(found)
-
-    def _warn(self, found: Sequence[Finding]) -> None:
-        for line in self._placed(found):
+            raise CannotStart("\n".join(placed(self._path, fatal)))
+        for line in placed(self._path, found):
             self.log.warn("{finding}", finding=line)
-
-    def _placed(self, found: Sequence[Finding]) -> Sequence[str]:
-        """A line for each finding, with its place in the file where that can still be read."""
-        try:
-            places = Places(self._path)
-        except config.ConfigurationError:
-            return [finding.text for finding in found]
-        return [str(places.problem(finding.keys, finding.text)) for finding in found]
 
     def _open(self) -> None:
         """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
         self._process = Process(Path(self._settings.spool), self._reactor, self._meter)
         configured = configure(self._settings, self._process)
         self._process.begin(configured)
+        self._reloader = Reloader(self._path, self._process, self._log_writer, self._reloaded)
         if self._listeners is not None:
             self._listeners.serve(configured)
 
@@ -266,70 +252,19 @@ class MailService(MultiService):
             self.log.info("certificates read anew")
 
     def _hung_up(self, signum: int, frame: object) -> None:
-        self._reactor.callFromThread(self._reload)
+        self._reactor.callFromThread(self._reloader.ask)
 
     def _log_moved(self, signum: int, frame: object) -> None:
         assert self._log_writer is not None
         self._reactor.callFromThread(self._log_writer.reopen)
 
-    def _reload(self) -> None:
-        """SIGHUP: read the configuration again; one reading after the other."""
-        if self._reloading is not None:
-            self._reload_again = True
-            return
-        self._reloading = Deferred.fromCoroutine(self._read_again())
-        self._reloading.addErrback(self._failed, "reload").addCallback(self._reloaded)
-
-    def _reloaded(self, _: object) -> None:
-        self._reloading = None
-        if self._reload_again:
-            self._reload_again = False
-            self._reload()
-
-    async def _read_again(self) -> None:
-        """Take up the configuration as it is now; a bad one changes nothing."""
-        process = self._process
-        try:
-            read = await deferToThreadPool(self._reactor, process.threads, config.load, self._path)
-            if self._is_stopping:
-                return
-            settings, restart = in_force(read, self._settings)
-            found = await deferToThreadPool(self._reactor, process.threads, findings, settings)
-            self._use(settings)
-        except config.ConfigurationError as error:
-            for problem in error.problems:
-                self.log.error("{problem}", problem=str(problem))
-        except (TLSFault, UserFault) as error:
-            self.log.error("{error}", error=str(error))
-        else:
-            self.log.info("{path} read again", path=str(self._path))
-            self._warn([finding for finding in found if not finding.is_fatal])
-            if restart:
-                keys = ", ".join(f"`{key}`" for key in restart)
-                self.log.warn("what changed of {keys} takes a restart", keys=keys)
-            self._log_as(settings)
-            return
-        self.log.error("the configuration stays as it was")
-
-    def _use(self, settings: Settings) -> None:
-        """Put what these settings make in the place of what there is, and close that."""
-        old = self._process.configured
-        new = configure(settings, self._process)
-        self._settings = settings
-        self._process.use(new)
-        self._workers.use(settings)
+    def _reloaded(self) -> None:
+        """Another configuration is in force."""
+        configured = self._process.configured
+        self._workers.use(configured.settings)
         if self._listeners is not None:
-            self._listeners.serve(new)
-        closing = Deferred.fromCoroutine(old.close(STOP_TIMEOUT))
-        closing.addErrback(self._failed, "giving up the old configuration")
+            self._listeners.serve(configured)
         self._keep_up_with_peers()
-
-    def _log_as(self, settings: Settings) -> None:
-        if self._log_writer is not None:
-            try:
-                self._log_writer.configure(settings.log)
-            except OSError as error:
-                self.log.error("the log stays as it was: {reason}", reason=logs.reason(error))
 
     def _failed(self, failure: Failure, what: str) -> None:
         self.log.failure("{what} failed", failure, what=what)
@@ -339,6 +274,7 @@ class MailService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Twisted calls this when the process is to end."""
         self._is_stopping = True
+        self._reloader.stop()
         repeated = maybeDeferred(super().stopService)
         return Deferred.fromCoroutine(self._stop(repeated))
 
@@ -374,38 +310,16 @@ class MailService(MultiService):
     def links(self) -> Mapping[str, bool]:
         """See `Observed.links`."""
         records = self._process.records
-        return {name: records.link_since(name) is not None for name in self._settings.peers}
+        return {
+            name: records.link_since(name) is not None
+            for name in self._process.configured.settings.peers
+        }
 
     async def _health(self) -> str:
         """What is wrong, in one line; empty: nothing."""
         if not self._is_ready:
             return "starting or stopping"
         return self._process.spool.trouble
-
-    # --- without listeners
-
-    async def turn(self, peer: Peer, progress: Callable[[Tally], None]) -> Tally:
-        """Do nothing but one exchange with a peer, and deliver what it brings.
-
-        For a process that lives for this alone, on the spool of a server that is up or down.
-        Raises HopFailure, TLSFault, UserFault and OSError.
-        """
-        self._open()
-        await self._process.take_over()
-        self._process.runner.start()
-        try:
-            await self._quiet(SETTLING)
-            tally = await self._process.configured.customer.exchange_once(peer, progress)
-            await self._quiet(STOP_TIMEOUT)
-        finally:
-            await self.stopService()
-        return tally
-
-    async def _quiet(self, longest: float) -> None:
-        """Return when the runner has nothing to do, at the latest after so many seconds."""
-        end = self._reactor.seconds() + longest
-        while not self._process.runner.is_idle and self._reactor.seconds() < end:
-            await deferLater(self._reactor, 0.02)
 
 
 def _allow_open_files() -> None:

@@ -1,0 +1,118 @@
+"""SIGHUP: the configuration is read again, and takes the place of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mta import config, logs
+from mta.service.configured import configure
+from mta.service.findings import Finding, findings, placed
+from mta.service.process import Process
+from mta.service.reload import in_force
+from mta.settings import Settings
+from mta.tls import TLSFault
+from mta.users import UserFault
+
+CLOSING_TIMEOUT = 10.0  # seconds that the connections of the configuration before have
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a file says, as far as it takes no restart, and what was found about it."""
+
+    settings: Settings
+    restart: tuple[str, ...]
+    warnings: tuple[Finding, ...]
+
+
+class Reloader:
+    """Reads the file when asked to, one time after the other.
+
+    `use` is called with the process when it goes by another configuration.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, path: Path, process: Process, writer: logs.LogWriter | None, use: Callable[[], None]
+    ) -> None:
+        self._path = path
+        self._process = process
+        self._writer = writer
+        self._use = use
+        self._reading: Deferred[None] | None = None
+        self._is_asked_again = False
+        self._is_stopped = False
+
+    def ask(self) -> None:
+        """Read the configuration, after the reading that is under way."""
+        if self._reading is not None:
+            self._is_asked_again = True
+            return
+        self._reading = Deferred.fromCoroutine(self._reload())
+        self._reading.addErrback(self._failed).addCallback(self._over)
+
+    def stop(self) -> None:
+        """Take up nothing more."""
+        self._is_stopped = True
+
+    def _over(self, _: object) -> None:
+        self._reading = None
+        if self._is_asked_again:
+            self._is_asked_again = False
+            self.ask()
+
+    async def _reload(self) -> None:
+        """Take up the configuration as it is now; a bad one changes nothing."""
+        old = self._process.configured
+        try:
+            read = await self._in_thread(self._read, old.settings)
+            if self._is_stopped:
+                return
+            new = configure(read.settings, self._process)
+        except config.ConfigurationError as error:
+            for problem in error.problems:
+                self.log.error("{problem}", problem=str(problem))
+        except (TLSFault, UserFault) as error:
+            self.log.error("{error}", error=str(error))
+        else:
+            self._process.use(new)
+            Deferred.fromCoroutine(old.close(CLOSING_TIMEOUT)).addErrback(self._failed)
+            self._use()
+            self._tell(read)
+            return
+        self.log.error("the configuration stays as it was")
+
+    def _read(self, old: Settings) -> _Read:
+        """Read the file.  Blocks.  Raises ConfigurationError."""
+        settings, restart = in_force(config.load(self._path), old)
+        warnings = [each for each in findings(settings) if not each.is_fatal]
+        return _Read(settings, tuple(restart), tuple(warnings))
+
+    def _tell(self, read: _Read) -> None:
+        self.log.info("{path} read again", path=str(self._path))
+        for line in placed(self._path, read.warnings):
+            self.log.warn("{finding}", finding=line)
+        if read.restart:
+            keys = ", ".join(f"`{key}`" for key in read.restart)
+            self.log.warn("what changed of {keys} takes a restart", keys=keys)
+        if self._writer is not None:
+            try:
+                self._writer.configure(read.settings.log)
+            except OSError as error:
+                self.log.error("the log stays as it was: {reason}", reason=logs.reason(error))
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        process = self._process
+        return deferToThreadPool(process.reactor, process.threads, function, *arguments)
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.failure("a reload failed", failure)
