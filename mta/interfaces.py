@@ -214,6 +214,9 @@ class IGate(Interface):
     def auth_failed(session: Session, user: str) -> float:
         """AUTH failed, for that user where one is known; returns seconds as `authenticated`."""
 
+    def is_outsider(session: Session) -> bool:
+        """Whether neither a user nor a host of ours is there.  Raises nothing."""
+
     def checks_authors(session: Session) -> bool:
         """Whether a person submits here, and not a peer what others wrote.  Raises nothing."""
 

@@ -66,6 +66,10 @@ class Mailbox:
         """Whether only a peer with SMTPUTF8 can be given this address (RFC 6531)."""
         return not (self.local_part.isascii() and self.domain.isascii())
 
+    def matches(self, other: Mailbox) -> bool:
+        """Whether both are written alike, but for case."""
+        return str(self).lower() == str(other).lower()
+
     def __str__(self) -> str:
         local_part = self.local_part
         if not self.is_null and not _DOT_STRING.fullmatch(local_part):
@@ -144,6 +148,7 @@ class Envelope:
     ret: str = ""  # "FULL", "HDRS" or not said, RFC 3461 section 4.3
     envid: str = ""  # decoded, RFC 3461 section 4.4
     require_tls: bool = False  # RFC 8689
+    outside: bool = False  # neither a user sent it nor a host of ours
 
 
 @dataclass(frozen=True, slots=True)

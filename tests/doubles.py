@@ -104,6 +104,10 @@ class FakeGate:
         """See `DELAY`."""
         return DELAY
 
+    def is_outsider(self, session: Session) -> bool:
+        """Who has not logged in."""
+        return not session.identity
+
     def checks_authors(self, session: Session) -> bool:
         """Nobody is a peer."""
         return True

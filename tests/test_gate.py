@@ -283,6 +283,14 @@ class ReversePathTests(GateTestCase):
         error = self.assertRaises(Refusal, self.gate.author, session, Mailbox("bob", "example.com"))
         self.assertEqual((error.reply.code, error.reply.enhanced), (550, "5.7.1"))
 
+    def test_outsiders(self) -> None:
+        """Neither users nor hosts of ours; whoever a peer hands mail on for, and LMTP."""
+        self.assertTrue(self.gate.is_outsider(self.session()))
+        self.assertTrue(self.gate.is_outsider(self.session(partner="office")))
+        self.assertTrue(self.gate.is_outsider(self.session(service=Service.LMTP)))
+        self.assertFalse(self.gate.is_outsider(self.session(identity="alice")))
+        self.assertFalse(self.gate.is_outsider(self.session("10.1.2.3")))
+
     def test_whose_authors_are_checked(self) -> None:
         """A person's; a peer hands over what others wrote."""
         shown = Secured("TLSv1.3", "x", "abcd")

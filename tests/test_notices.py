@@ -8,6 +8,7 @@ from email.message import Message as Part
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -27,7 +28,9 @@ from mta.mail import (
     Reply,
     Status,
 )
-from mta.notices import MOST_CONTENT, POSTMASTER, NoticeWriter
+from mta.notices import MAX_CONTENT, POSTMASTER, NoticeWriter
+from mta.smtp import sevenbit
+from mta.smtp.fit import Loaded
 
 NOW = 1_700_000_000.0
 ALICE = Mailbox("alice", "sender.example")
@@ -81,8 +84,8 @@ def message(
     return Message("Q1", NOW - 60, envelope, Content(content), tuple(map(Progress, recipients)))
 
 
-class NoticeTests(SynchronousTestCase):
-    """What a notice says, and to whom."""
+class NoticeTestCase(SynchronousTestCase):
+    """What the tests share."""
 
     def setUp(self) -> None:
         self.writer = NoticeWriter("mta.example", lambda: NOW, lambda: "token0123")
@@ -109,6 +112,10 @@ class NoticeTests(SynchronousTestCase):
     def fields(self, parsed: EmailMessage, place: int = 1) -> Part:
         """A group of fields of the part for programs; 0: those of the message."""
         return parsed.get_payload(1).get_payload(place)
+
+
+class NoticeTests(NoticeTestCase):
+    """What a notice says, and to whom."""
 
     def test_it_keeps_its_promises(self) -> None:
         """The writer provides INotices."""
@@ -283,7 +290,7 @@ class NoticeTests(SynchronousTestCase):
 
     def test_large_message(self) -> None:
         """Of a large message the header section is returned, whatever RET says."""
-        notice = self.notice(message(ret="FULL", content=CONTENT + b"x\r\n" * MOST_CONTENT))
+        notice = self.notice(message(ret="FULL", content=CONTENT + b"x\r\n" * MAX_CONTENT))
         assert notice is not None
         self.assertIn(b"text/rfc822-headers", notice.content)
         self.assertLess(len(notice.content), 5000)
@@ -338,3 +345,120 @@ class NoticeTests(SynchronousTestCase):
         fields = self.fields(parsed)
         self.assertEqual(set(fields) - allowed, {"Last-Attempt-Date"})
         self.assertEqual(len(set(fields)), len(fields))
+
+
+class OutsiderTests(NoticeTestCase):
+    """Senders that are neither users nor hosts of ours are told of what they named, and no more."""
+
+    HR, EVE = Mailbox("hr", "rcpt.example"), Mailbox("eve", "private.example")
+    INSIDE = Hop(Agent.SMTP, "exchange01", 25)
+
+    def told(
+        self,
+        *reports: tuple[Mailbox, Outcome],
+        content: bytes = CONTENT,
+        notify: frozenset[Notify] = frozenset(),
+        settled: frozenset[str] = frozenset(),
+    ) -> EmailMessage | None:
+        """The notice about mail to hr, who stands for those addresses."""
+        recipient = Recipient(self.HR, notify)
+        original = message(recipient, ret="FULL", content=content)
+        original = replace(
+            original,
+            envelope=replace(original.envelope, outside=True),
+            progress=(Progress(recipient, settled=settled),),
+        )
+        targets = [(Target(0, address, self.INSIDE), outcome) for address, outcome in reports]
+        notice = self.successResultOf(self.writer.notice(original, targets, NOW + 3600))
+        return notice and message_from_bytes(notice.content, policy=policy.SMTP)
+
+    def test_no_content(self) -> None:
+        """Of the message its header section goes back, whatever RET said."""
+        for content in (CONTENT, b"Subject: x\r\nThe body.\r\n", b"The body.\r\n\r\n"):
+            told = self.told((self.HR, NO_SUCH_USER), content=content)
+            self.assertNotIn("The body.", str(told))
+            self.assertEqual(told.get_payload(2).get_content_type(), "text/rfc822-headers")
+
+    def test_nobody_behind_an_address(self) -> None:
+        """One report for an alias, under the name that was asked for; no host, no reply."""
+        failed = Outcome(
+            Status.FAILED,
+            Reply(550, "5.1.1", ("<eve@private.example>: unknown at mail.inside [10.0.0.5]",)),
+            "mail.inside",
+        )
+        told = self.told((self.EVE, failed), (Mailbox("mallory", "x.example"), failed))
+        text = str(told)
+        for secret in ("eve", "private", "mallory", "inside", "10.0.0.5", "exchange01", "stands"):
+            self.assertNotIn(secret, text)
+        self.assertEqual(text.count("Final-Recipient: rfc822; hr@rcpt.example"), 1)
+        self.assertIn("Diagnostic-Code: x-mta; 550 5.1.1 The address is not known", text)
+        self.assertIn("Status: 5.1.1", text)
+
+    def test_no_hosts_of_ours(self) -> None:
+        """A reply about the address itself is told, without names and addresses of hosts."""
+        for said, remote, shown in (
+            ("hr@rcpt.example: no such user", "exchange01", "hr@rcpt.example: no such user"),
+            ("<HR@rcpt.example> unknown here", "x", "<HR@rcpt.example> unknown here"),
+            ("Cannot connect to 10.0.0.5: refused", "", "Cannot connect to [...] refused"),
+            ("at [fd00::5] of mx.inside.lan now", "", "at [...] of [...] now"),
+            ("Exchange01 says no to bob@rcpt.example", "", "[...] says no to [...]"),
+            ("I am mail7, no", "mail7", "I am [...] no"),
+        ):
+            outcome = Outcome(Status.FAILED, Reply(550, "5.1.1", (said,)), remote)
+            told = str(self.told((self.HR, outcome)))
+            self.assertIn(f"550 5.1.1 {shown}", told)
+            self.assertNotIn("Remote-MTA", told)
+        late = Reply(554, "5.4.7", ("Gave up after 5 days", "(exchange01 said: 451 not now)"))
+        told = str(self.told((self.HR, Outcome(Status.FAILED, late))))
+        self.assertIn("554 5.4.7 Gave up after 5 days\n", told.replace("\r\n", "\n"))
+        self.assertNotIn("exchange01", told)
+
+    def test_success_of_an_alias(self) -> None:
+        """Told once, as expanded where it stands for several."""
+        notify = frozenset({Notify.SUCCESS})
+        one = str(self.told((self.EVE, RELAYED), notify=notify))
+        self.assertIn("Action: relayed", one)
+        two = str(self.told((self.EVE, RELAYED), (BOB, DONE), notify=notify))
+        self.assertEqual(two.count("Action: "), 1)
+        self.assertIn("Action: expanded", two)
+        self.assertNotIn("private.example", one + two)
+        settled = frozenset({"bob@rcpt.example"})
+        self.assertIsNone(self.told((self.EVE, RELAYED), notify=notify, settled=settled))
+
+    def test_the_postmaster_is_told_all(self) -> None:
+        """Mail with a null reverse-path that is lost is our own business."""
+        original = message(Recipient(self.HR), reverse_path=NULL_PATH)
+        original = replace(original, envelope=replace(original.envelope, outside=True))
+        reports = [(Target(0, self.EVE, self.INSIDE), NO_SUCH_USER)]
+        notice = self.successResultOf(self.writer.notice(original, reports, NOW))
+        self.assertIn(b"eve@private.example", notice.content)
+        self.assertIn(b"The body.", notice.content)
+
+
+class ConvertibleTests(NoticeTestCase):
+    """A notice reaches its reader over any server."""
+
+    SIGNED = (
+        b"MIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary=s\r\n\r\n"
+        b"--s\r\n\r\nsch\xc3\xb6n\r\n--s\r\n\r\nx\r\n--s--\r\n"
+    )
+
+    def test_8_bit_content(self) -> None:
+        """What is returned in full can be converted; of what can't, the header goes back."""
+        text = b"MIME-Version: 1.0\r\nSubject: x\r\n\r\nsch\xc3\xb6n\r\n"
+        for utf8 in (False, True):
+            for content in (text, self.SIGNED, b"Subject: sch\xc3\xb6n\r\n\r\nx\r\n"):
+                notice = self.notice(message(ret="FULL", content=content, smtputf8=utf8))
+                converting = sevenbit.converted(Loaded(notice.content))
+                converted = self.successResultOf(Deferred.fromCoroutine(converting))
+                self.assertIsNotNone(converted, (utf8, content))
+                kind = message_from_bytes(notice.content).get_payload(2).get_content_type()
+                full = "message/global" if utf8 else "message/rfc822"
+                is_full = utf8 or content is text
+                self.assertEqual(kind, full if is_full else "text/rfc822-headers")
+
+    def test_many_recipients(self) -> None:
+        """A notice about thousands is written quickly enough, and names each."""
+        people = [Recipient(Mailbox(f"user{number}", "rcpt.example")) for number in range(3000)]
+        notice = self.notice(message(*people))
+        self.assertEqual(notice.content.count(b"Final-Recipient"), 3000)

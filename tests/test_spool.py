@@ -250,6 +250,7 @@ class CommitTests(SpoolTestCase):
             ret="HDRS",
             envid="an id",
             require_tls=True,
+            outside=True,
         )
         data = bytes(range(256))
         spool = self.process()
@@ -626,6 +627,7 @@ class TroubleTests(SpoolTestCase):
                 " ALTER TABLE message DROP COLUMN deaths;"
                 " ALTER TABLE message DROP COLUMN reason;"
                 " ALTER TABLE message DROP COLUMN shift;"
+                " ALTER TABLE message DROP COLUMN outside;"
                 " PRAGMA user_version = 1;"
             )
         for _ in range(2):

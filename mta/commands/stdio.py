@@ -141,6 +141,10 @@ class LocalGate:
         """See `IGate.auth_failed`."""
         return 0.0
 
+    def is_outsider(self, session: Session) -> bool:
+        """See `IGate.is_outsider`: it is a user of this machine."""
+        return False
+
     def checks_authors(self, session: Session) -> bool:
         """See `IGate.checks_authors`: nobody logs in here."""
         return False

@@ -115,6 +115,10 @@ class Gate:
         if not self._counters.messages.take(_payer(session)):
             raise Refusal(TOO_MANY_MESSAGES)
 
+    def is_outsider(self, session: Session) -> bool:
+        """See `IGate.is_outsider`."""
+        return not self._is_trusted(session)
+
     def checks_authors(self, session: Session) -> bool:
         """See `IGate.checks_authors`."""
         return not any(is_peer(session, peer) for peer in self._peers.values())

@@ -15,6 +15,7 @@ from mta.delivery.maildir import MaildirAgent
 from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import Dialler, RelayAgent
+from mta.delivery.steps import Steps
 from mta.gate import Gate, hosts
 from mta.gate.local import qualified
 from mta.gate.turning import Reversal
@@ -128,7 +129,7 @@ class _Maker:
             settings,
             self._router,
             self._agents(relay),
-            NoticeWriter(settings.hostname),
+            NoticeWriter(settings.hostname, in_steps=Steps(process.reactor)),
             self._customer(Reception(depot, gate, settings.limits)),
             [self._reception(listener, depot, gate, reversal) for listener in settings.listen],
             self._server_tls,

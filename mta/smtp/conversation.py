@@ -110,7 +110,7 @@ class Transaction:
         self.recipients: list[Recipient] = []
         self.intake: Intake | None = None
 
-    def envelope(self) -> Envelope:
+    def envelope(self, *, outside: bool) -> Envelope:
         """The envelope as it now stands."""
         argument = self.argument
         return Envelope(
@@ -121,6 +121,7 @@ class Transaction:
             argument.ret,
             argument.envid,
             argument.require_tls,
+            outside,
         )
 
 

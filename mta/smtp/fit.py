@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IContent, Message
-from mta.mail import Body, Reply
+from mta.interfaces import Delivery, IContent, Message, Target
+from mta.mail import Body, Notify, Reply
 from mta.smtp import grammar, header, replies, sevenbit
 from mta.smtp.content import LineCheck
 from mta.smtp.extensions import Extensions
+from mta.smtp.steps import InSteps, at_once
 
 SMALL = 256 * 1024  # octets of content that are kept from the check to the sending
 
@@ -30,7 +31,7 @@ class Capabilities:
     extensions: Extensions
     lmtp: bool
     keeps_tls: bool
-    in_steps: sevenbit.InSteps = sevenbit.at_once
+    in_steps: InSteps = at_once
 
     @property
     def streams(self) -> bool:
@@ -167,10 +168,22 @@ def envelope_commands(
         recipient = delivery.recipient(target)
         parameters = []
         if offers("DSN"):
-            if recipient.notify:
-                conditions = sorted(condition.value for condition in recipient.notify)
+            if notify := notices_of_peer(delivery, target):
+                conditions = sorted(condition.value for condition in notify)
                 parameters.append("NOTIFY=" + ",".join(conditions))
             if recipient.original:
                 parameters.append(f"ORCPT={grammar.encode_original(recipient.original)}")
         commands.append(grammar.rcpt_command(target.address, parameters))
     return commands
+
+
+def notices_of_peer(delivery: Delivery, target: Target) -> frozenset[Notify]:
+    """When the peer is to send notices: to outsiders of no success of an address not named by them.
+
+    We tell of that ourselves, and of no address behind it (RFC 3461 section 5.2.7).
+    """
+    recipient = delivery.recipient(target)
+    is_private = not target.address.matches(recipient.forward_path)
+    if delivery.message.envelope.outside and is_private and Notify.SUCCESS in recipient.notify:
+        return recipient.notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
+    return recipient.notify

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from mta.interfaces import ChannelLost, HandshakeFailed, HopFailure
 from mta.mail import Outcome, Reply, Security, Status
-from mta.smtp import sasl, sevenbit
+from mta.smtp import sasl
 from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
+from mta.smtp.steps import InSteps, at_once
 
 NO_MECHANISM = Reply(454, "4.7.4", ("The server offers no way to log in that is safe",))
 NO_PROOF = Reply(
@@ -40,7 +41,7 @@ class SenderConfig:
     secret: str = field(default="", repr=False)
     keepalive: float = MINUTE  # seconds between NOOPs while no mail is there
     derive: sasl.Derive = sasl.derive
-    in_steps: sevenbit.InSteps = sevenbit.at_once
+    in_steps: InSteps = at_once
     proved: bool = False
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import encodebytes
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from zope.interface import implementer
@@ -17,20 +17,13 @@ from zope.interface import implementer
 from mta.interfaces import IContent
 from mta.smtp import header
 from mta.smtp.mime import Kind, Octets, Part, Scanner, TooComplex
+from mta.smtp.steps import InSteps, at_once
 from mta.smtp.wire import CRLF
 
 MAX_OCTETS = 64 * 2**20  # of content that is converted: the time it takes grows with them
 STEP = 32 * 1024  # octets that are worked on at a time, a few milliseconds at most
 IDENTITY = frozenset({b"7bit", b"8bit", b"binary"})
 _LINE = 57  # octets in a line of base64
-
-InSteps = Callable[[Iterator[None]], Awaitable[object]]
-
-
-async def at_once(steps: Iterator[None]) -> None:
-    """Do all steps of some work, one after the other."""
-    for _ in steps:
-        pass
 
 
 @dataclass(frozen=True, slots=True)

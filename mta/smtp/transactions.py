@@ -103,7 +103,8 @@ def _transaction(talk: Conversation) -> Transaction:
 
 def _intake(talk: Conversation, transaction: Transaction) -> Intake:
     depot, gate = talk.reception.depot, talk.reception.gate
-    return Intake(depot, gate, talk.session, transaction.envelope(), transaction.draft)
+    envelope = transaction.envelope(outside=gate.is_outsider(talk.session))
+    return Intake(depot, gate, talk.session, envelope, transaction.draft)
 
 
 async def _end_of_content(talk: Conversation, transaction: Transaction, intake: Intake) -> Answer:

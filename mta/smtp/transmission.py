@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mta.mail import Outcome, Reply, Status
 from mta.smtp.content import DotWriter
 from mta.smtp.dialogue import CONTENT, DATA, END, MAIL, RCPT, Dialogue
-from mta.smtp.fit import Capabilities
+from mta.smtp.fit import Capabilities, notices_of_peer
 from mta.smtp.outgoing import Outbox, Transaction, refused
 
 
@@ -118,8 +118,12 @@ class Transmission:
         if transaction.refusal is not None:
             return
         status = Status.DELIVERED if self._capabilities.lmtp else Status.RELAYED
-        notifies = self._capabilities.extensions.offers("DSN")
+        takes_notify = self._capabilities.extensions.offers("DSN")
+        delivery = transaction.outgoing.delivery
         for place in places:
+            target = delivery.targets[place]
+            wanted = delivery.recipient(target).notify
+            notifies = takes_notify and notices_of_peer(delivery, target) == wanted
             transaction.outgoing.outcomes[place] = Outcome(
                 status, reply, self._dialogue.remote, notifies
             )

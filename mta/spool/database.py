@@ -20,7 +20,7 @@ from mta.spool.folder import Folder, create
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERSION = 3
+VERSION = 4
 BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
 
 # Octets; such pages hold most messages without overflow pages.
@@ -67,7 +67,8 @@ CREATE TABLE message (
     put_by INTEGER,
     deaths INTEGER NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
-    shift REAL NOT NULL DEFAULT 0
+    shift REAL NOT NULL DEFAULT 0,
+    outside INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX schedule ON message (due, owner);
 CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
@@ -122,6 +123,9 @@ CREATE TABLE clock (
     boot TEXT NOT NULL
 );
 UPDATE message SET due = 9e999 WHERE owner IS NOT NULL;
+""",
+    3: """
+ALTER TABLE message ADD COLUMN outside INTEGER NOT NULL DEFAULT 1;
 """,
 }
 

@@ -76,7 +76,7 @@ FROM recipient WHERE message IN (SELECT value FROM json_each(?)) ORDER BY messag
 """
 _MESSAGES = """
 SELECT id, shift, size, is_ascii, in_file, attempts, warned, recovered,
-    local_part, domain, body, smtputf8, ret, envid, require_tls, deaths
+    local_part, domain, body, smtputf8, ret, envid, require_tls, outside, deaths
 FROM message WHERE id IN (SELECT value FROM json_each(?))
 """
 _CONTENTS = """
@@ -160,6 +160,7 @@ def _envelope(
     ret: str,
     envid: str,
     require_tls: int,
+    outside: int,
 ) -> Envelope:
     return Envelope(
         reverse_path=_mailbox("reverse-path", local_part, domain, null=True),
@@ -169,6 +170,7 @@ def _envelope(
         ret=_text("RET", ret),
         envid=_text("ENVID", envid),
         require_tls=bool(require_tls),
+        outside=bool(outside),
     )
 
 

@@ -49,7 +49,7 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
     _insert(
         connection,
         "message (id, due, owner, on_hold, size, is_ascii, in_file, local_part, domain,"
-        " body, smtputf8, ret, envid, require_tls, shift)",
+        " body, smtputf8, ret, envid, require_tls, outside, shift)",
         [_message_row(arrival) for arrival in arrivals],
     )
     _insert(
@@ -81,6 +81,7 @@ def _message_row(arrival: Arrival) -> tuple[object, ...]:
         envelope.ret,
         envelope.envid,
         envelope.require_tls,
+        envelope.outside,
         arrival.shift,
     )
 

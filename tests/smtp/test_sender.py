@@ -1267,6 +1267,28 @@ class ExtensionTests(SenderTestCase):
             self.assertEqual(heard[0], "MAIL FROM:<alice@us.example>")
             self.assertIn("Content-Transfer-Encoding: base64", heard)
 
+    def test_success_of_an_address_that_an_outsider_did_not_name(self) -> None:
+        """The peer is not asked to tell of it: it would name the address; we tell it ourselves."""
+        success = frozenset({Notify.SUCCESS})
+        for notify, outside, named, expected, notifies in (
+            (success, True, "hr", "NEVER", False),
+            (success | {Notify.DELAY}, True, "hr", "DELAY", False),
+            (success, True, "BOB", "SUCCESS", True),
+            (success, False, "hr", "SUCCESS", True),
+            (frozenset({Notify.DELAY}), True, "hr", "DELAY", True),
+        ):
+            whole = mail()
+            recipient = Recipient(Mailbox(named, "peer.example"), notify)
+            envelope = replace(whole.message.envelope, recipients=(recipient,), outside=outside)
+            exchange = self.opened(
+                [replace(whole, message=replace(whole.message, envelope=envelope))], "250 DSN"
+            )
+            exchange.talk("S: 250 mail")
+            self.assertIn(f"RCPT TO:<bob@peer.example> NOTIFY={expected}", exchange.hear())
+            exchange.talk("S: 250 rcpt | 354 go | 250 taken")
+            [outcome] = exchange.source.outcomes["M1"]
+            self.assertEqual(outcome.notifies, notifies)
+
     def test_what_makes_a_message_international(self) -> None:
         """Its header section, and not its body, whatever MAIL said of it."""
         body = "MIME-Version: 1.0\r\n\r\nschön\r\n"

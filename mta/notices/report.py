@@ -1,34 +1,23 @@
-"""Delivery status notifications: what became of a message, told to its sender.
+"""The text of a notice: the multipart/report of RFC 6522.
 
-The multipart/report of RFC 6522 has a part for people, one for programs (RFC 3464), and the
-message or its header section.  Where addresses are internationalised its parts are those of RFC
-6533.  Peers' replies, addresses and header sections may contain anything: each is cleaned where
-it enters a notice.
+It has a part for people, one for programs (RFC 3464), and the message or its header section.
+Where addresses are internationalised its parts are those of RFC 6533.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 import textwrap
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from twisted.logger import Logger
-from zope.interface import implementer
-
-from mta.interfaces import INotices, Message, Notice, Target
-from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Outcome, Recipient, Status
-from mta.settings import KIB
-from mta.smtp import header
+from mta.interfaces import Message, Target
+from mta.mail import Mailbox, Notify, Outcome, Recipient, Status
 
 Report = tuple[Target, Outcome]
 
-MOST_CONTENT = 256 * KIB  # octets of a message that are returned; of a longer one, its header
-MAX_HEADER = 64 * KIB  # octets of a header section that are returned
 MOST_LINE = 998  # octets, RFC 5322 section 2.1.1
 MOST_TEXT = 2000  # characters of one reply or address
 WIDTH = 72  # columns of the part for people
@@ -90,95 +79,8 @@ POSTMASTER = Recipient(Mailbox("Postmaster"))
 _GENERAL_ADVICE = "If you can't tell from this what to do, show it to your postmaster."
 
 
-@implementer(INotices)
-class NoticeWriter:
-    """Writes notices in the name of `hostname`.
-
-    `now` gives seconds since the epoch; `token` a new text that nobody can guess, of letters
-    and digits.
-    """
-
-    log = Logger()
-
-    def __init__(
-        self,
-        hostname: str,
-        now: Callable[[], float] = time.time,
-        token: Callable[[], str] = lambda: secrets.token_hex(16),
-    ) -> None:
-        self._hostname = hostname
-        self._now = now
-        self._token = token
-
-    async def notice(
-        self, message: Message, reports: Sequence[Report], expires: float
-    ) -> Notice | None:
-        """See `INotices.notice`; all reports are of one kind: failures, delays or successes."""
-        wanted = [report for report in reports if _is_wanted(message, report)]
-        if not wanted:
-            return None
-        is_failure = wanted[0][1].status is Status.FAILED
-        envelope = message.envelope
-        reader = Recipient(envelope.reverse_path)
-        if envelope.reverse_path.is_null:
-            if not is_failure:
-                return None
-            if POSTMASTER in envelope.recipients:
-                self.log.error(
-                    "{queue_id} can't be delivered, and nobody is left to tell; see that mail to"
-                    " the postmaster can be delivered",
-                    queue_id=message.id,
-                )
-                return None
-            reader = POSTMASTER
-        # What must not travel without TLS does not come back in full (RFC 8689 section 5).
-        wants_full = envelope.ret == "FULL" or reader is POSTMASTER
-        full = is_failure and wants_full and not envelope.require_tls
-        original = await self._original(message, full)
-        report = _Report(self._hostname, message, wanted, expires, self._now())
-        content = report.content(self._token(), original)
-        body = Body.SEVEN_BIT if content.isascii() else Body.EIGHT_BIT
-        return Notice(
-            Envelope(
-                NULL_PATH,
-                (reader,),
-                body,
-                reader.forward_path.is_internationalised,
-                require_tls=envelope.require_tls,
-            ),
-            content,
-        )
-
-    async def _original(self, message: Message, full: bool) -> _Original | None:
-        """What is returned of the message; None where the spool can't be read.
-
-        A message that was lost is all the more one that its sender should hear of.
-        """
-        full = full and message.content.size <= MOST_CONTENT
-        most = MOST_CONTENT if full else MAX_HEADER
-        octets = bytearray()
-        try:
-            async for piece in message.content.pieces():
-                octets += piece
-                if len(octets) > most or (not full and b"\r\n\r\n" in octets):
-                    break
-        except OSError as error:
-            self.log.error(
-                "{queue_id} can't be read for a notice: {error}",
-                queue_id=message.id,
-                error=str(error),
-            )
-            return None
-        utf8 = message.envelope.smtputf8
-        if full and _is_transparent(octets):
-            return _Original("message/global" if utf8 else "message/rfc822", bytes(octets))
-        lines = _header_lines(bytes(octets[:MAX_HEADER]), utf8)
-        kind = "message/global-headers" if utf8 else "text/rfc822-headers"
-        return _Original(kind, b"".join(line + b"\r\n" for line in lines))
-
-
 @dataclass(frozen=True, slots=True)
-class _Original:
+class Original:
     """The third part: its media type and its octets."""
 
     media_type: str
@@ -186,39 +88,49 @@ class _Original:
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
-    """One notice while it is written.  `expires` and `now`: seconds since the epoch."""
+class ReportText:
+    """One notice while it is written.
+
+    `expanded` are the places of recipients that stand for several addresses, which nobody is
+    told.  `expires` and `now`: seconds since the epoch.
+    """
 
     hostname: str
     message: Message
     reports: Sequence[Report]
     expires: float
     now: float
+    expanded: Collection[int] = ()
+    _is_utf8: bool = field(init=False)
 
-    def content(self, token: str, original: _Original | None) -> bytes:
-        """The whole notice, lines ended by CRLF; `token` goes into boundary and Message-ID."""
+    def __post_init__(self) -> None:
+        # Each character of a reply may ask for it.
+        object.__setattr__(self, "_is_utf8", self._needs_utf8())
+
+    def steps(self, token: str, original: Original | None, made: list[bytes]) -> Iterator[None]:
+        """Make the whole notice, a recipient at a time; `made` gets it, lines ended by CRLF.
+
+        `token` goes into boundary and Message-ID.
+        """
         boundary = f"=_{token}"
-        media_type = (
-            "message/global-delivery-status" if self._is_utf8 else "message/delivery-status"
-        )
+        delimiter = f"--{boundary}\r\n".encode()
+        charset = "utf-8" if self._is_utf8 else "us-ascii"
+        status = "message/global-delivery-status" if self._is_utf8 else "message/delivery-status"
+        text, fields = list(self._opening()), list(self._message_fields())
+        for target, outcome in self.reports:
+            text += ["", *self._story(target, outcome)]
+            fields += ["", *self._recipient_fields(target, outcome)]
+            yield
+        text += self._closing()
         parts = [
-            self._part(
-                f"text/plain; charset={'utf-8' if self._is_utf8 else 'us-ascii'}",
-                _encode(self._text()),
-            ),
-            self._part(media_type, _encode(self._status_fields())),
+            self._part(f"text/plain; charset={charset}", _encode(text)),
+            self._part(status, _encode(fields)),
         ]
         if original is not None:
             parts.append(self._part(original.media_type, original.octets))
-        delimiter = f"--{boundary}\r\n".encode()
-        return b"".join(
-            [
-                _encode(self._header(token, boundary)),
-                b"\r\n",
-                *(delimiter + part for part in parts),
-                f"--{boundary}--\r\n".encode(),
-            ]
-        )
+        made += [_encode(self._header(token, boundary)), b"\r\n"]
+        made += [delimiter + part for part in parts]
+        made.append(f"--{boundary}--\r\n".encode())
 
     @property
     def _kind(self) -> _Kind:
@@ -226,8 +138,7 @@ class _Report:
             return _LOST
         return _KINDS[self.reports[0][1].status][0]
 
-    @property
-    def _is_utf8(self) -> bool:
+    def _needs_utf8(self) -> bool:
         """Whether the notice takes the forms of RFC 6533."""
         envelope = self.message.envelope
         return envelope.smtputf8 or any(
@@ -242,9 +153,12 @@ class _Report:
 
     def _clean(self, text: str) -> str:
         """One line of printable characters, whatever a peer wrote."""
+        text = text[:MOST_TEXT]
+        if text.isascii() and text.isprintable():
+            return text
         return "".join(
             " " if character.isspace() else character if self._is_shown(character) else "?"
-            for character in text[:MOST_TEXT]
+            for character in text
         )
 
     def _is_shown(self, character: str) -> bool:
@@ -269,13 +183,12 @@ class _Report:
 
     # --- the part for people
 
-    def _text(self) -> Iterator[str]:
+    def _opening(self) -> Iterator[str]:
         yield from _wrapped(f"This is the mail server {self.hostname}.")
         yield ""
         yield from _wrapped(self._kind.opening)
-        for target, outcome in self.reports:
-            yield ""
-            yield from self._story(target, outcome)
+
+    def _closing(self) -> Iterator[str]:
         if self._kind.closing:
             yield ""
             yield from _wrapped(self._kind.closing)
@@ -292,7 +205,7 @@ class _Report:
         address = self._clean(str(target.address))
         yield f"  {named}" if address == named else f"  {named} (which stands for {address})"
         if self._kind is _SUCCEEDED:
-            delivered = outcome.status is Status.DELIVERED
+            delivered = outcome.status is Status.DELIVERED or target.number in self.expanded
             further = "The next server took it over. That one may not tell you more."
             yield from _wrapped("It has arrived." if delivered else further, "    ")
             return
@@ -304,22 +217,20 @@ class _Report:
 
     # --- the part for programs
 
-    def _status_fields(self) -> Iterator[str]:
+    def _message_fields(self) -> Iterator[str]:
         envelope = self.message.envelope
         yield f"Reporting-MTA: dns; {self.hostname}"
         if envelope.envid:
             yield from _field("Original-Envelope-Id", self._clean(envelope.envid))
         yield f"Arrival-Date: {_date(self.message.arrived)}"
-        for target, outcome in self.reports:
-            yield ""
-            yield from self._recipient_fields(target, outcome)
 
     def _recipient_fields(self, target: Target, outcome: Outcome) -> Iterator[str]:
         original = self.message.envelope.recipients[target.number].original
         if original:
             yield from _field("Original-Recipient", self._clean(original))
         yield from _field("Final-Recipient", self._address(target.address))
-        yield f"Action: {_KINDS[outcome.status][2]}"
+        is_expanded = self._kind is _SUCCEEDED and target.number in self.expanded
+        yield f"Action: {'expanded' if is_expanded else _KINDS[outcome.status][2]}"
         yield f"Status: {_status(outcome)}"
         if outcome.remote:
             yield from _field("Remote-MTA", f"dns; {self._clean(outcome.remote)}")
@@ -336,16 +247,6 @@ class _Report:
     def _diagnostic(self, outcome: Outcome) -> str:
         """Type smtp is for what a server said (RFC 3464 section 2.3.6), x-mta for us."""
         return f"{'smtp' if outcome.remote else 'x-mta'}; {self._clean(str(outcome.reply))}"
-
-
-def _is_wanted(message: Message, report: Report) -> bool:
-    """Whether the sender wants to hear of this (RFC 3461 section 4.1)."""
-    target, outcome = report
-    notify = message.envelope.recipients[target.number].notify
-    condition = _KINDS[outcome.status][1]
-    if not notify:
-        return condition is not Notify.SUCCESS
-    return condition in notify
 
 
 def _status(outcome: Outcome) -> str:
@@ -370,14 +271,19 @@ def _date(seconds: float) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
+    if len(indent) + len(text) <= WIDTH and text == text.strip() != "":
+        return [indent + text]  # quickly: a notice may be about thousands of recipients
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
 def _field(name: str, value: str) -> list[str]:
     """A field of one-line text, folded at spaces, and within a word only where it has to be."""
+    line = f"{name}: {value}"
+    if len(line) <= FOLD and line.isascii() and value == value.strip():
+        return [line]
     longest = max((len(word.encode()) for word in value.split()), default=0)
     return textwrap.wrap(
-        f"{name}: {value}",
+        line,
         FOLD,
         subsequent_indent=" ",
         break_on_hyphens=False,
@@ -389,18 +295,11 @@ def _encode(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
 
 
-def _is_transparent(octets: bytearray) -> bool:
-    """Whether content can be returned as it is: text, in lines that any server takes."""
-    bare = octets.replace(b"\r\n", b"")
-    if any(octet in bare for octet in (b"\r", b"\n", b"\0")):
-        return False
-    return all(len(line) <= MOST_LINE for line in octets.split(b"\r\n"))
-
-
-def _header_lines(octets: bytes, utf8: bool) -> Iterator[bytes]:
-    """The lines of the fields, each of text and of bearable length."""
-    for line in octets[: header.end_of_fields(octets)].splitlines():
-        shown = line[:MOST_LINE]
-        text = shown.decode("utf-8", "ignore") if utf8 else shown.decode("ascii", "replace")
-        text = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
-        yield text.encode("utf-8" if utf8 else "ascii", "replace")
+def is_wanted(message: Message, report: Report) -> bool:
+    """Whether the sender wants to hear of this (RFC 3461 section 4.1)."""
+    target, outcome = report
+    notify = message.envelope.recipients[target.number].notify
+    condition = _KINDS[outcome.status][1]
+    if not notify:
+        return condition is not Notify.SUCCESS
+    return condition in notify

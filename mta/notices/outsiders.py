@@ -1,0 +1,77 @@
+"""What outsiders are told: what became of the addresses they named, and nothing of what is behind.
+
+Whom an alias stands for, where an address forwards to, the hosts that mail goes through and their
+replies are not for strangers, who may be told by a notice that somebody else caused (RFC 3464
+section 4.2, RFC 3461 section 5.2.7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mta.interfaces import Message, Target
+from mta.mail import Mailbox, Outcome, Reply, Status
+from mta.notices.report import Report
+
+# By the subject of the enhanced status code (RFC 3463 section 3).
+_WORDS = {
+    "1": "The address is not known, or can't be used",
+    "2": "The mailbox does not take the message",
+    "3": "The mail system does not take the message",
+    "4": "The message could not be passed on",
+    "5": "The mail system did not take the message",
+    "6": "The content can't be passed on",
+    "7": "The message is refused by policy",
+}
+_OTHER_WORDS = "The message could not be delivered"
+_HOST = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.[A-Za-z]{2,}"
+_IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+_TELLING = re.compile(rf"@|{_HOST}|{_IP_ADDRESS}")
+HIDDEN = "[...]"
+
+
+def told_to_outsiders(
+    message: Message, reports: Sequence[Report]
+) -> tuple[list[Report], Sequence[int]]:
+    """One report for each address that was named, and the places of those that are several.
+
+    A success is told once, with the first of the addresses that one stands for.
+    """
+    groups: dict[int, list[Report]] = {}
+    for report in reports:
+        groups.setdefault(report[0].number, []).append(report)
+    told = []
+    for number, group in groups.items():
+        target, outcome = group[0]
+        progress = message.progress[number]
+        if outcome.status in (Status.DELIVERED, Status.RELAYED) and progress.settled:
+            continue
+        told.append(_public(target, outcome, progress.recipient.forward_path))
+    return told, [number for number, group in groups.items() if len(group) > 1]
+
+
+def _public(target: Target, outcome: Outcome, named: Mailbox) -> Report:
+    reply = outcome.reply
+    if target.address.matches(named):
+        lines = reply.lines if outcome.remote else reply.lines[:1]  # what follows tells of hosts
+        text = _without_hosts(" ".join(lines), target, outcome)
+    else:
+        subject = reply.enhanced[2:].partition(".")[0]
+        text = _WORDS.get(subject, _OTHER_WORDS)
+    shown = replace(outcome, reply=Reply(reply.code, reply.enhanced, (text,)), remote="")
+    return replace(target, address=named), shown
+
+
+def _without_hosts(text: str, target: Target, outcome: Outcome) -> str:
+    """A reply without the words that name a host, an IP address or another address."""
+    names = {name.lower() for name in (outcome.remote, target.hop.next_hop) if name}
+    own = str(target.address).lower()
+
+    def shown(word: str) -> str:
+        rest = word.lower().replace(own, "")
+        is_telling = _TELLING.search(rest) or any(name in rest for name in names)
+        return HIDDEN if is_telling else word
+
+    return " ".join(map(shown, text.split()))
