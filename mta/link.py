@@ -286,6 +286,10 @@ class Link(Protocol):
         self.closing = True
         self._wake()
 
+    def time_out(self) -> None:
+        """End the conversation as if the peer had taken too long."""
+        self._fail(ChannelTimeout("timed out"))
+
     # --- the conversation
 
     def _flush(self) -> None:

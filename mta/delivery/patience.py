@@ -31,7 +31,7 @@ class Patience:
         if self._mail is None or self._mail.has_asked:
             return
         if self._pressure.is_scarce and self._clock.seconds() >= self._began + PATIENCE:
-            self._link.abort()
+            self._link.time_out()
         else:
             self._timer = self._clock.callLater(LOOK_EVERY, self._look)
 
