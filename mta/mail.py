@@ -270,7 +270,8 @@ class Outcome:
     took nothing for now, or broke off, so it may want less of us at once.  `wait` over 0: nothing
     was tried, and there is no use in it for so many seconds.  `elsewhere`: another host of the same
     hop may take it all the same.  `broke`: the connection broke while the content was on its way,
-    which may be the content's fault.
+    which may be the content's fault.  `untried`: nothing was said of it, so that another connection
+    to the same host is due.
     """
 
     status: Status
@@ -281,3 +282,4 @@ class Outcome:
     wait: float = 0.0
     elsewhere: bool = field(default=False, compare=False)
     broke: bool = field(default=False, compare=False)
+    untried: bool = field(default=False, compare=False)

@@ -123,6 +123,7 @@ class NextHops:
         self.pressure = Pressure()
         self.returned: list[str] = []
         self.left: list[str] = []
+        self.sent = 0
         self._dialled = 0
         own = own or OwnHost("us.example", is_on_interface=lambda address: False)
         dialler = Dialler(
@@ -160,11 +161,17 @@ class NextHops:
         """Let a message to those people wait for the hop."""
         hop = hop or self.hop
         self.outcomes.pop(name, None)
+        self.sent += 1
         recipients = tuple(Recipient(Mailbox(one, DOMAIN)) for one in local_parts or ("bob",))
         envelope = Envelope(more.pop("reverse_path", ALICE), recipients, **more)
         made = message_to(name, content, envelope)
         targets = tuple(Target(one.number, one.address, hop) for one in made.targets)
         self.destinations.add(hop, Delivery(made.message, targets))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether something became of all that was sent."""
+        return len(self.outcomes) + len(self.returned) + len(self.left) >= self.sent
 
     def dispatch(self) -> None:
         """Set all that waits going."""

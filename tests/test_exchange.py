@@ -17,6 +17,7 @@ from mta.interfaces import Delivery, HopFailure, IContent
 from mta.mail import Agent, Hop, Security
 from mta.peers.exchange import Exchange
 from mta.settings import Peer
+from mta.smtp.fit import SMALL
 from tests.doubles import FakeSource, FakeTLS, reception
 from tests.fakes import FakeSpool
 from tests.next_hops import Connection, Names
@@ -27,15 +28,22 @@ OFFERS = ("250-PIPELINING", "250-PIPELINING | 250-CHUNKING", "250-SIZE")
 
 @implementer(IContent)
 class Broken:
-    """Content on a disk that fails."""
+    """Content on a disk that fails when it is read again; it is too large to be kept."""
 
-    size = 100
     is_ascii = True
 
+    def __init__(self) -> None:
+        self._octets = b"Subject: x\r\n\r\n" + b"body\r\n" * (SMALL // 6 + 1)
+        self.size = len(self._octets)
+        self._is_read = False
+
     async def pieces(self) -> AsyncIterator[bytes]:
-        """One piece."""
-        yield b"Subject: x\r\n"
-        raise OSError("input/output error")
+        """All of it, and then only the beginning."""
+        if self._is_read:
+            yield self._octets[:10]
+            raise OSError("input/output error")
+        self._is_read = True
+        yield self._octets
 
 
 def unreadable() -> Delivery:

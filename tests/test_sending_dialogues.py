@@ -12,7 +12,7 @@ settings, and the dialogue line by line:
 ``D: 192.0.2.1``         a connection to that address is asked for, and made
 ``D: 192.0.2.1 refused`` it is asked for, and refused
 ``D: (none)``            no connection is asked for
-``S: a | b``             the host says two lines
+``S: a | b``             the host says two lines, one after the other
 ``C: a | b``             it has heard just these
 ``C: (closed)``          we have closed the connection
 ``T: 300``               so many seconds pass
@@ -119,10 +119,11 @@ class Sending:
         assert connection is None, f"also dialled {connection and connection.address}"
 
     def _say(self, text: str) -> None:
-        octets = b"".join(one.strip().encode() + b"\r\n" for one in text.split("|"))
-        size = 1 if self._dripped else len(octets)
-        for start in range(0, len(octets), size):
-            self.connection.say(octets[start : start + size])
+        for line in text.split("|"):
+            octets = line.strip().encode() + b"\r\n"
+            size = 1 if self._dripped else len(octets)
+            for start in range(0, len(octets), size):
+                self.connection.say(octets[start : start + size])
 
     def _heard(self) -> list[str]:
         return self.connection.transport.taken().decode().replace("\r\n", "\n").splitlines()

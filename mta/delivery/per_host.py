@@ -181,18 +181,27 @@ class PerHost:
         return await self._source.more()
 
     def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`: what another host may take is kept back."""
+        """See `IMailSource.settle`: what another host or connection may take is kept back."""
         is_alone = self._alone
         taken = self._pop(delivery)
         if self._suspects.judge(taken.delivery, outcomes) and is_alone:
             self.is_content_at_fault = True
-        for place, outcome in zip(taken.open_places, outcomes, strict=True):
+        decided = [
+            (place, outcome)
+            for place, outcome in zip(taken.open_places, outcomes, strict=True)
+            if not outcome.untried
+        ]
+        for place, outcome in decided:
             known = taken.outcomes[place]
             taken.outcomes[place] = most_telling([known, outcome]) if outcome.elsewhere else outcome
         if places := taken.open_places:
             targets = tuple(taken.delivery.targets[place] for place in places)
             taken.handed = replace(taken.delivery, targets=targets)
-            self._kept.append(taken)
+            if len(decided) < len(outcomes):
+                self.progress = self.progress or bool(decided)
+                self._ready.appendleft(taken)
+            else:
+                self._kept.append(taken)
         else:
             self.progress = self._has_settled = True
             self._source.settle(

@@ -44,6 +44,7 @@ from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.smtp import sasl
 from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
+from mta.smtp.pipelining import KnownHosts
 from mta.smtp.sender import Sender
 
 CONNECT_TIMEOUT = 30  # seconds
@@ -82,6 +83,7 @@ class Dialler:
         self._tls = tls
         self._in_steps = Steps(reactor)
         self._pressure = pressure or Pressure()
+        self._hosts = KnownHosts()
         self._links: set[Link] = set()
 
     def close_gently(self) -> None:
@@ -204,6 +206,7 @@ class Dialler:
             user=hop.user,
             secret=hop.secret,
             derive=self._derive,
+            host=self._hosts.record(f"{address}:{hop.port}", self._reactor.seconds()),
             in_steps=self._in_steps,
         )
         link = Link(

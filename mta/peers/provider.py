@@ -23,6 +23,7 @@ from mta.settings import Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.opening import SenderConfig
+from mta.smtp.pipelining import KnownHosts
 from mta.smtp.sender import Sender
 
 OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
@@ -55,6 +56,7 @@ class Provider:
         self._ledger = ledger
         self._clock = clock
         self._in_steps = Steps(clock)
+        self._hosts = KnownHosts()
         self._links: dict[str, list[HandOver]] = {}
         self._wanted: dict[str, set[str]] = {}  # of the peers with a queue run under way
 
@@ -69,6 +71,7 @@ class Provider:
             keepalive=peer.keepalive,
             proved=True,
             in_steps=self._in_steps,
+            host=self._hosts.record(peer.name, self._clock.seconds()),
         )
 
         def open_source() -> IHeldSource:

@@ -5,6 +5,7 @@ RFC 5321 sections 4.2 and 4.5.3.2.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -37,8 +38,11 @@ DATA = Step(2 * MINUTE, "in reply to DATA")
 CONTENT = Step(3 * MINUTE, "while sending content")
 END = Step(10 * MINUTE, "after the end of content: the message may be sent more than once")
 TURN = Step(10 * MINUTE, "in reply to the request for our mail")  # RFC 2645 section 5.2.1
+AHEAD = Step(30.0, "in reply to what was sent ahead")  # a host that dropped it never answers
+PROBE = Step(5.0, "in reply to RSET behind the content of a message")
 NOOP = Step(30.0, "in reply to NOOP")
 QUIT = Step(5.0, "in reply to QUIT")
+CLOSING = 421  # the reply that needs no command, RFC 5321 section 3.8
 
 
 class PeerClosing(ChannelLost):
@@ -47,6 +51,10 @@ class PeerClosing(ChannelLost):
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
         self.reply = reply
+
+
+class OutOfStep(PeerFault):
+    """A reply may belong to something else than what was asked: it is no verdict."""
 
 
 class Dialogue:
@@ -62,32 +70,94 @@ class Dialogue:
         self.remote = ""
         self.step = GREETING
         self.is_unheard = False
+        self._due = 1  # replies that are to come: the greeting
+        self._arrived: deque[Reply | PeerFault] = deque()
+        self._parser = replies.ReplyParser()
 
     async def command(self, line: bytes, step: Step) -> Reply:
-        """Send one command; returns its reply.  Raises as `reply` does."""
-        self.channel.write(line + b"\r\n")
+        """Send one command; returns its reply.  Raises as `send` and `reply` do."""
+        await self.send(line + b"\r\n", 1)
         return await self.reply(step)
+
+    async def send(self, commands: bytes, count: int) -> None:
+        """Send so many commands.  Raises as `check` does."""
+        await self.check()
+        self.channel.write(commands)
+        self.expect(count)
+
+    def expect(self, count: int) -> None:
+        """Count replies that are to come to what was written."""
+        self._due += count
 
     async def reply(self, step: Step) -> Reply:
         """The peer's next reply.  Raises ChannelLost, also for 421, and PeerFault."""
         self.step = step
-        channel, parser = self.channel, replies.ReplyParser()
+        await self._receive(step)
+        reply = self._arrived.popleft()
+        if isinstance(reply, PeerFault):
+            raise reply
+        self._due -= 1
+        if reply.code == CLOSING:
+            raise PeerClosing(reply)
+        self.is_unheard = False
+        return reply
+
+    async def check(self) -> None:
+        """Raise OutOfStep where the peer has said more than it was asked, PeerClosing for 421."""
+        self._collect()
+        if not (self._due or self._arrived or self.is_quiet):
+            await self._receive(NOOP)  # the rest of a reply
+        self.verify()
+        if not self._due and self._arrived:
+            closing = self._arrived[0]
+            assert isinstance(closing, Reply)
+            raise PeerClosing(closing)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the peer has said nothing that nobody has read."""
+        return not (self._arrived or self._parser.is_inside or len(self.channel.wire))
+
+    def verify(self) -> None:
+        """Raise OutOfStep where the peer has said more than it was asked; it may say 421."""
+        self._collect()
+        if len(self._arrived) <= self._due:
+            return
+        surplus = self._arrived[self._due]
+        if isinstance(surplus, PeerFault):
+            raise surplus
+        if surplus.code != CLOSING:
+            raise OutOfStep(f"a reply to nothing: {surplus}")
+
+    async def _receive(self, step: Step) -> None:
+        """Wait until a whole reply is there."""
+        channel = self.channel
         end: float | None = None  # for all its lines
-        while True:
-            while (line := channel.wire.line(MAX_REPLY_LINE, LF)) is None:
-                end = end or channel.seconds() + step.timeout
-                if await channel.drain(end):
-                    await channel.more(end)
-            # Some servers end replies with a bare LF; in ours, only CRLF ends a line.
-            reply = parser.feed_line(line.rstrip(b"\r"))
-            if reply is not None:
-                if reply.code == 421:
-                    raise PeerClosing(reply)
-                self.is_unheard = False
-                return reply
+        self._collect()
+        while not self._arrived:
+            end = end or channel.seconds() + step.timeout
+            if await channel.drain(end):
+                await channel.more(end)
+            self._collect()
+
+    def _collect(self) -> None:
+        """Take what has arrived off the wire, up to what is no reply."""
+        try:
+            while (line := self.channel.wire.line(MAX_REPLY_LINE, LF)) is not None:
+                # Some servers end replies with a bare LF; in ours, only CRLF ends a line.
+                reply = self._parser.feed_line(line.rstrip(b"\r"))
+                if reply is not None:
+                    self._arrived.append(reply)
+        except PeerFault as fault:
+            self._arrived.append(fault)
 
     async def quit(self) -> None:
         """End the session (RFC 5321 section 4.1.1.10); whatever comes of it, it is over."""
+        try:
+            await self.check()
+        except (ChannelLost, PeerFault):
+            self.quit_at_once()
+            return
         with suppress(ChannelLost, PeerFault):
             await self.command(b"QUIT", QUIT)
 

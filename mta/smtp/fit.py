@@ -17,6 +17,8 @@ from mta.smtp.content import LineCheck
 from mta.smtp.extensions import Extensions
 from mta.smtp.steps import InSteps, at_once
 
+DEFAULT_RCPTMAX = 100  # recipients that any server takes, RFC 5321 section 4.5.3.1.8
+MAX_RECIPIENTS = 1000  # of one transaction, where the peer names a higher RCPTMAX
 SMALL = 256 * 1024  # octets of content that are kept from the check to the sending
 
 
@@ -24,19 +26,37 @@ SMALL = 256 * 1024  # octets of content that are kept from the check to the send
 class Capabilities:
     """What a peer can take.
 
-    `streams`: content by BDAT; `keeps_tls`: mail that must not travel without TLS (RFC 8689).
-    `in_steps` does work that takes long, step by step.
+    `keeps_tls`: mail that must not travel without TLS (RFC 8689).  `in_steps` does work that takes
+    long, step by step.  `one_at_a_time`: it was out of step, and gets one command at a time.
     """
 
     extensions: Extensions
     lmtp: bool
     keeps_tls: bool
     in_steps: InSteps = at_once
+    one_at_a_time: bool = False
+
+    @property
+    def pipelines(self) -> bool:
+        """Whether commands go in groups (RFC 2920)."""
+        return self.extensions.offers("PIPELINING") and not self.one_at_a_time
 
     @property
     def streams(self) -> bool:
-        """Whether whole messages may go ahead of the replies to others, by BDAT."""
-        return self.extensions.offers("PIPELINING", "CHUNKING") and not self.lmtp
+        """Whether content goes by BDAT, and so ahead of replies (RFC 3030)."""
+        return self.pipelines and self.extensions.offers("CHUNKING") and not self.lmtp
+
+    @property
+    def may_lose_step(self) -> bool:
+        """Whether replies could be taken for those to something else."""
+        return self.pipelines or (self.lmtp and not self.one_at_a_time)
+
+    @property
+    def max_recipients(self) -> int:
+        """How many recipients one transaction has at most."""
+        if self.lmtp and self.one_at_a_time:
+            return 1  # and so one reply to its content
+        return min(self.extensions.limit("RCPTMAX", DEFAULT_RCPTMAX), MAX_RECIPIENTS)
 
 
 @dataclass(frozen=True, slots=True)

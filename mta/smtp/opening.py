@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from mta.interfaces import ChannelLost, HandshakeFailed, HopFailure
 from mta.mail import Outcome, Reply, Security, Status
 from mta.smtp import sasl
-from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
+from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue, OutOfStep
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
+from mta.smtp.pipelining import HostRecord
 from mta.smtp.steps import InSteps, at_once
 
 NO_MECHANISM = Reply(454, "4.7.4", ("The server offers no way to log in that is safe",))
@@ -31,7 +32,7 @@ class SenderConfig:
     """What a sender says of itself and demands of its peer before any mail flows.
 
     `proved`: the peer proved who it is before this role began.  `in_steps` does work that takes
-    long, step by step.
+    long, step by step.  `host`: what is known of it.
     """
 
     hostname: str
@@ -43,6 +44,7 @@ class SenderConfig:
     derive: sasl.Derive = sasl.derive
     in_steps: InSteps = at_once
     proved: bool = False
+    host: HostRecord = field(default_factory=HostRecord)
 
 
 async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
@@ -93,6 +95,8 @@ async def _start_tls(dialogue: Dialogue, config: SenderConfig) -> None:
     if dialogue.extensions.offers("STARTTLS"):
         reply = await dialogue.command(b"STARTTLS", TLS)
         if reply.code == 220:
+            if not dialogue.is_quiet:
+                raise OutOfStep("a reply in the clear to what TLS is to protect")
             await dialogue.channel.start_tls()
             await _hello(dialogue, config)
             return

@@ -14,9 +14,14 @@ from mta.smtp.errors import LocalFault
 from mta.smtp.fit import Capabilities, Form, envelope_commands, fit
 
 MAX_TRANSACTIONS = 10_000  # on one connection, where the peer names no MAILMAX (RFC 9422)
-DEFAULT_RCPTMAX = 100  # recipients that any server takes, RFC 5321 section 4.5.3.1.8
-MAX_RECIPIENTS = 1000  # of one transaction, where the peer names a higher RCPTMAX
 LOCAL_ERROR = Outcome(Status.DEFERRED, replies.LOCAL_ERROR)
+UNTRIED = Outcome(
+    Status.DEFERRED,
+    Reply(451, "4.4.0", ("The connection ended before this was sent",)),
+    elsewhere=True,
+    untried=True,
+)
+TOO_MANY_RECIPIENTS = "5.5.3"  # RFC 3463: too many for this transaction, not for good
 REPLY_WEIGHT = 512  # octets that a reply may have, RFC 5321 section 4.5.3.1.5
 
 
@@ -35,10 +40,11 @@ class Outgoing:
 class Transaction:
     """MAIL to the end of content, for some targets of an outgoing message.
 
-    `places` are the targets' places in the delivery, `commands` MAIL and RCPT for them, `rejected`
-    holds the replies to those that RCPT refused, `refusal` the reply that refused all.
-    `is_answered`: the peer replied to some of it; `has_begun`: some of the content was written,
-    `has_ended`: all of it.
+    `places` are the targets' places in the delivery, `commands` MAIL and RCPT for them; with
+    `after_reset`, RSET comes before them and has no reply yet.  `rejected` holds the replies to
+    those that RCPT refused, `refusal` the reply that refused all.  `is_answered`: the peer replied
+    to some of it; `has_begun`: some of the content was written, `has_ended`: all of it.
+    `is_in_step`: each reply was awaited, so that it can only be its own.
     """
 
     outgoing: Outgoing
@@ -50,6 +56,7 @@ class Transaction:
     is_answered: bool = False
     has_begun: bool = False
     has_ended: bool = False
+    is_in_step: bool = False
 
     @property
     def accepted(self) -> list[int]:
@@ -84,12 +91,17 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether no new delivery is to begin on this connection."""
+        return self._dialogue.channel.closing or self._is_used_up
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether no transaction is to begin on this connection."""
         mail_max = self._capabilities.extensions.limit("MAILMAX", MAX_TRANSACTIONS)
-        return self._dialogue.channel.closing or self._transactions >= mail_max
+        return self._transactions >= mail_max
 
     async def next(self) -> Transaction | None:
         """What to send next; None: nothing now, or no more on this connection."""
-        while not self._waiting:
+        while not self._waiting or self._is_used_up:
             if self.is_full:
                 return None
             delivery = await self._source.next()
@@ -116,8 +128,7 @@ class Outbox:
 
     def _transactions_for(self, outgoing: Outgoing) -> list[Transaction]:
         """A transaction for each portion of targets that the peer takes.  Raises LocalFault."""
-        limit = self._capabilities.extensions.limit("RCPTMAX", DEFAULT_RCPTMAX)
-        most = min(limit, MAX_RECIPIENTS)
+        most = self._capabilities.max_recipients
         places = range(len(outgoing.outcomes))
         return [
             self._transaction(outgoing, places[first : first + most]) for first in places[::most]
@@ -155,11 +166,10 @@ class Outbox:
             rejected = transaction.rejected.get(place)
             reply = rejected or transaction.refusal
             assert reply is not None
-            too_many = reply.code == 452 and place in transaction.rejected
-            if too_many and transaction.accepted:
-                again.append(place)  # RFC 5321 section 4.5.3.1.10
+            if rejected is not None and _is_too_many(rejected) and transaction.accepted:
+                again.append(place)
             else:
-                outcome = refused(reply, self._dialogue.remote)
+                outcome = self._refused(reply)
                 strains = rejected is None and reply.is_transient
                 outgoing.outcomes[place] = replace(outcome, strains=strains)
         if not transaction.accepted:
@@ -167,6 +177,24 @@ class Outbox:
         if again:
             self._waiting.append(self._transaction(outgoing, again))
         self._settle(outgoing)
+
+    def leave(self) -> None:
+        """Leave to another connection what waits for a transaction of its own."""
+        for outgoing in dict.fromkeys(transaction.outgoing for transaction in self._waiting):
+            self._leave(outgoing)
+        self._waiting.clear()
+
+    def _leave(self, outgoing: Outgoing) -> None:
+        if any(outgoing.outcomes):
+            self._settle_all(outgoing, UNTRIED)
+        else:
+            self._source.give_back(outgoing.delivery)
+
+    def _refused(self, reply: Reply) -> Outcome:
+        """What a negative reply of the peer means for a recipient."""
+        if reply.enhanced == TOO_MANY_RECIPIENTS:
+            reply = replace(reply, enhanced="4.5.3", code=452)
+        return refused(reply, self._dialogue.remote)
 
     def _settle(self, outgoing: Outgoing) -> None:
         outcomes = [outcome for outcome in outgoing.outcomes if outcome is not None]
@@ -177,14 +205,16 @@ class Outbox:
         outgoing.outcomes = [known or outcome for known in outgoing.outcomes]
         self._settle(outgoing)
 
-    def abandon(self, error: Exception) -> Reply:
+    def abandon(self, error: Exception, *, again: bool = False) -> Reply:
         """Defer what is not settled, as the connection is lost; returns why.
 
-        Raises HopFailure where the peer took nothing on this connection, nor broke off over the
-        content of a message: then other mail need not try at once.
+        With `again`, another connection is to have it at once, as if nothing had been said: so it
+        is with one that was idle and is gone.  Raises HopFailure where the peer took nothing on
+        this connection, nor broke off over the content of a message: then other mail need not try
+        at once.
         """
         reply = self._dialogue.reason(error)
-        is_new_try_due = self._dialogue.is_unheard and isinstance(error, ChannelLost)
+        again = again or (self._dialogue.is_unheard and isinstance(error, ChannelLost))
         is_ours = isinstance(error, OSError)
         lost = Outcome(
             Status.DEFERRED, reply, self._dialogue.remote, strains=not is_ours, elsewhere=True
@@ -192,22 +222,36 @@ class Outbox:
         begun, waiting = list(self.begun), list(self._waiting)
         self.begun.clear()
         self._waiting.clear()
-        for transaction in begun:
-            word = _word(transaction, error, lost)
-            outcomes = transaction.outgoing.outcomes
-            for place in transaction.places:
-                refusal = transaction.rejected.get(place) or transaction.refusal
-                said = refused(refusal, self._dialogue.remote) if refusal else word
-                outcomes[place] = outcomes[place] or said
-        for outgoing in dict.fromkeys(each.outgoing for each in (*begun, *waiting)):
-            if is_new_try_due:
-                self._source.give_back(outgoing.delivery)
+        tried = dict.fromkeys(transaction.outgoing for transaction in begun)
+        if not again:
+            for transaction in begun:
+                self._judge(transaction, error, lost)
+        for outgoing in dict.fromkeys([*tried, *(transaction.outgoing for transaction in waiting)]):
+            if again or (self.progress and outgoing not in tried):
+                self._leave(outgoing)
             else:
                 self._settle_all(outgoing, lost)
         is_over_content = any(each.is_answered and each.has_begun for each in begun)
-        if not (self.progress or is_new_try_due or is_over_content or is_ours):
+        if not (self.progress or again or is_over_content or is_ours):
             raise HopFailure(lost) from error
         return reply
+
+    def _judge(self, transaction: Transaction, error: Exception, lost: Outcome) -> None:
+        """The outcomes of a transaction that the loss of the connection cut off."""
+        word = _word(transaction, error, lost)
+        outcomes = transaction.outgoing.outcomes
+        for place in transaction.places:
+            refusal = transaction.rejected.get(place) or transaction.refusal
+            said = self._refused(refusal) if refusal else word
+            outcomes[place] = outcomes[place] or said
+
+
+def _is_too_many(reply: Reply) -> bool:
+    """Whether a reply to RCPT may mean that the transaction is full (RFC 5321 section 4.5.3.1.10).
+
+    552 does so too.  Where it meant the mailbox, it says the same in the next transaction.
+    """
+    return reply.code in (452, 552) or reply.enhanced == TOO_MANY_RECIPIENTS
 
 
 def _word(transaction: Transaction, error: Exception, lost: Outcome) -> Outcome:

@@ -59,6 +59,11 @@ class ReplyParser:
         self._count = 0
         self._room = MAX_TEXT
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether more lines of a reply are to come."""
+        return bool(self._count)
+
     def feed_line(self, line: bytes) -> Reply | None:
         """The reply, once `line` (without its end) was its last one.
 

@@ -5,7 +5,9 @@ for a peer, when that peer turned the connection.  Nothing else differs.
 
 Where the peer allows it, commands run ahead of replies: with CHUNKING whole messages go out
 before the replies to earlier ones have come, with PIPELINING the next envelope follows the
-final dot.  A long-distance link then runs at line rate and not at one message a round trip.
+final dot, once the host has shown that it reads it there.  A long-distance link then runs at line
+rate and not at one message a round trip.  Where replies may not be those to what was asked, they
+are no verdicts: the mail is sent again on another connection, one command at a time.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from zope.interface import implementer
 
 from mta.interfaces import ChannelLost, IChannel, IMailSource, IRole
 from mta.mail import Reply
-from mta.smtp.dialogue import MAIL, NOOP, TURN, Dialogue, PeerClosing
+from mta.smtp.dialogue import MAIL, NOOP, PROBE, TURN, Dialogue, PeerClosing
 from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities
 from mta.smtp.opening import SenderConfig, open_session
 from mta.smtp.outgoing import Outbox, Transaction
+from mta.smtp.pipelining import Pipelining
 from mta.smtp.transmission import Transmission
 
 MAX_AHEAD = 512 * 1024  # octets on their way ahead of replies
@@ -64,11 +67,11 @@ class Sender:
         self._channel = channel
         dialogue = self._dialogue = Dialogue(channel)
         await open_session(dialogue, self._config)
-        capabilities = self._capabilities()
-        self._outbox = Outbox(self._source, dialogue, capabilities)
-        self._transmission = Transmission(dialogue, capabilities, self._outbox)
+        self._capabilities = self._found()
+        self._outbox = Outbox(self._source, dialogue, self._capabilities)
+        self._transmission = Transmission(dialogue, self._capabilities, self._outbox)
         try:
-            await (self._stream() if capabilities.streams else self._deliver())
+            await (self._stream() if self._capabilities.streams else self._deliver())
         except OSError as error:
             with suppress(ChannelLost, PeerFault):
                 await self._catch_up_before_last()
@@ -76,22 +79,35 @@ class Sender:
             return None
         except PeerFault as error:
             dialogue.quit_at_once()
-            self.failure = self._outbox.abandon(error)
+            self.failure = self._outbox.abandon(error, again=self._lose_step())
             return None
         except ChannelLost as error:
+            if self._outbox.begun:
+                self._config.host.forget_ahead()
             self.failure = self._outbox.abandon(error)
             return None
+        self._outbox.leave()
         if self._turn is not None and not channel.closing:
             return await self._part(self._turn)
         await dialogue.quit()
         return None
 
-    def _capabilities(self) -> Capabilities:
-        extensions, secured = self._dialogue.extensions, self._channel.secured
-        proved = secured is not None and (bool(secured.certificate) or self._config.proved)
+    def _found(self) -> Capabilities:
+        """What the peer can take, by what it offered and what is known of it."""
+        extensions, secured, config = self._dialogue.extensions, self._channel.secured, self._config
+        proved = secured is not None and (bool(secured.certificate) or config.proved)
         keeps_tls = proved and extensions.offers("REQUIRETLS")
-        config = self._config
-        return Capabilities(extensions, config.lmtp, keeps_tls, config.in_steps)
+        one_at_a_time = config.host.pipelining is Pipelining.STEPWISE
+        return Capabilities(extensions, config.lmtp, keeps_tls, config.in_steps, one_at_a_time)
+
+    def _learn(self, pipelining: Pipelining) -> None:
+        self._config.host.learn(pipelining, self._channel.seconds())
+
+    def _lose_step(self) -> bool:
+        """Learn that the host was out of step; whether another connection goes about it better."""
+        if self._capabilities.may_lose_step:
+            self._learn(Pipelining.STEPWISE)
+        return self._capabilities.may_lose_step
 
     # --- mail, commands ahead of replies
 
@@ -110,18 +126,20 @@ class Sender:
             if weight > MAX_AHEAD:
                 # So much is sent only to a peer that said it takes it.
                 await self._catch_up(-1)
-                self._begin(transaction, b"")
+                await self._begin(transaction, b"")
                 await transmission.read_envelope(transaction)
                 if transaction.refusal is None and transaction.accepted:
                     await transmission.write_chunk(transaction)
                     await transmission.end(transaction)
-                outbox.conclude(transaction)
+                self._conclude(transaction)
             else:
                 await self._catch_up(MAX_AHEAD - weight)
                 # Nobody knows yet in which state the messages on their way leave the peer.
                 outbox.reset_needed = outbox.reset_needed or bool(outbox.begun)
-                self._begin(transaction, b"")
+                await self._begin(transaction, b"")
                 await transmission.write_chunk(transaction)
+                if self._config.host.pipelining is not Pipelining.AHEAD:
+                    await self._catch_up(-1)
 
     async def _catch_up(self, most_ahead: int) -> None:
         """Read replies until at most that many octets are on their way; below 0: no message is."""
@@ -137,53 +155,85 @@ class Sender:
             await self._conclude_first()
 
     async def _conclude_first(self) -> None:
-        transaction = self._outbox.begun[0]
+        transaction, *following = self._outbox.begun
         await self._transmission.read_envelope(transaction)
-        await self._transmission.end(transaction)
-        self._outbox.conclude(transaction)
+        await self._transmission.end(transaction, following[0] if following else None)
+        self._conclude(transaction)
+        if transaction.refusal is None and self._dialogue.is_quiet:
+            self._learn(Pipelining.AHEAD)  # all that was sent together was answered, and no more
 
     # --- mail, one message after the other
 
     async def _deliver(self) -> None:
-        """With DATA: where the peer has PIPELINING, an envelope follows the last final dot."""
-        outbox, transmission = self._outbox, self._transmission
-        pipelines = self._dialogue.extensions.offers("PIPELINING")
+        """With DATA: an envelope follows the last final dot where the peer has shown it may."""
         ended: Transaction | None = None
         while True:
-            transaction = await outbox.next()
-            if transaction is None and ended is None:
-                if not await self._more():
-                    return
-                continue
-            if transaction is not None and pipelines:
-                self._begin(transaction, b"DATA\r\n")
-            if ended is not None:
-                await transmission.end(ended)
-                outbox.conclude(ended)
-                ended = None
+            transaction = await self._outbox.next()
+            is_ahead = await self._end(ended, transaction) if ended is not None else False
             if transaction is None:
+                if ended is None and not await self._more():
+                    return
+                ended = None
                 continue
-            if pipelines:
-                await transmission.read_envelope(transaction)
-                goes_on = await transmission.read_data(transaction)
-            else:
-                self._enter(transaction)
-                goes_on = await transmission.step_by_step(transaction)
-            if goes_on:
-                ended = transaction
-            else:
-                outbox.conclude(transaction)
+            ended = transaction if await self._send(transaction, is_ahead=is_ahead) else None
+            if ended is None:
+                self._conclude(transaction)
+
+    async def _send(self, transaction: Transaction, *, is_ahead: bool) -> bool:
+        """One message but for the reply to its content; whether content was sent."""
+        transmission = self._transmission
+        if not self._capabilities.pipelines:
+            await self._dialogue.check()
+            self._enter(transaction)
+            return await transmission.step_by_step(transaction)
+        if not is_ahead:
+            await self._begin(transaction, b"DATA\r\n")
+        await transmission.read_envelope(transaction, is_ahead=is_ahead)
+        return await transmission.read_data(transaction)
+
+    async def _end(self, ended: Transaction, following: Transaction | None) -> bool:
+        """The reply to the content of a message; whether the next one was begun ahead of it.
+
+        Where nobody knows whether the host reads what comes that early, RSET finds out: nothing is
+        lost where it does not.
+        """
+        may_be_ahead = following is not None and self._capabilities.pipelines
+        pipelining = self._config.host.pipelining
+        is_ahead = may_be_ahead and pipelining is Pipelining.AHEAD
+        is_probe = may_be_ahead and pipelining is Pipelining.UNKNOWN
+        if is_ahead and following is not None:
+            await self._begin(following, b"DATA\r\n")
+        elif is_probe:
+            await self._dialogue.send(b"RSET\r\n", 1)
+        await self._transmission.end(ended)
+        self._conclude(ended)
+        if is_probe:
+            await self._probe()
+        return is_ahead
+
+    async def _probe(self) -> None:
+        """The reply to RSET behind content; none comes from a host that dropped it."""
+        self._learn(Pipelining.GROUPED)
+        reply = await self._dialogue.reply(PROBE)
+        if reply.code == 250:
+            self._learn(Pipelining.AHEAD)
+            self._outbox.reset_needed = False
 
     # --- what both manners share
 
-    def _begin(self, transaction: Transaction, last: bytes) -> None:
+    async def _begin(self, transaction: Transaction, last: bytes) -> None:
         """Write the envelope in one group; `last` is the command that ends the group."""
+        await self._dialogue.check()
         self._enter(transaction)
-        self._transmission.write_envelope(transaction, last)
+        await self._transmission.write_envelope(transaction, last)
 
     def _enter(self, transaction: Transaction) -> None:
         self._silent_since = None
         self._outbox.begin(transaction)
+
+    def _conclude(self, transaction: Transaction) -> None:
+        self._transmission.verify(transaction)
+        self._outbox.conclude(transaction)
 
     async def _more(self) -> bool:
         """Wait for more mail; now and then a NOOP asks whether the peer is still there."""
@@ -193,6 +243,10 @@ class Sender:
         if self._silent_since is None:
             self._silent_since = channel.seconds()
         while True:
+            try:
+                await self._dialogue.check()
+            except PeerClosing:
+                return False
             left = self._silent_since + self._config.keepalive - channel.seconds()
             there_is = await channel.doze(self._source.more(), left) if left > 0 else None
             if there_is is not None:
@@ -200,18 +254,10 @@ class Sender:
                 return there_is
             if channel.closing:
                 return False
-            if len(channel.wire):
-                return await self._unasked()
+            if channel.seconds() < self._silent_since + self._config.keepalive:
+                continue  # the peer said something
             await self._dialogue.command(b"NOOP", NOOP)
             self._silent_since = channel.seconds()
-
-    async def _unasked(self) -> bool:
-        """A reply to nothing: 421, as the peer closes (RFC 5321 section 3.8), or a fault."""
-        try:
-            reply = await self._dialogue.reply(NOOP)
-        except PeerClosing:
-            return False
-        raise PeerFault(f"a reply to nothing: {reply}")
 
     async def _part(self, turn: Turn) -> IRole | None:
         """Ask for the turn; the role to take next."""
@@ -224,7 +270,7 @@ class Sender:
                 await self._reset()
                 reply = await self._dialogue.command(command.encode(), TURN)
             if turn.successor is not None and reply.code == 250:
-                if len(self._channel.wire):
+                if not self._dialogue.is_quiet:
                     # Nothing may come before our greeting: it could only pretend to be commands.
                     raise PeerFault("octets after the reply that turned the connection")
                 turn.on_reply(reply)

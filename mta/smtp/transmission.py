@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mta.interfaces import ChannelLost, ChannelTimeout
 from mta.mail import Outcome, Reply, Status
 from mta.smtp.content import DotWriter
-from mta.smtp.dialogue import CONTENT, DATA, END, MAIL, RCPT, Dialogue
+from mta.smtp.dialogue import AHEAD, CONTENT, DATA, END, MAIL, RCPT, Dialogue, OutOfStep, Step
 from mta.smtp.fit import Capabilities, notices_of_peer
 from mta.smtp.outgoing import Outbox, Transaction, refused
 
+NOT_NOW = frozenset({500, 502, 503})  # say of the command that it was none, or came out of order
+NO_CHUNK = frozenset({500, 501, 502, 504})  # to BDAT: the chunk may be read as commands
+
 
 class Transmission:
-    """Writes transactions to the peer, and reads what it replies to them."""
+    """Writes transactions to the peer, and reads what it replies to them.
+
+    Raises OutOfStep where a reply may belong to something else, and what `Dialogue` raises.
+    """
 
     def __init__(self, dialogue: Dialogue, capabilities: Capabilities, outbox: Outbox) -> None:
         self._dialogue = dialogue
@@ -23,100 +30,196 @@ class Transmission:
         self._capabilities = capabilities
         self._outbox = outbox
 
+    # --- the envelope
+
     async def step_by_step(self, transaction: Transaction) -> bool:
         """The envelope for a peer without PIPELINING; whether content was sent."""
+        transaction.is_in_step = True
         if transaction.after_reset:
-            await self._dialogue.command(b"RSET", MAIL)
+            await self._dialogue.send(b"RSET\r\n", 1)
+            await self._read_reset(transaction, MAIL)
         mail, *rcpts = transaction.commands
-        self._channel.write(mail)
-        await self._read_mail(transaction)
+        await self._dialogue.send(mail, 1)
+        await self._read_mail(transaction, MAIL)
         if transaction.refusal is not None:
             return False
         for place, rcpt in zip(transaction.places, rcpts, strict=True):
-            self._channel.write(rcpt)
+            await self._dialogue.send(rcpt, 1)
             await self._read_rcpt(transaction, place)
         if not transaction.accepted:
             return False
-        self._channel.write(b"DATA\r\n")
+        await self._dialogue.send(b"DATA\r\n", 1)
         return await self.read_data(transaction)
 
-    def write_envelope(self, transaction: Transaction, last: bytes) -> None:
+    async def write_envelope(self, transaction: Transaction, last: bytes) -> None:
         """Write the envelope in one group; `last` is the command that ends the group."""
-        reset = b"RSET\r\n" if transaction.after_reset else b""
-        self._channel.write(reset + b"".join(transaction.commands) + last)
+        commands = [b"RSET\r\n"] if transaction.after_reset else []
+        commands += transaction.commands
+        if last:
+            commands.append(last)
+        await self._dialogue.send(b"".join(commands), len(commands))
 
-    async def read_envelope(self, transaction: Transaction) -> None:
-        """The replies to one group, up to the last RCPT."""
-        if transaction.after_reset:
-            await self._dialogue.reply(MAIL)
-        await self._read_mail(transaction)
+    async def read_envelope(self, transaction: Transaction, *, is_ahead: bool = False) -> None:
+        """The replies to one group, up to the last RCPT.
+
+        `is_ahead`: it was sent behind content, where some peers read nothing.
+        """
+        step = AHEAD if is_ahead else MAIL
+        try:
+            if transaction.after_reset:
+                await self._read_reset(transaction, step)
+                step = MAIL
+            await self._read_mail(transaction, step)
+        except ChannelTimeout as lost:
+            if self._dialogue.step is AHEAD:
+                raise OutOfStep("the peer dropped what was sent ahead") from lost
+            raise
         for place in transaction.places:
             await self._read_rcpt(transaction, place)
 
-    async def _read_mail(self, transaction: Transaction) -> None:
-        reply = await self._dialogue.reply(MAIL)
+    async def _read_reset(self, transaction: Transaction, step: Step) -> None:
+        reply = await self._dialogue.reply(step)
+        transaction.after_reset = False
+        if reply.code != 250:  # RFC 5321 section 4.1.1.5
+            raise OutOfStep(f"to RSET: {reply}")
+
+    async def _read_mail(self, transaction: Transaction, step: Step) -> None:
+        reply = await self._verdict(step)
         transaction.is_answered = True
-        if reply.code // 100 != 2:
+        if not _is_ok(reply):
+            self._demand_in_order(reply)
             self._outbox.refuse(transaction, reply)
 
     async def _read_rcpt(self, transaction: Transaction, place: int) -> None:
-        reply = await self._dialogue.reply(RCPT)
-        if reply.code // 100 != 2 and transaction.refusal is None:
+        reply = await self._verdict(RCPT)
+        if not _is_ok(reply) and transaction.refusal is None:
+            self._demand_in_order(reply)
             transaction.rejected[place] = reply
 
     async def read_data(self, transaction: Transaction) -> bool:
         """The reply to DATA, and the content after it; whether content was sent."""
         reply = await self._dialogue.reply(DATA)
+        has_takers = transaction.refusal is None and bool(transaction.accepted)
         if reply.code != 354:
+            if reply.is_positive:
+                raise OutOfStep(str(reply))
+            if has_takers:
+                self._demand_in_order(reply)
             self._outbox.refuse(transaction, reply)
             return False
-        if transaction.refusal is not None or not transaction.accepted:
-            # RFC 2920 section 3.1: content must follow, and nobody is to get it.
-            self._channel.write(b".\r\n")
-            if not self._capabilities.lmtp:
-                await self._dialogue.reply(END)
+        if not has_takers:
+            await self._end_for_nobody()
             return False
+        await self._dialogue.check()
+        transaction.is_in_step = True
         await self._write_content(transaction, DotWriter())
         return True
+
+    async def _end_for_nobody(self) -> None:
+        """RFC 2920 section 3.1: content must follow, and nobody is to get it."""
+        if self._capabilities.lmtp:
+            raise OutOfStep("a start of content that is for nobody")  # replies to it: none, or one
+        await self._dialogue.send(b".\r\n", 1)
+        await self._dialogue.reply(END)
+
+    # --- the content
 
     async def write_chunk(self, transaction: Transaction) -> None:
         """Write the whole content as one chunk (RFC 3030)."""
         size = transaction.outgoing.form.content.size
-        self._channel.write(b"BDAT %d LAST\r\n" % size)
+        await self._dialogue.send(b"BDAT %d LAST\r\n" % size, 0)
         await self._write_content(transaction, None)
 
     async def _write_content(self, transaction: Transaction, dots: DotWriter | None) -> None:
         """The octets of content, with dot stuffing where they go by DATA."""
-        self._dialogue.step = CONTENT
+        dialogue, channel = self._dialogue, self._channel
+        dialogue.step = CONTENT
         transaction.has_begun = True
         async for piece in transaction.outgoing.form.content.pieces():
-            self._channel.write(dots.encode(piece) if dots else piece)
-            end = self._channel.seconds() + CONTENT.timeout
-            while not await self._channel.drain(end):
-                pass
+            channel.write(dots.encode(piece) if dots else piece)
+            end = channel.seconds() + CONTENT.timeout
+            while not await channel.drain(end):
+                await dialogue.check()
+        await dialogue.check()
         if dots:
-            self._channel.write(dots.end())
+            channel.write(dots.end())
         transaction.has_ended = True
+        dialogue.expect(len(transaction.accepted) if self._capabilities.lmtp else 1)
 
-    async def end(self, transaction: Transaction) -> None:
-        """The reply to content: one, or with LMTP one for each recipient that RCPT took."""
-        if not self._capabilities.lmtp:
-            reply = await self._dialogue.reply(END)
-            if reply.code // 100 != 2:
-                self._outbox.refuse(transaction, reply)
-            else:
-                self._deliver_to(transaction, transaction.accepted, reply)
+    async def end(self, transaction: Transaction, following: Transaction | None = None) -> None:
+        """The reply to content: one, or with LMTP one for each recipient that RCPT took.
+
+        Where the `following` transaction is on its way, RSET came between: another reply to that
+        than 250 may be the one to this content.
+        """
+        if self._capabilities.lmtp:
+            await self._end_for_each(transaction, transaction.accepted)
             return
-        for place in transaction.accepted:
-            reply = await self._dialogue.reply(END)
-            if reply.code // 100 == 2:
+        reply = await self._verdict(END)
+        if following is not None and following.after_reset:
+            try:
+                await self._read_reset(following, MAIL)
+            except ChannelLost:
+                self._judge(transaction, reply)
+                raise
+        self._judge(transaction, reply)
+
+    def _judge(self, transaction: Transaction, reply: Reply) -> None:
+        """What the one reply to content means."""
+        places = transaction.accepted
+        if transaction.refusal is not None or not places:
+            if _is_ok(reply) or reply.code in NO_CHUNK:
+                raise OutOfStep(f"to content for nobody: {reply}")
+            self._outbox.refuse(transaction, reply)
+        elif _is_ok(reply):
+            self.verify(transaction)
+            self._deliver_to(transaction, places, reply)
+        else:
+            self._demand_in_order(reply)
+            if not transaction.is_in_step and reply.code in NO_CHUNK:
+                raise OutOfStep(f"to BDAT: {reply}")
+            self._outbox.refuse(transaction, reply)
+
+    async def _end_for_each(self, transaction: Transaction, places: Sequence[int]) -> None:
+        """The replies of LMTP; where too many come, nobody knows which is whose."""
+        said: list[tuple[int, Reply]] = []
+        try:
+            for place in places:
+                said.append((place, await self._verdict(END)))
+        except ChannelLost:
+            self._judge_each(transaction, said)
+            raise
+        if len(places) > 1:
+            self._dialogue.verify()
+        self._judge_each(transaction, said)
+
+    def _judge_each(self, transaction: Transaction, said: Sequence[tuple[int, Reply]]) -> None:
+        for place, reply in said:
+            if _is_ok(reply):
                 self._deliver_to(transaction, [place], reply)
             else:
                 transaction.outgoing.outcomes[place] = refused(reply, self._dialogue.remote)
 
+    def verify(self, transaction: Transaction) -> None:
+        """Raise OutOfStep where the replies to a transaction may have been those to another."""
+        if not transaction.is_in_step:
+            self._dialogue.verify()
+
+    # --- replies
+
+    async def _verdict(self, step: Step) -> Reply:
+        """A reply that takes something or refuses it: any other is not the one awaited."""
+        reply = await self._dialogue.reply(step)
+        if reply.is_positive and not _is_ok(reply):
+            raise OutOfStep(str(reply))
+        return reply
+
+    def _demand_in_order(self, reply: Reply) -> None:
+        """Raise OutOfStep where a refusal may only mean the manner in which the command came."""
+        if self._capabilities.pipelines and reply.code in NOT_NOW:
+            raise OutOfStep(str(reply))
+
     def _deliver_to(self, transaction: Transaction, places: Sequence[int], reply: Reply) -> None:
-        if transaction.refusal is not None:
-            return
         status = Status.DELIVERED if self._capabilities.lmtp else Status.RELAYED
         takes_notify = self._capabilities.extensions.offers("DSN")
         delivery = transaction.outgoing.delivery
@@ -127,3 +230,8 @@ class Transmission:
             transaction.outgoing.outcomes[place] = Outcome(
                 status, reply, self._dialogue.remote, notifies
             )
+
+
+def _is_ok(reply: Reply) -> bool:
+    """Whether something was taken: 250 to 259, no greeting or good-bye."""
+    return reply.code // 10 == 25

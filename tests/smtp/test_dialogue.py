@@ -28,3 +28,54 @@ class PressureTests(SenderTestCase):
             """
         )
         self.assertEqual(exchange.outcomes(), ["relayed 250 taken"] * 1000)
+
+
+class StepTests(SenderTestCase):
+    """What the peer says before it is asked is the reply to something else."""
+
+    def test_before_a_command(self) -> None:
+        """In whole or in part, in one piece with the reply before it."""
+        for more in ("250 rcpt", "550 no", "eh?", "250-rcpt"):
+            exchange = self.opened([mail()])
+            exchange.talk(f"P: 250 mail | {more}")
+            if more == "250-rcpt":
+                exchange.talk("S: 250 rcpt")
+            self.assertEqual(exchange.hear(), ["MAIL FROM:<alice@us.example>", "QUIT"])
+            self.assertIn("deferred 451 4.5.0 Protocol error", exchange.outcomes()[0])
+        exchange = self.opened([mail()])
+        exchange.say(b"250 mail\r\n25")
+        exchange.say(b"0 rcpt\r\n")
+        self.assertEqual(exchange.hear(), ["MAIL FROM:<alice@us.example>", "QUIT"])
+
+    def test_closing_in_parts(self) -> None:
+        """421 needs no command, also when it comes in two pieces."""
+        exchange = self.opened([mail()])
+        exchange.say(b"250 mail\r\n42")
+        exchange.say(b"1 4.3.2 closing\r\n")
+        self.assertEqual(exchange.outcomes(), ["deferred 421 4.3.2 closing"])
+
+    def test_while_content_is_on_its_way(self) -> None:
+        """A verdict comes after the end."""
+        for reply, outcome in (
+            ("250 taken", "deferred 451 4.5.0 Protocol error while sending content"),
+            ("554 no", "deferred 451 4.5.0 Protocol error while sending content"),
+            ("421 closing", "deferred 421 closing"),
+        ):
+            exchange = self.opened([mail(content=b"x\r\n" * 100_000)])
+            exchange.talk("S: 250 mail | 250 rcpt")
+            exchange.transport.is_full = True
+            exchange.talk(f"S: 354 go\nS: {reply}")
+            self.assertIn(outcome, exchange.outcomes()[0])
+            self.assertNotIn(".", exchange.hear())
+
+    def test_good_bye(self) -> None:
+        """It is said, whatever was not asked for; what was settled stays so."""
+        exchange = self.opened([mail()])
+        exchange.talk("S: 250 mail | 250 rcpt | 354 go\nP: 250 taken | 250 taken")
+        self.assertEqual(exchange.outcomes(), ["relayed 250 taken"])
+        exchange.hear()
+        self.assertTrue(exchange.transport.disconnecting)
+        exchange = self.opened([mail()])
+        exchange.talk("S: 250 mail | 250 rcpt | 354 go\nP: 250 taken | 421 closing")
+        self.assertEqual(exchange.outcomes(), ["relayed 250 taken"])
+        self.assertEqual(exchange.hear()[-1], "QUIT")
