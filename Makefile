@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # From the source tree; see "For developers" in README.rst.
 SOURCE := PYTHONPATH=. $(BIN)/python
-FILES  := setup.cfg pyproject.toml README.rst LICENSE $(shell find mta twisted -name '*.py')
+FILES  := setup.cfg setup.py pyproject.toml README.rst LICENSE $(shell find mta twisted -name '*.py')
 
 SPACE  :=
 HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
@@ -61,14 +61,14 @@ $(VENV)/.created:
 # A normal installation, as a newcomer would have it: Twisted does not find the plugin of an editable one.
 $(VENV)/.program: $(VENV)/.created $(FILES)
 	@echo "installing mta into $(VENV) ..."
-	@rm -rf build mta.egg-info
+	@rm -rf mta.egg-info
 	@$(PIP) install .
-	@rm -rf build mta.egg-info
+	@rm -rf mta.egg-info
 	@touch $@
 
-$(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.created setup.cfg pyproject.toml
+$(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.created setup.cfg setup.py pyproject.toml
 	@echo "installing what $* needs into $(VENV) ..."
-	@rm -rf build mta.egg-info
+	@rm -rf mta.egg-info
 	@$(PIP) install '.[$*]'
-	@rm -rf build mta.egg-info
+	@rm -rf mta.egg-info
 	@touch $@

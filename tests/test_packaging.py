@@ -25,7 +25,7 @@ from tests.processes import ROOT, Server, configuration, temporary_folder, wait_
 BOB = "bob@office.example"
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 
-_SOURCES = ("setup.cfg", "pyproject.toml", "README.rst", "LICENSE", "mta", "twisted")
+_SOURCES = ("setup.cfg", "setup.py", "pyproject.toml", "README.rst", "LICENSE", "mta", "twisted")
 _NOT_FROM_HERE = ("mta", "mta-*", "mta_plugin*", "dropin.cache", "__pycache__", "__editable__*")
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 
@@ -116,6 +116,20 @@ class WheelTests(SynchronousTestCase):
         """No folder of ours was forgotten."""
         modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mta").rglob("*.py")}
         self.assertEqual(modules - set(zipfile.ZipFile(wheel()).namelist()), set())
+
+    def test_nothing_of_an_earlier_build(self) -> None:
+        """A module that was removed from the source is not in what is built next."""
+        source = workshop() / "source"
+        stale = source / "mta" / "stale.py"
+        command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation")
+        wheel()
+        self.assertFalse((source / "build").exists())
+        for is_there in (True, False):
+            stale.touch() if is_there else stale.unlink()
+            folder = temporary_folder(self)
+            run((*command, "--wheel-dir", folder, source), workshop())
+            [built] = folder.glob("*.whl")
+            self.assertEqual("mta/stale.py" in zipfile.ZipFile(built).namelist(), is_there)
 
 
 class InstalledTests(SynchronousTestCase):

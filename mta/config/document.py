@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from mta.config.syntax import explained
 from mta.mail import canonical_domain
 
 MAX_OCTETS = 4 * 2**20  # of a file
@@ -300,7 +301,8 @@ def parse(text: str, source: Source) -> Value:
         loader = _Loader(text)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(source, error) from None
+        problem, (line, column) = explained(text, error)
+        raise source.wrong(f"not YAML: {problem}", line + 1, column + 1) from None
     except yaml.reader.ReaderError as error:
         raise _at(
             source, text[: error.position], "found a control character, expected text"
@@ -344,13 +346,6 @@ def _bound(root: Value) -> None:
             waiting.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
             waiting.extend(part for member in node.value for part in member)
-
-
-def _syntax_error(source: Source, error: yaml.MarkedYAMLError) -> ConfigurationError:
-    text = "not YAML: " + ", ".join(filter(None, (error.context, error.problem)))
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    return source.wrong(text, line + 1, column + 1)
 
 
 def _at(source: Source, before: str, text: str) -> ConfigurationError:
