@@ -121,11 +121,13 @@ class Submission:
 
     `hide_client`: the mail does not tell where they are.  `expn`: they may ask who is behind an
     alias.  `channel_binding`: SCRAM-SHA-256-PLUS is offered to them.
+    `scram`: the users file has keys for SCRAM.
     """
 
     hide_client: bool = False
     expn: bool = False
     channel_binding: bool = False
+    scram: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class FileTestCase(SynchronousTestCase):
         self.folder.mkdir()
         self.path = self.folder / "users.yaml"
         self.file = UserFile(self.path)
+        self.patch(sasl, "ITERATIONS", 4096)
 
     def told(self, action: Callable[..., object], *arguments: Any, **named: Any) -> str:
         """The one line that a person is told when that can't be done."""
@@ -289,6 +290,68 @@ class UsersTests(FileTestCase):
         self.assertEqual(len(first.salt), len(known.salt))
         self.assertEqual(first.iterations, known.iterations)
         self.assertNotEqual(first.salt, self.now(self.users.scram_keys("somebody")).salt)
+
+    def test_unknown_names_look_alike_among_old_keys(self) -> None:
+        """They have the rounds of some user: no number is theirs alone."""
+        self.patch(sasl, "ITERATIONS", 8192)
+        self.file.add("bob", "builder")
+        rounds = {
+            self.now(self.make_users().scram_keys(f"nobody{n}")).iterations for n in range(50)
+        }
+        self.assertEqual(rounds, {4096, 8192})
+        users = self.make_users()
+        first, again = (self.now(users.scram_keys("nobody")).iterations for _ in range(2))
+        self.assertEqual(first, again)
+
+    def test_old_keys_are_renewed(self) -> None:
+        """By the log-in that shows the password; not by a wrong one, nor twice."""
+        self.patch(sasl, "ITERATIONS", 8192)
+        before = self.path.read_bytes()
+        self.failureResultOf(self.plain("alice", "wrong"), AuthenticationFailed)
+        self.assertEqual(self.path.read_bytes(), before)
+        self.assertEqual(self.successResultOf(self.plain("alice", "wonderland")), "Alice")
+        (alice,) = self.file.list()
+        assert alice.scram is not None
+        self.assertEqual(alice.scram, sasl.scram_keys("wonderland", alice.scram.salt, 8192))
+        self.assertEqual(alice.addresses, ("alice@example.com",))
+        after = self.path.stat()
+        self.assertEqual(self.successResultOf(self.plain("alice", "wonderland")), "Alice")
+        self.assertEqual(self.path.stat().st_ino, after.st_ino)
+
+    def test_a_password_that_was_changed_meanwhile(self) -> None:
+        """The new one stays."""
+        old = self.file.load().users["alice"]
+        self.file.set_password("alice", "looking-glass")
+        self.patch(sasl, "ITERATIONS", 8192)
+        self.file.renew(old, "wonderland")
+        self.assertTrue(self.file.check("alice", "looking-glass"))
+        (alice,) = self.file.list()
+        assert alice.scram is not None
+        self.assertEqual(alice.scram.iterations, 4096)
+
+    def test_a_file_that_can_not_be_renewed(self) -> None:
+        """Users log in all the same, and the log says it once."""
+        self.patch(sasl, "ITERATIONS", 8192)
+        with (
+            patch.object(UserFile, "renew", side_effect=UserFault("not ours")) as renew,
+            capturedLogs() as events,
+        ):
+            for _ in range(3):
+                self.assertEqual(self.successResultOf(self.plain("alice", "wonderland")), "Alice")
+        self.assertEqual(renew.call_count, 1)
+        self.assertEqual(len([event for event in events if "fault" in event]), 1)
+
+    def test_no_scram(self) -> None:
+        """It is not offered, new users get no keys, and old ones lose theirs."""
+        self.file = UserFile(self.path, scram=False)
+        self.file.add("bob", "builder")
+        self.users = self.make_users()
+        self.assertEqual(self.now(self.users.mechanisms(self.session())), ("PLAIN", "LOGIN"))
+        self.assertEqual(self.now(self.users.mechanisms(self.session(secured=None))), ())
+        self.assertEqual(self.successResultOf(self.plain("alice", "wonderland")), "Alice")
+        self.assertEqual([user.scram for user in self.file.list()], [None, None])
+        self.assertNotIn("SCRAM", self.path.read_text())
+        self.assertNotIn("SCRAM-SHA-256", self.now(self.make_users().mechanisms(self.session())))
 
     def test_without_channel_binding(self) -> None:
         """It is offered to servers alone, and who supposes that we lack it gets in elsewhere."""

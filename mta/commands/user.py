@@ -79,7 +79,8 @@ def _file(arguments: argparse.Namespace) -> UserFile:
     users = settings.users
     if users.startswith("dovecot:"):
         raise Failed(f"{arguments.config}: the users are Dovecot's ({users}): change them there")
-    return UserFile(Path(users), owner_of_new_file(Path(users), settings))
+    owner = owner_of_new_file(Path(users), settings)
+    return UserFile(Path(users), owner, scram=settings.submission.scram)
 
 
 def _add_user(arguments: argparse.Namespace, file: UserFile) -> None:

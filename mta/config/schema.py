@@ -269,6 +269,7 @@ SUBMISSION: Fields = {
     "hide_client": values.boolean,
     "expn": values.boolean,
     "channel_binding": values.boolean,
+    "scram": values.one_of({"on": True, "off": False, "true": True, "false": False}),
 }
 PEER: Fields = {
     "user": values.user,

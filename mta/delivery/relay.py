@@ -242,7 +242,7 @@ class Dialler:
 
     def _derive(self, password: str, salt: bytes, iterations: int) -> Deferred[bytes]:
         return deferToThreadPool(
-            self._reactor, self._threads, sasl.salted_password, password, salt, iterations
+            self._reactor, self._threads, sasl.own_salted_password, password, salt, iterations
         )
 
 

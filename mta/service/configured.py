@@ -200,7 +200,7 @@ class _Maker:
             if peer.certificate and peer.user
         }
         return Users(
-            UserFile(Path(settings.users)),
+            UserFile(Path(settings.users), scram=settings.submission.scram),
             self._router.is_ours,
             process.reactor,
             process.threads,

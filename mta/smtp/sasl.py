@@ -16,6 +16,7 @@ import stringprep
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
 from unicodedata import ucd_3_2_0
@@ -33,9 +34,10 @@ LOGIN = "LOGIN"
 NEEDS_TLS = frozenset({PLAIN, LOGIN})  # the password itself crosses the wire
 
 SALT_SIZE = 16  # octets
-ITERATIONS = 15_000  # RFC 7677 section 4: at least 4096, and 15,000 is advised
-LEAST_ITERATIONS = 4096  # RFC 7677 section 4
-MOST_ITERATIONS = 600_000  # a hostile server could otherwise keep its client busy for hours
+ITERATIONS = 600_000  # what OWASP advises for PBKDF2 with SHA-256: some tenths of a second
+MIN_ITERATIONS = 4096  # RFC 7677 section 4
+MAX_ITERATIONS = 2_000_000  # a hostile server could otherwise keep its client busy for hours
+MAX_DERIVED = 100  # secrets of ours, with the salts of the servers, whose keys are kept
 
 NO_BINDINGS: Mapping[str, bytes] = MappingProxyType({})
 _BINDINGS = ("tls-exporter", "tls-server-end-point")  # best first
@@ -124,22 +126,26 @@ def offered(
     *,
     cram_md5: bool,
     external: bool,
+    scram: bool = True,
     cleartext: bool = False,
     channel_binding: bool = True,
 ) -> tuple[str, ...]:
     """The mechanisms that a server offers, strongest first.
 
-    `cram_md5`: some user has a secret for it.  It is offered under TLS, and without on the
-    service that must have it (RFC 2645 section 5.1).  `external`: the client's verified
-    certificate stands for a user.  `cleartext`: the password itself may come without TLS.
-    `channel_binding`: clients know how to bind SCRAM to TLS.
+    `scram`: users have keys for it.  `cram_md5`: some user has a secret for it.  It is offered
+    under TLS, and without on the service that must have it (RFC 2645 section 5.1).  `external`:
+    the client's verified certificate stands for a user.  `cleartext`: the password itself may
+    come without TLS.  `channel_binding`: clients know how to bind SCRAM to TLS.
     """
     with_password = secured is not None or cleartext
     with_cram_md5 = cram_md5 and (secured is not None or service is Service.ODMR)
     candidates = (
         (EXTERNAL, external),
-        (SCRAM_PLUS, channel_binding and secured is not None and bool(secured.bindings)),
-        (SCRAM, True),
+        (
+            SCRAM_PLUS,
+            scram and channel_binding and secured is not None and bool(secured.bindings),
+        ),
+        (SCRAM, scram),
         (CRAM_MD5, with_cram_md5),
         (PLAIN, with_password),
         (LOGIN, with_password),
@@ -305,7 +311,7 @@ def _demand_own_identity(acting_as: bytes, name: str) -> None:
 
 
 async def derive(password: str, salt: bytes, iterations: int) -> bytes:
-    """The SaltedPassword of RFC 5802, here and now: milliseconds of work."""
+    """The SaltedPassword of RFC 5802, here and now: tenths of a second of work."""
     return salted_password(password, salt, iterations)
 
 
@@ -365,7 +371,7 @@ async def _prove_scram(
     whole_nonce, salt, iterations = opening[1], _decoded(opening[2]), int(opening[3])
     if not whole_nonce.startswith(nonce) or whole_nonce == nonce:
         raise AuthenticationFailed("the server answers somebody else's SCRAM message")
-    if not LEAST_ITERATIONS <= iterations <= MOST_ITERATIONS:
+    if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
         raise AuthenticationFailed(f"the server wants {iterations} SCRAM iterations")
 
     salted = await derive(prepare(secret), salt, iterations)
@@ -411,7 +417,7 @@ _CLIENT_FINAL = re.compile(rb"(c=(%b),r=(%b)%b),p=(%b)" % (_BASE64, _NONCE, _MOR
 _SERVER_FIRST = re.compile(rb"r=(%b),s=(%b),i=([1-9][0-9]{0,9})%b" % (_NONCE, _BASE64, _MORE))
 
 
-def scram_keys(password: str, salt: bytes, iterations: int = ITERATIONS) -> ScramKeys:
+def scram_keys(password: str, salt: bytes, iterations: int) -> ScramKeys:
     """What a server keeps of a prepared password (RFC 5802 section 3)."""
     salted = salted_password(password, salt, iterations)
     stored_key = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
@@ -420,6 +426,12 @@ def scram_keys(password: str, salt: bytes, iterations: int = ITERATIONS) -> Scra
 
 def salted_password(password: str, salt: bytes, iterations: int) -> bytes:
     return hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+
+
+@lru_cache(maxsize=MAX_DERIVED)
+def own_salted_password(password: str, salt: bytes, iterations: int) -> bytes:
+    """The same for a secret of ours, as a client: once for each salt (RFC 5802 section 5.1)."""
+    return salted_password(password, salt, iterations)
 
 
 def _hmac(key: bytes, text: bytes) -> bytes:

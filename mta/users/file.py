@@ -74,11 +74,11 @@ class PasswordHash:
 @dataclass(frozen=True, slots=True)
 class User:
     """One user.  `addresses` as in `mta.users.addresses`; `cram_md5` is a plain secret, empty
-    for nearly everybody."""
+    for nearly everybody.  `scram` None: the user has no keys for SCRAM."""
 
     name: str
     password: PasswordHash
-    scram: ScramKeys
+    scram: ScramKeys | None
     addresses: tuple[str, ...] = ()
     cram_md5: str = field(default="", repr=False)
 
@@ -100,13 +100,19 @@ class Roster:
     def scram_keys(self, name: str) -> ScramKeys:
         """A user's keys; for an unknown name the same ones each time, which nothing fits."""
         user = self.find(name)
-        if user is not None:
+        if user is not None and user.scram is not None:
             return user.scram
         salt, stored_key, server_key = (
             hmac.digest(self.decoy, f"{part} {name.lower()}".encode(), "sha256")
             for part in ("salt", "stored key", "server key")
         )
-        return ScramKeys(salt[:SALT_SIZE], sasl.ITERATIONS, stored_key, server_key)
+        return ScramKeys(salt[:SALT_SIZE], self._decoy_iterations(name), stored_key, server_key)
+
+    def _decoy_iterations(self, name: str) -> int:
+        """As many as some user has: keys of former times have fewer than new ones."""
+        counts = sorted(user.scram.iterations for user in self.users.values() if user.scram)
+        chosen = hmac.digest(self.decoy, f"iterations {name.lower()}".encode(), "sha256")
+        return counts[int.from_bytes(chosen) % len(counts)] if counts else sasl.ITERATIONS
 
 
 Stamp = tuple[int, int, int] | None
@@ -115,11 +121,15 @@ Stamp = tuple[int, int, int] | None
 class UserFile:
     """The users file at `path`.  Every method raises UserFault.
 
-    `owner`: the user and group whose it is to be when it is written; None: as it was.
+    `owner`: the user and group whose it is to be when it is written; None: as it was.  `scram`:
+    whether users get keys for SCRAM.
     """
 
-    def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, path: Path, owner: tuple[int, int] | None = None, *, scram: bool = True
+    ) -> None:
         self.path = path
+        self.scram = scram
         self._owner = owner
 
     def stamp(self) -> Stamp:
@@ -159,7 +169,7 @@ class UserFile:
     ) -> None:
         """Add a user; `cram_md5` keeps the password itself, for CRAM-MD5."""
         own = tuple(_told(normalised, address) for address in addresses)
-        user = _with_password(_told(sasl.prepare, name), password, cram_md5=cram_md5)
+        user = self._user(_told(sasl.prepare, name), password, cram_md5=cram_md5)
         with self._changing() as users:
             if user.name.lower() in users:
                 raise UserFault(f"there is already a user {user.name}")
@@ -169,8 +179,21 @@ class UserFile:
         """Give a user a new password."""
         with self._changing() as users:
             old = self._existing(users, name)
-            new = _with_password(old.name, password, cram_md5=bool(old.cram_md5))
+            new = self._user(old.name, password, cram_md5=bool(old.cram_md5))
             users[old.name.lower()] = replace(new, addresses=old.addresses)
+
+    def is_outdated(self, user: User) -> bool:
+        """Whether a user's hashes are not those that the password would get today."""
+        iterations = user.scram.iterations if user.scram else 0
+        return iterations < sasl.ITERATIONS if self.scram else user.scram is not None
+
+    def renew(self, user: User, password: str) -> None:
+        """Hash a prepared password as it would be today, if it is still the user's."""
+        keys = self._keys(password)
+        with self._changing() as users:
+            now = users.get(user.name.lower())
+            if now is not None and now.password == user.password:
+                users[user.name.lower()] = replace(now, scram=keys)
 
     def delete(self, name: str) -> None:
         """Remove a user."""
@@ -186,6 +209,16 @@ class UserFile:
         """Whether that is the user's password."""
         user = self._existing(self.load().users, name)
         return user.password.matches(_told(sasl.prepare, password))
+
+    def _user(self, name: str, password: str, *, cram_md5: bool) -> User:
+        prepared = _told(sasl.prepare, password)
+        secret = password if cram_md5 else ""
+        return User(name, PasswordHash.of(prepared), self._keys(prepared), (), secret)
+
+    def _keys(self, password: str) -> ScramKeys | None:
+        if not self.scram:
+            return None
+        return sasl.scram_keys(password, secrets.token_bytes(SALT_SIZE), sasl.ITERATIONS)
 
     def _existing(self, users: Mapping[str, User], name: str) -> User:
         user = users.get(_told(sasl.prepare, name).lower())
@@ -223,12 +256,6 @@ def _told(check: Any, text: str) -> str:
         raise UserFault(f"a name, password or address: {error}") from None
 
 
-def _with_password(name: str, password: str, *, cram_md5: bool) -> User:
-    prepared = _told(sasl.prepare, password)
-    keys = sasl.scram_keys(prepared, secrets.token_bytes(SALT_SIZE))
-    return User(name, PasswordHash.of(prepared), keys, (), password if cram_md5 else "")
-
-
 # --- YAML -----------------------------------------------------------------------
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -245,11 +272,13 @@ def _entry(user: User) -> dict[str, Any]:
     costs = f"ln={password.cost},r={password.block_size},p={password.parallel}"
     entry: dict[str, Any] = {
         "password": f"$scrypt${costs}${_base64(password.salt)}${_base64(password.digest)}",
-        # The form of RFC 5803.
-        "scram": f"SCRAM-SHA-256${scram.iterations}:{_base64(scram.salt)}"
-        f"${_base64(scram.stored_key)}:{_base64(scram.server_key)}",
         "addresses": list(user.addresses),
     }
+    if scram is not None:  # in the form of RFC 5803
+        entry["scram"] = (
+            f"SCRAM-SHA-256${scram.iterations}:{_base64(scram.salt)}"
+            f"${_base64(scram.stored_key)}:{_base64(scram.server_key)}"
+        )
     if user.cram_md5:
         entry["cram_md5"] = user.cram_md5
     return entry
@@ -271,20 +300,27 @@ def _user(name: object, entry: object) -> User:
         if not isinstance(entry, dict):
             raise ValueError
         password = _SCRYPT.fullmatch(entry["password"])
-        scram = _SCRAM.fullmatch(entry["scram"])
+        scram = _SCRAM.fullmatch(entry["scram"]) if "scram" in entry else None
         addresses = entry.get("addresses", [])
-        if not password or not scram or not isinstance(addresses, list):
+        has_bad_keys = "scram" in entry and not scram
+        if not password or has_bad_keys or not isinstance(addresses, list):
             raise ValueError
         costs = (int(number) for number in password.group(1, 2, 3))
         return User(
             sasl.prepare(str(name)),
             PasswordHash(_octets(password[4]), _octets(password[5]), *costs),
-            ScramKeys(_octets(scram[2]), int(scram[1]), _octets(scram[3]), _octets(scram[4])),
+            _scram_keys(scram) if scram else None,
             tuple(normalised(str(address)) for address in addresses),
             str(entry.get("cram_md5", "")),
         )
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"user {name}: expected what `mta user add` writes") from None
+
+
+def _scram_keys(found: re.Match[str]) -> ScramKeys:
+    iterations, *texts = found.groups()
+    salt, stored_key, server_key = map(_octets, texts)
+    return ScramKeys(salt, int(iterations), stored_key, server_key)
 
 
 def _base64(octets: bytes) -> str:

@@ -10,6 +10,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
@@ -19,7 +20,7 @@ from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable, ScramKeys
 from mta.users.addresses import is_own
-from mta.users.file import HASH_SIZE, SALT_SIZE, PasswordHash, UserFault, UserFile
+from mta.users.file import HASH_SIZE, SALT_SIZE, PasswordHash, User, UserFault, UserFile
 
 CONCURRENT_HASHES = 2  # 16 MiB and a processor each
 MOST_WAITING = 100  # log-ins that may wait for their hash
@@ -57,6 +58,8 @@ class Users:
         self._certificates = certificates
         self._channel_binding = channel_binding
         self._hashing = DeferredSemaphore(CONCURRENT_HASHES)
+        self._renewing: set[str] = set()  # names of users
+        self._may_renew = True
         self._stamp = file.stamp()
         self._roster = file.load()
 
@@ -70,6 +73,7 @@ class Users:
             session.secured,
             cram_md5=any(user.cram_md5 for user in users),
             external=external,
+            scram=self._file.scram and any(user.scram for user in users),
             cleartext=session.cleartext_auth,
             channel_binding=self._binds(session),
         )
@@ -114,7 +118,25 @@ class Users:
         known = self._roster.find(user)
         expected = known.password if known else _NOBODY
         matches = await self._hashing.run(self._in_thread, expected.matches, password)
+        if matches and known is not None and self._file.is_outdated(known):
+            self._renew(known, password)
         return matches and known is not None
+
+    def _renew(self, user: User, password: str) -> None:
+        """Bring a user's hashes up to date, beside the log-in that showed the password."""
+        if self._may_renew and user.name not in self._renewing:
+            self._renewing.add(user.name)
+            done = self._hashing.run(self._in_thread, self._file.renew, user, password)
+            done.addErrback(self._not_renewed).addBoth(lambda _: self._renewing.discard(user.name))
+
+    def _not_renewed(self, failure: Failure) -> None:
+        """The server may be one that must not write there: say so once."""
+        failure.trap(UserFault)
+        self._may_renew = False
+        self.log.info(
+            "the hashes of users stay as they were until `mta user passwd`: {fault}",
+            fault=failure.getErrorMessage(),
+        )
 
     async def scram_keys(self, user: str) -> ScramKeys:
         """See `sasl.Credentials.scram_keys`."""
