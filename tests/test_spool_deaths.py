@@ -129,6 +129,23 @@ class DeathTests(SpoolTestCase):
             self.settle(spool, bad, 0.0)
             self.assertEqual(self.leased(spool), [bad])
 
+    def test_processes_that_die_young(self) -> None:
+        """Where one after the other is killed, what they tried is not blamed for it."""
+        spool = self.process()
+        bad = self.commit(spool).id
+        for _ in range(5):
+            spool.begin_attempt(bad)
+            spool = self.next_process(spool)
+            self.clock.advance(SUSPECT_DELAY - 0.1)
+            self.assertEqual(self.leased(spool), [])
+            self.assertEqual(self.wait(spool.lease([bad])), [])
+            self.assertIsNone(self.wait(spool.next_due()))
+        woken: list[str] = []
+        spool.on_wake = lambda: woken.append("woken")
+        self.clock.advance(0.1)
+        self.assertEqual(woken, ["woken"])
+        self.assertEqual(self.leased(spool), [bad])
+
     def test_loss_of_power(self) -> None:
         """It is no message's fault."""
         spool = self.process()

@@ -284,6 +284,56 @@ class HeartbeatTests(SpoolTestCase):
         return int(connection.execute("SELECT sum(beat) FROM owner").fetchone()[0])
 
 
+class BellTests(SpoolTestCase):
+    """The pipe that wakes a process."""
+
+    def test_it_rings_again(self) -> None:
+        """Neither an empty pipe, nor a bug in who is woken, nor its removal makes it deaf."""
+        spool = self.process()
+        (bell,) = self.clock.readers
+        bell.doRead()
+        spool.on_wake = failing(ZeroDivisionError())
+        self.tools().enqueue(envelope(), [b"content"])
+        bell.doRead()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        woken: list[str] = []
+        spool.on_wake = lambda: woken.append("woken")
+        spool._owner.bell.unlink()
+        self.wait(spool.take_over())
+        self.tools().enqueue(envelope(), [b"content"])
+        (bell,) = self.clock.readers
+        bell.doRead()
+        self.assertEqual(woken, ["woken"])
+
+    def test_nobody_can_be_woken(self) -> None:
+        """What was committed is committed, whether or not others can be told."""
+        spool = self.process()
+        message = self.commit(spool)
+        self.patch(Path, "iterdir", failing(OSError(errno.EMFILE, "Too many open files")))
+        self.wait(spool.settle(settlement(message, self.now())))
+        self.assertEqual([each.id for each in self.wait(spool.lease_due(9))], [message.id])
+        self.wait(spool.release({message.id: 0.0}))
+
+
+class ReleaseTests(SpoolTestCase):
+    """What is given back."""
+
+    def test_it_is_not_lost(self) -> None:
+        """Where it can't be recorded it is with the next beat: nothing waits for a restart."""
+        spool = self.process()
+        message = self.commit(spool)
+        patch = self.patch(committer_module, "transaction", failing(of_sqlite("SQLITE_FULL")))
+        self.wait(spool.release({message.id: 0.0}))
+        patch.restore()
+        self.assertEqual(self.wait(spool.lease_due(9)), [])
+        woken: list[str] = []
+        spool.on_wake = lambda: woken.append("woken")
+        self.wait(spool.beat())
+        self.wait(self.committers[spool].submit(Job()))
+        self.assertEqual(woken, ["woken"])
+        self.assertEqual([each.id for each in self.wait(spool.lease_due(9))], [message.id])
+
+
 class ReaderTests(SpoolTestCase):
     """Who looks does not hinder who delivers."""
 

@@ -27,7 +27,8 @@ SLOW = 30.0  # seconds that a commit may take before those who watch hear of it
 class Heartbeat:
     """Beats for one owner, from `start` to `stop`.
 
-    `on_lost` is called when others believed us dead, and may have taken what we had leased;
+    `on_beat` is called after each beat; `on_lost` when others believed us dead, and may have taken
+    what we had leased;
     `on_jump` when the wall clock jumped, with the seconds.
     """
 
@@ -38,11 +39,13 @@ class Heartbeat:
         committer: Committer,
         reactor: IReactorTime,
         clocks: Clocks,
+        on_beat: Callable[[], None],
         on_lost: Callable[[], None],
         on_jump: Callable[[float], None],
     ) -> None:
         self._committer = committer
         self._clocks = clocks
+        self._on_beat = on_beat
         self._on_lost = on_lost
         self._on_jump = on_jump
         self._owner = 0
@@ -92,6 +95,7 @@ class Heartbeat:
             self._begun = None
         self._error = ""
         self._last = begun
+        self._on_beat()
         if not known:
             self._on_lost()
         if jumped:

@@ -16,7 +16,9 @@ from mta.spool.rows import ids, listed
 
 NEVER = float("inf")  # the `due` of a message that is leased, or on hold
 MAX_DEATHS = 2  # of owners, in attempts for a message: then it is kept
-SUSPECT_DELAY = 5.0  # seconds: others go before a message that an owner died on
+# Seconds before a message is tried that an owner died on: all others go first, and where processes
+# die one after the other, whatever the reason, it is not tried, and so not blamed.
+SUSPECT_DELAY = 5.0
 
 
 class Hold(IntEnum):
@@ -29,11 +31,17 @@ class Hold(IntEnum):
 
 
 def due(
-    connection: sqlite3.Connection, now: float, limit: int, unreadable: Collection[int] = ()
+    connection: sqlite3.Connection,
+    now: float,
+    limit: int,
+    unreadable: Collection[int] = (),
+    *,
+    suspects: bool = True,
 ) -> list[int]:
     """The ids of messages whose time has come, but for those that are `unreadable`.
 
-    Of the messages that an owner died on there is one at most, see `suspect`.
+    Of the messages that an owner died on there is one at most, see `suspect`, and only where
+    `suspects` may be tried.
     """
     found = ids(
         connection.execute(
@@ -45,7 +53,7 @@ def due(
             (now, listed(unreadable), limit),
         )
     )
-    suspected = suspect(connection, now)
+    suspected = suspect(connection, now) if suspects else []
     return [*found[: limit - len(suspected)], *suspected]
 
 
@@ -66,8 +74,10 @@ def suspect(connection: sqlite3.Connection, now: float) -> list[int]:
 _SUSPECTED = "EXISTS (SELECT 1 FROM message WHERE deaths > 0 AND due = 9e999 AND owner > 0)"
 
 
-def without_suspects(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[int]:
-    """Those of these messages that may be tried together."""
+def without_suspects(
+    connection: sqlite3.Connection, numbers: Sequence[int], *, one: bool = True
+) -> list[int]:
+    """Those of these messages that may be tried together: `one` suspect at most, or none."""
     found = connection.execute(
         f"""
         SELECT id, {_SUSPECTED} FROM message
@@ -75,7 +85,8 @@ def without_suspects(connection: sqlite3.Connection, numbers: Sequence[int]) -> 
         """,  # noqa: S608 (our own words)
         (listed(numbers),),
     ).fetchall()
-    waiting = {number for number, is_taken in found[0 if found and found[0][1] else 1 :]}
+    may_go = found[:1] if one and found and not found[0][1] else []
+    waiting = {number for number, _ in found[len(may_go) :]}
     return [number for number in numbers if number not in waiting]
 
 
@@ -270,11 +281,12 @@ def bring_back(connection: sqlite3.Connection, owner: int, now: float, limit: in
     ).rowcount
 
 
-def next_due(connection: sqlite3.Connection) -> float | None:
-    """When the first message is due; None: there is none."""
+def next_due(connection: sqlite3.Connection, *, suspects: bool = True) -> float | None:
+    """When the first message is due, of those that may be tried; None: there is none."""
     query = "SELECT due FROM message WHERE due > -9e999 AND {} ORDER BY due LIMIT 1"
     found = connection.execute(query.format("deaths = 0")).fetchall()
-    found += connection.execute(query.format(f"deaths > 0 AND NOT {_SUSPECTED}")).fetchall()
+    if suspects:
+        found += connection.execute(query.format(f"deaths > 0 AND NOT {_SUSPECTED}")).fetchall()
     times = [due for (due,) in found if isinstance(due, float) and due < NEVER]
     return min(times, default=None)
 

@@ -46,6 +46,12 @@ class Loaded:
     damaged: dict[int, str] = field(default_factory=dict)
     suspects: set[int] = field(default_factory=set)
 
+    def add(self, other: Loaded) -> None:
+        """Take in what another one has."""
+        self.messages += other.messages
+        self.damaged |= other.damaged
+        self.suspects |= other.suspects
+
 
 def load(
     connection: sqlite3.Connection, numbers: Sequence[int], folder: Folder, content: MakeContent
@@ -63,10 +69,7 @@ def load(
             return Loaded(damaged={numbers[0]: f"it can't be read: {error}"})
     loaded = Loaded()
     for number in numbers:
-        one = load(connection, [number], folder, content)
-        loaded.messages += one.messages
-        loaded.damaged |= one.damaged
-        loaded.suspects |= one.suspects
+        loaded.add(load(connection, [number], folder, content))
     return loaded
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection, DatabaseError
+from sqlite3 import Connection
 from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -37,19 +37,19 @@ from mta.spool import clock, leases, owners, queue_id, rows
 from mta.spool.attempts import Attempts
 from mta.spool.bell import Bell
 from mta.spool.committer import Committer, Job
-from mta.spool.content import Draft, FileContent, MemoryContent, RowContent
+from mta.spool.content import Draft, FileContent, MemoryContent
 from mta.spool.database import (
     Reader,
     SpoolDamaged,
     as_oserror,
-    is_damage,
     open_database,
     transaction,
 )
 from mta.spool.folder import Folder
 from mta.spool.heartbeat import Heartbeat
 from mta.spool.holds import StandingHolds
-from mta.spool.loading import ContentKey, Loaded, load
+from mta.spool.leasing import Leasing
+from mta.spool.loading import ContentKey, Loaded
 from mta.spool.postponing import postpone
 from mta.spool.take_over import TakeOver
 from mta.spool.wakeup import NOW, RECALL, ring
@@ -92,11 +92,11 @@ class SqliteSpool:
         self._ids = queue_id.QueueIds(now)
         self._clocks = clock.Clocks(now, uptime or reactor.seconds)
         self._heartbeat = Heartbeat(
-            self._committer, reactor, self._clocks, self._lost, self._jumped
+            self._committer, reactor, self._clocks, self._beaten, self._lost, self._jumped
         )
         self._leases: dict[int, bool] = {}  # what we have leased: has it a file?
         self._open: set[int] = set()  # drafts whose messages may come to be committed
-        self._unreadable: set[int] = set()  # what can't even be put aside
+        self._unreleased: dict[int, float] = {}  # what could not be given back yet, and when due
         self._suspects: set[int] = set()  # what is tried alone, see `leases.suspect`
 
     def start(self) -> None:
@@ -112,12 +112,19 @@ class SqliteSpool:
         self._attempts = Attempts(self._owner.attempts)
         self._reader = Reader(self._folder)
         self._watcher = Reader(self._folder, waits=False)
+        self._leasing = Leasing(self._folder, self._owner.number, self._reader, self._in_thread)
         self._bell = Bell(self._owner.bell, self._reactor, self._rung)
         self._taking_over = TakeOver(
             self._folder, self._committer, self._reader, self._in_thread, self._now
         )
         self._committer.start(self._owner.number)
         self._heartbeat.start(self._owner.number)
+        self._maturing = self._reactor.callLater(leases.SUSPECT_DELAY, self._mature)
+
+    def _mature(self) -> None:
+        """This process has lived for a while: what others died on may be tried."""
+        self._leasing.tries_suspects = True
+        self.on_wake()
 
     @property
     def trouble(self) -> str:
@@ -170,6 +177,8 @@ class SqliteSpool:
     async def stop(self) -> None:
         """Commit what waits, leave what is leased to the next owner, and close the spool."""
         self._heartbeat.stop()
+        if self._maturing.active():
+            self._maturing.cancel()
         self._bell.close()
         try:
             await self._taking_over.succeed(self._owner, died=False)
@@ -187,6 +196,7 @@ class SqliteSpool:
 
         Call it at start and every few seconds.  Raises OSError; try again later.
         """
+        self._bell.renew()
         return await self._taking_over.look(self._owner.number)
 
     def census(self) -> dict[str, tuple[int, float]]:
@@ -215,7 +225,13 @@ class SqliteSpool:
     async def lease_due(self, limit: int) -> Sequence[Message]:
         """Lease what is due.  Raises OSError."""
         return await self._lease(
-            partial(leases.due, now=self._now(), limit=limit, unreadable=self._unreadable)
+            partial(
+                leases.due,
+                now=self._now(),
+                limit=limit,
+                unreadable=self._leasing.unreadable,
+                suspects=self._leasing.tries_suspects,
+            )
         )
 
     async def lease_held(
@@ -233,7 +249,9 @@ class SqliteSpool:
 
     async def next_due(self) -> float | None:
         """When the next message is due.  Raises OSError."""
-        due: float | None = await self._in_thread(self._reader.call, leases.next_due)
+        due: float | None = await self._in_thread(
+            self._reader.call, partial(leases.next_due, suspects=self._leasing.tries_suspects)
+        )
         return due
 
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
@@ -283,15 +301,26 @@ class SqliteSpool:
         return put_off
 
     async def release(self, dues: Mapping[str, float]) -> None:
-        """Give up leases.  Raises OSError; then we keep them."""
+        """Give up leases.  What can't be recorded now is recorded with the next beat."""
         now = self._now()
-        numbered = [(queue_id.decode(text), max(due, now)) for text, due in dues.items()]
-        await self._act(leases.release, dues=numbered, owner=self._owner.number)
-        for number, _ in numbered:
+        numbered = {queue_id.decode(text): max(due, now) for text, due in dues.items()}
+        try:
+            await self._act(leases.release, dues=[*numbered.items()], owner=self._owner.number)
+        except OSError:  # the committer has logged it
+            self._unreleased |= numbered
+            return
+        for number in numbered:
             self._leases.pop(number, None)
             self._suspect_tried(number)
-        if any(due <= now for _, due in numbered):
+        if any(due <= now for due in numbered.values()):
             ring(self._folder, self._owner.bell)
+
+    def _beaten(self) -> None:
+        """There was a commit: what could not be recorded before can be now."""
+        unreleased, self._unreleased = self._unreleased, {}
+        if unreleased:
+            dues = {queue_id.encode(number): due for number, due in unreleased.items()}
+            Deferred.fromCoroutine(self.release(dues)).addBoth(lambda _: self.on_wake())
 
     # --- IAttempts -----------------------------------------------------------------
 
@@ -366,11 +395,7 @@ class SqliteSpool:
         if not answer.called:
             answer.callback(result)
         elif ids and not isinstance(result, Failure):
-            letting_go = Deferred.fromCoroutine(self.release(dict.fromkeys(ids, 0.0)))
-            letting_go.addErrback(self._not_released)
-
-    def _not_released(self, failure: Failure) -> None:
-        self.log.error("spool: {error}", error=failure.getErrorMessage())
+            Deferred.fromCoroutine(self.release(dict.fromkeys(ids, 0.0)))
 
     async def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
         return rows.Arrival(
@@ -398,7 +423,7 @@ class SqliteSpool:
     def _content_of(self, arrival: rows.Arrival) -> IContent:
         if arrival.data is not None:
             return MemoryContent(arrival.data, arrival.is_ascii)
-        return self._content(
+        return self._leasing.content(
             ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
         )
 
@@ -412,58 +437,14 @@ class SqliteSpool:
 
     async def _lease(self, choose: Callable[[Connection], list[int]]) -> Sequence[Message]:
         try:
-            loaded: Loaded = await self._act(self._lease_chosen, choose=choose)
+            loaded: Loaded = await self._act(self._leasing.lease, choose=choose)
         except SpoolDamaged:
-            loaded = await self._act(self._lease_readable, choose=choose)
+            loaded = await self._act(self._leasing.lease_readable, choose=choose)
         for message in loaded.messages:
             self._leases[queue_id.decode(message.id)] = isinstance(message.content, FileContent)
         self._suspects |= loaded.suspects
         self._taking_over.tell_damaged(loaded.damaged)
         return loaded.messages
-
-    def _lease_chosen(
-        self, connection: Connection, choose: Callable[[Connection], list[int]]
-    ) -> Loaded:
-        """Lease, and put aside what is damaged.  In the committer's thread."""
-        return self._lease_these(
-            connection, leases.without_suspects(connection, choose(connection))
-        )
-
-    def _lease_these(self, connection: Connection, chosen: Sequence[int]) -> Loaded:
-        leases.lease(connection, chosen, self._owner.number)
-        loaded = load(connection, chosen, self._folder, self._content)
-        if loaded.damaged:
-            leases.put_aside(connection, loaded.damaged)
-        return loaded
-
-    def _lease_readable(
-        self, connection: Connection, choose: Callable[[Connection], list[int]]
-    ) -> Loaded:
-        """Lease one after the other, where the file is damaged; what can't be changed is left."""
-        loaded = Loaded()
-        for number in leases.without_suspects(connection, choose(connection)):
-            connection.execute("SAVEPOINT one")
-            try:
-                one = self._lease_these(connection, [number])
-                loaded.messages += one.messages
-                loaded.damaged |= one.damaged
-                loaded.suspects |= one.suspects
-            except DatabaseError as error:
-                connection.execute("ROLLBACK TO one")
-                if not is_damage(error):
-                    raise
-                self._unreadable.add(number)
-                loaded.damaged[number] = f"its rows can't be changed: {error}"
-            connection.execute("RELEASE one")
-        return loaded
-
-    def _content(self, key: ContentKey) -> IContent:
-        if key.in_file:
-            return FileContent(
-                key.size, key.is_ascii, self._folder.content(key.number), self._in_thread
-            )
-        read = partial(self._in_thread, self._reader.call, rows.data, key.number)
-        return RowContent(key.size, key.is_ascii, queue_id.encode(key.number), read)
 
     async def _gone(self, numbers: Sequence[int]) -> None:
         """Remove the files of messages that are removed."""

@@ -16,10 +16,15 @@ RECALL = b"?"  # somebody removed messages or put them on hold, perhaps such as 
 def ring(folder: Folder, ours: Path | None = None, what: bytes = WORK) -> None:
     """Wake every process on the spool but our own, whose bell is at `ours`.
 
-    `what`: `WORK`, `NOW` or `RECALL`.
+    `what`: `WORK`, `NOW` or `RECALL`.  A bell that can't be rung loses nothing but time: what is
+    due is found without.
     """
-    for path in folder.owners.iterdir():
-        if path.suffix == SUFFIX and path != ours:
+    try:
+        bells = [path for path in folder.owners.iterdir() if path.suffix == SUFFIX]
+    except OSError:
+        return
+    for path in bells:
+        if path != ours:
             _ring(path, what)
 
 
@@ -30,7 +35,7 @@ def _ring(path: Path, what: bytes) -> None:
         return  # its owner is dead
     try:
         os.write(descriptor, what)
-    except BlockingIOError:
-        pass  # it has been rung often enough
+    except OSError:
+        pass  # it has been rung often enough, or died this moment
     finally:
         os.close(descriptor)
