@@ -104,6 +104,9 @@ class IChannel(Interface):
         Raises HandshakeFailed.
         """
 
+    def notice_loss(seconds: float) -> None:
+        """Let the system end the connection where the peer acknowledges nothing for so long."""
+
     def abort() -> None:
         """End the connection now: whoever waits for it gets ChannelLost."""
 

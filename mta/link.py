@@ -7,6 +7,7 @@ Deferred: the coroutine rests in the Link until Twisted calls.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 from typing import Protocol as Shape
@@ -44,6 +45,7 @@ HANDSHAKE_TIMEOUT = 60.0  # seconds
 ALARM_MARGIN = 60.0  # seconds after an alarm in which it must have rung
 MOST_UNSENT = 64 * 1024  # octets that wait for what else is said before we listen again
 CLOSE_TIMEOUT = 30.0  # seconds in which the peer may still take our last words
+KEEPALIVE_PROBES = 3  # of TCP, unanswered, before a connection is lost
 LAST_CHANCE = 1.0  # the same for a peer that has already had all its time
 
 
@@ -190,6 +192,23 @@ class Link(Protocol):
                 await self._rest(end)
         except ChannelLost as lost:
             raise HandshakeFailed(str(lost)) from lost
+
+    def notice_loss(self, seconds: float) -> None:
+        """See `IChannel.notice_loss`."""
+        if not (self._connected and isinstance(self.transport, Connection)):
+            return
+        handle = self.transport.socket  # `getHandle` is that of TLS, where it is on
+        if handle.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        pause = max(1, int(seconds / (KEEPALIVE_PROBES + 1)))  # the first probe comes after one
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_KEEPIDLE, pause),
+            (socket.TCP_KEEPINTVL, pause),
+            (socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+            (socket.TCP_USER_TIMEOUT, int(seconds * 1000)),
+        ):
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def abort(self) -> None:
         """See `IChannel.abort`."""

@@ -154,10 +154,13 @@ class FakeLedger:
     def __init__(self) -> None:
         self.links = 0
         self.notes: dict[str, object] = {}
+        self.errors: dict[str, list[object]] = {}
 
     def note(self, peer: str, **changes: object) -> None:
         """See `Ledger`."""
         self.notes.update(changes)
+        if changes.get("last_error"):
+            self.errors.setdefault(peer, []).append(changes["last_error"])
 
     def link(self, peer: str) -> FakeLedger:
         """See `Ledger`."""

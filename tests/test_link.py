@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import socket as sockets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from socket import socket
 from typing import cast
 
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -903,3 +907,38 @@ class FactoryTests(LinkTestCase):
         self.assertEqual((event["log_level"], event["peer"]), (LogLevel.info, "192.0.2.1"))
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertTrue(cast("Transport", link.transport).disconnected)
+
+
+class LossTests(TestCase):
+    """A peer that acknowledges nothing any more, on real sockets."""
+
+    async def connected(self, link: Link) -> None:
+        """Connect a link to a server that says nothing."""
+        from twisted.internet import reactor
+
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+            Factory.forProtocol(Protocol)
+        )
+        self.addCleanup(port.stopListening)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        await connectProtocol(endpoint, link)
+
+    async def test_the_system_is_told(self) -> None:
+        """It probes often enough, and gives up what is not acknowledged, in that time."""
+        from twisted.internet import reactor
+
+        async def wait(channel: IChannel) -> None:
+            await channel.more(channel.seconds() + 60)
+
+        link = Link(lambda _: Role(wait), reactor)
+        link.notice_loss(60.0)  # nothing, before there is a connection
+        await self.connected(link)
+        link.notice_loss(120.0)
+        option = link.transport.socket.getsockopt
+        self.assertEqual(option(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE), 1)
+        tcp = partial(option, sockets.IPPROTO_TCP)
+        probes = tcp(sockets.TCP_KEEPIDLE) + tcp(sockets.TCP_KEEPCNT) * tcp(sockets.TCP_KEEPINTVL)
+        self.assertLessEqual(probes, 120)
+        self.assertEqual(tcp(sockets.TCP_USER_TIMEOUT), 120_000)
+        link.abort()
+        await link.ended.addErrback(lambda failure: failure.trap(ChannelLost))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
-from mta.commands.turn import _advised
-from mta.mail import Reply
+from mta.commands.turn import _advised, _Progress
+from mta.mail import Agent, Hop, Reply
 from mta.peers.records import Records
+from mta.peers.tally import Tally
+from mta.settings import MIB, Peer
 from tests.test_commands import CommandCase
+from tests.test_queue_commands import Terminal
 
 PEERS = {
     "office": {"user": "office", "domains": ["office.example"]},
     "provider": {"connect": "smtps://us:secret@relay.example", "domains": ["office.example"]},
 }
+DIALLED = Peer("vps", ("x.example",), connect=Hop(Agent.SMTP, "h", 25, user="office"))
 
 
 class TurnTests(CommandCase):
@@ -42,10 +47,38 @@ class TurnTests(CommandCase):
     def test_advice(self) -> None:
         """What a person can do stands behind the reply, where there is something."""
         self.assertEqual(
-            _advised(Reply(535, "5.7.8", ("No",))),
+            advised(Reply(535, "5.7.8", ("No",))),
             "535 5.7.8 No (the log-in was refused: check the user and secret in `connect`)",
         )
-        self.assertEqual(_advised(Reply(451, "", ("Later\x1b[2J",))), "451 Later\ufffd[2J")
+        self.assertEqual(advised(Reply(451, "", ("Later\x1b[2J",))), "451 Later\ufffd[2J")
+        self.assertIn(
+            "(port 25 there does not know ATRN: another port may, 366 or 465, or another `method`)",
+            advised(Reply(502, "5.5.1", ("Not implemented",))),
+        )
+        self.assertIn(
+            "(the user 'office' is no peer there, or not for `method: atrn`: look at its `peers`)",
+            advised(Reply(502, "5.7.0", ("You may not turn this connection",))),
+        )
+
+    def test_progress_on_a_terminal(self) -> None:
+        """A line that grows and shrinks, of which nothing is left for what is printed next."""
+        screen = Terminal()
+        self.patch(sys, "stderr", screen)
+        progress = _Progress(DIALLED)
+        progress._show(Tally(sent=600, octets=25 * MIB))
+        progress._show(Tally(sent=0))
+        progress._clear()
+        lines = ["", "vps: sent 600, received 0, 25.0 MiB", "vps: sent 0, received 0, 0 B", ""]
+        self.assertEqual(screen.text.split("\r\x1b[K"), lines)
+        quiet = Terminal()
+        self.patch(sys, "stderr", quiet)
+        _Progress(DIALLED)._clear()
+        self.assertEqual(quiet.text, "")
+
+
+def advised(reply: Reply) -> str:
+    """What is said of a reply of the peer that we dial."""
+    return _advised(DIALLED, reply)
 
 
 class PeersTests(CommandCase):

@@ -14,8 +14,8 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import HopFailure, IMailSource, IRole
 from mta.mail import Agent, Hop
-from mta.peers.exchange import NoMail, atrn_command, etrn_commands
-from mta.peers.keeper import LONG_LINK, LONGEST_PAUSE, Keeper
+from mta.peers.exchange import ExchangeFailed, NoMail, atrn_command, etrn_by_queue, etrn_commands
+from mta.peers.keeper import LINGERED, LONG_LINK, LONGEST_PAUSE, Keeper
 from mta.peers.ledger import Ledger
 from mta.peers.provider import MOST_LINKS, MOST_WANTED, OVERTAKEN_GRACE, Provider
 from mta.peers.records import Record, Records
@@ -104,6 +104,65 @@ class KeeperTests(SynchronousTestCase):
             pauses.append(self.pause())
         self.assertEqual(pauses, [1, 2, 4])
 
+    def test_mail_came(self) -> None:
+        """A call that moved mail before it failed is no failure in a row."""
+        self.fail()
+        self.assertEqual(self.pause(), 1)
+        pauses = []
+        for _ in range(3):
+            self.end(turned=True, turned_for=0.1, lost=True, received=1)
+            pauses.append(self.pause())
+        for _ in range(2):
+            self.exchanges[-1].errback(ExchangeFailed(REFUSED, Tally(sent=1)))
+            pauses.append(self.pause())
+        self.assertEqual(pauses, [1] * 5)
+        self.exchanges[-1].errback(ExchangeFailed(REFUSED, Tally()))
+        self.assertEqual(self.pause(), 1)
+        self.exchanges[-1].errback(ExchangeFailed(REFUSED, Tally()))
+        self.assertEqual(self.pause(), 2)
+
+    def test_a_held_link_that_ends_soon(self) -> None:
+        """Such as when the peer reads its configuration again: that is no whole pause."""
+        for held_before in (True, False):
+            self.setUp()
+            if held_before:
+                self.end(turned=True, turned_for=LONG_LINK)
+                self.assertEqual(self.pause(), 1)
+            pauses = []
+            for _ in range(12):
+                self.end(turned=True, turned_for=5.0, quiet_for=0.0 if held_before else LINGERED)
+                pauses.append(self.pause())
+            self.assertEqual((pauses[:4], pauses[-1]), ([1, 2, 4, 8], 300))
+            self.end(turned=True, turned_for=LONG_LINK)
+            self.assertEqual(self.pause(), 1)
+
+    def test_wanted_now(self) -> None:
+        """After failures a person may end the pause; one between exchanges stays."""
+        self.keeper.retry()
+        self.end()
+        self.keeper.retry()
+        self.assertEqual((len(self.exchanges), self.pause()), (1, 300))
+        for _ in range(8):
+            self.fail()
+            self.pause()
+        self.fail()
+        count = len(self.exchanges)
+        self.keeper.retry()
+        self.assertEqual(len(self.exchanges), count + 1)
+
+    def test_next_try(self) -> None:
+        """Who tells of failures hears how long each pause is."""
+        pauses: list[float] = []
+        self.keeper = Keeper(
+            PROVIDER, self.exchange, self.send, self.clock, lambda: 0.5, failed=pauses.append
+        )
+        self.keeper.start()
+        for _ in range(3):
+            self.fail()
+            self.pause()
+        self.end()
+        self.assertEqual(pauses, [1, 2, 4])
+
     def test_a_bug(self) -> None:
         """An exchange that fails for a fault of ours is logged, and counts as a failure."""
         self.exchanges[-1].errback(ZeroDivisionError())
@@ -173,6 +232,10 @@ class CommandTests(SynchronousTestCase):
         """One command a domain, with @ for those below."""
         self.assertEqual(
             etrn_commands(["a.example", ".b.example"]), ["ETRN a.example", "ETRN @b.example"]
+        )
+        self.assertEqual(
+            etrn_by_queue(["ETRN a.example", "ETRN @b.example"]),
+            {"ETRN a.example": "ETRN #a.example"},
         )
 
     def test_interfaces(self) -> None:

@@ -202,6 +202,17 @@ class HeldLinkTests(PairTests):
         self.assertEqual(self.office.shelf.bodies[4:], [b"later\r\n"])
         self.assertEqual(len(self.wires), 2)
 
+    def test_the_office_gives_a_dead_link_up(self) -> None:
+        """It knows when a NOOP is due, and dials again when two have not come."""
+        self.wires[0].is_dead = True
+        self.advance(149)
+        self.assertEqual((self.office.ledger.links, len(self.wires)), (1, 1))
+        self.advance(3)
+        self.assertIn("the link is dead", self.office.ledger.errors["provider"][-1])
+        self.provider.take(BOB, b"later\r\n")
+        self.advance(5)
+        self.assertEqual(self.office.shelf.bodies[4:], [b"later\r\n"])
+
     def test_mail_on_a_dead_link(self) -> None:
         """What went out on it goes out on the next link, soon after that stands."""
         self.wires[0].is_dead = True

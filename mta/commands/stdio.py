@@ -102,6 +102,9 @@ class Pipes:
         """There is nobody to hide from."""
         raise HandshakeFailed("no TLS between two processes")
 
+    def notice_loss(self, seconds: float) -> None:
+        """The system tells of it at once, as the other end is a process."""
+
     def abort(self) -> None:
         """The next `more` finds the end."""
         os.close(self._incoming)

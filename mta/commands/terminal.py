@@ -16,6 +16,7 @@ Paint = Callable[[str, str], str]
 
 _CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1}
 _BAR = 30  # columns
+CLEAR_LINE = "\r\x1b[K"  # back to the start of a line, of which nothing is left
 
 
 def plain(text: str, colour: str) -> str:
@@ -83,4 +84,4 @@ class Bar:
     def close(self) -> None:
         """Leave the line to what is printed next."""
         if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)

@@ -20,9 +20,9 @@ from mta.commands.console import (
     settings_of,
     size,
 )
+from mta.commands.terminal import CLEAR_LINE
 from mta.interfaces import HopFailure
 from mta.mail import Reply
-from mta.peers.customer import BROKE
 from mta.peers.tally import Tally
 from mta.privileges import require_no_root
 from mta.service.exchange import exchange_alone
@@ -39,7 +39,6 @@ _ADVICE = {
     **dict.fromkeys((534, 535), "the log-in was refused: check the user and secret in `connect`"),
     **dict.fromkeys((530, 538), "it wants a log-in: give a user and secret in `connect`"),
     **dict.fromkeys((450, 459), "it has no mail of these domains for us: check `domains`"),
-    **dict.fromkeys((500, 502), "it does not let us ask for mail so: check `method`"),
 }
 
 
@@ -62,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
     require_no_root(settings, has_uid=False)
     tally = _Progress(peer).wait_for(arguments, settings)
     if tally.lost:
-        raise Failed(f"{peer.name}: {BROKE}; {_summary(tally)}")
+        raise Failed(f"{peer.name}: {printable(tally.trouble)}; {_summary(tally)}")
     if peer.method == "etrn":
         for reply in tally.replies:
             print(printable(str(reply)))
@@ -86,12 +85,14 @@ class _Progress:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._tally = Tally()
+        self._is_shown = False
         self._results: list[Tally | Failure] = []
 
     def wait_for(self, arguments: argparse.Namespace, settings: Settings) -> Tally:
         """Run the reactor until the exchange is over.  Raises Failed."""
         with suppress(SystemExit):  # react ends with it, always
             react(self._exchange, (settings, arguments.timeout))
+        self._clear()
         if not self._results:
             raise Failed(f"{self._peer.name}: interrupted; {_summary(self._tally)}")
         (result,) = self._results
@@ -108,22 +109,42 @@ class _Progress:
         self._tally = tally
         if sys.stderr.isatty():
             line = f"{self._peer.name}: {_summary(tally)}, {size(tally.octets)}"
-            print(f"\r{line:60}\r", end="", file=sys.stderr, flush=True)
+            print(f"{CLEAR_LINE}{line}", end="", file=sys.stderr, flush=True)
+            self._is_shown = True
+
+    def _clear(self) -> None:
+        """Leave the line of the terminal to what is printed next."""
+        if self._is_shown:
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def _reason(self, failure: Failure, timeout: float) -> str:
         """Why it failed, in one line; raises what is a fault of our own."""
         failure.trap(HopFailure, TimeoutError, OSError, TLSFault, UserFault)
         error = failure.value
         if isinstance(error, HopFailure):
-            return _advised(error.outcome.reply)
+            return _advised(self._peer, error.outcome.reply)
         if isinstance(error, TimeoutError):
             return f"not over after {duration(timeout)}; {_summary(self._tally)}"
         return str(error)
 
 
-def _advised(reply: Reply) -> str:
+def _advised(peer: Peer, reply: Reply) -> str:
     advice = _ADVICE.get(reply.code)
+    if reply.code in (500, 502):
+        advice = _advice_on_method(peer, reply)
     return printable(str(reply)) + (f" ({advice})" if advice else "")
+
+
+def _advice_on_method(peer: Peer, reply: Reply) -> str:
+    """What to do where the peer does not let us ask for mail so."""
+    assert peer.connect is not None
+    if reply.enhanced.startswith("5.7"):
+        who = f"the user {peer.connect.user!r}" if peer.connect.user else "this host"
+        return f"{who} is no peer there, or not for `method: {peer.method}`: look at its `peers`"
+    return (
+        f"port {peer.connect.port} there does not know {peer.method.upper()}: "
+        "another port may, 366 or 465, or another `method`"
+    )
 
 
 def _summary(tally: Tally) -> str:

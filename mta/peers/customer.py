@@ -22,7 +22,6 @@ from mta.settings import Peer
 from mta.smtp.receiver import Reception
 
 SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
-BROKE = "the turned connection broke"
 
 CountHeld = Callable[[str, Collection[str], int], Awaitable[int]]
 
@@ -54,13 +53,9 @@ class Customer:
     async def exchange(
         self, peer: Peer, progress: Callable[[Tally], None] = lambda _: None
     ) -> Tally:
-        """One whole exchange with a peer.  Raises HopFailure."""
+        """One whole exchange with a peer.  Raises ExchangeFailed."""
         exchange = Exchange(
-            peer,
-            self._dialler,
-            self._reception,
-            progress,
-            self._ledger.link(peer.name),
+            peer, self._dialler, self._reception, progress, self._ledger.link(peer.name)
         )
         try:
             with self._own_mail(peer) as source:
@@ -71,7 +66,7 @@ class Customer:
         self._ledger.note(
             peer.name,
             last_exchange=time.time(),
-            last_error=BROKE if tally.lost else "",
+            last_error=tally.trouble,
             sent=tally.sent,
             received=tally.received,
         )
@@ -100,7 +95,11 @@ class Customer:
         for peer in peers:
             if peer.connect is not None and peer.every:
                 keeper = Keeper(
-                    peer, partial(self.exchange, peer), partial(self._hand_in, peer), self._clock
+                    peer,
+                    partial(self.exchange, peer),
+                    partial(self._hand_in, peer),
+                    self._clock,
+                    failed=partial(self._note_next_try, peer.name),
                 )
                 self._keepers[peer.name] = keeper
                 keeper.start()
@@ -109,6 +108,14 @@ class Customer:
         """Mail of ours waits for that peer."""
         if peer in self._keepers:
             self._keepers[peer].mail_came()
+
+    def retry(self) -> None:
+        """Dial at once the peers whose next try is some time away: they may be there again."""
+        for keeper in self._keepers.values():
+            keeper.retry()
+
+    def _note_next_try(self, peer: str, seconds: float) -> None:
+        self._ledger.note(peer, next_try=time.time() + seconds)
 
     async def stop(self, grace: float) -> None:
         """Dial no more, and end what is under way, after at most `grace` seconds."""

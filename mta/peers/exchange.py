@@ -6,7 +6,7 @@ is turned, an MX for our domains and nothing more: AUTH proved us to it, and it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -15,6 +15,7 @@ from zope.interface import implementer
 from mta.delivery.relay import Dialler
 from mta.interfaces import (
     ChannelLost,
+    ChannelTimeout,
     Delivery,
     HopFailure,
     IChannel,
@@ -32,6 +33,9 @@ from mta.smtp.sender import Sender, Turn
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
 NOT_IMPLEMENTED = frozenset({500, 502})
+# Keepalives without a NOOP or mail after which a turned link is dead: two may be lost or late.
+SILENT_KEEPALIVES = 2.5
+DEAD = "the link is dead: no mail, no NOOP; a NAT or firewall between may have forgotten it"
 NO_TURN = Reply(451, "4.4.2", ("The connection was lost before it was turned",))
 
 
@@ -86,6 +90,14 @@ class _Waiting:
         )
 
 
+class ExchangeFailed(HopFailure):
+    """An exchange failed, after what is in its tally."""
+
+    def __init__(self, outcome: Outcome, tally: Tally) -> None:
+        super().__init__(outcome)
+        self.tally = tally
+
+
 class Exchange:
     """One exchange with a peer that we dial.
 
@@ -106,14 +118,21 @@ class Exchange:
         self._reception = reception
         self._progress = progress
         self._while_turned = while_turned or nullcontext()
+        self._turned: _Turned | None = None
         self._tally = Tally()
 
     async def run(self, source: IMailSource) -> Tally:
         """Hand over what `source` has, then ask for our mail and take it.
 
         Where the connection ends over our own mail, another one is for the peer's alone.  Raises
-        HopFailure with what the peer said, or what kept us from hearing it.
+        ExchangeFailed with what the peer said, or what kept us from hearing it.
         """
+        try:
+            return await self._run(source)
+        except HopFailure as failure:
+            raise ExchangeFailed(failure.outcome, self._tally) from failure
+
+    async def _run(self, source: IMailSource) -> Tally:
         if not await self._converse(source, self._turn()):
             await self._converse(NoMail(), self._turn())
         tally = self._tally
@@ -153,17 +172,23 @@ class Exchange:
     def _turn(self) -> Turn:
         peer = self._peer
         if peer.method == "etrn":
-            return Turn(etrn_commands(peer.domains), self._told)
+            commands = etrn_commands(peer.domains)
+            return Turn(commands, self._told, second_forms=etrn_by_queue(commands))
+        silence = SILENT_KEEPALIVES * peer.keepalive
         depot = replace(self._reception.depot, accepted=self._accepted)
-        receiver = Receiver(replace(self._reception, depot=depot), partner=peer.name)
+        reception = replace(self._reception, depot=depot, silence=silence)
+        receiver = Receiver(reception, partner=peer.name)
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
-        return Turn([command], self._told, _Turned(receiver, self._tally, self._while_turned))
+        self._turned = _Turned(receiver, self._tally, self._while_turned, silence)
+        return Turn([command], self._told, self._turned)
 
     def _told(self, reply: Reply) -> None:
         self._tally.replies.append(reply)
         self._changed()
 
     def _accepted(self, message: Message, session: Session) -> None:
+        assert self._turned is not None
+        self._turned.mail_came()
         self._tally.received += 1
         self._tally.octets += message.content.size
         self._changed()
@@ -182,23 +207,35 @@ class _Turned:
         receiver: Receiver,
         tally: Tally,
         while_turned: AbstractContextManager[None],
+        silence: float,
     ) -> None:
         self._receiver = receiver
         self._tally = tally
         self._while_turned = while_turned
+        self._silence = silence
+
+    def mail_came(self) -> None:
+        """A message was taken over."""
+        self._quiet_since = self._channel.seconds()
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         tally, began = self._tally, channel.seconds()
+        self._channel, self._quiet_since = channel, began
+        channel.notice_loss(self._silence)
         tally.turned = True
         try:
             with self._while_turned:
                 return await self._receiver.converse(channel)
-        except ChannelLost:
-            tally.lost = True
+        except ChannelTimeout:
+            tally.lost, tally.trouble = True, DEAD
+            return None
+        except ChannelLost as lost:
+            tally.lost, tally.trouble = True, f"the turned connection broke: {lost}"
             return None
         finally:
-            tally.turned_for = channel.seconds() - began
+            ended = channel.seconds()
+            tally.turned_for, tally.quiet_for = ended - began, ended - self._quiet_since
 
 
 def atrn_command(domains: Sequence[str]) -> str:
@@ -215,3 +252,8 @@ def etrn_commands(domains: Sequence[str]) -> Sequence[str]:
     return [
         f"ETRN @{domain[1:]}" if domain.startswith(".") else f"ETRN {domain}" for domain in domains
     ]
+
+
+def etrn_by_queue(commands: Sequence[str]) -> Mapping[str, str]:
+    """The form with ``#`` of each ETRN for a domain: the only one that Exim takes by itself."""
+    return {command: command.replace(" ", " #", 1) for command in commands if " @" not in command}

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mta.interfaces import HopFailure
+from mta.peers.exchange import ExchangeFailed
 from mta.peers.tally import Tally
 from mta.queue.bell import Bell
 from mta.settings import Peer
@@ -17,6 +18,7 @@ from mta.settings import Peer
 SHORTEST_PAUSE = 1.0  # seconds between two exchanges; doubles with each failure in a row
 LONGEST_PAUSE = 900.0  # seconds
 LONG_LINK = 10.0  # seconds after which a turned link was held for us, or had much to carry
+LINGERED = 3.0  # seconds without mail on a turned link that the peer must have held, then
 JITTER = 0.1  # of every pause, so that many customers do not dial at once
 
 
@@ -25,7 +27,8 @@ class Keeper:
 
     `exchange` does a whole one.  `hand_over` only sends what waits for the peer, if anything
     does: on a second connection while the first one is turned.  Both raise HopFailure.
-    `ended` fires when, after `stop`, all is over.
+    `failed` hears, after a failure, in how many seconds the next exchange is due.  `ended`
+    fires when, after `stop`, all is over.
     """
 
     log = Logger()
@@ -37,14 +40,18 @@ class Keeper:
         hand_over: Callable[[], Awaitable[None]],
         clock: IReactorTime,
         random: Callable[[], float] = chance.random,
+        failed: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._peer = peer
         self._exchange = exchange
         self._hand_over = hand_over
+        self._failed = failed
         self._clock = clock
         self._random = random
         self._exchanging = False
         self._failures = 0  # exchanges in a row
+        self._short_links = 0  # in a row, with a peer that holds its links
+        self._holds_links = False
         self._send_failures = 0  # second connections in a row
         self._next = Bell(clock)
         self._outgoing = Bell(clock)
@@ -70,6 +77,13 @@ class Keeper:
         elif not self._exchanging and not self._failures:
             self._next.ring()
 
+    def retry(self) -> None:
+        """After failures, try again now: a person wants it, or has seen that the peer is there."""
+        if self._failures and not self._exchanging:
+            self._next.ring()
+        if self._send_failures:
+            self._outgoing.ring()
+
     async def _keep(self) -> None:
         """One exchange after the other."""
         while not self._stopped:
@@ -87,28 +101,26 @@ class Keeper:
         except CancelledError:
             raise
         except HopFailure as failure:
-            trouble = str(failure.outcome.reply)
+            moved = isinstance(failure, ExchangeFailed) and failure.tally.has_moved_mail
+            return self._pause_after(str(failure.outcome.reply), worked=moved)
         except Exception:  # noqa: BLE001 - outermost: a bug must not end the exchanges
             self.log.failure("an exchange with {peer} failed", peer=self._peer.name)
-            trouble = "a fault of our own"
-        else:
-            self.log.info(
-                "{peer}: sent {sent}, received {received}",
-                peer=self._peer.name,
-                sent=tally.sent,
-                received=tally.received,
-            )
-            if tally.turned_for >= LONG_LINK:
-                self._failures = 0
-                return SHORTEST_PAUSE
-            if not tally.lost:
-                self._failures = 0
-                lasted = self._clock.seconds() - began
-                return max(SHORTEST_PAUSE, self._peer.every - lasted)
-            trouble = "the turned connection broke"
-        self._failures += 1
-        pause = back_off(self._failures)
+            return self._pause_after("a fault of our own", worked=False)
+        self._holds_links = self._holds_links or tally.turned_for >= LONG_LINK
+        counts = f"sent {tally.sent}, received {tally.received}"
+        if tally.lost:
+            worked = tally.has_moved_mail or tally.turned_for >= LONG_LINK
+            return self._pause_after(f"{tally.trouble} ({counts})", worked=worked)
+        self.log.info("{peer}: {counts}", peer=self._peer.name, counts=counts)
+        self._failures = 0
+        return self._pause_after_success(tally, self._clock.seconds() - began)
+
+    def _pause_after(self, trouble: str, *, worked: bool) -> float:
+        """Seconds to wait after a failure; one that `worked` before that is no failure in a row."""
+        self._failures = 0 if worked else self._failures + 1
+        pause = back_off(self._failures or 1)
         if not self._stopped:
+            self._failed(pause)
             self.log.warn(
                 "{peer}: {trouble}; next try in {pause:.0f} s",
                 peer=self._peer.name,
@@ -116,6 +128,18 @@ class Keeper:
                 pause=pause,
             )
         return pause
+
+    def _pause_after_success(self, tally: Tally, lasted: float) -> float:
+        """Seconds to wait: few after a link that was held, and might be held again."""
+        every = max(SHORTEST_PAUSE, self._peer.every - lasted)
+        if tally.turned_for >= LONG_LINK:
+            self._short_links = 0
+            return SHORTEST_PAUSE
+        if tally.turned and (self._holds_links or tally.quiet_for >= LINGERED):
+            # Such as when the peer reads its configuration again.
+            self._short_links += 1
+            return min(back_off(self._short_links), every)
+        return every
 
     async def _send(self) -> None:
         """Send what comes while the connection is turned, and what was not taken before."""

@@ -36,7 +36,8 @@ class Ledger:
 
     @contextmanager
     def link(self, peer: str) -> Iterator[None]:
-        """Say that a turned connection stands while this lasts."""
+        """Say that a turned connection stands while this lasts, and that all is well."""
+        self.note(peer, last_error="")
         try:
             descriptor = self._records.mark_link(peer)
         except OSError as error:

@@ -26,6 +26,7 @@ from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import KnownHosts
 from mta.smtp.sender import Sender
 
+LOST_KEEPALIVES = 2.0  # within which a peer that acknowledges nothing is lost
 OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
 MOST_LINKS = 5  # turned connections of one peer; all but the newest are about to end
 MOST_WANTED = 100  # domains of one peer that wait for a queue run
@@ -156,6 +157,7 @@ class HandOver:
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._channel = channel
+        channel.notice_loss(LOST_KEEPALIVES * self._demands.keepalive)
         self.log.info(
             "{peer} turned the connection from {client}", peer=self._peer, client=channel.peer
         )
@@ -178,7 +180,7 @@ class HandOver:
             self._end = self._clock.callLater(OVERTAKEN_GRACE, self._channel.abort)
 
     async def _hand_over(self) -> None:
-        source = self._open_source()
+        source, began = self._open_source(), self._channel.seconds()
         tally, trouble = Tally(), "interrupted"
         sender = Sender(Counted(source, tally), self._demands)
         try:
@@ -195,9 +197,18 @@ class HandOver:
                 sent=tally.sent,
                 received=0,
             )
-            self.log.info(
-                "{peer} was handed {sent} message(s){trouble}",
-                peer=self._peer,
-                sent=tally.sent,
-                trouble=trouble and f": {trouble}",
-            )
+            self._tell(tally, trouble, self._channel.seconds() - began)
+
+    def _tell(self, tally: Tally, trouble: str, lasted: float) -> None:
+        """Say in the log how the connection ended."""
+        if not trouble:
+            self.log.info("{peer} was handed {sent} message(s)", peer=self._peer, sent=tally.sent)
+            return
+        self.log.warn(
+            "the link of {peer} broke after {lasted:.0f} s: {trouble}; "
+            "{sent} message(s) were handed over, the rest waits for its next link",
+            peer=self._peer,
+            lasted=lasted,
+            trouble=trouble,
+            sent=tally.sent,
+        )

@@ -16,7 +16,8 @@ class Tally:
     """What one connection has carried so far; `octets` are those of content, both ways.
 
     `turned`: the roles have changed, and stayed so for `turned_for` seconds until the connection
-    ended; `lost`: it broke.  `replies` are the peer's to our request for mail.
+    ended, the last `quiet_for` of them without mail; `lost`: it broke, and `trouble` says how.
+    `replies` are the peer's to our request for mail.
     """
 
     sent: int = 0
@@ -24,8 +25,15 @@ class Tally:
     octets: int = 0
     turned: bool = False
     turned_for: float = 0.0
+    quiet_for: float = 0.0
     lost: bool = False
+    trouble: str = ""
     replies: list[Reply] = field(default_factory=list)
+
+    @property
+    def has_moved_mail(self) -> bool:
+        """Whether any mail went over the connection."""
+        return bool(self.sent or self.received)
 
 
 @implementer(IMailSource)

@@ -75,11 +75,16 @@ class Process:
             attempts=self.spool,
         )
         self.spool.on_wake = runner.wake
-        self.spool.on_retry = runner.retry
+        self.spool.on_retry = self._retry
         self.spool.on_recall = runner.recall
         self.spool.on_commit = self.meter.committed
         runner.on_outcome = self.meter.attempted
         runner.on_held = lambda peer: self.configured.customer.mail_came(peer)
+
+    def _retry(self) -> None:
+        """A person wants mail tried now: whoever was not there a moment ago may be."""
+        self.runner.retry()
+        self.configured.customer.retry()
 
     def use(self, configured: Configured) -> None:
         """Go by another configuration from now on."""

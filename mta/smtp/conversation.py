@@ -79,7 +79,8 @@ class Reception:
 
     `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
     of a list, to users, where EXPN is allowed at all; `replied` hears of each reply; `qualified`
-    gives a reverse-path a domain that means something elsewhere.
+    gives a reverse-path a domain that means something elsewhere.  `silence`: seconds between
+    transactions after which the client must be gone; 0: as `limits` say.
     """
 
     depot: Depot
@@ -94,6 +95,7 @@ class Reception:
     replied: Callable[[Reply], None] = lambda reply: None
     cleartext_auth: bool = False
     qualified: Callable[[Session, Mailbox], Mailbox] = lambda session, reverse_path: reverse_path
+    silence: float = 0.0
 
 
 class Transaction:
@@ -161,7 +163,11 @@ class Conversation:
         wire: Wire = channel.wire
         if (line := wire.line(AUTH_LINE)) is not None:
             return line
-        end = channel.seconds() + self.reception.limits.timeout  # for the whole line
+        reception = self.reception
+        timeout = reception.limits.timeout
+        if reception.silence and self.transaction is None:
+            timeout = reception.silence
+        end = channel.seconds() + timeout  # for the whole line
         while line is None:
             if grammar.is_foreign(wire.first):
                 raise Refusal(replies.NOT_SMTP)

@@ -12,9 +12,9 @@ are no verdicts: the mail is sent again on another connection, one command at a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
@@ -30,6 +30,7 @@ from mta.smtp.transmission import Transmission
 
 MAX_AHEAD = 512 * 1024  # octets on their way ahead of replies
 MAX_MESSAGES_AHEAD = 100
+UNKNOWN_FORM = frozenset({500, 501})
 BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
 
 
@@ -37,13 +38,15 @@ BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
 class Turn:
     """What a sender asks for when its mail is sent: TURN, ATRN or ETRNs, one after the other.
 
-    `on_reply` is called with each reply.  After a positive one to TURN or ATRN, `successor` takes
+    `on_reply` is called with each reply.  `second_forms` are asked for once where the peer does not
+    know the form of a command (500, 501).  After a positive one to TURN or ATRN, `successor` takes
     the connection (RFC 821 section 3.8, RFC 2645 section 5.3).
     """
 
     commands: Sequence[str]
     on_reply: Callable[[Reply], None]
     successor: IRole | None = None
+    second_forms: Mapping[str, str] = field(default_factory=dict)
 
 
 @implementer(IRole)
@@ -269,6 +272,9 @@ class Sender:
                 # Some transaction may be open, whatever we know: it would be in the way.
                 await self._reset()
                 reply = await self._dialogue.command(command.encode(), TURN)
+            if reply.code in UNKNOWN_FORM and command in turn.second_forms:
+                second = turn.second_forms[command]
+                reply = await self._dialogue.command(second.encode(), TURN)
             if turn.successor is not None and reply.code == 250:
                 if not self._dialogue.is_quiet:
                     # Nothing may come before our greeting: it could only pretend to be commands.
