@@ -23,7 +23,7 @@ from mta.commands.console import (
     something,
     spool_of,
 )
-from mta.commands.peers import situations
+from mta.commands.situations import situations
 from mta.commands.terminal import Bar, pages, painter
 from mta.interfaces import Filter, Message, Notice, Progress, State, Target
 from mta.mail import Outcome, Reply, Status, canonical_domain

@@ -22,6 +22,7 @@ from mta.spool.loading import ContentKey, load
 
 _FIRST_PORTION = 20  # messages: the first lines are wanted at once
 _PORTION = 1000
+REPLACEMENT = "\ufffd"  # what text that is damaged is shown with
 _NULL = "<>"  # the null reverse-path, as a person writes it
 DAMAGED = "damaged"  # the state of a message that can't be read whole
 ON_HOLD = "on-hold"  # as a `Filter.state`: on hold, and not waiting for a peer
@@ -42,7 +43,7 @@ WHERE id > :after AND {} ORDER BY id LIMIT :limit
 """
 _RECIPIENTS = """
 SELECT message, local_part, domain, state, peer,
-    CASE WHEN json_valid(history) THEN history -> '$[#-1]' ELSE '' END
+    CASE WHEN json_valid(history) AND json_valid(settled) THEN history -> '$[#-1]' ELSE '' END
 FROM recipient WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, number
 """
 
@@ -104,7 +105,8 @@ class Listing:
         """The messages that fit, oldest first, in portions."""
         query = _query(wanted)
         parameters = {**self._parameters(wanted), "after": -1, "limit": _FIRST_PORTION}
-        while portion := self._portion(query, parameters):
+        is_thorough = wanted.state == DAMAGED
+        while portion := self._portion(query, parameters, is_thorough=is_thorough):
             yield from (each for each in portion if wanted.state in ("", ON_HOLD, each.state))
             after = queue_id.decode(portion[-1].id)
             parameters |= {"after": after, "limit": _PORTION}
@@ -122,15 +124,24 @@ class Listing:
             count: int = found.fetchone()[0]
         return count
 
-    def _portion(self, query: str, parameters: Mapping[str, object]) -> list[Listed]:
+    def _portion(
+        self, query: str, parameters: Mapping[str, object], *, is_thorough: bool
+    ) -> list[Listed]:
+        """Read some messages; all of each, where damage is sought or seems to be."""
         with as_oserror(self._folder):
             messages = self._connection.execute(query, parameters).fetchall()
-            ids = [row[0] for row in messages]
-            damaged = load(self._loading, ids, self._folder, _no_content).damaged
-            numbers = json.dumps(ids)
+            numbers = json.dumps([row[0] for row in messages])
             recipients: dict[int, list[ListedRecipient | None]] = {}
             for number, *row in self._connection.execute(_RECIPIENTS, (numbers,)):
                 recipients.setdefault(number, []).append(_recipient(*row))
+            suspects = [
+                row[0]
+                for row in messages
+                if is_thorough or not _seems_whole(row, recipients.get(row[0], ()))
+            ]
+            damaged: Mapping[int, str] = {}
+            if suspects:
+                damaged = load(self._loading, suspects, self._folder, _no_content).damaged
         return [
             _listed(row, recipients.get(row[0], ()), damaged.get(row[0], "")) for row in messages
         ]
@@ -159,6 +170,20 @@ def _listed(
     )
 
 
+def _seems_whole(row: tuple[object, ...], recipients: Sequence[ListedRecipient | None]) -> bool:
+    """Whether what a list shows of a message can be read."""
+    _, state, due, _, attempts, size, local_part, domain, reason = row
+    texts = (state, local_part, domain, reason)
+    return (
+        bool(recipients)
+        and None not in recipients
+        and isinstance(due, float)
+        and isinstance(attempts, int)
+        and isinstance(size, int)
+        and all(isinstance(text, str) and REPLACEMENT not in text for text in texts)
+    )
+
+
 def _no_content(key: ContentKey) -> IContent:
     """Stands for content, which is not touched."""
     return cast("IContent", None)
@@ -168,6 +193,9 @@ def _recipient(
     local_part: object, domain: object, state: object, peer: object, last: str | None
 ) -> ListedRecipient | None:
     """A recipient; None where its row is damaged."""
+    texts = local_part, domain, state, peer
+    if not all(isinstance(text, str) and REPLACEMENT not in text for text in texts):
+        return None
     try:
         attempt = None if last is None else Attempt(*json.loads(last))
     except (ValueError, TypeError):
