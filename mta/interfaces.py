@@ -223,6 +223,9 @@ class IGate(Interface):
     def checks_authors(session: Session) -> bool:
         """Whether a person submits here, and not a peer what others wrote.  Raises nothing."""
 
+    def header_section(envelope: Envelope, octets: bytes) -> None:
+        """May content that begins so go to those recipients?"""
+
     def author(session: Session, mailbox: Mailbox) -> None:
         """May this session name that mailbox as the author of a message (From:)?"""
 

@@ -112,6 +112,9 @@ class FakeGate:
         """Nobody is a peer."""
         return True
 
+    def header_section(self, envelope: Envelope, octets: bytes) -> None:
+        """None is refused."""
+
     def author(self, session: Session, mailbox: Mailbox) -> None:
         """Nobody is the boss."""
         if mailbox.local_part == "boss":

@@ -20,7 +20,7 @@ from mta.gate.counters import Counters
 from mta.gate.limits import LONGEST_DELAY, Rate, Recent, Tally, delay
 from mta.gate.local import qualified
 from mta.interfaces import IGate, IRouter, IUsers, Secured, Session
-from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Recipient, Reply
+from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
 
@@ -42,6 +42,8 @@ class Router:
         "office.example": Hop(Agent.HOLD, "office"),
         "inner.example": Hop(Agent.SMTP, "10.0.0.5", 25),
         "closed.example": Hop(Agent.REJECT, "moved to closed.test"),
+        "piped.example": Hop(Agent.PIPE, "cat {local}"),
+        "forwarded.example": MX,
     }
 
     def is_ours(self, domain: str) -> bool:
@@ -52,6 +54,8 @@ class Router:
     ) -> Sequence[tuple[Mailbox, Hop]]:
         if address.domain == "example.com" and address.local_part != "alice":
             raise Refusal(Reply(550, "5.1.1", ("No such user here",)))
+        if address.domain == "forwarded.example":
+            address = Mailbox(address.local_part, "elsewhere.example")
         return [(address, self.HOPS.get(address.domain, MX))]
 
     def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
@@ -152,6 +156,23 @@ class RelayTests(GateTestCase):
     def test_stranger(self) -> None:
         """A stranger may not relay."""
         self.refuses(self.to(self.session(), "carol@elsewhere.example"), "550 5.7.1")
+
+    def test_known_to_fail(self) -> None:
+        """What no attempt could deliver is refused, and not taken and returned."""
+        session = self.session()
+        self.refuses(self.to(session, "-x@piped.example"), "550 5.1.3")
+        self.passes(self.to(session, "x@piped.example"))
+        self.refuses(self.to(session, "a" * 256 + "@any.example"), "550 5.1.3")
+
+    def test_loops(self) -> None:
+        """Mail that a forward has seen before, and no other."""
+        for domain, is_loop in (("forwarded.example", True), ("any.example", False)):
+            envelope = Envelope(NULL_PATH, (Recipient(Mailbox("x", domain)),))
+            field = f"Delivered-To: x@{domain}\r\n".encode()
+            if is_loop:
+                self.assertRaises(Refusal, self.gate.header_section, envelope, field)
+            else:
+                self.gate.header_section(envelope, field)
 
     def test_rejected(self) -> None:
         """What would be taken only to be rejected is refused at once, in the words for it."""

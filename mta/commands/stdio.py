@@ -25,7 +25,7 @@ from mta.interfaces import (
     Secured,
     Session,
 )
-from mta.mail import Mailbox, Recipient
+from mta.mail import Envelope, Mailbox, Recipient
 from mta.settings import Settings
 from mta.smtp.errors import Refusal
 from mta.smtp.intake import Depot
@@ -151,6 +151,9 @@ class LocalGate:
     def checks_authors(self, session: Session) -> bool:
         """See `IGate.checks_authors`: nobody logs in here."""
         return False
+
+    def header_section(self, envelope: Envelope, octets: bytes) -> None:
+        """See `IGate.header_section`."""
 
     def author(self, session: Session, mailbox: Mailbox) -> None:
         """See `IGate.author`."""

@@ -8,7 +8,6 @@ delivery can see whether it had arrived.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from mta.delivery.final import final_pieces, trace_fields
 from mta.delivery.letters import Letter
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Target
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
+from mta.smtp.templates import TOO_LONG, file_name, mailbox_path, not_hidden
 
 SMALL = 256 * 1024  # octets; larger content is written while it is read
 MOST_FILES = disk.MOST_OPEN  # of one batch, a last message for many mailboxes aside
@@ -55,9 +55,7 @@ _TROUBLES = {
     errno.EDQUOT: _Trouble(
         Status.DEFERRED, Reply(452, "4.2.2", ("Mailbox full",)), "raise the quota or free space"
     ),
-    errno.ENAMETOOLONG: _Trouble(
-        Status.FAILED, Reply(550, "5.1.3", ("Address too long",)), "shorten the path in `deliver`"
-    ),
+    errno.ENAMETOOLONG: _Trouble(Status.FAILED, TOO_LONG, "shorten the path in `deliver`"),
     errno.EROFS: _Trouble(Status.DEFERRED, _UNWRITABLE, "mount the file system for writing"),
     errno.EMFILE: _Trouble(Status.DEFERRED, _UNWRITABLE, "raise the limit of open files"),
     errno.ELOOP: _Trouble(
@@ -219,43 +217,19 @@ class MaildirAgent:
         mail.settle(share.delivery, [UNREADABLE] * len(share.letters))
 
 
-_PLACEHOLDER = re.compile(r"\{(domain|local|address)\}")
-_ASCII = re.compile(r"[\x00-\x7f]+")
-
-
-def _file_name(text: str) -> str:
-    """`text` as one file name.
-
-    Letters and signs of all scripts stay, as Dovecot's ``%n`` has them; an octet that could mean
-    something else there, and what nobody can see, becomes %XX.
-    """
-    name = _ASCII.sub(lambda found: quote(found[0], safe="+=,", errors="surrogatepass"), text)
-    name = "".join(
-        each if each.isprintable() else quote(each, errors="surrogatepass") for each in name
-    )
-    return _not_hidden(name)
-
-
 def _former_name(text: str) -> str:
     """`text` as one file name of ASCII, as earlier versions had it."""
-    return _not_hidden(quote(text, safe="+=,", errors="surrogatepass"))
-
-
-def _not_hidden(name: str) -> str:
-    return "%2E" + name[1:] if name.startswith(".") else name or "%"
+    return not_hidden(quote(text, safe="+=,", errors="surrogatepass"))
 
 
 @lru_cache(maxsize=2048)
 def places(
-    template: str, address: Mailbox, file_name: Callable[[str], str] = _file_name
+    template: str, address: Mailbox, as_file_name: Callable[[str], str] = file_name
 ) -> tuple[Path, Path]:
     """The fixed part of a path template, and the Maildir of an address under it.
 
     No address leads out of the fixed part, and no two that differ lead to the same folder
     where the template names all of an address.
     """
-    local, domain = file_name(address.local_part), file_name(address.domain)
-    values = {"local": local, "domain": domain, "address": f"{local}@{domain}"}
     fixed, _, _ = template.partition("{")
-    maildir = _PLACEHOLDER.sub(lambda match: values[match[1]], template)
-    return Path(f"{fixed}x").parent, Path(maildir)
+    return Path(f"{fixed}x").parent, Path(mailbox_path(template, address, as_file_name))

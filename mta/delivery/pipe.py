@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from mta.delivery.final import final_pieces, trace_fields
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Target
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 from mta.smtp import trace
+from mta.smtp.templates import UNSAFE, command_line, placeholders
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 TIMEOUT = 900.0  # seconds that a command gets
@@ -49,11 +49,6 @@ _FAILURES = {
     78: "5.3.5",  # EX_CONFIG
 }
 
-UNSAFE = Outcome(
-    Status.FAILED, Reply(550, "5.1.3", ("This address can't be handed to the program behind it",))
-)
-
-_PLACEHOLDER = re.compile(r"\{(sender|recipient|domain|local)\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -78,22 +73,22 @@ class PipeAgent:
             mail.settle(delivery, outcomes)
 
     async def _run(self, hop: Hop, delivery: Delivery, target: Target) -> Outcome:
-        words = _words(delivery, target)
+        words = placeholders(delivery.message.envelope.reverse_path, target.address)
         try:
-            command, *arguments = shlex.split(hop.next_hop)
+            filled = command_line(hop.next_hop, words)
         except ValueError as error:
             return self._no_command(hop, str(error))
+        if filled is None:
+            return Outcome(Status.FAILED, UNSAFE)
+        command = filled[0]
         executable = shutil.which(command, path=PATH)
         if executable is None:
             return self._no_command(hop, "there is no such program")
-        filled = [_PLACEHOLDER.sub(lambda found: words[found[1]], each) for each in arguments]
-        if any(map(_became_option, arguments, filled)) or "\0" in "".join(words.values()):
-            return UNSAFE
         try:
             async with aclosing(final_pieces(delivery.message.content)) as pieces:
                 head = await anext(pieces, b"")
                 environment = _environment(delivery, target, words, head)
-                run = self._start(executable, [command, *filled], environment)
+                run = self._start(executable, filled, environment)
                 if run is None:
                     return _deferred("The program behind this address can't be run now")
                 top = trace_fields(delivery.message.envelope.reverse_path, target.address)
@@ -280,16 +275,6 @@ class _Run(ProcessProtocol):
         self.resumeProducing()
 
 
-def _words(delivery: Delivery, target: Target) -> Mapping[str, str]:
-    """What placeholders stand for."""
-    return {
-        "sender": str(delivery.message.envelope.reverse_path),
-        "recipient": str(target.address),
-        "local": target.address.local_part,
-        "domain": target.address.domain,
-    }
-
-
 def _environment(
     delivery: Delivery, target: Target, words: Mapping[str, str], head: bytes
 ) -> Mapping[str, str]:
@@ -327,11 +312,6 @@ def _client(queue_id: str, head: bytes) -> Mapping[str, str]:
         "CLIENT_PROTOCOL": client.protocol,
     }
     return {name: value for name, value in known.items() if value}
-
-
-def _became_option(template: str, filled: str) -> bool:
-    """Whether an address made an option of what is none."""
-    return filled.startswith("-") and not template.startswith("-")
 
 
 def _octets(text: str) -> bytes:

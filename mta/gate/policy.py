@@ -16,10 +16,11 @@ from mta.gate import hosts
 from mta.gate.counters import Counters
 from mta.gate.logins import LogIns
 from mta.interfaces import LOCAL_PEER, IGate, IRouter, IUsers, Session
-from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
+from mta.mail import Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.settings import Limits, Peer, Relay, Service
-from mta.smtp import replies
+from mta.smtp import replies, templates
 from mta.smtp.errors import Refusal
+from mta.smtp.forwarding import is_loop
 from mta.smtp.grammar import has_route
 
 TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", ("Too many connections, try again later",))
@@ -128,6 +129,11 @@ class Gate:
         if not self._may_write_as(session, mailbox):
             raise Refusal(NOT_YOUR_FROM)
 
+    def header_section(self, envelope: Envelope, octets: bytes) -> None:
+        """See `IGate.header_section`: no mail that a forward has seen before."""
+        if is_loop(self._router, envelope, octets):
+            raise Refusal(replies.FORWARD_LOOP)
+
     def _may_write_as(self, session: Session, address: Mailbox) -> bool:
         """A user writes as its own addresses, a peer as the domains that it is there for."""
         if not session.identity:
@@ -156,6 +162,9 @@ class Gate:
         hops = self._router.route(address, reverse_path)
         if refusal := rejection(hops):
             raise Refusal(refusal)
+        for final, hop in hops:
+            if refusal := templates.refusal(hop, reverse_path, final):
+                raise Refusal(refusal)
         if not self._is_trusted(session) and _passes_route_on(address, hops):
             raise Refusal(replies.ROUTE_DENIED)
         is_counted = not session.partner and session.service is not Service.LMTP

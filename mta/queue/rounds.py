@@ -12,7 +12,9 @@ from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, Stat
 from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
 from mta.queue.schedule import POSTMASTERS_HOLD, Schedule
 from mta.settings import DAY, HOUR, MINUTE
+from mta.smtp import replies
 from mta.smtp.errors import Refusal
+from mta.smtp.forwarding import goes_on
 
 Report = tuple[Target, Outcome]
 
@@ -23,6 +25,7 @@ CROWDED = Outcome(
 HELD = Outcome(
     Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
 )
+FORWARD_LOOP = Outcome(Status.FAILED, replies.FORWARD_LOOP)
 DELIVERED = Outcome(
     Status.DELIVERED, Reply(250, "2.1.5", ("In this mailbox already, by another recipient",))
 )
@@ -100,7 +103,7 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
         for address, hop in routed:
             if progress.settled and str(address) in progress.settled:
                 continue
-            forwarder = forward_path if _goes_on(forward_path, address, router) else None
+            forwarder = forward_path if goes_on(router, forward_path, address) else None
             target = Target(number, address, hop, forwarder)
             mailbox = _mailbox(address, router)
             if reached and str(mailbox) in reached:
@@ -142,15 +145,6 @@ def _reached(message: Message, router: IRouter) -> Collection[str]:
         address.lower() if router.is_ours(address.rpartition("@")[2]) else address
         for address in reached
     }
-
-
-def _goes_on(forward_path: Mailbox, address: Mailbox, router: IRouter) -> bool:
-    """Whether mail for an address of ours leads elsewhere."""
-    return (
-        address != forward_path
-        and not router.is_ours(address.domain)
-        and router.is_ours(forward_path.domain)
-    )
 
 
 def fault_in(message: Message) -> list[Report]:

@@ -36,12 +36,12 @@ from mta.interfaces import (
 from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.bell import Bell
 from mta.queue.destinations import Destinations
-from mta.queue.forwarding import LOOP, forwarded, has_forwarded
 from mta.queue.held import HeldMail
 from mta.queue.noted import NoAttempts, noted
 from mta.queue.rounds import (
     CROWDED,
     FAULT,
+    FORWARD_LOOP,
     HELD,
     Report,
     Round,
@@ -58,6 +58,7 @@ from mta.queue.visit import LOCAL
 from mta.queue.waiting_log import WaitingLog
 from mta.queue.window import Surplus, Window
 from mta.settings import HOUR, MIB, Peer, Queue
+from mta.smtp.forwarding import forwarded, has_forwarded
 
 PORTION = 100  # messages leased at once
 LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
@@ -432,7 +433,7 @@ class Runner:
             self._settled(delivery, [FAULT] * len(targets))
             return
         if is_loop:
-            self._settled(delivery, [LOOP] * len(targets))
+            self._settled(delivery, [FORWARD_LOOP] * len(targets))
             return
         reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
         self._hand_over(Delivery(forwarded(message, forwarder, reverse_path), targets), link)

@@ -109,12 +109,14 @@ class Intake:
             self._draft.discard()
 
     def _check_header(self) -> None:
-        """The header section is complete: a user writes as nobody else (RFC 6409 section 6.1)."""
-        if self._session.identity and self._gate.checks_authors(self._session):
-            try:
+        """The header section is complete: look at who wrote it, and where it was before."""
+        try:
+            # A user writes as nobody else (RFC 6409 section 6.1).
+            if self._session.identity and self._gate.checks_authors(self._session):
                 self._check_authors()
-            except Refusal as refusal:
-                self.refuse(refusal.reply)
+            self._gate.header_section(self._envelope, self._header.octets)
+        except Refusal as refusal:
+            self.refuse(refusal.reply)
 
     def _check_authors(self) -> None:
         """From: must name addresses of the user.  Raises Refusal."""

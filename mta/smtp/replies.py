@@ -182,6 +182,7 @@ TLS_NOT_KEPT = Reply(
 )
 LOOPS_BACK = Reply(554, "5.4.6", ("Mail for this domain loops back to this server",))
 MAIL_LOOP = Reply(554, "5.4.6", ("Too many Received: fields, the message is in a loop",))
+FORWARD_LOOP = Reply(554, "5.4.6", ("Mail loop: this address has forwarded it before",))
 SPOOL_FULL = Reply(452, "4.3.1", ("Insufficient system storage",))
 LOCAL_ERROR = Reply(451, "4.3.0", ("Requested action aborted: local error in processing",))
 

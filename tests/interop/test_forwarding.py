@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from smtplib import SMTPDataError
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import Server, body_of, configuration, header_of, local_domain
@@ -55,11 +57,17 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual([f"<{SENDER}>"], header_of(kept, "Return-Path"))
 
     def test_loop(self) -> None:
-        """What comes back to where it was forwarded from is in a loop: its sender is told."""
+        """What comes back to where it was forwarded from is in a loop, and refused at once."""
         arrived = self.forwarded("alice").replace(b"\n", b"\r\n")
-        self.server.send(arrived, "alice@office.example", reverse_path=SENDER)
-        (notice,) = self.others.wait_for_mail("partner.example/carol")
-        self.assertIn(b"5.4.6", notice)
+        with self.assertRaises(SMTPDataError) as caught:
+            self.server.send(arrived, "alice@office.example", reverse_path=SENDER)
+        self.assertIn(b"5.4.6", caught.exception.smtp_error)
+
+    def test_no_loop(self) -> None:
+        """A mailbox takes what says that it was there: LMTP clients write so beforehand."""
+        content = b"Delivered-To: postmaster@office.example\r\n" + CONTENT
+        self.server.send(content, "postmaster@office.example", reverse_path=SENDER)
+        self.server.wait_for_mail("office.example/postmaster")
 
     def test_lost_notice(self) -> None:
         """A notice that can't be delivered goes to our postmaster, once."""

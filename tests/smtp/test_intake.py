@@ -14,6 +14,7 @@ from mta.interfaces import Message, Session, SpoolFull
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
 from mta.settings import Service
 from mta.smtp import replies
+from mta.smtp.errors import Refusal
 from mta.smtp.header import MAX_HEADER
 from mta.smtp.intake import Depot, Intake
 from tests.doubles import FakeGate
@@ -241,6 +242,23 @@ class MemoryTests(IntakeTestCase):
         for _ in range(100):
             self.successResultOf(Deferred.fromCoroutine(intake.write(b"x" * 10_000)))
         self.assertGreater(len(self.spool.drafts[-1].data), 10**6 - MAX_HEADER)
+
+
+class LoopTests(IntakeTestCase):
+    """What is known to come to nothing is not taken."""
+
+    def test_the_gate_sees_the_header_section(self) -> None:
+        """And its refusal is the reply, whoever sends, however the header section ends."""
+
+        def refuse(gate: FakeGate, envelope: Envelope, octets: bytes) -> None:
+            if octets == HEADER:
+                raise Refusal(replies.FORWARD_LOOP)
+
+        with patch.object(FakeGate, "header_section", refuse):
+            for content in (HEADER, MESSAGE):
+                self.assertEqual(self.take(self.intake(), [content]), replies.FORWARD_LOOP)
+            self.assertEqual(self.take(self.intake(), [HOP + HEADER]).code, 250)
+        self.assertEqual(len(self.spool.messages), 1)
 
 
 class AuthorTests(IntakeTestCase):

@@ -11,14 +11,37 @@ from dataclasses import dataclass, replace
 
 from zope.interface import implementer
 
-from mta.interfaces import IContent, Message
-from mta.mail import Mailbox, Outcome, Reply, Status
+from mta.interfaces import IContent, IRouter, Message
+from mta.mail import Envelope, Mailbox
+from mta.smtp.errors import Refusal
 from mta.smtp.header import read_section
 from mta.smtp.trace import delivered_to, was_delivered_to
 
-LOOP = Outcome(
-    Status.FAILED, Reply(554, "5.4.6", ("Mail loop: this address has forwarded it before",))
-)
+
+def goes_on(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
+    """Whether mail for an address of ours leads elsewhere, to `address`."""
+    return (
+        address != forward_path
+        and not router.is_ours(address.domain)
+        and router.is_ours(forward_path.domain)
+    )
+
+
+def is_loop(router: IRouter, envelope: Envelope, header_section: bytes) -> bool:
+    """Whether an address among the recipients has sent on what it would send on now."""
+    return any(
+        was_delivered_to(recipient.forward_path, header_section)
+        and _is_forwarder(router, recipient.forward_path, envelope.reverse_path)
+        for recipient in envelope.recipients
+    )
+
+
+def _is_forwarder(router: IRouter, address: Mailbox, reverse_path: Mailbox) -> bool:
+    try:
+        routed = router.route(address, reverse_path)
+    except Refusal:  # that is said at its attempt
+        return False
+    return any(goes_on(router, address, final) for final, _ in routed)
 
 
 @implementer(IContent)

@@ -1,0 +1,66 @@
+"""Mail that goes on elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from mta.interfaces import IRouter
+from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient
+from mta.smtp import replies
+from mta.smtp.errors import Refusal
+from mta.smtp.forwarding import goes_on, is_loop
+
+ALICE, BOB = Mailbox("alice", "ours.example"), Mailbox("bob", "ours.example")
+AWAY = Mailbox("alice", "elsewhere.example")
+
+
+@implementer(IRouter)
+class Router:
+    """alice is forwarded, bob has a mailbox, and nobody else is known."""
+
+    def is_ours(self, domain: str) -> bool:
+        """See `IRouter`."""
+        return domain == "ours.example"
+
+    def route(
+        self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
+    ) -> Sequence[tuple[Mailbox, Hop]]:
+        """See the class."""
+        if address.local_part.lower() == "alice":
+            return [(AWAY, Hop(Agent.MX, "elsewhere.example"))]
+        if address == BOB:
+            return [(BOB, Hop(Agent.MAILDIR, "/m"))]
+        raise Refusal(replies.NO_SUCH_USER)
+
+    def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """See `IRouter`."""
+        return reverse_path
+
+
+class LoopTests(SynchronousTestCase):
+    """What is seen of a loop before mail is taken."""
+
+    def is_loop(self, section: bytes, *recipients: Mailbox) -> bool:
+        """Whether mail with that header section is in a loop."""
+        envelope = Envelope(NULL_PATH, tuple(map(Recipient, recipients)))
+        return is_loop(Router(), envelope, section)
+
+    def test_only_a_forward_can_loop(self) -> None:
+        """A mailbox can't, whoever says that the mail was there before."""
+        for field in (b"Delivered-To: %b\r\n", b"Subject: x\r\nDELIVERED-To:\r\n %b\r\n"):
+            for name in (b"alice@ours.example", b"Alice@OURS.example"):
+                self.assertTrue(self.is_loop(field % name, BOB, ALICE))
+            self.assertFalse(self.is_loop(field % b"bob@ours.example", BOB, ALICE))
+            self.assertFalse(
+                self.is_loop(field % b"eve@ours.example", Mailbox("eve", "ours.example"))
+            )
+        self.assertFalse(self.is_loop(b"Subject: x\r\n", ALICE))
+
+    def test_what_goes_on(self) -> None:
+        """Mail for an address of ours that leads to one that is not."""
+        self.assertTrue(goes_on(Router(), ALICE, AWAY))
+        for forward_path, address in ((ALICE, ALICE), (ALICE, BOB), (AWAY, Mailbox("x", "y.z"))):
+            self.assertFalse(goes_on(Router(), forward_path, address))
