@@ -25,16 +25,21 @@ class Pipelining(Enum):
 
 @dataclass(slots=True)
 class HostRecord:
-    """What is known of one host; `since`: seconds of some clock."""
+    """What is known of one host; `since`: seconds of some clock.
+
+    `breaks`: the last connection ended while content was on its way whose envelope had no reply.
+    """
 
     pipelining: Pipelining = Pipelining.UNKNOWN
     since: float = 0.0
+    breaks: bool = False
 
     def learn(self, pipelining: Pipelining, now: float) -> None:
         """Remember what the host has shown; that it was out of step is not forgotten so soon."""
         if self.pipelining is not Pipelining.STEPWISE:
             self.pipelining = pipelining
             self.since = now
+            self.breaks = False
 
     def is_outdated(self, now: float) -> bool:
         """Whether it is time to see whether the host does better."""
@@ -43,6 +48,7 @@ class HostRecord:
 
     def forget_ahead(self) -> None:
         """Let the host show again that it reads ahead, as there was trouble."""
+        self.breaks = True
         if self.pipelining is Pipelining.AHEAD:
             self.pipelining = Pipelining.UNKNOWN
 

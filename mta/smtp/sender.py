@@ -126,8 +126,10 @@ class Sender:
                     return
                 continue
             weight = transaction.weight
-            if weight > MAX_AHEAD:
-                # So much is sent only to a peer that said it takes it.
+            host = self._config.host
+            if weight > MAX_AHEAD or (host.breaks and not outbox.progress):
+                # So much is sent only to a peer that said it takes it, and so is content where the
+                # last connection broke: what was sent whole, no other host may have at once.
                 await self._catch_up(-1)
                 await self._begin(transaction, b"")
                 await transmission.read_envelope(transaction)

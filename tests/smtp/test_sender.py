@@ -1123,6 +1123,28 @@ class ChunkingTests(SenderTestCase):
         self.assertEqual(exchange.outcomes("M3"), ["relayed 250 third"])
         self.assertEqual(exchange.outcomes("M4"), ["relayed 250 fourth"])
 
+    def test_a_host_whose_last_connection_broke(self) -> None:
+        """It gets content when it has taken an envelope, and ahead of replies when it took one."""
+        exchange = self.opened([mail("M1")], STREAMING)
+        exchange.lose()
+        self.assertTrue(exchange.host.breaks)
+        exchange = Exchange([mail("M1"), mail("M2"), mail("M3")])
+        exchange.host.breaks = True
+        exchange.talk(
+            f"""
+            S: 220 x
+            C: EHLO us.example
+            S: 250-peer.example | {STREAMING}
+            C: MAIL FROM:<alice@us.example> | RCPT TO:<bob@peer.example>
+            S: 250 mail | 250 rcpt
+            C: BDAT 20 LAST | Subject: x | | body
+            S: 250 taken
+            """
+        )
+        self.assertEqual(exchange.hear().count("BDAT 20 LAST"), 1)
+        exchange.talk("S: 250 mail | 250 rcpt | 250 taken")
+        self.assertFalse(exchange.host.breaks)
+
     def test_a_large_message_that_mail_refuses(self) -> None:
         """Its content stays here."""
         exchange = self.opened([mail(content=b"x" * 600_000)], STREAMING)
