@@ -11,13 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from twisted.application.service import IService
 from twisted.python.usage import Options as UsageOptions
-
-from mta import config, privileges
-from mta.service.main import MailService
-from mta.service.steady import use_steady_clock
-
-__all__ = ["MailService", "Options", "makeService"]
 
 
 class Options(UsageOptions):
@@ -35,19 +30,26 @@ class Options(UsageOptions):
     ]
 
 
-def makeService(options: Options) -> MailService:
+def makeService(options: Options) -> IService:
     """Make the service, for Twisted.  Exits with one line for each problem found."""
+    try:
+        return _made(Path(options["config"]).absolute(), options.parent or {})
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted while starting") from None
+
+
+def _made(path: Path, launcher: Mapping[str, Any]) -> IService:
+    # What takes a while, here, where it may be interrupted.
     from twisted.internet import reactor  # the outermost place: everybody else is given it
 
-    path = Path(options["config"]).absolute()
+    from mta import config, privileges
+    from mta.service.main import MailService
+    from mta.service.steady import use_steady_clock
+
     try:
         settings = config.load(path)
-    except config.ConfigurationError as error:
-        raise SystemExit("\n".join(map(str, error.problems))) from None
-    launcher: Mapping[str, Any] = options.parent or {}
-    try:
         privileges.require_no_root(settings, has_uid=launcher.get("uid") is not None)
-    except privileges.PrivilegeFault as fault:
-        raise SystemExit(str(fault)) from None
+    except (config.ConfigurationError, privileges.PrivilegeFault) as error:
+        raise SystemExit(str(error)) from None
     use_steady_clock(reactor)
     return MailService(path, settings, reactor, launcher)

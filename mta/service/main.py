@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -120,7 +121,8 @@ class MailService(MultiService):
     def _refuse(self, reason: str) -> NoReturn:
         """End the process with this one line."""
         if self._options.get("pidfile"):
-            Path(self._options["pidfile"]).unlink(missing_ok=True)
+            with suppress(OSError):  # who we are now may not, and twistd takes up what is stale
+                Path(self._options["pidfile"]).unlink()
         status_pipe = self._options.get("statusPipe")
         if status_pipe is None:
             raise SystemExit(reason) from None
@@ -178,6 +180,8 @@ class MailService(MultiService):
             self.log.info("worker ready")
             return
         await self._open_maildrop()
+        if self._is_stopping:
+            return
         self._say_where()
         self._start_workers()
         self.log.info("ready")

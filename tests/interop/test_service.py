@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -249,6 +250,20 @@ class StartTests(SynchronousTestCase):
                     self.assertNotIn("Traceback", log.read_text())
                     log.unlink()
                 self.assertFalse((self.folder / "mta.pid").exists())
+
+    def test_who_may_not(self) -> None:
+        """Whom ``--uid`` names can't use the spool, nor remove what root made before."""
+        if os.geteuid():
+            self.skipTest("only root can")
+        for more in (
+            (*TWISTD[:-2], "--nodaemon", "--pidfile="),
+            (*TWISTD[:-2], "--pidfile=mta.pid"),
+        ):
+            launcher = (*more, "--uid", "nobody", "--gid", "nogroup")
+            with self.subTest(launcher):
+                self.refused("cannot use the spool|An error has occurred", *launcher)
+                log = self.folder / "twistd.log"
+                self.assertNotIn("Traceback", log.read_text() if log.exists() else "")
 
     def test_by_twist(self) -> None:
         """Which has no log of ours."""
