@@ -10,12 +10,18 @@ import codecs
 import os
 import pwd
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 from mta.settings import Settings
 
 ROOT = 0  # user id
+
+_LATE_CODECS = ("ascii", "idna", "latin-1", "utf-8-sig")
+_LATE_MODULES = ("twisted.internet.default", "twisted.internet.epollreactor", "traceback")
 
 
 class PrivilegeFault(Exception):
@@ -35,7 +41,7 @@ class Account:
 
     def become(self) -> None:
         """Be this user from now on, with his groups alone.  Only root can.  Raises OSError."""
-        _load_codecs()
+        _load_early()
         if self.name:
             os.initgroups(self.name, self.gid)
         else:
@@ -51,7 +57,7 @@ def require_no_root(settings: Settings, *, has_uid: bool) -> None:
     """
     if os.geteuid() != ROOT:
         return
-    _load_codecs()
+    _load_early()
     if has_uid:
         return
     if not settings.run_as:
@@ -136,9 +142,21 @@ def give(path: Path, account: Account) -> None:
         os.close(descriptor)
 
 
-def _load_codecs() -> None:
-    """Load what Python loads late, perhaps from a folder that only root may enter."""
-    codecs.lookup("idna")
+def _load_early() -> None:
+    """Load what else is loaded when it is needed, where only root may enter its folders."""
+    if all(_is_open_to_all(Path(file)) for file in (os.__file__, codecs.__file__, __file__)):
+        return
+    for codec in _LATE_CODECS:
+        codecs.lookup(codec)
+    ours = (module.name for module in walk_packages([str(Path(__file__).parent)], "mta."))
+    for name in (*ours, *_LATE_MODULES):
+        with suppress(ImportError):  # an extra that is not installed, another kind of system
+            import_module(name)
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """Whether everybody may pass through all folders on the way to a file."""
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
 
 
 def account_named(name: str) -> Account:

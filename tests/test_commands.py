@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import syslog
 import time
@@ -19,7 +20,7 @@ from mta.interfaces import Ban, Filter
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.spool.bans import BanFile
 from mta.spool.tools import SpoolTools
-from tests.processes import configuration
+from tests.processes import configuration, source_environment
 
 ALICE, BOB = Mailbox("alice", "client.example"), Mailbox("bob", "office.example")
 
@@ -90,6 +91,25 @@ class MainTests(CommandCase):
         """An unknown command, and none at all, end with 2."""
         self.assertIn("invalid choice", self.fail_with("nonsense", status=2))
         self.assertIn("required", self.fail_with(status=2))
+
+    def test_commands_begin_at_once(self) -> None:
+        """None loads the server, TLS or the reactor only to say what it can do."""
+        program = (
+            "import sys; from mta.commands import main\n"
+            "try: main(sys.argv[1:])\n"
+            "except SystemExit: pass\n"
+            "heavy = {'mta.service', 'mta.users', 'OpenSSL', 'twisted.internet.reactor'}\n"
+            "print(*(heavy & sys.modules.keys()))"
+        )
+        for words in (["--help"], ["sendmail", "--help"], ["queue", "list"], ["peers"]):
+            ended = subprocess.run(
+                [sys.executable, "-c", program, *words],
+                capture_output=True,
+                check=True,
+                env=source_environment() | {"MTA_CONFIG": str(self.config.absolute())},
+                text=True,
+            )
+            self.assertEqual(ended.stdout.splitlines()[-1], "", words)
 
     def test_an_error_of_the_system_is_one_line(self) -> None:
         """A spool that can't be used is named, with the reason."""

@@ -18,7 +18,6 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
-from mta.spool.bans import BanFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from mta.commands.console import Subparsers
     from mta.interfaces import Ban
     from mta.settings import Settings
+    from mta.spool.bans import BanFile
 
 
 def register(group: Subparsers) -> None:
@@ -49,6 +49,8 @@ def of_user(settings: Settings, user: str) -> Sequence[Ban]:
 
 
 def _file(settings: Settings) -> BanFile:
+    from mta.spool.bans import BanFile  # with Twisted, which takes a while
+
     return BanFile(Path(settings.spool))
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from mta.commands import handover, queue, stdio
+from mta.commands import handover
 from mta.commands.addressees import addressees
 from mta.commands.console import (
     Failed,
@@ -358,6 +358,8 @@ def _converse(arguments: argparse.Namespace) -> None:
     if tools is None:
         handover.converse(settings, *ends)
         return
+    from mta.commands import stdio
+
     with closing(tools), tools.inlet() as inlet:
         stdio.converse(settings, inlet, *ends)
 
@@ -367,9 +369,11 @@ def _nothing(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
+    from mta.commands.queue import print_list
+
     settings = settings_of(arguments)
     with listing_of(settings) as listing:
-        queue.print_list(settings, listing.find(Filter()))
+        print_list(settings, listing.find(Filter()))
 
 
 def _flush(arguments: argparse.Namespace) -> None:

@@ -7,10 +7,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.task import react
-from twisted.python.failure import Failure
-
 from mta.commands.console import (
     Failed,
     add_command,
@@ -25,13 +21,13 @@ from mta.interfaces import HopFailure
 from mta.mail import Reply
 from mta.peers.tally import Tally
 from mta.privileges import require_no_root
-from mta.service.exchange import exchange_alone
-from mta.service.steady import use_steady_clock
 from mta.settings import MINUTE, Peer, Settings
-from mta.tls import TLSFault
-from mta.users import UserFault
 
+# The server and its reactor take a while: they are imported where an exchange begins.
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
     from mta.commands.console import Subparsers
 
 # What a person can do about a reply.
@@ -56,6 +52,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+
     settings = settings_of(arguments, secrets=True)
     peer = _peer(settings, arguments.peer)
     require_no_root(settings, has_uid=False)
@@ -90,6 +87,8 @@ class _Progress:
 
     def wait_for(self, arguments: argparse.Namespace, settings: Settings) -> Tally:
         """Run the reactor until the exchange is over.  Raises Failed."""
+        from twisted.internet.task import react
+
         with suppress(SystemExit):  # react ends with it, always
             react(self._exchange, (settings, arguments.timeout))
         self._clear()
@@ -101,6 +100,11 @@ class _Progress:
         raise Failed(f"{self._peer.name}: {self._reason(result, arguments.timeout)}")
 
     def _exchange(self, reactor: Any, settings: Settings, timeout: float) -> Deferred[None]:
+        from twisted.internet.defer import Deferred
+
+        from mta.service.exchange import exchange_alone
+        from mta.service.steady import use_steady_clock
+
         use_steady_clock(reactor)
         exchange = Deferred.fromCoroutine(exchange_alone(settings, self._peer, self._show, reactor))
         return exchange.addTimeout(timeout, reactor).addBoth(self._results.append)
@@ -119,6 +123,11 @@ class _Progress:
 
     def _reason(self, failure: Failure, timeout: float) -> str:
         """Why it failed, in one line; raises what is a fault of our own."""
+        from twisted.internet.defer import TimeoutError
+
+        from mta.tls import TLSFault
+        from mta.users import UserFault
+
         failure.trap(HopFailure, TimeoutError, OSError, TLSFault, UserFault)
         error = failure.value
         if isinstance(error, HopFailure):

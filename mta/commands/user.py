@@ -19,12 +19,12 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.privileges import owner_of_new_file
-from mta.users import UserFault, UserFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mta.commands.console import Subparsers
+    from mta.users import UserFile
 
 
 def register(subparsers: Subparsers) -> None:
@@ -68,6 +68,8 @@ def _add(
 def _with_file(
     run: Callable[[argparse.Namespace, UserFile], None], arguments: argparse.Namespace
 ) -> None:
+    from mta.users import UserFault  # with Twisted, which takes a while
+
     try:
         run(arguments, _file(arguments))
     except UserFault as fault:
@@ -75,6 +77,8 @@ def _with_file(
 
 
 def _file(arguments: argparse.Namespace) -> UserFile:
+    from mta.users import UserFile
+
     settings = settings_of(arguments, keep_root=True)
     users = settings.users
     if users.startswith("dovecot:"):
