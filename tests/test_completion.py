@@ -62,7 +62,7 @@ class ZshTests(CommandCase):
         self.assertEqual(said.stderr, "")
         self.assertEqual(
             said.stdout.split(),
-            ["active", "waiting", "held", "on-hold", "-h", "--help", "bash", "zsh"],
+            ["active", "waiting", "held", "on-hold", "damaged", "-h", "--help", "bash", "zsh"],
         )
         ended = subprocess.run(
             [zsh, "-n"], input=script, text=True, capture_output=True, check=False

@@ -22,6 +22,7 @@ _COMMANDS = {
     "check": "check",
     "user": "user",
     "queue": "queue",
+    "spool": "spool",
     "explain": "explain",
     "trace": "trace",
     "turn": "turn",

@@ -169,8 +169,8 @@ def page(entry: Entry, now: float, paint: Paint = plain) -> str:
 
 
 def print_content(message: Message) -> None:
-    """Print the content after an empty line, octet for octet."""
-    print(flush=True)
+    """Print the content, octet for octet.  Raises OSError."""
+    sys.stdout.flush()
     _read(message, sys.stdout.buffer.write)
     sys.stdout.buffer.flush()
 

@@ -135,6 +135,7 @@ def _show(arguments: argparse.Namespace) -> None:
         with pages():
             print(messages.page(entry, time.time(), paint))
             if arguments.content:
+                print()
                 messages.print_content(entry.message)
 
 

@@ -232,6 +232,17 @@ def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
 
 
 @contextmanager
+def turned(folder: Folder) -> Iterator[None]:
+    """Wait for our turn to commit, for who commits now and then.  Raises OSError."""
+    descriptor = create(folder.commit_lock, os.O_RDWR)
+    try:
+        with turn(descriptor):
+            yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def turn(descriptor: int) -> Iterator[None]:
     """Wait for our turn to commit, in the kernel: SQLite itself would poll for it."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)

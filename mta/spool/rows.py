@@ -179,7 +179,9 @@ def _progress_columns(progress: Progress) -> tuple[str, ...]:
 
 def data(connection: sqlite3.Connection, number: int) -> bytes | None:
     """Content that is in the database; None where it is not, or no more."""
-    row = connection.execute("SELECT data FROM content WHERE id = ?", (number,)).fetchone()
+    row = connection.execute(
+        "SELECT CAST(data AS BLOB) FROM content WHERE id = ?", (number,)
+    ).fetchone()
     return row[0] if row else None
 
 

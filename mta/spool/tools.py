@@ -29,7 +29,7 @@ from mta.interfaces import (
 from mta.mail import Envelope
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.content import Draft, FileContent, RowContent
-from mta.spool.database import as_oserror, open_database, spare, transaction
+from mta.spool.database import as_oserror, open_database, spare, transaction, turned
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHolds
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
@@ -219,7 +219,7 @@ class SpoolTools:
         """
         self._folder.require_room(spare(self._connection))
         arrival = self._arrival(draft, envelope)
-        with as_oserror(self._folder), transaction(self._connection):
+        with as_oserror(self._folder), turned(self._folder), transaction(self._connection):
             rows.insert(self._connection, [arrival])
             # Once it is committed, it may be gone at once.
             [message] = load(self._connection, [draft.number], self._folder, self._content).messages
@@ -268,7 +268,10 @@ class SpoolTools:
 
         done: list[int] = []
         for portion in _portions(ids):
+            begun = time.monotonic()
             done += self._transact(execute, portion)
+            if len(portion) == _PORTION:  # more are to come: the server has its turns, too
+                time.sleep(time.monotonic() - begun)
         return [*map(queue_id.encode, sorted(done))]
 
     def _take_over(self) -> None:
@@ -294,7 +297,7 @@ class SpoolTools:
         Raises SpoolFull or OSError.
         """
         try:
-            with as_oserror(self._folder), transaction(self._connection):
+            with as_oserror(self._folder), turned(self._folder), transaction(self._connection):
                 return work(self._connection, *args, **kwargs)
         except SpoolFull:
             if not self._folder.throw_ballast():

@@ -1,0 +1,74 @@
+"""``mta spool``: whether what lies in the spool is whole, and getting mail out of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mta.commands.console import (
+    Failed,
+    add_command,
+    add_group,
+    add_json,
+    has_spool,
+    print_json,
+    printable,
+    settings_of,
+    spool_of,
+)
+from mta.interfaces import Filter
+from mta.spool.checking import Checker, Finding
+from mta.spool.database import SpoolUnusable
+from mta.spool.folder import Folder
+
+if TYPE_CHECKING:
+    from mta.commands.console import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    group = add_group(subparsers, "spool", "check the spool, and get mail out of it")
+    check = add_command(group, "check", _check, "look through everything in the spool")
+    check.add_argument(
+        "--repair", action="store_true", help="mend what can be mended without losing mail"
+    )
+    add_json(check)
+    export = add_command(group, "export", _export, "write the content of a message, as it is")
+    export.add_argument("id", metavar="ID", type=str.upper)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments)
+    path = Path(settings.spool)
+    if not has_spool(settings) and not Folder(path).traces():
+        raise Failed(f"no spool in {path}: the server has not run yet, or `spool` is another")
+    left = 0
+    try:
+        for finding in Checker(path, repair=arguments.repair).findings():
+            left += not finding.repaired
+            _print(finding, in_json=arguments.json)
+    except SpoolUnusable as error:
+        left += 1
+        _print(Finding("queue.sqlite", str(error)), in_json=arguments.json)
+    if left:
+        raise Failed(f"{left} thing{'' if left == 1 else 's'} wrong in {path}")
+
+
+def _print(finding: Finding, *, in_json: bool) -> None:
+    if in_json:
+        where, problem = finding.where, finding.problem
+        print_json({"where": where, "problem": problem, "repaired": finding.repaired})
+    else:
+        repaired = " (repaired)" if finding.repaired else ""
+        print(f"{printable(finding.where)}: {printable(finding.problem)}{repaired}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from mta.commands.messages import print_content
+
+    with spool_of(settings_of(arguments)) as tools:
+        entry = next(iter(tools.find(Filter(ids=frozenset({arguments.id})))), None)
+        if entry is None:
+            raise Failed(f"no message {arguments.id} in the queue")
+        print_content(entry.message)
