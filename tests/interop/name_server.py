@@ -1,0 +1,66 @@
+"""A name server on UDP with a table.
+
+``python -m tests.interop.name_server JSON`` runs one on port 53.  The table maps domains to MX
+records (``[[10, "host"]]``) and hosts to addresses (``"192.0.2.1"``).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.names import dns
+
+
+class NameServer:
+    """Answers from a table; a name that is not in it does not exist."""
+
+    def __init__(self, table: Mapping[str, Any], port: int = 0) -> None:
+        self._table = table
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", port))
+        self.address = "{}:{}".format(*self._socket.getsockname())
+
+    def serve(self) -> None:
+        """Answer until the socket is closed, which raises OSError."""
+        while True:
+            octets, client = self._socket.recvfrom(4096)
+            question = dns.Message()
+            question.fromStr(octets)
+            self._socket.sendto(self._answer(question).toStr(), client)
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._socket.close()
+
+    def _answer(self, question: dns.Message) -> dns.Message:
+        answer = dns.Message(question.id, answer=1, recAv=1)
+        answer.queries = question.queries
+        [query] = question.queries
+        name = query.name.name.decode().lower()
+        if name not in self._table:
+            answer.rCode = dns.ENAME
+        answer.answers = [
+            dns.RRHeader(name.encode(), query.type, dns.IN, 60, record)
+            for record in _records(self._table.get(name), query.type)
+        ]
+        return answer
+
+
+def _records(known: str | Sequence[tuple[int, str]] | None, kind: int) -> list[Any]:
+    if isinstance(known, str):
+        if kind == (dns.AAAA if ":" in known else dns.A):
+            return [(dns.Record_AAAA if ":" in known else dns.Record_A)(known, 60)]
+        return []
+    if known is None or kind != dns.MX:
+        return []
+    return [dns.Record_MX(preference, host.encode(), 60) for preference, host in known]
+
+
+if __name__ == "__main__":
+    server = NameServer(json.loads(sys.argv[1]), 53)
+    print("ready", flush=True)
+    server.serve()
