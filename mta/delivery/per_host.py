@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from mta.interfaces import Delivery, IMailSource
 from mta.mail import Hop, Outcome, Status
+from mta.smtp.outgoing import UNTRIED
 
 MAX_KEPT = 100  # deliveries that one host put off, while it takes others
 MAX_KEPT_TIME = 5.0  # seconds, likewise: until then nothing of their messages is recorded
@@ -63,6 +64,13 @@ class _Taken:
         """The places of the targets that another host may take."""
         known = enumerate(self.outcomes)
         return [place for place, outcome in known if outcome is None or outcome.elsewhere]
+
+    def final_outcomes(self, last: Outcome | None) -> list[Outcome]:
+        """The outcomes where no other host is asked: what is decided, and the word on the rest."""
+        return [
+            most_telling([UNTRIED, last, known]) if known is None or known.elsewhere else known
+            for known in self.outcomes
+        ]
 
 
 @implementer(IMailSource)
@@ -143,8 +151,7 @@ class PerHost:
             if last is None and not any(taken.outcomes):
                 self._source.give_back(taken.delivery)
                 continue
-            outcomes = [most_telling([last, known]) for known in taken.outcomes]
-            self._source.settle(taken.delivery, outcomes)
+            self._source.settle(taken.delivery, taken.final_outcomes(last))
         self._kept.clear()
         self._ready.clear()
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mta.mail import Agent, Hop, Security
+from twisted.internet.defer import Deferred
+
+from mta.delivery.per_host import PerHost, Suspects
+from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
+from mta.smtp.outgoing import UNTRIED
+from tests.doubles import FakeSource
 from tests.next_hops import Connection, Names, NextHops
 from tests.smtp.test_sender import SenderTestCase, mail
 
@@ -86,6 +91,36 @@ class MailMaxTests(SenderTestCase):
             self.play(connection, transactions)
         self.assertEqual([str(outcome.reply) for outcome in hops.outcomes["M1"]], ["250 ok"] * 5)
         self.assertIsNone(hops.next_connection())
+
+    def test_no_other_connection_takes_it(self) -> None:
+        """It is deferred, and what was taken stays taken."""
+        hop = Hop(Agent.SMTP, "a.example", 25, security=Security.OFF)
+        hops = NextHops(Names({}, {"a.example": ["192.0.2.1"]}), hop=hop)
+        hops.send("M1", *self.PEOPLE)
+        hops.dispatch()
+        first, second = hops.next_connection(), None
+        assert first is not None
+        self.play(first, (2, 2))
+        second = hops.next_connection()
+        assert second is not None
+        second.refuse()
+        *taken, left = hops.outcomes["M1"]
+        self.assertEqual([str(outcome.reply) for outcome in taken], ["250 ok"] * 4)
+        self.assertIn("451 4.4.1 Cannot connect", str(left.reply))
+
+    def test_no_other_connection_is_made(self) -> None:
+        """As where we stop: it is deferred without a word from any host."""
+        source = FakeSource([mail("M1", "bob", "carol")])
+        per_host = PerHost(source, Suspects(), lambda: 0.0)
+        handed = self.successResultOf(Deferred.fromCoroutine(per_host.next()))
+        assert handed is not None
+        taken = Outcome(Status.RELAYED, Reply(250, "", ("ok",)))
+        per_host.settle(handed, [taken, UNTRIED])
+        self.assertTrue(per_host.progress)
+        self.assertTrue(per_host.has_unsent)
+        per_host.finish(None)
+        bob, carol = source.outcomes["M1"]
+        self.assertEqual((bob.status, carol.status), (Status.RELAYED, Status.DEFERRED))
 
     def play(self, connection: Connection, transactions: tuple[int, ...]) -> None:
         """Take so many recipients in each transaction."""
