@@ -12,17 +12,16 @@ import hashlib
 import hmac
 import re
 import secrets
-import stringprep
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
-from unicodedata import ucd_3_2_0
 
 from mta.interfaces import Secured
 from mta.settings import Service
+from mta.smtp.saslprep import prepare
 
 EXTERNAL = "EXTERNAL"
 SCRAM_PLUS = "SCRAM-SHA-256-PLUS"
@@ -94,30 +93,6 @@ returns the server's next challenge; None when it said 235; raises when it refus
 
 Derive = Callable[[str, bytes, int], Awaitable[bytes]]
 """Password, salt, iterations to the SaltedPassword of RFC 5802; may work in a thread."""
-
-
-def prepare(text: str) -> str:
-    """A user name or a password as SASLprep makes it (RFC 4013).
-
-    Code points that Unicode 3.2 did not know pass, as in a query (RFC 3454 section 7).
-    Raises ValueError for what may not occur, and for nothing at all.
-    """
-    mapped = "".join(
-        " " if stringprep.in_table_c12(character) else character
-        for character in text
-        if not stringprep.in_table_b1(character)
-    )
-    prepared = ucd_3_2_0.normalize("NFKC", mapped)
-    if not prepared:
-        raise ValueError("empty")
-    if any(_is_prohibited(character) for character in prepared):
-        raise ValueError("holds a character that SASLprep forbids")
-    right_to_left = [stringprep.in_table_d1(character) for character in prepared]
-    if any(right_to_left):
-        mixed = any(stringprep.in_table_d2(character) for character in prepared)
-        if mixed or not (right_to_left[0] and right_to_left[-1]):
-            raise ValueError("mixes writing directions")
-    return prepared
 
 
 def offered(
@@ -469,20 +444,3 @@ def _prepared(text: bytes) -> str:
         return prepare(text.decode())
     except ValueError:  # UnicodeDecodeError is one
         raise AuthenticationFailed("a user name or password that nobody can have") from None
-
-
-_PROHIBITED = (
-    stringprep.in_table_c12,
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-)
-
-
-def _is_prohibited(character: str) -> bool:
-    return any(table(character) for table in _PROHIBITED)

@@ -24,6 +24,7 @@ import yaml
 from mta.files import atomic_write
 from mta.smtp import sasl
 from mta.smtp.sasl import ScramKeys
+from mta.smtp.saslprep import prepare
 from mta.users.addresses import normalised
 
 SALT_SIZE = 16  # octets
@@ -169,7 +170,7 @@ class UserFile:
     ) -> None:
         """Add a user; `cram_md5` keeps the password itself, for CRAM-MD5."""
         own = tuple(_told(normalised, address) for address in addresses)
-        user = self._user(_told(sasl.prepare, name), password, cram_md5=cram_md5)
+        user = self._user(_told(prepare, name), password, cram_md5=cram_md5)
         with self._changing() as users:
             if user.name.lower() in users:
                 raise UserFault(f"there is already a user {user.name}")
@@ -208,10 +209,10 @@ class UserFile:
     def check(self, name: str, password: str) -> bool:
         """Whether that is the user's password."""
         user = self._existing(self.load().users, name)
-        return user.password.matches(_told(sasl.prepare, password))
+        return user.password.matches(_told(prepare, password))
 
     def _user(self, name: str, password: str, *, cram_md5: bool) -> User:
-        prepared = _told(sasl.prepare, password)
+        prepared = _told(prepare, password)
         secret = password if cram_md5 else ""
         return User(name, PasswordHash.of(prepared), self._keys(prepared), (), secret)
 
@@ -221,7 +222,7 @@ class UserFile:
         return sasl.scram_keys(password, secrets.token_bytes(SALT_SIZE), sasl.ITERATIONS)
 
     def _existing(self, users: Mapping[str, User], name: str) -> User:
-        user = users.get(_told(sasl.prepare, name).lower())
+        user = users.get(_told(prepare, name).lower())
         if user is None:
             raise UserFault(f"there is no user {name}")
         return user
@@ -307,7 +308,7 @@ def _user(name: object, entry: object) -> User:
             raise ValueError
         costs = (int(number) for number in password.group(1, 2, 3))
         return User(
-            sasl.prepare(str(name)),
+            prepare(str(name)),
             PasswordHash(_octets(password[4]), _octets(password[5]), *costs),
             _scram_keys(scram) if scram else None,
             tuple(normalised(str(address)) for address in addresses),
