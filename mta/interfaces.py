@@ -214,8 +214,8 @@ class IGate(Interface):
     def authenticated(session: Session, user: str) -> float:
         """AUTH proved that user; returns for how many seconds to hold the reply back."""
 
-    def auth_failed(session: Session, user: str) -> float:
-        """AUTH failed, for that user where one is known; returns seconds as `authenticated`."""
+    def auth_failed(session: Session, user: str, is_known: bool) -> float:
+        """AUTH failed for that name, perhaps of a user; returns seconds as `authenticated`."""
 
     def is_outsider(session: Session) -> bool:
         """Whether neither a user nor a host of ours is there.  Raises nothing."""
@@ -246,8 +246,8 @@ class IUsers(Interface):
 
         `mechanism` is one of `mechanisms`.  `initial` is the initial response, None where there
         was none; `challenge` sends one (334) and returns the response, both without base64.
-        Raises AuthenticationFailed, which names the user only where there is one, or
-        AuthenticationUnavailable of `mta.smtp.sasl`, and whatever `challenge` raises.
+        Raises AuthenticationFailed or AuthenticationUnavailable of `mta.smtp.sasl`, and
+        whatever `challenge` raises.
         """
 
     def may_use(identity: str, address: Mailbox) -> bool:

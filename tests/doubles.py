@@ -100,7 +100,7 @@ class FakeGate:
         """At once."""
         return 0.0
 
-    def auth_failed(self, session: Session, user: str) -> float:
+    def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
         """See `DELAY`."""
         return DELAY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
@@ -470,12 +471,13 @@ class LogInTests(GateTestCase):
     def failed(self, user: str = "", client: str = STRANGER, times: int = 3) -> None:
         """So many log-ins fail."""
         for _ in range(times):
-            self.gate.auth_failed(self.session(client), user)
+            self.gate.auth_failed(self.session(client), user or "guess", bool(user))
 
     def refuses_log_in(self, user: str, client: str = STRANGER) -> None:
         """Neither the right nor the wrong secret of that user is heard there."""
         session = self.session(client)
-        for question in (self.gate.authenticated, self.gate.auth_failed):
+        right, wrong = self.gate.authenticated, partial(self.gate.auth_failed, is_known=True)
+        for question in (right, wrong):
             error = self.assertRaises(Refusal, question, session, user)
             self.assertEqual((error.reply.code, error.reply.enhanced), (421, "4.7.0"))
 
@@ -486,7 +488,7 @@ class LogInTests(GateTestCase):
         self.passes(self.gate.admit(session))
         for _ in range(3):
             self.passes(self.gate.authenticating(session))
-            self.gate.auth_failed(session, "")
+            self.gate.auth_failed(session, "guess", False)
         self.refuses(self.gate.authenticating(session), "421 4.7.0")
         self.refuses_log_in("alice")
         self.passes(self.gate.authenticating(self.session("192.0.2.9")))
@@ -514,7 +516,10 @@ class LogInTests(GateTestCase):
             self.refuses_log_in("ALICE", client)
             self.passes(self.gate.authenticating(self.session(client)))
             self.gate.authenticated(self.session(client), "bob")
-            self.failed("", client, times=10)
+            self.failed("", client)
+            # A name of nobody is refused as well, or it would be known that it is nobody's.
+            error = self.assertRaises(Refusal, self.failed, "", client)
+            self.assertEqual(error.reply.code, 421)
             self.gate.authenticated(self.session(client), "office")
             self.gate.authenticated(self.session("192.0.2.9"), "alice")
 
@@ -535,7 +540,9 @@ class LogInTests(GateTestCase):
         """Its log-ins become slow, right or wrong, and not where it has logged in before."""
         self.gate = self.make_gate(auth_failures=3)
         self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
-        slow = [self.gate.auth_failed(self.session(f"192.0.2.{n}"), "alice") for n in range(90)]
+        slow = [
+            self.gate.auth_failed(self.session(f"192.0.2.{n}"), "alice", True) for n in range(90)
+        ]
         self.assertEqual(slow[:3], [0.25] * 3)
         self.assertEqual(slow[-1], LONGEST_DELAY)
         elsewhere = self.session("203.0.113.1")
@@ -574,12 +581,12 @@ class LogInTests(GateTestCase):
         self.passes(old.admit(first))
         self.passes(old.admit(second))
         self.passes(old.mail(first, NULL_PATH))
-        old.auth_failed(first, "alice")
-        old.auth_failed(first, "alice")
+        old.auth_failed(first, "alice", True)
+        old.auth_failed(first, "alice", True)
         self.gate = self.make_gate(counters, auth_failures=3, connections=2, messages_per_minute=1)
         self.refuses(self.gate.admit(self.session("192.0.2.8")), "421 4.3.2")
         self.refuses(self.gate.mail(first, NULL_PATH), "450 4.7.1")
-        self.gate.auth_failed(first, "alice")
+        self.gate.auth_failed(first, "alice", True)
         self.refuses(self.gate.authenticating(first), "421 4.7.0")
         old.leave(first)
         self.passes(self.gate.admit(self.session("192.0.2.8")))
@@ -590,11 +597,11 @@ class LogInTests(GateTestCase):
     def test_growing_delay(self) -> None:
         """Each failure of a host holds the reply back for longer, up to a bound."""
         session = self.session()
-        delays = [self.gate.auth_failed(session, "") for _ in range(8)]
+        delays = [self.gate.auth_failed(session, "guess", False) for _ in range(8)]
         self.assertEqual(delays[:4], [0.25, 0.5, 1.0, 2.0])
         self.assertEqual(delays, sorted(delays))
         self.assertEqual(delays[-1], LONGEST_DELAY)
-        self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9"), ""), 0.25)
+        self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9"), "other", False), 0.25)
         self.assertEqual(delay(10**9), LONGEST_DELAY)
 
 

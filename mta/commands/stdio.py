@@ -140,7 +140,7 @@ class LocalGate:
         """See `IGate.authenticated`."""
         return 0.0
 
-    def auth_failed(self, session: Session, user: str) -> float:
+    def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
         """See `IGate.auth_failed`."""
         return 0.0
 

@@ -7,6 +7,7 @@ address is banned.  Who has logged in from an address before may go on doing so.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from twisted.logger import Logger
@@ -47,29 +48,30 @@ class LogIns:
         # Who guesses must not learn by the time whether it was right.
         return 0.0 if is_proven else self._account_delay(name)
 
-    def auth_failed(self, session: Session, user: str) -> float:
-        """See `IGate.auth_failed`."""
-        counters, host, name = self._counters, hosts.key(session.client), user.lower()
+    def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
+        """See `IGate.auth_failed`.  Names of nobody count as those of users: no reply tells."""
+        counters, host = self._counters, hosts.key(session.client)
+        name = user.lower() if is_known else _digest(user)
         self._require_no_ban(host, name)
         if self._is_proven(host, name):
             counters.proven_failures.add(f"{host} {name}")
-        elif name:
+        else:
             counters.account_failures.add(name)
         who = name if self._is_shared(session.client) else ""
         group = f"{host} {who}"
-        if name:
+        if is_known:
             counters.tried.add(group, user)
         count = counters.failures.add(group)
-        # An unknown name is not told: people type their password there, too.
         self.log.warn(
             "log-in failed from {client} as {user} ({count} of {limit} in {minutes:.0f} minutes)",
             client=session.client,
-            user=_printable(user) or "an unknown user",
+            user=_printable(user) if is_known else "an unknown user",
             count=count,
             limit=counters.failures.limit,
             minutes=FAILURE_WINDOW / MINUTE,
         )
-        if count >= counters.failures.limit and (who or not self._is_shared(session.client)):
+        # A name of nobody is kept nowhere: its count alone refuses it, see `_require_no_ban`.
+        if counters.failures.is_exhausted(group) and (is_known or not who):
             self._ban(host, who, group)
         return max(delay(count), self._account_delay(name))
 
@@ -91,7 +93,9 @@ class LogIns:
 
     def _require_no_ban(self, host: str, name: str) -> None:
         """Raise Refusal for who is banned, unless the user has logged in from there before."""
-        if self._counters.bans.find(host, name) and not self._is_proven(host, name):
+        is_banned = self._counters.bans.find(host, name) is not None
+        is_worn_out = self._counters.failures.is_exhausted(f"{host} {name}")
+        if (is_banned or is_worn_out) and not self._is_proven(host, name):
             raise Refusal(TOO_MANY_FAILURES)
 
     def _is_proven(self, host: str, name: str) -> bool:
@@ -103,10 +107,15 @@ class LogIns:
     def _account_delay(self, name: str) -> float:
         """What failures from anywhere cost a log-in for that account, right or wrong."""
         over = self._counters.account_failures.count(name) - self._counters.account_failures.limit
-        return delay(over) if name and over > 0 else 0.0
+        return delay(over) if over > 0 else 0.0
 
     def _is_shared(self, client: str) -> bool:
         return client == LOCAL_PEER or hosts.is_in(client, self._shared)
+
+
+def _digest(name: str) -> str:
+    """Something that stands for a name which may be a password, and is no longer than that."""
+    return hashlib.sha256(name.lower().encode("utf-8", "replace")).hexdigest()
 
 
 def _printable(name: str) -> str:

@@ -97,9 +97,9 @@ class Gate:
         """See `IGate.authenticated`."""
         return self._log_ins.authenticated(session, user)
 
-    def auth_failed(self, session: Session, user: str = "") -> float:
+    def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
         """See `IGate.auth_failed`."""
-        return self._log_ins.auth_failed(session, user)
+        return self._log_ins.auth_failed(session, user, is_known)
 
     # --- reverse-paths
 

@@ -114,7 +114,7 @@ async def auth(talk: Conversation, argument: bytes) -> Answer:
         response = _response(initial) if initial else None
         identity = await users.authenticate(session, mechanism, response, challenge)
     except sasl.AuthenticationFailed as failed:
-        await talk.channel.pause(gate.auth_failed(session, failed.user))
+        await talk.channel.pause(gate.auth_failed(session, failed.user, failed.is_known))
         raise Refusal(replies.AUTH_FAILED) from None
     except sasl.AuthenticationUnavailable:
         raise Refusal(replies.AUTH_UNAVAILABLE) from None

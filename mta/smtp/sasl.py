@@ -45,12 +45,14 @@ _BINDINGS = ("tls-exporter", "tls-server-end-point")  # best first
 class AuthenticationFailed(Exception):
     """The peer did not prove who it is: answer 535 5.7.8.  The text is for our log only.
 
-    `user` is whom it named, empty where that is not known.
+    `user` is the name that it gave, empty where it gave none.  `is_known`: there is such a user;
+    any other name may be a password, typed in the wrong place.
     """
 
-    def __init__(self, reason: str = "", user: str = "") -> None:
+    def __init__(self, reason: str = "", user: str = "", *, is_known: bool = False) -> None:
         super().__init__(reason)
         self.user = user
+        self.is_known = is_known
 
 
 class AuthenticationUnavailable(Exception):

@@ -217,12 +217,13 @@ class DovecotUsers:
         try:
             return _identity(answer)
         except AuthenticationFailed as failed:
-            raise AuthenticationFailed(str(failed), self._known(failed.user)) from None
+            is_known = self._is_address_of_ours(failed.user)
+            raise AuthenticationFailed(str(failed), failed.user, is_known=is_known) from None
 
-    def _known(self, user: str) -> str:
-        """A name that is an address of ours; any other one might be a password."""
+    def _is_address_of_ours(self, user: str) -> bool:
+        """Whether a name is surely no password, whether there is such a user or not."""
         domain = user.rpartition("@")[2].lower() if "@" in user else ""
-        return user if domain and self._is_ours(domain) else ""
+        return bool(domain) and self._is_ours(domain)
 
     def may_use(self, identity: str, address: Mailbox) -> bool:
         """See `IUsers.may_use`: Dovecot knows no addresses, so the user's name decides."""

@@ -99,7 +99,8 @@ class Users:
             )
         except AuthenticationFailed as failed:
             named = self._roster.find(failed.user)
-            raise AuthenticationFailed(str(failed), named.name if named else "") from None
+            name = named.name if named else failed.user
+            raise AuthenticationFailed(str(failed), name, is_known=named is not None) from None
         user = self._roster.find(name)
         return user.name if user else name
 
