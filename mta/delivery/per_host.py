@@ -68,7 +68,7 @@ class _Taken:
     def final_outcomes(self, last: Outcome | None) -> list[Outcome]:
         """The outcomes where no other host is asked: what is decided, and the word on the rest."""
         return [
-            most_telling([UNTRIED, last, known]) if known is None or known.elsewhere else known
+            known if known is not None and not known.elsewhere else most_telling([last, known])
             for known in self.outcomes
         ]
 
@@ -250,11 +250,11 @@ class PerHost:
 
 
 def most_telling(outcomes: Sequence[Outcome | None]) -> Outcome:
-    """What the words of several hosts mean together.  Raises ValueError where there is none.
+    """What the words of several hosts mean together, untried where there is none.
 
     One that holds out hope counts before others, then one that a host said, then the last.
     """
-    known = [outcome for outcome in outcomes if outcome is not None]
+    known = [outcome for outcome in outcomes if outcome is not None] or [UNTRIED]
     _, outcome = max(
         enumerate(known),
         key=lambda each: (each[1].status is Status.DEFERRED, bool(each[1].remote), each[0]),
