@@ -62,6 +62,14 @@ def placed(path: Path, found: Iterable[Finding]) -> list[str]:
     return [str(places.problem(finding.keys, finding.text)) for finding in found]
 
 
+def warnings(path: Path, found: Iterable[Finding]) -> list[str]:
+    """A line for each finding that is not fatal, and for each secret that is open to all."""
+    lines = placed(path, [finding for finding in found if not finding.is_fatal])
+    with suppress(ConfigurationError):
+        lines += map(str, open_secrets(path, Places(path)))
+    return lines
+
+
 def _hostname(settings: Settings) -> Iterator[Finding]:
     if "." not in settings.hostname:
         yield Finding(

@@ -26,7 +26,7 @@ from mta.metrics import Metrics, MetricsFault, NoMeter, site
 from mta.privileges import PrivilegeFault, drop_root
 from mta.service import systemd, workers
 from mta.service.configured import configure
-from mta.service.findings import findings, placed
+from mta.service.findings import findings, placed, warnings
 from mta.service.listeners import CannotStart, Listeners, listen, shown
 from mta.service.process import Process
 from mta.service.reloader import Reloader
@@ -151,7 +151,7 @@ class MailService(MultiService):
         found = [each for each in findings(self._settings) if each.keys != ("log", "file")]
         if fatal := [finding for finding in found if finding.is_fatal]:
             raise CannotStart("\n".join(placed(self._path, fatal)))
-        for line in placed(self._path, found):
+        for line in warnings(self._path, found):
             self.log.warn("{finding}", finding=line)
 
     def _open(self) -> None:

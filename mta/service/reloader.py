@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from mta import config, logs
 from mta.service.configured import configure
-from mta.service.findings import Finding, findings, placed
+from mta.service.findings import findings, warnings
 from mta.service.process import Process
 from mta.service.reload import in_force
 from mta.settings import Settings
@@ -30,7 +30,7 @@ class _Read:
 
     settings: Settings
     restart: tuple[str, ...]
-    warnings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
 
 
 class Reloader:
@@ -94,12 +94,12 @@ class Reloader:
     def _read(self, old: Settings) -> _Read:
         """Read the file.  Blocks.  Raises ConfigurationError."""
         settings, restart = in_force(config.load(self._path), old)
-        warnings = [each for each in findings(settings) if not each.is_fatal]
-        return _Read(settings, tuple(restart), tuple(warnings))
+        found = warnings(self._path, findings(settings))
+        return _Read(settings, tuple(restart), tuple(found))
 
     def _tell(self, read: _Read) -> None:
         self.log.info("{path} read again", path=str(self._path))
-        for line in placed(self._path, read.warnings):
+        for line in read.warnings:
             self.log.warn("{finding}", finding=line)
         if read.restart:
             keys = ", ".join(f"`{key}`" for key in read.restart)

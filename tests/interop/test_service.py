@@ -15,6 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.spool.tools import SpoolTools
+from mta.users import UserFile
 from tests.processes import (
     DEADLINE,
     TWISTD,
@@ -325,6 +326,12 @@ class StartTests(SynchronousTestCase):
 
     def test_what_others_would_not_like(self) -> None:
         """The server starts, and warns of what `mta check` warns of."""
-        server = Server(self, configuration(hostname="mail"), folder=self.folder)
+        UserFile(self.folder / "users.yaml").add("alice", "secret")
+        (self.folder / "users.yaml").chmod(0o644)
+        keys = {"hostname": "mail", "routes": {"x.example": "smtp://user:word@y.example"}}
+        server = Server(self, configuration(**keys), folder=self.folder)
+        server.config.chmod(0o644)
         server.start()
+        self.assertRegex(server.log, r"warn  .*: .*users.yaml: has password hashes, and is open")
+        self.assertRegex(server.log, r"warn  .*: .*mta.yaml: has a secret, and is open to all")
         self.assertRegex(server.log, r"warn  .*mta\.yaml:\d+:\d+: 'mail' is not fully qualified")
