@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.service.workers import places
+from mta.service.workers import VARIABLE, Inheritance, inherited, places
+from mta.settings import Listener, ListenerTLS, Queue, Service, Settings
 
 
 class PlacesTests(SynchronousTestCase):
@@ -26,3 +29,26 @@ class PlacesTests(SynchronousTestCase):
     def test_not_told(self) -> None:
         """Some systems don't tell."""
         self.assertEqual([()] * 2, places(2, ()))
+
+
+class InheritanceTests(SynchronousTestCase):
+    """What a worker has from the first process."""
+
+    def test_through_the_environment(self) -> None:
+        """All of each listener, the spool, and how many processes there are."""
+        listeners = (
+            Listener("tcp:25"),
+            Listener("tcp:1", Service.SUBMISSION, ListenerTLS.OFF, allow_cleartext_auth=True),
+        )
+        ours = Settings("m.example", spool="/s", listen=listeners, queue=Queue(workers=3))
+        environment = {VARIABLE: Inheritance.of(ours, [7, 8]).encoded()}
+        found = inherited(environment)
+        assert found is not None
+        self.assertEqual(environment, {})
+        self.assertEqual(found.descriptors, [7, 8])
+        file = replace(ours, spool="/t", listen=listeners[:1], queue=Queue(workers=1))
+        self.assertEqual(found.in_force(file), ours)
+
+    def test_the_first(self) -> None:
+        """The first process inherits nothing."""
+        self.assertIsNone(inherited({}))

@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -226,7 +226,10 @@ class Inheritance:
 
     def encoded(self) -> str:
         """As text for the environment."""
-        listen = [(each.endpoint, each.service.value, each.tls.value) for each in self.listen]
+        listen = [
+            asdict(each) | {"service": each.service.value, "tls": each.tls.value}
+            for each in self.listen
+        ]
         return json.dumps([list(self.descriptors), listen, self.spool, self.workers])
 
     @classmethod
@@ -234,8 +237,10 @@ class Inheritance:
         """What `encoded` wrote."""
         descriptors, listen, spool, count = json.loads(text)
         listeners = [
-            Listener(endpoint, Service(service), ListenerTLS(tls))
-            for endpoint, service, tls in listen
+            Listener(
+                **each | {"service": Service(each["service"]), "tls": ListenerTLS(each["tls"])}
+            )
+            for each in listen
         ]
         return cls(descriptors, listeners, spool, count)
 
@@ -247,6 +252,11 @@ class Inheritance:
             listen=tuple(self.listen),
             queue=replace(settings.queue, workers=self.workers),
         )
+
+
+def _listener(fields: Mapping[str, Any]) -> Listener:
+    service, tls = Service(fields["service"]), ListenerTLS(fields["tls"])
+    return Listener(**dict(fields) | {"service": service, "tls": tls})
 
 
 def inherited(environment: MutableMapping[str, str] = os.environ) -> Inheritance | None:
