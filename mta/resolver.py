@@ -190,12 +190,33 @@ class NameServers(client.Resolver):
         address, port = server
         endpoint = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         connecting = endpoint(self._reactor, address, port, TCP_TIMEOUT)
-        protocol = await connectProtocol(connecting, dns.DNSProtocol(_Bystander()))
+        protocol = await connectProtocol(connecting, _Stream(_Bystander()))
         try:
             message = await protocol.query(queries, TCP_TIMEOUT)
         finally:
             protocol.transport.abortConnection()
         return message
+
+    def _connectedProtocol(self, interface: str = "") -> Any:
+        """Twisted calls this for each question."""
+        protocol = super()._connectedProtocol(interface)
+        receive = protocol.datagramReceived
+
+        def receive_whole(data: bytes, address: tuple[str, int]) -> None:
+            if _is_whole(data):
+                receive(data, address)
+
+        protocol.datagramReceived = receive_whole
+        return protocol
+
+
+class _Stream(dns.DNSProtocol):
+    """A connection to a name server."""
+
+    def stringReceived(self, data: bytes) -> None:
+        """Twisted calls this."""
+        if _is_whole(data):
+            super().stringReceived(data)
 
 
 class _Bystander:
@@ -212,6 +233,21 @@ class _Bystander:
 
 
 _ANSWERS = frozenset({dns.OK, dns.ENAME})  # to all others another name server may know better
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a message has as many records as it says, or says that it does not have all.
+
+    Twisted leaves out what it can't decode: what remains would say that there is nothing.
+    """
+    message = dns.Message()
+    try:
+        message.fromStr(data)
+    except (EOFError, ValueError):
+        return False
+    answers, authority = int.from_bytes(data[6:8], "big"), int.from_bytes(data[8:10], "big")
+    found = len(message.answers), len(message.authority)
+    return bool(message.trunc) or found == (answers, authority)
 
 
 def _is_answer(message: dns.Message, queries: Sequence[dns.Query]) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, gatherResults, succeed
 from twisted.internet.error import CannotListenError, ConnectionRefusedError
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel, capturedLogs
 from twisted.names import authority, dns, server
@@ -107,11 +108,49 @@ class NameServerTests(TestCase):
         found = await self.resolver.addresses("www.example.com")
         self.assertEqual(set(found), {"2001:db8::1", "192.0.2.1", "192.0.2.2"})
 
+    async def test_datagrams_that_make_no_sense(self) -> None:
+        """They say nothing, and above all not that there is nothing: the next one is asked."""
+        asking = []
+        for nonsense in (_promise, _cut, _echo):
+            port = reactor.listenUDP(0, _Broken(nonsense), interface="127.0.0.1")
+            self.addCleanup(port.stopListening)
+            servers = [("127.0.0.1", port.getHost().port), ("127.0.0.1", self.port)]
+            asking.append(Deferred.fromCoroutine(Resolver(reactor, servers).mx("b.example.com")))
+            asking.append(Deferred.fromCoroutine(Resolver(reactor, servers).mx("example.com")))
+        self.assertEqual([len(found) for found in await gatherResults(asking)], [0, 2] * 3)
+
     async def test_unknown(self) -> None:
         """A name that does not exist is not found."""
         for question in (self.resolver.mx, self.resolver.addresses):
             with self.assertRaises(DomainNotFound):
                 await question("nowhere.example.com")
+
+
+class _Broken(DatagramProtocol):
+    """A name server that answers what a function makes of the question."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+
+    def datagramReceived(self, datagram: bytes, address: Any) -> None:
+        """Twisted calls this."""
+        self.transport.write(self._answer(datagram), address)
+
+
+def _promise(question: bytes) -> bytes:
+    """Five answers, of which there is none."""
+    return question[:2] + b"\x81\x80\0\1\0\5\0\0\0\0" + question[12:]
+
+
+def _cut(question: bytes) -> bytes:
+    """An MX record without its host."""
+    head = question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + question[12:]
+    return head + b"\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\1\x0a"
+
+
+def _echo(question: bytes) -> bytes:
+    """The question."""
+    return question
 
 
 class _Zone(authority.FileAuthority):
