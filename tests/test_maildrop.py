@@ -305,10 +305,6 @@ import codecs, os, pwd, sys
 import mta.commands.sendmail as sendmail
 for name in ("idna", "utf-8-sig", "latin-1", "ascii"):
     codecs.lookup(name)
-if "USUAL_SPOOL" in os.environ:
-    defaults = list(sendmail.Settings.__init__.__defaults__)
-    defaults[defaults.index("/var/spool/mta")] = os.environ["USUAL_SPOOL"]
-    sendmail.Settings.__init__.__defaults__ = tuple(defaults)
 nobody = pwd.getpwnam("nobody")
 os.setgroups([])
 os.setgid(nobody.pw_gid)
@@ -338,7 +334,7 @@ class UnprivilegedTests(SynchronousTestCase):
         )
         self.server.start()
 
-    def sendmail(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def sendmail(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run it as nobody."""
         return subprocess.run(
             [sys.executable, "-c", AS_NOBODY, *words],
@@ -346,7 +342,7 @@ class UnprivilegedTests(SynchronousTestCase):
             capture_output=True,
             check=False,
             cwd=self.folder,
-            env=source_environment() | {"MTA_CONFIG": str(self.server.config)} | environment,
+            env=source_environment() | {"MTA_CONFIG": str(self.server.config)},
             text=True,
             timeout=60,
         )
@@ -374,7 +370,7 @@ class UnprivilegedTests(SynchronousTestCase):
         """What the server lets everybody know is enough, and it finds what is left."""
         self.server.config.chmod(0o640)
         self.server.stop()
-        sent = self.sendmail("-v", "bob", USUAL_SPOOL=str(self.folder / "spool"))
+        sent = self.sendmail("-v", "bob")
         self.assertEqual((sent.returncode, sent.stderr), (0, ""))
         self.server.start()
         [found] = self.server.wait_for_mail("office.example/bob")

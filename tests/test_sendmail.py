@@ -575,7 +575,7 @@ class HandoverTests(SendmailCase):
         shutil.rmtree(self.server.folder / "spool" / "maildrop")
         _, errors = self.sendmail("bob", stdin=b"x\n", status=os.EX_TEMPFAIL)
         self.assertIn(f"no server answers on 127.0.0.1:{port}", errors)
-        self.assertIn("nothing can be left for it: No such file", errors)
+        self.assertIn("nothing can be left in the maildrop of", errors)
         self.listen_on()
         self.assertIn("no listener", self.sendmail("bob", stdin=b"x\n", status=75)[1])
 

@@ -227,7 +227,10 @@ def _hand_over(settings: Settings, envelope: Envelope, content: Iterator[bytes])
         drop.leave(Path(settings.spool), envelope, [octets])
     except OSError as error:
         reason = error.strerror or error
-        raise handover.NoServer(f"{failure}, and nothing can be left for it: {reason}") from None
+        where = f"the maildrop of {settings.spool}"
+        raise handover.NoServer(
+            f"{failure}, and nothing can be left in {where}: {reason}"
+        ) from None
     return f"left in the maildrop of {settings.spool} ({failure})"
 
 
@@ -236,7 +239,10 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     if _is_readable(arguments.config):
         return settings_of(arguments)
     usual = Settings(hostname=socket.getfqdn(), listen=(Listener("tcp:25"),))
-    return published.read(Path(usual.spool)) or usual
+    for spool in (Path(usual.spool), arguments.config.absolute().parent / "spool"):
+        if settings := published.read(spool):
+            return settings
+    return usual
 
 
 def _is_readable(path: Path) -> bool:
