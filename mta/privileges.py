@@ -10,6 +10,7 @@ import codecs
 import os
 import pwd
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -75,11 +76,11 @@ def require_no_root(settings: Settings, *, has_uid: bool) -> None:
         )
 
 
-def drop_root(settings: Settings) -> None:
+def drop_root(settings: Settings, sockets: Iterable[Path] = ()) -> None:
     """Become `run_as`, where root has started the server.
 
     What the server needs and only root can make, is made and given to the user before: the
-    spool folder and the log file.  Raises PrivilegeFault or OSError.
+    spool folder, the log file and the `sockets` that are open.  Raises PrivilegeFault or OSError.
     """
     if os.geteuid() != ROOT or not settings.run_as:
         return
@@ -93,6 +94,8 @@ def drop_root(settings: Settings) -> None:
         os.chown(spool, account.uid, account.gid, follow_symlinks=False)
     if settings.log.file:
         give(Path(settings.log.file), account)
+    for socket in sockets:
+        os.chown(socket, account.uid, account.gid, follow_symlinks=False)
     account.become()
 
 

@@ -20,6 +20,7 @@ from tests.processes import (
     Process,
     Server,
     configuration,
+    listener,
     local_domain,
     source_environment,
     temporary_folder,
@@ -126,8 +127,10 @@ class ServerTests(RootCase):
         script = self.folder / "whoami"
         script.write_text(f"#!/bin/sh\nid > {self.folder}/mail/id\n")
         script.chmod(0o755)
+        socket = self.folder / "lmtp.sock"
         server = self.server(
             run_as="nobody",
+            listen=[listener("smtp"), {"endpoint": f"unix:{socket}", "service": "lmtp"}],
             domains={
                 "office.example": local_domain(),
                 "pipe.example": {"deliver": f"pipe:{script}", "mailboxes": "any"},
@@ -136,6 +139,7 @@ class ServerTests(RootCase):
         server.start()
         server.send(MESSAGE, "bob@office.example", "bob@pipe.example")
         server.wait_for_mail("office.example/bob")
+        self.assertEqual(socket.stat().st_uid, NOBODY.pw_uid)
         server.stop()
         for folder in ("spool", "mail"):
             found = owners(self.folder / folder)

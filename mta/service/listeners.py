@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -79,6 +81,14 @@ class Listeners:
     def ports(self) -> Sequence[IListeningPort]:
         """The ports, in the order of the configuration."""
         return [opened.port for opened in self._open]
+
+    @property
+    def sockets(self) -> Iterator[Path]:
+        """The files of those that are UNIX sockets, and ours to open."""
+        for opened in self._open:
+            address = opened.port.getHost()
+            if isinstance(address, UNIXAddress) and address.name and not self._inherited:
+                yield Path(os.fsdecode(address.name))
 
     def described(self) -> Iterator[tuple[str, Listener]]:
         """Each listener, and its endpoint with the port that the system chose where it had to."""

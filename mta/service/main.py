@@ -92,7 +92,7 @@ class MailService(MultiService):
             self._workers.take_place()
         _allow_open_files()
         self._guard(self._listen)
-        self._guard(lambda: drop_root(self._settings))
+        self._guard(self._drop_root)
         if not self._inherited:
             self._guard(self._inspect)
         self._guard(self._open)
@@ -153,6 +153,10 @@ class MailService(MultiService):
             raise CannotStart("\n".join(placed(self._path, fatal)))
         for line in warnings(self._path, found):
             self.log.warn("{finding}", finding=line)
+
+    def _drop_root(self) -> None:
+        """Be who the configuration says.  Raises PrivilegeFault or OSError."""
+        drop_root(self._settings, self._listeners.sockets if self._listeners else ())
 
     def _open(self) -> None:
         """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
