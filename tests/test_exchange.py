@@ -21,7 +21,7 @@ from mta.smtp.fit import SMALL
 from tests.doubles import FakeSource, FakeTLS, reception
 from tests.fakes import FakeSpool
 from tests.next_hops import Connection, Names
-from tests.smtp.test_sender import mail
+from tests.senders import mail
 
 OFFERS = ("250-PIPELINING", "250-PIPELINING | 250-CHUNKING", "250-SIZE")
 

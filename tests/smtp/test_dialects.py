@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.smtp.test_sender import US, Exchange, SenderTestCase, mail
+from tests.senders import US, Exchange, SenderTestCase, mail
 
 
 class DialectTests(SenderTestCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.smtp.test_sender import Exchange, SenderTestCase, mail
+from tests.senders import Exchange, SenderTestCase, mail
 
 
 class PressureTests(SenderTestCase):

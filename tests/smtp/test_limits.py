@@ -9,7 +9,7 @@ from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.smtp.outgoing import UNTRIED
 from tests.doubles import FakeSource
 from tests.next_hops import Connection, Names, NextHops
-from tests.smtp.test_sender import SenderTestCase, mail
+from tests.senders import SenderTestCase, mail
 
 
 class TooManyTests(SenderTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import ChannelLost
 from mta.smtp.pipelining import FORGET_AFTER, MAX_HOSTS, HostRecord, KnownHosts, Pipelining
-from tests.smtp.test_sender import STREAMING, US, Exchange, SenderTestCase, mail
+from tests.senders import STREAMING, US, Exchange, SenderTestCase, mail
 
 GROUPS = "250 PIPELINING"
 ENVELOPE = "MAIL FROM:<alice@us.example> | RCPT TO:<bob@peer.example>"

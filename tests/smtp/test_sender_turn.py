@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from mta.interfaces import Delivery
 from mta.mail import Body, Reply
+from mta.smtp.errors import PeerFault
 from mta.smtp.sender import Turn
 from tests.doubles import Turned
-from tests.smtp.test_sender import STREAMING, Exchange, SenderTestCase, mail
+from tests.senders import STREAMING, Exchange, SenderTestCase, mail
 
 COMMANDS = (
     ("ATRN office.example", True),
@@ -118,3 +119,62 @@ class TurnAfterMailTests(SenderTestCase):
                 """
             )
             self.assertEqual([str(reply) for reply in replies], ["503 5.5.1 never"])
+
+
+class TurnTests(SenderTestCase):
+    """What is asked for when our mail is sent (RFC 821 section 3.8, RFC 2645, RFC 1985)."""
+
+    def asked(self, *commands: str, turned: bool = True) -> tuple[Exchange, list[Reply]]:
+        """An exchange that has sent its mail and asks for a turn."""
+        told: list[Reply] = []
+        turn = Turn(commands, told.append, Turned() if turned else None)
+        exchange = self.opened([mail()], turn=turn)
+        exchange.talk("S: 250 mail | 250 rcpt | 354 go | 250 taken")
+        self.assertEqual(exchange.hear()[-1], commands[0])
+        return exchange, told
+
+    def test_the_roles_change(self) -> None:
+        """The successor greets."""
+        exchange, told = self.asked("ATRN office.example")
+        exchange.talk(
+            """
+            S: 250 2.0.0 turning
+            C: 220 turned
+            C: (closed)
+            """
+        )
+        self.assertEqual([str(reply) for reply in told], ["250 2.0.0 turning"])
+
+    def test_they_do_not(self) -> None:
+        """The reply says why."""
+        exchange, told = self.asked("TURN")
+        exchange.talk(
+            """
+            S: 453 4.2.0 You have no mail
+            C: QUIT
+            """
+        )
+        self.assertEqual([reply.code for reply in told], [453])
+
+    def test_queue_runs(self) -> None:
+        """ETRN is followed by the next one, and by QUIT."""
+        exchange, told = self.asked("ETRN a.example", "ETRN b.example", turned=False)
+        exchange.talk(
+            """
+            S: 250 started
+            C: ETRN b.example
+            S: 458 no
+            C: QUIT
+            S: 221 bye
+            C: (closed)
+            """
+        )
+        self.assertEqual([reply.code for reply in told], [250, 458])
+
+    def test_octets_ahead_of_our_greeting(self) -> None:
+        """They could only pretend to be commands."""
+        exchange, told = self.asked("TURN")
+        exchange.talk("P: 250 turning | EHLO forged")
+        self.assertIsInstance(exchange.failure, PeerFault)
+        self.assertEqual(told, [])
+        exchange.talk("C: (closed)")
