@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,12 +18,18 @@ import yaml
 
 from mta.settings import CertificatePair
 from mta.spool.tools import SpoolTools
+from mta.tls.selfsigned import self_signed
 from mta.users import UserFile
 from tests.certificates import Authority
-from tests.processes import configuration, local_domain, temporary_folder
+from tests.processes import configuration, local_domain, source_environment, temporary_folder
 from tests.test_commands import CommandCase
 
 NOBODY = pwd.getpwnam("nobody")
+# All is loaded before: nobody may perhaps not read our own files.
+_AS_NOBODY = (
+    "import os, mta.commands.check, mta.service.findings, traceback, difflib, encodings.utf_8_sig;"
+    f" os.setgroups([]); os.setgid({NOBODY.pw_gid}); os.setuid({NOBODY.pw_uid});"
+)
 TLS = {"endpoint": "tcp:0:interface=127.0.0.1", "service": "smtp", "tls": "opportunistic"}
 
 
@@ -118,8 +125,28 @@ class CheckTests(CheckCase):
         self.assert_warned("out of order", **self.tls(pair.certificate, pair.key))
 
     def test_self_signed(self) -> None:
-        """It is said, but only where there is TLS."""
+        """It is said, but only where there is TLS; the one that is there must be a good one."""
         self.assert_warned("using self-signed", listen=[TLS])
+        spool = self.folder / "spool"
+        spool.mkdir()
+        self_signed(spool, "before.example")
+        self.assert_warned("is for before.example, and not for", listen=[TLS])
+        (spool / "self-signed.pem").write_text("text")
+        self.assert_refused("holds no PEM certificate", listen=[TLS])
+
+    def test_authorities_of_clients(self) -> None:
+        """They are needed whichever certificate is ours."""
+        (self.folder / "ca.pem").write_text("text")
+        self.assert_refused("ca.pem: holds no PEM certificate", tls={"client_ca": "ca.pem"})
+
+    def test_root(self) -> None:
+        """Root is told that it can't start a server that is to become nobody else."""
+        if os.geteuid():
+            self.skipTest("only root is")
+        self.config.write_text("hostname: m.example.com\nroutes: {}\nlisten: []\nspool: spool\n")
+        status, _, errors = self.run_command("check", "-c", str(self.config))
+        self.assertEqual(status, 0)
+        self.assertIn("started by root, it ends: refusing to deliver mail as root", errors)
 
     def test_names(self) -> None:
         """Of this host, of peers' users, of whom it is to run as."""
@@ -257,6 +284,26 @@ class RightsTests(CheckCase):
         self.assertEqual(self.check("--user", "root")[0], 0)
         status, _, errors = self.check("--user", "nobdy")
         self.assertEqual((status, errors), (1, ["mta: this host has no user 'nobdy'"]))
+
+    def test_somebody_else(self) -> None:
+        """Who is not root looks with his own rights, and can't know those of ``run_as``."""
+        (self.folder / "spool").mkdir(0o700)
+        for run_as, status in (("", 1), ("daemon", 0)):
+            keys = {"run_as": run_as} if run_as else {}
+            text = yaml.safe_dump(
+                {"hostname": "m.example.com", "routes": {}, "listen": [], "spool": "spool"} | keys
+            )
+            self.config.write_text(text)
+            program = "import sys; from mta.commands import main; sys.exit(main())"
+            ran = subprocess.run(
+                [sys.executable, "-c", _AS_NOBODY + program, "check", "-c", str(self.config)],
+                env=source_environment(),
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual(ran.returncode, status, ran.stderr)
+            words = "what daemon may do is not checked" if run_as else "spool: Permission denied"
+            self.assertIn(words, ran.stderr)
 
     def test_keys_and_secrets(self) -> None:
         """Of the files that the configuration names as well."""

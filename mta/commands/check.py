@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mta.commands.console import Failed, add_command, settings_of
 from mta.config import ConfigurationError, Problem, load
 from mta.config.places import Places
-from mta.privileges import Account, PrivilegeFault, account_named, server_account
+from mta.privileges import ROOT, Account, PrivilegeFault, account_named, server_account
 from mta.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> None:
     account = _account(arguments, settings_of(arguments, keep_root=True))
     if account is None or os.geteuid() == account.uid:
         report = _look(path)
-    elif os.geteuid() == 0:
+    elif os.geteuid() == ROOT:
         report = _look_as(account, path).told_of(account)
     else:
         report = _look_without_rights(account, path)
@@ -70,11 +70,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _account(arguments: argparse.Namespace, settings: Settings) -> Account | None:
-    """Whose rights count; None: those of a user who is not there, which will be found."""
+    """Whose rights count; None: our own."""
     try:
         if arguments.user:
             return account_named(arguments.user)
-        return server_account(settings)
+        if os.geteuid() == ROOT:
+            return server_account(settings)
+        return account_named(settings.run_as) if settings.run_as else None
     except PrivilegeFault as fault:
         if arguments.user:
             raise Failed(str(fault)) from None

@@ -22,13 +22,14 @@ from mta.config import ConfigurationError, Problem
 from mta.config.places import Places
 from mta.mail import Agent, Hop, Mailbox
 from mta.metrics import MetricsFault, require_prometheus
-from mta.privileges import PrivilegeFault, account_named
+from mta.privileges import PrivilegeFault, account_named, require_no_root
 from mta.routing import Router
-from mta.settings import Domain, ListenerTLS, Settings
+from mta.settings import CertificatePair, Domain, ListenerTLS, Settings
 from mta.spool import inspection
 from mta.tls import ClientTLS, ServerTLS, TLSFault
 from mta.tls.context import pairs_of
-from mta.tls.files import CertifiedKey
+from mta.tls.files import CertifiedKey, certificates_in
+from mta.tls.selfsigned import FILE as SELF_SIGNED
 from mta.users import UserFault, UserFile
 
 RENEWAL_DUE = timedelta(days=14)  # certificates are renewed a month before their end, as a rule
@@ -85,6 +86,11 @@ def _run_as(settings: Settings) -> Iterator[Finding]:
             account_named(settings.run_as)
         except PrivilegeFault as fault:
             yield Finding(("run_as",), str(fault), True)
+            return
+    try:
+        require_no_root(settings, has_uid=False)
+    except PrivilegeFault as fault:
+        yield Finding(("run_as",), f"started by root, it ends: {fault}")
 
 
 # --- TLS
@@ -125,12 +131,28 @@ def _contexts(settings: Settings) -> Iterator[Finding]:
 
 
 def _self_signed(settings: Settings) -> Iterator[Finding]:
-    has_tls = any(listener.tls is not ListenerTLS.OFF for listener in settings.listen)
-    if has_tls and not pairs_of(settings.tls):
+    if pairs_of(settings.tls):
+        return
+    path = Path(settings.spool) / SELF_SIGNED
+    if any(listener.tls is not ListenerTLS.OFF for listener in settings.listen):
         yield Finding(
             ("tls",),
-            f"no tls.certificate is configured: using self-signed {settings.spool}/self-signed.pem,"
+            f"no tls.certificate is configured: using self-signed {path},"
             " which mail programs do not trust",
+        )
+    try:
+        certified = CertifiedKey.load(CertificatePair(path, path)) if _is_there(path) else None
+        if settings.tls.client_ca is not None:
+            certificates_in(settings.tls.client_ca)
+    except TLSFault as fault:
+        yield Finding(("tls",), str(fault), True)
+        return
+    if certified is not None and not certified.is_for(settings.hostname):
+        names = ", ".join(certified.names())
+        yield Finding(
+            ("hostname",),
+            f"{path} is for {names}, and not for {settings.hostname}: remove it, and another is"
+            " made at the next start, with another pin",
         )
 
 
@@ -261,6 +283,13 @@ def _socket(path: str, keys: tuple[str | int, ...]) -> Iterator[Finding]:
         yield Finding(keys, f"{path}: there is no such socket now")
     elif not os.access(path, os.W_OK):
         yield Finding(keys, f"{path}: Permission denied: nobody can be asked there")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as we may know."""
+    with suppress(OSError):
+        return path.exists()
+    return False
 
 
 def _private(path: Path, keys: tuple[str | int, ...], what: str) -> Iterator[Finding]:
