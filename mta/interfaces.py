@@ -333,7 +333,7 @@ class Progress:
     """How far one recipient of a queued message has come.
 
     An alias may stand for several final addresses: those in `settled` need no further
-    attempt.  `peer` names who a HELD recipient waits for (empty: for the postmaster), `domain`
+    attempt.  `peer` names who a HELD recipient waits for, `domain`
     is the domain of the final address that waits.
     `history` is newest last and bounded by `HISTORY` attempts.
     """

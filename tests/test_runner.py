@@ -564,6 +564,24 @@ class TroubleTests(RunnerTests):
         self.assertEqual([], self.queue.settlements)
         self.assertIn("1", self.queue.leased)
 
+    def test_leased_again_at_once(self) -> None:
+        """A message may be back in our hands before we know that it was out of them."""
+        settle = self.queue.settle
+
+        async def settle_and_lease(settlement: Settlement) -> Sequence[Message]:
+            notices = await settle(settlement)
+            if settlement.attempts == 1:
+                [again] = await self.queue.lease(["1"])
+                self.runner.accept(again)
+                self.clock.advance(0)
+            return notices
+
+        self.queue.settle = settle_and_lease  # type: ignore[method-assign]
+        self.agent.outcomes["x@a.example"] = LATER
+        self.accept_address("1", "x@a.example")
+        self.assertEqual([], self.flushLoggedErrors())
+        self.assertEqual((2, {}, {}), (self.last.attempts, self.queue.leased, self.runner._rounds))
+
     def test_spool_trouble(self) -> None:
         """An outcome that can't be recorded is kept until it can be, and not tried again."""
         self.queue.faults = 3

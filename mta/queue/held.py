@@ -18,7 +18,7 @@ from mta.interfaces import Delivery, IAttempts, IHeldSource, IQueue, Message
 from mta.mail import Mailbox, Outcome, Status
 from mta.queue.bell import Bell
 from mta.queue.noted import NoAttempts
-from mta.queue.rounds import HELD
+from mta.queue.rounds import held_for
 
 PORTION = 20  # messages leased for a peer at once
 EVERYWHERE = "."  # as a domain: any
@@ -138,7 +138,7 @@ class HeldMail:
 
     def give_back(self, delivery: Delivery) -> None:
         """See `IMailSource.give_back`: it goes on waiting."""
-        self.settle(delivery, [HELD] * len(delivery.targets))
+        self.settle(delivery, [held_for(self.peer)] * len(delivery.targets))
 
     def retire(self) -> None:
         """Hand out no more; what is out may still be settled."""
@@ -238,7 +238,7 @@ class HeldMail:
         self._bell.ring()
 
     def _give_back(self, delivery: Delivery) -> None:
-        self._settled(delivery, [HELD] * len(delivery.targets))
+        self._settled(delivery, [held_for(self.peer)] * len(delivery.targets))
 
     def _offer_again(self) -> None:
         """Put back what the peer deferred some time ago: a look into the spool will find it."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
 from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
-from mta.queue.schedule import POSTMASTERS_HOLD, Schedule
+from mta.queue.schedule import Schedule
 from mta.settings import DAY, HOUR, MINUTE
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
@@ -22,9 +23,6 @@ FAULT = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Local error in processing
 CROWDED = Outcome(
     Status.DEFERRED, Reply(451, "4.4.5", ("So much mail waits for this host that it takes long",))
 )  # with a `wait`
-HELD = Outcome(
-    Status.HELD, Reply(450, "4.4.1", ("Waits here until the recipient's server asks for it",))
-)
 FORWARD_LOOP = Outcome(Status.FAILED, replies.FORWARD_LOOP)
 DELIVERED = Outcome(
     Status.DELIVERED, Reply(250, "2.1.5", ("In this mailbox already, by another recipient",))
@@ -162,7 +160,6 @@ def is_all_delivered(round: Round) -> bool:
     return (
         not round.untried
         and all(outcome.status in _SUCCESSES for _, outcome in round.reports)
-        and not any(map(_is_postmasters, message.progress))
         and not any(recipient.notify for recipient in message.envelope.recipients)
     )
 
@@ -189,6 +186,13 @@ def judge(round: Round, schedule: Schedule, now: float) -> Verdict:
     )
 
 
+@cache
+def held_for(peer: str) -> Outcome:
+    """What it means for mail that it waits for a peer."""
+    text = f"Waits here for {peer}, until it calls or is reached"
+    return Outcome(Status.HELD, Reply(450, "4.4.1", (text,)))
+
+
 def words(reply: Reply) -> str:
     """A reply for logs and history: bounded, in one line, whatever a peer put in it."""
     text = str(reply)[:REPLY_LENGTH]
@@ -204,12 +208,7 @@ def final_address(target: Target, forward_path: Mailbox) -> str:
 
 def _is_open(progress: Progress) -> bool:
     """Whether a round has to do with this recipient."""
-    return progress.state is not State.DONE and not _is_postmasters(progress)
-
-
-def _is_postmasters(progress: Progress) -> bool:
-    """Whether the recipient is held for nobody but the postmaster, and stays so."""
-    return progress.state is State.HELD and not progress.peer
+    return progress.state is not State.DONE
 
 
 def _at_its_age(report: Report, message: Message, schedule: Schedule, now: float) -> Report:
@@ -307,8 +306,6 @@ def _dues(
             yield schedule.retry_due(target.hop, attempts, message.arrived, now, warned=warned)
         elif outcome.status is Status.HELD:
             yield schedule.held_due(target.hop, message.arrived, warned)
-    if any(_is_postmasters(progress) for progress in message.progress):
-        yield now + POSTMASTERS_HOLD
 
 
 def _is_news(message: Message, report: Report) -> bool:
@@ -318,8 +315,9 @@ def _is_news(message: Message, report: Report) -> bool:
     if outcome.wait and progress.history:
         last = progress.history[-1]
         return (last.hop, last.reply) != (str(target.hop), words(outcome.reply))
+    peer = target.hop.next_hop
     return not (
-        outcome == HELD and progress.state is State.HELD and progress.peer == target.hop.next_hop
+        progress.state is State.HELD and progress.peer == peer and outcome == held_for(peer)
     )
 
 

@@ -42,12 +42,12 @@ from mta.queue.rounds import (
     CROWDED,
     FAULT,
     FORWARD_LOOP,
-    HELD,
     Report,
     Round,
     Verdict,
     fault_in,
     final_address,
+    held_for,
     is_all_delivered,
     judge,
     plan,
@@ -380,7 +380,7 @@ class Runner:
             if hop.agent is Agent.HOLD:
                 link = self._link(target, source)
                 if link is None:
-                    round.report(target, HELD)
+                    round.report(target, held_for(hop.next_hop))
                     continue
                 links[hop] = link
             groups.setdefault((hop, target.forwarder), []).append(target)
@@ -686,8 +686,9 @@ class Runner:
             self._bell.ring()
 
     def _drop(self, round: Round) -> None:
-        """The message is out of our hands."""
-        del self._rounds[round.message.id]
+        """The message is out of our hands; it may be in them again, in a newer round."""
+        if self._rounds.get(round.message.id) is round:
+            del self._rounds[round.message.id]
         self._window.leave(round.message)
 
     def _forget(self, round: Round) -> None:

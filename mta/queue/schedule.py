@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mta.mail import Agent, Hop
-from mta.settings import DAY, Peer, Queue
+from mta.settings import Peer, Queue
 
 JITTER = 0.1  # share of a delay by which chance lengthens or shortens it
-POSTMASTERS_HOLD = 365 * DAY  # when mail that the postmaster holds is looked at again
 
 
 @dataclass(frozen=True, slots=True)
