@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 
 from mta.interfaces import Attempt, Filter, Progress, State
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
-from mta.spool import queue_id
+from mta.spool import queue_id, tools
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.listing import Listing
+from mta.spool.wakeup import NOW, RECALL
 from tests.processes import ROOT
 from tests.test_queue_commands import ALICE, QueueCase
 from tests.test_runner import RunnerTests, message
@@ -263,3 +266,36 @@ class ListTests(QueueCase):
             sqlite3.connect(self.spool / "queue.sqlite", isolation_level=None)
         ) as connection:
             connection.execute(statement, (queue_id.decode(name),))
+
+
+class ManyTests(QueueCase):
+    """A change of many messages leaves the server its turns."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rings: list[bytes] = []
+        self.patch(tools, "ring", lambda folder, what: self.rings.append(what))
+
+    def test_rings(self) -> None:
+        """Servers hear of it at its beginning, at its end, and not for each portion."""
+        names = [self.enqueue() for _ in range(20)]
+        self.rings.clear()
+        with self.tools.in_portions():
+            for name in names:
+                self.tools.retry([name])
+        self.assertEqual(self.rings, [NOW] * 2)
+        self.tools.retry(names)
+        self.tools.delete(names)
+        self.assertEqual(self.rings, [NOW, NOW, NOW, RECALL])
+
+    def test_in_turn(self) -> None:
+        """What commits waits for its turn where the server does, and not in the database."""
+        self.enqueue()
+        with (self.spool / "commit.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            waiting = threading.Thread(target=self.succeed, args=("queue", "retry", "--all"))
+            waiting.start()
+            waiting.join(0.5)
+            self.assertTrue(waiting.is_alive())
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        waiting.join()

@@ -200,12 +200,15 @@ def _change_all(
             chosen = filter(fits, _found(tools, wanted))
             found = print_list(settings, chosen, in_json=arguments.json)
         else:
-            with closing(Bar(sum(map(tools.count, wanted)))) as bar:
+            total = sum(map(tools.count, wanted))
+            with closing(Bar(total)) as bar, tools.in_portions() as rest:
                 for portion in _portions(_found(tools, wanted)):
                     fitting = [listed.id for listed in portion if fits(listed)]
                     found.update(fitting)
                     changed += _change_portion(arguments, settings, tools, fitting)
                     bar.advance(len(portion))
+                    if len(portion) == _PORTION:
+                        rest()
     if not arguments.dry_run:
         _report(arguments, len(found), changed)
     ids = frozenset[str]().union(*(each.ids for each in wanted))

@@ -40,6 +40,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PORTION = 500  # messages read or changed at once
+_RING_PAUSE = 1.0  # seconds; the server may probe each host that is down when it is rung
+_MAX_REST = 0.5  # seconds between two portions
 _ALL = -1  # as a LIMIT
 
 
@@ -61,6 +63,8 @@ class SpoolTools:
         self._now = now
         self._ids = queue_id.QueueIds(now)
         self._connection = open_database(self._folder)
+        self._unrung: set[bytes] = set()
+        self._next_ring = 0.0  # of the monotonic clock; 0: at once, always
         self._listing = Listing(folder, now)
         self.standing_holds = StandingHolds(self._folder)
 
@@ -127,7 +131,7 @@ class SpoolTools:
         """Remove messages without a notice, even while they are worked on."""
         removed = self._execute("DELETE FROM message WHERE 1", ids)
         self._sweep()
-        ring(self._folder, what=RECALL)
+        self._ring(RECALL)
         return removed
 
     def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
@@ -150,7 +154,7 @@ class SpoolTools:
                 for number in notices.keys() - removed:
                     notices[number][0].discard()
         self._sweep()
-        ring(self._folder)
+        self._ring(WORK)
         return [*map(queue_id.encode, sorted(removed))]
 
     def _replace(
@@ -223,7 +227,7 @@ class SpoolTools:
             rows.insert(self._connection, [arrival])
             # Once it is committed, it may be gone at once.
             [message] = load(self._connection, [draft.number], self._folder, self._content).messages
-        ring(self._folder)
+        self._ring(WORK)
         return message
 
     def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
@@ -255,7 +259,7 @@ class SpoolTools:
         self._take_over()
         # Our own words.
         changed = self._execute(f"UPDATE message SET {change} WHERE ({condition})", ids)  # noqa: S608
-        ring(self._folder, what=what)
+        self._ring(what)
         return changed
 
     def _execute(self, statement: str, ids: Collection[str]) -> list[str]:
@@ -288,6 +292,37 @@ class SpoolTools:
                 for number in numbers:
                     self._folder.content(number).unlink(missing_ok=True)
                 self._transact(rows.forget_leftovers, numbers)
+
+    @contextmanager
+    def in_portions(self) -> Iterator[Callable[[], None]]:
+        """For many changes in a row: servers hear of them now and then, and at the end.
+
+        What it gives is to be called between portions: it leaves half of the time to others, who
+        want to commit as well.
+        """
+        self._next_ring = began = time.monotonic()
+
+        def rest() -> None:
+            nonlocal began
+            time.sleep(min(time.monotonic() - began, _MAX_REST))
+            began = time.monotonic()
+
+        try:
+            yield rest
+        finally:
+            self._next_ring = 0.0
+            self._ring(b"")
+
+    def _ring(self, what: bytes) -> None:
+        """Wake the servers; in the middle of many changes, not each time."""
+        self._unrung |= {what} - {b""}
+        now = time.monotonic()
+        if now >= self._next_ring:
+            if self._next_ring:
+                self._next_ring = now + _RING_PAUSE
+            for each in self._unrung:
+                ring(self._folder, what=each)
+            self._unrung.clear()
 
     def _transact(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
