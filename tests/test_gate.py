@@ -27,7 +27,7 @@ from mta.smtp.errors import Refusal
 
 STRANGER = "198.51.100.7"
 NEIGHBOUR = "10.1.2.3"
-MAILDIR, MX = Hop(Agent.MAILDIR, "/mail"), Hop(Agent.MX)
+MAILDIR, MX = Hop(Agent.MAILDIR, "/mail/{local}"), Hop(Agent.MX)
 OFFICE = Peer("office", domains=("office.example", ".branches.example"), user="office")
 CERTIFIED = Peer("lab", domains=("lab.example",), certificate="abcd")
 PROVIDER = Peer("provider", domains=("example.com", "inner.example"))
@@ -540,9 +540,17 @@ class LogInTests(GateTestCase):
         """Its log-ins become slow, right or wrong, and not where it has logged in before."""
         self.gate = self.make_gate(auth_failures=3)
         self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
-        slow = [
-            self.gate.auth_failed(self.session(f"192.0.2.{n}"), "alice", True) for n in range(90)
-        ]
+        slow, nobody = (
+            [
+                self.gate.auth_failed(self.session(f"{network}.{number}"), user, is_known)
+                for number in range(90)
+            ]
+            for network, user, is_known in (
+                ("192.0.2", "alice", True),
+                ("198.18.0", "nobody", False),
+            )
+        )
+        self.assertEqual(slow, nobody)  # or it would be known that there is an alice
         self.assertEqual(slow[:3], [0.25] * 3)
         self.assertEqual(slow[-1], LONGEST_DELAY)
         elsewhere = self.session("203.0.113.1")
