@@ -180,14 +180,25 @@ class Ban:
 CLOCK_TOLERANCE = 60.0  # seconds that the clock may be set back without ending a ban
 
 
-class IBanStore(Interface):
-    """Where all processes see the bans."""
+@dataclass(frozen=True, slots=True)
+class LogInRecord:
+    """What all processes know of log-ins: bans, and who has logged in from which host."""
 
-    async def changed() -> Sequence[Ban] | None:
-        """All bans, if they are not those of the last time; else None.  Raises nothing."""
+    bans: tuple[Ban, ...] = ()
+    proven: tuple[tuple[str, str], ...] = ()  # host and user in lower case, the latest last
 
-    def add(ban: Ban) -> None:
-        """Keep one more.  What can't be kept is logged, and harms nobody."""
+
+class ILogInStore(Interface):
+    """Where all processes see what is known of log-ins.  What can't be kept is logged."""
+
+    async def changed() -> LogInRecord | None:
+        """All of it, if it is not what it was the last time; else None.  Raises nothing."""
+
+    def add_ban(ban: Ban) -> None:
+        """Keep one more ban."""
+
+    def add_proven(host: str, user: str) -> None:
+        """Keep who has logged in from a host."""
 
 
 class IGate(Interface):

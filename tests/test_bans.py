@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.gate.bans import Bans
-from mta.interfaces import Ban, IBanStore
-from mta.spool.bans import MAX_BANS, BanFile, SharedBans
+from mta.interfaces import Ban, ILogInStore
+from mta.spool import log_ins
+from mta.spool.log_ins import MAX_BANS, LogInFile, SharedLogIns
 
 HOST, OTHER = "192.0.2.7", "2001:db8::/64"
 
@@ -23,11 +25,11 @@ class BansTests(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
         self.now = 1_000_000.0
-        self.file = BanFile(self.folder, lambda: self.now)
+        self.file = LogInFile(self.folder, lambda: self.now)
 
     def process(self) -> Bans:
         """The bans as one more process sees them, with threads that are done at once."""
-        return Bans(lambda: self.now, SharedBans(self.file, maybeDeferred))
+        return Bans(lambda: self.now, SharedLogIns(self.file, maybeDeferred))
 
     def find(self, bans: Bans, host: str, user: str = "") -> Ban | None:
         """What a session that begins now is told."""
@@ -36,7 +38,7 @@ class BansTests(SynchronousTestCase):
 
     def test_the_seam(self) -> None:
         """The store promises what the gate relies on."""
-        verifyObject(IBanStore, SharedBans(self.file, maybeDeferred))
+        verifyObject(ILogInStore, SharedLogIns(self.file, maybeDeferred))
 
     def test_all_processes_see_it(self) -> None:
         """The one that began it, the others, and one that is started later; until it is over."""
@@ -73,23 +75,23 @@ class BansTests(SynchronousTestCase):
             self.assertEqual(len(lifted), 2 - len(left))
             self.assertEqual([host for host in (HOST, OTHER) if self.find(process, host)], left)
             self.file.lift()
-        self.assertEqual(self.file.lift([HOST]), [])
+        self.assertEqual(self.file.lift([HOST]), ())
 
     def test_the_file_is_gone(self) -> None:
         """Then nobody is banned, in processes that run, too."""
         process = self.process()
         process.begin(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
-        (self.folder / "bans.json").unlink()
+        (self.folder / "log-ins.json").unlink()
         self.assertIsNone(self.find(process, HOST))
 
     def test_damaged(self) -> None:
         """What can't be read bans nobody, and is replaced."""
-        for text in ("", "{", "[1]", "[{}]", '{"host": 1}', "null"):
-            (self.folder / "bans.json").write_text(text)
-            self.assertEqual(self.file.read(), ())
+        for text in ("", "{", "[1]", "{}", '{"bans": [1], "proven": []}', "null"):
+            (self.folder / "log-ins.json").write_text(text)
+            self.assertEqual(self.file.read().bans, ())
         self.process().begin(HOST, "", 10, [], 600)
-        self.assertEqual([ban.host for ban in self.file.read()], [HOST])
+        self.assertEqual([ban.host for ban in self.file.read().bans], [HOST])
 
     def test_bounded(self) -> None:
         """Those that end first are forgotten, in memory and in the file."""
@@ -98,12 +100,31 @@ class BansTests(SynchronousTestCase):
             bans.begin(str(number), "", 1, [], 600 + number)
         self.assertIsNone(bans.find("9"))
         self.assertIsNotNone(bans.find("10"))
-        self.file.add(Ban("first", "", self.now, self.now + 1, 1))
+        self.file.add_ban(Ban("first", "", self.now, self.now + 1, 1))
         for number in range(3):
-            self.file.add(Ban(str(number), "", self.now, self.now + 600, 1))
+            self.file.add_ban(Ban(str(number), "", self.now, self.now + 600, 1))
         self.now += 2
-        self.file.add(Ban("last", "", self.now, self.now + 600, 1))
-        self.assertEqual([ban.host for ban in self.file.read()], ["0", "1", "2", "last"])
+        self.file.add_ban(Ban("last", "", self.now, self.now + 600, 1))
+        self.assertEqual([ban.host for ban in self.file.read().bans], ["0", "1", "2", "last"])
+
+    def test_who_has_logged_in(self) -> None:
+        """All processes know it, those of later as well; the latest are kept."""
+        one, other = self.process(), self.process()
+        one.prove(HOST, "office")
+        one.prove(HOST, "office")
+        other.begin(HOST, "", 10, [], 600)
+        self.find(other, HOST)
+        self.assertEqual(other.proven(HOST), ("office",))
+        later = self.process()
+        self.assertIsNotNone(self.find(later, HOST))
+        self.assertEqual(later.proven(HOST), ("office",))
+        self.file.lift()
+        self.assertEqual(self.file.read().proven, ((HOST, "office"),))
+        for number in range(3):
+            with patch.object(log_ins, "MAX_PROVEN", 3):
+                self.file.add_proven(OTHER, f"user{number}")
+        found = [user for _, user in LogInFile(self.folder).read().proven]
+        self.assertEqual(found, ["user0", "user1", "user2"])
 
     def test_the_clock_is_set_back(self) -> None:
         """By a day: a ban that began in the future ends at once."""
@@ -117,11 +138,13 @@ class BansTests(SynchronousTestCase):
     def test_mode(self) -> None:
         """Whose log-ins failed is for nobody else to read."""
         self.process().begin(HOST, "", 10, ["alice"], 600)
-        self.assertEqual((self.folder / "bans.json").stat().st_mode & 0o777, 0o600)
+        self.assertEqual((self.folder / "log-ins.json").stat().st_mode & 0o777, 0o600)
 
     def test_what_can_not_be_written(self) -> None:
         """It still counts in the process that knows of it."""
-        process = Bans(lambda: self.now, SharedBans(BanFile(self.folder / "gone"), maybeDeferred))
+        process = Bans(
+            lambda: self.now, SharedLogIns(LogInFile(self.folder / "gone"), maybeDeferred)
+        )
         process.begin(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
 
@@ -133,8 +156,8 @@ class BansTests(SynchronousTestCase):
             waiting.append((result := Deferred(), call))
             return result
 
-        process = Bans(lambda: self.now, SharedBans(self.file, in_thread))
-        self.file.add(Ban(OTHER, "", self.now, self.now + 600, 1))
+        process = Bans(lambda: self.now, SharedLogIns(self.file, in_thread))
+        self.file.add_ban(Ban(OTHER, "", self.now, self.now + 600, 1))
         process.begin(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
         result, (function, *arguments) = waiting.pop()

@@ -18,7 +18,7 @@ import mta
 from mta.commands import console, main
 from mta.interfaces import Ban, Filter
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
-from mta.spool.bans import BanFile
+from mta.spool.log_ins import LogInFile
 from mta.spool.tools import SpoolTools
 from tests.processes import configuration, source_environment
 
@@ -189,7 +189,7 @@ class UserTests(CommandCase):
         spool = self.folder / "spool"
         spool.mkdir(exist_ok=True)
         now = time.time()
-        BanFile(spool).add(Ban(host, user, now, now + 590, 10, users))
+        LogInFile(spool).add_ban(Ban(host, user, now, now + 590, 10, users))
 
     def test_bans(self) -> None:
         """Who is banned stands in the lists of users and bans, until it is lifted."""

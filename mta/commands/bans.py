@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mta.commands.console import Subparsers
     from mta.interfaces import Ban
     from mta.settings import Settings
-    from mta.spool.bans import BanFile
+    from mta.spool.log_ins import LogInFile
 
 
 def register(group: Subparsers) -> None:
@@ -42,16 +42,16 @@ def of_user(settings: Settings, user: str) -> Sequence[Ban]:
     with suppress(PermissionError):
         return [
             ban
-            for ban in _file(settings).read()
+            for ban in _file(settings).read().bans
             if name in {ban.user.lower(), *map(str.lower, ban.users)}
         ]
     return ()
 
 
-def _file(settings: Settings) -> BanFile:
-    from mta.spool.bans import BanFile  # with Twisted, which takes a while
+def _file(settings: Settings) -> LogInFile:
+    from mta.spool.log_ins import LogInFile  # with Twisted, which takes a while
 
-    return BanFile(Path(settings.spool))
+    return LogInFile(Path(settings.spool))
 
 
 def key(found: Sequence[Ban]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def line(ban: Ban) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    bans = _file(settings_of(arguments)).read()
+    bans = _file(settings_of(arguments)).read().bans
     for ban in bans:
         if arguments.json:
             print_json(_document(ban))

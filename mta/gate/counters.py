@@ -25,7 +25,6 @@ class Counters:
         self.wasted = Rate(0, MINUTE, clock)
         self.messages = Rate(unlimited.messages_per_minute, MINUTE, clock)
         self.recipients = Rate(unlimited.recipients_per_hour, HOUR, clock)
-        self.proven = Recent()  # user and host where that user has logged in
         self.tried = Recent()  # host and user whose log-in failed there
         self.bans = bans or Bans(clock.seconds)
 

@@ -36,7 +36,7 @@ class LogIns:
     def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`.  Who is banned may still be somebody who is spared."""
         host = hosts.key(session.client)
-        if self._counters.bans.find(host) and not self._counters.proven.of(host):
+        if self._counters.bans.find(host) and not self._counters.bans.proven(host):
             raise Refusal(TOO_MANY_FAILURES)
 
     def authenticated(self, session: Session, user: str) -> float:
@@ -44,7 +44,7 @@ class LogIns:
         host, name = hosts.key(session.client), user.lower()
         is_proven = self._is_proven(host, name)
         self._require_no_ban(host, name)
-        self._counters.proven.add(host, name)
+        self._counters.bans.prove(host, name)
         # Who guesses must not learn by the time whether it was right.
         return 0.0 if is_proven else self._account_delay(name)
 
@@ -100,7 +100,7 @@ class LogIns:
 
     def _is_proven(self, host: str, name: str) -> bool:
         """Whether the user has logged in from there, and not failed too often since."""
-        return name in self._counters.proven.of(
+        return name in self._counters.bans.proven(
             host
         ) and not self._counters.proven_failures.is_exhausted(f"{host} {name}")
 

@@ -20,9 +20,9 @@ from mta.peers.records import Records
 from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.smtp.srs import SenderRewriting
-from mta.spool.bans import BanFile, SharedBans
 from mta.spool.clock import seconds_since_boot
 from mta.spool.folder import secret_key
+from mta.spool.log_ins import LogInFile, SharedLogIns
 from mta.spool.sqlite import SqliteSpool
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Process:
         self.records = Records(folder)
         self.ledger = Ledger(self.records, reactor, self.threads)
         in_thread = partial(deferToThreadPool, reactor, self.threads)
-        bans = Bans(time.time, SharedBans(BanFile(folder), in_thread))
+        bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
 
     def begin(self, configured: Configured) -> None:

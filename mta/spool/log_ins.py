@@ -1,0 +1,153 @@
+"""What is known of log-ins: one small file in the spool, for all processes and tools.
+
+It says who may not log in for a while, and who has logged in from which host.  Losing it lets
+somebody try again too early, so it is replaced whole and never synced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.files import atomic_write
+from mta.interfaces import Ban, ILogInStore, LogInRecord
+
+NAME = "log-ins.json"
+MAX_BANS = 1000  # in the file; the one that ends first is forgotten
+MAX_PROVEN = 1000  # pairs in the file; the one noted first is forgotten
+MAX_OCTETS = 4 * 2**20  # of the file that are read
+
+Stamp = tuple[int, int, int] | None
+
+
+class LogInFile:
+    """What is known of log-ins, in a spool folder.  All methods block."""
+
+    def __init__(self, spool: Path, now: Callable[[], float] = time.time) -> None:
+        self._path = spool / NAME
+        self._now = now
+
+    def stamp(self) -> Stamp:
+        """Something that differs when the file was written anew; None: there is none."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def read(self) -> LogInRecord:
+        """All that is in force; nothing where the file is not one of ours.  Raises OSError."""
+        try:
+            with self._path.open("rb") as file:
+                document = json.loads(file.read(MAX_OCTETS))
+            bans = [Ban(**{**ban, "users": tuple(ban["users"])}) for ban in document["bans"]]
+            proven = tuple((str(host), str(user)) for host, user in document["proven"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return LogInRecord()
+        return LogInRecord(tuple(ban for ban in bans if ban.is_in_force(self._now())), proven)
+
+    def add_ban(self, ban: Ban) -> None:
+        """Keep one more.  Raises OSError."""
+        with self._changing() as record:
+            others = sorted(
+                (other for other in record.bans if other.key != ban.key),
+                key=lambda other: other.until,
+            )
+            self._write(replace(record, bans=(*others[-MAX_BANS + 1 :], ban)))
+
+    def add_proven(self, host: str, user: str) -> None:
+        """Keep who has logged in from a host.  Raises OSError."""
+        with self._changing() as record:
+            others = [pair for pair in record.proven if pair != (host, user)]
+            self._write(replace(record, proven=(*others[-MAX_PROVEN + 1 :], (host, user))))
+
+    def lift(self, names: Collection[str] = ()) -> Sequence[Ban]:
+        """End the bans of these hosts and users, without names all; returns which.
+
+        Raises OSError.
+        """
+        if not self.read().bans:
+            return ()
+        wanted = {name.lower() for name in names}
+        with self._changing() as record:
+            lifted = [ban for ban in record.bans if not wanted or wanted & _names(ban)]
+            kept = tuple(ban for ban in record.bans if ban not in lifted)
+            self._write(replace(record, bans=kept))
+        return lifted
+
+    @contextmanager
+    def _changing(self) -> Iterator[LogInRecord]:
+        """What there is, to be replaced: by one process at a time."""
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flock(folder, LOCK_EX)
+            yield self.read()
+        finally:
+            os.close(folder)
+
+    def _write(self, record: LogInRecord) -> None:
+        atomic_write(self._path, json.dumps(asdict(record)).encode(), durable=False)
+
+
+def _names(ban: Ban) -> set[str]:
+    """What a person may call a ban by: its host, or a user that was tried."""
+    return {ban.host.lower(), *(user.lower() for user in (ban.user, *ban.users) if user)}
+
+
+@implementer(ILogInStore)
+class SharedLogIns:
+    """The file as a running process keeps up with it: in a thread."""
+
+    log = Logger()
+
+    def __init__(self, file: LogInFile, in_thread: Callable[..., Deferred[Any]]) -> None:
+        self._file = file
+        self._in_thread = in_thread
+        self._stamp: Stamp = None
+        self._adding = 0
+
+    async def changed(self) -> LogInRecord | None:
+        """See `ILogInStore.changed`."""
+        stamp = self._file.stamp()
+        if stamp == self._stamp or self._adding:
+            return None
+        self._stamp = stamp
+        try:
+            found: LogInRecord = await self._in_thread(self._file.read)
+        except OSError as error:
+            self.log.warn("the log-ins can't be read: {error}", error=str(error))
+            return None
+        return None if self._adding else found
+
+    def add_ban(self, ban: Ban) -> None:
+        """See `ILogInStore.add_ban`."""
+        self._add(self._file.add_ban, ban)
+
+    def add_proven(self, host: str, user: str) -> None:
+        """See `ILogInStore.add_proven`."""
+        self._add(self._file.add_proven, host, user)
+
+    def _add(self, function: Callable[..., None], *arguments: object) -> None:
+        self._adding += 1
+        self._in_thread(function, *arguments).addErrback(self._failed).addBoth(self._added)
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(OSError)
+        self.log.warn("a log-in can't be noted: {error}", error=failure.getErrorMessage())
+
+    def _added(self, result: object) -> object:
+        self._adding -= 1
+        self._stamp = None  # others may have written as well: look again
+        return result
