@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from mta.interfaces import IOwnHost
 
-_NOBODYS = "192.0.2.1"  # for documentation (RFC 5737): no interface has it
+_NOBODYS = ("240.0.0.1", "100::1")  # reserved (RFC 1112), discarded (RFC 6666): on no interface
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: this host, as loopback is
 
 
@@ -32,7 +32,7 @@ def is_private(address: str) -> bool:
 def is_on_interface(address: str) -> bool:
     """Whether an interface of this machine has that address."""
     # Where any address can be bound (net.ipv4.ip_nonlocal_bind), this way of asking says nothing.
-    return _can_bind(address) and not _can_bind(_NOBODYS)
+    return _can_bind(address) and not _can_bind(_NOBODYS[":" in address])
 
 
 def _can_bind(address: str) -> bool:

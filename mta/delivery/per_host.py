@@ -193,6 +193,10 @@ class PerHost:
         taken = self._pop(delivery)
         if self._suspects.judge(taken.delivery, outcomes) and is_alone:
             self.is_content_at_fault = True
+        if taken.handed is taken.delivery and not any(map(_is_open, outcomes)):
+            self.progress = self._has_settled = True  # as nearly always
+            self._source.settle(delivery, outcomes)
+            return
         decided = [
             (place, outcome)
             for place, outcome in zip(taken.open_places, outcomes, strict=True)
@@ -260,6 +264,10 @@ def most_telling(outcomes: Sequence[Outcome | None]) -> Outcome:
         key=lambda each: (each[1].status is Status.DEFERRED, bool(each[1].remote), each[0]),
     )
     return outcome
+
+
+def _is_open(outcome: Outcome) -> bool:
+    return outcome.elsewhere or outcome.untried
 
 
 def _key(delivery: Delivery) -> tuple[Hop, str]:

@@ -61,6 +61,8 @@ class Places:
 
     def take(self, visit: Hashable, share: Share) -> None:
         """Give a visit a place, or a place of another kind."""
+        if self._shares.get(visit) is share:
+            return
         self.leave(visit)
         self._shares[visit] = share
         self._counts[share] += 1
