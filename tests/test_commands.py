@@ -111,6 +111,15 @@ class MainTests(CommandCase):
             )
             self.assertEqual(ended.stdout.splitlines()[-1], "", words)
 
+    def test_a_complaint_a_terminal_would_obey(self) -> None:
+        """What was typed, or stands in a table, can't move the cursor."""
+        errors = self.fail_with("turn", "a\x1b[2J\u202e")
+        self.assertIn("a\\x1b[2J", errors)
+        table = self.config.with_name("table")
+        table.write_text("a\x1b[2J b\n")
+        errors = self.fail_with("import", "virtual", str(table))
+        self.assertTrue(errors.replace("\n", "").isprintable(), errors)
+
     def test_an_error_of_the_system_is_one_line(self) -> None:
         """A spool that can't be used is named, with the reason."""
         (self.folder / "spool").mkdir()

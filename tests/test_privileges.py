@@ -182,6 +182,7 @@ class ToolTests(RootCase):
         self.assertEqual(run_mta(self.folder, "explain", "bob@office.example").returncode, 0)
         sent = run_mta(self.folder, "sendmail", "-v", "bob", stdin="Subject: x\n\nbody\n")
         self.assertEqual(sent.returncode, 0, sent.stderr)
+        (self.folder / "mta.yaml").chmod(0o600)
         for words in (["queue", "list"], ["queue", "hold", "--all"], ["peers"]):
             run = run_mta(self.folder, *words)
             self.assertEqual(run.returncode, 0, run.stderr)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mta import __version__
-from mta.commands.console import Failed
+from mta.commands.console import Failed, printable
 from mta.config import ConfigurationError
 from mta.privileges import PrivilegeFault
 
@@ -54,18 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return _complain(str(error))
     except (Failed, PrivilegeFault) as error:
-        print(f"mta: {error}", file=sys.stderr)
-        return 1
+        return _complain(f"mta: {error}")
     except OSError as error:
         named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"mta: {named}", file=sys.stderr)
-        return 1
+        return _complain(f"mta: {named}")
     except KeyboardInterrupt:
         return 130  # as a shell has it: 128 and the number of SIGINT
     return 0
+
+
+def _complain(text: str) -> int:
+    """Say what went wrong; returns the exit status."""
+    for line in text.split("\n"):
+        print(printable(line), file=sys.stderr)
+    return 1
 
 
 def _parser(wanted: str) -> argparse.ArgumentParser:

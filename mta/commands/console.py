@@ -78,9 +78,13 @@ def settings_of(
     """The configuration that the arguments name, its secrets too where it is asked for them.
 
     Root is the server's user from now on, but with `keep_root`: for commands that touch nothing
-    of this user's.  Raises ConfigurationError, PrivilegeFault or OSError.
+    of this user's.  He may not be able to read the file, so that it is read once.  Raises
+    ConfigurationError, PrivilegeFault or OSError.
     """
-    settings = load(arguments.config, secrets=secrets)
+    read: dict[bool, Settings] = vars(arguments).setdefault("settings", {})
+    if secrets not in read:
+        read[secrets] = load(arguments.config, secrets=secrets)
+    settings = read[secrets]
     if not keep_root:
         act_as_server(settings)
     return settings

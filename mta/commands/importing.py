@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from mta import config
 from mta.commands import tables
-from mta.commands.console import Failed, add_command, add_group, home_domain, settings_of
+from mta.commands.console import (
+    Failed,
+    add_command,
+    add_group,
+    home_domain,
+    printable,
+    settings_of,
+)
 from mta.commands.tables import Entry
 from mta.commands.terminal import Bar
 from mta.config import Keys, Misfit, Problem
@@ -65,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> None:
     file = arguments.config.resolve()  # behind a link
     text = importer.extended(file)
     for problem in sorted(importer.problems):
-        print(problem, file=sys.stderr)
+        print(printable(str(problem)), file=sys.stderr)
     if importer.problems and not arguments.skip:
         raise Failed("nothing is changed; --skip leaves out what can't be taken in")
     if arguments.dry_run:

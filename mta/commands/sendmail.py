@@ -205,7 +205,7 @@ def _submit(arguments: argparse.Namespace) -> None:
             userid=arguments.userid,
         )
     if arguments.verbose:
-        print(said)
+        print(printable(said))
 
 
 def _hand_over(settings: Settings, envelope: Envelope, content: Iterator[bytes]) -> str:
