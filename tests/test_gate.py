@@ -44,6 +44,7 @@ class Router:
         "inner.example": Hop(Agent.SMTP, "10.0.0.5", 25),
         "closed.example": Hop(Agent.REJECT, "moved to closed.test"),
         "piped.example": Hop(Agent.PIPE, "cat {local}"),
+        "filed.example": Hop(Agent.MAILDIR, "/mail/{local}"),
         "forwarded.example": MX,
     }
 
@@ -163,7 +164,7 @@ class RelayTests(GateTestCase):
         session = self.session()
         self.refuses(self.to(session, "-x@piped.example"), "550 5.1.3")
         self.passes(self.to(session, "x@piped.example"))
-        self.refuses(self.to(session, "a" * 256 + "@any.example"), "550 5.1.3")
+        self.refuses(self.to(session, "a" * 256 + "@filed.example"), "550 5.1.3")
 
     def test_loops(self) -> None:
         """Mail that a forward has seen before, and no other."""
