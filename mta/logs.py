@@ -24,6 +24,7 @@ from twisted.logger import (
     formatEvent,
     formatTime,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.settings import Log
@@ -209,6 +210,29 @@ def _time(second: int) -> str:
     return formatTime(second)
 
 
+class _Tracebacks:
+    """Where each failure came from, in full once a minute: the same one again is a line."""
+
+    _INTERVAL = 60.0  # seconds
+    _MAX_KNOWN = 100  # places; beyond that, all are told in full again
+
+    def __init__(self) -> None:
+        self._until: dict[object, float] = {}
+
+    def of(self, failure: Failure, now: float) -> str:
+        """The traceback of a failure, or its last line where the rest was told just now."""
+        place = failure.type, failure.frames[-1][:3] if failure.frames else ()
+        if now < self._until.get(place, now):
+            return f"{type(failure.value).__name__}: {failure.getErrorMessage()} (as a moment ago)"
+        if len(self._until) >= self._MAX_KNOWN:
+            self._until.clear()
+        self._until[place] = now + self._INTERVAL
+        return str(failure.getTraceback())
+
+
+_tracebacks = _Tracebacks()
+
+
 def _message(event: LogEvent) -> str:
     """The event's text; what has more than one line is indented, so that events stay apart."""
     try:
@@ -217,5 +241,5 @@ def _message(event: LogEvent) -> str:
         text = formatEvent(event)  # which knows more forms of fields
     failure = event.get("log_failure")
     if failure is not None:
-        text = f"{text}\n{failure.getTraceback()}"
+        text = f"{text}\n{_tracebacks.of(failure, event['log_time'])}"
     return text.strip().replace("\n", "\n\t")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.logs import LogWriter, observer
@@ -56,6 +57,19 @@ class LogWriterTests(SynchronousTestCase):
         text = (elsewhere / "mta.log").read_text()
         self.assertIn("cannot open the log anew", text)
         self.assertIn("after", text)
+
+    def test_tracebacks(self) -> None:
+        """What fails again and again at one place is told in full once a minute, else in a line."""
+        writer = self.writer()
+        for second in (0.0, 1.0, 2.0, 61.0):
+            try:
+                raise ZeroDivisionError(f"at {second}")
+            except ZeroDivisionError:
+                failed = event("failed", LogLevel.critical) | {"log_failure": Failure()}
+            writer(failed | {"log_time": second})
+        text = self.file.read_text()
+        self.assertEqual(text.count("Traceback"), 2)
+        self.assertEqual(text.count("ZeroDivisionError: at"), 4)
 
     def test_rights(self) -> None:
         """Nobody but owner and group may read it, whatever the umask."""

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from mta.delivery import letters, quota
 from mta.delivery.filesystem import sync_file_system
-from mta.delivery.maildir import MOST_FILES, SMALL, MaildirAgent, places
+from mta.delivery.maildir import MOST_FILES, RESOURCE_WAIT, SMALL, MaildirAgent, places
 from mta.interfaces import IDeliveryAgent
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, Threads, delivery
@@ -306,6 +306,16 @@ class TroubleTests(MaildirTestCase):
         self.assertEqual(mail.outcomes["A1"][0].status, Status.DEFERRED)
         self.assertEqual(mail.outcomes["A2"][0].status, Status.DELIVERED)
         self.assertEqual([*self.new(), *(self.alice / "tmp").iterdir()], [])
+
+    def test_too_little_of_something(self) -> None:
+        """What found too little room, files or memory is tried again in seconds."""
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            (outcome,) = self.deliver_with(number).outcomes["A1"]
+            self.assertGreaterEqual(outcome.wait, RESOURCE_WAIT)
+            self.assertLess(outcome.wait, 2 * RESOURCE_WAIT)
+        for number in (errno.EIO, errno.EROFS, errno.EACCES):
+            (outcome,) = self.deliver_with(number).outcomes["A1"]
+            self.assertEqual((outcome.status, outcome.wait), (Status.DEFERRED, 0.0))
 
     def test_large(self) -> None:
         """A large letter that can't be written is given up, too."""

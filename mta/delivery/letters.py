@@ -52,6 +52,7 @@ class Letter:
     has_arrived: bool = False
     error: OSError | None = None
     former: Path | None = None
+    is_over_quota: bool = False  # by the quota of its mailbox, not by the file system's
 
     @cached_property
     def draft(self) -> str:
@@ -258,6 +259,7 @@ def _keep_quota(maildir: Path, letters: Iterable[Letter]) -> None:
                 wanted += letter.size
             else:
                 letter.error = OSError(errno.EDQUOT, "its quota is used up")
+                letter.is_over_quota = True
 
 
 def _find_arrived(maildir: Path, letters: Iterable[Letter]) -> None:

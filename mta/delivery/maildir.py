@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mta.delivery import letters as disk
 from mta.delivery.final import final_pieces, trace_fields
 from mta.delivery.letters import Letter
 from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Target
+from mta.limited_log import LimitedLog
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 from mta.smtp.templates import TOO_LONG, file_name, mailbox_path, not_hidden
 
@@ -65,6 +66,11 @@ _TROUBLES = {
         Status.DEFERRED, _UNWRITABLE, "remove the file that stands where a folder should be"
     ),
 }
+# Of these there is too little now, and perhaps enough in a moment: mail waits for no schedule.
+_RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+RESOURCE_WAIT = 5.0  # seconds
+RESOURCE_WAIT_MORE = 0.01  # seconds, for each message that waits for the same already
+MAX_RESOURCE_WAIT = 300.0  # seconds
 _REFUSED = _Trouble(Status.DEFERRED, _UNWRITABLE, "let the user that we run as write there")
 _BROKEN = _Trouble(Status.DEFERRED, _UNWRITABLE, "look after the disk")
 
@@ -101,6 +107,8 @@ class MaildirAgent:
         self._reactor = reactor
         self._pool = pool
         self._quotas = quotas or {}
+        self._limited = LimitedLog(self.log)
+        self._lacking = 0  # attempts that found too little of something, since one succeeded
         self._host = hostname.replace("/", r"\057").replace(":", r"\072")
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
@@ -195,18 +203,27 @@ class MaildirAgent:
     def _outcome(self, message: Message, letter: Letter) -> Outcome:
         error = letter.error
         if error is None:
+            self._lacking = 0
             return DELIVERED
         trouble = _TROUBLES.get(error.errno or 0)
         if trouble is None:
             trouble = _REFUSED if isinstance(error, PermissionError) else _BROKEN
-        self.log.error(
-            "{queue_id} can't be written to {path}: {reason}; {advice}",
-            queue_id=message.id,
-            path=str(letter.maildir),
-            reason=error.strerror,
-            advice=trouble.advice,
-        )
-        return Outcome(trouble.status, trouble.reply)
+        # Over its own quota a mailbox stays for as long as its owner likes.
+        wait = 0.0 if letter.is_over_quota else self._resource_wait(error)
+        fields = {"path": str(letter.maildir), "reason": error.strerror, "advice": trouble.advice}
+        template = "{queue_id} can't be written to {path}: {reason}; {advice}"
+        if wait:
+            self._limited.error(str(error.errno), template, queue_id=message.id, **fields)
+        else:
+            self.log.error(template, queue_id=message.id, **fields)
+        return Outcome(trouble.status, trouble.reply, wait=wait)
+
+    def _resource_wait(self, error: OSError) -> float:
+        """Seconds until mail is tried again that found too little of something; 0: it did not."""
+        if error.errno not in _RESOURCES:
+            return 0.0
+        self._lacking += 1
+        return min(RESOURCE_WAIT + RESOURCE_WAIT_MORE * self._lacking, MAX_RESOURCE_WAIT)
 
     def _put_off(self, share: _Share, mail: IMailSource, error: OSError) -> None:
         self.log.error(
@@ -214,7 +231,8 @@ class MaildirAgent:
             queue_id=share.delivery.message.id,
             reason=str(error),
         )
-        mail.settle(share.delivery, [UNREADABLE] * len(share.letters))
+        unreadable = replace(UNREADABLE, wait=self._resource_wait(error))
+        mail.settle(share.delivery, [unreadable] * len(share.letters))
 
 
 def _former_name(text: str) -> str:

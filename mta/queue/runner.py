@@ -33,6 +33,7 @@ from mta.interfaces import (
     State,
     Target,
 )
+from mta.limited_log import LimitedLog
 from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.bell import Bell
 from mta.queue.destinations import Destinations
@@ -64,7 +65,7 @@ PORTION = 100  # messages leased at once
 LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
 SHORTEST_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
 SPOOL_PAUSE = 5.0  # seconds after a failure to read
-SPOOL_PAUSES = (1.0, 5.0, 15.0, 60.0)  # seconds after failures to record; the last repeats
+SPOOL_PAUSES = (1.0, 5.0)  # seconds after failures to record; the last repeats
 PATIENCE = 0.1  # seconds until it is recorded that mail lies in a Maildir
 PUT_OFF = 600.0  # seconds until mail for a crowded hop is looked at again, room or not
 PUT_OFF_MORE = 0.01  # seconds, for each message that waits for that hop already
@@ -105,6 +106,7 @@ class Runner:
     ) -> None:
         self._queue = queue
         self._attempts = attempts or NoAttempts()
+        self._limited = LimitedLog(self.log, clock.seconds)
         self._router = router
         self._notices = notices
         self._clock = clock
@@ -589,7 +591,8 @@ class Runner:
                 await record()
                 return True
             except OSError as error:
-                self.log.error(
+                self._limited.error(
+                    "record",
                     "{queue_id} can't be recorded, which is tried again: {error}",
                     queue_id=id,
                     error=str(error),

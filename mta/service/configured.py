@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.logger import Logger
 
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
@@ -26,12 +27,15 @@ from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.resolver import Resolver
 from mta.routing import Router
+from mta.service.open_files import affordable
 from mta.service.process import Process
-from mta.settings import Listener, Queue, Settings
+from mta.settings import Limits, Listener, Queue, Settings
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Reception
 from mta.tls import ClientTLS, ServerTLS
 from mta.users import DovecotUsers, UserFile, Users
+
+_log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class _Maker:
         )
         gate = Gate(
             settings.relay,
-            settings.limits,
+            self._limits(),
             settings.peers.values(),
             self._router,
             self._users,
@@ -159,6 +163,18 @@ class _Maker:
             process.ledger,
             process.reactor,
         )
+
+    def _limits(self) -> Limits:
+        """The limits, with no more connections than there are open files for."""
+        limits = self._settings.limits
+        connections = affordable(limits.connections)
+        if connections < limits.connections:
+            _log.warn(
+                "only {count} connections at a time: `limits.connections` takes more open files"
+                " than this process may have",
+                count=connections,
+            )
+        return replace(limits, connections=connections)
 
     def _reception(
         self, listener: Listener, depot: Depot, gate: IGate, reversal: IReversal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,7 +23,7 @@ from mta.interfaces import IMeter
 from mta.maildrop.pickup import Pickup
 from mta.metrics import Metrics, MetricsFault, NoMeter, site
 from mta.privileges import PrivilegeFault, drop_root
-from mta.service import systemd, workers
+from mta.service import open_files, systemd, threads, workers
 from mta.service.configured import configure
 from mta.service.findings import findings, placed, warnings
 from mta.service.listeners import CannotStart, Listeners, listen, shown
@@ -40,7 +39,6 @@ STOP_TIMEOUT = 10.0  # seconds that running transactions get when the service st
 CERTIFICATES_EVERY = 10.0  # seconds between looks at the certificate files
 PICKUP_EVERY = 1.0  # seconds between looks into the maildrop
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
-OPEN_FILES = 65536
 
 
 class MailService(MultiService):
@@ -90,7 +88,7 @@ class MailService(MultiService):
         super().startService()
         if not self._inherited:
             self._workers.take_place()
-        _allow_open_files()
+        open_files.allow()
         self._guard(self._listen)
         self._guard(self._drop_root)
         if not self._inherited:
@@ -172,6 +170,7 @@ class MailService(MultiService):
         self._starting = Deferred.fromCoroutine(self._begin()).addErrback(self._failed, "start")
 
     async def _begin(self) -> None:
+        threads.start_all(self._process.threads)
         await self._process.take_over()
         if self._is_stopping:
             return
@@ -328,10 +327,3 @@ class MailService(MultiService):
         if not self._is_ready:
             return "starting or stopping"
         return self._process.spool.trouble
-
-
-def _allow_open_files() -> None:
-    """Each connection is an open file, and the usual limit is about what one attack takes."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -19,6 +19,7 @@ from mta.peers.ledger import Ledger
 from mta.peers.records import Records
 from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
+from mta.service import threads
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.folder import secret_key
@@ -28,7 +29,6 @@ from mta.spool.sqlite import SqliteSpool
 if TYPE_CHECKING:
     from mta.service.configured import Configured
 
-THREADS = 20
 MAX_HELD_DELAY = 5.0  # seconds that peers wait until it is known whose the newest mail is
 
 
@@ -45,7 +45,7 @@ class Process:
 
     def __init__(self, folder: Path, reactor: Any, meter: IMeter) -> None:
         """Open the spool in `folder`.  Raises OSError, or SpoolDamaged, in one line for people."""
-        reactor.suggestThreadPoolSize(THREADS)
+        threads.take_little_memory()
         self.reactor = reactor
         self.threads = reactor.getThreadPool()
         self.folder = folder

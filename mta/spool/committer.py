@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mta.interfaces import Settlement
+from mta.limited_log import LimitedLog
 from mta.spool import rows
 from mta.spool.database import (
     is_full,
@@ -81,6 +82,7 @@ class Committer:
         it took.
         """
         self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
+        self._limited = LimitedLog(self.log)
         self.folder = folder
         self._reactor = reactor
         self._jobs: SimpleQueue[_Waiting | None] = SimpleQueue()
@@ -293,7 +295,8 @@ class Committer:
 
     def _throw_ballast(self) -> bool:
         """Make room on a full disk; whether that could be done."""
-        self.log.error("{path}: the disk is full: make room", path=str(self.folder.path))
+        path = str(self.folder.path)
+        self._limited.error("full", "{path}: the disk is full: make room", path=path)
         try:
             return self.folder.throw_ballast()
         except OSError:
@@ -311,7 +314,12 @@ class Committer:
     def _failure(self, error: Exception, count: int) -> Failure:
         if isinstance(error, (sqlite3.Error, OSError)):
             error = translated(error, self.folder)
-            self.log.error("{count} spool jobs failed: {error}", count=count, error=str(error))
+            self._limited.error(
+                f"{type(error).__name__} {error.errno}",
+                "{count} spool jobs failed: {error}",
+                count=count,
+                error=str(error),
+            )
         return Failure(error)
 
 

@@ -1,0 +1,58 @@
+"""The threads of the process where the system allows few."""
+
+from __future__ import annotations
+
+import resource
+import threading
+
+from twisted.logger import capturedLogs
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.service.open_files import affordable
+from mta.service.threads import start_all
+from tests.fakes import DEADLINE
+
+
+class ThreadTests(SynchronousTestCase):
+    """All are there from the start, or never wanted."""
+
+    def setUp(self) -> None:
+        self.pool = ThreadPool(0, 10)
+        self.pool.start()
+        self.addCleanup(self.pool.stop)
+
+    def test_all(self) -> None:
+        """As many as are wanted are started."""
+        self.assertEqual(start_all(self.pool, 5), 5)
+        self.assertEqual((self.pool.workers, self.pool.max), (5, 5))
+
+    def test_few(self) -> None:
+        """Where no more can be started, none is wanted later: all work is done by these."""
+        real, left = threading.Thread.start, [3]
+
+        def start(thread: threading.Thread) -> None:
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+            real(thread)
+
+        self.patch(threading.Thread, "start", start)
+        with capturedLogs() as events:
+            self.assertEqual(start_all(self.pool, 20), 3)
+        self.assertEqual(len(events), 1)
+        done = threading.Semaphore(0)
+        for _ in range(50):
+            self.pool.callInThread(done.release)
+        for _ in range(50):
+            self.assertTrue(done.acquire(timeout=DEADLINE))
+
+
+class OpenFileTests(SynchronousTestCase):
+    """Connections take open files."""
+
+    def test_affordable(self) -> None:
+        """No more than there are files for, with what the spool needs kept."""
+        for limit, connections in ((64, 8), (256, 104), (65536, 1000), (10, 1), (-1, 1000)):
+            self.patch(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+            self.assertEqual(affordable(1000), connections)
