@@ -148,6 +148,12 @@ class BansTests(SynchronousTestCase):
         process.begin(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
 
+    def test_what_can_not_be_read(self) -> None:
+        """Nobody is banned by it, and all goes on."""
+        self.file.add_ban(Ban(HOST, "", self.now, self.now + 600, 1))
+        with patch.object(LogInFile, "read", side_effect=PermissionError("closed")):
+            self.assertIsNone(self.find(self.process(), HOST))
+
     def test_while_it_is_written(self) -> None:
         """It is not lost to what the file had before."""
         waiting: list[tuple[Any, ...]] = []

@@ -168,6 +168,21 @@ class ScriptedTests(SynchronousTestCase):
             self.answer(b"FAIL\t%b\t%b" % (number, parameters))
             self.failureResultOf(done, error)
 
+    def test_who_failed(self) -> None:
+        """An address of ours is surely no password; anything else might be one."""
+        for name, is_known in (
+            (b"alice@example.com", True),
+            (b"alice@elsewhere.example", False),
+            (b"wonderland", False),
+            (b"\xff", False),
+        ):
+            done = self.begin()
+            number = self.said().rsplit(b"AUTH\t")[1].split(b"\t")[0]
+            self.answer(b"FAIL\t%b\tuser=%b" % (number, name))
+            failed = self.failureResultOf(done, AuthenticationFailed).value
+            self.assertEqual(failed.is_known, is_known, name)
+            self.assertEqual(failed.user.encode(), b"" if name == b"\xff" else name)
+
     def test_dialogue(self) -> None:
         """Challenges and responses pass through as they are."""
         done = self.begin(sasl.LOGIN, None, b"alice", b"wonder\tland")

@@ -52,6 +52,19 @@ class ReceiverTests(SynchronousTestCase):
         self.assertTrue(transport.value().startswith(b"503 5.5.1"))
         self.assertNoResult(link.ended)
 
+    def test_a_log_in_that_is_held_back(self) -> None:
+        """While many fail for an account, the right password is told as late as a wrong one."""
+        self.patch(FakeGate, "authenticated", lambda gate, session, user: 3.0)
+        talk = Conversation({"users": "yes", "tls": "implicit"}, dripped=False)
+        talk.link.handshakeCompleted()
+        talk.link.dataReceived(b"EHLO client.example\r\n")
+        talk.transport.clear()
+        talk.link.dataReceived(b"AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ=\r\n")
+        talk.clock.advance(2.9)
+        self.assertEqual(talk.transport.taken(), b"")
+        talk.clock.advance(0.1)
+        talk.expect_reply("235")
+
     def test_transactions_are_counted(self) -> None:
         """Beyond what LIMITS MAILMAX said, the session ends (RFC 9422)."""
         with patch.object(transactions, "MAX_TRANSACTIONS", 2):
