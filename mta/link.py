@@ -141,6 +141,8 @@ class Link(Protocol):
         """See `IChannel.drain`."""
         self._flush()
         self._expect_octets()
+        if self._failure is not None:
+            raise self._failure
         while self._congested:
             await self._rest(end)
             if self._came:

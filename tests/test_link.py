@@ -546,6 +546,20 @@ class PressureTests(LinkTestCase):
         self.clock.advance(10)
         self.assert_lost(link, ChannelTimeout)
 
+    def test_drain_of_a_connection_that_is_lost(self) -> None:
+        """Nobody writes on for nothing."""
+        work: Deferred[None] = Deferred()
+
+        async def conversation(channel: IChannel) -> None:
+            await work
+            channel.write(b"x")
+            await channel.drain(channel.seconds() + 10.0)
+
+        link = self.link(conversation)
+        self.lose(link)
+        work.callback(None)
+        self.assert_lost(link)
+
     def test_both_sides_write(self) -> None:
         """Who can't get rid of its replies takes nothing: they are read meanwhile."""
 

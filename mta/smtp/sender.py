@@ -13,14 +13,13 @@ are no verdicts: the mail is sent again on another connection, one command at a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
 from mta.interfaces import ChannelLost, IChannel, IMailSource, IRole
 from mta.mail import Reply
-from mta.smtp.dialogue import MAIL, NOOP, PROBE, TURN, Dialogue, PeerClosing
+from mta.smtp.dialogue import CONTENT, MAIL, NOOP, PROBE, TURN, Dialogue, PeerClosing
 from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities
 from mta.smtp.opening import SenderConfig, open_session
@@ -75,19 +74,15 @@ class Sender:
         self._transmission = Transmission(dialogue, self._capabilities, self._outbox)
         try:
             await (self._stream() if self._capabilities.streams else self._deliver())
-        except OSError as error:
-            with suppress(ChannelLost, PeerFault):
-                await self._catch_up_before_last()
-            self.failure = self._outbox.abandon(error)
-            return None
         except PeerFault as error:
             dialogue.quit_at_once()
             self.failure = self._outbox.abandon(error, again=self._lose_step())
             return None
-        except ChannelLost as error:
-            if self._outbox.begun:
+        except (ChannelLost, OSError) as error:
+            cause = await self._conclude_answered(error)
+            if self._outbox.begun and isinstance(cause, ChannelLost):
                 self._config.host.forget_ahead()
-            self.failure = self._outbox.abandon(error)
+            self.failure = self._outbox.abandon(cause)
             return None
         self._outbox.leave()
         if self._turn is not None and not channel.closing:
@@ -154,10 +149,21 @@ class Sender:
         ):
             await self._conclude_first()
 
-    async def _catch_up_before_last(self) -> None:
-        """Read the replies to all that is on its way before the last: nothing is wrong with it."""
-        while len(self._outbox.begun) > 1:
-            await self._conclude_first()
+    async def _conclude_answered(self, error: Exception) -> Exception:
+        """Read the replies to all before the message whose content can't be sent to its end.
+
+        Returns what ended the conversation: `error`, unless the peer said 421 before it.
+        """
+        step = self._dialogue.step
+        try:
+            while step is CONTENT and len(self._outbox.begun) > 1:
+                await self._conclude_first()
+        except PeerClosing as closing:
+            error = closing if isinstance(error, ChannelLost) else error
+        except (ChannelLost, PeerFault):
+            pass
+        self._dialogue.step = step
+        return error
 
     async def _conclude_first(self) -> None:
         transaction, *following = self._outbox.begun

@@ -197,6 +197,28 @@ class LossTests(SenderTestCase):
         self.assertEqual(self.marks(exchange), "elsewhere")
         self.assertEqual(exchange.source.outcomes["M1"][0].status, Status.FAILED)
 
+    def test_what_was_answered_while_content_was_on_its_way(self) -> None:
+        """It counts, though the connection is lost before anybody has read it."""
+        large = b"x\r\n" * 100_000
+        for replies, outcome in (
+            ("250 mail | 250 rcpt | 250 first | 250 reset", "relayed 250 first"),
+            ("250 mail | 250 rcpt | 250 first", "relayed 250 first"),
+            ("250 mail | 550 who? | 554 nobody | 250 reset", "failed 550 who?"),
+            ("250 mail | 250 rcpt | 421 closing", "deferred 421 closing"),
+            ("250 mail | 250 rcpt", "deferred 451 4.4.2 Connection lost"),
+        ):
+            deliveries = [mail("M1"), mail("M2", content=large), mail("M3")]
+            exchange = Exchange(deliveries, known=Pipelining.AHEAD)
+            exchange.talk("S: 220 x | 250-x | 250-PIPELINING")
+            exchange.transport.is_full = True
+            exchange.say(b"250 CHUNKING\r\n")
+            exchange.link.resumeProducing()
+            self.assertIn("BDAT 300000 LAST", exchange.hear())
+            exchange.talk(f"S: {replies}")
+            exchange.lose()
+            self.assertIn(outcome, exchange.outcomes("M1")[0])
+            self.assertIn("deferred", exchange.outcomes("M2")[0])
+
     def test_what_goes_before_content_that_can_not_be_read(self) -> None:
         """Its replies are awaited: it has its own outcome."""
         whole = mail("M2")
