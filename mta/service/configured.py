@@ -112,15 +112,7 @@ class _Maker:
         reversal = Reversal(
             settings.peers.values(), process.count_held, provider.hand_over, provider.start_run
         )
-        gate = Gate(
-            settings.relay,
-            self._limits(),
-            settings.peers.values(),
-            self._router,
-            self._users,
-            process.reactor,
-            process.counters,
-        )
+        gate = self._gate()
         depot = Depot(
             settings.hostname,
             process.spool,
@@ -139,6 +131,18 @@ class _Maker:
             self._server_tls,
             self._client_tls,
             self._closing,
+        )
+
+    def _gate(self) -> IGate:
+        settings, process = self._settings, self._process
+        return Gate(
+            settings.relay,
+            self._limits(),
+            settings.peers.values(),
+            self._router,
+            self._users,
+            process.reactor,
+            process.counters,
         )
 
     def _dialler(self) -> Dialler:

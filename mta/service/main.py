@@ -41,6 +41,10 @@ PICKUP_EVERY = 1.0  # seconds between looks into the maildrop
 TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 
 
+# What keeps a server from starting, each in one line for a person.
+_FAULTS = (CannotStart, MetricsFault, PrivilegeFault, SpoolUnusable, TLSFault, UserFault)
+
+
 class MailService(MultiService):
     """The whole mail transfer agent, as one service."""
 
@@ -94,41 +98,26 @@ class MailService(MultiService):
         if not self._inherited:
             self._guard(self._inspect)
         self._guard(self._open)
-        signal.signal(signal.SIGHUP, self._hung_up)
+        self._hear(signal.SIGHUP, self._reloader.ask)
         if self._log_writer is not None:
-            signal.signal(signal.SIGUSR1, self._log_moved)
+            self._hear(signal.SIGUSR1, self._log_writer.reopen)
         self._reactor.callWhenRunning(self._start)
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Take a step of the start; end the process with one line where it fails."""
         try:
             step()
-        except (CannotStart, MetricsFault, PrivilegeFault, TLSFault, UserFault) as error:
-            self._refuse(str(error))
-        except SpoolUnusable as error:
-            self._refuse(str(error))
+        except _FAULTS as error:
+            _refuse(self._options, str(error))
         except OSError as error:
             reason = error.strerror or error
-            self._refuse(
+            _refuse(
+                self._options,
                 f"cannot use the spool {self._settings.spool}: {reason}; "
-                "it must be a folder that this user may write to"
+                "it must be a folder that this user may write to",
             )
         except KeyboardInterrupt:
-            self._refuse("interrupted while starting")
-
-    def _refuse(self, reason: str) -> NoReturn:
-        """End the process with this one line."""
-        if self._options.get("pidfile"):
-            with suppress(OSError):  # who we are now may not, and twistd takes up what is stale
-                Path(self._options["pidfile"]).unlink()
-        status_pipe = self._options.get("statusPipe")
-        if status_pipe is None:
-            raise SystemExit(reason) from None
-        self.log.error("{reason}", reason=reason)
-        # The daemon's parent waits for a word, and hears of no SystemExit.
-        os.write(status_pipe, f"1 {reason}".encode())
-        os.close(status_pipe)
-        raise SystemExit(1) from None
+            _refuse(self._options, "interrupted while starting")
 
     def _listen(self) -> None:
         """Open the listeners, if they are not open.  Raises CannotStart or MetricsFault."""
@@ -177,7 +166,7 @@ class MailService(MultiService):
         self._process.runner.start()
         self._keep_up_with_peers()
         self._repeat(TAKE_OVER_EVERY, self._process.take_over)
-        self._repeat(CERTIFICATES_EVERY, self._refresh_certificates)
+        self._repeat(CERTIFICATES_EVERY, self._process.refresh_certificates)
         if self._inherited:
             workers.live_no_longer_than_first(self._reactor)
             self.log.info("worker ready")
@@ -242,28 +231,9 @@ class MailService(MultiService):
                 return
         systemd.notify("WATCHDOG=1")
 
-    async def _refresh_certificates(self) -> None:
-        """Take up certificates that were written anew; both sides may show the same one."""
-        configured = self._process.configured
-        is_changed, problems = False, set()
-        for tls in (configured.server_tls, configured.client_tls):
-            try:
-                is_changed |= await deferToThreadPool(
-                    self._reactor, self._process.threads, tls.reload_if_changed
-                )
-            except TLSFault as fault:
-                problems.add(str(fault))
-        for problem in problems:
-            self.log.error("{problem}; the certificates of before stay", problem=problem)
-        if is_changed:
-            self.log.info("certificates read anew")
-
-    def _hung_up(self, signum: int, frame: object) -> None:
-        self._reactor.callFromThread(self._reloader.ask)
-
-    def _log_moved(self, signum: int, frame: object) -> None:
-        assert self._log_writer is not None
-        self._reactor.callFromThread(self._log_writer.reopen)
+    def _hear(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        """Do that for a signal, when nothing else is being done."""
+        signal.signal(number, lambda signum, frame: self._reactor.callFromThread(action))
 
     def _reloaded(self) -> None:
         """Another configuration is in force."""
@@ -327,3 +297,18 @@ class MailService(MultiService):
         if not self._is_ready:
             return "starting or stopping"
         return self._process.spool.trouble
+
+
+def _refuse(options: Mapping[str, Any], reason: str) -> NoReturn:
+    """End the process with this one line."""
+    if options.get("pidfile"):
+        with suppress(OSError):  # who we are now may not, and twistd takes up what is stale
+            Path(options["pidfile"]).unlink()
+    status_pipe = options.get("statusPipe")
+    if status_pipe is None:
+        raise SystemExit(reason) from None
+    Logger().error("{reason}", reason=reason)
+    # The daemon's parent waits for a word, and hears of no SystemExit.
+    os.write(status_pipe, f"1 {reason}".encode())
+    os.close(status_pipe)
+    raise SystemExit(1) from None

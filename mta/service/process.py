@@ -25,6 +25,7 @@ from mta.spool.clock import seconds_since_boot
 from mta.spool.folder import secret_key
 from mta.spool.log_ins import LogInFile, SharedLogIns
 from mta.spool.sqlite import SqliteSpool
+from mta.tls import TLSFault
 
 if TYPE_CHECKING:
     from mta.service.configured import Configured
@@ -150,6 +151,22 @@ class Process:
         if freed:
             self.log.info("{count} messages taken over", count=freed)
             self.runner.wake()
+
+    async def refresh_certificates(self) -> None:
+        """Take up certificates that were written anew; both sides may show the same one."""
+        configured = self.configured
+        is_changed, problems = False, set()
+        for tls in (configured.server_tls, configured.client_tls):
+            try:
+                is_changed |= await deferToThreadPool(
+                    self.reactor, self.threads, tls.reload_if_changed
+                )
+            except TLSFault as fault:
+                problems.add(str(fault))
+        for problem in problems:
+            self.log.error("{problem}; the certificates of before stay", problem=problem)
+        if is_changed:
+            self.log.info("certificates read anew")
 
     async def stop(self, grace: float) -> None:
         """End what the runner does, in at most `grace` seconds, and close the spool."""
