@@ -11,7 +11,8 @@ from mta.settings import Queue
 from tests.next_hops import DOMAIN, Connection, Names, NextHops
 
 OTHER = Hop(Agent.MX, "other.example", security=Security.OFF)
-GOOD = b"220 x\r\n250 x\r\n250 mail\r\n250 rcpt\r\n354 go\r\n250 taken\r\n"
+OPENING = ("220 x", "250 x")
+TAKEN = ("250 mail", "250 rcpt", "354 go", "250 taken")
 
 
 class PatienceTests(SynchronousTestCase):
@@ -33,6 +34,11 @@ class PatienceTests(SynchronousTestCase):
         assert connection is not None and connection.address == address, connection
         connection.accept()
         return connection
+
+    def say(self, connection: Connection, *replies: str) -> None:
+        """The host replies to one command after the other."""
+        for reply in replies:
+            connection.say(reply.encode() + b"\r\n")
 
     def send_other(self) -> None:
         """Mail for the other hop comes."""
@@ -63,17 +69,17 @@ class PatienceTests(SynchronousTestCase):
         self.pass_time(PATIENCE + 5)
         self.assertTrue(second.transport.disconnecting)
         second.reset()
-        self.connection("192.0.2.9").say(GOOD)
+        self.say(self.connection("192.0.2.9"), *OPENING, *TAKEN)
         self.assertEqual(self.hops.outcomes["M1"][0].status, Status.DEFERRED)
         self.assertEqual(self.hops.outcomes["M2"][0].status, Status.RELAYED)
 
     def test_a_host_that_works(self) -> None:
         """Once mail goes, it has all the time that it needs."""
         first = self.connection("192.0.2.1")
-        first.say(b"220 x\r\n250 x\r\n")
+        self.say(first, *OPENING)
         self.send_other()
         self.pass_time(200)
-        first.say(b"250 mail\r\n250 rcpt\r\n354 go\r\n250 taken\r\n")
+        self.say(first, *TAKEN)
         self.assertEqual(self.hops.outcomes["M1"][0].status, Status.RELAYED)
 
     def test_connecting(self) -> None:
