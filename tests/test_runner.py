@@ -43,8 +43,9 @@ from mta.queue.destinations import COMPANY, RIPENING
 from mta.queue.held import MOST_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
 from mta.queue.held import PUT_OFF as HELD_PUT_OFF
+from mta.queue.leases import LONGEST_SLEEP
 from mta.queue.rounds import CROWDED
-from mta.queue.runner import LONGEST_SLEEP, PATIENCE, PUT_OFF, Runner
+from mta.queue.runner import PATIENCE, PUT_OFF, Runner
 from mta.settings import DAY, HOUR, Peer, Queue
 from mta.smtp.errors import Refusal
 from mta.spool.content import MemoryContent
@@ -1238,6 +1239,43 @@ class HeldTests(RunnerTests):
         self.assertEqual(["2", "3", "4"], sorted(self.queue.waiting))
         self.assertEqual(["2", "3", "4"], self.taken(self.source()))
         source.settle(third, [RELAYED])  # too late, and harmless
+
+    def test_what_is_not_yet_recorded(self) -> None:
+        """Who asks how much is held waits until what was just accepted is known to be."""
+
+        def wait(peer: str) -> Deferred[None]:
+            return Deferred.fromCoroutine(self.runner.held_is_recorded(peer, 5.0))
+
+        self.successResultOf(wait("office"))
+        recorded: Deferred[None] = Deferred()
+        settle = self.queue.settle
+
+        async def slow(settlement: Settlement) -> Sequence[Message]:
+            await recorded
+            return await settle(settlement)
+
+        self.queue.settle = slow  # type: ignore[method-assign]
+        self.runner.accept(self.queue.commit(message("1", "x@office.example")))
+        waiting, impatient = wait("office"), wait("office")
+        self.successResultOf(wait("other"))
+        self.clock.advance(4.9)
+        self.assertNoResult(waiting)
+        recorded.callback(None)
+        self.successResultOf(waiting)
+        self.successResultOf(impatient)
+        self.assertEqual([State.HELD], self.states())
+
+    def test_what_can_not_be_recorded(self) -> None:
+        """Nobody waits longer than he would, and it is recorded all the same."""
+        recorded: Deferred[Sequence[Message]] = Deferred()
+        self.queue.settle = lambda settlement: recorded  # type: ignore[method-assign, assignment]
+        self.accept_address("1", "x@office.example")
+        waiting = Deferred.fromCoroutine(self.runner.held_is_recorded("office", 5.0))
+        self.clock.advance(5)
+        self.successResultOf(waiting)
+        recorded.callback([])
+        self.assertEqual({}, self.runner._rounds)
+        self.assertEqual([], self.flushLoggedErrors())
 
     def test_alias_into_a_held_domain(self) -> None:
         """What waits is the final address: an alias of another domain is fetched with it."""

@@ -9,7 +9,7 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import Delivery, State
-from mta.queue.runner import LONGEST_SLEEP
+from mta.queue.leases import LONGEST_SLEEP
 from mta.service.steady import use_steady_clock
 from mta.settings import DAY, HOUR, Queue
 from tests.test_runner import ARRIVED, LATER, RunnerTests, message

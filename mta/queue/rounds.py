@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
 from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
@@ -16,6 +17,9 @@ from mta.settings import DAY, HOUR, MINUTE
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.forwarding import goes_on
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 Report = tuple[Target, Outcome]
 
@@ -40,7 +44,8 @@ class Round:
 
     `untried` are the places of the recipients with a delivery that came back unattempted: they
     wait until `later`, seconds since the epoch; `crowded` is the hop that had no room for one.
-    `leased_by` is the source that leased the message for its peer.  `is_doubtful`: an attempt was
+    `leased_by` is the source that leased the message for its peer.  `recording` fires when what the
+    round changed is recorded, once that is under way.  `is_doubtful`: an attempt was
     cut off, which may have succeeded.
     """
 
@@ -52,6 +57,14 @@ class Round:
     is_doubtful: bool = False
     later: float = 0.0
     crowded: Hop | None = None
+    recording: Deferred[None] | None = None
+
+    def holds_for(self, peer: str) -> bool:
+        """Whether the message was found to wait for a peer."""
+        return any(
+            target.hop.agent is Agent.HOLD and target.hop.next_hop == peer
+            for target, _ in self.reports
+        )
 
     def report(self, target: Target, outcome: Outcome) -> None:
         """Add what came of a target, for each recipient that it serves."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import random as chance
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,16 +30,20 @@ from mta.interfaces import (
     Message,
     Notice,
     Pressure,
-    Settlement,
     State,
     Target,
 )
-from mta.limited_log import LimitedLog
 from mta.mail import Agent, Hop, Mailbox, Outcome
+from mta.queue.batch import Batch
 from mta.queue.bell import Bell
 from mta.queue.destinations import Destinations
 from mta.queue.held import HeldMail
+from mta.queue.leases import PORTION, Leases
+from mta.queue.links import Links
 from mta.queue.noted import NoAttempts, noted
+from mta.queue.outcome_log import OutcomeLog
+from mta.queue.pauses import Pauses
+from mta.queue.recorder import Recorder
 from mta.queue.rounds import (
     CROWDED,
     FAULT,
@@ -47,29 +52,22 @@ from mta.queue.rounds import (
     Round,
     Verdict,
     fault_in,
-    final_address,
     held_for,
     is_all_delivered,
     judge,
     plan,
-    words,
 )
 from mta.queue.schedule import Schedule
 from mta.queue.visit import LOCAL
-from mta.queue.waiting_log import WaitingLog
 from mta.queue.window import Surplus, Window
 from mta.settings import HOUR, MIB, Peer, Queue
 from mta.smtp.forwarding import forwarded, has_forwarded
 
-PORTION = 100  # messages leased at once
-LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
-SHORTEST_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
-SPOOL_PAUSE = 5.0  # seconds after a failure to read
-SPOOL_PAUSES = (1.0, 5.0)  # seconds after failures to record; the last repeats
+T = TypeVar("T")
+
 PATIENCE = 0.1  # seconds until it is recorded that mail lies in a Maildir
 PUT_OFF = 600.0  # seconds until mail for a crowded hop is looked at again, room or not
 PUT_OFF_MORE = 0.01  # seconds, for each message that waits for that hop already
-CROWDED_PAUSE = 0.1  # seconds between portions while most of what is leased can't go
 POSTPONE_PAUSE = 0.05  # seconds between portions of mail that is put off: others want to commit
 FEW_POSTPONED = 100  # of one portion: the rest may as well be leased
 CLOCK_TOLERANCE = 60.0  # seconds; less is how a clock is set right
@@ -106,7 +104,6 @@ class Runner:
     ) -> None:
         self._queue = queue
         self._attempts = attempts or NoAttempts()
-        self._limited = LimitedLog(self.log, clock.seconds)
         self._router = router
         self._notices = notices
         self._clock = clock
@@ -116,10 +113,13 @@ class Runner:
         self._surplus = Surplus()
         self._fetching: set[Hop] = set()
         self._futile = 0  # messages that were leased and could not be tried
-        self._mostly_futile = False  # so it was with the last portion
-        self._waiting_log = WaitingLog(clock)
-        self._unwanted: dict[str, float] = {}
-        self._releasing: IDelayedCall | None = None
+        self._told = OutcomeLog(clock)
+        self._pauses = Pauses(clock)
+        self._recorder = Recorder(queue, self._pauses, clock)
+        self._leases = Leases(queue, clock, now, self._pauses, self._free)
+        self._fresh: Batch[Message] = Batch(clock, self._begin_all)
+        self._done: Batch[Round] = Batch(clock, self._remove_all)
+        self._unwanted: Batch[tuple[str, float]] = Batch(clock, self._release_all)
         self._schedule = Schedule(settings, peers, random)
         self._destinations = Destinations(
             agents,
@@ -132,21 +132,13 @@ class Runner:
             self._attempts,
         )
         self._rounds: dict[str, Round] = {}
-        self._done: list[Round] = []
-        self._removing: IDelayedCall | None = None
-        self._fresh: list[Message] = []
-        self._sorting: IDelayedCall | None = None
-        self._links: dict[str, HeldMail] = {}  # the newest of each peer
-        self._sources: set[HeldMail] = set()
+        self._links = Links(clock)
         self._running: set[Deferred[None]] = set()
         self._leasing: Deferred[None] | None = None
-        self._asleep_until = 0.0  # of the clock; 0: awake
         self._wall_offset = now() - clock.seconds()
         self._stopped = False
         self.on_held: Callable[[str], None] = lambda peer: None
         self.on_outcome: Callable[[Hop, Outcome], None] = lambda hop, outcome: None
-        self._bell = Bell(clock)
-        self._patience: set[Bell] = set()
         self._quiet = Bell(clock)
 
     # --- for the service
@@ -159,19 +151,17 @@ class Runner:
         """End deliveries, the running ones after at most `grace` seconds, and all leases."""
         self._stopped = True
         end = self._clock.seconds() + grace
-        for bell in (self._bell, *self._patience):
-            bell.ring()
-        self._sort()
-        for source in self._sources:
-            source.retire()
+        self._pauses.stop()
+        self._leases.wake()
+        self._fresh.flush()
+        self._links.retire()
         await self._destinations.stop(grace)
-        for source in list(self._sources):
-            await source.stop(end - self._clock.seconds())
+        await self._links.stop(end)
         if self._leasing is not None:
             await self._leasing
-        self._waiting_log.tell()
-        self._release_unwanted()
-        self._remove_done()
+        self._told.waiting.tell()
+        self._unwanted.flush()
+        self._done.flush()
         end = self._clock.seconds() + COMMIT_GRACE
         while self._running and (left := end - self._clock.seconds()) > 0:
             await self._quiet.wait(left)
@@ -190,8 +180,7 @@ class Runner:
         self._schedule = Schedule(settings, peers, self._random)
         self._destinations.agents = agents
         self._destinations.settings = settings
-        for source in self._sources:
-            source.retire()  # who turned a connection may have other rights now, and comes again
+        self._links.retire()  # who turned a connection may have other rights now, and comes again
 
     def accept(self, message: Message) -> None:
         """Take a message that was just committed, and is leased to us unless it is on hold.
@@ -205,30 +194,31 @@ class Runner:
                 filter=message.on_hold,
             )
             return
-        self._fresh.append(message)
-        if self._sorting is None:
-            self._sorting = self._clock.callLater(0, self._sort)
+        self._fresh.add(message)
 
     @property
     def is_idle(self) -> bool:
         """Whether all that was due has been taken on, and nothing is under way."""
-        return bool(self._asleep_until) and not (self._rounds or self._fresh or self._running)
+        return self._leases.is_asleep and not (self._rounds or self._fresh or self._running)
 
-    def is_about_to_hold(self, peer: str) -> bool:
-        """Whether mail for a peer was accepted and is not yet recorded as held."""
-        self._sort()
-        return any(
-            target.hop.agent is Agent.HOLD and target.hop.next_hop == peer
-            for round in self._rounds.values()
-            if not round.outstanding
-            for target, _ in round.reports
-        )
+    async def held_is_recorded(self, peer: str, longest: float) -> None:
+        """Return when mail for a peer that was accepted is known to be held for it.
+
+        At the latest after `longest` seconds: the spool may be out of order.
+        """
+        self._fresh.flush()
+        recorded: list[Deferred[None]] = []
+        for round in self._rounds.values():
+            if round.recording is not None and round.holds_for(peer):
+                recorded.append(Deferred())
+                round.recording.addBoth(_passed_on, recorded[-1])
+        with suppress(TimeoutError):
+            await DeferredList(recorded, consumeErrors=True).addTimeout(longest, self._clock)
 
     def wake(self) -> None:
         """Somebody else put mail into the spool, or made some due."""
-        self._bell.ring()
-        for source in self._sources:
-            source.wake()
+        self._leases.wake()
+        self._links.wake()
 
     def retry(self) -> None:
         """A person wants mail tried now: no hop is left alone any longer."""
@@ -246,23 +236,21 @@ class Runner:
         `linger`: seconds that it waits for new mail.  An older source of the same peer hands
         out no more.
         """
-        older = self._links.get(peer)
-        if older is not None:
-            older.retire()
-        source = HeldMail(
+        source = self._links.add(
             peer,
-            domains,
-            linger,
-            queue=self._queue,
-            clock=self._clock,
-            begin=self._begin_for,
-            settled=self._settled,
-            spawn=self._spawn,
-            closed=self._unlinked,
-            attempts=self._attempts,
+            lambda: HeldMail(
+                peer,
+                domains,
+                linger,
+                queue=self._queue,
+                clock=self._clock,
+                begin=self._begin_for,
+                settled=self._settled,
+                spawn=self._spawn,
+                closed=self._links.remove,
+                attempts=self._attempts,
+            ),
         )
-        self._links[peer] = source
-        self._sources.add(source)
         if self._stopped:
             source.retire()
         return source
@@ -270,32 +258,22 @@ class Runner:
     # --- taking messages in
 
     async def _lease(self) -> None:
-        """Lease what is due, for as long as we run."""
-        while not self._stopped:
+        """Begin what is due, for as long as we run."""
+        async for portion in self._leases.portions():
+            before = self._futile
             try:
-                await self._lease_portion()
+                self._fresh.flush(*portion)
+                self._leases.is_futile = self._futile - before > PORTION // 2
+                if self._leases.is_futile:
+                    await self._postpone()
             except OSError as error:
                 self.log.error("the spool can't be read: {error}", error=str(error))
-                await self._wait(SPOOL_PAUSE)
-            except Exception:  # noqa: BLE001 - outermost for the lease loop, which must not end
-                self.log.failure("leasing failed")
-                await self._wait(LONGEST_SLEEP)
+            except Exception:  # noqa: BLE001 - outermost, as in `Leases.portions`
+                self.log.failure("what was leased can't be begun")
 
-    async def _lease_portion(self) -> None:
-        """Lease what there is room for; when that was all, sleep.  Raises OSError."""
-        self._look_at_wall_clock()
-        if self._mostly_futile:
-            await self._postpone()
-        room = self._room
-        leased = await self._queue.lease_due(room) if room else ()
-        before = self._futile
-        self._fresh.extend(leased)
-        self._sort()
-        self._mostly_futile = self._futile - before > PORTION // 2
-        if len(leased) < PORTION or not self._room:
-            await self._sleep(SHORTEST_SLEEP if room and not leased else 0.0)
-        elif self._mostly_futile:
-            await self._bell.wait(CROWDED_PAUSE)
+    def _free(self) -> int:
+        """How many more messages there is room for."""
+        return self._window.room - len(self._fresh)
 
     def _look_at_wall_clock(self) -> None:
         """Where it was set, let no message that is under way be older or younger for that.
@@ -319,38 +297,17 @@ class Runner:
                 settings.warn_after,
                 settings.give_up_after,
             )
-            self._waiting_log.add(counts)
+            self._told.waiting.add(counts)
             if sum(counts.values()) < FEW_POSTPONED:
                 return
-            await self._wait(POSTPONE_PAUSE)
+            await self._pauses.wait(POSTPONE_PAUSE)
 
-    async def _sleep(self, least: float) -> None:
-        """Wait until mail is due or somebody rings; `least`: seconds."""
-        seconds = LONGEST_SLEEP
-        self._asleep_until = self._clock.seconds() + seconds
-        if self._room and not self._stopped:
-            due = await self._queue.next_due()
-            if due is not None:
-                seconds = min(max(due - self._now(), least), LONGEST_SLEEP)
-                self._asleep_until = self._clock.seconds() + seconds
-        await self._bell.wait(seconds)
-        self._asleep_until = 0.0
-
-    @property
-    def _room(self) -> int:
-        """How many messages may be leased now."""
-        return max(0, min(PORTION, self._window.room - len(self._fresh)))
-
-    def _sort(self) -> None:
+    def _begin_all(self, messages: Sequence[Message]) -> None:
         """Begin what came in, as far as there is room."""
-        if self._sorting is not None and self._sorting.active():
-            self._sorting.cancel()
-        self._sorting = None
         self._look_at_wall_clock()
-        fresh, self._fresh = self._fresh, []
-        for message in fresh:
+        for message in messages:
             if self._stopped or self._window.is_full_for(message):
-                self._put_back(message.id, due=0.0)
+                self._unwanted.add((message.id, 0.0))
             else:
                 self._begin(message)
         self._destinations.dispatch()
@@ -380,7 +337,7 @@ class Runner:
         for target in targets:
             hop = target.hop
             if hop.agent is Agent.HOLD:
-                link = self._link(target, source)
+                link = self._links.taking(target, source)
                 if link is None:
                     round.report(target, held_for(hop.next_hop))
                     continue
@@ -413,14 +370,9 @@ class Runner:
             self._destinations.add(hop, delivery)
 
     async def _recall(self) -> None:
-        try:
-            recalled = frozenset(await self._queue.recalled(list(self._rounds)))
-        except OSError as error:
-            self.log.error("the spool can't be read: {error}", error=str(error))
-            return
+        recalled = await self._recorder.recalled(list(self._rounds))
         self._destinations.withdraw(recalled)
-        for source in self._sources:
-            source.withdraw(recalled)
+        self._links.withdraw(recalled)
 
     async def _forward(self, delivery: Delivery, forwarder: Mailbox, link: HeldMail | None) -> None:
         """Hand over mail that an address of ours sends on, where it does not go in a circle."""
@@ -440,14 +392,6 @@ class Runner:
         reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
         self._hand_over(Delivery(forwarded(message, forwarder, reverse_path), targets), link)
         self._destinations.dispatch()
-
-    def _link(self, target: Target, source: HeldMail | None) -> HeldMail | None:
-        """The turned connection on which a held target can go out now."""
-        if source is None or source.peer != target.hop.next_hop:
-            source = self._links.get(target.hop.next_hop)
-            if source is None or not source.is_current:
-                return None
-        return source if source.takes(target.address) else None
 
     def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         round = self._rounds[delivery.message.id]
@@ -484,39 +428,27 @@ class Runner:
     def _conclude(self, round: Round) -> None:
         if round.reports and is_all_delivered(round):
             self._tell(round.message, round.reports)
-            self._remove(round)
+            self._done.add(round)
         elif round.reports or not round.untried:
-            self._spawn(self._record(round))
+            round.recording = self._spawn(self._record(round))
         else:
             self._drop(round)
             if round.is_doubtful:
                 return  # the spool's end frees it, as one whose owner may have delivered it
-            self._put_back(round.message.id, round.later)
+            self._unwanted.add((round.message.id, round.later))
             self._remember(round)
 
-    def _remove(self, round: Round) -> None:
-        """Nothing is left to do: remove the message, with the others of this turn of the reactor.
-
-        Where a repeated delivery would find the first one, nobody has to hurry.
-        """
-        self._done.append(round)
-        if self._removing is None:
-            self._removing = self._clock.callLater(0, self._remove_done)
-
-    def _remove_done(self) -> None:
-        if self._removing is not None and self._removing.active():
-            self._removing.cancel()
-        self._removing = None
-        done, self._done = self._done, []
-        if done:
-            self._spawn(self._record_removals(done))
+    def _remove_all(self, done: Sequence[Round]) -> None:
+        """Nothing is left to do for these messages."""
+        self._spawn(self._record_removals(done))
 
     async def _record_removals(self, done: Sequence[Round]) -> None:
+        """Where a repeated delivery would find the first one, nobody has to hurry."""
         ids = [round.message.id for round in done]
         can_wait = all(target.hop.agent in LOCAL for round in done for target, _ in round.reports)
         patience = PATIENCE if can_wait and not self._stopped else 0.0
         try:
-            removed = await self._persist(ids[0], lambda: self._queue.remove(ids, patience))
+            removed = await self._recorder.remove(ids, patience)
         finally:
             for round in done:
                 self._forget(round)
@@ -534,7 +466,7 @@ class Runner:
             with noted(self._attempts, [message.id]):
                 notices = await self._write_notices(message, verdict)
             settlement = replace(verdict.settlement, notices=notices)
-            recorded = await self._settle(settlement)
+            recorded = await self._recorder.settle(settlement)
         finally:
             self._forget(round)
         if recorded is None:
@@ -551,13 +483,10 @@ class Runner:
             self.log.info("{queue_id} removed", queue_id=message.id)
         else:
             self._remember(round)
-            if settlement.due - self._now() < self._asleep_until - self._clock.seconds():
-                self._bell.ring()
+            self._leases.wake_for(settlement.due)
         for progress in settlement.progress:
             if progress.state is State.HELD and progress.peer:
-                link = self._links.get(progress.peer)
-                if link is not None and link is not round.leased_by:
-                    link.wake()
+                self._links.mail_came(progress.peer, round.leased_by)
                 if round.leased_by is None:
                     self.on_held(progress.peer)
 
@@ -569,49 +498,6 @@ class Runner:
                 if notice is not None:
                     notices.append(notice)
         return tuple(notices)
-
-    async def _settle(self, settlement: Settlement) -> Sequence[Message] | None:
-        """Record an attempt; returns its notices, None where we stopped first."""
-        notices: list[Message] = []
-
-        async def settle() -> None:
-            notices.extend(await self._queue.settle(settlement))
-
-        return notices if await self._persist(settlement.id, settle) else None
-
-    async def _persist(self, id: str, record: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Record what became of a message (and perhaps others), however long the spool takes.
-
-        What was delivered is known here alone.  False where we stop first: the lease then ends
-        with the process.
-        """
-        failures = 0
-        while True:
-            try:
-                await record()
-                return True
-            except OSError as error:
-                self._limited.error(
-                    "record",
-                    "{queue_id} can't be recorded, which is tried again: {error}",
-                    queue_id=id,
-                    error=str(error),
-                )
-            if self._stopped:
-                return False
-            await self._wait(SPOOL_PAUSES[min(failures, len(SPOOL_PAUSES) - 1)])
-            failures += 1
-
-    async def _wait(self, seconds: float) -> None:
-        """Let time pass, less of it when we stop."""
-        if self._stopped:
-            return
-        bell = Bell(self._clock)
-        self._patience.add(bell)
-        try:
-            await bell.wait(seconds)
-        finally:
-            self._patience.discard(bell)
 
     # --- back into the spool, untried
 
@@ -642,7 +528,7 @@ class Runner:
 
     async def _fetch(self, hop: Hop, most: int) -> None:
         """Lease some of what was put off.  It is due some time anyway, so failures are borne."""
-        self._release_unwanted()  # which may be the same
+        self._unwanted.flush()  # which may be the same
         messages: Sequence[Message] = ()
         try:
             messages = await self._queue.lease(self._surplus.take(hop, most))
@@ -653,7 +539,7 @@ class Runner:
         for message in messages:
             self.accept(message)
         if not self._surplus.of(hop):
-            self._bell.ring()  # more may be due
+            self._leases.wake()  # more may be due
         elif not messages:
             self._fetch_surplus(hop)
 
@@ -662,31 +548,14 @@ class Runner:
         if round.crowded is not None:
             self._surplus.put(round.crowded, round.message)
 
-    def _put_back(self, id: str, due: float) -> None:
-        """Give up a lease, together with the others of this turn of the reactor."""
-        self._unwanted[id] = due
-        if self._releasing is None:
-            self._releasing = self._clock.callLater(0, self._release_unwanted)
-
-    def _release_unwanted(self) -> None:
-        if self._releasing is not None and self._releasing.active():
-            self._releasing.cancel()
-        self._releasing = None
-        unwanted, self._unwanted = self._unwanted, {}
-        if unwanted:
-            self._spawn(self._release(unwanted))
+    def _release_all(self, unwanted: Sequence[tuple[str, float]]) -> None:
+        """Give up leases; each message is due at its time."""
+        self._spawn(self._release(dict(unwanted)))
 
     async def _release(self, dues: Mapping[str, float]) -> None:
-        try:
-            await self._queue.release(dues)
-        except OSError as error:
-            self.log.error(
-                "{count} messages stay leased until the next start: {error}",
-                count=len(dues),
-                error=str(error),
-            )
+        await self._recorder.release(dues)
         if not self._stopped and min(dues.values()) <= self._now():
-            self._bell.ring()
+            self._leases.wake()
 
     def _drop(self, round: Round) -> None:
         """The message is out of our hands; it may be in them again, in a newer round."""
@@ -699,42 +568,15 @@ class Runner:
         had_room = self._window.has_ample_room
         self._drop(round)
         if not had_room and self._window.has_ample_room:
-            self._bell.ring()
-
-    def _unlinked(self, source: HeldMail) -> None:
-        self._sources.discard(source)
-        if self._links.get(source.peer) is source:
-            del self._links[source.peer]
+            self._leases.wake()
 
     # --- the rest
 
     def _tell(self, message: Message, news: Sequence[Report]) -> None:
-        """One line in the log for each target."""
-        now = self._now()
+        """Tell the log, and whoever counts."""
         for target, outcome in news:
-            self._tell_one(message, (target, outcome), now - message.arrived)
-
-    def _tell_one(self, message: Message, report: Report, delay: float) -> None:
-        target, outcome = report
-        self.on_outcome(target.hop, outcome)
-        if outcome.wait:
-            self._waiting_log.add({str(target.hop): 1})
-            return
-        forward_path = message.envelope.recipients[target.number].forward_path
-        address = final_address(target, forward_path)
-        self.log.info(
-            "{queue_id} {status} {forward_path}{stands_for} by {hop}{at}: {reply} ({delay:.3f} s)",
-            queue_id=message.id,
-            status=outcome.status.value,
-            forward_path=str(forward_path),
-            stands_for=f" ({address})" if address else "",
-            address=str(target.address),
-            hop=str(target.hop),
-            at=f" [{outcome.remote}]" if outcome.remote else "",
-            remote=outcome.remote,
-            reply=words(outcome.reply),
-            delay=delay,
-        )
+            self.on_outcome(target.hop, outcome)
+        self._told.tell(message, news, self._now())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
         running = Deferred.fromCoroutine(coroutine)
@@ -751,3 +593,9 @@ class Runner:
     def _broken(self, failure: Failure) -> None:
         """The outermost place for bugs of our own: the mail stays leased, and in the spool."""
         self.log.failure("the runner failed", failure)
+
+
+def _passed_on(result: T, to: Deferred[None]) -> T:
+    """Let another Deferred fire as well."""
+    to.callback(None)
+    return result

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -136,9 +135,7 @@ class Process:
 
     async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
         """Count as `IQueue.count_held`, with what was accepted a moment ago."""
-        end = self.reactor.seconds() + MAX_HELD_DELAY
-        while self.runner.is_about_to_hold(peer) and self.reactor.seconds() < end:
-            await deferLater(self.reactor, 0.005)
+        await self.runner.held_is_recorded(peer, MAX_HELD_DELAY)
         return await self.spool.count_held(peer, domains, most)
 
     async def take_over(self) -> None:
