@@ -98,11 +98,12 @@ class HeaderSection:
     taken as header section up to there, and `cut` says so.
     """
 
-    __slots__ = ("_gathered", "_octets", "complete", "cut")
+    __slots__ = ("_fields", "_gathered", "_octets", "complete", "cut")
 
     def __init__(self) -> None:
         self._gathered = bytearray()
         self._octets: bytes | None = None
+        self._fields: bytes | None = None
         self.complete = False
         self.cut = False
 
@@ -133,6 +134,14 @@ class HeaderSection:
         rest = bytes(gathered[cut:])
         del gathered[cut:]
         return rest
+
+    @property
+    def fields(self) -> bytes:
+        """The fields that were gathered, up to the first line that is none."""
+        if self._fields is None or not self.complete:
+            octets = self.octets
+            self._fields = octets[: end_of_fields(octets)]
+        return self._fields
 
     def count(self, wanted: bytes) -> int:
         """The number of fields of one name, given in lower case."""

@@ -127,16 +127,16 @@ class Intake:
         lines.feed(octets)
         if lines.broken:
             raise Refusal(replies.BARE_LINE_END)
-        end = header.end_of_fields(octets)
-        if _LIKE_AN_AUTHOR.search(octets, end):  # some readers look for more fields there
+        fields = self._header.fields
+        if _LIKE_AN_AUTHOR.search(octets, len(fields)):  # some readers look for more fields there
             raise Refusal(replies.AUTHOR_UNCLEAR)
-        fields = header.values(octets[:end], b"from")
-        if not fields:
+        values = header.values(fields, b"from")
+        if not values:
             return
         try:
-            if len(fields) > 1:
+            if len(values) > 1:
                 raise ValueError("more than one")
-            mailboxes = authors(fields[0])
+            mailboxes = authors(values[0])
         except ValueError:
             raise Refusal(replies.AUTHOR_UNCLEAR) from None
         for mailbox in mailboxes:
@@ -158,9 +158,9 @@ class Intake:
         """
         octets = self._header.octets
         if self._session.identity:
-            end = header.end_of_fields(octets)
-            if end < len(octets):
-                octets = octets[:end] + CRLF + octets[end:]
+            fields = self._header.fields
+            if len(fields) < len(octets):
+                octets = fields + CRLF + octets[len(fields) :]
         return self._top() + octets
 
     def _top(self) -> bytes:
@@ -182,8 +182,7 @@ class Intake:
 
     def _submission_fields(self, now: float) -> bytes:
         """The fields that a message must have and a mail program left out."""
-        octets = self._header.octets
-        octets, fields = octets[: header.end_of_fields(octets)], []
+        octets, fields = self._header.fields, []
         if not header.count(octets, b"date"):
             fields.append(f"Date: {trace.date(int(now))}\r\n")
         if not header.count(octets, b"message-id"):

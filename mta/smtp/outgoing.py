@@ -25,6 +25,10 @@ TOO_MANY_RECIPIENTS = "5.5.3"  # RFC 3463: too many for this transaction, not fo
 REPLY_WEIGHT = 512  # octets that a reply may have, RFC 5321 section 4.5.3.1.5
 
 
+# What a mistake in a program raises, other than what ends a conversation.
+BUGS = (AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
 class Outgoing:
     """A delivery that was taken from the source, and the outcomes it has so far."""
 
@@ -123,8 +127,9 @@ class Outbox:
         except OSError:
             self._settle_all(outgoing, LOCAL_ERROR)
         except LocalFault as fault:  # of this message alone: nothing of it was said
-            reply = Reply(451, "4.3.0", (f"Local error in processing: {fault}",))
-            self._settle_all(outgoing, Outcome(Status.DEFERRED, reply))
+            self._settle_all(outgoing, _local_fault(str(fault)))
+        except BUGS as error:  # of ours, that some content shows: others must not wait for it
+            self._settle_all(outgoing, _local_fault(repr(error)))
 
     def _transactions_for(self, outgoing: Outgoing) -> list[Transaction]:
         """A transaction for each portion of targets that the peer takes.  Raises LocalFault."""
@@ -273,3 +278,7 @@ def refused(reply: Reply, remote: str) -> Outcome:
     """What a negative reply means for a recipient: a transient one, that another host may do it."""
     status = Status.FAILED if reply.is_permanent else Status.DEFERRED
     return Outcome(status, reply, remote, elsewhere=not reply.is_permanent)
+
+
+def _local_fault(text: str) -> Outcome:
+    return Outcome(Status.DEFERRED, Reply(451, "4.3.0", (f"Local error in processing: {text}",)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
 from mta.mail import Status
+from mta.smtp import sevenbit
 from mta.smtp.pipelining import Pipelining
 from tests.senders import STREAMING, Broken, Exchange, SenderTestCase, mail
 
@@ -242,6 +244,15 @@ class LossTests(SenderTestCase):
         self.assertIn("deferred 451 4.3.0 Local error", exchange.outcomes()[0])
         exchange.talk("S: 250 mail | 250 rcpt | 354 go | 250 taken")
         self.assertEqual(exchange.outcomes("M2"), ["relayed 250 taken"])
+
+    def test_content_that_shows_a_bug(self) -> None:
+        """It costs the one message, and the mail behind it goes on."""
+        for bug in (RecursionError("too deep"), ValueError("what?"), KeyError("x"), MemoryError()):
+            with patch.object(sevenbit, "converted", side_effect=bug):
+                exchange = self.opened([mail("M1", content=b"\r\n\xff"), mail("M2")])
+            self.assertIn("deferred 451 4.3.0 Local error in processing", exchange.outcomes()[0])
+            exchange.talk("S: 250 mail | 250 rcpt | 354 go | 250 taken")
+            self.assertEqual(exchange.outcomes("M2"), ["relayed 250 taken"])
 
 
 class StopTests(SenderTestCase):
