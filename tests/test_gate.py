@@ -525,12 +525,17 @@ class LogInTests(GateTestCase):
             self.gate.authenticated(self.session("192.0.2.9"), "alice")
 
     def test_who_has_logged_in_before(self) -> None:
-        """A user may go on from a host that a stranger gets banned; the stranger may not."""
+        """Users go on from a host that a stranger gets banned, but for those who were tried.
+
+        A peer goes on where it was tried itself, until that was too often.
+        """
         self.gate = self.make_gate(auth_failures=3)
-        self.gate.authenticated(self.session(), "Office")
+        for user in ("Office", "bob", "alice"):
+            self.gate.authenticated(self.session(), user)
         self.failed("alice")
         self.passes(self.gate.authenticating(self.session()))
         self.gate.authenticated(self.session(), "office")
+        self.gate.authenticated(self.session(), "bob")
         self.refuses_log_in("alice")
         self.failed("office", times=29)
         self.gate.authenticated(self.session(), "office")

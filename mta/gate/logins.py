@@ -2,20 +2,21 @@
 
 A host with too many is banned: nobody logs in from there for a while, and all else goes on.  Where
 many users share an address (a trusted network, a proxy, this machine) only the user at that
-address is banned.  Who has logged in from an address before may go on doing so.
+address is banned.  Who has logged in from an address before is spared where others were tried, and
+a peer in any case.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from twisted.logger import Logger
 
 from mta.gate import hosts
 from mta.gate.counters import FAILURE_WINDOW, Counters
 from mta.gate.limits import delay
-from mta.interfaces import LOCAL_PEER, Session
+from mta.interfaces import LOCAL_PEER, Ban, Session
 from mta.mail import Reply
 from mta.settings import MINUTE, Network
 from mta.smtp.errors import Refusal
@@ -25,18 +26,26 @@ MAX_NAME = 64  # characters of a user name in the log
 
 
 class LogIns:
-    """The rules for log-ins.  `shared`: the networks where an address stands for many users."""
+    """The rules for log-ins.
+
+    `shared`: the networks where an address stands for many users.  `peers`: the users that are
+    peers, in lower case.
+    """
 
     log = Logger()
 
-    def __init__(self, counters: Counters, shared: Iterable[Network]) -> None:
+    def __init__(
+        self, counters: Counters, shared: Iterable[Network], peers: Collection[str] = ()
+    ) -> None:
         self._counters = counters
         self._shared = tuple(shared)
+        self._peers = peers
 
     def authenticating(self, session: Session) -> None:
         """See `IGate.authenticating`.  Who is banned may still be somebody who is spared."""
-        host = hosts.key(session.client)
-        if self._counters.bans.find(host) and not self._counters.bans.proven(host):
+        bans, host = self._counters.bans, hosts.key(session.client)
+        ban = bans.find(host)
+        if ban and not any(self._is_spared(host, user, ban) for user in bans.proven(host)):
             raise Refusal(TOO_MANY_FAILURES)
 
     def authenticated(self, session: Session, user: str) -> float:
@@ -92,11 +101,16 @@ class LogIns:
         )
 
     def _require_no_ban(self, host: str, name: str) -> None:
-        """Raise Refusal for who is banned, unless the user has logged in from there before."""
-        is_banned = self._counters.bans.find(host, name) is not None
+        """Raise Refusal for who is banned and not spared."""
+        ban = self._counters.bans.find(host, name)
         is_worn_out = self._counters.failures.is_exhausted(f"{host} {name}")
-        if (is_banned or is_worn_out) and not self._is_proven(host, name):
+        if is_worn_out or (ban and not self._is_spared(host, name, ban)):
             raise Refusal(TOO_MANY_FAILURES)
+
+    def _is_spared(self, host: str, name: str, ban: Ban) -> bool:
+        """Whether a ban is about others than this user, who has logged in from there before."""
+        tried = {ban.user, *(user.lower() for user in ban.users)}
+        return self._is_proven(host, name) and (name in self._peers or name not in tried)
 
     def _is_proven(self, host: str, name: str) -> bool:
         """Whether the user has logged in from there, and not failed too often since."""

@@ -62,7 +62,11 @@ class Gate:
         self._connections = limits.connections
         self._counters = counters or Counters(clock)
         self._counters.use(limits)
-        self._log_ins = LogIns(self._counters, (*relay.networks, *relay.xclient))
+        self._log_ins = LogIns(
+            self._counters,
+            (*relay.networks, *relay.xclient),
+            {peer.user.lower() for peer in self._peers.values() if peer.user},
+        )
 
     # --- connections and log-ins
 
