@@ -376,6 +376,13 @@ class UnprivilegedTests(SynchronousTestCase):
         [found] = self.server.wait_for_mail("office.example/bob")
         self.assertEqual(header_of(found, "From"), ['"nobody" <nobody@office.example>'])
 
+    def test_tools(self) -> None:
+        """What is not for this user is refused in a line that says for whom it is."""
+        for mode in ("-bp", "-q"):
+            sent = self.sendmail(mode)
+            self.assertIn("spool: only root and the user root may look there", sent.stderr)
+            self.assertEqual(sent.stderr.count("\n"), 1)
+
     def test_no_place_at_all(self) -> None:
         """75, and one line."""
         self.server.stop()

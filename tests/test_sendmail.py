@@ -110,6 +110,27 @@ class EnvelopeTests(SendmailCase):
                 )
                 self.succeed("queue", "delete", "--all")
 
+    def test_localhost(self) -> None:
+        """What is at localhost for a program is in our domain for everybody else."""
+        message, content = self.one(
+            *("-f", "root@localhost", "-t"),
+            stdin=b'From: "root@localhost" <root@localhost>\nReply-To: bob@localhost (Bob)\n'
+            b"To: root@localhost.localdomain,\n ann@localhost.example\n\nbody root@localhost\n",
+        )
+        self.assertEqual(message.envelope.reverse_path, Mailbox("root", "office.example"))
+        self.assertEqual(
+            self.forward_paths(message), ["root@office.example", "ann@localhost.example"]
+        )
+        self.assertEqual(
+            [header_of(content, name) for name in ("From", "Reply-To", "To")],
+            [
+                ['"root@localhost" <root@office.example>'],
+                ["bob@office.example (Bob)"],
+                ["root@office.example, ann@localhost.example"],
+            ],
+        )
+        self.assertIn(b"\r\nbody root@localhost\r\n", content)
+
     def test_f_null(self) -> None:
         """An empty one is the null reverse-path, of which no notice comes."""
         message, content = self.one("-f", "", "bob")

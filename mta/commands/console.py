@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mta.config import load
 from mta.delivery.own_host import OwnHost
-from mta.privileges import act_as_server
+from mta.privileges import act_as_server, server_account
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
 from mta.spool.folder import Folder, secret_key
 from mta.spool.listing import Listing
@@ -111,8 +111,11 @@ def _require_spool(settings: Settings) -> None:
 
 
 def has_spool(settings: Settings) -> bool:
-    """Whether the server has made its spool.  Raises OSError."""
-    return Folder(Path(settings.spool)).database.exists()
+    """Whether the server has made its spool.  Raises OSError, or Failed where it is not for us."""
+    spool = Path(settings.spool)
+    if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
+        raise Failed(f"{spool}: only root and the user {server_account(settings)} may look there")
+    return Folder(spool).database.exists()
 
 
 def router_of(settings: Settings) -> Router:
