@@ -6,10 +6,15 @@ import os
 import signal
 import smtplib
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mta.interfaces import Filter
+from mta.spool.folder import Folder
+from mta.spool.holds import StandingHold, StandingHolds
+from mta.spool.tools import SpoolTools
 from tests.processes import DEADLINE, Server, configuration, listener, wait_until
 
 CONTENT = b"Subject: hello\r\n\r\nbody\r\n"
@@ -53,6 +58,25 @@ class WorkersTests(SynchronousTestCase):
             self.server.wait_for_mail("office.example/bob")
         finally:
             self.process.signal(signal.SIGCONT)
+
+    def test_standing_hold(self) -> None:
+        """What is on hold for new mail is so in each process, and after a restart."""
+        folder = Folder(self.server.folder / "spool")
+        hold = StandingHold(domain="office.example")
+        StandingHolds(folder).add(hold)
+        for _ in range(10):
+            self.server.send(CONTENT, "bob@office.example")
+        self.assertIn(self.server.stop(), (0, -signal.SIGTERM))
+        self.server.start()
+        for _ in range(10):
+            self.server.send(CONTENT, "bob@office.example")
+        self.assertEqual(20, self.server.log.count("is on hold: new mail is"))
+        self.assertFalse((self.server.folder / "mail" / "office.example" / "bob").exists())
+        StandingHolds(folder).lift(hold)
+        with closing(SpoolTools(folder.path)) as tools:
+            kept = [listed.id for listed in tools.listed(Filter(state="on-hold"))]
+            self.assertEqual(20, len(tools.release(kept)))
+        self.server.wait_for_mail("office.example/bob", 20)
 
     def test_death_of_a_worker(self) -> None:
         """A worker that dies is started again, in the same place."""
