@@ -403,6 +403,7 @@ class OutsiderTests(NoticeTestCase):
             ("at [fd00::5] of mx.inside.lan now", "", "at [...] of [...] now"),
             ("Exchange01 says no to bob@rcpt.example", "", "[...] says no to [...]"),
             ("I am mail7, no", "mail7", "I am [...] no"),
+            ("no " + "a." * 900, "", "no [...]"),
         ):
             outcome = Outcome(Status.FAILED, Reply(550, "5.1.1", (said,)), remote)
             told = str(self.told((self.HR, outcome)))

@@ -13,8 +13,10 @@ from dataclasses import replace
 
 from mta.interfaces import Message, Target
 from mta.mail import Mailbox, Outcome, Reply, Status
-from mta.notices.report import Report
 
+Report = tuple[Target, Outcome]
+
+MAX_WORD = 255  # characters; a longer one is no word, and would take long to look through
 # By the subject of the enhanced status code (RFC 3463 section 3).
 _WORDS = {
     "1": "The address is not known, or can't be used",
@@ -32,9 +34,7 @@ _TELLING = re.compile(rf"@|{_HOST}|{_IP_ADDRESS}")
 HIDDEN = "[...]"
 
 
-def told_to_outsiders(
-    message: Message, reports: Sequence[Report]
-) -> tuple[list[Report], Sequence[int]]:
+def one_for_each(message: Message, reports: Sequence[Report]) -> tuple[list[Report], Sequence[int]]:
     """One report for each address that was named, and the places of those that are several.
 
     A success is told once, with the first of the addresses that one stands for.
@@ -44,15 +44,15 @@ def told_to_outsiders(
         groups.setdefault(report[0].number, []).append(report)
     told = []
     for number, group in groups.items():
-        target, outcome = group[0]
-        progress = message.progress[number]
-        if outcome.status in (Status.DELIVERED, Status.RELAYED) and progress.settled:
-            continue
-        told.append(_public(target, outcome, progress.recipient.forward_path))
+        is_success = group[0][1].status in (Status.DELIVERED, Status.RELAYED)
+        if not (is_success and message.progress[number].settled):
+            told.append(group[0])
     return told, [number for number, group in groups.items() if len(group) > 1]
 
 
-def _public(target: Target, outcome: Outcome, named: Mailbox) -> Report:
+def public(report: Report, named: Mailbox) -> Report:
+    """What may be told of a report about the address that was named."""
+    target, outcome = report
     reply = outcome.reply
     if target.address.matches(named):
         lines = reply.lines if outcome.remote else reply.lines[:1]  # what follows tells of hosts
@@ -70,6 +70,8 @@ def _without_hosts(text: str, target: Target, outcome: Outcome) -> str:
     own = str(target.address).lower()
 
     def shown(word: str) -> str:
+        if len(word) > MAX_WORD:
+            return HIDDEN
         rest = word.lower().replace(own, "")
         is_telling = _TELLING.search(rest) or any(name in rest for name in names)
         return HIDDEN if is_telling else word

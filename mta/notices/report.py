@@ -15,8 +15,7 @@ from email.utils import format_datetime
 
 from mta.interfaces import Message, Target
 from mta.mail import Mailbox, Notify, Outcome, Recipient, Status
-
-Report = tuple[Target, Outcome]
+from mta.notices.outsiders import Report, public
 
 MOST_LINE = 998  # octets, RFC 5322 section 2.1.1
 MOST_TEXT = 2000  # characters of one reply or address
@@ -91,8 +90,8 @@ class Original:
 class ReportText:
     """One notice while it is written.
 
-    `expanded` are the places of recipients that stand for several addresses, which nobody is
-    told.  `expires` and `now`: seconds since the epoch.
+    `is_public`: it tells nothing of what is behind the addresses that were named; `expanded` are
+    then the places of those that stand for several.  `expires` and `now`: seconds since the epoch.
     """
 
     hostname: str
@@ -100,6 +99,7 @@ class ReportText:
     reports: Sequence[Report]
     expires: float
     now: float
+    is_public: bool = False
     expanded: Collection[int] = ()
     _is_utf8: bool = field(init=False)
 
@@ -117,7 +117,8 @@ class ReportText:
         charset = "utf-8" if self._is_utf8 else "us-ascii"
         status = "message/global-delivery-status" if self._is_utf8 else "message/delivery-status"
         text, fields = list(self._opening()), list(self._message_fields())
-        for target, outcome in self.reports:
+        for report in self.reports:
+            target, outcome = public(report, self._named(report[0])) if self.is_public else report
             text += ["", *self._story(target, outcome)]
             fields += ["", *self._recipient_fields(target, outcome)]
             yield
@@ -141,10 +142,15 @@ class ReportText:
     def _needs_utf8(self) -> bool:
         """Whether the notice takes the forms of RFC 6533."""
         envelope = self.message.envelope
+        targets = [target for target, _ in self.reports]
+        shown = [self._named(each) if self.is_public else each.address for each in targets]
         return envelope.smtputf8 or any(
-            mailbox.is_internationalised
-            for mailbox in (envelope.reverse_path, *(target.address for target, _ in self.reports))
+            mailbox.is_internationalised for mailbox in (envelope.reverse_path, *shown)
         )
+
+    def _named(self, target: Target) -> Mailbox:
+        """The address that the sender named."""
+        return self.message.envelope.recipients[target.number].forward_path
 
     def _part(self, media_type: str, octets: bytes) -> bytes:
         encoding = "7bit" if octets.isascii() else "8bit"
@@ -201,7 +207,7 @@ class ReportText:
 
     def _story(self, target: Target, outcome: Outcome) -> Iterator[str]:
         """What happened to one address."""
-        named = self._clean(str(self.message.envelope.recipients[target.number].forward_path))
+        named = self._clean(str(self._named(target)))
         address = self._clean(str(target.address))
         yield f"  {named}" if address == named else f"  {named} (which stands for {address})"
         if self._kind is _SUCCEEDED:

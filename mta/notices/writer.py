@@ -11,8 +11,8 @@ from zope.interface import implementer
 
 from mta.interfaces import INotices, Message, Notice
 from mta.mail import NULL_PATH, Body, Envelope, Recipient, Status
-from mta.notices.outsiders import told_to_outsiders
-from mta.notices.report import MOST_LINE, POSTMASTER, Original, Report, ReportText, is_wanted
+from mta.notices.outsiders import Report, one_for_each
+from mta.notices.report import MOST_LINE, POSTMASTER, Original, ReportText, is_wanted
 from mta.settings import KIB
 from mta.smtp import header, sevenbit
 from mta.smtp.fit import Loaded
@@ -56,7 +56,7 @@ class NoticeWriter:
         envelope = message.envelope
         is_outsider = envelope.outside and reader is not POSTMASTER
         if is_outsider:
-            wanted, expanded = told_to_outsiders(message, wanted)
+            wanted, expanded = one_for_each(message, wanted)
             if not wanted:
                 return None
         is_failure = wanted[0][1].status is Status.FAILED
@@ -65,7 +65,9 @@ class NoticeWriter:
         wants_full = reader is POSTMASTER or (envelope.ret == "FULL" and not is_outsider)
         full = is_failure and wants_full and not envelope.require_tls
         original = await self._original(message, full)
-        report = ReportText(self._hostname, message, wanted, expires, self._now(), expanded)
+        report = ReportText(
+            self._hostname, message, wanted, expires, self._now(), is_outsider, expanded
+        )
         made: list[bytes] = []
         await self._in_steps(report.steps(self._token(), original, made))
         content = b"".join(made)
