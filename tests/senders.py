@@ -17,7 +17,8 @@ from mta.link import Link
 from mta.mail import Body, Envelope, Mailbox, Recipient
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import HostRecord, Pipelining
-from mta.smtp.sender import Sender, Turn
+from mta.smtp.sender import Sender
+from mta.smtp.turn import Turn
 from tests.doubles import FakeSource, FakeTLS, Transport, delivery
 
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"

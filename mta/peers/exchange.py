@@ -29,7 +29,8 @@ from mta.peers.tally import Counted, Tally
 from mta.settings import Peer
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import LINE, Receiver, Reception
-from mta.smtp.sender import Sender, Turn
+from mta.smtp.sender import Sender
+from mta.smtp.turn import Turn
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
 NOT_IMPLEMENTED = frozenset({500, 502})

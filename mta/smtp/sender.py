@@ -12,40 +12,21 @@ are no verdicts: the mail is sent again on another connection, one command at a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-
 from zope.interface import implementer
 
 from mta.interfaces import ChannelLost, IChannel, IMailSource, IRole
 from mta.mail import Reply
-from mta.smtp.dialogue import CONTENT, MAIL, NOOP, PROBE, TURN, Dialogue, PeerClosing
+from mta.smtp.dialogue import CONTENT, NOOP, PROBE, Dialogue, PeerClosing
 from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities
 from mta.smtp.opening import SenderConfig, open_session
 from mta.smtp.outgoing import Outbox, Transaction
 from mta.smtp.pipelining import Pipelining
 from mta.smtp.transmission import Transmission
+from mta.smtp.turn import Turn, ask_for_turn
 
 MAX_AHEAD = 512 * 1024  # octets on their way ahead of replies
 MAX_MESSAGES_AHEAD = 100
-UNKNOWN_FORM = frozenset({500, 501})
-BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a sender asks for when its mail is sent: TURN, ATRN or ETRNs, one after the other.
-
-    `on_reply` is called with each reply.  `second_forms` are asked for once where the peer does not
-    know the form of a command (500, 501).  After a positive one to TURN or ATRN, `successor` takes
-    the connection (RFC 821 section 3.8, RFC 2645 section 5.3).
-    """
-
-    commands: Sequence[str]
-    on_reply: Callable[[Reply], None]
-    successor: IRole | None = None
-    second_forms: Mapping[str, str] = field(default_factory=dict)
 
 
 @implementer(IRole)
@@ -86,7 +67,7 @@ class Sender:
             return None
         self._outbox.leave()
         if self._turn is not None and not channel.closing:
-            return await self._part(self._turn)
+            return await ask_for_turn(dialogue, self._turn, reset_first=self._outbox.reset_needed)
         await dialogue.quit()
         return None
 
@@ -166,9 +147,10 @@ class Sender:
         return error
 
     async def _conclude_first(self) -> None:
-        transaction, *following = self._outbox.begun
+        begun = self._outbox.begun
+        transaction, following = begun[0], begun[1] if len(begun) > 1 else None
         await self._transmission.read_envelope(transaction)
-        await self._transmission.end(transaction, following[0] if following else None)
+        await self._transmission.end(transaction, following)
         self._conclude(transaction)
         if transaction.refusal is None and self._dialogue.is_quiet:
             self._learn(Pipelining.AHEAD)  # all that was sent together was answered, and no more
@@ -269,31 +251,3 @@ class Sender:
                 continue  # the peer said something
             await self._dialogue.command(b"NOOP", NOOP)
             self._silent_since = channel.seconds()
-
-    async def _part(self, turn: Turn) -> IRole | None:
-        """Ask for the turn; the role to take next."""
-        if self._outbox.reset_needed:
-            await self._reset()
-        for command in turn.commands:
-            reply = await self._dialogue.command(command.encode(), TURN)
-            if reply.code == BAD_SEQUENCE:
-                # Some transaction may be open, whatever we know: it would be in the way.
-                await self._reset()
-                reply = await self._dialogue.command(command.encode(), TURN)
-            if reply.code in UNKNOWN_FORM and command in turn.second_forms:
-                second = turn.second_forms[command]
-                reply = await self._dialogue.command(second.encode(), TURN)
-            if turn.successor is not None and reply.code == 250:
-                if not self._dialogue.is_quiet:
-                    # Nothing may come before our greeting: it could only pretend to be commands.
-                    raise PeerFault("octets after the reply that turned the connection")
-                turn.on_reply(reply)
-                return turn.successor
-            turn.on_reply(reply)
-        await self._dialogue.quit()
-        return None
-
-    async def _reset(self) -> None:
-        """End a transaction that may be open; a peer that takes no mail need not know RSET."""
-        await self._dialogue.command(b"RSET", MAIL)
-        self._outbox.reset_needed = False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mta.interfaces import Delivery
 from mta.mail import Body, Reply
 from mta.smtp.errors import PeerFault
-from mta.smtp.sender import Turn
+from mta.smtp.turn import Turn
 from tests.doubles import Turned
 from tests.senders import STREAMING, Exchange, SenderTestCase, mail
 
