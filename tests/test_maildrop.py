@@ -300,15 +300,15 @@ class PublishedTests(SynchronousTestCase):
 
 
 # Whoever has loaded the program can run it, wherever it may lie.
-AS_NOBODY = """
+AS_A_USER = """
 import codecs, os, pwd, sys
 import mta.commands.sendmail as sendmail
 for name in ("idna", "utf-8-sig", "latin-1", "ascii"):
     codecs.lookup(name)
-nobody = pwd.getpwnam("nobody")
+user = pwd.getpwnam(os.environ["AS_USER"])
 os.setgroups([])
-os.setgid(nobody.pw_gid)
-os.setuid(nobody.pw_uid)
+os.setgid(user.pw_gid)
+os.setuid(user.pw_uid)
 sys.exit(sendmail.main(sys.argv[1:]))
 """
 
@@ -334,15 +334,15 @@ class UnprivilegedTests(SynchronousTestCase):
         )
         self.server.start()
 
-    def sendmail(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run it as nobody."""
+    def sendmail(self, *words: str, user: str = "nobody") -> subprocess.CompletedProcess[str]:
+        """Run it as a user."""
         return subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, *words],
+            [sys.executable, "-c", AS_A_USER, *words],
             input="Subject: x\n\nbody\n",
             capture_output=True,
             check=False,
             cwd=self.folder,
-            env=source_environment() | {"MTA_CONFIG": str(self.server.config)},
+            env=source_environment() | {"MTA_CONFIG": str(self.server.config), "AS_USER": user},
             text=True,
             timeout=60,
         )
@@ -365,6 +365,30 @@ class UnprivilegedTests(SynchronousTestCase):
         self.server.start()
         self.server.wait_for_mail("office.example/bob")
         wait_until(lambda: not any((self.folder / "spool/maildrop").iterdir()), "it is removed")
+
+    def test_the_server_of_another_user(self) -> None:
+        """Who is not root takes what others left, and removes it or sets it aside."""
+        self.server.stop()
+        shutil.rmtree(self.folder / "spool")
+        (self.folder / "mail").mkdir()
+        shutil.chown(self.folder / "mail", "nobody")
+        text = self.server.config.read_text()
+        self.server.config.write_text(text.replace("run_as: root", "run_as: nobody"))
+        self.server.start()
+        self.server.stop()
+        drop_folder = self.folder / "spool" / "maildrop"
+        sent = self.sendmail("bob", user="daemon")
+        self.assertEqual((sent.returncode, sent.stderr), (0, ""))
+        junk = drop_folder / ("1" * 32)
+        junk.write_text("junk")
+        shutil.chown(junk, "daemon")
+        self.server.start()
+        self.server.wait_for_mail("office.example/bob")
+        wait_until(
+            lambda: [path.name for path in drop_folder.iterdir()] == [f"{junk.name}.bad"],
+            "all is taken or set aside",
+        )
+        self.assertIn("are no messages", self.server.log)
 
     def test_a_configuration_that_may_not_be_read(self) -> None:
         """What the server lets everybody know is enough, and it finds what is left."""
