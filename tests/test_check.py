@@ -192,6 +192,10 @@ class CheckTests(CheckCase):
             left.unlink()
         (spool / "queue.sqlite").write_text("no database" * 1000)
         self.assert_refused("restore it from a backup")
+        (spool / "queue.sqlite").unlink()
+        (spool / "content").mkdir(exist_ok=True)
+        (spool / "content" / "1K18PT7R8XHSS").write_text("content")
+        self.assert_refused("queue.sqlite is missing or empty")
 
     def test_nothing_is_made(self) -> None:
         """A look leaves no spool, no log and no Maildir."""
@@ -282,6 +286,8 @@ class RightsTests(CheckCase):
         self.assert_refused("spool: Permission denied for the user nobody", run_as="nobody")
         self.assert_refused("spool: Permission denied for the user nobody", "--user", "nobody")
         self.assertEqual(self.check("--user", "root")[0], 0)
+        (self.folder / "spool").rmdir()
+        self.assert_warned("only root can make it", run_as="nobody")
         status, _, errors = self.check("--user", "nobdy")
         self.assertEqual((status, errors), (1, ["mta: this host has no user 'nobdy'"]))
 

@@ -220,9 +220,10 @@ def _hop(hop: Hop, keys: tuple[str | int, ...], domain: Domain | None = None) ->
         yield from _socket(hop.next_hop.removeprefix("unix:"), keys)
     elif hop.agent is Agent.MAILDIR:
         path = hop.next_hop.replace("{domain}", domain.name) if domain else hop.next_hop
-        fixed = path.partition("{")[0]
-        if trouble := _unwritable(Path(fixed if fixed == path else os.path.dirname(fixed))):  # noqa: PTH120
-            yield Finding(keys, f"mail can't be delivered there: {trouble}")
+        fixed, is_template, _ = path.partition("{")
+        folder = Path(fixed.rpartition("/")[0] or "/") if is_template else Path(fixed)
+        if trouble := _unwritable(folder):
+            yield Finding(keys, f"mail can't be delivered there: {trouble}; give it to the server")
     elif hop.agent is Agent.PIPE:
         program = shlex.split(hop.next_hop)[0]
         if "{" not in program and shutil.which(program) is None:
@@ -235,7 +236,13 @@ def _hop(hop: Hop, keys: tuple[str | int, ...], domain: Domain | None = None) ->
 def _spool(settings: Settings) -> Iterator[Finding]:
     path = Path(settings.spool)
     trouble = _unwritable(path) or inspection.problem_of(path)
-    if trouble:
+    if not trouble:
+        return
+    if settings.run_as and not _is_there(path):
+        yield Finding(
+            ("spool",), f"{path} is not there, and only root can make it, at the server's start"
+        )
+    else:
         yield Finding(("spool",), f"cannot use the spool {path}: {trouble}", True)
 
 

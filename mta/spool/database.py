@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -173,9 +173,7 @@ def _make(folder: Folder) -> None:
         with turn(descriptor):
             if _is_made(folder):
                 return  # another process was faster
-            log = Path(f"{folder.database}-wal")
-            if trace := folder.traces() or (log.exists() and log.stat().st_size and str(log)):
-                raise _lost(folder, trace)
+            _refuse_lost(folder)
             draft = folder.path / f".queue.{secrets.token_hex(8)}"
             try:
                 os.close(create(draft, os.O_RDWR | os.O_EXCL))
@@ -192,10 +190,40 @@ def _make(folder: Folder) -> None:
         os.close(descriptor)
 
 
+def verify(folder: Folder) -> None:
+    """See that the database could be opened, without making or changing anything.
+
+    Raises SpoolUnusable or OSError, as `open_database` would.
+    """
+    with as_oserror(folder):
+        if not _is_made(folder):
+            _refuse_lost(folder)
+            return
+        uri = f"{folder.database.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
+            connection.execute("SELECT name FROM sqlite_master").fetchall()
+            if (found := _version(connection)) > VERSION:
+                raise _too_new(folder, found)
+
+
+def _refuse_lost(folder: Folder) -> None:
+    """Raise SpoolDamaged where something is there that only a spool in use has."""
+    log = Path(f"{folder.database}-wal")
+    if trace := folder.traces() or (log.exists() and log.stat().st_size and str(log)):
+        raise _lost(folder, trace)
+
+
 def _lost(folder: Folder, trace: str) -> SpoolDamaged:
     return SpoolDamaged(
         f"{folder.database} is missing or empty, but {trace} is there: restore the database from a"
         f" backup, or move {folder.path} away to begin anew"
+    )
+
+
+def _too_new(folder: Folder, found: int) -> SpoolTooNew:
+    return SpoolTooNew(
+        f"{folder.database}: made by a newer version of this program "
+        f"(format {found}, this one knows {VERSION}): install that version"
     )
 
 
@@ -223,10 +251,7 @@ def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
         with transaction(connection):
             _upgrade(connection)
     if (found := _version(connection)) != VERSION:
-        raise SpoolTooNew(
-            f"{folder.database}: made by a newer version of this program "
-            f"(format {found}, this one knows {VERSION}): install that version"
-        )
+        raise _too_new(folder, found)
     if not _was_used(connection) and (unknown := folder.complete()):
         raise _lost(folder, str(folder.content(min(unknown))))
 
