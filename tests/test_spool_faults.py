@@ -263,6 +263,17 @@ class HeartbeatTests(SpoolTestCase):
         self.wait(beat)
         self.assertEqual(spool.trouble, "")
 
+    def test_no_room(self) -> None:
+        """A disk with too little room for new mail is told of, as long as it is so."""
+        spool = self.process()
+        self.patch(Folder, "_free", lambda folder: 10)
+        spool.reserve = 10**9
+        self.wait(spool.beat())
+        self.assertIn("new mail is refused", spool.trouble)
+        spool.reserve = 1
+        self.wait(spool.beat())
+        self.assertEqual(spool.trouble, "")
+
     def test_it_goes_on(self) -> None:
         """A beat that fails is not the last."""
         spool = self.process()

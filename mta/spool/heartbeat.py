@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from mta.spool import leases
 from mta.spool.clock import Clocks
 from mta.spool.committer import Committer, Job
+from mta.spool.database import spare
 
 INTERVAL = 10.0  # seconds between beats
 SURE = 300.0  # seconds after a beat in which no other process can believe that we are dead
@@ -87,13 +88,13 @@ class Heartbeat:
         if self._begun is None:
             self._begun = begun
         try:
-            known, jumped = await self._committer.submit(Job(action=self._act))
+            known, jumped, room = await self._committer.submit(Job(action=self._act))
         except OSError as error:
             self._error = f"the spool can't be written: {error}"
             raise
         finally:
             self._begun = None
-        self._error = ""
+        self._error = "" if room else "little room on the disk: new mail is refused"
         self._last = begun
         self._on_beat()
         if not known:
@@ -106,11 +107,12 @@ class Heartbeat:
         if self._begun is None:
             Deferred.fromCoroutine(self._beat_on())
 
-    def _act(self, connection: Connection) -> tuple[bool, float]:
+    def _act(self, connection: Connection) -> tuple[bool, float, bool]:
         known = leases.beat(connection, self._owner)
         if not known:
             leases.register(connection, self._owner)
-        return known, leases.set_clock(connection, self._clocks.read())
+        jumped = leases.set_clock(connection, self._clocks.read())
+        return known, jumped, self._committer.folder.has_room(spare(connection))
 
     def _repeat(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._beat_on())
