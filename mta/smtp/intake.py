@@ -108,11 +108,15 @@ class Intake:
             self.refusal = reply
             self._draft.discard()
 
+    @property
+    def _is_users(self) -> bool:
+        """Whether a user submits it, who writes as nobody else (RFC 6409 section 6.1)."""
+        return bool(self._session.identity) and self._gate.checks_authors(self._session)
+
     def _check_header(self) -> None:
         """The header section is complete: look at who wrote it, and where it was before."""
         try:
-            # A user writes as nobody else (RFC 6409 section 6.1).
-            if self._session.identity and self._gate.checks_authors(self._session):
+            if self._is_users:
                 self._check_authors()
             self._gate.header_section(self._envelope, self._header.octets)
         except Refusal as refusal:
@@ -157,7 +161,7 @@ class Intake:
         line before it gets one.
         """
         octets = self._header.octets
-        if self._session.identity:
+        if self._is_users:
             fields = self._header.fields
             if len(fields) < len(octets):
                 octets = fields + CRLF + octets[len(fields) :]

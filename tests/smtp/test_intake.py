@@ -41,10 +41,12 @@ class IntakeTestCase(SynchronousTestCase):
         body: Body = Body.SEVEN_BIT,
         reverse_path: Mailbox = ALICE,
         most: int = 10**6,
+        identity: str = "",
     ) -> Intake:
         """An intake for one message; `most`: octets."""
         depot = Depot("mta.example", self.spool, self.accept, lambda: 0.0, most)
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
+        self.session.identity = identity
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
         return Intake(depot, FakeGate(), self.session, envelope, self.spool.draft())
 
@@ -267,9 +269,7 @@ class AuthorTests(IntakeTestCase):
     def submit(self, content: bytes, service: Service = Service.SMTP) -> Reply:
         """The answer to content of somebody who logged in."""
         self.spool, self.accepted = FakeSpool(), []
-        intake = self.intake(service, body=Body.BINARY)
-        self.session.identity = "alice"
-        return self.take(intake, [content])
+        return self.take(self.intake(service, body=Body.BINARY, identity="alice"), [content])
 
     def test_folded(self) -> None:
         """As mail programs fold long names; what is folded counts."""
@@ -316,4 +316,5 @@ class AuthorTests(IntakeTestCase):
         boss = b"From: boss@a.example\r\n"
         self.assertEqual(self.take(self.intake(), [boss]).code, 250)
         with patch.object(FakeGate, "checks_authors", lambda gate, session: False):
-            self.assertEqual(self.submit(boss).code, 250)
+            self.assertEqual(self.submit(boss + b"Dear all\r\n").code, 250)
+        self.assertEqual(self.kept(), boss + b"Dear all\r\n")
