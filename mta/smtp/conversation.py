@@ -80,7 +80,7 @@ class Reception:
     `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
     of a list, to users, where EXPN is allowed at all; `replied` hears of each reply; `qualified`
     gives a reverse-path a domain that means something elsewhere.  `silence`: seconds between
-    transactions after which the client must be gone; 0: as `limits` say.
+    transactions after which the client must be gone, where `limits` give it more; 0: no matter.
     """
 
     depot: Depot
@@ -166,7 +166,7 @@ class Conversation:
         reception = self.reception
         timeout = reception.limits.timeout
         if reception.silence and self.transaction is None:
-            timeout = reception.silence
+            timeout = min(timeout, reception.silence)
         end = channel.seconds() + timeout  # for the whole line
         while line is None:
             if grammar.is_foreign(wire.first):
