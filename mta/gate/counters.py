@@ -16,16 +16,16 @@ class Counters:
     """The counters of one process.  A reload changes their limits, and none of their counts."""
 
     def __init__(self, clock: IReactorTime, bans: Bans | None = None) -> None:
-        unlimited = Limits()
+        defaults = Limits()  # until `use` says others
         self.admitted: dict[int, str] = {}  # id of a Session to the host that it counts for
-        self.per_host = Tally(unlimited.connections_per_host)
-        self.failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
-        self.account_failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
-        self.proven_failures = Rate(unlimited.auth_failures, FAILURE_WINDOW, clock)
+        self.per_host = Tally(defaults.connections_per_host)
+        self.failures = Rate(defaults.auth_failures, FAILURE_WINDOW, clock)
+        self.account_failures = Rate(defaults.auth_failures, FAILURE_WINDOW, clock)
+        self.proven_failures = Rate(defaults.auth_failures, FAILURE_WINDOW, clock)
         self.wasted = Rate(0, MINUTE, clock)
-        self.messages = Rate(unlimited.messages_per_minute, MINUTE, clock)
-        self.recipients = Rate(unlimited.recipients_per_hour, HOUR, clock)
-        self.tried = Recent()  # host and user whose log-in failed there
+        self.messages = Rate(defaults.messages_per_minute, MINUTE, clock)
+        self.recipients = Rate(defaults.recipients_per_hour, HOUR, clock)
+        self.tried = Recent()  # where, to the users whose log-ins failed there
         self.bans = bans or Bans(clock.seconds)
 
     def use(self, limits: Limits) -> None:
