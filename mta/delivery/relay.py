@@ -199,16 +199,7 @@ class Dialler:
         self, hop: Hop, host: str, address: str, role: MakeRole, mail: PerHost | None
     ) -> None:
         """One connection.  Raises ConnectError or HopFailure."""
-        config = SenderConfig(
-            self._hostname,
-            lmtp=hop.agent is Agent.LMTP,
-            security=hop.security,
-            user=hop.user,
-            secret=hop.secret,
-            derive=self._derive,
-            host=self._hosts.record(f"{address}:{hop.port}", self._reactor.seconds()),
-            in_steps=self._in_steps,
-        )
+        config = self._config(hop, address)
         link = Link(
             lambda _: role(config),
             self._reactor,
@@ -231,6 +222,18 @@ class Dialler:
             self._links.discard(link)
         # TLS was only a wish (RFC 7435): better plain text than no mail.
         await self._talk(replace(hop, security=Security.OFF), host, address, role, mail)
+
+    def _config(self, hop: Hop, address: str) -> SenderConfig:
+        return SenderConfig(
+            self._hostname,
+            lmtp=hop.agent is Agent.LMTP,
+            security=hop.security,
+            user=hop.user,
+            secret=hop.secret,
+            derive=self._derive,
+            host=self._hosts.record(f"{address}:{hop.port}", self._reactor.seconds()),
+            in_steps=self._in_steps,
+        )
 
     def _endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
         timeout = HURRIED_CONNECT_TIMEOUT if self._pressure.is_scarce else CONNECT_TIMEOUT
