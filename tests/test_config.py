@@ -1,5 +1,6 @@
 """The configuration: what each value means, and the line that each mistake gets."""
 
+import json
 import os
 import re
 import string
@@ -309,6 +310,20 @@ class ValueTests(ConfigTestCase):
                 settings = self.load(f"{LEAST}listen:\n  - endpoint: {text}\n")
                 self.assertEqual(settings.listen[0].endpoint, expected)
                 serverFromString(MemoryReactor(), settings.listen[0].endpoint)
+
+    def test_commands(self) -> None:
+        """Placeholders are words of their own, also behind the code of a shell."""
+        for command in (
+            "/bin/deliver {sender} {recipient} -d {local} --domain={domain}",
+            "dovecot-lda -f {sender} -d {recipient} -local={local}",
+            "sh -c 'notify \"$1\"' x {local}",
+            "python3 -m module {recipient}",
+        ):
+            with self.subTest(command):
+                text = (
+                    f"{LEAST}domains: {{a.example: {{deliver: {json.dumps('pipe:' + command)}}}}}"
+                )
+                self.assertEqual(self.load(text).domains["a.example"].deliver.next_hop, command)
 
     def test_endpoint_of_systemd(self) -> None:
         """A socket that systemd opened is left for it to name."""

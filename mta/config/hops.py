@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -29,8 +30,12 @@ PLACEHOLDERS = ("{domain}", "{local}", "{address}")
 COMMAND_PLACEHOLDERS = ("sender", "recipient", "local", "domain")
 
 _PLACEHOLDER = re.compile(rf"\{{({'|'.join(COMMAND_PLACEHOLDERS)})\}}")
-_INTERPRETERS = ("perl", "ruby", "node", "lua", "php", "guile")  # whose -e is code, too
-_REMOTE_SHELLS = ("ssh", "rsh", "eval")  # which hand all their words to a shell
+# What reads a script, or code behind -c or -e; and what takes all of its words for code.
+_INTERPRETERS = (
+    *("sh", "bash", "dash", "ksh", "zsh", "fish", "busybox"),
+    *("python", "perl", "ruby", "node", "lua", "php", "guile"),
+)
+_ALL_CODE = ("ssh", "rsh", "eval", "sed", "awk", "gawk", "mawk")
 
 
 def next_hop(value: Value) -> Hop:
@@ -160,9 +165,9 @@ def _command(value: Value, command: str) -> str:
     if found := _PLACEHOLDER.search(program):
         raise value.wrong(f"{found[0]} would choose the program, expected a fixed one")
     name = program.rpartition("/")[2]
-    for before, word in zip(["", *arguments], arguments, strict=False):
+    for number, word in enumerate(arguments):
         found = _PLACEHOLDER.search(word)
-        if found and _is_code(name, before, word):
+        if found and _is_code(name, arguments, number):
             raise value.wrong(
                 f"{found[0]} would be run as code there, and anybody chooses what it is:"
                 f' expected a word of its own, or "${found[1].upper()}" of the environment'
@@ -170,13 +175,17 @@ def _command(value: Value, command: str) -> str:
     return command
 
 
-def _is_code(program: str, before: str, word: str) -> bool:
-    """Whether a word of a command is read by a shell or an interpreter."""
-    if " " in word or "\t" in word or program in _REMOTE_SHELLS:
+def _is_code(program: str, arguments: Sequence[str], number: int) -> bool:
+    """Whether a shell or an interpreter would read that argument of a command."""
+    word, before = arguments[number], arguments[number - 1] if number else ""
+    if re.search(r"\s", word) or program in _ALL_CODE:
         return True
-    options = "[ce]" if program.startswith(_INTERPRETERS) else "c"
-    option = re.compile(rf"-[A-Za-z]*{options}|--(?:command|eval|print)")
-    return bool(option.fullmatch(before) or re.match(rf"-[A-Za-z]*{options}.*\{{", word))
+    if re.fullmatch("-[A-Za-z]*c|--command|--eval", before):
+        return True
+    if program.rstrip("0123456789.") not in _INTERPRETERS:
+        return False
+    is_script = all(each.startswith("-") for each in arguments[:number])
+    return is_script or bool(re.fullmatch("-[A-Za-z]*e", before))
 
 
 def _reason(value: Value, reason: str) -> str:
