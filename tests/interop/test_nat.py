@@ -9,6 +9,7 @@ iptables; elsewhere these tests are skipped.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -226,8 +227,10 @@ class NatTests(SynchronousTestCase):
     def test_the_router_forgets(self) -> None:
         """A connection that has become a hole: mail comes and goes all the same, once."""
         vps = VPS_YAML.replace("linger: 1h", "linger: 1h\n    keepalive: 1s")
-        # So that the office notices within the test.
-        self.start(OFFICE_YAML + "limits: {timeout: 4s}\n", vps)
+        # So that both notice within the test.
+        office = re.sub(r"(?m)^( +)every: .*", r"\g<0>\n\1keepalive: 2s", OFFICE_YAML)
+        self.assertIn("keepalive: 2s", office)
+        self.start(office, vps)
         self.network.send("vps", letter(1), CAROL, ALICE)
         self.assertEqual(self.mail_of_alice(1), [1])
         self.network.forget_connections()
