@@ -23,7 +23,7 @@ from typing import Any
 from zope.interface import Attribute, Interface
 
 from mta.mail import NULL_PATH, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
-from mta.settings import Service
+from mta.settings import Peer, Service
 
 # --- one connection, two roles -----------------------------------------------
 
@@ -571,6 +571,32 @@ class IHeldSource(IMailSource):
 
     def close() -> None:
         """The connection is over: what was not settled goes on waiting."""
+
+
+class IHeldMail(Interface):
+    """The mail held for peers."""
+
+    async def count(peer: str, domains: Collection[str], most: int) -> int:
+        """How many messages wait for a peer and some of its domains, counted up to `most`.
+
+        With what was accepted a moment ago.  Raises OSError.
+        """
+
+    def open(peer: str, domains: Collection[str], linger: float) -> IHeldSource:
+        """Its mail for some of its domains, for one connection, which must `close` it at its end.
+
+        `linger`: seconds that it waits for more.
+        """
+
+
+class ITurnedRoles(Interface):
+    """What becomes of a peer's wish for its mail.  Both raise Refusal."""
+
+    def hand_over(peer: Peer, domains: Sequence[str]) -> IRole:
+        """The role that sends the peer its mail on the connection that it turned."""
+
+    def start_run(peer: Peer, domains: Sequence[str]) -> None:
+        """Send the peer its mail on a connection of our own (RFC 1985)."""
 
 
 class HopFailure(Exception):

@@ -48,6 +48,7 @@ from mta.mail import (
     Status,
 )
 from mta.peers.customer import Customer
+from mta.peers.held import MailForPeers
 from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
@@ -195,6 +196,8 @@ class Side:
             now=clock.seconds,
         )
         self.runner.start()
+        self.held = MailForPeers(self.spool)
+        self.held.runner = self.runner
         self.gate = Gate(Relay(()), Limits(), [peer], self.router, OneUser(), clock)
         self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
 
@@ -237,12 +240,8 @@ class ProviderSide(Side):
     def __init__(self, clock: Clock, peer: Peer, service: Service) -> None:
         super().__init__(clock, "provider", "outside.example", Hop(Agent.HOLD, "office"), peer)
         self.router.ours.add("office.example")
-        self.provider = Provider(
-            self.hostname, self.shelf, self.runner.held, self.ledger_as_typed, clock
-        )
-        reversal = Reversal(
-            [peer], self.spool.count_held, self.provider.hand_over, self.provider.start_run
-        )
+        self.provider = Provider(self.hostname, self.shelf, self.held, self.ledger_as_typed, clock)
+        reversal = Reversal([peer], self.held, self.provider)
         self.reception = Reception(
             self.depot, self.gate, Limits(), service, users=OneUser(), reversal=reversal
         )
@@ -363,8 +362,7 @@ class CustomerSide(Side):
         self.customer = Customer(
             cast(Dialler, self.dialler),
             Reception(self.depot, self.gate, Limits()),
-            self.runner.held,
-            self.spool.count_held,
+            self.held,
             self.ledger_as_typed,
             provider.clock,
         )

@@ -12,9 +12,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import HopFailure, IMailSource, IRole
+from mta.interfaces import HopFailure, IHeldMail, IMailSource, IRole, ITurnedRoles
 from mta.mail import Agent, Hop
 from mta.peers.exchange import ExchangeFailed, NoMail, atrn_command, etrn_by_queue, etrn_commands
+from mta.peers.held import MailForPeers
 from mta.peers.keeper import LINGERED, LONG_LINK, LONGEST_PAUSE, Keeper
 from mta.peers.ledger import Ledger
 from mta.peers.provider import MOST_LINKS, MOST_WANTED, OVERTAKEN_GRACE, Provider
@@ -24,6 +25,7 @@ from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from tests.deliveries import Threads
+from tests.fakes import FakeSpool
 from tests.sides import REFUSED, FakeLedger, sides
 
 PROVIDER = Peer("provider", ("office.example",), connect=Hop(Agent.SMTP, "p.example"), every=300.0)
@@ -239,7 +241,9 @@ class CommandTests(SynchronousTestCase):
         )
 
     def test_interfaces(self) -> None:
-        """The sources are sources."""
+        """The sources are sources, and each room keeps its promises."""
+        verifyObject(IHeldMail, MailForPeers(FakeSpool(lambda: 0.0)))
+        verifyObject(ITurnedRoles, sides()[0].provider)
         verifyObject(IMailSource, NoMail())
         verifyObject(IMailSource, Counted(NoMail(), Tally()))
 
@@ -254,13 +258,13 @@ class QueueRunTests(SynchronousTestCase):
         self.provider = Provider(
             "provider.example",
             self,  # the relay
-            self.open_source,
+            cast(IHeldMail, self),
             cast(Ledger, self.ledger),
             Clock(),
         )
         self.peer = Peer("office", (".example",), etrn=Hop(Agent.SMTP, "10.1.2.3", 25))
 
-    def open_source(self, peer: str, domains: object, linger: float) -> Closeable:
+    def open(self, peer: str, domains: object, linger: float) -> Closeable:
         """Remember what was asked for."""
         self.asked.append(set(cast("list[str]", domains)))
         return Closeable()

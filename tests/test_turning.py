@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.gate.turning import MOST_COUNTED, Reversal
-from mta.interfaces import IReversal, IRole, Secured, Session
+from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Secured, Session
 from mta.mail import Agent, Hop, Reply
 from mta.settings import Peer, Service
 from mta.smtp import replies
@@ -35,11 +35,11 @@ class ReversalTests(SynchronousTestCase):
         self.handed: list[tuple[str, list[str]]] = []
         self.runs: list[tuple[str, list[str]]] = []
         self.reversal = Reversal(
-            [OFFICE, LAB, WAITS, DIALLED], self.count_held, self.hand_over, self.start_run
+            [OFFICE, LAB, WAITS, DIALLED], cast(IHeldMail, self), cast(ITurnedRoles, self)
         )
 
-    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
-        """See `IQueue.count_held`."""
+    async def count(self, peer: str, domains: Collection[str], most: int) -> int:
+        """See `IHeldMail.count`."""
         self.counted.append((peer, sorted(domains), most))
         if self.failure:
             raise self.failure
@@ -170,7 +170,7 @@ class ReversalTests(SynchronousTestCase):
 
     def test_nothing_is_shown_where_nobody_may(self) -> None:
         """Without peers that dial in there is no reversal."""
-        reversal = Reversal([DIALLED], self.count_held, self.hand_over, self.start_run)
+        reversal = Reversal([DIALLED], cast(IHeldMail, self), cast(ITurnedRoles, self))
         for service in Service:
             self.assertEqual(list(reversal.methods(self.session("", service))), [])
 

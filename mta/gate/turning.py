@@ -6,12 +6,12 @@ it without knowing who asks.  A peer is handed the mail of its own domains and n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from zope.interface import implementer
 
 from mta.gate.policy import is_among, is_peer
-from mta.interfaces import IReversal, IRole, Session
+from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Session
 from mta.mail import Reply
 from mta.settings import Peer, Service
 from mta.smtp import replies
@@ -30,21 +30,18 @@ MOST_COUNTED = 1000  # messages that ETRN counts before it says just "pending"
 class Reversal:
     """The peers that dial in, and the mail that waits for them.
 
-    `count_held` is `IQueue.count_held`.  `hand_over` makes the role that sends a peer its mail on
-    the connection that it turned, `start_run` sends it on one of our own; both may raise Refusal.
+    `held` is that mail, `roles` send it.
     """
 
     def __init__(
         self,
         peers: Iterable[Peer],
-        count_held: Callable[[str, Collection[str], int], Awaitable[int]],
-        hand_over: Callable[[Peer, Sequence[str]], IRole],
-        start_run: Callable[[Peer, Sequence[str]], None],
+        held: IHeldMail,
+        roles: ITurnedRoles,
     ) -> None:
         self._peers = [peer for peer in peers if peer.connect is None]
-        self._count_held = count_held
-        self._hand_over = hand_over
-        self._start_run = start_run
+        self._held = held
+        self._roles = roles
 
     def methods(self, session: Session) -> Collection[str]:
         """See `IReversal.methods`.
@@ -69,7 +66,7 @@ class Reversal:
         """See `IReversal.turn`.  Nothing waiting is no reason to refuse: RFC 821 has no reply
         that says so."""
         peer = self._peer(session, "TURN")
-        return self._hand_over(peer, peer.domains)
+        return self._roles.hand_over(peer, peer.domains)
 
     async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
         """See `IReversal.atrn`."""
@@ -79,7 +76,7 @@ class Reversal:
         wanted = domains or peer.domains
         if not peer.linger and not await self._count(peer, wanted, 1, replies.ATRN_LATER):
             raise Refusal(replies.NO_MAIL)
-        return self._hand_over(peer, wanted)
+        return self._roles.hand_over(peer, wanted)
 
     async def etrn(self, session: Session, option: str, name: str) -> Reply:
         """See `IReversal.etrn`.  ``#`` names a peer, as a queue of its own."""
@@ -90,7 +87,7 @@ class Reversal:
         count = await self._count(peer, wanted, MOST_COUNTED, replies.ETRN_LATER)
         if not count:
             return replies.ETRN_NO_MAIL
-        self._start_run(peer, wanted)
+        self._roles.start_run(peer, wanted)
         if option == "#":
             return replies.ETRN_STARTED
         if count == MOST_COUNTED:
@@ -110,7 +107,7 @@ class Reversal:
 
     async def _count(self, peer: Peer, domains: Collection[str], most: int, trouble: Reply) -> int:
         try:
-            return await self._count_held(peer.name, domains, most)
+            return await self._held.count(peer.name, domains, most)
         except OSError:
             raise Refusal(trouble) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,11 +11,10 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mta.delivery.relay import Dialler
-from mta.interfaces import HopFailure, IMailSource
+from mta.interfaces import HopFailure, IHeldMail, IMailSource
 from mta.peers.exchange import Exchange, NoMail
 from mta.peers.keeper import Keeper
 from mta.peers.ledger import Ledger
-from mta.peers.provider import OpenSource
 from mta.peers.tally import Tally
 from mta.queue.held import EVERYWHERE
 from mta.settings import Peer
@@ -23,29 +22,24 @@ from mta.smtp.receiver import Reception
 
 SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 
-CountHeld = Callable[[str, Collection[str], int], Awaitable[int]]
-
 
 class Customer:
     """Dials peers: now, or again and again.
 
-    `reception` is what receivers on turned connections need; `open_source` gives our mail that
-    waits for a peer, `count_held` says how much there is.
+    `reception` is what receivers on turned connections need; `held` is our mail for peers.
     """
 
     def __init__(
         self,
         dialler: Dialler,
         reception: Reception,
-        open_source: OpenSource,
-        count_held: CountHeld,
+        held: IHeldMail,
         ledger: Ledger,
         clock: IReactorTime,
     ) -> None:
         self._dialler = dialler
         self._reception = reception
-        self._open_source = open_source
-        self._count_held = count_held
+        self._held = held
         self._ledger = ledger
         self._clock = clock
         self._keepers: dict[str, Keeper] = {}
@@ -128,7 +122,7 @@ class Customer:
 
     async def _hand_in(self, peer: Peer) -> None:
         """Send a peer what came for it while its link is turned.  Raises HopFailure."""
-        if await self._count_held(peer.name, [EVERYWHERE], 1):
+        if await self._held.count(peer.name, [EVERYWHERE], 1):
             exchange = Exchange(peer, self._dialler, self._reception)
             with self._own_mail(peer) as source:
                 await exchange.hand_over(source)
@@ -138,7 +132,7 @@ class Customer:
         if not peer.send:
             yield NoMail()
             return
-        source = self._open_source(peer.name, [EVERYWHERE], 0.0)
+        source = self._held.open(peer.name, [EVERYWHERE], 0.0)
         try:
             yield source
         finally:

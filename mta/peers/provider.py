@@ -15,7 +15,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.delivery.steps import Steps
-from mta.interfaces import HopFailure, IChannel, IDeliveryAgent, IHeldSource, IRole
+from mta.interfaces import (
+    HopFailure,
+    IChannel,
+    IDeliveryAgent,
+    IHeldMail,
+    IHeldSource,
+    IRole,
+    ITurnedRoles,
+)
 from mta.mail import Security
 from mta.peers.ledger import Ledger
 from mta.peers.tally import Counted, Tally
@@ -31,14 +39,12 @@ OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one
 MOST_LINKS = 5  # turned connections of one peer; all but the newest are about to end
 MOST_WANTED = 100  # domains of one peer that wait for a queue run
 
-OpenSource = Callable[[str, Collection[str], float], IHeldSource]
 
-
+@implementer(ITurnedRoles)
 class Provider:
     """Sends peers that dialled in the mail that is held for them.
 
-    `open_source` gives a peer's mail for some of its domains, and for how many seconds to wait
-    for more; `relay` takes it where ETRN sends it.
+    `held` is that mail; `relay` takes it where ETRN sends it.
     """
 
     log = Logger()
@@ -47,13 +53,13 @@ class Provider:
         self,
         hostname: str,
         relay: IDeliveryAgent,
-        open_source: OpenSource,
+        held: IHeldMail,
         ledger: Ledger,
         clock: IReactorTime,
     ) -> None:
         self._hostname = hostname
         self._relay = relay
-        self._open_source = open_source
+        self._held = held
         self._ledger = ledger
         self._clock = clock
         self._in_steps = Steps(clock)
@@ -62,7 +68,7 @@ class Provider:
         self._wanted: dict[str, set[str]] = {}  # of the peers with a queue run under way
 
     def hand_over(self, peer: Peer, domains: Collection[str]) -> IRole:
-        """The role on a connection that a peer turned.  Raises Refusal."""
+        """See `ITurnedRoles.hand_over`."""
         links = self._links.setdefault(peer.name, [])
         if len(links) >= MOST_LINKS:
             raise Refusal(replies.ATRN_REFUSED)
@@ -76,7 +82,7 @@ class Provider:
         )
 
         def open_source() -> IHeldSource:
-            return self._open_source(peer.name, domains, peer.linger)
+            return self._held.open(peer.name, domains, peer.linger)
 
         return HandOver(peer.name, demands, open_source, links, self._ledger, self._clock)
 
@@ -106,7 +112,7 @@ class Provider:
     async def _deliver(self, peer: Peer, domains: Collection[str]) -> None:
         assert peer.etrn is not None
         tally, trouble = Tally(), ""
-        source = self._open_source(peer.name, domains, 0.0)
+        source = self._held.open(peer.name, domains, 0.0)
         try:
             await self._relay.deliver(peer.etrn, Counted(source, tally))
         except HopFailure as failure:

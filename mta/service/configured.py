@@ -109,9 +109,7 @@ class _Maker:
         settings, process = self._settings, self._process
         relay = RelayAgent(self._dialler())
         provider = Provider(settings.hostname, relay, process.held, process.ledger, process.reactor)
-        reversal = Reversal(
-            settings.peers.values(), process.count_held, provider.hand_over, provider.start_run
-        )
+        reversal = Reversal(settings.peers.values(), process.held, provider)
         gate = self._gate()
         depot = Depot(
             settings.hostname,
@@ -163,7 +161,6 @@ class _Maker:
             self._dialler(),
             reception,
             process.held,
-            process.spool.count_held,
             process.ledger,
             process.reactor,
         )

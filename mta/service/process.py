@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ from twisted.logger import Logger
 from mta.gate.bans import Bans
 from mta.gate.counters import Counters
 from mta.interfaces import IMeter, Message, Pressure, Session
+from mta.peers.held import MailForPeers
 from mta.peers.ledger import Ledger
 from mta.peers.records import Records
-from mta.queue.held import HeldMail
 from mta.queue.runner import Runner
 from mta.service import threads
 from mta.smtp.srs import SenderRewriting
@@ -28,8 +27,6 @@ from mta.tls import TLSFault
 
 if TYPE_CHECKING:
     from mta.service.configured import Configured
-
-MAX_HELD_DELAY = 5.0  # seconds that peers wait until it is known whose the newest mail is
 
 
 class Process:
@@ -53,6 +50,7 @@ class Process:
         self.spool = SqliteSpool(folder, reactor, self.threads, uptime=seconds_since_boot)
         self.spool.start()
         self.pressure = Pressure()
+        self.held = MailForPeers(self.spool)
         self.srs = SenderRewriting(secret_key(folder))
         self.records = Records(folder)
         self.ledger = Ledger(self.records, reactor, self.threads)
@@ -63,7 +61,7 @@ class Process:
     def begin(self, configured: Configured) -> None:
         """Go by the first configuration; `runner` is there from now on."""
         self._set(configured)
-        self.runner = runner = Runner(
+        self.runner = self.held.runner = runner = Runner(
             self.spool,
             configured.router,
             configured.agents,
@@ -128,15 +126,6 @@ class Process:
             recipients=len(message.envelope.recipients),
         )
         self.runner.accept(message)
-
-    def held(self, peer: str, domains: Collection[str], linger: float) -> HeldMail:
-        """Open the mail held for a peer, as `Runner.held`."""
-        return self.runner.held(peer, domains, linger)
-
-    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
-        """Count as `IQueue.count_held`, with what was accepted a moment ago."""
-        await self.runner.held_is_recorded(peer, MAX_HELD_DELAY)
-        return await self.spool.count_held(peer, domains, most)
 
     async def take_over(self) -> None:
         """Take over the mail that processes which died had leased."""
