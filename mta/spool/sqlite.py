@@ -13,22 +13,19 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, ClassVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from mta.interfaces import (
     IAttempts,
-    IContent,
     IDraft,
     IQueue,
     ISpool,
     Message,
     Notice,
-    Progress,
     Settlement,
     State,
 )
@@ -36,8 +33,9 @@ from mta.mail import Envelope
 from mta.spool import clock, leases, owners, queue_id, rows
 from mta.spool.attempts import Attempts
 from mta.spool.bell import Bell
+from mta.spool.commits import Commits
 from mta.spool.committer import Committer, Job
-from mta.spool.content import Draft, FileContent, MemoryContent
+from mta.spool.content import Draft, FileContent
 from mta.spool.database import (
     Reader,
     SpoolDamaged,
@@ -47,9 +45,8 @@ from mta.spool.database import (
 )
 from mta.spool.folder import Folder
 from mta.spool.heartbeat import Heartbeat
-from mta.spool.holds import StandingHolds
 from mta.spool.leasing import Leasing
-from mta.spool.loading import ContentKey, Loaded
+from mta.spool.loading import Loaded
 from mta.spool.postponing import postpone
 from mta.spool.take_over import TakeOver
 from mta.spool.wakeup import NOW, RECALL, ring
@@ -85,7 +82,6 @@ class SqliteSpool:
         self.on_recall: Callable[[], None] = lambda: None
         self._committer = committer or Committer(Folder(folder, reserve), reactor)
         self._folder = self._committer.folder
-        self._holds = StandingHolds(self._folder)
         self._reactor = reactor
         self._pool = pool
         self._now = now
@@ -95,7 +91,6 @@ class SqliteSpool:
             self._committer, reactor, self._clocks, self._beaten, self._lost, self._jumped
         )
         self._leases: dict[int, bool] = {}  # what we have leased: has it a file?
-        self._open: set[int] = set()  # drafts whose messages may come to be committed
         self._unreleased: dict[int, float] = {}  # what could not be given back yet, and when due
         self._suspects: set[int] = set()  # what is tried alone, see `leases.suspect`
 
@@ -113,6 +108,15 @@ class SqliteSpool:
         self._reader = Reader(self._folder)
         self._watcher = Reader(self._folder, waits=False)
         self._leasing = Leasing(self._folder, self._owner.number, self._reader, self._in_thread)
+        self._commits = Commits(
+            self._committer,
+            self._owner.number,
+            self._leasing,
+            self._in_thread,
+            self._now,
+            self._leases,
+            self.release,
+        )
         self._bell = Bell(self._owner.bell, self._reactor, self._rung)
         self._taking_over = TakeOver(
             self._folder, self._committer, self._reader, self._in_thread, self._now
@@ -210,14 +214,12 @@ class SqliteSpool:
 
     def draft(self) -> Draft:
         """Somewhere to write content that arrives."""
-        number = self._ids.next()
-        self._open.add(number)
-        return Draft(number, self._folder, self._owner.number, self._in_thread, self._open.discard)
+        return self._commits.draft(self._ids.next())
 
     async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
         """Take responsibility for a message.  Raises SpoolFull or OSError."""
         assert isinstance(draft, Draft)
-        (message,) = await self._commit([(draft, envelope)])
+        (message,) = await self._commits.commit([(draft, envelope)])
         return message
 
     # --- IQueue --------------------------------------------------------------------
@@ -258,10 +260,12 @@ class SqliteSpool:
         """Record an attempt.  Raises SpoolFull or OSError; then we keep the lease."""
         number = queue_id.decode(settlement.id)
         if all(progress.state is State.DONE for progress in settlement.progress):
-            notices = await self._commit(await self._drafts(settlement.notices), removals=[number])
+            notices = await self._commits.commit(
+                await self._drafts(settlement.notices), removals=[number]
+            )
             await self._gone([number])
         else:
-            notices = await self._commit(
+            notices = await self._commits.commit(
                 await self._drafts(settlement.notices), updates=[settlement]
             )
             self._leases.pop(number, None)
@@ -336,7 +340,7 @@ class SqliteSpool:
         """Note that an attempt is over."""
         self._attempts.end(queue_id.decode(id))
 
-    # --- committing ------------------------------------------------------------------
+    # --- the rest ---------------------------------------------------------------------
 
     async def _drafts(self, notices: Sequence[Notice]) -> list[tuple[Draft, Envelope]]:
         drafts = []
@@ -345,87 +349,6 @@ class SqliteSpool:
             await draft.write(notice.content)
             drafts.append((draft, notice.envelope))
         return drafts
-
-    async def _commit(
-        self,
-        drafts: Sequence[tuple[Draft, Envelope]],
-        updates: Sequence[Settlement] = (),
-        removals: Sequence[int] = (),
-    ) -> Sequence[Message]:
-        """Commit new messages, leased to us or on hold, and other changes.
-
-        All or nothing is left.
-        """
-        try:
-            arrivals = [await self._arrival(draft, envelope) for draft, envelope in drafts]
-        except BaseException:
-            _discard(drafts)
-            raise
-        self._open.difference_update(draft.number for draft, _ in drafts)
-        job = Job(arrivals, updates, removals)
-        if job.is_intake:
-            committed = self._committer.submit_in_company(job, len(self._open))
-        else:
-            committed = self._committer.submit(job)
-        named = [*drafts]
-        committed.addCallbacks(
-            lambda _: self._committed(named, arrivals), lambda failure: _failed(failure, named)
-        )
-        if not updates:  # else it may be leased again at once, and nobody may wait here
-            committed.addCallback(_settled_down)
-        answer: Deferred[Any] = Deferred()
-        committed.addBoth(self._tell, answer, [draft.id for draft, _ in drafts])
-        await answer  # who is cancelled leaves a job that goes on
-        return [
-            self._taken_in(draft.id, arrival)
-            for (draft, _), arrival in zip(drafts, arrivals, strict=True)
-        ]
-
-    def _committed(
-        self, drafts: Sequence[tuple[Draft, Envelope]], arrivals: Sequence[rows.Arrival]
-    ) -> list[Deferred[None]]:
-        """What came is ours; returns when nothing of the drafts is left."""
-        for arrival in arrivals:
-            if not arrival.on_hold:
-                self._leases[arrival.number] = arrival.data is None
-        return [Deferred.fromCoroutine(draft.committed()) for draft, _ in drafts]
-
-    def _tell(self, result: object, answer: Deferred[Any], ids: Sequence[str]) -> None:
-        """Pass on what became of a commit; what came in for somebody who is gone is let go."""
-        if not answer.called:
-            answer.callback(result)
-        elif ids and not isinstance(result, Failure):
-            Deferred.fromCoroutine(self.release(dict.fromkeys(ids, 0.0)))
-
-    async def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
-        return rows.Arrival(
-            data=await draft.finish(),
-            number=draft.number,
-            envelope=envelope,
-            due=leases.NEVER,
-            owner=self._owner.number,
-            size=draft.size,
-            is_ascii=draft.is_ascii,
-            on_hold=str(self._holds.which(envelope) or ""),
-            shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
-        )
-
-    def _taken_in(self, name: str, arrival: rows.Arrival) -> Message:
-        return Message(
-            id=name,
-            arrived=queue_id.arrival(arrival.number) + arrival.shift,
-            envelope=arrival.envelope,
-            content=self._content_of(arrival),
-            progress=tuple(map(Progress, arrival.envelope.recipients)),
-            on_hold=arrival.on_hold,
-        )
-
-    def _content_of(self, arrival: rows.Arrival) -> IContent:
-        if arrival.data is not None:
-            return MemoryContent(arrival.data, arrival.is_ascii)
-        return self._leasing.content(
-            ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
-        )
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, function, *args)
@@ -459,20 +382,6 @@ class SqliteSpool:
             self._suspects.discard(number)
             self.on_wake()
             ring(self._folder, self._owner.bell)
-
-
-def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any]:
-    return DeferredList(waiting)
-
-
-def _failed(failure: Failure, drafts: Sequence[tuple[Draft, Envelope]]) -> Failure:
-    _discard(drafts)
-    return failure
-
-
-def _discard(drafts: Sequence[tuple[Draft, Envelope]]) -> None:
-    for draft, _ in drafts:
-        draft.discard()
 
 
 def _is_for_others(settlement: Settlement, now: float) -> bool:

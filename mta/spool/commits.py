@@ -1,0 +1,148 @@
+"""Commits what comes, and what attempts changed: from drafts to messages that are leased to us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from mta.interfaces import IContent, Message, Progress, Settlement
+from mta.mail import Envelope
+from mta.spool import leases, queue_id, rows
+from mta.spool.committer import Committer, Job
+from mta.spool.content import Draft, InThread, MemoryContent
+from mta.spool.holds import StandingHolds
+from mta.spool.leasing import Leasing
+from mta.spool.loading import ContentKey
+
+Drafts = Sequence[tuple[Draft, Envelope]]
+
+
+class Commits:
+    """Commits for one owner.
+
+    `leased` learns what is leased to us, by number, and whether it has a file; `release` gives
+    back, by their ids, messages that nobody waits for any more.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        owner: int,
+        leasing: Leasing,
+        in_thread: InThread,
+        now: Callable[[], float],
+        leased: dict[int, bool],
+        release: Callable[[Mapping[str, float]], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._committer = committer
+        self._owner = owner
+        self._leasing = leasing
+        self._in_thread = in_thread
+        self._now = now
+        self._leased = leased
+        self._release = release
+        self._holds = StandingHolds(committer.folder)
+        self._open: set[int] = set()  # drafts whose messages may come to be committed
+
+    def draft(self, number: int) -> Draft:
+        """Somewhere to write content that arrives, for a message with this number."""
+        self._open.add(number)
+        folder, forget = self._committer.folder, self._open.discard
+        return Draft(number, folder, self._owner, self._in_thread, forget)
+
+    async def commit(
+        self,
+        drafts: Drafts,
+        updates: Sequence[Settlement] = (),
+        removals: Sequence[int] = (),
+    ) -> Sequence[Message]:
+        """Commit new messages, leased to us or on hold, and other changes.
+
+        All or nothing is left.
+        """
+        try:
+            arrivals = [await self._arrival(draft, envelope) for draft, envelope in drafts]
+        except BaseException:
+            _discard(drafts)
+            raise
+        self._open.difference_update(draft.number for draft, _ in drafts)
+        job = Job(arrivals, updates, removals)
+        if job.is_intake:
+            committed = self._committer.submit_in_company(job, len(self._open))
+        else:
+            committed = self._committer.submit(job)
+        named = [*drafts]
+        committed.addCallbacks(
+            lambda _: self._committed(named, arrivals), lambda failure: _failed(failure, named)
+        )
+        if not updates:  # else it may be leased again at once, and nobody may wait here
+            committed.addCallback(_settled_down)
+        answer: Deferred[Any] = Deferred()
+        committed.addBoth(self._tell, answer, [draft.id for draft, _ in drafts])
+        await answer  # who is cancelled leaves a job that goes on
+        return [
+            self._taken_in(draft.id, arrival)
+            for (draft, _), arrival in zip(drafts, arrivals, strict=True)
+        ]
+
+    def _committed(self, drafts: Drafts, arrivals: Sequence[rows.Arrival]) -> list[Deferred[None]]:
+        """What came is ours; returns when nothing of the drafts is left."""
+        for arrival in arrivals:
+            if not arrival.on_hold:
+                self._leased[arrival.number] = arrival.data is None
+        return [Deferred.fromCoroutine(draft.committed()) for draft, _ in drafts]
+
+    def _tell(self, result: object, answer: Deferred[Any], ids: Sequence[str]) -> None:
+        """Pass on what became of a commit; what came in for somebody who is gone is let go."""
+        if not answer.called:
+            answer.callback(result)
+        elif ids and not isinstance(result, Failure):
+            Deferred.fromCoroutine(self._release(dict.fromkeys(ids, 0.0)))
+
+    async def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
+        return rows.Arrival(
+            data=await draft.finish(),
+            number=draft.number,
+            envelope=envelope,
+            due=leases.NEVER,
+            owner=self._owner,
+            size=draft.size,
+            is_ascii=draft.is_ascii,
+            on_hold=str(self._holds.which(envelope) or ""),
+            shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
+        )
+
+    def _taken_in(self, name: str, arrival: rows.Arrival) -> Message:
+        return Message(
+            id=name,
+            arrived=queue_id.arrival(arrival.number) + arrival.shift,
+            envelope=arrival.envelope,
+            content=self._content_of(arrival),
+            progress=tuple(map(Progress, arrival.envelope.recipients)),
+            on_hold=arrival.on_hold,
+        )
+
+    def _content_of(self, arrival: rows.Arrival) -> IContent:
+        if arrival.data is not None:
+            return MemoryContent(arrival.data, arrival.is_ascii)
+        return self._leasing.content(
+            ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
+        )
+
+
+def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any]:
+    return DeferredList(waiting)
+
+
+def _failed(failure: Failure, drafts: Drafts) -> Failure:
+    _discard(drafts)
+    return failure
+
+
+def _discard(drafts: Drafts) -> None:
+    """Forget drafts, and whatever of them was written."""
+    for draft, _ in drafts:
+        draft.discard()
