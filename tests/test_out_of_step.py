@@ -239,6 +239,15 @@ class OutOfStepTests(SynchronousTestCase):
                             continue  # each reply was awaited: it is a verdict
                         self.assert_no_wrong_verdict(played, place)
 
+    def test_replies_that_never_come(self) -> None:
+        """One of each phase: those to other commands are not taken for it."""
+        for keywords in MANNERS:
+            for phase in ("MAIL", "RCPT", "DATA", "end", "RSET"):
+                for only in range(1, 5):
+                    played = network(Host(keywords, twist=instead(phase, b"", only)))
+                    played.run(most=1500)
+                    self.assert_no_wrong_verdict(played, (keywords, phase, only))
+
     def test_early_replies(self) -> None:
         """Before the command was sent, or its end."""
         for keywords in MANNERS:

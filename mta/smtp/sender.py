@@ -197,6 +197,7 @@ class Sender:
         if is_ahead and following is not None:
             await self._begin(following, b"DATA\r\n")
         elif is_probe:
+            self._learn(Pipelining.GROUPED)  # whatever comes of it, it is not done again
             await self._dialogue.send(b"RSET\r\n", 1)
         await self._transmission.end(ended)
         self._conclude(ended)
@@ -206,7 +207,6 @@ class Sender:
 
     async def _probe(self) -> None:
         """The reply to RSET behind content; none comes from a host that dropped it."""
-        self._learn(Pipelining.GROUPED)
         reply = await self._dialogue.reply(PROBE)
         if reply.code == 250:
             self._learn(Pipelining.AHEAD)

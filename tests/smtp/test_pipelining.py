@@ -137,6 +137,14 @@ class ProbeTests(SenderTestCase):
             self.assertEqual(exchange.source.given_back, ["M2"])
             self.assertIs(exchange.host.pipelining, Pipelining.GROUPED)
 
+    def test_a_host_that_closes_without_a_verdict(self) -> None:
+        """The message is sent again, and nothing behind it."""
+        for end in ("E: lost", "S: 421 no", "T: 600"):
+            exchange = self.probing()
+            exchange.talk(end)
+            self.assertIn("deferred", exchange.outcomes("M1")[0])
+            self.assertIs(exchange.host.pipelining, Pipelining.GROUPED)
+
     def test_503_ahead_of_the_verdict(self) -> None:
         """It says nothing of the message."""
         exchange = self.probing()
