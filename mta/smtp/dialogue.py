@@ -57,6 +57,10 @@ class OutOfStep(PeerFault):
     """A reply may belong to something else than what was asked: it is no verdict."""
 
 
+class Misplaced(OutOfStep):
+    """A reply can't be the one that was due: the one before it may be none of its own either."""
+
+
 class Dialogue:
     """Commands to one peer, and its replies.
 

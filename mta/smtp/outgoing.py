@@ -48,7 +48,7 @@ class Transaction:
     `after_reset`, RSET comes before them and has no reply yet.  `rejected` holds the replies to
     those that RCPT refused, `refusal` the reply that refused all.  `is_answered`: the peer replied
     to some of it; `has_begun`: some of the content was written, `has_ended`: all of it.
-    `is_in_step`: each reply was awaited, so that it can only be its own.
+    `is_in_step`: each reply was awaited, so that it can only be its own.  `is_open`: DATA got 354.
     """
 
     outgoing: Outgoing
@@ -61,11 +61,17 @@ class Transaction:
     has_begun: bool = False
     has_ended: bool = False
     is_in_step: bool = False
+    is_open: bool = False
 
     @property
     def accepted(self) -> list[int]:
         """The places that RCPT took."""
         return [place for place in self.places if place not in self.rejected]
+
+    @property
+    def has_takers(self) -> bool:
+        """Whether somebody is to get the content."""
+        return self.refusal is None and bool(self.accepted)
 
     @property
     def weight(self) -> int:

@@ -173,7 +173,10 @@ class Sender:
                 self._conclude(transaction)
 
     async def _send(self, transaction: Transaction, *, is_ahead: bool) -> bool:
-        """One message but for the reply to its content; whether content was sent."""
+        """One message but for the reply to its content; whether content was sent.
+
+        `is_ahead`: its envelope was sent, and answered, with the end of the message before it.
+        """
         transmission = self._transmission
         if not self._capabilities.pipelines:
             await self._dialogue.check()
@@ -181,8 +184,9 @@ class Sender:
             return await transmission.step_by_step(transaction)
         if not is_ahead:
             await self._begin(transaction, b"DATA\r\n")
-        await transmission.read_envelope(transaction, is_ahead=is_ahead)
-        return await transmission.read_data(transaction)
+            await transmission.read_envelope(transaction)
+            await transmission.read_data(transaction)
+        return await transmission.write_data(transaction)
 
     async def _end(self, ended: Transaction, following: Transaction | None) -> bool:
         """The reply to the content of a message; whether the next one was begun ahead of it.
@@ -190,7 +194,9 @@ class Sender:
         Where nobody knows whether the host reads what comes that early, RSET finds out: nothing is
         lost where it does not.
         """
-        may_be_ahead = following is not None and self._capabilities.pipelines
+        # With LMTP, a missing reply to content could not be told from one to what comes behind it.
+        capabilities = self._capabilities
+        may_be_ahead = following is not None and capabilities.pipelines and not capabilities.lmtp
         pipelining = self._config.host.pipelining
         is_ahead = may_be_ahead and pipelining is Pipelining.AHEAD
         is_probe = may_be_ahead and pipelining is Pipelining.UNKNOWN
@@ -199,7 +205,7 @@ class Sender:
         elif is_probe:
             self._learn(Pipelining.GROUPED)  # whatever comes of it, it is not done again
             await self._dialogue.send(b"RSET\r\n", 1)
-        await self._transmission.end(ended)
+        await self._transmission.end(ended, following if is_ahead else None)
         self._conclude(ended)
         if is_probe:
             await self._probe()

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from mta.interfaces import ChannelLost, ChannelTimeout
 from mta.mail import Outcome, Reply, Status
 from mta.smtp.content import DotWriter
-from mta.smtp.dialogue import AHEAD, CONTENT, DATA, END, MAIL, RCPT, Dialogue, OutOfStep, Step
+from mta.smtp.dialogue import (
+    AHEAD,
+    CONTENT,
+    DATA,
+    END,
+    MAIL,
+    RCPT,
+    Dialogue,
+    Misplaced,
+    OutOfStep,
+    Step,
+)
 from mta.smtp.fit import Capabilities, notices_of_peer
 from mta.smtp.outgoing import Outbox, Transaction, refused
 
@@ -49,7 +60,8 @@ class Transmission:
         if not transaction.accepted:
             return False
         await self._dialogue.send(b"DATA\r\n", 1)
-        return await self.read_data(transaction)
+        await self.read_data(transaction)
+        return await self.write_data(transaction)
 
     async def write_envelope(self, transaction: Transaction, last: bytes) -> None:
         """Write the envelope in one group; `last` is the command that ends the group."""
@@ -81,7 +93,7 @@ class Transmission:
         reply = await self._dialogue.reply(step)
         transaction.after_reset = False
         if reply.code != 250:  # RFC 5321 section 4.1.1.5
-            raise OutOfStep(f"to RSET: {reply}")
+            raise Misplaced(f"to RSET: {reply}")
 
     async def _read_mail(self, transaction: Transaction, step: Step) -> None:
         reply = await self._verdict(step)
@@ -96,18 +108,23 @@ class Transmission:
             self._demand_in_order(reply)
             transaction.rejected[place] = reply
 
-    async def read_data(self, transaction: Transaction) -> bool:
-        """The reply to DATA, and the content after it; whether content was sent."""
+    async def read_data(self, transaction: Transaction) -> None:
+        """The reply to DATA, which takes the content or refuses the transaction."""
         reply = await self._dialogue.reply(DATA)
-        has_takers = transaction.refusal is None and bool(transaction.accepted)
-        if reply.code != 354:
-            if reply.is_positive:
-                raise OutOfStep(str(reply))
-            if has_takers:
-                self._demand_in_order(reply)
-            self._outbox.refuse(transaction, reply)
+        if reply.code == 354:
+            transaction.is_open = True
+            return
+        if reply.is_positive:
+            raise Misplaced(str(reply))
+        if transaction.has_takers:
+            self._demand_in_order(reply)
+        self._outbox.refuse(transaction, reply)
+
+    async def write_data(self, transaction: Transaction) -> bool:
+        """The content after the reply to DATA, where that asked for it; whether it was sent."""
+        if not transaction.is_open:
             return False
-        if not has_takers:
+        if not transaction.has_takers:
             await self._end_for_nobody()
             return False
         await self._dialogue.check()
@@ -149,35 +166,47 @@ class Transmission:
     async def end(self, transaction: Transaction, following: Transaction | None = None) -> None:
         """The reply to content: one, or with LMTP one for each recipient that RCPT took.
 
-        Where the `following` transaction is on its way, RSET came between: another reply to that
-        than 250 may be the one to this content.
+        Where the `following` transaction is on its way, a reply to that which can't be its own
+        shows that this one may not have been either.
         """
         if self._capabilities.lmtp:
             await self._end_for_each(transaction, transaction.accepted)
             return
         reply = await self._verdict(END)
-        if following is not None and following.after_reset:
+        if transaction.has_takers and not _is_ok(reply):
+            self._demand_in_order(reply)
+        if following is not None:
             try:
-                await self._read_reset(following, MAIL)
-            except ChannelLost:
+                await self._read_beginning(following)
+            except Misplaced:
+                raise
+            except (ChannelLost, OutOfStep):
                 self._judge(transaction, reply)
+                self._outbox.conclude(transaction)
                 raise
         self._judge(transaction, reply)
+
+    async def _read_beginning(self, following: Transaction) -> None:
+        """The first replies to what was sent ahead: to RSET, or else up to DATA."""
+        if self._capabilities.streams:
+            await self._read_reset(following, MAIL)
+        else:
+            await self.read_envelope(following, is_ahead=True)
+            await self.read_data(following)
 
     def _judge(self, transaction: Transaction, reply: Reply) -> None:
         """What the one reply to content means."""
         places = transaction.accepted
-        if transaction.refusal is not None or not places:
+        if not transaction.has_takers:
             if _is_ok(reply) or reply.code in NO_CHUNK:
                 raise OutOfStep(f"to content for nobody: {reply}")
             self._outbox.refuse(transaction, reply)
         elif _is_ok(reply):
             self.verify(transaction)
             self._deliver_to(transaction, places, reply)
+        elif not transaction.is_in_step and reply.code in NO_CHUNK:
+            raise OutOfStep(f"to BDAT: {reply}")
         else:
-            self._demand_in_order(reply)
-            if not transaction.is_in_step and reply.code in NO_CHUNK:
-                raise OutOfStep(f"to BDAT: {reply}")
             self._outbox.refuse(transaction, reply)
 
     async def _end_for_each(self, transaction: Transaction, places: Sequence[int]) -> None:
@@ -211,7 +240,7 @@ class Transmission:
         """A reply that takes something or refuses it: any other is not the one awaited."""
         reply = await self._dialogue.reply(step)
         if reply.is_positive and not _is_ok(reply):
-            raise OutOfStep(str(reply))
+            raise Misplaced(str(reply))
         return reply
 
     def _demand_in_order(self, reply: Reply) -> None:
