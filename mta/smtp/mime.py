@@ -90,8 +90,14 @@ class Part:
     boundary: bytes = b""
     encodings: Sequence[bytes] = ()
     is_signed: bool = False
+    outer: Part | None = None
     body_end: int = 0
     octets: Octets = field(default_factory=Octets)
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is a message, and not a part of one."""
+        return self.outer is None or self.outer.kind is Kind.MESSAGE
 
     @property
     def header_end(self) -> int:
@@ -200,7 +206,7 @@ class Scanner:
             raise TooComplex
         outer = self._open[-1] if self._open else None
         start = self._base + len(CRLF)
-        part = Part(fields, start, start + len(fields) + len(CRLF) * is_whole)
+        part = Part(fields, start, start + len(fields) + len(CRLF) * is_whole, outer=outer)
         _describe(part, outer)
         self.parts.append(part)
         self._open.append(part)

@@ -84,12 +84,9 @@ async def converted(
         return None
     try:
         parts = await _scanned(content, in_steps)
-        edits = [edit for part in parts for edit in _edits(part, keeps_8bit=keeps_8bit)]
+        edits = _all_edits(parts, keeps_8bit=keeps_8bit)
     except (TooComplex, _Unfit):
         return None
-    if edits and not header.count(parts[0].fields, b"mime-version"):
-        place = parts[0].header_end  # without the field nobody undoes the encoding
-        edits.append(_Edit(place, place, b"MIME-Version: 1.0\r\n"))
     edits.sort(key=lambda edit: edit.start)
     result = Converted(content, edits, in_steps)
     is_clean = await result.measure()
@@ -110,6 +107,26 @@ async def _scanned(content: IContent, in_steps: InSteps) -> Sequence[Part]:
 
 
 # --- what is changed
+
+
+def _all_edits(parts: Sequence[Part], *, keeps_8bit: bool) -> list[_Edit]:
+    """What has to be changed.  Raises _Unfit.
+
+    A message in which something is encoded says that it is MIME: else nobody undoes it.
+    """
+    edits: list[_Edit] = []
+    looked_at: set[int] = set()
+    for part in parts:
+        own = list(_edits(part, keeps_8bit=keeps_8bit))
+        edits += own
+        around: Part | None = part if own else None
+        while around is not None and around.header_start not in looked_at:
+            looked_at.add(around.header_start)
+            if around.is_message and not header.count(around.fields, b"mime-version"):
+                place = around.header_end
+                edits.append(_Edit(place, place, b"MIME-Version: 1.0\r\n"))
+            around = around.outer
+    return edits
 
 
 def _edits(part: Part, *, keeps_8bit: bool) -> Iterator[_Edit]:

@@ -152,6 +152,19 @@ class ConversionTests(SynchronousTestCase):
         self.assertEqual(message["MIME-Version"], "1.0")
         self.assertEqual(message.get_payload(decode=True), b"\xff\r\n")
 
+    def test_messages_in_messages_that_are_no_mime(self) -> None:
+        """Each becomes MIME in which something is encoded, and no other; once."""
+        inside = b"Content-Type: message/rfc822\r\n"
+        octets = (
+            b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+            b"--b\r\n" + inside + b"\r\n" + inside + b"\r\nSubject: x\r\n\r\n\xc3\xa9\r\n"
+            b"--b\r\n" + inside + b"\r\nSubject: y\r\n\r\nplain\r\n--b--\r\n"
+        )
+        converted = self.converted(octets) or b""
+        self.assertEqual(converted.count(b"MIME-Version"), 3)
+        self.assertIn(inside + b"MIME-Version: 1.0\r\n\r\nSubject: x\r\n", converted)
+        self.assertIn(b"Subject: y\r\n\r\nplain\r\n", converted)
+
     def test_header_fields_with_8_bit_octets(self) -> None:
         """There is no conversion without loss."""
         self.assertIsNone(self.converted("Subject: schön\r\n\r\n".encode()))
