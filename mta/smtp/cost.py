@@ -11,6 +11,7 @@ MAX_WASTED = 2000  # commands without mail before the session ends
 SLOWNESS = 0.01  # seconds that each further command waits
 EARNED = 50  # commands that one message makes up for: so many refused recipients each are no abuse
 SLICE = 0.0005  # seconds of work, some dozen commands, before others have their turn
+SHORT_SLICE = 0.0001  # the same while others wait
 BUSY = 0.002  # seconds after which a turn comes late: others are waiting, too
 BACK_OFF = 4  # times as long as a turn came late, the next one is left to them
 MAX_BACK_OFF = 0.25  # seconds
@@ -93,10 +94,11 @@ class Slices:
         """Let others work where it is time for that, or for `delay` seconds at least."""
         seconds = self._channel.seconds
         now = seconds()
-        if not delay and now - self._began <= SLICE:
+        if not delay and now - self._began <= (SHORT_SLICE if self._back_off else SLICE):
             return
         pause = max(delay, self._back_off)
         await self._channel.pause(pause)
         late = seconds() - now - pause
-        self._back_off = min(BACK_OFF * late, MAX_BACK_OFF) if late > BUSY else 0.0
+        calm = self._back_off / 2 if self._back_off > BUSY else 0.0  # by and by
+        self._back_off = max(calm, min(BACK_OFF * late, MAX_BACK_OFF) if late > BUSY else 0.0)
         self.begin()
