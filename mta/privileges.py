@@ -69,7 +69,7 @@ def require_no_root(settings: Settings, *, has_uid: bool) -> None:
             f" or call twistd with --uid {user}; `run_as: root` if root is what you mean"
         )
     owner = _owner(Path(settings.spool))
-    if account_named(settings.run_as).uid == ROOT and owner.uid != ROOT:
+    if _run_as(settings).uid == ROOT and owner.uid != ROOT:
         raise PrivilegeFault(
             f"`run_as: root`, but the spool {settings.spool} belongs to {owner}:"
             f" set `run_as: {owner}`, or give the folder and all that is in it to root"
@@ -84,7 +84,7 @@ def drop_root(settings: Settings, sockets: Iterable[Path] = ()) -> None:
     """
     if os.geteuid() != ROOT or not settings.run_as:
         return
-    account = account_named(settings.run_as)
+    account = _run_as(settings)
     if account.uid == ROOT:
         return
     spool = Path(settings.spool)
@@ -110,7 +110,7 @@ def server_account(settings: Settings) -> Account:
 
     Raises PrivilegeFault.
     """
-    if settings.run_as and (account := account_named(settings.run_as)).uid != ROOT:
+    if settings.run_as and (account := _run_as(settings)).uid != ROOT:
         return account
     return _owner(Path(settings.spool))
 
@@ -160,6 +160,13 @@ def _load_early() -> None:
 def _is_open_to_all(path: Path) -> bool:
     """Whether everybody may pass through all folders on the way to a file."""
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
+
+
+def _run_as(settings: Settings) -> Account:
+    try:
+        return account_named(settings.run_as)
+    except PrivilegeFault as fault:
+        raise PrivilegeFault(f"`run_as`: {fault}: make it with useradd --system") from None
 
 
 def account_named(name: str) -> Account:
