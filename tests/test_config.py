@@ -318,6 +318,7 @@ class ValueTests(ConfigTestCase):
             "dovecot-lda -f {sender} -d {recipient} -local={local}",
             "sh -c 'notify \"$1\"' x {local}",
             "python3 -m module {recipient}",
+            "/usr/bin/shipmail {local}",
         ):
             with self.subTest(command):
                 text = (

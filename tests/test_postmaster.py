@@ -32,7 +32,7 @@ class PostmasterTests(QueueCase):
             domains={
                 "example.com": {
                     "mailboxes": ["alice", "bob"],
-                    "aliases": {"sales": ["alice", "carol@partner.example"]},
+                    "aliases": {"sales": ["alice", "carol@partner.example"], "postmaster": "bob"},
                 },
                 "office.example": {"deliver": "hold:office"},
             },
@@ -40,7 +40,8 @@ class PostmasterTests(QueueCase):
             peers={"office": {"user": "office", "domains": ["office.example"]}},
             log={"file": "mta.log"},
         )
-        self.succeed("user", "add", "alice", "--password-stdin", stdin="secret\n")
+        for name in ("alice", "office"):
+            self.succeed("user", "add", name, "--password-stdin", stdin="secret\n")
         self.tools.close()
         self.tools = SpoolTools(self.spool, lambda: time.time() - 2 * DAY)
         self.addCleanup(self.tools.close)
