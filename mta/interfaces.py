@@ -706,7 +706,7 @@ class INotices(Interface):
 
 
 class IMeter(Interface):
-    """Counts what happens, for whoever watches.  Called often, and by threads: it must be quick."""
+    """Counts what happens, for whoever watches.  Called often: it must be quick."""
 
     def know(hops: Collection[Hop]) -> None:
         """These are the hops of the configuration: attempts are told apart by them alone."""
@@ -724,7 +724,7 @@ class IMeter(Interface):
         """There was an attempt to deliver to one recipient."""
 
     def committed(jobs: int, seconds: float) -> None:
-        """So many jobs were committed together, in that time.  Called by a thread."""
+        """So many jobs were committed together, in so many seconds."""
 
 
 class IResolver(Interface):

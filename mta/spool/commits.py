@@ -93,7 +93,8 @@ class Commits:
         for arrival in arrivals:
             if not arrival.on_hold:
                 self._leased[arrival.number] = arrival.data is None
-        return [Deferred.fromCoroutine(draft.committed()) for draft, _ in drafts]
+        settling = [draft.committed() for draft, _ in drafts]
+        return [each for each in settling if each is not None]
 
     def _tell(self, result: object, answer: Deferred[Any], ids: Sequence[str]) -> None:
         """Pass on what became of a commit; what came in for somebody who is gone is let go."""
@@ -133,8 +134,8 @@ class Commits:
         )
 
 
-def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any]:
-    return DeferredList(waiting)
+def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any] | None:
+    return DeferredList(waiting) if waiting else None
 
 
 def _failed(failure: Failure, drafts: Drafts) -> Failure:

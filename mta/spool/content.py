@@ -147,15 +147,17 @@ class Draft:
         await self._in_thread(self._seal)
         return None
 
-    async def committed(self) -> None:
-        """A message refers to the content now: only its lasting name is to stay."""
-        if self._in_file:
-            try:
-                await self._in_thread(self._incoming.unlink)
-            except OSError as error:  # take-over finds it, and the message is safe
-                self.log.warn("{queue_id}: {error}", queue_id=self.id, error=str(error))
-            self._in_file = False
+    def committed(self) -> Deferred[None] | None:
+        """A message refers to the content now: only its lasting name is to stay.
+
+        Fires when it is so; None where it is so already.
+        """
         self._pieces = []
+        if not self._in_file:
+            return None
+        self._in_file = False
+        # Where it can't be removed, take-over finds it, and the message is safe.
+        return self._in_thread(self._incoming.unlink).addErrback(self._not_removed)
 
     def discard(self) -> None:
         """Forget it, and whatever of it was written."""
