@@ -154,6 +154,19 @@ class TurnTests(SynchronousTestCase):
         self.failureResultOf(scripted.running, HopFailure)
         self.assertEqual(scripted.dialled, 1)
 
+    def test_the_request_itself_fails(self) -> None:
+        """That is not for our mail: it is the peer's word, or its silence."""
+        for says, ends in ((b"250 turning\r\nEHLO forged\r\n", "octets after"), (b"", "failed")):
+            scripted = Scripted([mail()], "atrn")
+            connection = scripted.connection("250-SIZE")
+            for line in (b"450 not now", b"250 reset"):
+                connection.say(line + b"\r\n")
+            connection.say(says)
+            connection.close()
+            failure = self.failureResultOf(scripted.running, HopFailure).value
+            self.assertIn(ends.split()[0], str(failure.outcome.reply))
+            self.assertEqual(scripted.dialled, 1)
+
     def test_we_stop(self) -> None:
         """No other connection is made for the turn."""
         scripted = Scripted([mail()], "atrn")

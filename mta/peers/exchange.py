@@ -165,10 +165,10 @@ class Exchange:
         try:
             await self._dialler.converse(hop, role)
         except HopFailure:
-            if turn is None or not waiting.has_handed_out or self._tally.replies:
+            if turn is None or not waiting.has_handed_out or sender is None or sender.has_sent_all:
                 raise
             return False
-        return sender is None or sender.failure is None
+        return sender is None or sender.has_sent_all
 
     def _turn(self) -> Turn:
         peer = self._peer

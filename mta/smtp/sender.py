@@ -35,11 +35,12 @@ class Sender:
 
     `converse` raises HopFailure where the peer can't be used, HandshakeFailed where it failed to
     begin TLS.  Each delivery taken from `source` is settled, also when the connection is lost;
-    `failure` then tells why.
+    `failure` then tells why.  `has_sent_all`: there was nothing more to send, before it ended.
     """
 
     def __init__(self, source: IMailSource, config: SenderConfig, turn: Turn | None = None) -> None:
         self.failure: Reply | None = None
+        self.has_sent_all = False
         self._source = source
         self._turn = turn
         self._config = config
@@ -66,6 +67,7 @@ class Sender:
             self.failure = self._outbox.abandon(cause)
             return None
         self._outbox.leave()
+        self.has_sent_all = True
         if self._turn is not None and not channel.closing:
             return await ask_for_turn(dialogue, self._turn, reset_first=self._outbox.reset_needed)
         await dialogue.quit()

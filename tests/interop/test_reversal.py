@@ -452,6 +452,8 @@ class ForeignProviderTests(SynchronousTestCase):
         peer.say("250 old.example")
         peer.expect("MAIL")
         peer.say("450 not now")
+        peer.expect("RSET")
+        peer.say("250 ok")
         peer.expect("TURN")
         peer.say("250 ok", f"MAIL FROM:<{CAROL}>")
         peer.expect_end()
