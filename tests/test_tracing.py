@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 
@@ -17,8 +18,9 @@ from mta.config import load
 from mta.mail import Mailbox
 from mta.settings import Log
 from mta.spool.queue_id import arrival, decode
+from mta.spool.tools import SpoolTools
 from tests.processes import Server, configuration
-from tests.test_commands import CommandCase
+from tests.test_commands import CommandCase, Output
 
 ID, OTHER = "1K10RN776CB0S", "1K10RN8BM4APP"
 
@@ -114,10 +116,10 @@ class ExplainTests(CommandCase):
 
     def test_srs(self) -> None:
         """An address that forwarding made is known by what it stands for."""
-        (self.folder / "spool").mkdir()
+        SpoolTools(self.folder / "spool").close()
         settings = load(self.config.resolve())
         rewritten = router_of(settings).rewritten(
-            Mailbox("ann", "x.example"), Mailbox("bob", "office.example")
+            Mailbox("ann", "x.example"), Mailbox("bob", "forwarding.example")
         )
         self.assertIn("back to ann@x.example", self.succeed("explain", str(rewritten)))
 
@@ -147,6 +149,14 @@ class ExplainTests(CommandCase):
                 }
             ],
         )
+
+    def test_once_on_a_terminal(self) -> None:
+        """A refusal is not told twice where both streams are read by the same person."""
+        refused = "nobody@office.example"
+        for is_terminal, count in ((True, 1), (False, 2)):
+            with patch.object(Output, "isatty", return_value=is_terminal):
+                status, output, errors = self.run_command("explain", refused)
+            self.assertEqual((status, (output + errors).count("550 5.1.1")), (1, count))
 
 
 class TraceTests(CommandCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,15 @@ def _run(arguments: argparse.Namespace) -> None:
         reverse_path = _address(arguments.reverse_path, settings)
     address = _address(arguments.address, settings)
     steps = router_of(settings).explain(address, reverse_path)
+    last = steps[-1]
     if arguments.json:
         print_json({"address": arguments.address, "steps": [_document(step) for step in steps]})
     else:
-        for line in _lines(steps):
+        lines = list(_lines(steps))
+        if last.reply is not None and sys.stdout.isatty() and sys.stderr.isatty():
+            lines.pop()  # both go to the same person, who is told below
+        for line in lines:
             print(printable(line))
-    last = steps[-1]
     if last.reply is not None:
         raise Failed(f"{last.address}: {last.reply}")
 
