@@ -43,8 +43,9 @@ PRAGMA secure_delete = OFF;
 # Where `in_file` is set, the content is a file and has no row.  `put_by` is the owner that gave a
 # message back untried, and remembers it.  `on_hold` is one of `mta.spool.rows.Hold`, `reason` says
 # why where that was no person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by
-# which the clock was set since the message arrived.  `owner` has a row for each process, whose
-# `beat` grows as long as it commits; `clock` has one, the last look at the clocks.
+# which the clock was set since the message arrived.  `outside`: neither a user nor a host of ours
+# sent it, or an older version took it, which did not ask.  `owner` has a row for each process,
+# whose `beat` grows as long as it commits; `clock` has one, the last look at the clocks.
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,
