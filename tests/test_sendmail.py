@@ -26,6 +26,7 @@ from mta.commands.addressees import addressees
 from mta.commands.outgoing import MAX_HEADER, lines
 from mta.interfaces import Filter, IChannel, IGate, ISpool, Message
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
+from mta.maildrop import batch
 from mta.settings import Listener, ListenerTLS, Service, Settings
 from mta.spool.tools import Inlet, SpoolTools
 from tests.fakes import FakeSpool
@@ -599,6 +600,14 @@ class HandoverTests(SendmailCase):
         self.assertIn("nothing can be left in the maildrop of", errors)
         self.listen_on()
         self.assertIn("no listener", self.sendmail("bob", stdin=b"x\n", status=75)[1])
+
+    def test_too_many(self) -> None:
+        """65: what one file can't hold is not left half."""
+        self.server.stop()
+        self.patch(batch, "MAX_RECIPIENTS", 2)
+        _, errors = self.sendmail("a,b,c", stdin=b"x\n", status=os.EX_DATAERR)
+        self.assertIn("more than 2 recipients", errors)
+        self.sendmail("a,b", stdin=b"x\n")
 
     def test_not_now(self) -> None:
         """What the server puts off waits in the maildrop, for those alone whom it put off."""

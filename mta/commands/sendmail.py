@@ -35,7 +35,7 @@ from mta.config import ConfigurationError
 from mta.interfaces import Filter, SpoolFull
 from mta.logs import note
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
-from mta.maildrop import drop, published
+from mta.maildrop import batch, drop, published
 from mta.privileges import PrivilegeFault
 from mta.settings import Listener, Settings
 from mta.smtp import grammar
@@ -223,6 +223,8 @@ def _hand_over(settings: Settings, envelope: Envelope, content: Iterator[bytes])
             raise
         envelope = replace(envelope, recipients=refused.recipients)
         failure = refused
+    if len(envelope.recipients) > batch.MAX_RECIPIENTS:
+        raise Unfit(f"more than {batch.MAX_RECIPIENTS} recipients")
     try:
         drop.leave(Path(settings.spool), envelope, [octets])
     except OSError as error:

@@ -18,6 +18,7 @@ from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal
 from mta.smtp.wire import CRLF
 
+MAX_RECIPIENTS = 10_000  # of one file: what is kept in memory while it is taken
 MAX_COMMAND = 4096  # octets of a line: two paths, and what DSN adds to them
 
 _MAIL = frozenset({"SMTPUTF8", "RET", "ENVID"})
@@ -47,10 +48,10 @@ def _lines(envelope: Envelope) -> Iterator[bytes]:
     yield b"DATA" + CRLF
 
 
-def read_envelope(file: BinaryIO, most: int) -> Envelope:
+def read_envelope(file: BinaryIO) -> Envelope:
     """Read the commands of a file, which is then at its content.
 
-    `most`: recipients.  Blocks.  Raises Malformed or OSError.
+    Blocks.  Raises Malformed or OSError.
     """
     try:
         mail = grammar.parse_mail(_argument(_line(file), b"MAIL "), _MAIL)
@@ -58,8 +59,8 @@ def read_envelope(file: BinaryIO, most: int) -> Envelope:
         while (line := _line(file)) != b"DATA":
             argument = _argument(line, b"RCPT ")
             recipients.append(grammar.parse_rcpt(argument, _RCPT, smtputf8=mail.smtputf8))
-            if len(recipients) > most:
-                raise Malformed(f"more than {most} recipients")
+            if len(recipients) > MAX_RECIPIENTS:
+                raise Malformed(f"more than {MAX_RECIPIENTS} recipients")
     except (Refusal, LocalFault) as error:
         raise Malformed(f"a command that is none: {error}") from None
     if not recipients:

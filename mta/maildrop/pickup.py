@@ -130,8 +130,7 @@ class Pickup:
         assert self._settings is not None
         file, userid = await self._in_thread(_open, waiting.path)
         try:
-            most = self._settings.limits.recipients
-            envelope = await self._in_thread(batch.read_envelope, file, most)
+            envelope = await self._in_thread(batch.read_envelope, file)
             draft = self._spool.draft()
             try:
                 await draft.write(self._trace(userid, draft.id))
