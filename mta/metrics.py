@@ -157,6 +157,8 @@ class _Collector:
         if begun >= self._until:
             try:
                 self._families = list(self._look())
+            except BlockingIOError:
+                pass  # somebody else looks now: what was seen last is told again
             except OSError as error:
                 self.log.warn("metrics: {error}", error=str(error))
                 self._families = []

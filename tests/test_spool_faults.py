@@ -14,7 +14,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from mta.interfaces import Filter, SpoolFull
 from mta.spool import committer as committer_module
-from mta.spool import heartbeat
+from mta.spool import heartbeat, owners, queue_id
 from mta.spool.committer import Committer, Job
 from mta.spool.database import SpoolDamaged, open_database
 from mta.spool.folder import BALLAST, Folder
@@ -293,6 +293,33 @@ class HeartbeatTests(SpoolTestCase):
         connection = sqlite3.connect(self.folder.database)
         self.addCleanup(connection.close)
         return int(connection.execute("SELECT sum(beat) FROM owner").fetchone()[0])
+
+
+class TakeOverTests(SpoolTestCase):
+    """Taking over where something fails."""
+
+    def test_one_that_cannot_be_buried(self) -> None:
+        """It keeps no other dead owner's mail, nor leftover files, from being dealt with."""
+        spool = self.process()
+        dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(3)]
+        for owner in dead:
+            owner.close()
+        (self.folder.arrivals / f"{queue_id.encode(dead[0].number)}.1K8JQZ3T5V2XA").mkdir()
+        for _ in range(3):
+            self.wait(spool.take_over())
+        self.assertEqual(owners.known(self.folder), {spool._owner.number, dead[0].number})
+
+    def test_too_many_open_files(self) -> None:
+        """A dead owner whose lock can't be opened is taken over from at the next look."""
+        spool = self.process()
+        dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(2)]
+        for owner in dead:
+            owner.close()
+        error = OSError(errno.EMFILE, "Too many open files")
+        self.patch(os, "open", Once(os.open, error))
+        for _ in range(2):
+            self.wait(spool.take_over())
+        self.assertEqual(owners.known(self.folder), {spool._owner.number})
 
 
 class BellTests(SpoolTestCase):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -20,9 +20,12 @@ from zope.interface import implementer
 
 from mta.files import sync
 from mta.interfaces import IContent, IDraft
+from mta.limited_log import LimitedLog
 from mta.spool import queue_id
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder, create
+
+_limited = LimitedLog(Logger())
 
 SMALL = 256 * 2**10  # octets
 MIN_PIECE = 4096  # octets; smaller ones are joined, as each piece takes some memory of its own
@@ -96,8 +99,6 @@ class Draft:
 
     `discarded` is called with the number when it will not become a message.
     """
-
-    log: ClassVar[Logger] = Logger()
 
     def __init__(
         self,
@@ -182,7 +183,12 @@ class Draft:
             await writing
 
     def _not_removed(self, failure: Failure) -> None:
-        self.log.warn("{queue_id}: {error}", queue_id=self.id, error=failure.getErrorMessage())
+        _limited.warn(
+            "unlink",
+            "{queue_id}: {error}",
+            queue_id=self.id,
+            error=failure.getErrorMessage(),
+        )
 
     @property
     def _incoming(self) -> Path:

@@ -65,14 +65,17 @@ def register(folder: Folder, ids: queue_id.QueueIds) -> Owner:
 
 
 def dead(folder: Folder, ours: int) -> Iterator[Owner]:
-    """Owners that live no more, each with its lock held.  Raises OSError."""
+    """Owners that live no more, each with its lock held.
+
+    Those that can't be looked at now are found later.  Raises OSError.
+    """
     for number in _numbers(folder):
         if number == ours:
             continue
         try:
             descriptor = os.open(_path(folder, number), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # somebody else was faster
+        except OSError:
+            continue  # somebody else was faster, or there are too many open files
         if _lock(descriptor):
             yield Owner(folder, number, descriptor)
         else:

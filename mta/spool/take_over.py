@@ -51,7 +51,7 @@ class TakeOver:
         """Free what others left; returns how many messages.  Raises OSError: try again later."""
         dead = await self._in_thread(list, owners.dead(self._folder, ours))
         try:
-            freed = [await self.succeed(owner, died=True) for owner in dead]
+            freed = [await self._succeed_dead(owner) for owner in dead]
         finally:
             for owner in dead:
                 owner.close()
@@ -64,6 +64,14 @@ class TakeOver:
         self._looks += 1
         await self._in_thread(self._folder.take_ballast)
         return sum(freed)
+
+    async def _succeed_dead(self, owner: owners.Owner) -> int:
+        """Take over from one; where that can't be done now, the others are not kept waiting."""
+        try:
+            return await self.succeed(owner, died=True)
+        except OSError as error:
+            self._limited.warn("owner", "spool: {error}", error=str(error))
+            return 0
 
     async def succeed(self, owner: owners.Owner, *, died: bool) -> int:
         """Free what an owner had leased, and bury it; returns how many messages it was.
