@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import Message, SpoolFull
 from mta.mail import NULL_PATH, Agent, Body, Envelope, Hop, Mailbox, Notify, Recipient
-from mta.maildrop import batch, drop, published
+from mta.maildrop import batch, drop, pickup, published
 from mta.maildrop.batch import Malformed, read_envelope
 from mta.maildrop.pickup import KEEP_JUNK, MAX_OF_USER, Pickup
 from mta.settings import Domain, Limits, Listener, Relay, Service, Settings
@@ -220,6 +220,19 @@ class PickupTests(SynchronousTestCase):
         self.run_once()
         self.assertEqual(self.taken, [])
         self.assertTrue(secret.exists())
+
+    def test_what_becomes_a_link_after_we_looked(self) -> None:
+        """It is set aside as it is: neither followed, nor waited for."""
+        secret = self.spool / "secret"
+        secret.write_bytes(batch.commands(envelope()) + LETTER)
+        link, fifo = self.folder / ("1" * 32), self.folder / ("2" * 32)
+        link.symlink_to(secret)
+        os.mkfifo(fifo)
+        found = [pickup._Waiting(path, os.getuid()) for path in (link, fifo)]
+        with patch.object(pickup, "_look", return_value=found):
+            self.run_once()
+        self.assertEqual((self.taken, self.inside.messages), ([], []))
+        self.assertEqual(self.names(), [f"{link.name}.bad", f"{fifo.name}.bad"])
 
     def test_junk_does_not_stay_for_ever(self) -> None:
         """After a week everything is removed that is no message; nobody can choose its age."""
