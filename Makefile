@@ -1,6 +1,7 @@
 # make run     install into .venv and start the demonstration server in the foreground
 # make test    run every test
 # make lint    ruff and mypy
+# make check   what every change must pass: lint and test
 # make attack  attack the running program for MINUTES (10)
 # make bench   measure, side by side with Postfix; see docs/performance.rst
 # make docs    the documentation as HTML, in docs/_build/html
@@ -17,7 +18,7 @@ SPACE  :=
 HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
 'alice@demo.example', 'Subject: hello\n\nIt works.')
 
-.PHONY: run test lint attack bench docs clean
+.PHONY: run test lint check attack bench docs clean
 
 run: $(VENV)/.program
 	@mkdir -p var
@@ -36,6 +37,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Lint first, also with -j: it is over in seconds.
+check: lint
+	@$(MAKE) --no-print-directory test
 
 MINUTES ?= 10
 
