@@ -15,6 +15,7 @@ from mta.smtp import grammar
 
 MAX_OCTETS = 4096  # of one field, and four times that would take sixteen times as long
 MAX_AUTHORS = 50  # each is looked up
+BLANKS = " \t"  # no other white space: to readers it is a part of the address
 
 _CHARACTER = re.compile(r"\\.|.", re.DOTALL)  # or a quoted pair
 _NAMED = re.compile(r"(.*)<([^<>]*)>", re.DOTALL)
@@ -40,7 +41,7 @@ def authors(value: bytes) -> list[Mailbox]:
     items = _items(text)
     if len(items) > MAX_AUTHORS:
         raise ValueError("too many")
-    mailboxes = [_mailbox(item.strip()) for item in items]
+    mailboxes = [_mailbox(item.strip(BLANKS)) for item in items]
     if not is_utf8 and any(mailbox.is_internationalised for mailbox in mailboxes):
         raise ValueError("an address in an unknown charset")
     _check_encoded_words(text, mailboxes)
@@ -82,7 +83,7 @@ def _items(text: str) -> list[str]:
 
 def _mailbox(item: str) -> Mailbox:
     named = _NAMED.fullmatch(item)
-    name, address = (named[1].strip(), named[2].strip()) if named else ("", item)
+    name, address = (named[1].strip(BLANKS), named[2].strip(BLANKS)) if named else ("", item)
     if name != address and not _DISPLAY_NAME.fullmatch(name):
         raise ValueError(f"not a display name: {name!r}")
     if "=?" in address:

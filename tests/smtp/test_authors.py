@@ -72,6 +72,7 @@ UNCLEAR = (
     "A\x00 <a@b.example>",
     "A\x85 <a@b.example>",
     "A\u2028 <a@b.example>",
+    "<a@b.example>\u3000",
     "\u202eelpmaxe.b@ssob\u202c <a@b.example>",
 )
 
@@ -107,6 +108,13 @@ class AuthorsTests(SynchronousTestCase):
         for value in UNCLEAR:
             with self.assertRaises(ValueError, msg=value):
                 authors(value.encode())
+
+    def test_other_white_space_is_part_of_the_address(self) -> None:
+        """White space that is no blank belongs to the address."""
+        for address in ("a@b.example\xa0", "\u3000a@b.example", "a@b.example\u2003"):
+            for value in (address, f"<{address}>", f"Alice <{address}>"):
+                [mailbox] = authors(value.encode())
+                self.assertEqual(address, str(mailbox), value)
 
     def test_latin_1(self) -> None:
         """Names of old programs are taken where every charset has the same structure."""
