@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ DAMAGE = (
     "UPDATE recipient SET history = '[[\"x\", 1]]' WHERE message = ?1",
     "UPDATE recipient SET history = '5' WHERE message = ?1",
     "UPDATE recipient SET history = x'00' WHERE message = ?1",
+    "UPDATE recipient SET history = '[[1e999, \"a\", \"b\", \"c\"]]' WHERE message = ?1",
+    "UPDATE recipient SET history = '[[NaN, \"a\", \"b\", \"c\"]]' WHERE message = ?1",
+    "UPDATE recipient SET history = '[[1e15, \"a\", \"b\", \"c\"]]' WHERE message = ?1",
     "DELETE FROM recipient WHERE message = ?1",
     "DELETE FROM content WHERE id = ?1",
     "UPDATE content SET data = 'text' WHERE id = ?1",
@@ -44,8 +48,14 @@ DAMAGE = (
     "UPDATE message SET attempts = 'many' WHERE id = ?1",
     "UPDATE message SET in_file = 1 WHERE id = ?1",
     "UPDATE message SET shift = 'x' WHERE id = ?1",
+    "UPDATE message SET shift = 9e999 WHERE id = ?1",
+    "UPDATE message SET shift = -9e999 WHERE id = ?1",
+    "UPDATE message SET shift = 1e300 WHERE id = ?1",
+    "UPDATE message SET shift = -1e12 WHERE id = ?1",
     "UPDATE message SET due = 'soon' WHERE id = ?1",
     "UPDATE message SET due = x'00' WHERE id = ?1",
+    "UPDATE message SET due = 1e308 WHERE id = ?1",
+    "UPDATE message SET due = 9223372036854775807 WHERE id = ?1",
     "UPDATE message SET due = NULL WHERE id = ?1",
 )
 STANDING_STILL = tuple(statement for statement in DAMAGE if "SET due" in statement)
@@ -124,6 +134,13 @@ class RowTests(DamageTestCase):
                     states = [entry.state for entry in self.tools().find(Filter())]
                     self.assertEqual(states, ["waiting", "damaged", "waiting"])
                     self.tools().delete([first.id, bad.id, last.id])
+
+    def test_due_for_ever(self) -> None:
+        """What is due since before all time is due, and says so."""
+        (message,) = self.due_now(1)
+        self.damage("UPDATE message SET due = -9e999 WHERE id = ?1", message)
+        self.assertEqual(self.wait(self.spool.next_due()), -math.inf)
+        self.assertEqual(self.leased(), [message.id])
 
     def test_repaired(self) -> None:
         """What was repaired by hand is tried again once it is released."""

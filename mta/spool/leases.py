@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
 from enum import IntEnum
 
+from mta.spool import queue_id
 from mta.spool.clock import Reading, jump
 from mta.spool.rows import ids, listed
 
@@ -177,10 +178,13 @@ def put_aside(connection: sqlite3.Connection, reasons: Mapping[int, str]) -> Non
 
 
 def undated(connection: sqlite3.Connection) -> dict[int, str]:
-    """The ids of messages that nobody can say when to try, and why: their `due` is no number."""
+    """The ids of messages that nobody can say when to try, and why: their `due` is no time."""
     found = connection.execute(
-        "SELECT id, quote(due) FROM message WHERE due > 9e999"
-        " UNION ALL SELECT id, 'NULL' FROM message WHERE due IS NULL"
+        """
+        SELECT id, substr(quote(due), 1, 60) FROM message WHERE due IS NULL
+            OR (due > :last AND due < 9e999) OR due > 9e999
+        """,
+        {"last": queue_id.MAX_MOMENT},
     )
     return {number: f"its due time is {text}" for number, text in found}
 
@@ -283,7 +287,7 @@ def bring_back(connection: sqlite3.Connection, owner: int, now: float, limit: in
 
 def next_due(connection: sqlite3.Connection, *, suspects: bool = True) -> float | None:
     """When the first message is due, of those that may be tried; None: there is none."""
-    query = "SELECT due FROM message WHERE due > -9e999 AND {} ORDER BY due LIMIT 1"
+    query = "SELECT due FROM message WHERE due >= -9e999 AND {} ORDER BY due LIMIT 1"
     found = connection.execute(query.format("deaths = 0")).fetchall()
     if suspects:
         found += connection.execute(query.format(f"deaths > 0 AND NOT {_SUSPECTED}")).fetchall()

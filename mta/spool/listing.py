@@ -163,7 +163,7 @@ def _listed(
     return Listed(
         id=queue_id.encode(number),
         state=DAMAGED if damage else str(state),
-        due=due if isinstance(due, float) else math.inf,
+        due=due if isinstance(due, float) and abs(due) <= queue_id.MAX_MOMENT else math.inf,
         on_hold=bool(on_hold),
         attempts=attempts if isinstance(attempts, int) else 0,
         size=size if isinstance(size, int) else 0,

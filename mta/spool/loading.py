@@ -133,7 +133,7 @@ def _message(
     progress = tuple(_numbered_progress(recipients))
     return Message(
         id=queue_id.encode(number),
-        arrived=queue_id.arrival(number) + shift,
+        arrived=_moment("arrival", queue_id.arrival(number) + _number("shift", shift)),
         envelope=_envelope(tuple(entry.recipient for entry in progress), *rest),
         content=content(ContentKey(number, size, bool(is_ascii), bool(in_file))),
         progress=progress,
@@ -213,9 +213,9 @@ def _progress(
 
 def _attempt(entry: Any) -> Attempt:
     at, *texts = entry
-    if not isinstance(at, (int, float)) or not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"its history has {entry!r}")
-    return Attempt(at, *texts)
+    return Attempt(_moment("history", at), *texts)
 
 
 def _mailbox(name: str, local_part: str, domain: str, *, null: bool = False) -> Mailbox:
@@ -232,6 +232,19 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or _CONTROL.search(value):
         raise ValueError(f"its {name} is {value!r}")
     return value
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _moment(name: str, value: object) -> float:
+    """Seconds since the epoch that a calendar has: infinity and NaN are none."""
+    if not 0 <= (moment := _number(name, value)) <= queue_id.MAX_MOMENT:
+        raise ValueError(f"its {name} is at {value!r} s")
+    return moment
 
 
 def _member(name: str, kind: type[E], value: str) -> E:

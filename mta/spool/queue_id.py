@@ -10,6 +10,8 @@ import re
 import secrets
 from collections.abc import Callable
 
+MAX_MOMENT = 253402300799.0  # seconds since the epoch: the year 9999, the last of calendars here
+
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SHIFTS = range(60, -1, -5)  # thirteen digits of five bits
 _FORM = re.compile(f"[0-7][{_DIGITS}]{{12}}")
