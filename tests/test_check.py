@@ -250,6 +250,40 @@ class CheckTests(CheckCase):
             listen = [{"endpoint": endpoint, "service": "smtp"}, TLS | {"tls": "off"}]
             self.assert_warned("another program has this port", listen=listen)
 
+    def test_equal_ports(self) -> None:
+        """A port can be had once."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        listen = [{"endpoint": f"tcp:{port}:interface=127.0.0.1", "service": "smtp"}] * 2
+        self.assert_refused("another listener here has it", listen=listen)
+
+    def test_addresses(self) -> None:
+        """An interface that this host does not have."""
+        for host, words in (
+            ("192.0.2.77", "no interface of this host"),
+            ("no-such-host.invalid", "not known"),
+        ):
+            listen = [{"endpoint": f"tcp:0:interface={host}", "service": "smtp"}]
+            self.assert_warned(words, listen=listen)
+
+    def test_paths_of_sockets(self) -> None:
+        """What is no socket, is too long, or another program has, or had."""
+        (self.folder / "file").write_text("")
+
+        def listen(path: str) -> list[dict[str, str]]:
+            return [{"endpoint": f"unix:{path}", "service": "lmtp"}]
+
+        self.assert_refused("is no socket", listen=listen("file"))
+        self.assert_refused("is no socket", listen=listen("."))
+        self.assert_refused("107 octets", listen=listen("x" * 108))
+        with socket.socket(socket.AF_UNIX) as taken:
+            taken.bind(os.fspath(self.folder / "taken.sock"))
+            taken.listen()
+            self.assert_warned("another program listens", listen=listen("taken.sock"))
+        self.assert_warned("nobody listens there any more", listen=listen("taken.sock"))
+        (self.folder / "taken.sock.lock").symlink_to("1234567")
+        self.assertEqual(self.check(listen=listen("taken.sock"))[2], [])
+
 
 class RightsTests(CheckCase):
     """Root looks with the rights of the server."""

@@ -86,7 +86,7 @@ def _account(arguments: argparse.Namespace, settings: Settings) -> Account | Non
 def _look_as(account: Account, path: Path) -> _Report:
     """Look in a process of its own, which becomes another user for good."""
     # Before it becomes somebody who may not read our own files.
-    importlib.import_module("mta.service.findings")
+    importlib.import_module("mta.service.addresses")
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -116,14 +116,15 @@ def _look_without_rights(account: Account, path: Path) -> _Report:
 
 
 def _look(path: Path) -> _Report:
-    from mta.service.findings import findings, open_secrets, taken_ports
+    from mta.service.addresses import unusable
+    from mta.service.findings import findings, open_secrets
 
     try:
         settings = load(path)
         places = Places(path)
     except ConfigurationError as error:
         return _Report(error.problems)
-    found = [*findings(settings), *taken_ports(settings)]
+    found = [*findings(settings), *unusable(settings)]
     problems = {False: [*open_secrets(path, places)], True: []}
     for finding in found:
         problems[finding.is_fatal].append(places.problem(finding.keys, finding.text))

@@ -6,12 +6,10 @@ way, with the rights of whoever calls it, and nothing is made or changed.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
 import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from mta.users import UserFault, UserFile
 
 RENEWAL_DUE = timedelta(days=14)  # certificates are renewed a month before their end, as a rule
 DOVECOT = "dovecot:"
+MAX_SOCKET_PATH = 107  # octets; the system's structure has 108, with a zero at the end
 FOR_OTHERS = 0o007  # rights of those who are neither owner nor group
 
 
@@ -264,17 +263,38 @@ def _log(settings: Settings) -> Iterator[Finding]:
 
 
 def _sockets(settings: Settings) -> Iterator[Finding]:
+    for keys, endpoint in endpoints_of(settings):
+        path = socket_path(endpoint)
+        if path and (reason := _why_no_socket(path)):
+            yield Finding(keys, f"cannot listen on {endpoint}: {reason}", True)
+
+
+def endpoints_of(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Everything that is listened on, with the keys that say so."""
     for number, listener in enumerate(settings.listen):
-        kind, _, rest = listener.endpoint.partition(":")
-        if kind != "unix":
-            continue
-        path = Path(re.sub(r"\\(.)", r"\1", re.split(r"(?<!\\):", rest)[0]))
+        yield ("listen", number, "endpoint"), listener.endpoint
+    if settings.metrics:
+        yield ("metrics",), settings.metrics
+
+
+def socket_path(endpoint: str) -> Path | None:
+    """The file of a UNIX socket that is listened on."""
+    kind, _, rest = endpoint.partition(":")
+    if kind != "unix":
+        return None
+    return Path(re.sub(r"\\(.)", r"\1", re.split(r"(?<!\\):", rest)[0]))
+
+
+def _why_no_socket(path: Path) -> str:
+    """Why there can't be a socket; empty where there can, as far as we may know."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        return f"a socket's path has {MAX_SOCKET_PATH} octets at most"
+    with suppress(OSError):
         if not path.parent.is_dir():
-            yield Finding(
-                ("listen", number, "endpoint"),
-                f"cannot listen on {listener.endpoint}: {path.parent}: there is no such folder",
-                True,
-            )
+            return f"{path.parent}: there is no such folder"
+        if path.exists() and not path.is_socket():
+            return f"{path}: is there, and is no socket"
+    return ""
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:
@@ -332,34 +352,6 @@ def open_secrets(path: Path, places: Places) -> Iterator[Problem]:
                     f"{file or path}: has a secret, and is open to all users of this host:"
                     f" chmod o= {file or path}" + ("" if file else ", or write {file: PATH} here"),
                 )
-
-
-def taken_ports(settings: Settings) -> Iterator[Finding]:
-    """Ports that are taken, where no server of ours runs that could have them."""
-    if inspection.is_in_use(Path(settings.spool)):
-        return
-    endpoints: list[tuple[tuple[str | int, ...], str]] = [
-        (("listen", number, "endpoint"), listener.endpoint)
-        for number, listener in enumerate(settings.listen)
-    ]
-    for keys, endpoint in [*endpoints, (("metrics",), settings.metrics)]:
-        match = re.match(r"(?:haproxy:)?(tcp6?):(?:port=)?(\d+)(.*)", endpoint)
-        if match and _is_taken(match[1], int(match[2]), match[3]):
-            yield Finding(keys, f"{endpoint}: another program has this port (ss -ltnp names it)")
-
-
-def _is_taken(kind: str, port: int, rest: str) -> bool:
-    interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", rest)
-    host = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
-    family = socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET
-    with socket.socket(family) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-            trial.listen(1)
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
 
 
 _CHECKS: tuple[Check, ...] = (

@@ -147,6 +147,8 @@ def _reason(endpoint: str, error: BaseException | None) -> str:
         return str(cause)
     reason = cause.strerror or str(cause)
     if endpoint.startswith("unix:"):
+        if cause.errno == errno.EADDRINUSE:
+            return f"{reason}; another program listens there, or left that file: remove it then"
         return f"{reason}; its folder must be there, and one that we may write to"
     advice = _ADVICE.get(cause.errno or 0)
     return f"{reason}; {advice}" if advice else reason

@@ -1,0 +1,72 @@
+"""Addresses that can't be listened on, where no server of ours runs that could have them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from mta.config.endpoints import PROXIED
+from mta.service.findings import Finding, endpoints_of, socket_path
+from mta.settings import Settings
+from mta.spool import inspection
+
+_TCP = re.compile(r"(tcp6?):(?:port=)?(\d+)(.*)")
+_INTERFACE = re.compile(r"(?<!\\):interface=((?:[^:\\]|\\.)*)")
+_MISSING = "no interface of this host has that address"
+
+
+def unusable(settings: Settings) -> Iterator[Finding]:
+    """Endpoints that the server would not get now.  Binds each for a moment."""
+    if inspection.is_in_use(Path(settings.spool)):
+        return
+    seen: Counter[str] = Counter()
+    for keys, endpoint in endpoints_of(settings):
+        match = _TCP.match(endpoint.removeprefix(PROXIED))
+        path = socket_path(endpoint)
+        if (match and int(match[2])) or path:
+            seen[endpoint] += 1
+        reason = _why_not(*match.groups()) if match else _why_no_socket(path) if path else ""
+        if seen[endpoint] > 1:
+            yield Finding(keys, f"{endpoint}: another listener here has it, too", True)
+        elif reason:
+            yield Finding(keys, f"{endpoint}: {reason}")
+
+
+def _why_not(kind: str, port: str, rest: str) -> str:
+    """Why the server can't have a port; empty where it can, as far as we may know."""
+    interface = _INTERFACE.search(rest)
+    host = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
+    family = socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, int(port)))
+            trial.listen(1)
+        except socket.gaierror as error:
+            return error.strerror or str(error)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return "another program has this port (ss -ltnp names it)"
+            return _MISSING if error.errno == errno.EADDRNOTAVAIL else ""
+    return ""
+
+
+def _why_no_socket(path: Path) -> str:
+    """The same of the file of a UNIX socket."""
+    if not path.is_socket():
+        return ""
+    with socket.socket(socket.AF_UNIX) as trial:
+        try:
+            trial.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            # Who is gone left a lock, too, where it was one of ours: then the file is replaced.
+            is_ours = path.with_name(f"{path.name}.lock").is_symlink()
+            return "" if is_ours else f"nobody listens there any more: rm {path}"
+        except OSError:
+            return ""
+    return "another program listens there (ss -lxp names it)"
