@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from mta.settings import CertificatePair
@@ -30,11 +30,15 @@ class Authority:
         self.path.write_bytes(self.certificate.public_bytes(PEM))
 
     def issue(
-        self, *names: str, file: str = "", days: int = 30, after: int = -100
+        self, *names: str, file: str = "", days: int = 30, after: int = -100, is_rsa: bool = False
     ) -> CertificatePair:
         """A certificate for these host names or addresses, and its key; a negative number of
         `days`: it has expired so long ago.  It is valid `after` so many days."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = (
+            rsa.generate_private_key(65537, 2048)
+            if is_rsa
+            else ec.generate_private_key(ec.SECP256R1())
+        )
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = self._sign(subject, key, alternatives, days, after)
@@ -49,7 +53,7 @@ class Authority:
     def _sign(
         self,
         subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
         extension: x509.ExtensionType,
         days: int = 30,
         after: int = -100,

@@ -24,6 +24,7 @@ from mta.users import UserFault, UserFile, Users
 from mta.users import local as local_module
 from mta.users.addresses import is_own
 
+ROUNDS = sasl.ITERATIONS  # before the tests make them cheap
 TLS = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 
 
@@ -69,6 +70,14 @@ class UserFileTests(FileTestCase):
         """The password can't be read back from the file."""
         self.file.add("alice", "wonderland")
         self.assertNotIn(b"wonderland", self.path.read_bytes())
+
+    def test_costs(self) -> None:
+        """A guess from a stolen file takes scrypt with 16 MiB, or 600,000 rounds of PBKDF2."""
+        self.patch(sasl, "ITERATIONS", ROUNDS)
+        self.file.add("alice", "wonderland")
+        text = self.path.read_text()
+        self.assertIn("$scrypt$ln=14,r=8,p=1$", text)
+        self.assertIn("SCRAM-SHA-256$600000:", text)
 
     def test_cram_md5(self) -> None:
         """Only for a user who asked for CRAM-MD5 the password is kept, and it is kept up."""

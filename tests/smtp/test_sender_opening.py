@@ -252,6 +252,21 @@ class SecurityTests(SenderTestCase):
                 exchange.talk("C: QUIT")
                 self.assertEqual(exchange.source.outcomes["M1"][0].status, Status.FAILED)
 
+    def test_the_demand_for_tls_ends_at_a_mailbox(self) -> None:
+        """LMTP is final delivery, with TLS or without it."""
+        strict = mail()
+        envelope = replace(strict.message.envelope, require_tls=True)
+        strict = replace(strict, message=replace(strict.message, envelope=envelope))
+        exchange = Exchange([strict], replace(US, lmtp=True))
+        exchange.talk(
+            """
+            S: 220 x
+            C: LHLO us.example
+            S: 250 peer.example
+            C: MAIL FROM:<alice@us.example>
+            """
+        )
+
     def test_a_notice_travels_as_well_as_it_can(self) -> None:
         """The null reverse-path is not held back (RFC 8689 section 5)."""
         notice = mail(reverse_path=NULL_PATH)
