@@ -524,6 +524,8 @@ class Delivery:
     def recipient(self, target: Target) -> Recipient:
         """What RCPT asked for on behalf of all that this target serves."""
         recipients = self.message.envelope.recipients
+        if not target.also:
+            return recipients[target.number]
         return Recipient.merged([recipients[each.number] for each in target.served])
 
 

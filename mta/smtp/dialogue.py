@@ -108,6 +108,8 @@ class Dialogue:
 
     async def check(self) -> None:
         """Raise OutOfStep where the peer has said more than it was asked, PeerClosing for 421."""
+        if self.is_quiet:
+            return
         self._collect()
         if not (self._due or self._arrived or self.is_quiet):
             await self._receive(NOOP)  # the rest of a reply
@@ -124,6 +126,8 @@ class Dialogue:
 
     def verify(self) -> None:
         """Raise OutOfStep where the peer has said more than it was asked; it may say 421."""
+        if self.is_quiet:
+            return
         self._collect()
         if len(self._arrived) <= self._due:
             return
@@ -137,7 +141,8 @@ class Dialogue:
         """Wait until a whole reply is there."""
         channel = self.channel
         end: float | None = None  # for all its lines
-        self._collect()
+        if not self._arrived:
+            self._collect()
         while not self._arrived:
             end = end or channel.seconds() + step.timeout
             if await channel.drain(end):

@@ -24,9 +24,9 @@ class Extensions:
             keyword, *parameters = line.split() or [""]
             self._parameters.setdefault(keyword.upper(), []).extend(parameters)
 
-    def offers(self, *keywords: str) -> bool:
-        """Whether the server offered all of these."""
-        return all(keyword in self._parameters for keyword in keywords)
+    def offers(self, keyword: str) -> bool:
+        """Whether the server offered this one."""
+        return keyword in self._parameters
 
     @property
     def mechanisms(self) -> Sequence[str]:

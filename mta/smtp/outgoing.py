@@ -64,8 +64,10 @@ class Transaction:
     is_open: bool = False
 
     @property
-    def accepted(self) -> list[int]:
+    def accepted(self) -> Sequence[int]:
         """The places that RCPT took."""
+        if not self.rejected:
+            return self.places
         return [place for place in self.places if place not in self.rejected]
 
     @property

@@ -71,6 +71,11 @@ class ReplyParser:
         Text that is not UTF-8 is replaced, and control characters are made spaces: it ends in logs
         and in the header sections of notices.  Raises PeerFault for what is no reply.
         """
+        if not self._count and line[3:4] != b"-":
+            return _one_line(line)
+        return self._add(line)
+
+    def _add(self, line: bytes) -> Reply | None:
         if not line and self._count:
             line = f"{self._code}-".encode()
         parts = _REPLY_LINE.fullmatch(line)
@@ -101,6 +106,12 @@ class ReplyParser:
             if enhanced[1] == self._enhanced:
                 text = text[enhanced.end() :]
         return _UNSAFE.sub(" ", text)
+
+
+@lru_cache(maxsize=256)  # hosts say the same few words to each envelope
+def _one_line(line: bytes) -> Reply | None:
+    """The reply that one line is.  Raises PeerFault."""
+    return ReplyParser()._add(line)
 
 
 def service_ready(domain: str) -> Reply:

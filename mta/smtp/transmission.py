@@ -254,8 +254,9 @@ class Transmission:
         delivery = transaction.outgoing.delivery
         for place in places:
             target = delivery.targets[place]
-            wanted = delivery.recipient(target).notify
-            notifies = takes_notify and notices_of_peer(delivery, target) == wanted
+            notifies = takes_notify and (
+                notices_of_peer(delivery, target) == delivery.recipient(target).notify
+            )
             transaction.outgoing.outcomes[place] = Outcome(
                 status, reply, self._dialogue.remote, notifies
             )
