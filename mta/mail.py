@@ -7,7 +7,7 @@ decoded once, in `mta.smtp`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -118,8 +118,10 @@ class Recipient:
         return cls(first.forward_path, notify, original)
 
 
-def distinct(recipients: Iterable[Recipient]) -> tuple[Recipient, ...]:
+def distinct(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
     """The recipients, those with equal forward-paths merged."""
+    if len(recipients) == 1:
+        return tuple(recipients)
     found: dict[Mailbox, list[Recipient]] = {}
     for recipient in recipients:
         found.setdefault(recipient.forward_path, []).append(recipient)

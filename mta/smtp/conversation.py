@@ -169,7 +169,7 @@ class Conversation:
             timeout = min(timeout, reception.silence)
         end = channel.seconds() + timeout  # for the whole line
         while line is None:
-            if grammar.is_foreign(wire.first):
+            if len(wire) and grammar.is_foreign(wire.first):
                 raise Refusal(replies.NOT_SMTP)
             if channel.closing and self.transaction is None:
                 raise Refusal(replies.shutting_down(self.reception.depot.hostname))
@@ -184,8 +184,13 @@ class Conversation:
         self.channel.write(replies.encode(reply))
 
     async def yield_turn(self) -> None:
-        """Let others have their turn where we have worked long enough, or cost too much."""
-        await self.slices.end(0.0 if self.session.partner else self.cost.delay)
+        """Let others have their turn where we have worked long enough, or cost too much.
+
+        Who has said no more waits anyway.
+        """
+        delay = 0.0 if self.session.partner else self.cost.delay
+        if delay or len(self.channel.wire):
+            await self.slices.end(delay)
 
     # --- where the session stands
 

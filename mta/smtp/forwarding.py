@@ -15,7 +15,7 @@ from mta.interfaces import IContent, IRouter, Message
 from mta.mail import Envelope, Mailbox
 from mta.smtp.errors import Refusal
 from mta.smtp.header import read_section
-from mta.smtp.trace import delivered_to, was_delivered_to
+from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to
 
 
 def goes_on(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
@@ -29,8 +29,9 @@ def goes_on(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
 
 def is_loop(router: IRouter, envelope: Envelope, header_section: bytes) -> bool:
     """Whether an address among the recipients has sent on what it would send on now."""
-    return any(
-        was_delivered_to(recipient.forward_path, header_section)
+    before = delivered_before(header_section)  # nearly always nobody
+    return bool(before) and any(
+        delivered_to(recipient.forward_path).lower() in before
         and _is_forwarder(router, recipient.forward_path, envelope.reverse_path)
         for recipient in envelope.recipients
     )

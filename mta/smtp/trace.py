@@ -94,9 +94,12 @@ def one_line(address: Mailbox) -> bytes:
 
 def was_delivered_to(address: Mailbox, header_section: bytes) -> bool:
     """Whether a Delivered-To: field names the address, whatever its case (RFC 9228)."""
-    wanted = delivered_to(address).lower()
-    found = header.values(header_section, b"delivered-to")
-    return any(value.lower() == wanted for value in found)
+    return delivered_to(address).lower() in delivered_before(header_section)
+
+
+def delivered_before(header_section: bytes) -> frozenset[bytes]:
+    """The addresses in Delivered-To: fields, in lower case (RFC 9228)."""
+    return frozenset(value.lower() for value in header.values(header_section, b"delivered-to"))
 
 
 def delivered_to(address: Mailbox) -> bytes:

@@ -27,7 +27,9 @@ async def mail(talk: Conversation, argument: bytes) -> Answer:
     parsed = grammar.parse_mail(argument, _offered(talk, parameters))
     if parsed.size is not None and parsed.size > reception.limits.message_size:
         raise Refusal(replies.TOO_BIG)
-    parsed = replace(parsed, reverse_path=reception.qualified(session, parsed.reverse_path))
+    reverse_path = reception.qualified(session, parsed.reverse_path)
+    if reverse_path is not parsed.reverse_path:
+        parsed = replace(parsed, reverse_path=reverse_path)
     await reception.gate.mail(session, parsed.reverse_path)
     talk.transactions += 1
     talk.transaction = Transaction(parsed, reception.depot.spool.draft())

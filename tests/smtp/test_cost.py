@@ -183,6 +183,23 @@ class CostTests(SynchronousTestCase):
         steps = [after - before for before, after in pairwise([0, *done, 90])]
         self.assertTrue(all(0 <= step < 30 for step in steps), steps)
 
+    def test_who_has_said_no_more(self) -> None:
+        """One command at a time leaves others their turns, however long each of them takes."""
+        talk = self.talk()
+        talk.link._clock = clock = SteppingClock()
+        clock.step = 2 * SLICE
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+
+        talk.link.pause = pause  # type: ignore[method-assign]
+        for _ in range(3):
+            talk.link.dataReceived(b"HELP\r\n")
+        self.assertEqual(pauses, [])
+        talk.link.dataReceived(b"HELP\r\nHELP\r\n")
+        self.assertEqual(pauses, [0.0])
+
     def test_when_turns_come_late(self) -> None:
         """Who works all the time leaves more time to others, the more of them there are."""
         talk = self.talk()
