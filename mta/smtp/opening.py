@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mta.interfaces import ChannelLost, HandshakeFailed, HopFailure
 from mta.mail import Outcome, Reply, Security, Status
 from mta.smtp import sasl
-from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue, OutOfStep
+from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
 from mta.smtp.pipelining import HostRecord
@@ -96,7 +96,7 @@ async def _start_tls(dialogue: Dialogue, config: SenderConfig) -> None:
         reply = await dialogue.command(b"STARTTLS", TLS)
         if reply.code == 220:
             if not dialogue.is_quiet:
-                raise OutOfStep("a reply in the clear to what TLS is to protect")
+                raise HandshakeFailed("octets in the clear behind the reply to STARTTLS")
             await dialogue.channel.start_tls()
             await _hello(dialogue, config)
             return
