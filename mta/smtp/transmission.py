@@ -148,20 +148,37 @@ class Transmission:
         await self._write_content(transaction, None)
 
     async def _write_content(self, transaction: Transaction, dots: DotWriter | None) -> None:
-        """The octets of content, with dot stuffing where they go by DATA."""
-        dialogue, channel = self._dialogue, self._channel
+        """The octets of content, with dot stuffing where they go by DATA.
+
+        The reply may come as soon as the last octet is written: that of a chunk has no dot behind
+        it, and is not waited for here.
+        """
+        dialogue, content = self._dialogue, transaction.outgoing.form.content
         dialogue.step = CONTENT
         transaction.has_begun = True
-        async for piece in transaction.outgoing.form.content.pieces():
-            channel.write(dots.encode(piece) if dots else piece)
-            end = channel.seconds() + CONTENT.timeout
-            while not await channel.drain(end):
-                await dialogue.check()
-        await dialogue.check()
+        left = content.size
+        async for piece in content.pieces():
+            await self._wait_for_room()
+            left -= len(piece)
+            if dots is None and not left:
+                self._end_content(transaction)
+            self._channel.write(dots.encode(piece) if dots else piece)
+        if not transaction.has_ended:
+            await self._wait_for_room()
+            self._end_content(transaction)
         if dots:
-            channel.write(dots.end())
+            self._channel.write(dots.end())
+
+    async def _wait_for_room(self) -> None:
+        """Return when all but a little was sent, and the peer has said nothing unasked."""
+        end = self._channel.seconds() + CONTENT.timeout
+        while not await self._channel.drain(end):
+            await self._dialogue.check()
+        await self._dialogue.check()
+
+    def _end_content(self, transaction: Transaction) -> None:
         transaction.has_ended = True
-        dialogue.expect(len(transaction.accepted) if self._capabilities.lmtp else 1)
+        self._dialogue.expect(len(transaction.accepted) if self._capabilities.lmtp else 1)
 
     async def end(self, transaction: Transaction, following: Transaction | None = None) -> None:
         """The reply to content: one, or with LMTP one for each recipient that RCPT took.

@@ -221,6 +221,26 @@ class LossTests(SenderTestCase):
             self.assertIn(outcome, exchange.outcomes("M1")[0])
             self.assertIn("deferred", exchange.outcomes("M2")[0])
 
+    def test_what_is_answered_before_the_last_of_a_chunk_is_known_to_be_gone(self) -> None:
+        """The reply counts, and what had none may have been taken all the same."""
+        lines = 100_000
+        for replies, outcome, marks in (
+            ("250 mail | 250 rcpt | 250 taken", "relayed 250 taken", ""),
+            ("250 mail | 250 rcpt | 452 full", "deferred 452 full", "elsewhere"),
+            ("250 mail | 250 rcpt", "deferred 451 4.4.2 Connection lost after the end", "broke"),
+        ):
+            exchange = Exchange([mail("M1", content=b"~\r\n" * lines)])
+            exchange.talk("S: 220 x | 250-x | 250-PIPELINING")
+            exchange.transport.is_full, heard = True, 0
+            exchange.say(b"250 CHUNKING\r\n")
+            while lines > (heard := heard + exchange.transport.taken().count(b"~")):
+                exchange.link.resumeProducing()
+            exchange.talk(f"S: {replies}")
+            exchange.lose()
+            self.assertIn(outcome, exchange.outcomes()[0])
+            self.assertEqual(marks, self.marks(exchange))
+            self.assertEqual([], exchange.source.given_back)
+
     def test_what_goes_before_content_that_can_not_be_read(self) -> None:
         """Its replies are awaited: it has its own outcome."""
         whole = mail("M2")
