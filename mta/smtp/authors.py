@@ -6,9 +6,12 @@ because the other way would be somebody else's address.
 
 from __future__ import annotations
 
+import encodings
 import quopri
 import re
 from base64 import b64decode
+from encodings.aliases import aliases
+from pkgutil import iter_modules
 
 from mta.mail import Mailbox
 from mta.smtp import grammar
@@ -25,6 +28,8 @@ _DISPLAY_NAME = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"\\<>@:;()])*', re.DOTALL)
 _UNSHOWN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ENCODED_WORD = re.compile(r"=\?([^?*]*)(?:\*[^?]*)?\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]+(?==\?)")
+# Python looks for a module of any other name, and keeps that name for ever.
+_CHARSETS = {module.name for module in iter_modules(encodings.__path__)} | set(aliases)
 _LIKE_AN_ADDRESS = re.compile(r'[^\s"(),:;<>@]*@[^\s"(),:;<>@]*')
 
 
@@ -117,7 +122,8 @@ def _decoded(word: re.Match[str]) -> str:
             octets = quopri.decodestring(encoded, header=True)
     except ValueError:
         return word[0]
+    name = encodings.normalize_encoding(charset).lower() or "ascii"
     try:
-        return octets.decode(charset or "ascii", "replace")
-    except (LookupError, ValueError):  # of an unknown charset, or of one that ignores "replace"
+        return octets.decode(name if name in _CHARSETS else "latin-1", "replace")
+    except (LookupError, ValueError):  # of what is no charset, or of one that ignores "replace"
         return octets.decode("latin-1")

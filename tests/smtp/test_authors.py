@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from email import message_from_string
 from email.policy import default
 from email.utils import getaddresses
@@ -32,6 +33,7 @@ CLEAR = {
     "=?iso-8859-1?q?J=FCrgen?=\t=?iso-8859-1?q?_M=FCller?= <a@b.example>": ["a@b.example"],
     '"=?windows-1252?B?Suxy?=" <a@b.example>': ["a@b.example"],
     "=?x-unknown?q?J=FCrgen?= <a@b.example>": ["a@b.example"],
+    "=?bz2?q?x?= <a@b.example>": ["a@b.example"],
     "=?utf-8?b?x?= <a@b.example>": ["a@b.example"],
     "=?utf-8*de?q?a=40b.example?= <a@b.example>": ["a@b.example"],
     '"a@b.example" <a@b.example>': ["a@b.example"],
@@ -62,6 +64,9 @@ UNCLEAR = (
     "=?utf-8?q?boss?= =?utf-8?q?=40b.example=2C?= <a@b.example>",
     "=?utf-8?b?Ym9zc0BiLmV4YW1wbGU=?= <a@b.example>",
     "=?utf-7?q?boss+AEA-b.example?= <a@b.example>",
+    "=?unicode-escape?q?boss=5Cx40b.example?= <a@b.example>",
+    "=?Raw_Unicode-Escape?q?boss=5Cu0040b.example?= <a@b.example>",
+    "=?utf-16le?b?YgBvAHMAcwBAAGIA?= <a@b.example>",
     "a@b.example (=?utf-8?q?=29=2C_boss=40b.example?=)",
     "=?utf-8?q?=3Cboss=3E?= <a@b.example>",
     "=?utf-8?q?boss=00?= <a@b.example>",
@@ -115,6 +120,15 @@ class AuthorsTests(SynchronousTestCase):
             for value in (address, f"<{address}>", f"Alice <{address}>"):
                 [mailbox] = authors(value.encode())
                 self.assertEqual(address, str(mailbox), value)
+
+    def test_unknown_charsets_are_not_asked_for(self) -> None:
+        """Python looks for their modules, and keeps each name for ever."""
+        asked: list[str] = []
+        codecs.register(asked.append)  # it is asked last
+        self.addCleanup(codecs.unregister, asked.append)
+        for charset in ("x-17", "x" * 100, "utf-88", "utf-8-\xe9"):
+            self.assertEqual(1, len(authors(f"=?{charset}?q?x?= <a@b.example>".encode())))
+        self.assertEqual([], asked)
 
     def test_latin_1(self) -> None:
         """Names of old programs are taken where every charset has the same structure."""
