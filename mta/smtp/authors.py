@@ -14,13 +14,15 @@ from encodings.aliases import aliases
 from pkgutil import iter_modules
 
 from mta.mail import Mailbox
-from mta.smtp import grammar
+from mta.smtp import grammar, header
 
 MAX_OCTETS = 4096  # of one field, and four times that would take sixteen times as long
 MAX_AUTHORS = 50  # each is looked up
 BLANKS = " \t"  # no other white space: to readers it is a part of the address
 
-_CHARACTER = re.compile(r"\\.|.", re.DOTALL)  # or a quoted pair
+_LEXEME = re.compile(r'"(?:[^"\\]|\\.)*+"|\\.|.', re.DOTALL)
+# Folds, but no comments, for which line ends stand: somebody may see them as part of an address.
+_AROUND_AT = re.compile(r"[ \t]*@[ \t]*")
 _NAMED = re.compile(r"(.*)<([^<>]*)>", re.DOTALL)
 # A display name, with what people leave unquoted in it and nobody misreads.
 _DISPLAY_NAME = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"\\<>@:;()])*', re.DOTALL)
@@ -64,26 +66,14 @@ def _text(value: bytes) -> tuple[str, bool]:
 
 
 def _items(text: str) -> list[str]:
-    """What stands between the commas, with a blank for each comment (which may be nested)."""
-    items: list[list[str]] = [[]]
-    quoted, depth = False, 0
-    for character in _CHARACTER.findall(text):
-        if depth:
-            depth += (character == "(") - (character == ")")
-        elif quoted:
-            items[-1].append(character)
-            quoted = character != '"'
-        elif character == "(":
-            items[-1].append(" ")
-            depth = 1
-        elif character == ",":
-            items.append([])
+    """What stands between the commas, without comments.  Raises ValueError."""
+    items = [""]
+    for lexeme in _LEXEME.findall(header.without_comments(text)):
+        if lexeme == ",":
+            items.append("")
         else:
-            items[-1].append(character)
-            quoted = character == '"'
-    if quoted or depth:
-        raise ValueError("a quoted string or a comment does not end")
-    return ["".join(item) for item in items]
+            items[-1] += lexeme
+    return items
 
 
 def _mailbox(item: str) -> Mailbox:
@@ -93,6 +83,8 @@ def _mailbox(item: str) -> Mailbox:
         raise ValueError(f"not a display name: {name!r}")
     if "=?" in address:
         raise ValueError("an encoded word in an address")
+    if '"' not in address:
+        address = _AROUND_AT.sub("@", address)
     return grammar.parse_mailbox(address)
 
 

@@ -21,6 +21,7 @@ _FIELD = re.compile(_NAME + rb"[ \t]*+:" + _VALUE)
 _BEGINNING = re.compile(_NAME + rb"[ \t]*+:")
 _FIELDS = re.compile(rb"(?:" + _NAME + rb"[ \t]*+:" + _VALUE + rb")*+")
 _FOLD = re.compile(rb"\r?\n")
+_CHARACTER = re.compile(r"\\.|.", re.DOTALL)  # or a quoted pair
 
 
 def end_of_fields(octets: bytes) -> int:
@@ -47,6 +48,27 @@ def name(field: bytes) -> bytes:
 def value(field: bytes) -> bytes:
     """The value of a field, unfolded, without white space around it."""
     return _FOLD.sub(b"", field.partition(b":")[2]).strip(b" \t\r\n")
+
+
+def without_comments(text: str) -> str:
+    """An unfolded value with a line end for each comment (RFC 5322 section 3.2.2).
+
+    Raises ValueError where a comment or a quoted string does not end.
+    """
+    kept: list[str] = []
+    quoted, depth = False, 0
+    for character in _CHARACTER.findall(text):
+        if depth:
+            depth += (character == "(") - (character == ")")
+        elif character == "(" and not quoted:
+            kept.append("\n")
+            depth = 1
+        else:
+            kept.append(character)
+            quoted = quoted != (character == '"')
+    if quoted or depth:
+        raise ValueError("a quoted string or a comment does not end")
+    return "".join(kept)
 
 
 def values(octets: bytes, wanted: bytes) -> list[bytes]:

@@ -24,7 +24,8 @@ MAX_LINE = 998  # octets of a line without its end, RFC 5322 section 2.1.1
 MAX_FIELD = 8192  # octets of a Content-Type field
 
 _LONG_LINE = re.compile(rb"\n[^\n]{%d}" % (MAX_LINE + 2))
-_MEDIA_TYPE = re.compile(r"\s*([!#-'*+.0-9A-Z^-~-]+/[!#-'*+.0-9A-Z^-~-]+)\s*(?:[;(]|\Z)", re.I)
+_WORD = r"\s*([!#-'*+.0-9A-Z^-~-]+)\s*"
+_MEDIA_TYPE = re.compile(f"{_WORD}/{_WORD}(?:[;(]|\\Z)", re.I)
 # Without quoted pairs, which not all readers undo.
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"\\]*+)"|([^\s;"()\\]++))', re.I)
 
@@ -267,9 +268,9 @@ def _describe(part: Part, outer: Part | None) -> None:
     if len(values) > 1 or (values and len(values[0]) > MAX_FIELD):
         part.media_type = ""
         return
-    value = values[0].decode("latin-1") if values else ""
+    value = _uncommented(values[0].decode("latin-1")) if values else ""
     if found := _MEDIA_TYPE.match(value):
-        part.media_type = found[1].lower()
+        part.media_type = f"{found[1]}/{found[2]}".lower()
     elif value:
         part.media_type = "text/plain"  # RFC 2045 section 5.2
     if any(encoding not in (b"7bit", b"8bit", b"binary") for encoding in part.encodings):
@@ -279,6 +280,16 @@ def _describe(part: Part, outer: Part | None) -> None:
             part.kind, part.boundary = Kind.MULTIPART, boundary
     elif part.media_type == "message/rfc822":
         part.kind = Kind.MESSAGE
+
+
+def _uncommented(value: str) -> str:
+    """The value without comments, or as it is where one does not end."""
+    if "(" not in value:
+        return value
+    try:
+        return header.without_comments(value)
+    except ValueError:
+        return value
 
 
 def _boundary(value: str) -> bytes:

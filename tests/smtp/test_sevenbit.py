@@ -194,6 +194,18 @@ class ConversionTests(SynchronousTestCase):
             self.converted(SIGNED.replace(b"sch%bn", b"a\0").replace(b"%b", b"signed"))
         )
 
+    def test_comments_beside_the_type(self) -> None:
+        """They hide neither what is signed nor its parts (RFC 2045 section 5.1)."""
+        signed = SIGNED % (b"signed", b"\xc3\xb6")
+        for written in (
+            b"(by hand) multipart/signed",
+            b"multipart (a (nested) one) / (\\)) signed",
+            b"multipart/signed (x; boundary=other)",
+        ):
+            self.assertIsNone(self.converted(signed.replace(b"multipart/signed", written)))
+        plain = HEADER.replace(b"text/plain", b"text/plain (no; end") + b"\r\nsch\xc3\xb6n\r\n"
+        self.assertIn(b"sch=C3=B6n", self.converted(plain) or b"")
+
     def test_a_part_beside_what_is_signed(self) -> None:
         """It is encoded as ever; a domain's signature of the whole message does not keep it."""
         signed = (SIGNED % (b"signed", b"oe")).removeprefix(b"MIME-Version: 1.0\r\n")
