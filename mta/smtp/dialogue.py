@@ -39,6 +39,7 @@ CONTENT = Step(3 * MINUTE, "while sending content")
 END = Step(10 * MINUTE, "after the end of content: the message may be sent more than once")
 TURN = Step(10 * MINUTE, "in reply to the request for our mail")  # RFC 2645 section 5.2.1
 AHEAD = Step(30.0, "in reply to what was sent ahead")  # a host that dropped it never answers
+EMPTY = Step(30.0, "after the end of content for nobody")  # no message waits for this reply
 PROBE = Step(5.0, "in reply to RSET behind the content of a message")
 NOOP = Step(30.0, "in reply to NOOP")
 QUIT = Step(5.0, "in reply to QUIT")

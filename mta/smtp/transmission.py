@@ -14,6 +14,7 @@ from mta.smtp.dialogue import (
     AHEAD,
     CONTENT,
     DATA,
+    EMPTY,
     END,
     MAIL,
     RCPT,
@@ -137,7 +138,10 @@ class Transmission:
         if self._capabilities.lmtp:
             raise OutOfStep("a start of content that is for nobody")  # replies to it: none, or one
         await self._dialogue.send(b".\r\n", 1)
-        await self._dialogue.reply(END)
+        try:
+            await self._dialogue.reply(EMPTY)
+        except ChannelTimeout as lost:
+            raise OutOfStep("no reply to the end of content that was for nobody") from lost
 
     # --- the content
 

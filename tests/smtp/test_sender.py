@@ -262,6 +262,15 @@ class PipeliningTests(SenderTestCase):
         self.assertEqual(exchange.outcomes(), ["failed 550 5.7.1 no"])
         self.assertNotIn("body", exchange.hear())
 
+    def test_no_end_of_what_nobody_gets(self) -> None:
+        """A peer that finds no end in an empty content keeps nothing waiting: it goes again."""
+        exchange = self.opened([mail("M1")], "250 PIPELINING")
+        exchange.talk("S: 451 4.3.0 busy | 250 rcpt | 354 go")
+        exchange.hear()
+        exchange.talk("T: 30")
+        self.assertEqual(exchange.hear(), ["QUIT"])
+        self.assertEqual(exchange.source.given_back, ["M1"])
+
     def test_lost_between_two_messages(self) -> None:
         """The first one may have been taken; both are tried again."""
         exchange = self.opened([mail("M1"), mail("M2")], "250 PIPELINING")
