@@ -28,9 +28,12 @@ def goes_on(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
 
 
 def is_loop(router: IRouter, envelope: Envelope, header_section: bytes) -> bool:
-    """Whether an address among the recipients has sent on what it would send on now."""
+    """Whether each of the recipients has sent on what it would send on now.
+
+    Where others have not, it is for them, and the attempt fails for those that have.
+    """
     before = delivered_before(header_section)  # nearly always nobody
-    return bool(before) and any(
+    return bool(before) and all(
         delivered_to(recipient.forward_path).lower() in before
         and _is_forwarder(router, recipient.forward_path, envelope.reverse_path)
         for recipient in envelope.recipients

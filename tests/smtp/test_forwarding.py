@@ -52,12 +52,19 @@ class LoopTests(SynchronousTestCase):
         """A mailbox can't, whoever says that the mail was there before."""
         for field in (b"Delivered-To: %b\r\n", b"Subject: x\r\nDELIVERED-To:\r\n %b\r\n"):
             for name in (b"alice@ours.example", b"Alice@OURS.example"):
-                self.assertTrue(self.is_loop(field % name, BOB, ALICE))
+                self.assertTrue(self.is_loop(field % name, ALICE))
+                self.assertTrue(self.is_loop(field % name, ALICE, Mailbox("ALICE", "ours.example")))
             self.assertFalse(self.is_loop(field % b"bob@ours.example", BOB, ALICE))
             self.assertFalse(
                 self.is_loop(field % b"eve@ours.example", Mailbox("eve", "ours.example"))
             )
         self.assertFalse(self.is_loop(b"Subject: x\r\n", ALICE))
+
+    def test_who_is_in_no_loop_gets_the_mail(self) -> None:
+        """What some of the recipients have sent on before is refused for them, not for all."""
+        section = b"Delivered-To: alice@ours.example\r\n"
+        self.assertFalse(self.is_loop(section, ALICE, BOB))
+        self.assertFalse(self.is_loop(section, BOB, ALICE))
 
     def test_what_goes_on(self) -> None:
         """Mail for an address of ours that leads to one that is not."""
