@@ -18,10 +18,10 @@ from mta.smtp import grammar, header
 
 MAX_OCTETS = 4096  # of one field, and four times that would take sixteen times as long
 MAX_AUTHORS = 50  # each is looked up
-BLANKS = " \t"  # no other white space: to readers it is a part of the address
+BLANKS = " \t\n"  # and comments; to readers, other white space is a part of the address
 
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*+"|\\.|.', re.DOTALL)
-# Folds, but no comments, for which line ends stand: somebody may see them as part of an address.
+# Folds, but no comments (line ends stand for them): to some readers they are part of an address.
 _AROUND_AT = re.compile(r"[ \t]*@[ \t]*")
 _NAMED = re.compile(r"(.*)<([^<>]*)>", re.DOTALL)
 # A display name, with what people leave unquoted in it and nobody misreads.
