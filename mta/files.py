@@ -49,6 +49,9 @@ def atomic_write(
             os.link(draft, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        error.filename = str(path)  # not the draft's name, which nobody knows, or none
+        raise
     finally:
         draft.unlink(missing_ok=True)  # nothing after `replace`
     if durable:

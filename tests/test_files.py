@@ -55,6 +55,12 @@ class AtomicWriteTests(SynchronousTestCase):
                     self.assertEqual(self.path.read_bytes(), b"old")
                     self.assertEqual(list(self.folder.iterdir()), [self.path])
 
+    def test_failures_name_the_file(self) -> None:
+        """A call that has only a descriptor says which file it was about."""
+        self.patch(os, "fsync", failing(errno.ENOSPC))
+        error = self.assertRaises(OSError, atomic_write, self.path, b"new")
+        self.assertEqual(error.filename, str(self.path))
+
     def test_links(self) -> None:
         """What others put in its place is replaced and not followed."""
         victim = self.folder / "victim"

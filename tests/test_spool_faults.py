@@ -66,7 +66,7 @@ INNER: tuple[tuple[str, object, str, BaseException], ...] = (
     ("the lock", committer_module, "turn", OSError(errno.ENOLCK, "no locks")),
     ("translating", committer_module, "translated", ZeroDivisionError()),
 )
-CODES = ("BUSY", "FULL", "CORRUPT", "IOERR", "NOMEM", "CANTOPEN", "READONLY", "PROTOCOL", "LOCKED")
+CODES = ("BUSY", "FULL", "IOERR_SHMSIZE", "CORRUPT", "IOERR", "NOMEM", "CANTOPEN", "READONLY", "PROTOCOL", "LOCKED")
 
 
 class SystemTests(SpoolTestCase):
@@ -93,7 +93,7 @@ class SystemTests(SpoolTestCase):
                 self.commit(spool, LARGE * 2)
             except OSError as refused:
                 is_full = getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) or (
-                    str(error) == "SQLITE_FULL"
+                    str(error) in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
                 )
                 self.assertEqual(isinstance(refused, SpoolFull), is_full)
         patch.restore()

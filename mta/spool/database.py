@@ -385,6 +385,7 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return primary_code(error) in (0, sqlite3.SQLITE_CORRUPT)
 
 
+_NO_ROOM_FOR_SHM = sqlite3.SQLITE_IOERR_SHMSIZE
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -395,7 +396,7 @@ def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
             return SpoolFull(error.errno, error.strerror, error.filename)
         return error
     if is_full(error):
-        return SpoolFull(errno.ENOSPC, str(error), str(folder.database))
+        return SpoolFull(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.database))
     if primary_code(error) in _DAMAGE:
         return SpoolDamaged(
             f"{folder.database}: {error}: restore it from a backup, or move it away to begin anew"
@@ -404,9 +405,13 @@ def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether there is no room on the disk."""
+    """Whether there is no room on the disk.
+
+    The file of shared memory can't grow for no other reason; SQLite calls that an I/O error.
+    """
     if isinstance(error, sqlite3.Error):
-        return primary_code(error) == sqlite3.SQLITE_FULL
+        extended = getattr(error, "sqlite_errorcode", 0)
+        return primary_code(error) == sqlite3.SQLITE_FULL or extended == _NO_ROOM_FOR_SHM
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
