@@ -12,7 +12,9 @@ from pathlib import Path
 from twisted.logger import LogLevel, capturedLogs
 
 from mta.interfaces import Filter, Message, State
-from mta.spool import queue_id
+from mta.spool import commits, queue_id
+from mta.spool.checking import Checker
+from mta.spool.database import SpoolDamaged, open_database, verify
 from mta.spool.take_over import GRACE
 from tests.test_spool import LARGE, SpoolTestCase, settlement
 
@@ -251,3 +253,69 @@ class FileTests(DamageTestCase):
         self.assertEqual(len(events), 1, events)
         (stuck / "x").rmdir()
         stuck.rmdir()
+
+
+class DatabaseTests(SpoolTestCase):
+    """What is not in a row."""
+
+    RUINS = (
+        "DROP TABLE recipient",
+        "DROP TABLE content",
+        "DROP TABLE owner",
+        "DROP TABLE clock",
+        "DROP TABLE leftover",
+        "ALTER TABLE message RENAME COLUMN ret TO other",
+        "PRAGMA user_version = -5",
+    )
+    CLOCKS = (
+        "UPDATE clock SET wall = 'x'",
+        "UPDATE clock SET wall = 9e999",
+        "UPDATE clock SET uptime = x'ff'",
+        "UPDATE clock SET boot = CAST(x'ff' AS TEXT)",
+        "DELETE FROM clock",
+    )
+
+    def ruin(self, statement: str) -> None:
+        """Change the database of a spool that nobody uses."""
+        with closing(sqlite3.connect(self.folder.database, isolation_level=None)) as connection:
+            connection.execute(statement)
+
+    def test_tables(self) -> None:
+        """Without a table or a column nothing starts, and one line says why."""
+        self.wait(self.restartable().stop())
+        whole = self.folder.database.read_bytes()
+        for statement in self.RUINS:
+            with self.subTest(statement=statement):
+                self.ruin(statement)
+                for attempt in (open_database, verify):
+                    error = self.assertRaises(SpoolDamaged, attempt, self.folder)
+                    self.assertIn("restore it from a backup", str(error))
+                for path in self.folder.path.glob("queue.sqlite-*"):
+                    path.unlink()
+                self.folder.database.write_bytes(whole)
+        open_database(self.folder).close()
+
+    def test_clock(self) -> None:
+        """A look at the clock that can't be right tells nothing, and keeps nobody from starting."""
+        for statement in self.CLOCKS:
+            with self.subTest(statement=statement):
+                self.wait(self.restartable().stop())
+                self.ruin(statement)
+                spool = self.restartable()
+                self.commit(spool)
+                self.wait(spool.stop())
+
+    def test_standing_holds(self) -> None:
+        """Where they can't be read no mail is taken, and the log and the check say why."""
+        spool = self.process()
+        for text in ("[{", '{"a": 5}', "5"):
+            (self.folder.path / "holds.json").write_text(text)
+            commits._limited._next.clear()
+            with capturedLogs() as events:
+                for _ in range(3):
+                    self.assertRaises(OSError, self.commit, spool)
+            self.assertEqual(["holds.json" in event["error"] for event in events], [True])
+            (finding,) = Checker(self.path).findings()
+            self.assertIn("put on hold again", finding.problem)
+        (self.folder.path / "holds.json").unlink()
+        self.commit(spool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -43,6 +44,9 @@ TAKE_OVER_EVERY = 10.0  # seconds between looks for mail of processes that died
 
 # What keeps a server from starting, each in one line for a person.
 _FAULTS = (CannotStart, MetricsFault, PrivilegeFault, SpoolUnusable, TLSFault, UserFault)
+
+
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 
 
 class MailService(MultiService):
@@ -110,12 +114,11 @@ class MailService(MultiService):
         except _FAULTS as error:
             _refuse(self._options, str(error))
         except OSError as error:
-            reason = error.strerror or error
-            _refuse(
-                self._options,
-                f"cannot use the spool {self._settings.spool}: {reason}; "
-                "it must be a folder that this user may write to",
-            )
+            place = error.filename or self._settings.spool
+            reason = f"cannot use the spool: {place}: {error.strerror or error}"
+            if error.errno in _NOT_OURS:
+                reason += "; the spool must be a folder that this user may write to"
+            _refuse(self._options, reason)
         except KeyboardInterrupt:
             _refuse(self._options, "interrupted while starting")
 

@@ -17,6 +17,7 @@ from mta.interfaces import IContent
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.database import as_oserror, open_database, transaction, turned
 from mta.spool.folder import Folder
+from mta.spool.holds import StandingHolds
 from mta.spool.loading import ContentKey, load
 
 GRACE = 3600.0  # seconds that a file stays which nobody knows
@@ -56,11 +57,19 @@ class Checker:
                 self._rows_without_messages,
                 self._content,
                 self._incoming,
+                self._holds,
             ):
                 try:
                     yield from check(connection)
                 except sqlite3.DatabaseError as error:
                     yield Finding(self._folder.database.name, str(error))
+
+    def _holds(self, _: sqlite3.Connection) -> Iterator[Finding]:
+        """Standing holds that nobody can read: no mail is taken, then."""
+        try:
+            StandingHolds(self._folder).current()
+        except OSError as error:
+            yield Finding("holds.json", str(error))
 
     # --- the database
 

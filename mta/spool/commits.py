@@ -6,9 +6,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mta.interfaces import IContent, Message, Progress, Settlement
+from mta.limited_log import LimitedLog
 from mta.mail import Envelope
 from mta.spool import leases, queue_id, rows
 from mta.spool.committer import Committer, Job
@@ -16,6 +18,8 @@ from mta.spool.content import Draft, InThread, MemoryContent
 from mta.spool.holds import StandingHolds
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
+
+_limited = LimitedLog(Logger())
 
 Drafts = Sequence[tuple[Draft, Envelope]]
 
@@ -112,9 +116,17 @@ class Commits:
             owner=self._owner,
             size=draft.size,
             is_ascii=draft.is_ascii,
-            on_hold=str(self._holds.which(envelope) or ""),
+            on_hold=self._hold(envelope),
             shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
         )
+
+    def _hold(self, envelope: Envelope) -> str:
+        """The standing hold that a message fits, or empty.  Raises OSError, and says so."""
+        try:
+            return str(self._holds.which(envelope) or "")
+        except OSError as error:
+            _limited.error("holds", "no mail is taken: {error}", error=str(error))
+            raise
 
     def _taken_in(self, name: str, arrival: rows.Arrival) -> Message:
         return Message(

@@ -15,12 +15,12 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from mta.files import sync, sync_file
 from mta.interfaces import SpoolFull
+from mta.spool import schema
 from mta.spool.folder import Folder, create
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-VERSION = 4
 BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
 
 # Octets; such pages hold most messages without overflow pages.
@@ -38,97 +38,6 @@ PRAGMA cache_size = -16384;
 PRAGMA temp_store = MEMORY;
 PRAGMA secure_delete = OFF;
 """
-
-# `message` is what attempts change, small and apart from `content`, which never changes.
-# Where `in_file` is set, the content is a file and has no row.  `put_by` is the owner that gave a
-# message back untried, and remembers it.  `on_hold` is one of `mta.spool.rows.Hold`, `reason` says
-# why where that was no person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by
-# which the clock was set since the message arrived.  `outside`: neither a user nor a host of ours
-# sent it, or an older version took it, which did not ask.  `owner` has a row for each process,
-# whose `beat` grows as long as it commits; `clock` has one, the last look at the clocks.
-_TABLES = """
-CREATE TABLE message (
-    id INTEGER PRIMARY KEY,
-    due REAL NOT NULL,
-    owner INTEGER,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    warned INTEGER NOT NULL DEFAULT 0,
-    on_hold INTEGER NOT NULL DEFAULT 0,
-    recovered INTEGER NOT NULL DEFAULT 0,
-    size INTEGER NOT NULL,
-    is_ascii INTEGER NOT NULL,
-    in_file INTEGER NOT NULL,
-    local_part TEXT NOT NULL,
-    domain TEXT NOT NULL,
-    body TEXT NOT NULL,
-    smtputf8 INTEGER NOT NULL,
-    ret TEXT NOT NULL,
-    envid TEXT NOT NULL,
-    require_tls INTEGER NOT NULL,
-    put_by INTEGER,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    reason TEXT NOT NULL DEFAULT '',
-    shift REAL NOT NULL DEFAULT 0,
-    outside INTEGER NOT NULL DEFAULT 1
-);
-CREATE INDEX schedule ON message (due, owner);
-CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
-CREATE INDEX suspect ON message (due) WHERE deaths > 0;
-CREATE TABLE owner (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
-CREATE TABLE clock (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    wall REAL NOT NULL,
-    uptime REAL NOT NULL,
-    boot TEXT NOT NULL
-);
-CREATE TABLE content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE recipient (
-    message INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    local_part TEXT NOT NULL,
-    domain TEXT NOT NULL,
-    notify TEXT NOT NULL,
-    original TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting',
-    peer TEXT NOT NULL DEFAULT '',
-    held_domain TEXT NOT NULL DEFAULT '',
-    settled TEXT NOT NULL DEFAULT '[]',
-    history TEXT NOT NULL DEFAULT '[]',
-    PRIMARY KEY (message, number)
-) WITHOUT ROWID;
-CREATE INDEX held ON recipient (peer, message) WHERE state = 'held';
-CREATE TABLE leftover (id INTEGER PRIMARY KEY);
-CREATE TRIGGER removal AFTER DELETE ON message BEGIN
-    DELETE FROM content WHERE id = old.id;
-    DELETE FROM recipient WHERE message = old.id;
-    INSERT INTO leftover SELECT old.id WHERE old.in_file;
-END;
-"""
-
-# What makes a database of an older version one of the next, by the older one's number.
-_UPGRADES = {
-    1: """
-ALTER TABLE message ADD COLUMN put_by INTEGER;
-CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
-""",
-    2: """
-ALTER TABLE message ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE message ADD COLUMN reason TEXT NOT NULL DEFAULT '';
-ALTER TABLE message ADD COLUMN shift REAL NOT NULL DEFAULT 0;
-CREATE INDEX suspect ON message (due) WHERE deaths > 0;
-CREATE TABLE owner (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
-CREATE TABLE clock (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    wall REAL NOT NULL,
-    uptime REAL NOT NULL,
-    boot TEXT NOT NULL
-);
-UPDATE message SET due = 9e999 WHERE owner IS NOT NULL;
-""",
-    3: """
-ALTER TABLE message ADD COLUMN outside INTEGER NOT NULL DEFAULT 1;
-""",
-}
 
 
 class SpoolUnusable(OSError):
@@ -203,8 +112,12 @@ def verify(folder: Folder) -> None:
         uri = f"{folder.database.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
             connection.execute("SELECT name FROM sqlite_master").fetchall()
-            if (found := _version(connection)) > VERSION:
+            if (found := schema.version(connection)) > schema.VERSION:
                 raise _too_new(folder, found)
+            if found == schema.VERSION:
+                _require_tables(connection, folder)
+            elif found not in schema.VERSIONS:
+                raise _no_version(folder, found)
 
 
 def _refuse_lost(folder: Folder) -> None:
@@ -224,8 +137,24 @@ def _lost(folder: Folder, trace: str) -> SpoolDamaged:
 def _too_new(folder: Folder, found: int) -> SpoolTooNew:
     return SpoolTooNew(
         f"{folder.database}: made by a newer version of this program "
-        f"(format {found}, this one knows {VERSION}): install that version"
+        f"(format {found}, this one knows {schema.VERSION}): install that version"
     )
+
+
+def _no_version(folder: Folder, found: int) -> SpoolDamaged:
+    return _damaged(folder, f"its format is {found}, which never was one")
+
+
+def _damaged(folder: Folder, reason: str) -> SpoolDamaged:
+    return SpoolDamaged(
+        f"{folder.database}: {reason}: restore it from a backup, or move it away to begin anew"
+    )
+
+
+def _require_tables(connection: sqlite3.Connection, folder: Folder) -> None:
+    """Raise SpoolDamaged where a table or a column of this version is missing."""
+    if missing := schema.missing_columns(connection):
+        raise _damaged(folder, f"its column {missing[0]} is missing")
 
 
 def _connected(path: Path, folder: Folder) -> sqlite3.Connection:
@@ -246,13 +175,16 @@ def _connected(path: Path, folder: Folder) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
     connection.executescript(_SETTINGS)
-    if (found := _version(connection)) < VERSION:
+    if (found := schema.version(connection)) < schema.VERSION:
         if found == 0 and (trace := folder.traces()):
             raise _lost(folder, trace)
+        if found not in schema.VERSIONS:
+            raise _no_version(folder, found)
         with transaction(connection):
-            _upgrade(connection)
-    if (found := _version(connection)) != VERSION:
+            schema.upgrade(connection)
+    if (found := schema.version(connection)) != schema.VERSION:
         raise _too_new(folder, found)
+    _require_tables(connection, folder)
     if not _was_used(connection) and (unknown := folder.complete()):
         raise _lost(folder, str(folder.content(min(unknown))))
 
@@ -278,21 +210,6 @@ def turn(descriptor: int) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """Make the tables, or make older ones what they are today; nothing where nothing is to do."""
-    found = _version(connection)
-    scripts = [_TABLES] if found == 0 else [_UPGRADES[old] for old in range(found, VERSION)]
-    for script in scripts:
-        for statement in _statements(script):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
 def _was_used(connection: sqlite3.Connection) -> bool:
     """Whether a server ever ran on this database, or something was put into it."""
     (used,) = connection.execute(
@@ -300,16 +217,6 @@ def _was_used(connection: sqlite3.Connection) -> bool:
         " OR EXISTS (SELECT 1 FROM leftover)"
     ).fetchone()
     return bool(used)
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script, which executescript() would take out of our transaction."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 @contextmanager
@@ -398,9 +305,7 @@ def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
     if is_full(error):
         return SpoolFull(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.database))
     if primary_code(error) in _DAMAGE:
-        return SpoolDamaged(
-            f"{folder.database}: {error}: restore it from a backup, or move it away to begin anew"
-        )
+        return _damaged(folder, str(error))
     return OSError(errno.EIO, str(error), str(folder.database))
 
 

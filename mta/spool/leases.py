@@ -315,13 +315,21 @@ def beats(connection: sqlite3.Connection) -> dict[int, int]:
     return dict(connection.execute("SELECT id, beat FROM owner").fetchall())
 
 
+# A row that is damaged tells nothing.
+_LAST_LOOK = """
+SELECT wall, uptime, CASE WHEN boot = ?1 THEN boot ELSE 'another' END FROM clock
+WHERE typeof(wall) = 'real' AND wall BETWEEN 0 AND ?2
+    AND typeof(uptime) = 'real' AND uptime BETWEEN 0 AND ?2
+"""
+
+
 def set_clock(connection: sqlite3.Connection, reading: Reading) -> float:
     """Note the time; returns by how many seconds the wall clock jumped since that was done last.
 
     What waits stays due as long as it was, and no message is older for it.  What a clock that
     jumped forward makes due is tried early, which does no harm.
     """
-    row = connection.execute("SELECT wall, uptime, boot FROM clock").fetchone()
+    row = connection.execute(_LAST_LOOK, (reading.boot, queue_id.MAX_MOMENT)).fetchone()
     jumped = jump(Reading(*row), reading) if row else 0.0
     if jumped:
         connection.execute(
