@@ -379,6 +379,20 @@ class ClientTests(SaslTestCase):
         self.fails(self.respond("GSSAPI"))
 
 
+class DerivationTests(SaslTestCase):
+    """What a password costs."""
+
+    def test_once_for_each_salt(self) -> None:
+        """A client derives its key once, and another one for another salt."""
+        with patch.object(sasl.hashlib, "pbkdf2_hmac", wraps=sasl.hashlib.pbkdf2_hmac) as derive:
+            first = sasl.own_salted_password("a secret of ours", SALT, 5000)
+            self.assertEqual(first, sasl.own_salted_password("a secret of ours", SALT, 5000))
+            self.assertEqual(derive.call_count, 1)
+            sasl.own_salted_password("a secret of ours", SALT[::-1], 5000)
+            self.assertEqual(derive.call_count, 2)
+        self.assertEqual(first, sasl.salted_password("a secret of ours", SALT, 5000))
+
+
 class VectorTests(SaslTestCase):
     """The examples of the RFCs."""
 
