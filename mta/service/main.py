@@ -159,6 +159,10 @@ class MailService(MultiService):
 
     def _start(self) -> None:
         """The reactor runs."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            ours = signal.getsignal(number)
+            if callable(ours):
+                signal.signal(number, partial(self._stop_once, ours))
         self._starting = Deferred.fromCoroutine(self._begin()).addErrback(self._failed, "start")
 
     async def _begin(self) -> None:
@@ -250,6 +254,15 @@ class MailService(MultiService):
         self.log.failure("{what} failed", failure, what=what)
 
     # --- stop
+
+    def _stop_once(self, ours: Callable[[int, Any], object], number: int, frame: Any) -> None:
+        """Pass a signal to stop on to Twisted, which takes a second one for a fault.
+
+        systemd sends one to every process, and the first process another one to its workers.
+        """
+        if not self._is_stopping:
+            self._is_stopping = True
+            ours(number, frame)
 
     def stopService(self) -> Deferred[None]:
         """Twisted calls this when the process is to end."""

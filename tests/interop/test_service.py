@@ -84,6 +84,18 @@ class StopTests(ServiceCase):
         self.assertIn(server.stop(), ENDED)
         self.assertIn("stopped", server.log)
 
+    def test_all_processes_are_told(self) -> None:
+        """As systemd does, and once more; each ends in peace all the same."""
+        server = self.server(queue={"workers": 2})
+        assert server.process is not None
+        server.process.wait_for("worker ready")
+        os.killpg(server.process.pid, signal.SIGTERM)
+        server.process.wait_for("stopping")
+        os.killpg(server.process.pid, signal.SIGTERM)
+        self.assertIn(server.stop(), ENDED)
+        self.assertEqual(2, server.log.count("stopped\n"), server.log)
+        self.assertNotIn("Traceback", server.log)
+
     def test_a_transaction_may_end(self) -> None:
         """A client in mid-message gets its 250, and the message is there after a restart."""
         server = self.server()
