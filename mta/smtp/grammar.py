@@ -50,12 +50,13 @@ _MAILBOX = rf"(?P<local>{_LOCAL_PART})@(?P<domain>{_DOMAIN}|{_ADDRESS_LITERAL})"
 _SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
 _PARAMETERS = r"(?: +(?P<parameters>.*))?"
 
-# Commands of HTTP and SIP, a request line of either or of RTSP, SSH, and what begins with a
-# control character: TLS, SOCKS, remote desktops.
+# Commands of HTTP and SIP, a request line of either or of RTSP, SSH, what begins with a control
+# character: TLS, SOCKS, remote desktops; and header fields, whatever they belong to.
 _FOREIGN = re.compile(
     rb"[\x00-\x08\x0e-\x1f]|SSH-|(?i:[A-Z]+ +[^ ]+ +(?:HTTP|SIP|RTSP)/[0-9])"
     rb"|(?i:GET|POST|HEAD|PUT|DELETE|OPTIONS|CONNECT|TRACE|PATCH|PRI|PROPFIND"
     rb"|INVITE|REGISTER|SUBSCRIBE|PUBLISH)(?: |\Z)"
+    rb"|[!-9;-~]+:[ \t]"
 )
 _COMMAND = re.compile(rb"([A-Za-z0-9-]+)(?: +([^\0\r\n]*))?")
 _DOMAIN_ALONE = re.compile(_DOMAIN)
