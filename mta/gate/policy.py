@@ -169,7 +169,7 @@ class Gate:
         for final, hop in hops:
             if refusal := templates.refusal(hop, reverse_path, final):
                 raise Refusal(refusal)
-        if not self._is_trusted(session) and _passes_route_on(address, hops):
+        if _passes_route_on(address, hops) and not self._is_trusted(session):
             raise Refusal(replies.ROUTE_DENIED)
         is_counted = not session.partner and session.service is not Service.LMTP
         if is_counted and not self._counters.recipients.take(_payer(session)):
