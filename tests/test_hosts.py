@@ -77,6 +77,15 @@ class LoopTests(HostsTestCase):
             self.assertEqual(self.refused(MX, (10, "mx"), **known), "554 5.4.6", address)
             self.assertEqual(self.refused(Hop(Agent.MX, DOMAIN), **{DOMAIN: [address]})[:3], "554")
 
+    def test_addresses_of_ipv4_in_others(self) -> None:
+        """Whatever IPv6 wraps around one of ours."""
+        for inner in ("127.0.0.1", "0.0.0.0", "192.0.2.77"):
+            host = OwnHost("us.example", ["192.0.2.77"], lambda _: False)
+            for prefix in ("::ffff:", "::", "::ffff:0:", "64:ff9b::"):
+                self.assertTrue(host.is_at(prefix + inner), prefix + inner)
+        for address in ("64:ff9b::192.0.2.78", "2001:db8::192.0.2.77", "64:ff9b:1::192.0.2.77"):
+            self.assertFalse(host.is_at(address), address)
+
     def test_our_names(self) -> None:
         """They are not even looked up."""
         for name in ("us.example", "US.example", "localhost", "x.localhost", "us.example."):
@@ -128,7 +137,7 @@ class PrivateTests(HostsTestCase):
         """RFC 1918, RFC 4193 and link-local."""
         for address in ("10.1.2.3", "172.31.0.1", "192.168.9.9", "fd12::1", "fe80::1"):
             self.assertTrue(is_private(address), address)
-        for address in ("::ffff:10.1.2.3", "169.254.1.1"):
+        for address in ("::ffff:10.1.2.3", "64:ff9b::10.1.2.3", "::10.1.2.3", "169.254.1.1"):
             self.assertTrue(is_private(address), address)
         for address in ("192.0.2.1", "172.32.0.1", "2001:db8::1", "100.64.0.1"):
             self.assertFalse(is_private(address), address)

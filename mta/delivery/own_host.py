@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from zope.interface import implementer
 
@@ -12,8 +19,11 @@ from mta.interfaces import IOwnHost
 
 _NOBODYS = ("240.0.0.1", "100::1")  # reserved (RFC 1112), discarded (RFC 6666): on no interface
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: this host, as loopback is
-
-
+# The last 32 bits are an address of IPv4, mapped (RFC 4291 section 2.5.5) or translated (RFC 2765,
+# RFC 6052): a network with a translator leads there.
+_WRAPPING = [
+    IPv6Network(prefix) for prefix in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+]
 _PRIVATE = [
     ip_network(network)
     for network in (
@@ -78,6 +88,9 @@ class OwnHost:
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """The address that is meant, where IPv6 only wraps one of IPv4 (RFC 4291 section 2.5.5)."""
+    """The address that is meant, where IPv6 only wraps one of IPv4."""
     plain = ip_address(address)
-    return (isinstance(plain, IPv6Address) and plain.ipv4_mapped) or plain
+    if plain.version == 4 or plain.is_loopback or plain.is_unspecified:
+        return plain
+    is_wrapped = any(plain in network for network in _WRAPPING)
+    return IPv4Address(int(plain) & 0xFFFFFFFF) if is_wrapped else plain
