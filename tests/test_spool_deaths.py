@@ -109,6 +109,21 @@ class DeathTests(SpoolTestCase):
             self.settle(spool, each)
         self.assertEqual(self.leased(spool), [])
 
+    def test_tried_with_others(self) -> None:
+        """A second death says little while others are tried as well; the third one decides."""
+        spool = self.process()
+        bad = self.commit(spool).id
+        for deaths in range(1, 4):
+            spool.begin_attempt(bad)
+            other = self.commit(spool).id
+            spool.begin_attempt(other)
+            spool = self.next_process(spool)
+            held = [entry.message.id for entry in self.tools().find(Filter(state="held"))]
+            self.assertEqual(held, [bad] if deaths == 3 else [])
+            self.clock.advance(SUSPECT_DELAY)
+            while deaths < 3 and (leased := self.leased(spool)) != [bad]:
+                self.settle(spool, *leased)
+
     def test_leased_alone_is_no_guilt(self) -> None:
         """What only waited in the process that died is due at once, and never suspected."""
         spool = self.process()

@@ -16,7 +16,9 @@ from mta.spool.clock import Reading, jump
 from mta.spool.rows import ids, listed
 
 NEVER = float("inf")  # the `due` of a message that is leased, or on hold
-MAX_DEATHS = 2  # of owners, in attempts for a message: then it is kept
+# Of owners, in attempts for a message: then it is kept.  One more, where others were tried as
+# well at the last of them, which may have had no cause in any message.
+MAX_DEATHS = 2
 # Seconds before a message is tried that an owner died on: all others go first, and where processes
 # die one after the other, whatever the reason, it is not tried, and so not blamed.
 SUSPECT_DELAY = 5.0
@@ -234,6 +236,7 @@ def suspects(connection: sqlite3.Connection, numbers: Collection[int], now: floa
     Those that it happened to too often are on hold, the others are tried later than all else.
     """
     wanted = listed(numbers)
+    most = MAX_DEATHS if len(numbers) == 1 else MAX_DEATHS + 1
     connection.execute(
         """
         UPDATE message SET deaths = deaths + 1, due = CASE WHEN on_hold THEN 9e999 ELSE ? END
@@ -248,7 +251,7 @@ def suspects(connection: sqlite3.Connection, numbers: Collection[int], now: floa
             WHERE deaths >= ? AND NOT on_hold AND id IN (SELECT value FROM json_each(?))
             RETURNING id
             """,
-            ("the program ended twice while it tried this message", MAX_DEATHS, wanted),
+            ("the program ended twice or more while it tried this message", most, wanted),
         )
     )
 

@@ -89,8 +89,8 @@ class TakeOver:
         await self._in_thread(owner.bury)
         for number in kept:
             self.log.error(
-                "{queue_id} is on hold: the program ended twice while it tried this message; "
-                "`mta queue release` lets it be tried again",
+                "{queue_id} is on hold: the program ended twice or more while it tried this"
+                " message; `mta queue release` lets it be tried again",
                 queue_id=queue_id.encode(number),
             )
         return int(freed)
