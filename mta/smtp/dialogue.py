@@ -97,7 +97,8 @@ class Dialogue:
     async def reply(self, step: Step) -> Reply:
         """The peer's next reply.  Raises ChannelLost, also for 421, and PeerFault."""
         self.step = step
-        await self._receive(step)
+        if not self._arrived:
+            await self._receive(step)
         reply = self._arrived.popleft()
         if isinstance(reply, PeerFault):
             raise reply
@@ -142,8 +143,7 @@ class Dialogue:
         """Wait until a whole reply is there."""
         channel = self.channel
         end: float | None = None  # for all its lines
-        if not self._arrived:
-            self._collect()
+        self._collect()
         while not self._arrived:
             end = end or channel.seconds() + step.timeout
             if await channel.drain(end):

@@ -260,7 +260,7 @@ class Transmission:
     async def _verdict(self, step: Step) -> Reply:
         """A reply that takes something or refuses it: any other is not the one awaited."""
         reply = await self._dialogue.reply(step)
-        if reply.is_positive and not _is_ok(reply):
+        if not _is_ok(reply) and reply.is_positive:
             raise Misplaced(str(reply))
         return reply
 
