@@ -601,6 +601,15 @@ class HandoverTests(SendmailCase):
         self.listen_on()
         self.assertIn("no listener", self.sendmail("bob", stdin=b"x\n", status=75)[1])
 
+    def test_a_server_that_stands_still(self) -> None:
+        """Connections that nobody greets are given up soon; the message waits in the maildrop."""
+        self.server.stop()
+        self.patch(handover, "PATIENCE", 0.1)
+        with socket.create_server(("127.0.0.1", self.server.ports["smtp"])):
+            said, _ = self.sendmail("-v", "bob", stdin=b"x\n")
+        self.assertIn("timed out", said)
+        self.assertEqual(len([*(self.server.folder / "spool" / "maildrop").iterdir()]), 1)
+
     def test_too_many(self) -> None:
         """65: what one file can't hold is not left half."""
         self.server.stop()

@@ -15,6 +15,8 @@ from mta.settings import ListenerTLS, Service, Settings
 from mta.smtp.grammar import encode_xtext
 
 TIMEOUT = 600.0  # seconds that the server may take for one reply, RFC 5321 section 4.5.3.2.6
+# Seconds that it may take to greet; one that stands still must not hold up who hands in the mail.
+PATIENCE = 30.0
 _PIECE = 65536  # octets
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there is the server's choice
 
@@ -43,6 +45,7 @@ def send(settings: Settings, envelope: Envelope, content: bytes) -> str:
     """
     try:
         with _Client(connect(settings)) as client:
+            client.be_patient()
             return _transact(client, envelope, content)
     except smtplib.SMTPResponseException as error:
         raise Refused(error.smtp_code, error.smtp_error, envelope.recipients) from None
@@ -97,6 +100,7 @@ def _mail_options(client: _Client, envelope: Envelope) -> Iterator[str]:
 def converse(settings: Settings, incoming: int, outgoing: int) -> None:
     """Let whoever is at two descriptors talk with the server.  Raises NoServer or OSError."""
     with connect(settings) as server:
+        server.settimeout(TIMEOUT)
         sources = [incoming, server.fileno()]
         while server.fileno() in sources:
             for source in select.select(sources, [], [])[0]:
@@ -119,7 +123,7 @@ def connect(settings: Settings) -> socket.socket:
     tried = []
     for family, address in _places(settings):
         connection = socket.socket(family)
-        connection.settimeout(TIMEOUT)
+        connection.settimeout(settings.limits.greet_delay + PATIENCE)
         try:
             connection.connect(address)
         except OSError:
@@ -158,6 +162,10 @@ class _Client(smtplib.SMTP):
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         super().__init__("localhost", local_hostname="localhost", timeout=TIMEOUT)
+
+    def be_patient(self) -> None:
+        """Wait for replies as long as one may take."""
+        self._connection.settimeout(TIMEOUT)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         return self._connection
