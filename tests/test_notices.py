@@ -404,6 +404,12 @@ class OutsiderTests(NoticeTestCase):
             ("Exchange01 says no to bob@rcpt.example", "", "[...] says no to [...]"),
             ("I am mail7, no", "mail7", "I am [...] no"),
             ("no " + "a." * 900, "", "no [...]"),
+            ("by store01:24, later", "mx", "by [...] later"),
+            ("to (lmtp:backend:2424)", "mx", "to [...]"),
+            ("/srv/mail/hr: no space", "", "[...] no space"),
+            ("open '/etc/x' failed and/or 5.2.2: no", "", "open [...] failed and/or 5.2.2: no"),
+            ("file:///srv/mail or unix:/run/lmtp", "", "[...] or [...]"),
+            ("C:\\mail\\hr is full", "", "[...] is full"),
         ):
             outcome = Outcome(Status.FAILED, Reply(550, "5.1.1", (said,)), remote)
             told = str(self.told((self.HR, outcome)))

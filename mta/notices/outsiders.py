@@ -30,7 +30,9 @@ _WORDS = {
 _OTHER_WORDS = "The message could not be delivered"
 _HOST = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.[A-Za-z]{2,}"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
-_TELLING = re.compile(rf"@|{_HOST}|{_IP_ADDRESS}")
+_PORT = r"[A-Za-z][A-Za-z0-9_-]*:\d"
+_PATH = r"(?<![A-Za-z0-9])/\w|\\"
+_TELLING = re.compile(rf"@|{_HOST}|{_IP_ADDRESS}|{_PORT}|{_PATH}")
 HIDDEN = "[...]"
 
 
@@ -65,7 +67,7 @@ def public(report: Report, named: Mailbox) -> Report:
 
 
 def _without_hosts(text: str, target: Target, outcome: Outcome) -> str:
-    """A reply without the words that name a host, an IP address or another address."""
+    """A reply without the words that name a host, a file, an IP address or another address."""
     names = {name.lower() for name in (outcome.remote, target.hop.next_hop) if name}
     own = str(target.address).lower()
 
