@@ -252,6 +252,19 @@ class TableTests(ImportCase):
             ],
         )
 
+    def test_encodings(self) -> None:
+        """A byte order mark means nothing; what is not UTF-8 is named, but for comments."""
+        for kind, colon in (("aliases", ":"), ("virtual", "")):
+            text = f"# J\xfcrgen\na@x.example{colon} b@x.example\nj\xfcrgen{colon} b@x.example\n"
+            path = Path(self.table(""))
+            path.write_bytes(text.encode("latin-1"))
+            found = [*getattr(tables, kind)(path, "ours.example")]
+            self.assertEqual(str(found[0].address), "a@x.example")
+            self.assertIn("not UTF-8", found[1].text)
+            path.write_bytes(b"\xef\xbb\xbfa@x.example%s b@x.example\n" % colon.encode())
+            (entry,) = getattr(tables, kind)(path, "ours.example")
+            self.assertEqual(str(entry.address), "a@x.example")
+
     def test_inclusion_in_a_circle(self) -> None:
         """Files that include one another come to an end."""
         self.table(":include:list.txt\n", "list.txt")

@@ -19,6 +19,7 @@ from mta.smtp import grammar
 MOST_OCTETS = 64 * 2**20  # of one table
 MOST_NESTED = 10  # files that include one another
 
+_NO_TEXT = "\ufffd"  # what octets become that are not UTF-8
 _ALONE = "{!r} stands alone, expected an address behind it"
 _COLON = (
     "{!r} and a colon: a virtual table has only white space between a name and its addresses,"
@@ -55,6 +56,7 @@ def aliases(path: Path, domain: str) -> Iterator[Entry | Problem]:
             yield Problem(path, line, 1, f"no `name: value` in {text[:40]!r}")
             continue
         try:
+            _require_text(text)
             address = _one_address(match[1], domain)
             targets = tuple(_alias_targets(match[2], domain, path.parent, MOST_NESTED))
             if not targets:
@@ -71,6 +73,7 @@ def virtual(path: Path, domain: str) -> Iterator[Entry | Problem]:
         pattern, *rest = text.split(None, 1)
         value = rest[0] if rest else ""
         try:
+            _require_text(text)
             yield Entry(path, line, *_virtual_entry(pattern, value, domain))
         except ValueError as error:
             yield Problem(path, line, 1, str(error))
@@ -145,6 +148,12 @@ def _domain(text: str) -> str:
         raise ValueError(f"not a domain: {text!r}") from None
 
 
+def _require_text(line: str) -> None:
+    """Raise ValueError where octets stood in a line that are no text; in a comment they may."""
+    if _NO_TEXT in line:
+        raise ValueError("not UTF-8: iconv -f latin1 -t utf8 makes it so, as a rule")
+
+
 def _lowered(address: Mailbox) -> Mailbox:
     return Mailbox(address.local_part.lower(), address.domain)
 
@@ -159,7 +168,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if len(octets) > MOST_OCTETS or b"\0" in octets:
         raise OSError(f"{path}: not a table of text; the source of a .db file has no ending")
     begun, parts = 0, [""]
-    for number, line in enumerate(octets.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(octets.decode("utf-8-sig", "replace").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if line[0].isspace() and begun:
