@@ -126,6 +126,13 @@ class Dialogue:
         """Whether the peer has said nothing that nobody has read."""
         return not (self._arrived or self._parser.is_inside or len(self.channel.wire))
 
+    @property
+    def unasked(self) -> Reply | None:
+        """What the peer has said more than it was asked, where it is a reply but for 421."""
+        self._collect()
+        surplus = self._arrived[self._due] if len(self._arrived) > self._due else None
+        return surplus if isinstance(surplus, Reply) and surplus.code != CLOSING else None
+
     def verify(self) -> None:
         """Raise OutOfStep where the peer has said more than it was asked; it may say 421."""
         if self.is_quiet:

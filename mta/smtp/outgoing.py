@@ -177,7 +177,7 @@ class Outbox:
             if outgoing.outcomes[place] is not None:
                 continue
             rejected = transaction.rejected.get(place)
-            reply = rejected or transaction.refusal
+            reply = _meant(rejected) if rejected else transaction.refusal
             assert reply is not None
             if rejected is not None and _is_too_many(rejected) and transaction.accepted:
                 again.append(place)
@@ -254,9 +254,16 @@ class Outbox:
         word = _word(transaction, error, lost)
         outcomes = transaction.outgoing.outcomes
         for place in transaction.places:
-            refusal = transaction.rejected.get(place) or transaction.refusal
+            rejected = transaction.rejected.get(place)
+            refusal = _meant(rejected) if rejected else transaction.refusal
             said = self._refused(refusal) if refusal else word
             outcomes[place] = outcomes[place] or said
+
+
+def _meant(rejection: Reply) -> Reply:
+    """A refusal of RCPT as it is meant: 552 without a reason is 452 (section 4.5.3.1.10)."""
+    is_unexplained = rejection.code == 552 and not rejection.enhanced
+    return replace(rejection, code=452) if is_unexplained else rejection
 
 
 def _is_too_many(reply: Reply) -> bool:

@@ -162,23 +162,40 @@ class Transmission:
         transaction.has_begun = True
         left = content.size
         async for piece in content.pieces():
-            await self._wait_for_room()
+            await self._wait_for_room(transaction)
             left -= len(piece)
             if dots is None and not left:
                 self._end_content(transaction)
             self._channel.write(dots.encode(piece) if dots else piece)
         if not transaction.has_ended:
-            await self._wait_for_room()
+            await self._wait_for_room(transaction)
             self._end_content(transaction)
         if dots:
             self._channel.write(dots.end())
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_room(self, transaction: Transaction) -> None:
         """Return when all but a little was sent, and the peer has said nothing unasked."""
         end = self._channel.seconds() + CONTENT.timeout
-        while not await self._channel.drain(end):
+        try:
+            while not await self._channel.drain(end):
+                await self._dialogue.check()
             await self._dialogue.check()
-        await self._dialogue.check()
+        except (ChannelLost, OutOfStep) as error:
+            self._judge_early(transaction, error)
+            raise
+
+    def _judge_early(self, transaction: Transaction, error: Exception) -> None:
+        """Note a refusal of content that comes before its end, as too large or as spam.
+
+        With one command at a time it can be nothing else.  Raises OutOfStep where it can.
+        """
+        reply = self._dialogue.unasked
+        if reply is None or not (reply.is_transient or reply.is_permanent):
+            return
+        if self._capabilities.may_lose_step:
+            raise OutOfStep(f"before the end of content: {reply}") from error
+        if not self._capabilities.lmtp:
+            self._outbox.refuse(transaction, reply)
 
     def _end_content(self, transaction: Transaction) -> None:
         transaction.has_ended = True

@@ -55,10 +55,10 @@ class StepTests(SenderTestCase):
         self.assertEqual(exchange.outcomes(), ["deferred 421 4.3.2 closing"])
 
     def test_while_content_is_on_its_way(self) -> None:
-        """A verdict comes after the end."""
+        """What was taken is said after the end; a refusal may come before it."""
         for reply, outcome in (
             ("250 taken", "deferred 451 4.5.0 Protocol error while sending content"),
-            ("554 no", "deferred 451 4.5.0 Protocol error while sending content"),
+            ("554 no", "failed 554 no"),
             ("421 closing", "deferred 421 closing"),
         ):
             exchange = self.opened([mail(content=b"x\r\n" * 100_000)])

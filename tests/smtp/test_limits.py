@@ -35,7 +35,7 @@ class TooManyTests(SenderTestCase):
         for reply, outcome in (
             ("452 4.2.2 full", "deferred 452 4.2.2 full"),
             ("552 5.2.2 full", "failed 552 5.2.2 full"),
-            ("552 full", "failed 552 full"),
+            ("552 full", "deferred 452 full"),
             ("552 5.5.3 many", "deferred 452 4.5.3 many"),
             ("550 5.5.3 many", "deferred 452 4.5.3 many"),
         ):

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from mta.mail import Status
 from mta.smtp import sevenbit
 from mta.smtp.pipelining import Pipelining
-from tests.senders import STREAMING, Broken, Exchange, SenderTestCase, mail
+from tests.senders import STREAMING, US, Broken, Exchange, SenderTestCase, mail
 
 
 class LossTests(SenderTestCase):
@@ -240,6 +240,58 @@ class LossTests(SenderTestCase):
             self.assertIn(outcome, exchange.outcomes()[0])
             self.assertEqual(marks, self.marks(exchange))
             self.assertEqual([], exchange.source.given_back)
+
+    def test_content_that_is_refused_before_its_end(self) -> None:
+        """With one command at a time it is refused, whether the peer then reads on or closes."""
+        for keywords, known in (
+            ("250 HELP", Pipelining.UNKNOWN),
+            ("250-PIPELINING | 250 CHUNKING", Pipelining.STEPWISE),
+        ):
+            for reply, closes, outcome in (
+                ("552 5.3.4 too big", False, "failed 552 5.3.4 too big"),
+                ("554 5.7.1 spam", True, "failed 554 5.7.1 spam"),
+                ("451 4.7.1 later", True, "deferred 451 4.7.1 later"),
+                ("250 fine", False, "deferred 451 4.5.0 Protocol error while sending content"),
+                ("421 closing", False, "deferred 421 closing"),
+                ("eh?", False, "deferred 451 4.5.0 Protocol error while sending content"),
+            ):
+                content = b"~\r\n" * 100_000
+                exchange = self.opened([mail("M1", content=content)], keywords, known=known)
+                exchange.talk("S: 250 mail | 250 rcpt")
+                exchange.transport.is_full = True
+                exchange.talk(f"S: 354 go | {reply}")
+                if closes:
+                    exchange.lose()
+                self.assertIn(outcome, exchange.outcomes()[0])
+                self.assertTrue(exchange.transport.disconnecting)
+
+    def test_content_that_an_lmtp_server_refuses_before_its_end(self) -> None:
+        """Nobody knows for which recipient, nor how many replies are still to come."""
+        content = b"~\r\n" * 100_000
+        exchange = self.opened(
+            [mail("M1", content=content)],
+            demands=replace(US, lmtp=True),
+            known=Pipelining.STEPWISE,
+        )
+        exchange.talk("S: 250 mail | 250 rcpt")
+        exchange.transport.is_full = True
+        exchange.talk("S: 354 go | 552 5.3.4 too big")
+        self.assertIn("deferred 451 4.5.0 Protocol error", exchange.outcomes()[0])
+
+    def test_content_that_is_refused_before_its_end_by_a_peer_that_may_be_out_of_step(self) -> None:
+        """It is no verdict yet: another connection goes step by step."""
+        for closes in (False, True):
+            content = b"~\r\n" * 100_000
+            exchange = self.opened([mail("M1", content=content)], "250 PIPELINING")
+            exchange.transport.is_full = True
+            exchange.talk("S: 250 mail | 250 rcpt | 354 go")
+            if closes:
+                exchange.link.wire.feed(b"552 5.3.4 too big\r\n")
+                exchange.lose()
+            else:
+                exchange.talk("S: 552 5.3.4 too big")
+            self.assertEqual(exchange.source.given_back, ["M1"])
+            self.assertIs(exchange.host.pipelining, Pipelining.STEPWISE)
 
     def test_what_goes_before_content_that_can_not_be_read(self) -> None:
         """Its replies are awaited: it has its own outcome."""
