@@ -28,9 +28,7 @@ from mta.settings import Peer, Service
 # --- one connection, two roles -----------------------------------------------
 
 LOCAL_PEER = "unix"  # instead of the address of another host
-UNKNOWN_CLIENT = (
-    "unknown"  # the same, where a proxy does not say whose it is: no right goes with it
-)
+UNKNOWN_CLIENT = "unknown"  # the same, where a proxy does not tell it: it has no rights
 
 
 class ChannelLost(Exception):

@@ -32,6 +32,7 @@ from mta.service.process import Process
 from mta.service.reloader import Reloader
 from mta.service.repeating import Repeating
 from mta.settings import Settings
+from mta.smtp import grammar
 from mta.spool.database import SpoolUnusable
 from mta.tls import TLSFault
 from mta.users import UserFault
@@ -167,6 +168,7 @@ class MailService(MultiService):
 
     async def _begin(self) -> None:
         threads.start_all(self._process.threads)
+        grammar.compile_patterns()
         await self._process.take_over()
         if self._is_stopping:
             return

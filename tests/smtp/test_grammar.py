@@ -502,6 +502,19 @@ class BdatTests(GrammarTestCase):
             self.refused(replies.BAD_ARGUMENT, grammar.parse_bdat, argument)
 
 
+class PatternTests(GrammarTestCase):
+    """The patterns that take long to compile."""
+
+    def test_compiled_before(self) -> None:
+        """A server has them before a client needs them."""
+        grammar.compile_patterns()
+        before = grammar._compiled.cache_info().misses
+        self.forward_path("<a@b.example>")
+        grammar.parse_mail(b"FROM:<a@b.example>", NOTHING)
+        grammar.parse_mailbox("a@b.example")
+        self.assertEqual(before, grammar._compiled.cache_info().misses)
+
+
 class DomainTests(GrammarTestCase):
     """Domains: in text, in ATRN (RFC 2645) and in ETRN (RFC 1985)."""
 
