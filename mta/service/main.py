@@ -115,8 +115,9 @@ class MailService(MultiService):
         except _FAULTS as error:
             _refuse(self._options, str(error))
         except OSError as error:
-            place = error.filename or self._settings.spool
-            reason = f"cannot use the spool: {place}: {error.strerror or error}"
+            spool = self._settings.spool
+            place = "" if error.filename in (None, spool) else f"{error.filename}: "
+            reason = f"cannot use the spool {spool}: {place}{error.strerror or error}"
             if error.errno in _NOT_OURS:
                 reason += "; the spool must be a folder that this user may write to"
             _refuse(self._options, reason)
