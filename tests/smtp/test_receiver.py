@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
@@ -9,8 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IGate, IReversal, IRole, IUsers, Session
+from mta.interfaces import IGate, IReversal, IRole, IUsers, Message, Session
 from mta.link import Link
+from mta.mail import Mailbox
 from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
 from tests.conversations import Conversation
@@ -51,6 +53,21 @@ class ReceiverTests(SynchronousTestCase):
         reversal.ready.callback(Turned())
         self.assertTrue(transport.value().startswith(b"503 5.5.1"))
         self.assertNoResult(link.ended)
+
+    def test_a_reverse_path_that_only_this_host_knows(self) -> None:
+        """It is taken in the form that others can answer to."""
+        accepted: list[Message] = []
+        spool, transport = FakeSpool(), Transport()
+        shared = replace(
+            reception(spool, accepted.append),
+            qualified=lambda session, path: Mailbox(path.local_part, "mta.example"),
+        )
+        link = Link(lambda _: Receiver(shared), Clock())
+        link.makeConnection(transport)
+        link.dataReceived(b"EHLO client.example\r\nMAIL FROM:<root@localhost>\r\n")
+        link.dataReceived(b"RCPT TO:<b@mta.example>\r\nDATA\r\n")
+        link.dataReceived(b"hello\r\n.\r\n")
+        self.assertEqual([str(one.envelope.reverse_path) for one in accepted], ["root@mta.example"])
 
     def test_a_log_in_that_is_held_back(self) -> None:
         """While many fail for an account, the right password is told as late as a wrong one."""

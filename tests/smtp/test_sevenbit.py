@@ -203,7 +203,7 @@ class ConversionTests(SynchronousTestCase):
             b"multipart/signed (x; boundary=other)",
         ):
             self.assertIsNone(self.converted(signed.replace(b"multipart/signed", written)))
-        plain = HEADER.replace(b"text/plain", b"text/plain (no; end") + b"\r\nsch\xc3\xb6n\r\n"
+        plain = HEADER + b"Content-Type: text/plain (no; end\r\n\r\nsch\xc3\xb6n\r\n"
         self.assertIn(b"sch=C3=B6n", self.converted(plain) or b"")
 
     def test_a_part_beside_what_is_signed(self) -> None:
