@@ -10,6 +10,7 @@ LITTLE = 10  # the same for a host that has sent `FREE` in other sessions: more 
 MAX_WASTED = 2000  # commands without mail before the session ends
 SLOWNESS = 0.01  # seconds that each further command waits
 EARNED = 50  # commands that one message makes up for: so many refused recipients each are no abuse
+MIN_CHUNK = 512  # octets; a smaller chunk of content, but for the last, costs more than it brings
 SLICE = 0.0005  # seconds of work, some dozen commands, before others have their turn
 SHORT_SLICE = 0.0001  # the same while others wait
 BUSY = 0.002  # seconds after which a turn comes late: others are waiting, too

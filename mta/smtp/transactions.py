@@ -8,6 +8,7 @@ from mta.mail import Body
 from mta.settings import Service
 from mta.smtp import grammar, replies
 from mta.smtp.conversation import Answer, Conversation, Transaction
+from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
 from mta.smtp.intake import Intake
 from mta.smtp.reading import read_chunk, read_data
@@ -81,7 +82,7 @@ async def bdat(talk: Conversation, argument: bytes) -> Answer:
     if transaction.intake is None:
         transaction.intake = _intake(talk, transaction)
     await read_chunk(talk.channel, talk.reception.limits.timeout, size, transaction.intake)
-    if size:
+    if last or size >= MIN_CHUNK:
         talk.cost.towards_mail()
     if last:
         return await _end_of_content(talk, transaction, transaction.intake)

@@ -19,6 +19,7 @@ from mta.smtp.cost import (
     LITTLE,
     MAX_BACK_OFF,
     MAX_WASTED,
+    MIN_CHUNK,
     SHORT_SLICE,
     SLICE,
     SLOWNESS,
@@ -41,6 +42,7 @@ WORTHLESS = {
     "DATA without recipients": (BEGIN, b"DATA\r\n"),
     "BDAT without recipients": (BEGIN, b"BDAT 0 LAST\r\n"),
     "an empty chunk": (BEGIN + b"RCPT TO:<b@mta.example>\r\n", b"BDAT 0\r\n"),
+    "a chunk of two octets": (BEGIN + b"RCPT TO:<b@mta.example>\r\n", b"BDAT 2\r\n\r\n"),
     "MAIL that is too big": (b"", b"MAIL FROM:<a@client.example> SIZE=99999999999\r\n"),
     "MAIL that is refused": (b"", b"MAIL FROM:<spammer@client.example>\r\n"),
     "a transaction that is given up": (b"", BEGIN + b"RCPT TO:<b@mta.example>\r\nRSET\r\n"),
@@ -143,11 +145,12 @@ class CostTests(SynchronousTestCase):
         self.assertTrue(talk.transport.disconnecting)
 
     def test_a_large_message_in_many_chunks(self) -> None:
-        """Chunks are what mail is made of: they are no waste, however many."""
+        """Chunks of some size are what mail is made of: they are no waste, however many."""
         talk = self.talk()
         talk.link.dataReceived(BEGIN + b"RCPT TO:<b@mta.example>\r\n")
         talk.transport.clear()
-        talk.link.dataReceived(b"BDAT 2\r\n\r\n" * (MAX_WASTED * 2) + b"BDAT 0 LAST\r\n")
+        chunk = b"BDAT %d\r\n%b\r\n" % (MIN_CHUNK, b"x" * (MIN_CHUNK - 2))
+        talk.link.dataReceived(chunk * (MAX_WASTED * 2) + b"BDAT 0 LAST\r\n")
         self.assertIn(b"250 2.0.0 OK queued", talk.transport.value())
 
     def test_a_host_that_comes_again(self) -> None:
