@@ -1,0 +1,1 @@
+"""Golden dialogues: the tables, and the tests that play them."""

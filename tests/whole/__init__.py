@@ -1,0 +1,1 @@
+"""Several rooms together, the tree, the package and the manual."""
