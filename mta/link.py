@@ -40,10 +40,10 @@ from mta.interfaces import (
 )
 from mta.smtp.wire import Wire
 
-MOST_UNREAD = 128 * 1024  # octets; reading pauses above
+MAX_UNREAD = 128 * 1024  # octets; reading pauses above
 HANDSHAKE_TIMEOUT = 60.0  # seconds
 ALARM_MARGIN = 60.0  # seconds after an alarm in which it must have rung
-MOST_UNSENT = 64 * 1024  # octets that wait for what else is said before we listen again
+MAX_UNSENT = 64 * 1024  # octets that wait for what else is said before we listen again
 CLOSE_TIMEOUT = 30.0  # seconds in which the peer may still take our last words
 KEEPALIVE_PROBES = 3  # of TCP, unanswered, before a connection is lost
 LAST_CHANCE = 1.0  # the same for a peer that has already had all its time
@@ -126,7 +126,7 @@ class Link(Protocol):
         """
         self._unsent.append(data)
         self._unsent_octets += len(data)
-        if self._unsent_octets > MOST_UNSENT:
+        if self._unsent_octets > MAX_UNSENT:
             self._flush()
 
     async def more(self, end: float) -> None:
@@ -219,7 +219,7 @@ class Link(Protocol):
 
     def _expect_octets(self) -> None:
         """Somebody begins to wait for octets: read on, unless enough is unread."""
-        if self._paused and len(self.wire) < MOST_UNREAD:
+        if self._paused and len(self.wire) < MAX_UNREAD:
             self._paused = False
             self.transport.resumeProducing()
         self._came = False
@@ -266,7 +266,7 @@ class Link(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Twisted calls this with what arrived."""
         self._came = True
-        if self.wire.feed(data) > MOST_UNREAD and not self._paused:
+        if self.wire.feed(data) > MAX_UNREAD and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
         self._wake()

@@ -24,7 +24,7 @@ from mta.interfaces import IMeter
 from mta.mail import Agent, Hop, Outcome, Reply
 from mta.settings import Service
 
-LEAST_AGE = 15.0  # seconds that what was looked at in the queue is told again
+MIN_AGE = 15.0  # seconds that what was looked at in the queue is told again
 SHARE = 20  # and this many times as long as the look took
 BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # jobs
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
@@ -163,7 +163,7 @@ class _Collector:
                 self.log.warn("metrics: {error}", error=str(error))
                 self._families = []
             ended = self._clock()
-            self._until = ended + max(LEAST_AGE, SHARE * (ended - begun))
+            self._until = ended + max(MIN_AGE, SHARE * (ended - begun))
         yield from self._families
 
     def _look(self) -> Iterator[Any]:

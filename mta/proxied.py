@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT
 
 HEADER_TIMEOUT = 10.0  # seconds
-MOST_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
-MOST_TEXT = 107  # CRLF included
+MAX_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
+MAX_TEXT = 107  # CRLF included
 
 _TEXT = re.compile(rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n]+)")
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -41,9 +41,9 @@ def client_of(octets: bytes) -> tuple[str, bytes] | None:
         return _binary(octets)
     if not octets.startswith(b"PROXY "[: len(octets)]):
         raise ValueError("no PROXY header")
-    end = octets.find(b"\r\n", 0, MOST_TEXT)
+    end = octets.find(b"\r\n", 0, MAX_TEXT)
     if end < 0:
-        if len(octets) >= MOST_TEXT:
+        if len(octets) >= MAX_TEXT:
             raise ValueError("an endless PROXY header")
         return None
     found = _TEXT.fullmatch(octets[:end])
@@ -57,7 +57,7 @@ def _binary(octets: bytes) -> tuple[str, bytes] | None:
     if len(octets) < _FIXED:
         return None
     purpose, family, size = octets[12], octets[13], int.from_bytes(octets[14:_FIXED])
-    if purpose not in (_LOCAL, _PROXY) or size > MOST_OCTETS:
+    if purpose not in (_LOCAL, _PROXY) or size > MAX_OCTETS:
         raise ValueError("a malformed PROXY header")
     if len(octets) < _FIXED + size:
         return None

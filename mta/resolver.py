@@ -24,11 +24,11 @@ from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 HOSTS = Path("/etc/hosts")
 RESOLV_CONF = "/etc/resolv.conf"
 TIMEOUTS = (1, 3, 5, 10)  # seconds for the first try and the next ones, of each server
-LONGEST_TTL = 3600.0  # seconds that an answer is remembered at most
-LONGEST_NEGATIVE_TTL = 300.0  # seconds, for an answer that there is nothing
+MAX_TTL = 3600.0  # seconds that an answer is remembered at most
+MAX_NEGATIVE_TTL = 300.0  # seconds, for an answer that there is nothing
 TCP_TIMEOUT = 10  # seconds, for the connection and for the answer
-MOST_ANSWERS = 10_000  # remembered; the domains of mail are anybody's choice
-MOST_ALIASES = 8  # queries for one name, where a server does not follow CNAME records
+MAX_ANSWERS = 10_000  # remembered; the domains of mail are anybody's choice
+MAX_ALIASES = 8  # queries for one name, where a server does not follow CNAME records
 
 
 @implementer(IResolver)
@@ -95,7 +95,7 @@ class Resolver:
             answer = await self._ask(*key)
         if answer.until > now:
             self._answers[key] = answer
-            if len(self._answers) > MOST_ANSWERS:
+            if len(self._answers) > MAX_ANSWERS:
                 self._answers.popitem(last=False)
         if not answer.exists:
             raise DomainNotFound(name)
@@ -103,8 +103,8 @@ class Resolver:
 
     async def _ask(self, name: bytes, kind: int) -> _Answer:
         """Ask the name servers, following aliases.  Raises ResolutionFailed."""
-        ttl = LONGEST_TTL
-        for _ in range(MOST_ALIASES):
+        ttl = MAX_TTL
+        for _ in range(MAX_ALIASES):
             asked = name
             try:
                 answers, authority, _ = await self._client.query(dns.Query(name, kind, dns.IN))
@@ -132,7 +132,7 @@ class Resolver:
         """An answer without records; its time to live is in the SOA record (RFC 2308)."""
         ttl = max(
             (
-                min(header.ttl, header.payload.minimum, LONGEST_NEGATIVE_TTL)
+                min(header.ttl, header.payload.minimum, MAX_NEGATIVE_TTL)
                 for header in authority
                 if header.type == dns.SOA
             ),

@@ -21,8 +21,8 @@ from mta.smtp.errors import Refusal
 from mta.smtp.grammar import MAX_LOCAL_PART, MAX_OWN_PATH, has_route
 from mta.smtp.srs import SenderRewriting
 
-MOST_ADDRESSES = 10_000  # that one address may stand for
-MOST_ALIASES = 50  # that may lead from one to the next
+MAX_ADDRESSES = 10_000  # that one address may stand for
+MAX_ALIASES = 50  # that may lead from one to the next
 MAX_KEPT = 50_000  # steps on the way of all addresses whose routes are kept
 SRS = "SRS"  # why an address leads to another: it is a reverse-path that we wrote
 POSTMASTER = "postmaster"
@@ -112,7 +112,7 @@ class Router:
 
     def _main_name(self, address: Mailbox) -> Mailbox:
         """The one name, of the many that lead to a list, under which its members are kept."""
-        for _ in range(MOST_ALIASES):
+        for _ in range(MAX_ALIASES):
             domain = self._domains.get(address.domain)
             name = None if domain is None else self._other_name(address, domain)
             if name is None or name == address:
@@ -227,7 +227,7 @@ class Router:
         """What `address` stands for, or where it goes.  Raises Refusal."""
         if address in through:
             raise Refusal(ALIAS_LOOP)
-        if addresses > MOST_ADDRESSES or len(through) > MOST_ALIASES:
+        if addresses > MAX_ADDRESSES or len(through) > MAX_ALIASES:
             raise Refusal(TOO_MANY_ADDRESSES)
         if not address.domain:
             return Step(address, "postmaster", (self._postmaster(),))

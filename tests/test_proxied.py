@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.link import LinkFactory
-from mta.proxied import HEADER_TIMEOUT, MOST_OCTETS, ProxiedFactory, client_of
+from mta.proxied import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
 from mta.smtp.receiver import Receiver
 from tests.doubles import reception
 from tests.fakes import FakeSpool
@@ -52,7 +52,7 @@ NO_HEADERS = (
     binary(0x21, 0x11, b"x" * 11),
     binary(0x21, 0x21, b"x" * 35),
     binary(0x21, 0x31, b"x" * 216),
-    SIGNATURE + b"\x21\x11" + (MOST_OCTETS + 1).to_bytes(2),
+    SIGNATURE + b"\x21\x11" + (MAX_OCTETS + 1).to_bytes(2),
 )
 
 
@@ -79,7 +79,7 @@ class HeaderTests(SynchronousTestCase):
             found = client_of(start + octets)
         except ValueError:
             return
-        self.assertTrue(found or len(start + octets) < MOST_OCTETS + 16)
+        self.assertTrue(found or len(start + octets) < MAX_OCTETS + 16)
 
 
 class ProxiedTests(SynchronousTestCase):

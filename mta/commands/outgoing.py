@@ -120,7 +120,7 @@ class Outgoing:
         Names without a domain, as cron writes them, are in `domain`.  `userid`: of the process;
         `now`: seconds since the epoch.  Raises Unfit where it goes round in a circle.
         """
-        if len(self._values(b"received")) > trace.MOST_HOPS:
+        if len(self._values(b"received")) > trace.MAX_HOPS:
             raise Unfit("too many Received: fields: the message is in a loop")
         date = trace.date(int(now))
         missing = {

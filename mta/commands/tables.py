@@ -16,8 +16,8 @@ from mta.config import Problem
 from mta.mail import Mailbox
 from mta.smtp import grammar
 
-MOST_OCTETS = 64 * 2**20  # of one table
-MOST_NESTED = 10  # files that include one another
+MAX_OCTETS = 64 * 2**20  # of one table
+MAX_NESTED = 10  # files that include one another
 
 _NO_TEXT = "\ufffd"  # what octets become that are not UTF-8
 _ALONE = "{!r} stands alone, expected an address behind it"
@@ -58,7 +58,7 @@ def aliases(path: Path, domain: str) -> Iterator[Entry | Problem]:
         try:
             _require_text(text)
             address = _one_address(match[1], domain)
-            targets = tuple(_alias_targets(match[2], domain, path.parent, MOST_NESTED))
+            targets = tuple(_alias_targets(match[2], domain, path.parent, MAX_NESTED))
             if not targets:
                 raise ValueError(_ALONE.format(match[1]))
         except ValueError as error:
@@ -164,8 +164,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     A line that begins with white space goes on with the one before.  Raises OSError.
     """
     with path.open("rb") as file:
-        octets = file.read(MOST_OCTETS + 1)
-    if len(octets) > MOST_OCTETS or b"\0" in octets:
+        octets = file.read(MAX_OCTETS + 1)
+    if len(octets) > MAX_OCTETS or b"\0" in octets:
         raise OSError(f"{path}: not a table of text; the source of a .db file has no ending")
     begun, parts = 0, [""]
     for number, line in enumerate(octets.decode("utf-8-sig", "replace").splitlines(), 1):

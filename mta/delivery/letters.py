@@ -24,7 +24,7 @@ from pathlib import Path
 from mta.delivery import quota
 from mta.delivery.filesystem import CAN_SYNC, sync_file_system
 
-MOST_OPEN = 128  # files of one batch
+MAX_OPEN = 128  # files of one batch
 
 
 @dataclass(eq=False)
@@ -62,8 +62,8 @@ class Letter:
 
 def store(letters: Sequence[Letter]) -> None:
     """Bring whole letters onto stable storage.  Blocks."""
-    for start in range(0, len(letters), MOST_OPEN):
-        batch = letters[start : start + MOST_OPEN]
+    for start in range(0, len(letters), MAX_OPEN):
+        batch = letters[start : start + MAX_OPEN]
         begin(batch)
         _each(batch, lambda letter: _write(letter, letter.fields + letter.text))
         finish(batch)

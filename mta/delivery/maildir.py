@@ -32,8 +32,8 @@ from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 from mta.smtp.templates import TOO_LONG, file_name, mailbox_path, not_hidden
 
 SMALL = 256 * 1024  # octets; larger content is written while it is read
-MOST_FILES = disk.MOST_OPEN  # of one batch, a last message for many mailboxes aside
-MOST_OCTETS = 8 * 2**20  # of content in memory for one batch, a last message aside
+MAX_FILES = disk.MAX_OPEN  # of one batch, a last message for many mailboxes aside
+MAX_OCTETS = 8 * 2**20  # of content in memory for one batch, a last message aside
 
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("Delivered to the mailbox",)))
 UNREADABLE = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("The queue can't be read now",)))
@@ -132,7 +132,7 @@ class MaildirAgent:
         """Take what waits, up to a batch."""
         shares: list[_Share] = []
         files = octets = 0
-        while files < MOST_FILES and octets < MOST_OCTETS:
+        while files < MAX_FILES and octets < MAX_OCTETS:
             delivery = await mail.next()
             if delivery is None:
                 break

@@ -35,7 +35,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 TIMEOUT = 900.0  # seconds that a command gets
 KILL_AFTER = 10.0  # seconds that it gets to end in peace
 LAST_WORDS = 5.0  # seconds that those get whom it started, and left behind
-MOST_OUTPUT = 4096  # octets of what it says that are kept
+MAX_OUTPUT = 4096  # octets of what it says that are kept
 
 EX_OK, EX_TEMPFAIL = 0, 75
 _NOT_RUN = (126, 127)  # no program of that name, or none that we may run (POSIX)
@@ -240,7 +240,7 @@ class _Run(ProcessProtocol):
         self.transport.registerProducer(self, True)
 
     def outReceived(self, data: bytes) -> None:
-        self._output += data[: MOST_OUTPUT - len(self._output)]
+        self._output += data[: MAX_OUTPUT - len(self._output)]
 
     def errReceived(self, data: bytes) -> None:
         self.outReceived(data)

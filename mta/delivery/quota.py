@@ -20,7 +20,7 @@ from mta.files import atomic_write
 
 FILE = "maildirsize"
 _NO_TRAPS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-MOST_OCTETS = 5120  # of the file, after which it is written anew
+MAX_OCTETS = 5120  # of the file, after which it is written anew
 TRUSTED_FOR = 900.0  # seconds that a file is believed which says that there is no room
 
 _SIZE_IN_NAME = re.compile(r",S=(\d+)")
@@ -50,7 +50,7 @@ def _read(maildir: Path, quota: int) -> int | None:
     """The octets that the file says are there; None where there is no file to go by."""
     text, _ = _text(maildir)
     first, *lines = text.split(b"\n")
-    if len(text) > MOST_OCTETS or first != _definition(quota):
+    if len(text) > MAX_OCTETS or first != _definition(quota):
         return None
     try:
         return max(0, sum(int(line.split()[0]) for line in lines if line.strip()))
@@ -80,7 +80,7 @@ def _text(maildir: Path) -> tuple[bytes, float]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return b"", 0.0
-        return file.read(MOST_OCTETS + 1), status.st_mtime
+        return file.read(MAX_OCTETS + 1), status.st_mtime
 
 
 def _count_anew(maildir: Path, quota: int) -> int:

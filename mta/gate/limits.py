@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 CAPACITY = 10_000  # keys that a rate remembers; the one seen longest ago is forgotten
 MAX_MEMBERS = 20  # names that are remembered in one group
 FIRST_DELAY = 0.25  # seconds after one failed log-in, doubled for each one more
-LONGEST_DELAY = 5.0  # seconds
+MAX_DELAY = 5.0  # seconds
 
 
 class Tally:
@@ -117,4 +117,4 @@ class Recent:
 def delay(failures: int) -> float:
     """For how many seconds the reply to the n-th failed log-in of a host is held back."""
     doublings = min(failures - 1, 16)
-    return float(min(FIRST_DELAY * 2**doublings, LONGEST_DELAY))
+    return float(min(FIRST_DELAY * 2**doublings, MAX_DELAY))

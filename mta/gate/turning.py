@@ -23,7 +23,7 @@ SERVICES = {
     "ATRN": frozenset({Service.ODMR, Service.SUBMISSION}),
     "ETRN": frozenset({Service.SMTP, Service.SUBMISSION}),
 }
-MOST_COUNTED = 1000  # messages that ETRN counts before it says just "pending"
+MAX_COUNTED = 1000  # messages that ETRN counts before it says just "pending"
 
 
 @implementer(IReversal)
@@ -84,13 +84,13 @@ class Reversal:
         wanted = _wanted(peer, option, name)
         if not wanted or peer.etrn is None:
             raise Refusal(replies.ETRN_DENIED)
-        count = await self._count(peer, wanted, MOST_COUNTED, replies.ETRN_LATER)
+        count = await self._count(peer, wanted, MAX_COUNTED, replies.ETRN_LATER)
         if not count:
             return replies.ETRN_NO_MAIL
         self._roles.start_run(peer, wanted)
         if option == "#":
             return replies.ETRN_STARTED
-        if count == MOST_COUNTED:
+        if count == MAX_COUNTED:
             return replies.ETRN_PENDING
         return replies.etrn_pending(count)
 

@@ -17,8 +17,8 @@ from mta.interfaces import Message, Target
 from mta.mail import Mailbox, Notify, Outcome, Recipient, Status
 from mta.notices.outsiders import Report, public
 
-MOST_LINE = 998  # octets, RFC 5322 section 2.1.1
-MOST_TEXT = 2000  # characters of one reply or address
+MAX_LINE = 998  # octets, RFC 5322 section 2.1.1
+MAX_TEXT = 2000  # characters of one reply or address
 WIDTH = 72  # columns of the part for people
 FOLD = 76  # columns of a field
 
@@ -159,7 +159,7 @@ class ReportText:
 
     def _clean(self, text: str) -> str:
         """One line of printable characters, whatever a peer wrote."""
-        text = text[:MOST_TEXT]
+        text = text[:MAX_TEXT]
         if text.isascii() and text.isprintable():
             return text
         return "".join(
@@ -293,7 +293,7 @@ def _field(name: str, value: str) -> list[str]:
         FOLD,
         subsequent_indent=" ",
         break_on_hyphens=False,
-        break_long_words=longest > MOST_LINE - FOLD,
+        break_long_words=longest > MAX_LINE - FOLD,
     )
 
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from mta.interfaces import INotices, Message, Notice
 from mta.mail import NULL_PATH, Body, Envelope, Recipient, Status
 from mta.notices.outsiders import Report, one_for_each
-from mta.notices.report import MOST_LINE, POSTMASTER, Original, ReportText, is_wanted
+from mta.notices.report import MAX_LINE, POSTMASTER, Original, ReportText, is_wanted
 from mta.settings import KIB
 from mta.smtp import header, sevenbit
 from mta.smtp.fit import Loaded
@@ -137,7 +137,7 @@ class NoticeWriter:
         bare = octets.replace(b"\r\n", b"")
         if any(octet in bare for octet in (b"\r", b"\n", b"\0")):
             return False
-        if any(len(line) > MOST_LINE for line in octets.split(b"\r\n")):
+        if any(len(line) > MAX_LINE for line in octets.split(b"\r\n")):
             return False
         if utf8 or octets.isascii():
             return True
@@ -147,7 +147,7 @@ class NoticeWriter:
 def _header_lines(octets: bytes, utf8: bool) -> Iterator[bytes]:
     """The lines of the fields, each of text and of bearable length."""
     for line in octets[: header.end_of_fields(octets)].splitlines():
-        shown = line[:MOST_LINE]
+        shown = line[:MAX_LINE]
         text = shown.decode("utf-8", "ignore") if utf8 else shown.decode("ascii", "replace")
         text = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
         yield text.encode("utf-8" if utf8 else "ascii", "replace")

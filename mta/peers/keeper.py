@@ -15,8 +15,8 @@ from mta.peers.tally import Tally
 from mta.queue.bell import Bell
 from mta.settings import Peer
 
-SHORTEST_PAUSE = 1.0  # seconds between two exchanges; doubles with each failure in a row
-LONGEST_PAUSE = 900.0  # seconds
+MIN_PAUSE = 1.0  # seconds between two exchanges; doubles with each failure in a row
+MAX_PAUSE = 900.0  # seconds
 LONG_LINK = 10.0  # seconds after which a turned link was held for us, or had much to carry
 LINGERED = 3.0  # seconds without mail on a turned link that the peer must have held, then
 JITTER = 0.1  # of every pause, so that many customers do not dial at once
@@ -131,10 +131,10 @@ class Keeper:
 
     def _pause_after_success(self, tally: Tally, lasted: float) -> float:
         """Seconds to wait: few after a link that was held, and might be held again."""
-        every = max(SHORTEST_PAUSE, self._peer.every - lasted)
+        every = max(MIN_PAUSE, self._peer.every - lasted)
         if tally.turned_for >= LONG_LINK:
             self._short_links = 0
-            return SHORTEST_PAUSE
+            return MIN_PAUSE
         if tally.turned and (self._holds_links or tally.quiet_for >= LINGERED):
             # Such as when the peer reads its configuration again.
             self._short_links += 1
@@ -169,4 +169,4 @@ class Keeper:
 
 def back_off(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
-    return float(min(SHORTEST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE))
+    return float(min(MIN_PAUSE * 2 ** min(failures - 1, 20), MAX_PAUSE))

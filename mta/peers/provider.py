@@ -36,8 +36,8 @@ from mta.smtp.sender import Sender
 
 LOST_KEEPALIVES = 2.0  # within which a peer that acknowledges nothing is lost
 OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
-MOST_LINKS = 5  # turned connections of one peer; all but the newest are about to end
-MOST_WANTED = 100  # domains of one peer that wait for a queue run
+MAX_LINKS = 5  # turned connections of one peer; all but the newest are about to end
+MAX_WANTED = 100  # domains of one peer that wait for a queue run
 
 
 @implementer(ITurnedRoles)
@@ -70,7 +70,7 @@ class Provider:
     def hand_over(self, peer: Peer, domains: Collection[str]) -> IRole:
         """See `ITurnedRoles.hand_over`."""
         links = self._links.setdefault(peer.name, [])
-        if len(links) >= MOST_LINKS:
+        if len(links) >= MAX_LINKS:
             raise Refusal(replies.ATRN_REFUSED)
         demands = SenderConfig(
             self._hostname,
@@ -96,7 +96,7 @@ class Provider:
             self._wanted[peer.name] = set(domains)
             running = Deferred.fromCoroutine(self._run(peer))
             running.addErrback(self._broken, peer.name)
-        elif len(wanted.union(domains)) > MOST_WANTED:
+        elif len(wanted.union(domains)) > MAX_WANTED:
             raise Refusal(replies.ETRN_LATER)
         else:
             wanted.update(domains)

@@ -12,9 +12,9 @@ from mta.mail import Hop, Outcome
 from mta.settings import HOUR
 
 FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
-LONGEST_BACK_OFF = HOUR
-LEAST_WAIT = 1.0  # seconds, so that nothing goes round and round at the end of a back-off
-MOST_REMEMBERED = 10_000  # hops that are down; the domains of mail are anybody's choice
+MAX_BACK_OFF = HOUR
+MIN_WAIT = 1.0  # seconds, so that nothing goes round and round at the end of a back-off
+MAX_REMEMBERED = 10_000  # hops that are down; the domains of mail are anybody's choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class BackOffs:
         before = self._down.pop(hop, None)
         failures = before.failures + 1 if before else 1
         # A bounded exponent: a host may be dead for longer than numbers are good for.
-        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 16), LONGEST_BACK_OFF)
+        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 16), MAX_BACK_OFF)
         self._down[hop] = _BackOff(failures, self._clock.seconds() + seconds, outcome)
-        if len(self._down) > MOST_REMEMBERED:
+        if len(self._down) > MAX_REMEMBERED:
             self._down.popitem(last=False)
         return seconds
 
@@ -71,7 +71,7 @@ class BackOffs:
             return None
         reply = back_off.outcome.reply
         known = replace(reply, lines=(f"Not tried again so soon: {reply.text}",))
-        return replace(back_off.outcome, reply=known, wait=max(left, LEAST_WAIT))
+        return replace(back_off.outcome, reply=known, wait=max(left, MIN_WAIT))
 
     def probe(self) -> None:
         """Let the next message for each find out whether it is back."""

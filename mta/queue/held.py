@@ -24,7 +24,7 @@ PORTION = 20  # messages leased for a peer at once
 EVERYWHERE = "."  # as a domain: any
 POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
 PUT_OFF = 60.0  # seconds until mail that the peer deferred is offered to it again
-MOST_PUT_OFF = 100  # messages deferred by a peer; it is handed no more on that connection
+MAX_PUT_OFF = 100  # messages deferred by a peer; it is handed no more on that connection
 
 
 @implementer(IHeldSource)
@@ -131,7 +131,7 @@ class HeldMail:
             self._settled(delivery, waiting)
         else:
             self._put_off.append((self._clock.seconds(), delivery, waiting))
-            if len(self._put_off) >= MOST_PUT_OFF:
+            if len(self._put_off) >= MAX_PUT_OFF:
                 self.retire()
         if not self._out:
             self._quiet.ring()

@@ -12,8 +12,8 @@ from mta.queue.bell import Bell
 from mta.queue.pauses import Pauses
 
 PORTION = 100  # messages leased at once
-LONGEST_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
-SHORTEST_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
+MAX_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said
+MIN_SLEEP = 1.0  # seconds, where mail is said to be due and can't be leased
 SPOOL_PAUSE = 5.0  # seconds after a failure to read
 CROWDED_PAUSE = 0.1  # seconds between portions while most of what is leased can't go
 
@@ -66,7 +66,7 @@ class Leases:
                 leased = await self._queue.lease_due(room) if room else ()
                 yield leased
                 if len(leased) < PORTION or not self._room:
-                    await self._sleep(SHORTEST_SLEEP if room and not leased else 0.0)
+                    await self._sleep(MIN_SLEEP if room and not leased else 0.0)
                 elif self.is_futile:
                     await self._bell.wait(CROWDED_PAUSE)
             except OSError as error:
@@ -74,16 +74,16 @@ class Leases:
                 await self._pauses.wait(SPOOL_PAUSE)
             except Exception:  # noqa: BLE001 - outermost for the lease loop, which must not end
                 self.log.failure("leasing failed")
-                await self._pauses.wait(LONGEST_SLEEP)
+                await self._pauses.wait(MAX_SLEEP)
 
     async def _sleep(self, least: float) -> None:
         """Wait until mail is due or somebody rings; `least`: seconds."""
-        seconds = LONGEST_SLEEP
+        seconds = MAX_SLEEP
         self._asleep_until = self._clock.seconds() + seconds
         if self._room and not self._pauses.stopped:
             due = await self._queue.next_due()
             if due is not None:
-                seconds = min(max(due - self._now(), least), LONGEST_SLEEP)
+                seconds = min(max(due - self._now(), least), MAX_SLEEP)
                 self._asleep_until = self._clock.seconds() + seconds
         await self._bell.wait(seconds)
         self._asleep_until = 0.0

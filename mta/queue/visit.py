@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LOCAL = frozenset({Agent.MAILDIR, Agent.DISCARD, Agent.REJECT})
 BATCH = 128  # deliveries that make a visit to Maildirs worth its syncs
-MOST_RIPENINGS = 20
+MAX_RIPENINGS = 20
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Ripening:
 
     timer: IDelayedCall
     seen: int
-    left: int = MOST_RIPENINGS
+    left: int = MAX_RIPENINGS
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,7 @@ K = TypeVar("K", bound=Hashable)
 
 LARGEST = 256 * KIB  # octets; of a larger message, no more than that is in memory
 SENDERS_SHARE = 8  # a sender with few messages may have this part of what is free, at a full hop
-MOST_REMEMBERED = 100_000  # messages in the spool whose hop we know
+MAX_REMEMBERED = 100_000  # messages in the spool whose hop we know
 
 
 class Window:
@@ -124,7 +124,7 @@ def _add(counter: Counter[K], key: K, weight: int) -> None:
 class Surplus:
     """The messages that were put by because their hops were crowded, by queue id.
 
-    No more than `MOST_REMEMBERED`: the others come back when they are due.
+    No more than `MAX_REMEMBERED`: the others come back when they are due.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Surplus:
 
     def put(self, hop: Hop, message: Message) -> None:
         """Remember that a message waits in the spool for a hop to have room."""
-        if self._count < MOST_REMEMBERED:
+        if self._count < MAX_REMEMBERED:
             self._count += 1
             self._waiting.setdefault(hop, Turns()).put(message.envelope.reverse_path, message.id)
 

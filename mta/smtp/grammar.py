@@ -22,9 +22,9 @@ MAX_LOCAL_PART = 64  # octets of an address of ours, RFC 5321 section 4.5.3.1.1
 MAX_DOMAIN = 255  # octets, section 4.5.3.1.2
 MAX_OWN_PATH = 256  # octets with the angle brackets: what any server takes, section 4.5.3.1.3
 MAX_PATH = 512  # octets that we take: addresses of others are as long as others make them
-MOST_ENVID = 100  # characters, RFC 3461 section 4.4
-MOST_ORCPT = 500  # characters, RFC 3461 section 4.2
-MOST_DOMAINS = 100  # that one ATRN may name
+MAX_ENVID = 100  # characters, RFC 3461 section 4.4
+MAX_ORCPT = 500  # characters, RFC 3461 section 4.2
+MAX_DOMAINS = 100  # that one ATRN may name
 
 # Without what RFC 5198 section 2 warns of: C1 controls and the Unicode line ends, which some
 # program further on would take for the end of a line.  Nor with what changes the direction of
@@ -188,7 +188,7 @@ def parse_domains(argument: bytes) -> tuple[str, ...]:
     if not argument:
         return ()
     names = argument.split(b",")
-    if len(names) > MOST_DOMAINS:
+    if len(names) > MAX_DOMAINS:
         raise Refusal(replies.BAD_ARGUMENT)
     return tuple(_domain(name.strip(b" ")) for name in names)
 
@@ -413,7 +413,7 @@ def _ret(value: str) -> str:
 def _envid(value: str) -> str:
     """ENVID (RFC 3461 section 4.4): it ends in the header section of a notice."""
     envid = decode_xtext(value)
-    if len(value) > MOST_ENVID or not (envid.isascii() and _PRINTABLE.fullmatch(envid)):
+    if len(value) > MAX_ENVID or not (envid.isascii() and _PRINTABLE.fullmatch(envid)):
         raise ValueError("not an envelope identifier")
     return envid
 
@@ -441,7 +441,7 @@ def _original(value: str) -> str:
     """ORCPT (RFC 3461 section 4.2, RFC 6533 section 3): it ends in a notice, as ENVID does."""
     kind, _, encoded = value.partition(";")
     address = _decode_utf8_addr(encoded) if kind.lower() == "utf-8" else decode_xtext(encoded)
-    fits = len(value) <= MOST_ORCPT and _ADDR_TYPE.fullmatch(kind)
+    fits = len(value) <= MAX_ORCPT and _ADDR_TYPE.fullmatch(kind)
     if not (fits and _PRINTABLE.fullmatch(address)):
         raise ValueError("not an original recipient")
     return f"{kind};{address}"

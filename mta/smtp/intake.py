@@ -91,7 +91,7 @@ class Intake:
             self._lines.end()
             if self._lines.broken:
                 self.refuse(replies.BARE_LINE_END)
-        if self._header.count(b"received") > trace.MOST_HOPS:
+        if self._header.count(b"received") > trace.MAX_HOPS:
             self.refuse(replies.MAIL_LOOP)
         if self.refusal is not None:
             return self.refusal

@@ -12,7 +12,7 @@ from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT, Session
 from mta.mail import Envelope, Mailbox
 from mta.smtp import header
 
-MOST_HOPS = 100  # Received: fields, RFC 5321 section 6.3
+MAX_HOPS = 100  # Received: fields, RFC 5321 section 6.3
 
 # What `received` writes, as far as `client` reads it back, with line ends of either kind.
 _RECEIVED = re.compile(

@@ -37,7 +37,7 @@ from mta.smtp.sasl import (
 from mta.users.addresses import is_own
 
 ANSWER_TIMEOUT = 30.0  # seconds; Dovecot holds a refusal back for a few
-MOST_WAITING = 1000  # exchanges under way at once
+MAX_WAITING = 1000  # exchanges under way at once
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class DovecotLink(LineOnlyReceiver):
 
     def _ask(self, number: int, fields: Sequence[bytes]) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred()
-        if self.lost or len(self._waiting) >= MOST_WAITING:
+        if self.lost or len(self._waiting) >= MAX_WAITING:
             raise AuthenticationUnavailable("Dovecot takes no more log-ins now")
         self._waiting[number] = answer
         self.transport.write(b"\t".join(fields) + b"\n")

@@ -29,7 +29,7 @@ from mta.users.addresses import normalised
 
 SALT_SIZE = 16  # octets
 HASH_SIZE = 32  # octets
-MOST_MEMORY = 2**26  # octets that one scrypt hash may take
+MAX_MEMORY = 2**26  # octets that one scrypt hash may take
 
 _SCRYPT = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([^$]+)\$([^$]+)")
 _SCRAM = re.compile(r"SCRAM-SHA-256\$([0-9]{1,7}):([^$:]+)\$([^$:]+):([^$:]+)")
@@ -67,7 +67,7 @@ class PasswordHash:
             n=2**self.cost,
             r=self.block_size,
             p=self.parallel,
-            maxmem=MOST_MEMORY,
+            maxmem=MAX_MEMORY,
             dklen=HASH_SIZE,
         )
 

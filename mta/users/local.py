@@ -23,7 +23,7 @@ from mta.users.addresses import is_own
 from mta.users.file import HASH_SIZE, SALT_SIZE, PasswordHash, User, UserFault, UserFile
 
 CONCURRENT_HASHES = 2  # 16 MiB and a processor each
-MOST_WAITING = 100  # log-ins that may wait for their hash
+MAX_WAITING = 100  # log-ins that may wait for their hash
 
 _NOBODY = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
 
@@ -114,7 +114,7 @@ class Users:
 
     async def verify_password(self, user: str, password: str) -> bool:
         """See `sasl.Credentials.verify_password`."""
-        if len(self._hashing.waiting) >= MOST_WAITING:
+        if len(self._hashing.waiting) >= MAX_WAITING:
             raise AuthenticationUnavailable("too many log-ins at once")
         known = self._roster.find(user)
         expected = known.password if known else _NOBODY

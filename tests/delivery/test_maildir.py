@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from mta.delivery import letters, quota
 from mta.delivery.filesystem import sync_file_system
-from mta.delivery.maildir import MOST_FILES, RESOURCE_WAIT, SMALL, MaildirAgent, places
+from mta.delivery.maildir import MAX_FILES, RESOURCE_WAIT, SMALL, MaildirAgent, places
 from mta.interfaces import IDeliveryAgent
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, Threads, delivery
@@ -91,20 +91,20 @@ class DeliveryTests(MaildirTestCase):
     def test_batch(self) -> None:
         """What waits is written in one go, whatever mailboxes it is for."""
         mail = self.deliver(
-            *(delivery(self.hop, f"A{n}", to=[ALICE, BOB]) for n in range(MOST_FILES // 2))
+            *(delivery(self.hop, f"A{n}", to=[ALICE, BOB]) for n in range(MAX_FILES // 2))
         )
         self.assertEqual(self.threads.calls, ["store"])
-        self.assertEqual(len(self.new()), MOST_FILES // 2)
-        self.assertEqual(len(mail.outcomes), MOST_FILES // 2)
+        self.assertEqual(len(self.new()), MAX_FILES // 2)
+        self.assertEqual(len(mail.outcomes), MAX_FILES // 2)
 
     def test_batch_is_bounded(self) -> None:
         """More than a batch holds is left to another visit."""
-        mail = self.deliver(*(delivery(self.hop, f"A{n}") for n in range(MOST_FILES + 1)))
+        mail = self.deliver(*(delivery(self.hop, f"A{n}") for n in range(MAX_FILES + 1)))
         self.assertEqual((self.threads.calls, len(mail.waiting)), (["store"], 1))
 
     def test_many_mailboxes(self) -> None:
         """A message for more mailboxes than may be open at once comes into each."""
-        to = [Mailbox(f"m{n}", "example.com") for n in range(letters.MOST_OPEN + 3)]
+        to = [Mailbox(f"m{n}", "example.com") for n in range(letters.MAX_OPEN + 3)]
         self.deliver(delivery(self.hop, to=to))
         self.assertEqual(len(list(self.folder.glob("*/*/new/*"))), len(to))
 

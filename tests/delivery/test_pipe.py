@@ -22,7 +22,7 @@ from zope.interface.verify import verifyObject
 
 from mta.delivery import pipe
 from mta.delivery.local import DiscardAgent, RejectAgent
-from mta.delivery.pipe import KILL_AFTER, LAST_WORDS, MOST_OUTPUT, TIMEOUT, PipeAgent
+from mta.delivery.pipe import KILL_AFTER, LAST_WORDS, MAX_OUTPUT, TIMEOUT, PipeAgent
 from mta.interfaces import IDeliveryAgent, Target
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, delivery
@@ -184,7 +184,7 @@ class ProcessTests(TestCase):
         """Only the beginning of a long story is kept, without control characters."""
         outcome = await self.run_script("printf 'a\\033\\007b\\r\\n'; yes | head -c 100000; exit 1")
         self.assertEqual(outcome.reply.lines[:2], ("a b", "y"))
-        self.assertLess(len(outcome.reply.text), MOST_OUTPUT)
+        self.assertLess(len(outcome.reply.text), MAX_OUTPUT)
 
     async def test_command_that_does_not_listen(self) -> None:
         """A command may end without reading: its status counts."""

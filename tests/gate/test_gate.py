@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from mta.gate import Gate, hosts
 from mta.gate.counters import Counters
-from mta.gate.limits import LONGEST_DELAY, Rate, Recent, Tally, delay
+from mta.gate.limits import MAX_DELAY, Rate, Recent, Tally, delay
 from mta.gate.local import qualified
 from mta.interfaces import IGate, IRouter, IUsers, Secured, Session
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
@@ -558,9 +558,9 @@ class LogInTests(GateTestCase):
         )
         self.assertEqual(slow, nobody)  # or it would be known that there is an alice
         self.assertEqual(slow[:3], [0.25] * 3)
-        self.assertEqual(slow[-1], LONGEST_DELAY)
+        self.assertEqual(slow[-1], MAX_DELAY)
         elsewhere = self.session("203.0.113.1")
-        self.assertEqual(self.gate.authenticated(elsewhere, "alice"), LONGEST_DELAY)
+        self.assertEqual(self.gate.authenticated(elsewhere, "alice"), MAX_DELAY)
         self.assertEqual(self.gate.authenticated(elsewhere, "alice"), 0.0)
         self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
         self.assertEqual(self.gate.authenticated(self.session("203.0.113.2"), "bob"), 0.0)
@@ -614,9 +614,9 @@ class LogInTests(GateTestCase):
         delays = [self.gate.auth_failed(session, "guess", False) for _ in range(8)]
         self.assertEqual(delays[:4], [0.25, 0.5, 1.0, 2.0])
         self.assertEqual(delays, sorted(delays))
-        self.assertEqual(delays[-1], LONGEST_DELAY)
+        self.assertEqual(delays[-1], MAX_DELAY)
         self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9"), "other", False), 0.25)
-        self.assertEqual(delay(10**9), LONGEST_DELAY)
+        self.assertEqual(delay(10**9), MAX_DELAY)
 
 
 class RateTests(GateTestCase):

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.gate.turning import MOST_COUNTED, Reversal
+from mta.gate.turning import MAX_COUNTED, Reversal
 from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Secured, Session
 from mta.mail import Agent, Hop, Reply
 from mta.settings import Peer, Service
@@ -243,7 +243,7 @@ class ReversalTests(SynchronousTestCase):
             (0, "", "office.example", 251),
             (7, "#", "office", 250),
             (7, "", "office.example", 253),
-            (MOST_COUNTED, "", "office.example", 252),
+            (MAX_COUNTED, "", "office.example", 252),
         ):
             self.held = held
             answer = self.etrn(name, option)

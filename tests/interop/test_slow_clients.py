@@ -15,7 +15,7 @@ from tests.processes import DEADLINE, Server, configuration, listener, wait_unti
 
 CLIENTS = 1000
 TIMEOUT = 10.0  # seconds, `limits.timeout`
-MOST_MEMORY = 32 * 2**20  # octets that they may cost, besides what the server needs anyway
+MAX_MEMORY = 32 * 2**20  # octets that they may cost, besides what the server needs anyway
 BOB = "bob@office.example"
 
 # What a client says at once, and the octet that it then repeats.
@@ -114,7 +114,7 @@ class SlowClientTests(SynchronousTestCase):
             self.server.send(content, BOB)
             self.assertLess(time.monotonic() - sending, TIMEOUT / 2)
         self.assertEqual(drippers.ended, 0)
-        self.assertLess(self.memory() - before, MOST_MEMORY)
+        self.assertLess(self.memory() - before, MAX_MEMORY)
         wait_until(lambda: drippers.ended == CLIENTS, "the end of all", 4 * TIMEOUT)
         self.assertGreaterEqual(time.monotonic() - began, TIMEOUT)
         self.server.wait_for_mail("office.example/bob", 11)

@@ -28,8 +28,8 @@ from mta.link import (
     CLOSE_TIMEOUT,
     HANDSHAKE_TIMEOUT,
     LAST_CHANCE,
-    MOST_UNREAD,
-    MOST_UNSENT,
+    MAX_UNREAD,
+    MAX_UNSENT,
     Link,
     LinkFactory,
 )
@@ -357,7 +357,7 @@ class WritingTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             for _ in range(3):
-                channel.write(bytes(MOST_UNSENT // 2 + 1))
+                channel.write(bytes(MAX_UNSENT // 2 + 1))
             self.log.append(str(len(self.writes)))
 
         self.link(conversation)
@@ -482,7 +482,7 @@ class PressureTests(LinkTestCase):
             await self.reads(channel)
 
         link = self.link(conversation)
-        link.dataReceived(b"x" * MOST_UNREAD)
+        link.dataReceived(b"x" * MAX_UNREAD)
         self.assertEqual(self.transport.producerState, "producing")
         link.dataReceived(b"x")
         self.assertEqual(self.transport.producerState, "paused")
@@ -500,7 +500,7 @@ class PressureTests(LinkTestCase):
             await channel.more(channel.seconds() + 10.0)
 
         link = self.link(conversation)
-        link.dataReceived(b"x" * (MOST_UNREAD + 1))
+        link.dataReceived(b"x" * (MAX_UNREAD + 1))
         work.callback(None)
         self.assertEqual(self.transport.producerState, "paused")
 
@@ -572,7 +572,7 @@ class PressureTests(LinkTestCase):
         self.transport.is_full = True
         link = self.link(conversation)
         for _ in range(9):
-            link.dataReceived(b"x" * MOST_UNREAD + b"x")
+            link.dataReceived(b"x" * MAX_UNREAD + b"x")
             self.assertEqual(self.transport.producerState, "producing")
             self.clock.advance(1)
         link.resumeProducing()

@@ -16,9 +16,9 @@ from mta.interfaces import HopFailure, IHeldMail, IMailSource, IRole, ITurnedRol
 from mta.mail import Agent, Hop
 from mta.peers.exchange import ExchangeFailed, NoMail, atrn_command, etrn_by_queue, etrn_commands
 from mta.peers.held import MailForPeers
-from mta.peers.keeper import LINGERED, LONG_LINK, LONGEST_PAUSE, Keeper
+from mta.peers.keeper import LINGERED, LONG_LINK, MAX_PAUSE, Keeper
 from mta.peers.ledger import Ledger
-from mta.peers.provider import MOST_LINKS, MOST_WANTED, OVERTAKEN_GRACE, Provider
+from mta.peers.provider import MAX_LINKS, MAX_WANTED, OVERTAKEN_GRACE, Provider
 from mta.peers.records import Record, Records
 from mta.peers.tally import Counted, Tally
 from mta.settings import HOUR, Peer
@@ -86,7 +86,7 @@ class KeeperTests(SynchronousTestCase):
             self.fail()
             pauses.append(self.pause())
         self.assertEqual(pauses[:5], [1, 2, 4, 8, 16])
-        self.assertEqual(pauses[-1], LONGEST_PAUSE)
+        self.assertEqual(pauses[-1], MAX_PAUSE)
         self.end()
         self.assertEqual(self.pause(), 300)
         self.fail()
@@ -287,7 +287,7 @@ class QueueRunTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """A peer that names ever more domains during a run is told to wait."""
-        for number in range(MOST_WANTED + 1):
+        for number in range(MAX_WANTED + 1):
             self.provider.start_run(self.peer, [f"{number}.example"])
         with self.assertRaises(Refusal) as caught:
             self.provider.start_run(self.peer, ["more.example"])
@@ -329,7 +329,7 @@ class HandOverTests(SynchronousTestCase):
         """A peer that turns connections and leaves them be gets no more of them."""
         _, office = sides(linger=HOUR)
         exchanges = []
-        for _ in range(MOST_LINKS):
+        for _ in range(MAX_LINKS):
             exchanges.append(office.exchange())
             office.dialler.carry()
             office.dialler.wires[-1].is_dead = True

@@ -27,7 +27,7 @@ from mta.queue.destinations import (
     SHARE,
     Destinations,
 )
-from mta.queue.visit import BATCH, MOST_RIPENINGS
+from mta.queue.visit import BATCH, MAX_RIPENINGS
 from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
@@ -262,7 +262,7 @@ class DestinationsTests(SynchronousTestCase):
         self.successResultOf(self.succeed(MAILDIR, self.visits[0][1]))
         self.end(0)
         self.add(MAILDIR, "0")
-        for number in range(1, MOST_RIPENINGS + 2):
+        for number in range(1, MAX_RIPENINGS + 2):
             self.add(MAILDIR, str(number))
             self.assertEqual(1, len(self.visits))
             self.clock.advance(RIPENING)
@@ -578,7 +578,7 @@ class DestinationsTests(SynchronousTestCase):
         async def fail(hop: Hop, mail: IMailSource) -> None:
             raise HopFailure(UNREACHABLE)
 
-        self.patch(back_off, "MOST_REMEMBERED", 3)
+        self.patch(back_off, "MAX_REMEMBERED", 3)
         self.visit_with(fail)
         for number in range(5):
             hop = Hop(Agent.MX, f"{number}.example")

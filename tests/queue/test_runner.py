@@ -40,10 +40,10 @@ from mta.mail import (
     Status,
 )
 from mta.queue.destinations import COMPANY, RIPENING
-from mta.queue.held import MOST_PUT_OFF, POLL, HeldMail
+from mta.queue.held import MAX_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
 from mta.queue.held import PUT_OFF as HELD_PUT_OFF
-from mta.queue.leases import LONGEST_SLEEP
+from mta.queue.leases import MAX_SLEEP
 from mta.queue.rounds import CROWDED
 from mta.queue.runner import PATIENCE, PUT_OFF, Runner
 from mta.settings import DAY, HOUR, Peer, Queue
@@ -433,7 +433,7 @@ class RetryTests(RunnerTests):
         self.queue.put(message("1", "x@a.example"), self.now() + 600)
         self.runner.start()
         self.run_until(599)
-        self.assertEqual(600 // LONGEST_SLEEP, len(self.queue.leases))
+        self.assertEqual(600 // MAX_SLEEP, len(self.queue.leases))
         self.run_until(601)
         self.assertEqual(1, len(self.agent.deliveries))
 
@@ -608,7 +608,7 @@ class TroubleTests(RunnerTests):
         self.runner.start()
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.queue.lease_due = lease
-        self.run_until(LONGEST_SLEEP + 1)
+        self.run_until(MAX_SLEEP + 1)
         self.assertEqual(1, len(self.agent.deliveries))
 
 
@@ -1212,13 +1212,13 @@ class HeldTests(RunnerTests):
 
     def test_all_deferred(self) -> None:
         """A peer that defers everything is soon handed no more."""
-        self.hold(*(f"{number:03}" for number in range(MOST_PUT_OFF + 30)))
+        self.hold(*(f"{number:03}" for number in range(MAX_PUT_OFF + 30)))
         source = self.source(HOUR)
         handed = 0
         while (delivery := self.next(source)) is not None:
             handed += 1
             source.settle(delivery, [LATER])
-        self.assertEqual(MOST_PUT_OFF, handed)
+        self.assertEqual(MAX_PUT_OFF, handed)
         self.assertEqual({}, self.queue.leased)
 
     def test_partly_deferred(self) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import Delivery, State
-from mta.queue.leases import LONGEST_SLEEP
+from mta.queue.leases import MAX_SLEEP
 from mta.service.steady import use_steady_clock
 from mta.settings import DAY, HOUR, Queue
 from tests.queue.test_runner import ARRIVED, LATER, RunnerTests, message
@@ -67,7 +67,7 @@ class RunnerTimeTests(RunnerTests):
         self.runner.start()
         self.clock.advance(1)
         self.queue.put(message("1", "x@a.example"), self.now())  # as the spool does, for a jump
-        self.run_until(LONGEST_SLEEP + 2)
+        self.run_until(MAX_SLEEP + 2)
         self.assertEqual([State.DONE], self.states())
 
 

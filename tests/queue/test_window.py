@@ -103,7 +103,7 @@ class SurplusTests(SynchronousTestCase):
 
     def test_bound(self) -> None:
         """Only so many are remembered."""
-        self.patch(window, "MOST_REMEMBERED", 2)
+        self.patch(window, "MAX_REMEMBERED", 2)
         surplus = Surplus()
         for sender in "abc":
             surplus.put(A, message(sender=sender))

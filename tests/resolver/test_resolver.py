@@ -26,7 +26,7 @@ from mta.delivery.exchangers import MAX_EXCHANGERS, exchangers
 from mta.delivery.relay import Dialler
 from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Status
-from mta.resolver import LONGEST_NEGATIVE_TTL, LONGEST_TTL, TIMEOUTS, Resolver
+from mta.resolver import MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUTS, Resolver
 from tests.processes import temporary_folder
 
 MANY = 60  # MX records, more than a datagram holds
@@ -254,13 +254,13 @@ class ResolverTests(SynchronousTestCase):
             [],
         )
         self.mx()
-        self.clock.advance(LONGEST_TTL)
+        self.clock.advance(MAX_TTL)
         self.mx()
         self.assertEqual(len(self.client.asked), 2)
 
     def test_nothing_is_remembered(self) -> None:
         """That there is nothing, as long as the SOA record says, within bounds."""
-        for minimum, seconds in ((30, 30), (10**6, LONGEST_NEGATIVE_TTL)):
+        for minimum, seconds in ((30, 30), (10**6, MAX_NEGATIVE_TTL)):
             self.client.table["example.com", dns.MX] = ([], [soa(minimum)])
             self.mx()
             asked = len(self.client.asked)
@@ -294,7 +294,7 @@ class ResolverTests(SynchronousTestCase):
 
     def test_memory_is_bounded(self) -> None:
         """The answer that was not used for the longest time gives way."""
-        self.patch(resolver_module, "MOST_ANSWERS", 2)
+        self.patch(resolver_module, "MAX_ANSWERS", 2)
         for name in ("a.example", "b.example", "c.example"):
             self.client.table[name, dns.MX] = ([header(name, dns.Record_MX(1, b"x"))], [])
         for name in ("a.example", "b.example", "a.example", "c.example", "a.example"):

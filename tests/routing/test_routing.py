@@ -11,7 +11,7 @@ from mta import routing
 from mta.delivery.own_host import OwnHost
 from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox, canonical_domain
-from mta.routing import MOST_ADDRESSES, MOST_ALIASES, Router
+from mta.routing import MAX_ADDRESSES, MAX_ALIASES, Router
 from mta.settings import Domain, Forward
 from mta.smtp import srs
 from mta.smtp.errors import Refusal
@@ -275,14 +275,14 @@ class AliasTests(RouterTestCase):
 
     def test_long_chain(self) -> None:
         """A chain of aliases has an end."""
-        names = {f"a{n}": f"a{n + 1}@example.com" for n in range(MOST_ALIASES + 1)}
-        self.given(domain(mailboxes=[f"a{MOST_ALIASES + 1}"], aliases=names))
+        names = {f"a{n}": f"a{n + 1}@example.com" for n in range(MAX_ALIASES + 1)}
+        self.given(domain(mailboxes=[f"a{MAX_ALIASES + 1}"], aliases=names))
         self.assertEqual(len(self.route("a1@example.com")), 1)
         self.assertEqual(self.refused("a0@example.com"), "5.4.6")
 
     def test_wide_list(self) -> None:
         """So has a list."""
-        members = " ".join(f"m{n}@partner.example" for n in range(MOST_ADDRESSES))
+        members = " ".join(f"m{n}@partner.example" for n in range(MAX_ADDRESSES))
         self.given(domain(aliases={"all": members}))
         self.assertEqual(self.refused("all@example.com"), "5.4.6")
 

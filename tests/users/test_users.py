@@ -283,7 +283,7 @@ class UsersTests(FileTestCase):
     def test_hashes_are_bounded(self) -> None:
         """Few hashes run at once, few wait, and what is more is turned away at once."""
         self.threads.waiting = []
-        with patch.object(local_module, "MOST_WAITING", 3):
+        with patch.object(local_module, "MAX_WAITING", 3):
             logins = [self.plain("alice", "wonderland") for _ in range(5)]
             self.assertEqual(len(self.threads.waiting), local_module.CONCURRENT_HASHES)
             self.failureResultOf(self.plain("alice", "wonderland"), AuthenticationUnavailable)
