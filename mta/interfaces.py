@@ -27,8 +27,8 @@ from mta.settings import Peer, Service
 
 # --- one connection, two roles -----------------------------------------------
 
-LOCAL_PEER = "unix"  # instead of the address of another host
-UNKNOWN_CLIENT = "unknown"  # the same, where a proxy does not tell it: it has no rights
+LOCAL_ADDRESS = "unix"  # instead of the address of another host
+UNKNOWN_ADDRESS = "unknown"  # the same, where a proxy does not tell it: it has no rights
 
 
 class ChannelLost(Exception):
@@ -44,7 +44,7 @@ class HandshakeFailed(ChannelLost):
 
 
 @dataclass(frozen=True, slots=True)
-class Secured:
+class TLSInfo:
     """What TLS says of a connection.  `certificate` is the peer's verified SHA-256
     fingerprint in lower-case hex, empty where it showed none that we trust.  `bindings` are
     the channel binding data by type (RFC 5929, RFC 9266)."""
@@ -59,16 +59,16 @@ class IChannel(Interface):
     """What a role may do with the connection under it."""
 
     wire = Attribute("an `mta.smtp.wire.Wire`: what has arrived and is not yet read")
-    peer: str = Attribute(
+    remote_address: str = Attribute(
         "the address of the other end, as Received: shows it; 'unix' for a local one"
     )
-    secured: Secured | None = Attribute("TLS, where it is on")
+    tls: TLSInfo | None = Attribute("TLS, where it is on")
     closing: bool = Attribute("whether the service is stopping, so that nothing new should begin")
 
     def write(data: bytes) -> None:
         """Send octets, in order; all that is written before the role waits goes out together."""
 
-    async def more(end: float) -> None:
+    async def receive(end: float) -> None:
         """Return when something was added to `wire`, or `closing` became true.
 
         What was written has by then been taken by the peer but for a bounded rest; `end`: the
@@ -80,16 +80,16 @@ class IChannel(Interface):
         """Return True once more can be written without piling it up, False when octets came first.
 
         Who writes much reads between: a peer that can't get rid of its replies takes nothing.
-        Raises as `more` does.
+        Raises as `receive` does.
         """
 
     def seconds() -> float:
         """The time on some clock that only goes forward, for measuring how long things take."""
 
-    async def pause(seconds: float) -> None:
+    async def sleep(seconds: float) -> None:
         """Return when that time has passed, whatever arrives meanwhile."""
 
-    async def doze(event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+    async def wait_idle(event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
         """Wait for `event` while nothing is said on the connection; returns its result.
 
         None: so much time has passed, or the peer said something; `event` is then cancelled.
@@ -132,7 +132,7 @@ class Session:
 
     service: Service
     client: str
-    secured: Secured | None
+    tls: TLSInfo | None
     partner: str = ""
     hello: str = ""  # what HELO, EHLO or LHLO named
     extended: bool = False  # EHLO or LHLO
@@ -147,7 +147,7 @@ class Session:
         name = "ESMTP" if self.extended else "SMTP"
         if self.service is Service.LMTP:
             name = "LMTP"
-        return name + ("S" if self.secured else "") + ("A" if self.identity else "")
+        return name + ("S" if self.tls else "") + ("A" if self.identity else "")
 
 
 @dataclass(frozen=True, slots=True)

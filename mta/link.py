@@ -1,7 +1,7 @@
 """One TCP connection, whichever role we play on it.
 
 A `Link` drives the conversation of its role: a coroutine that waits either for the
-connection (`more`, `drain`) or for a Deferred.  The first is the hot path, and costs no
+connection (`receive`, `drain`) or for a Deferred.  The first is the hot path, and costs no
 Deferred: the coroutine rests in the Link until Twisted calls.
 """
 
@@ -30,13 +30,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.interfaces import (
-    LOCAL_PEER,
+    LOCAL_ADDRESS,
     ChannelLost,
     ChannelTimeout,
     HandshakeFailed,
     IChannel,
     IRole,
-    Secured,
+    TLSInfo,
 )
 from mta.smtp.wire import Wire
 
@@ -55,7 +55,7 @@ class TLSContext(Shape):
     def start(self, transport: Any) -> None:
         """Begin the handshake on our side."""
 
-    def secured(self, transport: Any) -> Secured:
+    def info(self, transport: Any) -> TLSInfo:
         """What the finished handshake proved."""
 
 
@@ -94,9 +94,9 @@ class Link(Protocol):
         tls_at_once: bool = False,
     ) -> None:
         self.wire = Wire()
-        self.secured: Secured | None = None
+        self.tls: TLSInfo | None = None
         self.closing = False
-        self.peer = ""
+        self.remote_address = ""
         self.ended: Deferred[None] = Deferred(lambda _: self.abort())
         self._first_role = role
         self._clock = clock
@@ -129,8 +129,8 @@ class Link(Protocol):
         if self._unsent_octets > MAX_UNSENT:
             self._flush()
 
-    async def more(self, end: float) -> None:
-        """See `IChannel.more`."""
+    async def receive(self, end: float) -> None:
+        """See `IChannel.receive`."""
         self._expect_octets()
         while True:
             await self._rest(end)
@@ -153,12 +153,12 @@ class Link(Protocol):
         """See `IChannel.seconds`."""
         return self._clock.seconds()
 
-    async def pause(self, seconds: float) -> None:
-        """See `IChannel.pause`."""
+    async def sleep(self, seconds: float) -> None:
+        """See `IChannel.sleep`."""
         await deferLater(self._clock, seconds)
 
-    async def doze(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
-        """See `IChannel.doze`."""
+    async def wait_idle(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+        """See `IChannel.wait_idle`."""
         results: list[bool | Failure] = []
         waiting = Deferred.fromCoroutine(event)
         waiting.addBoth(results.append)
@@ -190,7 +190,7 @@ class Link(Protocol):
         self._tls.start(self.transport)
         end = self._clock.seconds() + HANDSHAKE_TIMEOUT
         try:
-            while self.secured is None:
+            while self.tls is None:
                 await self._rest(end)
         except ChannelLost as lost:
             raise HandshakeFailed(str(lost)) from lost
@@ -243,8 +243,8 @@ class Link(Protocol):
         self._connected = True
         self._at_once = isinstance(self.transport, Connection)
         host = host_of(self.transport.getPeer())
-        self.peer = self.peer or host
-        if self._at_once and host != LOCAL_PEER:
+        self.remote_address = self.remote_address or host
+        if self._at_once and host != LOCAL_ADDRESS:
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         if self._tls_at_once:
@@ -257,7 +257,7 @@ class Link(Protocol):
     def handshakeCompleted(self) -> None:
         """Twisted calls this when TLS stands."""
         assert self._tls is not None
-        self.secured = self._tls.secured(self.transport)
+        self.tls = self._tls.info(self.transport)
         if self._conversation is None:
             self._begin()
         else:
@@ -441,7 +441,7 @@ class Link(Protocol):
 
 def host_of(address: IAddress | None) -> str:
     """The IP address in an address of Twisted's; ``unix`` where it has none."""
-    return getattr(address, "host", None) or LOCAL_PEER
+    return getattr(address, "host", None) or LOCAL_ADDRESS
 
 
 class LinkFactory(ServerFactory):
@@ -462,13 +462,20 @@ class LinkFactory(ServerFactory):
     def buildProtocol(self, address: IAddress | None) -> Link:
         """Twisted calls this for each connection."""
         link = Link(self._role, self._clock, self._tls)
-        link.peer = host_of(address)
+        link.remote_address = host_of(address)
         self.links.add(link)
         link.ended.addErrback(self._failed, link).addBoth(lambda _: self.links.discard(link))
         return link
 
     def _failed(self, failure: Failure, link: Link) -> None:
         if failure.check(CancelledError):  # by the service, which stops
-            self.log.info("session with {peer} cut: it did not end in time", peer=link.peer)
+            self.log.info(
+                "session with {peer} cut: it did not end in time",
+                peer=link.remote_address,
+            )
         elif not failure.check(ChannelLost):
-            self.log.failure("session with {peer} failed", failure=failure, peer=link.peer)
+            self.log.failure(
+                "session with {peer} failed",
+                failure=failure,
+                peer=link.remote_address,
+            )

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT
+from mta.interfaces import LOCAL_ADDRESS, UNKNOWN_ADDRESS
 
 HEADER_TIMEOUT = 10.0  # seconds
 MAX_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
@@ -105,7 +105,7 @@ class _Doorman(Protocol):
 
     def _let_in(self, client: str, rest: bytes) -> None:
         transport = self.transport
-        protocol = self._factory.buildProtocol(_address(client or UNKNOWN_CLIENT))
+        protocol = self._factory.buildProtocol(_address(client or UNKNOWN_ADDRESS))
         assert protocol is not None
         transport.protocol = protocol
         protocol.makeConnection(transport)
@@ -113,7 +113,7 @@ class _Doorman(Protocol):
             transport.protocol.dataReceived(rest)  # by now it may be TLS
 
     def _refuse(self, reason: str) -> None:
-        proxy = getattr(self.transport.getPeer(), "host", LOCAL_PEER)
+        proxy = getattr(self.transport.getPeer(), "host", LOCAL_ADDRESS)
         self.log.warn("{proxy} is no proxy: {reason}", proxy=proxy, reason=reason)
         self._stop_waiting()
         self.transport.abortConnection()

@@ -20,9 +20,9 @@ from mta.interfaces import (
     IRole,
     IUsers,
     Message,
-    Secured,
     Session,
     Target,
+    TLSInfo,
 )
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
 from mta.settings import Limits, ListenerTLS, Service
@@ -34,7 +34,7 @@ from mta.spool.content import MemoryContent
 from tests.fakes import FakeSpool
 
 HOSTNAME = "mta.example"
-SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+SECURED = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 DELAY = 3.0  # seconds after a failed AUTH
 
 
@@ -127,7 +127,7 @@ class FakeUsers:
 
     async def mechanisms(self, session: Session) -> Sequence[str]:
         """PLAIN, under TLS only."""
-        return ("SCRAM-SHA-256", "PLAIN") if session.secured else ("SCRAM-SHA-256",)
+        return ("SCRAM-SHA-256", "PLAIN") if session.tls else ("SCRAM-SHA-256",)
 
     async def authenticate(
         self,
@@ -200,7 +200,7 @@ class FakeTLS:
         """See `mta.link.TLSContext`."""
         self.started += 1
 
-    def secured(self, transport: ITLSTransport) -> Secured:
+    def info(self, transport: ITLSTransport) -> TLSInfo:
         """See `mta.link.TLSContext`."""
         return self._secured
 

@@ -52,7 +52,7 @@ class Exchange:
         *,
         turn: Turn | None = None,
         waits: bool = False,
-        secured: bool = False,
+        tls: bool = False,
         certificate: str = "abcd",
         known: Pipelining = Pipelining.UNKNOWN,
     ) -> None:
@@ -65,11 +65,11 @@ class Exchange:
             lambda _: Sender(self.source, demands, turn),
             self.clock,
             FakeTLS(certificate),
-            tls_at_once=secured,
+            tls_at_once=tls,
         )
         self.link.ended.addBoth(self.ended.append)
         self.link.makeConnection(self.transport)
-        if secured:
+        if tls:
             self.link.handshakeCompleted()
 
     def talk(self, script: str) -> None:

@@ -30,9 +30,9 @@ from mta.interfaces import (
     IUsers,
     Message,
     Notice,
-    Secured,
     Session,
     Target,
+    TLSInfo,
 )
 from mta.link import Link
 from mta.mail import (
@@ -63,7 +63,7 @@ from tests.fakes import FakeSpool
 
 BOB, CAROL = Mailbox("bob", "office.example"), Mailbox("carol", "outside.example")
 ALICE = Mailbox("alice", "client.example")
-SECURED = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", certificate="ab" * 32)
+SECURED = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", certificate="ab" * 32)
 LOCAL = Hop(Agent.PIPE, "/bin/shelf")
 TO_PROVIDER = Hop(Agent.HOLD, "provider")
 REFUSED = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("The connection failed",)))
@@ -349,7 +349,7 @@ class FakeDialler:
 
 
 def _secured(link: Link, role: IRole) -> IRole:
-    link.secured = SECURED
+    link.tls = SECURED
     return role
 
 

@@ -107,7 +107,7 @@ class ProxiedTests(SynchronousTestCase):
     def client(self) -> str:
         """The address that the only link has."""
         (link,) = self.links.links
-        return link.peer
+        return link.remote_address
 
     def test_nobody_is_greeted_before_the_header(self) -> None:
         """The greeting comes once it is known for whom, without the client saying a word."""

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from mta.commands.console import router_of
 from mta.gate.policy import rejection
 from mta.interfaces import (
-    LOCAL_PEER,
+    LOCAL_ADDRESS,
     ChannelLost,
     ChannelTimeout,
     HandshakeFailed,
@@ -22,8 +22,8 @@ from mta.interfaces import (
     IGate,
     IRouter,
     ISpool,
-    Secured,
     Session,
+    TLSInfo,
 )
 from mta.mail import Envelope, Mailbox, Recipient
 from mta.settings import Settings
@@ -55,8 +55,8 @@ def converse(settings: Settings, spool: ISpool, incoming: int, outgoing: int) ->
 class Pipes:
     """A channel over two descriptors.  It blocks, so whatever is awaited is done at once."""
 
-    peer = LOCAL_PEER
-    secured: Secured | None = None
+    remote_address = LOCAL_ADDRESS
+    tls: TLSInfo | None = None
     closing = False
 
     def __init__(self, incoming: int, outgoing: int) -> None:
@@ -70,8 +70,8 @@ class Pipes:
         while rest:
             rest = rest[os.write(self._outgoing, rest) :]
 
-    async def more(self, end: float) -> None:
-        """See `IChannel.more`."""
+    async def receive(self, end: float) -> None:
+        """See `IChannel.receive`."""
         left = max(0.0, end - self.seconds())
         ready, _, _ = select.select([self._incoming], [], [], left)
         if not ready:
@@ -89,11 +89,11 @@ class Pipes:
         """See `IChannel.seconds`."""
         return time.monotonic()
 
-    async def pause(self, seconds: float) -> None:
-        """See `IChannel.pause`."""
+    async def sleep(self, seconds: float) -> None:
+        """See `IChannel.sleep`."""
         time.sleep(seconds)  # noqa: ASYNC251 (there is nothing else to do)
 
-    async def doze(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+    async def wait_idle(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
         """Nothing happens here but what the other end says."""
         event.close()
         return None
@@ -106,7 +106,7 @@ class Pipes:
         """The system tells of it at once, as the other end is a process."""
 
     def abort(self) -> None:
-        """The next `more` finds the end."""
+        """The next `receive` finds the end."""
         os.close(self._incoming)
 
 

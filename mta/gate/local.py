@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from mta.gate import hosts
-from mta.interfaces import LOCAL_PEER, Session
+from mta.interfaces import LOCAL_ADDRESS, Session
 from mta.mail import Mailbox
 from mta.settings import Network
 
@@ -23,7 +23,7 @@ def qualified(
     `root@localhost`, and an address at this host's name where that is no domain of ours, is in
     `home_domain` then.  Of clients in `networks` only, who did not log in.
     """
-    is_near = session.client == LOCAL_PEER or hosts.is_in(session.client, networks)
+    is_near = session.client == LOCAL_ADDRESS or hosts.is_in(session.client, networks)
     if session.partner or session.identity or not is_near:
         return reverse_path
     if reverse_path.domain not in local_names:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from mta.gate import hosts
 from mta.gate.counters import FAILURE_WINDOW, Counters
 from mta.gate.limits import delay
-from mta.interfaces import LOCAL_PEER, Ban, Session
+from mta.interfaces import LOCAL_ADDRESS, Ban, Session
 from mta.mail import Reply
 from mta.settings import MINUTE, Network
 from mta.smtp.errors import Refusal
@@ -124,7 +124,7 @@ class LogIns:
         return delay(over) if over > 0 else 0.0
 
     def _is_shared(self, client: str) -> bool:
-        return client == LOCAL_PEER or hosts.is_in(client, self._shared)
+        return client == LOCAL_ADDRESS or hosts.is_in(client, self._shared)
 
 
 def _digest(name: str) -> str:

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from mta.gate import hosts
 from mta.gate.counters import Counters
 from mta.gate.logins import LogIns
-from mta.interfaces import LOCAL_PEER, IGate, IRouter, IUsers, Session
+from mta.interfaces import LOCAL_ADDRESS, IGate, IRouter, IUsers, Session
 from mta.mail import Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.settings import Limits, Peer, Relay, Service
 from mta.smtp import replies, templates
@@ -77,18 +77,18 @@ class Gate:
             return  # we dialled, or counted it before the turn
         counters, host = self._counters, hosts.key(session.client)
         if hosts.is_in(session.client, self._proxies):
-            host = LOCAL_PEER  # it speaks for many, and each of them will be counted
+            host = LOCAL_ADDRESS  # it speaks for many, and each of them will be counted
         if len(counters.admitted) >= self._connections:
             raise Refusal(TOO_MANY_CONNECTIONS)
-        if host != LOCAL_PEER and not counters.per_host.take(host):
+        if host != LOCAL_ADDRESS and not counters.per_host.take(host):
             raise Refusal(TOO_MANY_FROM_HOST)
         counters.admitted[id(session)] = host
         session.host_wasted = counters.wasted.count(host)
 
     def leave(self, session: Session) -> None:
         """See `IGate.leave`."""
-        host = self._counters.admitted.pop(id(session), LOCAL_PEER)
-        if host != LOCAL_PEER:
+        host = self._counters.admitted.pop(id(session), LOCAL_ADDRESS)
+        if host != LOCAL_ADDRESS:
             self._counters.per_host.give(host)
             self._counters.wasted.add(host, session.wasted)
 
@@ -208,7 +208,7 @@ def is_peer(session: Session, peer: Peer) -> bool:
     """Whether the session has proved that it is this peer."""
     if peer.user and peer.user.lower() == session.identity.lower():
         return True
-    shown = session.secured.certificate if session.secured else ""
+    shown = session.tls.certificate if session.tls else ""
     return bool(shown) and shown == peer.certificate
 
 

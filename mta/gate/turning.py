@@ -114,7 +114,7 @@ class Reversal:
 
 def _proved_something(session: Session) -> bool:
     """Whether we know who asks, peer or not."""
-    return bool(session.identity or (session.secured and session.secured.certificate))
+    return bool(session.identity or (session.tls and session.tls.certificate))
 
 
 def _wanted(peer: Peer, option: str, name: str) -> Sequence[str]:

@@ -165,7 +165,9 @@ class HandOver:
         self._channel = channel
         channel.notice_loss(LOST_KEEPALIVES * self._demands.keepalive)
         self.log.info(
-            "{peer} turned the connection from {client}", peer=self._peer, client=channel.peer
+            "{peer} turned the connection from {client}",
+            peer=self._peer,
+            client=channel.remote_address,
         )
         for older in self._links:
             older.overtaken()

@@ -49,7 +49,7 @@ async def _extensions(talk: Conversation) -> list[str]:
             "DSN",
             f"LIMITS MAILMAX={MAX_TRANSACTIONS} RCPTMAX={reception.limits.recipients}",
         ]
-        if session.secured is not None:
+        if session.tls is not None:
             keywords.append("REQUIRETLS")
     if talk.offers_tls:
         keywords.append("STARTTLS")
@@ -114,12 +114,12 @@ async def auth(talk: Conversation, argument: bytes) -> Answer:
         response = _response(initial) if initial else None
         identity = await users.authenticate(session, mechanism, response, challenge)
     except sasl.AuthenticationFailed as failed:
-        await talk.channel.pause(gate.auth_failed(session, failed.user, failed.is_known))
+        await talk.channel.sleep(gate.auth_failed(session, failed.user, failed.is_known))
         raise Refusal(replies.AUTH_FAILED) from None
     except sasl.AuthenticationUnavailable:
         raise Refusal(replies.AUTH_UNAVAILABLE) from None
     if delay := gate.authenticated(session, identity):
-        await talk.channel.pause(delay)
+        await talk.channel.sleep(delay)
     session.identity = identity
     return replies.AUTH_OK
 
@@ -134,7 +134,7 @@ def _response(encoded: bytes) -> bytes:
 
 def _not_offered(mechanism: str, session: Session) -> Reply:
     """Why a mechanism can't be used now (RFC 4954 sections 4 and 6)."""
-    if mechanism in sasl.NEEDS_TLS and session.secured is None:
+    if mechanism in sasl.NEEDS_TLS and session.tls is None:
         return replies.ENCRYPTION_NEEDED
     if mechanism == sasl.CRAM_MD5:
         return replies.MECHANISM_TOO_WEAK

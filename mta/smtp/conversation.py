@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 
 from mta.interfaces import (
-    UNKNOWN_CLIENT,
+    UNKNOWN_ADDRESS,
     IChannel,
     IDraft,
     IGate,
@@ -173,7 +173,7 @@ class Conversation:
                 raise Refusal(replies.NOT_SMTP)
             if channel.closing and self.transaction is None:
                 raise Refusal(replies.shutting_down(self.reception.depot.hostname))
-            await channel.more(end)
+            await channel.receive(end)
             line = wire.line(AUTH_LINE)
         self.slices.begin()
         return line
@@ -231,7 +231,7 @@ class Conversation:
     @property
     def awaits_tls(self) -> bool:
         """Whether nothing may be done before TLS."""
-        return self.reception.tls is ListenerTLS.REQUIRED and self.session.secured is None
+        return self.reception.tls is ListenerTLS.REQUIRED and self.session.tls is None
 
     @property
     def offers_tls(self) -> bool:
@@ -242,7 +242,7 @@ class Conversation:
         """
         return (
             self.reception.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
-            and self.session.secured is None
+            and self.session.tls is None
             and not self.session.partner
             and self.client is None
         )
@@ -255,7 +255,7 @@ class Conversation:
     @property
     def is_proxied(self) -> bool:
         """Whether XCLIENT is answered."""
-        return not self.session.partner and self.reception.is_proxy(self.channel.peer)
+        return not self.session.partner and self.reception.is_proxy(self.channel.remote_address)
 
     async def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms that this session may use: nobody logs in on a turned link."""
@@ -270,11 +270,11 @@ def _new_session(
 ) -> Session:
     """A session that knows nothing, or what a proxy told."""
     if client is None:
-        return Session(service, channel.peer, channel.secured, partner)
+        return Session(service, channel.remote_address, channel.tls, partner)
     return Session(
         service,
-        client.address or UNKNOWN_CLIENT,
-        channel.secured,
+        client.address or UNKNOWN_ADDRESS,
+        channel.tls,
         hello=client.hello,
         extended=client.extended,
         identity=client.user,

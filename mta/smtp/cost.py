@@ -98,7 +98,7 @@ class Slices:
         if not delay and now - self._began <= (SHORT_SLICE if self._back_off else SLICE):
             return
         pause = max(delay, self._back_off)
-        await self._channel.pause(pause)
+        await self._channel.sleep(pause)
         late = seconds() - now - pause
         calm = self._back_off / 2 if self._back_off > BUSY else 0.0  # by and by
         self._back_off = max(calm, min(BACK_OFF * late, MAX_BACK_OFF) if late > BUSY else 0.0)

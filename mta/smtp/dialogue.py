@@ -154,7 +154,7 @@ class Dialogue:
         while not self._arrived:
             end = end or channel.seconds() + step.timeout
             if await channel.drain(end):
-                await channel.more(end)
+                await channel.receive(end)
             self._collect()
 
     def _collect(self) -> None:

@@ -55,7 +55,7 @@ async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
     try:
         _welcome(await dialogue.reply(GREETING), dialogue)
         await _hello(dialogue, config)
-        if dialogue.channel.secured is None and config.security is not Security.OFF:
+        if dialogue.channel.tls is None and config.security is not Security.OFF:
             await _start_tls(dialogue, config)
         if config.user:
             await _authenticate(dialogue, config)
@@ -74,7 +74,7 @@ def _welcome(greeting: Reply, dialogue: Dialogue) -> None:
 
     554 and 521 are permanent (RFC 5321 section 3.1, RFC 7504): no mail is taken here.
     """
-    dialogue.remote = dialogue.channel.peer
+    dialogue.remote = dialogue.channel.remote_address
     if greeting.code in NO_SERVICE:
         raise HopFailure(Outcome(Status.FAILED, greeting, dialogue.remote))
     dialogue.demand(greeting, 220)
@@ -88,7 +88,7 @@ async def _hello(dialogue: Dialogue, config: SenderConfig) -> None:
     if reply.code != 250 and not config.lmtp:
         reply = await dialogue.command(b"HELO " + hostname, HELLO)
     dialogue.demand(reply, 250)
-    dialogue.remote = (reply.text.split() or [dialogue.channel.peer])[0]
+    dialogue.remote = (reply.text.split() or [dialogue.channel.remote_address])[0]
 
 
 async def _start_tls(dialogue: Dialogue, config: SenderConfig) -> None:
@@ -106,10 +106,10 @@ async def _start_tls(dialogue: Dialogue, config: SenderConfig) -> None:
 
 async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
     """Prove who we are, by the strongest means that is safe here (RFC 4954)."""
-    secured, offers = dialogue.channel.secured, dialogue.extensions.mechanisms
-    mechanism = sasl.strongest(offers, secured, config.secret)
+    tls, offers = dialogue.channel.tls, dialogue.extensions.mechanisms
+    mechanism = sasl.strongest(offers, tls, config.secret)
     if mechanism is None:
-        wants_it = secured is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
+        wants_it = tls is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
         reply = NO_PROOF if wants_it else NO_MECHANISM
         raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote))
     opening = f"AUTH {mechanism}".encode()
@@ -136,7 +136,7 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
             config.user,
             config.secret,
             exchange,
-            bindings=secured.bindings if secured else sasl.NO_BINDINGS,
+            bindings=tls.bindings if tls else sasl.NO_BINDINGS,
             derive=config.derive,
         )
     except (sasl.AuthenticationFailed, ValueError) as error:

@@ -33,8 +33,8 @@ class RateFloor:
             self._begin()
 
     async def more(self) -> None:
-        """As `IChannel.more`, for as long as may be waited now."""
-        await self._channel.more(self._end)
+        """As `IChannel.receive`, for as long as may be waited now."""
+        await self._channel.receive(self._end)
 
 
 async def read_data(channel: IChannel, timeout: float, intake: Intake) -> None:

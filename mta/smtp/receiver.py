@@ -79,7 +79,7 @@ class Receiver:
             talk.admitted()
             if self._begins_with_tls:
                 await channel.start_tls()
-                talk.session.secured = channel.secured
+                talk.session.tls = channel.tls
             if not self._after_tls:
                 await self._await_silence()
                 talk.say(replies.service_ready(self._reception.depot.hostname))
@@ -95,13 +95,13 @@ class Receiver:
     def _begins_with_tls(self) -> bool:
         """Whether a handshake is the next thing on the connection."""
         implicit = self._reception.tls is ListenerTLS.IMPLICIT
-        return (self._after_tls or implicit) and self._talk.channel.secured is None
+        return (self._after_tls or implicit) and self._talk.channel.tls is None
 
     async def _await_silence(self) -> None:
         """Hold the greeting back: who talks before it does not listen to replies."""
         delay = self._reception.limits.greet_delay
         if delay and self._reception.service is Service.SMTP and not self._partner:
-            await self._talk.channel.pause(delay)
+            await self._talk.channel.sleep(delay)
             if len(self._talk.channel.wire):
                 raise Refusal(replies.TALKED_EARLY)
 

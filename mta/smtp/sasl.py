@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
 
-from mta.interfaces import Secured
+from mta.interfaces import TLSInfo
 from mta.settings import Service
 from mta.smtp.saslprep import prepare
 
@@ -99,7 +99,7 @@ Derive = Callable[[str, bytes, int], Awaitable[bytes]]
 
 def offered(
     service: Service,
-    secured: Secured | None,
+    tls: TLSInfo | None,
     *,
     cram_md5: bool,
     external: bool,
@@ -114,13 +114,13 @@ def offered(
     the client's verified certificate stands for a user.  `cleartext`: the password itself may
     come without TLS.  `channel_binding`: clients know how to bind SCRAM to TLS.
     """
-    with_password = secured is not None or cleartext
-    with_cram_md5 = cram_md5 and (secured is not None or service is Service.ODMR)
+    with_password = tls is not None or cleartext
+    with_cram_md5 = cram_md5 and (tls is not None or service is Service.ODMR)
     candidates = (
         (EXTERNAL, external),
         (
             SCRAM_PLUS,
-            scram and channel_binding and secured is not None and bool(secured.bindings),
+            scram and channel_binding and tls is not None and bool(tls.bindings),
         ),
         (SCRAM, scram),
         (CRAM_MD5, with_cram_md5),
@@ -130,19 +130,19 @@ def offered(
     return tuple(name for name, is_offered in candidates if is_offered)
 
 
-def strongest(offers: Collection[str], secured: Secured | None, secret: str) -> str | None:
+def strongest(offers: Collection[str], tls: TLSInfo | None, secret: str) -> str | None:
     """The mechanism that a client should take; None: none that is safe here.
 
     The password itself goes only to a server whose certificate was verified; there it is better
     sent than proved by MD5.  With no secret only a certificate can prove anything.
     """
     if not secret:
-        wanted: tuple[str, ...] = (EXTERNAL,) if secured else ()
-    elif secured is None:
+        wanted: tuple[str, ...] = (EXTERNAL,) if tls else ()
+    elif tls is None:
         wanted = (SCRAM, CRAM_MD5)
     else:
-        bound = (SCRAM_PLUS,) if secured.bindings else ()
-        known = (PLAIN, LOGIN) if secured.certificate else ()
+        bound = (SCRAM_PLUS,) if tls.bindings else ()
+        known = (PLAIN, LOGIN) if tls.certificate else ()
         wanted = (*bound, SCRAM, *known, CRAM_MD5)
     names = {offer.upper() for offer in offers}
     return next((name for name in wanted if name in names), None)

@@ -75,8 +75,8 @@ class Sender:
 
     def _found(self) -> Capabilities:
         """What the peer can take, by what it offered and what is known of it."""
-        extensions, secured, config = self._dialogue.extensions, self._channel.secured, self._config
-        proved = secured is not None and (bool(secured.certificate) or config.proved)
+        extensions, tls, config = self._dialogue.extensions, self._channel.tls, self._config
+        proved = tls is not None and (bool(tls.certificate) or config.proved)
         keeps_tls = proved and extensions.offers("REQUIRETLS")
         one_at_a_time = config.host.pipelining is Pipelining.STEPWISE
         return Capabilities(extensions, config.lmtp, keeps_tls, config.in_steps, one_at_a_time)
@@ -249,7 +249,7 @@ class Sender:
             except PeerClosing:
                 return False
             left = self._silent_since + self._config.keepalive - channel.seconds()
-            there_is = await channel.doze(self._source.more(), left) if left > 0 else None
+            there_is = await channel.wait_idle(self._source.more(), left) if left > 0 else None
             if there_is is not None:
                 self._dialogue.is_unheard = there_is
                 return there_is

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mta.interfaces import LOCAL_PEER, UNKNOWN_CLIENT, Session
+from mta.interfaces import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.mail import Envelope, Mailbox
 from mta.smtp import header
 
@@ -30,9 +30,9 @@ def date(second: int) -> str:
 
 def address_literal(address: str) -> str:
     """A client address as a TCP-info has it (RFC 5321 section 4.4)."""
-    if address == LOCAL_PEER:
+    if address == LOCAL_ADDRESS:
         return "localhost"
-    if address == UNKNOWN_CLIENT:
+    if address == UNKNOWN_ADDRESS:
         return "unknown"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
@@ -54,7 +54,7 @@ def received(
     client = ""
     if not hides_client:
         client = f"from {session.hello} ({address_literal(session.client)})\r\n\t"
-    tls = f"({session.secured.version} {session.secured.cipher})\r\n\t" if session.secured else ""
+    tls = f"({session.tls.version} {session.tls.cipher})\r\n\t" if session.tls else ""
     protocol = session.protocol
     if envelope.smtputf8:
         protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 section 4.3

@@ -24,7 +24,7 @@ async def mail(talk: Conversation, argument: bytes) -> Answer:
     reception, session = talk.reception, talk.session
     if talk.transactions >= MAX_TRANSACTIONS:
         raise Refusal(replies.TOO_MANY_TRANSACTIONS)
-    parameters = MAIL_PARAMETERS if session.secured is None else TLS_MAIL_PARAMETERS
+    parameters = MAIL_PARAMETERS if session.tls is None else TLS_MAIL_PARAMETERS
     parsed = grammar.parse_mail(argument, _offered(talk, parameters))
     if parsed.size is not None and parsed.size > reception.limits.message_size:
         raise Refusal(replies.TOO_BIG)

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from mta.interfaces import Secured
+from mta.interfaces import TLSInfo
 from mta.mail import Security
 from mta.settings import CertificatePair, TLSSettings
 from mta.tls.files import CertifiedKey, Reloading, TLSFault, files_of, read
@@ -58,7 +58,7 @@ class ServerTLS:
         """Begin the handshake on our side of an accepted connection."""
         transport.startTLS(self)
 
-    def secured(self, transport: ISSLTransport) -> Secured:
+    def info(self, transport: ISSLTransport) -> TLSInfo:
         """What the finished handshake proved."""
         return tls_info(transport)
 

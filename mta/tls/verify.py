@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import Secured
+from mta.interfaces import TLSInfo
 from mta.tls.names import is_address, is_for, name_of, names_in
 
 _EXPORTER = b"EXPORTER-Channel-Binding"  # RFC 9266 section 2
@@ -126,7 +126,7 @@ class ClientTLSContext:
         """Begin the handshake on our side of a connection that we dialled."""
         transport.startTLS(self)
 
-    def secured(self, transport: ISSLTransport) -> Secured:
+    def info(self, transport: ISSLTransport) -> TLSInfo:
         """What the finished handshake proved."""
         return tls_info(transport)
 
@@ -200,7 +200,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def tls_info(transport: ISSLTransport) -> Secured:
+def tls_info(transport: ISSLTransport) -> TLSInfo:
     """What TLS says of a connection of ours whose handshake is finished."""
     connection = transport.getHandle()  # type: ignore[attr-defined]
     assert isinstance(connection, Connection)
@@ -211,7 +211,7 @@ def tls_info(transport: ISSLTransport) -> Secured:
         digest = fingerprint(shown)
         proved = digest if verification.chain_holds or digest in verification.pins else ""
     of_server = connection.get_certificate(as_cryptography=True)
-    return Secured(
+    return TLSInfo(
         connection.get_protocol_version_name(),
         connection.get_cipher_name() or "",
         proved,

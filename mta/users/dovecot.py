@@ -261,14 +261,14 @@ def _may_offer(name: str, flags: frozenset[bytes], session: Session) -> bool:
     """What needs our own view of TLS or certificates, or names nobody, can't go through."""
     if flags & {b"anonymous", b"private"} or name == EXTERNAL or name.endswith("-PLUS"):
         return False
-    if session.secured is not None or session.cleartext_auth:
+    if session.tls is not None or session.cleartext_auth:
         return True
     return b"plaintext" not in flags and (name != CRAM_MD5 or session.service is Service.ODMR)
 
 
 def _facts(session: Session, initial: bytes | None) -> Sequence[bytes]:
     facts = [b"service=smtp", b"nologin"]
-    if session.secured is not None or session.cleartext_auth:
+    if session.tls is not None or session.cleartext_auth:
         facts.append(b"secured")
     if re.fullmatch(r"[0-9A-Fa-f.:]+", session.client):
         facts.append(b"rip=" + session.client.encode("ascii"))

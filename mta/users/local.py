@@ -70,7 +70,7 @@ class Users:
         external = bool(self._certificate_user(session))
         names = sasl.offered(
             session.service,
-            session.secured,
+            session.tls,
             cram_md5=any(user.cram_md5 for user in users),
             external=external,
             scram=self._file.scram and any(user.scram for user in users),
@@ -91,8 +91,8 @@ class Users:
                 challenge,
                 self,
                 bindings=(
-                    session.secured.bindings
-                    if session.secured and self._binds(session)
+                    session.tls.bindings
+                    if session.tls and self._binds(session)
                     else sasl.NO_BINDINGS
                 ),
                 external=self._certificate_user(session),
@@ -166,9 +166,9 @@ class Users:
         return self._channel_binding or session.service is Service.ODMR
 
     def _certificate_user(self, session: Session) -> str:
-        if session.secured is None or not session.secured.certificate:
+        if session.tls is None or not session.tls.certificate:
             return ""
-        return self._certificates.get(session.secured.certificate, "")
+        return self._certificates.get(session.tls.certificate, "")
 
     def _in_thread(self, function: Callable[..., T], *arguments: Any) -> Any:
         return deferToThreadPool(self._reactor, self._threads, function, *arguments)

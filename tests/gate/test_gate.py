@@ -20,7 +20,7 @@ from mta.gate import Gate, hosts
 from mta.gate.counters import Counters
 from mta.gate.limits import MAX_DELAY, Rate, Recent, Tally, delay
 from mta.gate.local import qualified
-from mta.interfaces import IGate, IRouter, IUsers, Secured, Session
+from mta.interfaces import IGate, IRouter, IUsers, Session, TLSInfo
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
@@ -109,10 +109,10 @@ class GateTestCase(SynchronousTestCase):
         *,
         identity: str = "",
         partner: str = "",
-        secured: Secured | None = None,
+        tls: TLSInfo | None = None,
     ) -> Session:
         """A session that has said EHLO."""
-        return Session(service, client, secured, partner, "client.example", True, identity)
+        return Session(service, client, tls, partner, "client.example", True, identity)
 
     def passes(self, question: Coroutine[Any, Any, None]) -> None:
         """The gate lets it pass."""
@@ -316,10 +316,10 @@ class ReversePathTests(GateTestCase):
 
     def test_whose_authors_are_checked(self) -> None:
         """A person's; a peer hands over what others wrote."""
-        shown = Secured("TLSv1.3", "x", "abcd")
+        shown = TLSInfo("TLSv1.3", "x", "abcd")
         self.assertTrue(self.gate.checks_authors(self.session(identity="alice")))
         self.assertFalse(self.gate.checks_authors(self.session(identity="Office")))
-        self.assertFalse(self.gate.checks_authors(self.session(identity="lab", secured=shown)))
+        self.assertFalse(self.gate.checks_authors(self.session(identity="lab", tls=shown)))
 
     def test_peer(self) -> None:
         """A peer that logged in writes as its domains, and those below a leading dot."""
@@ -332,8 +332,8 @@ class ReversePathTests(GateTestCase):
 
     def test_peer_by_certificate(self) -> None:
         """A peer that showed its certificate writes as its domains; its name alone is nothing."""
-        shown = Secured("TLSv1.3", "x", "abcd")
-        self.passes(self.mail(self.session(identity="lab", secured=shown), "a@lab.example"))
+        shown = TLSInfo("TLSv1.3", "x", "abcd")
+        self.passes(self.mail(self.session(identity="lab", tls=shown), "a@lab.example"))
         self.refuses(self.mail(self.session(identity="lab"), "a@lab.example"), "553 5.7.1")
 
     def test_no_users(self) -> None:

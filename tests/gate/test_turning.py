@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.gate.turning import MAX_COUNTED, Reversal
-from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Secured, Session
+from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Session, TLSInfo
 from mta.mail import Agent, Hop, Reply
 from mta.settings import Peer, Service
 from mta.smtp import replies
@@ -63,8 +63,8 @@ class ReversalTests(SynchronousTestCase):
         partner: str = "",
     ) -> Session:
         """A session that has said EHLO."""
-        secured = Secured("TLSv1.3", "x", certificate)
-        return Session(service, "192.0.2.1", secured, partner, "x.example", True, identity)
+        tls = TLSInfo("TLSv1.3", "x", certificate)
+        return Session(service, "192.0.2.1", tls, partner, "x.example", True, identity)
 
     def answer(self, request: Coroutine[Any, Any, Any]) -> Reply | IRole:
         """What a request comes to: a reply, or the role after 250."""

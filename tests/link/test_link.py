@@ -79,7 +79,7 @@ class LinkTestCase(SynchronousTestCase):
     async def reads(self, channel: IChannel) -> None:
         """A conversation that notes what arrives, until the connection ends."""
         while True:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             self.log.append(channel.wire.take().decode())
 
 
@@ -97,9 +97,9 @@ class InterfaceTests(LinkTestCase):
     def test_the_peer(self) -> None:
         """An address, or that it is on this machine."""
         self.transport.peerAddr = IPv4Address("TCP", "192.0.2.1", 1025)
-        self.assertEqual(self.link(self.reads).peer, "192.0.2.1")
+        self.assertEqual(self.link(self.reads).remote_address, "192.0.2.1")
         self.transport = Transport(peerAddress=UNIXAddress("/x"))
-        self.assertEqual(self.link(self.reads).peer, "unix")
+        self.assertEqual(self.link(self.reads).remote_address, "unix")
 
 
 class WaitingTests(LinkTestCase):
@@ -118,7 +118,7 @@ class WaitingTests(LinkTestCase):
         work: Deferred[str] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             self.log.append(await work)
             self.log.append(channel.wire.take().decode())
 
@@ -160,7 +160,7 @@ class WaitingTests(LinkTestCase):
         """Input waits until it is over; the time-out of no wait runs."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.pause(100.0)
+            await channel.sleep(100.0)
             self.log.append(channel.wire.take().decode())
 
         link = self.link(conversation)
@@ -193,7 +193,7 @@ class DozeTests(LinkTestCase):
 
     async def dozes(self, channel: IChannel) -> None:
         """A conversation that dozes once."""
-        self.dozed.append(await channel.doze(self.wait_for_event(), 60.0))
+        self.dozed.append(await channel.wait_idle(self.wait_for_event(), 60.0))
 
     def test_the_event_comes(self) -> None:
         """Its result wakes."""
@@ -233,7 +233,7 @@ class DozeTests(LinkTestCase):
         self.assertEqual(self.dozed, [None])
 
         async def with_unread_input(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             await self.dozes(channel)
 
         self.event, self.transport = Deferred(), Transport()
@@ -291,8 +291,8 @@ class TimeTests(LinkTestCase):
         """The timer is moved forward."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 100.0)
-            await channel.more(channel.seconds() + 5.0)
+            await channel.receive(channel.seconds() + 100.0)
+            await channel.receive(channel.seconds() + 5.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x")
@@ -304,7 +304,7 @@ class TimeTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             await work
 
         link = self.link(conversation)
@@ -319,7 +319,7 @@ class TimeTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             try:
-                await channel.more(channel.seconds() + 10.0)
+                await channel.receive(channel.seconds() + 10.0)
             except ChannelTimeout:
                 channel.write(b"421 bye\r\n")
 
@@ -343,7 +343,7 @@ class WritingTests(LinkTestCase):
         async def conversation(channel: IChannel) -> None:
             channel.write(b"MAIL FROM:<>\r\n")
             channel.write(b"RCPT TO:<bob@example.com>\r\n")
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             channel.write(b"RSET\r\n")
             channel.write(b"QUIT\r\n")
 
@@ -419,7 +419,7 @@ class DirectWriteTests(SynchronousTestCase):
     async def echo(self, channel: IChannel) -> None:
         """Say what was said."""
         while True:
-            await channel.more(channel.seconds() + 60.0)
+            await channel.receive(channel.seconds() + 60.0)
             channel.write(channel.wire.take())
 
     def link(self, conversation: Conversation) -> Link:
@@ -462,7 +462,7 @@ class DirectWriteTests(SynchronousTestCase):
         async def conversation(channel: IChannel) -> None:
             self.line.room = 1
             channel.write(b"12")
-            self.waits.append(await channel.doze(never(), 10.0))
+            self.waits.append(await channel.wait_idle(never(), 10.0))
 
         self.link(conversation)
         self.line.turn()
@@ -477,7 +477,7 @@ class PressureTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             await work
             await self.reads(channel)
 
@@ -495,9 +495,9 @@ class PressureTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             await work
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x" * (MAX_UNREAD + 1))
@@ -593,7 +593,7 @@ class PressureTests(LinkTestCase):
     async def ends_well(self, channel: IChannel) -> None:
         """As a receiver does when time is over."""
         try:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
         except ChannelTimeout:
             channel.write(b"421 closing\r\n")
 
@@ -662,7 +662,7 @@ class EndTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             try:
-                await channel.more(channel.seconds() + 10.0)
+                await channel.receive(channel.seconds() + 10.0)
             finally:
                 channel.write(b"bye")
 
@@ -677,10 +677,10 @@ class EndTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             await work
             self.log.append("committed")
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x")
@@ -695,10 +695,10 @@ class EndTests(LinkTestCase):
         work: Deferred[None] = Deferred()
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             await work
             channel.write(b"done")
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.dataReceived(b"x")
@@ -715,7 +715,7 @@ class EndTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             await work
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.readConnectionLost()
@@ -727,7 +727,7 @@ class EndTests(LinkTestCase):
         """The connection closes; whoever waits for `ended` gets the failure."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             raise ZeroDivisionError
 
         link = self.link(conversation)
@@ -764,9 +764,9 @@ class EndTests(LinkTestCase):
 
         async def conversation(channel: IChannel) -> None:
             while not channel.closing:
-                await channel.more(channel.seconds() + 10.0)
+                await channel.receive(channel.seconds() + 10.0)
             channel.write(b"421")
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
 
         link = self.link(conversation)
         link.close_gently()
@@ -786,7 +786,7 @@ class RolesTests(LinkTestCase):
             self.log.append(channel.wire.take().decode())
 
         async def first(channel: IChannel) -> IRole | None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             self.log.append(channel.wire.take(3).decode())
             return Role(second)
 
@@ -801,7 +801,7 @@ class TLSTests(LinkTestCase):
 
     async def upgrades(self, channel: IChannel) -> None:
         """A conversation that begins TLS in the middle."""
-        await channel.more(channel.seconds() + 10.0)
+        await channel.receive(channel.seconds() + 10.0)
         await channel.start_tls()
         self.log.append(str(channel.wire.take()))
 
@@ -809,9 +809,9 @@ class TLSTests(LinkTestCase):
         """What was unread in the clear is gone."""
         link = self.link(self.upgrades)
         link.dataReceived(b"forged")
-        self.assertEqual((self.tls.started, link.secured, self.log), (1, None, []))
+        self.assertEqual((self.tls.started, link.tls, self.log), (1, None, []))
         link.handshakeCompleted()
-        self.assertEqual((link.secured, self.log), (SECURED, ["b''"]))
+        self.assertEqual((link.tls, self.log), (SECURED, ["b''"]))
         self.assertIsNone(self.successResultOf(link.ended))
 
     def test_tls_does_not_begin(self) -> None:
@@ -848,7 +848,7 @@ class TLSTests(LinkTestCase):
         self.assertEqual(self.tls.started, 1)
         self.clock.advance(HANDSHAKE_TIMEOUT - 1)
         link.handshakeCompleted()
-        self.assertEqual(link.secured, SECURED)
+        self.assertEqual(link.tls, SECURED)
         self.clock.advance(9)
         link.dataReceived(b"x")
         self.assertEqual(self.log, ["x"])
@@ -881,7 +881,7 @@ class FactoryTests(LinkTestCase):
         links = {self.connect(factory) for _ in range(3)}
         self.assertEqual(factory.links, links)
         for link in links:
-            self.assertEqual(link.peer, "192.0.2.1")
+            self.assertEqual(link.remote_address, "192.0.2.1")
             self.lose(link)
         self.assertEqual(factory.links, set())
 
@@ -899,7 +899,7 @@ class FactoryTests(LinkTestCase):
         """With the peer's address; a lost connection is none."""
 
         async def conversation(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 10.0)
+            await channel.receive(channel.seconds() + 10.0)
             raise ZeroDivisionError
 
         factory = LinkFactory(self.clock)
@@ -942,7 +942,7 @@ class LossTests(TestCase):
         from twisted.internet import reactor
 
         async def wait(channel: IChannel) -> None:
-            await channel.more(channel.seconds() + 60)
+            await channel.receive(channel.seconds() + 60)
 
         link = Link(lambda _: Role(wait), reactor)
         link.notice_loss(60.0)  # nothing, before there is a connection

@@ -178,10 +178,10 @@ class CostTests(SynchronousTestCase):
         talk.link._clock = SteppingClock()
         done: list[int] = []
 
-        async def pause(seconds: float) -> None:
+        async def sleep(seconds: float) -> None:
             done.append(len(talk.link._unsent))
 
-        talk.link.pause = pause  # type: ignore[method-assign]
+        talk.link.sleep = sleep  # type: ignore[method-assign]
         talk.link.dataReceived(b"HELP\r\n" * 90)
         steps = [after - before for before, after in pairwise([0, *done, 90])]
         self.assertTrue(all(0 <= step < 30 for step in steps), steps)
@@ -193,10 +193,10 @@ class CostTests(SynchronousTestCase):
         clock.step = 2 * SLICE
         pauses: list[float] = []
 
-        async def pause(seconds: float) -> None:
+        async def sleep(seconds: float) -> None:
             pauses.append(seconds)
 
-        talk.link.pause = pause  # type: ignore[method-assign]
+        talk.link.sleep = sleep  # type: ignore[method-assign]
         for _ in range(3):
             talk.link.dataReceived(b"HELP\r\n")
         self.assertEqual(pauses, [])
@@ -211,11 +211,11 @@ class CostTests(SynchronousTestCase):
         delays = [0.0, BUSY, 0.005, 0.01, 1.0, *[0.0] * 9]
         pauses: list[float] = []
 
-        async def pause(seconds: float) -> None:
+        async def sleep(seconds: float) -> None:
             pauses.append(seconds)
             clock.advance(seconds + delays.pop(0))
 
-        talk.link.pause = pause  # type: ignore[method-assign]
+        talk.link.sleep = sleep  # type: ignore[method-assign]
         while delays:
             clock.advance(2 * (SHORT_SLICE if pauses and pauses[-1] > BUSY else SLICE))
             self.successResultOf(Deferred.fromCoroutine(slices.end(0.0)))

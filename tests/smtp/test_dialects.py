@@ -44,7 +44,7 @@ class DialectTests(SenderTestCase):
     def test_the_old_way_to_offer_auth(self) -> None:
         """``AUTH=``, in any case."""
         for keyword in ("AUTH=LOGIN PLAIN", "auth=plain", "AUTH=PLAIN | 250 AUTH LOGIN"):
-            exchange = Exchange([mail()], replace(US, user="us", secret="geheim"), secured=True)
+            exchange = Exchange([mail()], replace(US, user="us", secret="geheim"), tls=True)
             exchange.talk(
                 f"""
                 S: 220 x

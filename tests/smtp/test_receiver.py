@@ -103,7 +103,7 @@ class ReceiverTests(SynchronousTestCase):
             talk = Conversation(settings, dripped=False)
             talk.transport.clear()
             talk.link.dataReceived(opening)
-            self.assertIsNone(talk.link.secured)
+            self.assertIsNone(talk.link.tls)
             self.assertEqual(talk.gate.sessions, 1)
             talk.clock.advance(60)
             self.assertEqual(talk.gate.sessions, 0)

@@ -18,7 +18,7 @@ from scramp import ScramClient, ScramException, ScramMechanism
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Secured
+from mta.interfaces import TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, ScramKeys
@@ -26,7 +26,7 @@ from mta.smtp.saslprep import prepare
 
 EXPORTER = {"tls-exporter": b"e" * 32}
 END_POINT = {"tls-server-end-point": b"s" * 32}
-TLS = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384", bindings={**EXPORTER, **END_POINT})
+TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", bindings={**EXPORTER, **END_POINT})
 SALT = b"0123456789abcdef"
 
 
@@ -572,7 +572,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(sasl.strongest(everything, TLS, "s"), "SCRAM-SHA-256-PLUS")
         self.assertEqual(sasl.strongest(everything[:4], TLS, "s"), "SCRAM-SHA-256")
         self.assertEqual(sasl.strongest(everything[:3], proved, "s"), "PLAIN")
-        unbound = Secured("TLSv1.2", "x")
+        unbound = TLSInfo("TLSv1.2", "x")
         self.assertEqual(sasl.strongest(everything, unbound, "s"), "SCRAM-SHA-256")
 
     def test_never_the_password_without_tls(self) -> None:

@@ -199,7 +199,7 @@ class SecurityTests(SenderTestCase):
 
     def test_implicit_tls(self) -> None:
         """TLS is not begun twice."""
-        exchange = Exchange([mail()], replace(US, security=Security.VERIFY), secured=True)
+        exchange = Exchange([mail()], replace(US, security=Security.VERIFY), tls=True)
         exchange.talk(
             """
             S: 220 x
@@ -232,14 +232,14 @@ class SecurityTests(SenderTestCase):
                 strict.message, envelope=replace(strict.message.envelope, require_tls=True)
             ),
         )
-        for keyword, proved, secured, sent in (
+        for keyword, proved, tls, sent in (
             ("REQUIRETLS", True, True, True),
             ("REQUIRETLS", False, True, False),
             ("HELP", True, True, False),
             ("REQUIRETLS", True, False, False),
         ):
             demands = replace(US, proved=proved)
-            exchange = Exchange([strict], demands, secured=secured, certificate="")
+            exchange = Exchange([strict], demands, tls=tls, certificate="")
             exchange.talk(
                 f"""
                 S: 220 x
@@ -279,10 +279,10 @@ class SecurityTests(SenderTestCase):
         )
         self.opened([notice]).talk("C: MAIL FROM:<>")
 
-    def logging_in(self, keywords: str, *, secured: bool = True) -> Exchange:
+    def logging_in(self, keywords: str, *, tls: bool = True) -> Exchange:
         """An exchange that is to log in, after EHLO."""
         demands = replace(US, user="us", secret="geheim")
-        exchange = Exchange([mail()], demands, secured=secured)
+        exchange = Exchange([mail()], demands, tls=tls)
         exchange.talk(
             f"""
             S: 220 x
@@ -304,7 +304,7 @@ class SecurityTests(SenderTestCase):
 
     def test_auth_with_challenges(self) -> None:
         """CRAM-MD5 (RFC 2195), which does without TLS."""
-        exchange = self.logging_in("250 AUTH CRAM-MD5", secured=False)
+        exchange = self.logging_in("250 AUTH CRAM-MD5", tls=False)
         exchange.talk(
             """
             C: AUTH CRAM-MD5
@@ -321,7 +321,7 @@ class SecurityTests(SenderTestCase):
 
     def test_auth_with_an_empty_response(self) -> None:
         """EXTERNAL: the certificate says who we are (RFC 4422 appendix A)."""
-        exchange = Exchange([mail()], replace(US, user="us"), secured=True)
+        exchange = Exchange([mail()], replace(US, user="us"), tls=True)
         exchange.talk(
             """
             S: 220 x
@@ -357,6 +357,6 @@ class SecurityTests(SenderTestCase):
 
     def test_no_mechanism_that_is_safe(self) -> None:
         """A password is not sent in the clear."""
-        exchange = self.logging_in("250 AUTH PLAIN LOGIN", secured=False)
+        exchange = self.logging_in("250 AUTH PLAIN LOGIN", tls=False)
         self.assert_unusable(exchange, "454 4.7.4")
         self.assert_unusable(self.logging_in("250 HELP"), "454 4.7.4")

@@ -7,19 +7,19 @@ from email.utils import parsedate_to_datetime
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Secured, Session
+from mta.interfaces import Session, TLSInfo
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.settings import Service
 from mta.smtp import trace
 
 NOW = 784_887_151.9  # Tue, 15 Nov 1994 08:12:31 GMT
-TLS = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 ALICE, BOB = Recipient(Mailbox("alice", "a.example")), Recipient(Mailbox("b b", "b.example"))
 
 
-def session(service: Service = Service.SMTP, secured: Secured | None = None) -> Session:
+def session(service: Service = Service.SMTP, tls: TLSInfo | None = None) -> Session:
     """A session after EHLO."""
-    return Session(service, "192.0.2.1", secured, hello="client.example", extended=True)
+    return Session(service, "192.0.2.1", tls, hello="client.example", extended=True)
 
 
 def field(of: Session, *recipients: Recipient, smtputf8: bool = False) -> str:
@@ -51,7 +51,7 @@ class ReceivedTests(SynchronousTestCase):
 
     def test_tls_is_told(self) -> None:
         """The version and the cipher, and an S in the protocol (RFC 3848)."""
-        text = field(session(secured=TLS), ALICE)
+        text = field(session(tls=TLS), ALICE)
         self.assertIn("\r\n\t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n", text)
         self.assertIn(" with ESMTPS id ", text)
 
@@ -59,7 +59,7 @@ class ReceivedTests(SynchronousTestCase):
         """The WITH keywords of RFC 3848 and RFC 6531 section 4.3."""
         plain = session()
         plain.extended = False
-        known = session(secured=TLS)
+        known = session(tls=TLS)
         known.identity = "alice"
         lmtp = session(Service.LMTP)
         cases = [
@@ -75,7 +75,7 @@ class ReceivedTests(SynchronousTestCase):
 
     def test_it_is_one_header_field(self) -> None:
         """Other programs read it, and its date."""
-        octets = field(session(secured=TLS), ALICE).encode()
+        octets = field(session(tls=TLS), ALICE).encode()
         message = message_from_bytes(octets + b"Subject: x\r\n\r\n")
         self.assertEqual(message.keys(), ["Received", "Subject"])
         date = parsedate_to_datetime(message["Received"].rpartition(";")[2])
@@ -94,7 +94,7 @@ class ClientTests(SynchronousTestCase):
         """With line ends of either kind; only from the field of that message."""
         for address in ("192.0.2.1", "2001:db8::1"):
             for tls in (None, TLS):
-                of = session(secured=tls)
+                of = session(tls=tls)
                 of.client = address
                 octets = field(of, ALICE).encode() + b"Subject: x\r\n\r\n"
                 queue_id = octets.split(b" id ")[1].split(b"\r\n")[0].decode()

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import Secured
+from mta.interfaces import TLSInfo
 from mta.mail import Security
 from mta.settings import CertificatePair, TLSSettings
 from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, tls_info
@@ -39,11 +39,11 @@ VERIFY, OPPORTUNISTIC = Security.VERIFY, Security.OPPORTUNISTIC
 class Side(Protocol):
     """One side of a connection: what its handshake proved, or why it ended."""
 
-    secured: Secured | None = None
+    tls: TLSInfo | None = None
     reason: Failure | None = None
 
     def handshakeCompleted(self) -> None:
-        self.secured = tls_info(self.transport)  # type: ignore[arg-type]
+        self.tls = tls_info(self.transport)  # type: ignore[arg-type]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.reason = reason
@@ -116,7 +116,7 @@ class VerificationTests(TLSTestCase):
 
     def refused(self, client: Side) -> str:
         """Why the client refused the server's certificate."""
-        self.assertIsNone(client.secured)
+        self.assertIsNone(client.tls)
         assert client.reason is not None
         client.reason.trap(CertificateRefused)
         return str(client.reason.value)
@@ -124,10 +124,10 @@ class VerificationTests(TLSTestCase):
     def test_name_and_chain(self) -> None:
         """A certificate of a trusted authority for the right name is taken, with TLS 1.3."""
         client, server = self.shake_hands()
-        assert client.secured is not None and server.secured is not None
-        self.assertEqual(client.secured.version, "TLSv1.3")
-        self.assertEqual(client.secured.certificate, fingerprint_of(self.pair))
-        self.assertEqual(server.secured.certificate, "")
+        assert client.tls is not None and server.tls is not None
+        self.assertEqual(client.tls.version, "TLSv1.3")
+        self.assertEqual(client.tls.certificate, fingerprint_of(self.pair))
+        self.assertEqual(server.tls.certificate, "")
 
     def test_another_name(self) -> None:
         """A certificate for another name is refused."""
@@ -150,7 +150,7 @@ class VerificationTests(TLSTestCase):
         """A server that is named by its address needs a certificate for the address."""
         pair = self.authority.issue("192.0.2.1")
         client, _ = self.shake_hands("192.0.2.1", server=self.serve(pair))
-        self.assertIsNotNone(client.secured)
+        self.assertIsNotNone(client.tls)
         client, _ = self.shake_hands("192.0.2.2", server=self.serve(pair))
         self.assertIn("it is for 192.0.2.1", self.refused(client))
 
@@ -161,7 +161,7 @@ class VerificationTests(TLSTestCase):
         for name in ("faß.example", "FAß.example.", sharp):
             with self.subTest(name):
                 client, _ = self.shake_hands(name, server=server)
-                self.assertIsNotNone(client.secured)
+                self.assertIsNotNone(client.tls)
         client, _ = self.shake_hands("faß.example", server=self.serve(self.authority.issue(double)))
         self.assertIn(f"{sharp}: it is for {double}", self.refused(client))
 
@@ -197,8 +197,8 @@ class VerificationTests(TLSTestCase):
         stranger = Authority(self.folder, "stranger").issue("else.example")
         pin = fingerprint_of(stranger)
         client, _ = self.shake_hands(pin=pin, server=self.serve(stranger))
-        assert client.secured is not None
-        self.assertEqual(client.secured.certificate, pin)
+        assert client.tls is not None
+        self.assertEqual(client.tls.certificate, pin)
         client, _ = self.shake_hands(pin=pin)
         self.assertIn("pinned", self.refused(client))
 
@@ -209,8 +209,8 @@ class VerificationTests(TLSTestCase):
         old = self.authority.issue("mail.example", file="old", days=-1)
         for pair, proved in ((stranger, ""), (other, ""), (old, ""), (self.pair, "this")):
             client, _ = self.shake_hands(security=OPPORTUNISTIC, server=self.serve(pair))
-            assert client.secured is not None
-            self.assertEqual(client.secured.certificate, proved and fingerprint_of(pair))
+            assert client.tls is not None
+            self.assertEqual(client.tls.certificate, proved and fingerprint_of(pair))
 
     def test_system_authorities(self) -> None:
         """Without `ca` the system's authorities count, and ours is none of them."""
@@ -238,15 +238,15 @@ class VersionTests(TLSTestCase):
     def test_tls_12(self) -> None:
         """TLS 1.2 is spoken; there the exporter is not offered as a channel binding."""
         _, server = meet(self.limited(SSL.TLS1_2_VERSION), Protocol(), self.server)
-        assert server.secured is not None
-        self.assertEqual(server.secured.version, "TLSv1.2")
-        self.assertIn("GCM", server.secured.cipher)
-        self.assertEqual(list(server.secured.bindings), ["tls-server-end-point"])
+        assert server.tls is not None
+        self.assertEqual(server.tls.version, "TLSv1.2")
+        self.assertIn("GCM", server.tls.cipher)
+        self.assertEqual(list(server.tls.bindings), ["tls-server-end-point"])
 
     def test_tls_11(self) -> None:
         """TLS 1.1 is not."""
         _, server = meet(self.limited(SSL.TLS1_1_VERSION), Protocol(), self.server)
-        self.assertIsNone(server.secured)
+        self.assertIsNone(server.tls)
 
 
 class BindingTests(TLSTestCase):
@@ -256,12 +256,12 @@ class BindingTests(TLSTestCase):
         """Both sides of one connection know the same data, another connection has other data."""
         client, server = self.shake_hands()
         again, _ = self.shake_hands()
-        assert client.secured and server.secured and again.secured
-        self.assertEqual(set(client.secured.bindings), {"tls-exporter", "tls-server-end-point"})
-        self.assertEqual(client.secured.bindings, server.secured.bindings)
-        first = client.secured.bindings["tls-exporter"]
+        assert client.tls and server.tls and again.tls
+        self.assertEqual(set(client.tls.bindings), {"tls-exporter", "tls-server-end-point"})
+        self.assertEqual(client.tls.bindings, server.tls.bindings)
+        first = client.tls.bindings["tls-exporter"]
         self.assertEqual(len(first), 32)
-        self.assertNotEqual(first, again.secured.bindings["tls-exporter"])
+        self.assertNotEqual(first, again.tls.bindings["tls-exporter"])
 
 
 class ClientCertificateTests(TLSTestCase):
@@ -277,8 +277,8 @@ class ClientCertificateTests(TLSTestCase):
         server = self.serve(self.pair, **settings)
         client = self.client(pair=pair) if pair else self.client()
         _, serving = self.shake_hands(client=client, server=server)
-        assert serving.secured is not None
-        return serving.secured.certificate
+        assert serving.tls is not None
+        return serving.tls.certificate
 
     def test_verified(self) -> None:
         """A certificate that `client_ca` issued proves its fingerprint."""
@@ -313,8 +313,8 @@ class ClientCertificateTests(TLSTestCase):
         server = self.serve(self.pair, client_ca=self.authority.path)
         client = self.client(pair=self.office)
         _, serving = self.shake_hands(security=OPPORTUNISTIC, client=client, server=server)
-        assert serving.secured is not None
-        self.assertEqual(serving.secured.certificate, "")
+        assert serving.tls is not None
+        self.assertEqual(serving.tls.certificate, "")
 
 
 class SeveralCertificatesTests(TLSTestCase):
@@ -331,13 +331,13 @@ class SeveralCertificatesTests(TLSTestCase):
             ("a.wild.example", wild),
         ):
             client, serving = self.shake_hands(name, server=server)
-            assert client.secured is not None and serving.secured is not None
-            self.assertEqual(client.secured.certificate, fingerprint_of(pair))
-            self.assertEqual(client.secured.bindings, serving.secured.bindings)
+            assert client.tls is not None and serving.tls is not None
+            self.assertEqual(client.tls.certificate, fingerprint_of(pair))
+            self.assertEqual(client.tls.bindings, serving.tls.bindings)
         client, _ = self.shake_hands(
             "unknown.example", pin=fingerprint_of(self.pair), server=server
         )
-        self.assertIsNotNone(client.secured)
+        self.assertIsNotNone(client.tls)
 
     def test_client_certificates_under_a_chosen_certificate(self) -> None:
         """Client certificates are verified whichever certificate was chosen."""
@@ -349,8 +349,8 @@ class SeveralCertificatesTests(TLSTestCase):
         _, serving = self.shake_hands(
             "other.example", client=self.client(pair=office), server=server
         )
-        assert serving.secured is not None
-        self.assertEqual(serving.secured.certificate, fingerprint_of(office))
+        assert serving.tls is not None
+        self.assertEqual(serving.tls.certificate, fingerprint_of(office))
 
 
 class RenewalTests(TLSTestCase):
@@ -359,8 +359,8 @@ class RenewalTests(TLSTestCase):
     def shown(self) -> str:
         """The fingerprint that our server now shows."""
         client, _ = self.shake_hands()
-        assert client.secured is not None
-        return client.secured.certificate
+        assert client.tls is not None
+        return client.tls.certificate
 
     def renew(self) -> CertificatePair:
         """Write a new pair in the place of the old one."""
@@ -398,7 +398,7 @@ class RenewalTests(TLSTestCase):
         other.path.replace(self.authority.path)
         client.reload_if_changed()
         ours, _ = self.shake_hands(client=client)
-        self.assertIsNone(ours.secured)
+        self.assertIsNone(ours.tls)
 
 
 class SelfSignedTests(TLSTestCase):
@@ -412,7 +412,7 @@ class SelfSignedTests(TLSTestCase):
         pin = fingerprint_of(CertificatePair(path, path))
         for server in (first, ServerTLS(TLSSettings(), self.folder, "mail.example")):
             client, _ = self.shake_hands(pin=pin, server=server)
-            self.assertIsNotNone(client.secured)
+            self.assertIsNotNone(client.tls)
         self.assertEqual(list(self.folder.glob(".self-signed*")), [])
 
     def test_address(self) -> None:

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IUsers, Secured, Session
+from mta.interfaces import IUsers, Session, TLSInfo
 from mta.mail import Mailbox
 from mta.settings import Service
 from mta.smtp import sasl
@@ -32,7 +32,7 @@ from mta.users import DovecotUsers
 from mta.users.dovecot import ANSWER_TIMEOUT
 from tests.processes import Process, need_program, temporary_folder, wait_until
 
-TLS = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 GREETING = (
     b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n"
     b"MECH\tCRAM-MD5\tdictionary\tactive\nMECH\tSCRAM-SHA-256\tmutual-auth\n"
@@ -42,9 +42,9 @@ GREETING = (
 )
 
 
-def session(secured: Secured | None = TLS, service: Service = Service.SMTP) -> Session:
+def session(tls: TLSInfo | None = TLS, service: Service = Service.SMTP) -> Session:
     """A session that is about to log in."""
-    return Session(service, "192.0.2.1", secured)
+    return Session(service, "192.0.2.1", tls)
 
 
 @implementer(IStreamClientEndpoint)
@@ -136,10 +136,10 @@ class ScriptedTests(SynchronousTestCase):
         """What Dovecot announces is offered: passwords under TLS only, and never what names
         nobody or needs our own view of the connection."""
         self.assertEqual(self.offer(), ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256"])
-        self.assertEqual(self.offer(secured=None), ["SCRAM-SHA-256"])
-        odmr = self.offer(secured=None, service=Service.ODMR)
+        self.assertEqual(self.offer(tls=None), ["SCRAM-SHA-256"])
+        odmr = self.offer(tls=None, service=Service.ODMR)
         self.assertEqual(odmr, ["CRAM-MD5", "SCRAM-SHA-256"])
-        clear = session(secured=None)
+        clear = session(tls=None)
         clear.cleartext_auth = True
         offered = Deferred.fromCoroutine(self.users.mechanisms(clear))
         self.assertEqual(
@@ -246,7 +246,7 @@ class ScriptedTests(SynchronousTestCase):
         """What was not offered is not passed on, whatever it is called."""
         for mechanism in ("ANONYMOUS", "EXTERNAL", "PLAIN\tx=y", "GSSAPI"):
             self.failureResultOf(self.begin(mechanism), AuthenticationFailed)
-        self.failureResultOf(self.begin(secured=None), AuthenticationFailed)
+        self.failureResultOf(self.begin(tls=None), AuthenticationFailed)
 
     def test_another_version(self) -> None:
         """A server of another protocol is left alone."""

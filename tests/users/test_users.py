@@ -15,7 +15,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IUsers, Secured, Session
+from mta.interfaces import IUsers, Session, TLSInfo
 from mta.mail import Mailbox
 from mta.settings import Service
 from mta.smtp import sasl
@@ -25,7 +25,7 @@ from mta.users import local as local_module
 from mta.users.addresses import is_own
 
 ROUNDS = sasl.ITERATIONS  # before the tests make them cheap
-TLS = Secured("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 
 
 class FileTestCase(SynchronousTestCase):
@@ -246,9 +246,9 @@ class UsersTests(FileTestCase):
             certificates,
         )
 
-    def session(self, secured: Secured | None = TLS, service: Service = Service.SMTP) -> Session:
+    def session(self, tls: TLSInfo | None = TLS, service: Service = Service.SMTP) -> Session:
         """A session that is about to log in."""
-        return Session(service, "192.0.2.1", secured)
+        return Session(service, "192.0.2.1", tls)
 
     def now(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """The result of a coroutine that need not wait."""
@@ -356,7 +356,7 @@ class UsersTests(FileTestCase):
         self.file.add("bob", "builder")
         self.users = self.make_users()
         self.assertEqual(self.now(self.users.mechanisms(self.session())), ("PLAIN", "LOGIN"))
-        self.assertEqual(self.now(self.users.mechanisms(self.session(secured=None))), ())
+        self.assertEqual(self.now(self.users.mechanisms(self.session(tls=None))), ())
         self.assertEqual(self.successResultOf(self.plain("alice", "wonderland")), "Alice")
         self.assertEqual([user.scram for user in self.file.list()], [None, None])
         self.assertNotIn("SCRAM", self.path.read_text())
@@ -371,14 +371,14 @@ class UsersTests(FileTestCase):
             self.threads,  # type: ignore[arg-type]
             channel_binding=False,
         )
-        secured = replace(TLS, bindings={"tls-exporter": b"x" * 32})
+        tls = replace(TLS, bindings={"tls-exporter": b"x" * 32})
         initial = b"y,,n=alice,r=nonce"
         for service, binds in (
             (Service.SMTP, False),
             (Service.SUBMISSION, False),
             (Service.ODMR, True),
         ):
-            session = self.session(secured, service)
+            session = self.session(tls, service)
             offered = self.now(self.users.mechanisms(session))
             self.assertEqual(sasl.SCRAM_PLUS in offered, binds, service)
             self.assertIn(sasl.SCRAM, offered)
@@ -411,8 +411,8 @@ class UsersTests(FileTestCase):
     def test_external(self) -> None:
         """A certificate that stands for a user lets it in by EXTERNAL; another does not."""
         self.users = self.make_users(abcd="office")
-        known = self.session(Secured("TLSv1.3", "x", "abcd"))
-        other = self.session(Secured("TLSv1.3", "x", "ef01"))
+        known = self.session(TLSInfo("TLSv1.3", "x", "abcd"))
+        other = self.session(TLSInfo("TLSv1.3", "x", "ef01"))
         self.assertIn(sasl.EXTERNAL, self.now(self.users.mechanisms(known)))
         self.assertNotIn(sasl.EXTERNAL, self.now(self.users.mechanisms(other)))
         done = self.users.authenticate(known, sasl.EXTERNAL, b"", _silent)
