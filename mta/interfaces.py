@@ -126,14 +126,14 @@ class IRole(Interface):
 class Session:
     """One conversation as the receiver sees it: greeting to QUIT or TURN.
 
-    `identity` is the user that AUTH proved, empty before.  `partner` is the peer on whose
+    `identity` is the user that AUTH proved, empty before.  `turned_peer` is the peer on whose
     turned connection we receive, empty elsewhere; rights come from it, never from `identity`.
     """
 
     service: Service
     client: str
     tls: TLSInfo | None
-    partner: str = ""
+    turned_peer: str = ""
     hello: str = ""  # what HELO, EHLO or LHLO named
     extended: bool = False  # EHLO or LHLO
     identity: str = ""

@@ -55,8 +55,8 @@ class Conversation:
             shared = replace(shared, expand=lambda address: [address, Mailbox("b", "mta.example")])
         if "proxy" in settings:
             shared = replace(shared, is_proxy=lambda address: address == settings["proxy"])
-        partner = settings.get("partner", "")
-        self.link = Link(lambda _: Receiver(shared, partner=partner), self.clock, FakeTLS())
+        turned_peer = settings.get("partner", "")
+        self.link = Link(lambda _: Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
         self.problems: list[Failure] = []
         self.link.ended.addErrback(self.problems.append)
         self.link.makeConnection(self.transport)

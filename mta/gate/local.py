@@ -24,7 +24,7 @@ def qualified(
     `home_domain` then.  Of clients in `networks` only, who did not log in.
     """
     is_near = session.client == LOCAL_ADDRESS or hosts.is_in(session.client, networks)
-    if session.partner or session.identity or not is_near:
+    if session.turned_peer or session.identity or not is_near:
         return reverse_path
     if reverse_path.domain not in local_names:
         return reverse_path

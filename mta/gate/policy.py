@@ -73,7 +73,7 @@ class Gate:
     async def admit(self, session: Session) -> None:
         """See `IGate.admit`.  A session may be admitted anew when its client becomes known."""
         self.leave(session)
-        if session.partner:
+        if session.turned_peer:
             return  # we dialled, or counted it before the turn
         counters, host = self._counters, hosts.key(session.client)
         if hosts.is_in(session.client, self._proxies):
@@ -109,7 +109,7 @@ class Gate:
 
     async def mail(self, session: Session, reverse_path: Mailbox) -> None:
         """See `IGate.mail`."""
-        if session.partner or session.service is Service.LMTP:
+        if session.turned_peer or session.service is Service.LMTP:
             return
         if session.service is Service.ODMR:
             raise Refusal(NO_MAIL_HERE)
@@ -157,8 +157,8 @@ class Gate:
         """See `IGate.recipient`."""
         address = recipient.forward_path
         ours = not address.domain or self._router.is_ours(address.domain)
-        if session.partner:
-            peer = self._peers.get(session.partner)
+        if session.turned_peer:
+            peer = self._peers.get(session.turned_peer)
             if peer is None or not ours or not _is_from(peer, address):
                 raise Refusal(NOT_FROM_PEER)
         elif not ours and not self._is_trusted(session):
@@ -171,13 +171,13 @@ class Gate:
                 raise Refusal(refusal)
         if _passes_route_on(address, hops) and not self._is_trusted(session):
             raise Refusal(replies.ROUTE_DENIED)
-        is_counted = not session.partner and session.service is not Service.LMTP
+        is_counted = not session.turned_peer and session.service is not Service.LMTP
         if is_counted and not self._counters.recipients.take(_payer(session)):
             raise Refusal(TOO_MANY_RECIPIENTS)
 
     def _is_trusted(self, session: Session) -> bool:
         """Whether this session may send to the whole world."""
-        if session.partner or session.service not in (Service.SMTP, Service.SUBMISSION):
+        if session.turned_peer or session.service not in (Service.SMTP, Service.SUBMISSION):
             return False
         return bool(session.identity) or hosts.is_in(session.client, self._networks)
 

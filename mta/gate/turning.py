@@ -48,7 +48,7 @@ class Reversal:
 
         ATRN and ETRN are shown before AUTH: clients look for them in the first EHLO.
         """
-        if session.partner:
+        if session.turned_peer:
             return ()
         own = [peer for peer in self._peers if is_peer(session, peer)]
         if _proved_something(session):
@@ -96,7 +96,7 @@ class Reversal:
 
     def _peer(self, session: Session, method: str) -> Peer:
         """The peer that the session has proved to be, if it has the right."""
-        if session.service not in SERVICES[method] or session.partner:
+        if session.service not in SERVICES[method] or session.turned_peer:
             raise Refusal(replies.NOT_IMPLEMENTED)
         for peer in self._peers:
             if is_peer(session, peer) and method.lower() in peer.methods:

@@ -178,7 +178,7 @@ class Exchange:
         silence = SILENT_KEEPALIVES * peer.keepalive
         depot = replace(self._reception.depot, accepted=self._accepted)
         reception = replace(self._reception, depot=depot, silence=silence)
-        receiver = Receiver(reception, partner=peer.name)
+        receiver = Receiver(reception, turned_peer=peer.name)
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
         self._turned = _Turned(receiver, self._tally, self._while_turned, silence)
         return Turn([command], self._told, self._turned)

@@ -140,14 +140,14 @@ class Conversation:
         channel: IChannel,
         verbs: Sequence[str],
         *,
-        partner: str = "",
+        turned_peer: str = "",
         client: ProxiedClient | None = None,
     ) -> None:
         self.reception = reception
         self.channel = channel
         self.verbs = verbs
         self.client = client
-        self.session = _new_session(reception.service, channel, partner, client)
+        self.session = _new_session(reception.service, channel, turned_peer, client)
         self.session.cleartext_auth = reception.cleartext_auth
         self.cost = Cost()
         self.is_refused = False
@@ -188,7 +188,7 @@ class Conversation:
 
         Who has said no more waits anyway.
         """
-        delay = 0.0 if self.session.partner else self.cost.delay
+        delay = 0.0 if self.session.turned_peer else self.cost.delay
         if delay or len(self.channel.wire):
             await self.slices.end(delay)
 
@@ -243,7 +243,7 @@ class Conversation:
         return (
             self.reception.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
             and self.session.tls is None
-            and not self.session.partner
+            and not self.session.turned_peer
             and self.client is None
         )
 
@@ -255,22 +255,22 @@ class Conversation:
     @property
     def is_proxied(self) -> bool:
         """Whether XCLIENT is answered."""
-        return not self.session.partner and self.reception.is_proxy(self.channel.remote_address)
+        return not self.session.turned_peer and self.reception.is_proxy(self.channel.remote_address)
 
     async def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms that this session may use: nobody logs in on a turned link."""
         users = self.reception.users
-        if users is None or self.session.partner or self.awaits_tls:
+        if users is None or self.session.turned_peer or self.awaits_tls:
             return ()
         return await users.mechanisms(self.session)
 
 
 def _new_session(
-    service: Service, channel: IChannel, partner: str, client: ProxiedClient | None
+    service: Service, channel: IChannel, turned_peer: str, client: ProxiedClient | None
 ) -> Session:
     """A session that knows nothing, or what a proxy told."""
     if client is None:
-        return Session(service, channel.remote_address, channel.tls, partner)
+        return Session(service, channel.remote_address, channel.tls, turned_peer)
     return Session(
         service,
         client.address or UNKNOWN_ADDRESS,

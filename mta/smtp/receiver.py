@@ -27,7 +27,7 @@ BAD_COMMANDS = frozenset({500, 501, 502, 503, 504, 555})
 class Receiver:
     """Receiver-SMTP: one conversation.
 
-    `partner` names the peer that handed us the server's role by a turn.  `client` is whom
+    `turned_peer` names the peer that handed us the server's role by a turn.  `client` is whom
     a proxy named by XCLIENT.  `after_tls`: the conversation goes on after STARTTLS, with
     nothing remembered (RFC 3207 section 4.2).
     """
@@ -36,13 +36,13 @@ class Receiver:
         self,
         reception: Reception,
         *,
-        partner: str = "",
+        turned_peer: str = "",
         client: ProxiedClient | None = None,
         after_tls: bool = False,
     ) -> None:
         self._reception = reception
         self._verbs = VERBS[reception.service]
-        self._partner = partner
+        self._turned_peer = turned_peer
         self._client = client
         self._after_tls = after_tls
 
@@ -52,7 +52,7 @@ class Receiver:
             self._reception,
             channel,
             tuple(self._verbs),
-            partner=self._partner,
+            turned_peer=self._turned_peer,
             client=self._client,
         )
         try:
@@ -100,7 +100,7 @@ class Receiver:
     async def _await_silence(self) -> None:
         """Hold the greeting back: who talks before it does not listen to replies."""
         delay = self._reception.limits.greet_delay
-        if delay and self._reception.service is Service.SMTP and not self._partner:
+        if delay and self._reception.service is Service.SMTP and not self._turned_peer:
             await self._talk.channel.sleep(delay)
             if len(self._talk.channel.wire):
                 raise Refusal(replies.TALKED_EARLY)
@@ -156,20 +156,20 @@ class Receiver:
         """Count a command; returns the reply where it is one too many."""
         cost = self._talk.cost
         cost.command()
-        return replies.TOO_MANY_COMMANDS if cost.is_exhausted and not self._partner else None
+        return replies.TOO_MANY_COMMANDS if cost.is_exhausted and not self._turned_peer else None
 
     def _require_fit(self, verb: Verb, line: bytes) -> None:
         """Raise Refusal where a command can't be answered, whatever its phase."""
         talk = self._talk
         if len(line) + 2 > verb.line:
             raise Refusal(replies.LINE_TOO_LONG)
-        if self._partner and not verb.when_turned:
+        if self._turned_peer and not verb.when_turned:
             raise Refusal(replies.NOT_IMPLEMENTED)
         if talk.awaits_tls and not verb.before_tls:
             raise Refusal(replies.TLS_NEEDED)
         if verb.unread is Unread.REFUSED and len(talk.channel.wire):
             raise Refusal(replies.BAD_SEQUENCE)
-        if verb.is_idle and not self._partner and not talk.cost.idle_command():
+        if verb.is_idle and not self._turned_peer and not talk.cost.idle_command():
             raise Refusal(replies.NO_MAIL_COMES)
 
     def _refused(self, reply: Reply) -> Answer:

@@ -108,11 +108,11 @@ class GateTestCase(SynchronousTestCase):
         service: Service = Service.SMTP,
         *,
         identity: str = "",
-        partner: str = "",
+        turned_peer: str = "",
         tls: TLSInfo | None = None,
     ) -> Session:
         """A session that has said EHLO."""
-        return Session(service, client, tls, partner, "client.example", True, identity)
+        return Session(service, client, tls, turned_peer, "client.example", True, identity)
 
     def passes(self, question: Coroutine[Any, Any, None]) -> None:
         """The gate lets it pass."""
@@ -209,7 +209,7 @@ class RelayTests(GateTestCase):
     def test_postmaster(self) -> None:
         """Postmaster without a domain is ours (RFC 5321 section 4.5.1)."""
         self.passes(self.to(self.session(), "Postmaster"))
-        self.passes(self.to(self.session(partner="provider"), "Postmaster"))
+        self.passes(self.to(self.session(turned_peer="provider"), "Postmaster"))
 
     def test_no_way_round(self) -> None:
         """The routes of former times lead nowhere in a domain of ours."""
@@ -252,34 +252,34 @@ class PartnerTests(GateTestCase):
 
     def test_own_domains_only(self) -> None:
         """It may hand over mail for its domains, of those that are ours, and no other."""
-        session = self.session(partner="provider")
+        session = self.session(turned_peer="provider")
         self.passes(self.to(session, "alice@example.com"))
         self.refuses(self.to(session, "carol@any.example"), "550 5.7.1")
         self.refuses(self.to(session, "carol@elsewhere.example"), "550 5.7.1")
 
     def test_never_trusted(self) -> None:
         """Neither its address nor an identity makes it a client that may relay."""
-        session = self.session(NEIGHBOUR, partner="provider", identity="alice")
+        session = self.session(NEIGHBOUR, turned_peer="provider", identity="alice")
         self.refuses(self.to(session, "carol@elsewhere.example"), "550 5.7.1")
 
     def test_no_way_round_by_another_server(self) -> None:
         """It can't hand a route to a server behind us, though its address may relay."""
-        session = self.session(NEIGHBOUR, partner="provider")
+        session = self.session(NEIGHBOUR, turned_peer="provider")
         self.passes(self.to(session, "carol@inner.example"))
         self.refuses(self.to(session, "carol%elsewhere.example@inner.example"), "550 5.7.1")
 
     def test_peer_domain_that_is_not_ours(self) -> None:
         """A domain of the peer's that we do not deliver is not relayed for it."""
-        session = self.session(partner="lab")
+        session = self.session(turned_peer="lab")
         self.refuses(self.to(session, "carol@lab.example"), "550 5.7.1")
 
     def test_unknown_peer(self) -> None:
         """A peer that is gone from the configuration may nothing."""
-        self.refuses(self.to(self.session(partner="gone"), "alice@example.com"), "550 5.7.1")
+        self.refuses(self.to(self.session(turned_peer="gone"), "alice@example.com"), "550 5.7.1")
 
     def test_any_reverse_path(self) -> None:
         """Mail that comes in may be from anybody."""
-        self.passes(self.mail(self.session(partner="provider"), "carol@elsewhere.example"))
+        self.passes(self.mail(self.session(turned_peer="provider"), "carol@elsewhere.example"))
 
 
 class ReversePathTests(GateTestCase):
@@ -309,7 +309,7 @@ class ReversePathTests(GateTestCase):
     def test_outsiders(self) -> None:
         """Neither users nor hosts of ours; whoever a peer hands mail on for, and LMTP."""
         self.assertTrue(self.gate.is_outsider(self.session()))
-        self.assertTrue(self.gate.is_outsider(self.session(partner="office")))
+        self.assertTrue(self.gate.is_outsider(self.session(turned_peer="office")))
         self.assertTrue(self.gate.is_outsider(self.session(service=Service.LMTP)))
         self.assertFalse(self.gate.is_outsider(self.session(identity="alice")))
         self.assertFalse(self.gate.is_outsider(self.session("10.1.2.3")))
@@ -371,7 +371,7 @@ class QualifiedTests(GateTestCase):
         for session in (
             self.session(),
             self.session(NEIGHBOUR, identity="alice"),
-            self.session(NEIGHBOUR, partner="provider"),
+            self.session(NEIGHBOUR, turned_peer="provider"),
             self.session("unknown"),
         ):
             self.assertEqual(self.qualified(session, "root@localhost"), "root@localhost")
@@ -463,7 +463,7 @@ class ConnectionTests(GateTestCase):
     def test_partner(self) -> None:
         """A turned connection is no new one."""
         self.gate = self.make_gate(connections=0)
-        self.passes(self.gate.admit(self.session(partner="provider")))
+        self.passes(self.gate.admit(self.session(turned_peer="provider")))
 
 
 class LogInTests(GateTestCase):
@@ -655,7 +655,7 @@ class RateTests(GateTestCase):
     def test_who_is_not_counted(self) -> None:
         """A provider's held mail and local delivery know no rates."""
         self.gate = self.make_gate(messages_per_minute=1, recipients_per_hour=1)
-        for session in (self.session(partner="provider"), self.session(service=Service.LMTP)):
+        for session in (self.session(turned_peer="provider"), self.session(service=Service.LMTP)):
             for _ in range(3):
                 self.passes(self.mail(session, "a@b.example"))
                 self.passes(self.to(session, "alice@example.com"))

@@ -60,11 +60,11 @@ class ReversalTests(SynchronousTestCase):
         identity: str = "office",
         service: Service = Service.SUBMISSION,
         certificate: str = "",
-        partner: str = "",
+        turned_peer: str = "",
     ) -> Session:
         """A session that has said EHLO."""
         tls = TLSInfo("TLSv1.3", "x", certificate)
-        return Session(service, "192.0.2.1", tls, partner, "x.example", True, identity)
+        return Session(service, "192.0.2.1", tls, turned_peer, "x.example", True, identity)
 
     def answer(self, request: Coroutine[Any, Any, Any]) -> Reply | IRole:
         """What a request comes to: a reply, or the role after 250."""
@@ -133,10 +133,10 @@ class ReversalTests(SynchronousTestCase):
 
     def test_a_turned_connection(self) -> None:
         """Whoever we turned to can't turn again, whatever it proves."""
-        session = self.session(partner="provider")
+        session = self.session(turned_peer="provider")
         self.assertEqual(self.reversal.methods(session), ())
-        self.assertEqual(self.turn(partner="provider"), replies.NOT_IMPLEMENTED)
-        self.assertEqual(self.atrn(partner="provider"), replies.NOT_IMPLEMENTED)
+        self.assertEqual(self.turn(turned_peer="provider"), replies.NOT_IMPLEMENTED)
+        self.assertEqual(self.atrn(turned_peer="provider"), replies.NOT_IMPLEMENTED)
 
     # --- where
 
