@@ -553,16 +553,16 @@ class IMailSource(Interface):
     async def next() -> Delivery | None:
         """The next delivery; None when there is none now, or no more are to be sent."""
 
-    async def more() -> bool:
+    async def wait() -> bool:
         """Wait for mail: True when `next` may have some, False when no more will come.
 
         May be cancelled without harm.
         """
 
-    def settle(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+    def report(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Report one outcome for each target, in order.  Each delivery is settled once."""
 
-    def give_back(delivery: Delivery) -> None:
+    def return_unsent(delivery: Delivery) -> None:
         """Leave a delivery to another connection: on this one, the peer said nothing to it."""
 
 

@@ -46,7 +46,7 @@ class Mail:
         """See `IMailSource`."""
         return self.waiting.pop(0) if self.waiting else None
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource`."""
         assert len(outcomes) == len(delivery.targets)
         assert delivery.message.id not in self.outcomes, "settled once"

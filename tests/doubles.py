@@ -271,19 +271,19 @@ class FakeSource:
         self._out[delivery.message.id] = delivery
         return delivery
 
-    async def more(self) -> bool:
+    async def wait(self) -> bool:
         """See `IMailSource`."""
         if self._ready or not self._waits:
             return bool(self._ready)
         waiting = self._waiting = Deferred(lambda _: setattr(self, "_waiting", None))
         return await waiting
 
-    def give_back(self, delivery: Delivery) -> None:
+    def return_unsent(self, delivery: Delivery) -> None:
         """See `IMailSource`."""
         assert self._out.pop(delivery.message.id) is delivery
         self.given_back.append(delivery.message.id)
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Each delivery is settled once, with an outcome for each target."""
         assert self._out.pop(delivery.message.id) is delivery
         assert len(outcomes) == len(delivery.targets)

@@ -110,7 +110,7 @@ class Shelf:
         while (delivery := await mail.next()) is not None:
             octets = await _read(delivery.message)
             self.bodies.append(octets.partition(b"\r\n\r\n")[2])
-            mail.settle(delivery, [DELIVERED] * len(delivery.targets))
+            mail.report(delivery, [DELIVERED] * len(delivery.targets))
 
 
 @implementer(INotices)

@@ -28,4 +28,4 @@ class RejectAgent:
 
 async def _settle_all(mail: IMailSource, outcome: Outcome) -> None:
     while delivery := await mail.next():
-        mail.settle(delivery, [outcome] * len(delivery.targets))
+        mail.report(delivery, [outcome] * len(delivery.targets))

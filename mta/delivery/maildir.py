@@ -198,7 +198,7 @@ class MaildirAgent:
 
     def _settle(self, share: _Share, mail: IMailSource) -> None:
         message = share.delivery.message
-        mail.settle(share.delivery, [self._outcome(message, letter) for letter in share.letters])
+        mail.report(share.delivery, [self._outcome(message, letter) for letter in share.letters])
 
     def _outcome(self, message: Message, letter: Letter) -> Outcome:
         error = letter.error
@@ -232,7 +232,7 @@ class MaildirAgent:
             reason=str(error),
         )
         unreadable = replace(UNREADABLE, wait=self._resource_wait(error))
-        mail.settle(share.delivery, [unreadable] * len(share.letters))
+        mail.report(share.delivery, [unreadable] * len(share.letters))
 
 
 def _former_name(text: str) -> str:

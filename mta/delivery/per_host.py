@@ -149,9 +149,9 @@ class PerHost:
         self._take_back()
         for taken in [*self._kept, *self._ready]:
             if last is None and not any(taken.outcomes):
-                self._source.give_back(taken.delivery)
+                self._source.return_unsent(taken.delivery)
                 continue
-            self._source.settle(taken.delivery, taken.final_outcomes(last))
+            self._source.report(taken.delivery, taken.final_outcomes(last))
         self._kept.clear()
         self._ready.clear()
 
@@ -181,21 +181,21 @@ class PerHost:
         self._out[id(taken.handed)] = taken
         return taken.handed
 
-    async def more(self) -> bool:
-        """See `IMailSource.more`.  What is kept back does not wait for new mail."""
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`.  What is kept back does not wait for new mail."""
         if self._ready or self._kept or self._takes_no_more:
             return bool(self._ready)
-        return await self._source.more()
+        return await self._source.wait()
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`: what another host or connection may take is kept back."""
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`: what another host or connection may take is kept back."""
         is_alone = self._alone
         taken = self._pop(delivery)
         if self._suspects.judge(taken.delivery, outcomes) and is_alone:
             self.is_content_at_fault = True
         if taken.handed is taken.delivery and not any(map(_is_open, outcomes)):
             self.progress = self._has_settled = True  # as nearly always
-            self._source.settle(delivery, outcomes)
+            self._source.report(delivery, outcomes)
             return
         decided = [
             (place, outcome)
@@ -215,17 +215,17 @@ class PerHost:
                 self._kept.append(taken)
         else:
             self.progress = self._has_settled = True
-            self._source.settle(
+            self._source.report(
                 taken.delivery, [outcome for outcome in taken.outcomes if outcome is not None]
             )
 
-    def give_back(self, delivery: Delivery) -> None:
-        """See `IMailSource.give_back`."""
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`."""
         taken = self._pop(delivery)
         if any(taken.outcomes):
             self._kept.append(taken)
         else:
-            self._source.give_back(taken.delivery)
+            self._source.return_unsent(taken.delivery)
 
     async def _take(self) -> None:
         """Take one more delivery, if there is one for us."""

@@ -70,7 +70,7 @@ class PipeAgent:
         """See `IDeliveryAgent.deliver`."""
         while delivery := await mail.next():
             outcomes = [await self._run(hop, delivery, target) for target in delivery.targets]
-            mail.settle(delivery, outcomes)
+            mail.report(delivery, outcomes)
 
     async def _run(self, hop: Hop, delivery: Delivery, target: Target) -> Outcome:
         words = placeholders(delivery.message.envelope.reverse_path, target.address)

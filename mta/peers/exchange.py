@@ -48,15 +48,15 @@ class NoMail:
         """See `IMailSource.next`."""
         return None
 
-    async def more(self) -> bool:
-        """See `IMailSource.more`."""
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`."""
         return False
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`: never called, as nothing is handed out."""
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`: never called, as nothing is handed out."""
 
-    def give_back(self, delivery: Delivery) -> None:
-        """See `IMailSource.give_back`: never called either."""
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`: never called either."""
 
 
 @implementer(IMailSource)
@@ -68,8 +68,6 @@ class _Waiting:
 
     def __init__(self, source: IMailSource) -> None:
         self.has_handed_out = False
-        self.more = source.more
-        self.give_back = source.give_back
         self._source = source
 
     async def next(self) -> Delivery | None:
@@ -78,9 +76,9 @@ class _Waiting:
         self.has_handed_out = self.has_handed_out or delivery is not None
         return delivery
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`."""
-        self._source.settle(
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`."""
+        self._source.report(
             delivery,
             [
                 replace(outcome, status=Status.DEFERRED)
@@ -89,6 +87,14 @@ class _Waiting:
                 for outcome in outcomes
             ],
         )
+
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`."""
+        return await self._source.wait()
+
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`."""
+        self._source.return_unsent(delivery)
 
 
 class ExchangeFailed(HopFailure):

@@ -43,17 +43,26 @@ class Counted:
     def __init__(
         self, source: IMailSource, tally: Tally, changed: Callable[[], None] = lambda: None
     ) -> None:
-        self.next = source.next
-        self.more = source.more
-        self.give_back = source.give_back
         self._source = source
         self._tally = tally
         self._changed = changed
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`."""
-        self._source.settle(delivery, outcomes)
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`."""
+        self._source.report(delivery, outcomes)
         if any(outcome.status is Status.RELAYED for outcome in outcomes):
             self._tally.sent += 1
             self._tally.octets += delivery.message.content.size
             self._changed()
+
+    async def next(self) -> Delivery | None:
+        """See `IMailSource.next`."""
+        return await self._source.next()
+
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`."""
+        return await self._source.wait()
+
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`."""
+        self._source.return_unsent(delivery)

@@ -176,7 +176,7 @@ class Destinations:
             return False
         return len(destination.visits) <= destination.limit
 
-    def give_back(self, visit: Visit, delivery: Delivery) -> None:
+    def return_unsent(self, visit: Visit, delivery: Delivery) -> None:
         """Leave a delivery to another visit."""
         if self._stopped:
             self._returned(delivery)

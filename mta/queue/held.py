@@ -98,8 +98,8 @@ class HeldMail:
                 return None
         return None
 
-    async def more(self) -> bool:
-        """See `IMailSource.more`."""
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`."""
         while not self._retired:
             if self._clock.seconds() >= self._filled_at + POLL:
                 self._stale = True
@@ -112,8 +112,8 @@ class HeldMail:
             await self._bell.wait(min(left, POLL))
         return False
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`.  After `close` nothing is recorded any more.
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`.  After `close` nothing is recorded any more.
 
         What the peer deferred goes back to the spool later: there, it would be the first to be
         handed out again.
@@ -136,9 +136,9 @@ class HeldMail:
         if not self._out:
             self._quiet.ring()
 
-    def give_back(self, delivery: Delivery) -> None:
-        """See `IMailSource.give_back`: it goes on waiting."""
-        self.settle(delivery, [held_for(self.peer)] * len(delivery.targets))
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`: it goes on waiting."""
+        self.report(delivery, [held_for(self.peer)] * len(delivery.targets))
 
     def retire(self) -> None:
         """Hand out no more; what is out may still be settled."""
@@ -147,7 +147,7 @@ class HeldMail:
         self._retired = True
         self._bell.ring()
         while self._ready:
-            self._give_back(self._ready.popleft())
+            self._return_unsent(self._ready.popleft())
         while self._put_off:
             _, delivery, outcomes = self._put_off.popleft()
             self._settled(delivery, outcomes)
@@ -161,7 +161,7 @@ class HeldMail:
         out, self._out = self._out, {}
         for delivery in out.values():
             self._attempts.end_attempt(delivery.message.id)
-            self._give_back(delivery)
+            self._return_unsent(delivery)
         self._quiet.ring()
         self._on_close(self)
 
@@ -189,7 +189,7 @@ class HeldMail:
     def give(self, delivery: Delivery) -> None:
         """Hand out this delivery next; it is settled as any other."""
         if self._retired:
-            self._give_back(delivery)
+            self._return_unsent(delivery)
             return
         self._given += 1
         self._ready.append(delivery)
@@ -200,7 +200,7 @@ class HeldMail:
         ready, self._ready = self._ready, deque()
         for delivery in ready:
             if delivery.message.id in ids:
-                self._give_back(delivery)
+                self._return_unsent(delivery)
             else:
                 self._ready.append(delivery)
 
@@ -237,7 +237,7 @@ class HeldMail:
         self._filling = False
         self._bell.ring()
 
-    def _give_back(self, delivery: Delivery) -> None:
+    def _return_unsent(self, delivery: Delivery) -> None:
         self._settled(delivery, [held_for(self.peer)] * len(delivery.targets))
 
     def _offer_again(self) -> None:

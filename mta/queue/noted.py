@@ -43,23 +43,23 @@ class Noted:
             if self._attempts.begin_attempt(delivery.message.id):
                 self._out[id(delivery)] = delivery
                 return delivery
-            self._source.settle(delivery, [UNSURE] * len(delivery.targets))
+            self._source.report(delivery, [UNSURE] * len(delivery.targets))
         return None
 
-    async def more(self) -> bool:
-        """See `IMailSource.more`."""
-        more: bool = await self._source.more()
-        return more
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`."""
+        is_more: bool = await self._source.wait()
+        return is_more
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`."""
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`."""
         self._end(delivery)
-        self._source.settle(delivery, outcomes)
+        self._source.report(delivery, outcomes)
 
-    def give_back(self, delivery: Delivery) -> None:
-        """See `IMailSource.give_back`."""
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`."""
         self._end(delivery)
-        self._source.give_back(delivery)
+        self._source.return_unsent(delivery)
 
     def close(self) -> None:
         """Whoever had the source is done; what is still out is tried no more."""

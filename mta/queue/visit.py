@@ -107,19 +107,19 @@ class Visit:
         self._taken[id(delivery)] = delivery
         return delivery
 
-    async def more(self) -> bool:
-        """See `IMailSource.more`: it rests for a moment."""
+    async def wait(self) -> bool:
+        """See `IMailSource.wait`: it rests for a moment."""
         if not self._destinations.may_take(self):
             await self._destinations.rest(self)
         return self._destinations.may_take(self)
 
-    def give_back(self, delivery: Delivery) -> None:
-        """See `IMailSource.give_back`.  Raises ValueError for a delivery that is not out."""
+    def return_unsent(self, delivery: Delivery) -> None:
+        """See `IMailSource.return_unsent`.  Raises ValueError for a delivery that is not out."""
         self._take_back(delivery)
-        self._destinations.give_back(self, delivery)
+        self._destinations.return_unsent(self, delivery)
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.settle`.  Raises ValueError for a delivery that is not out."""
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IMailSource.report`.  Raises ValueError for a delivery that is not out."""
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
         self._take_back(delivery)

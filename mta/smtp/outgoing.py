@@ -201,7 +201,7 @@ class Outbox:
         if any(outgoing.outcomes):
             self._settle_all(outgoing, UNTRIED)
         else:
-            self._source.give_back(outgoing.delivery)
+            self._source.return_unsent(outgoing.delivery)
 
     def _refused(self, reply: Reply) -> Outcome:
         """What a negative reply of the peer means for a recipient."""
@@ -212,7 +212,7 @@ class Outbox:
     def _settle(self, outgoing: Outgoing) -> None:
         outcomes = [outcome for outcome in outgoing.outcomes if outcome is not None]
         if len(outcomes) == len(outgoing.outcomes):
-            self._source.settle(outgoing.delivery, outcomes)
+            self._source.report(outgoing.delivery, outcomes)
 
     def _settle_all(self, outgoing: Outgoing, outcome: Outcome) -> None:
         outgoing.outcomes = [known or outcome for known in outgoing.outcomes]

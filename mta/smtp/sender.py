@@ -249,7 +249,7 @@ class Sender:
             except PeerClosing:
                 return False
             left = self._silent_since + self._config.keepalive - channel.seconds()
-            there_is = await channel.wait_idle(self._source.more(), left) if left > 0 else None
+            there_is = await channel.wait_idle(self._source.wait(), left) if left > 0 else None
             if there_is is not None:
                 self._dialogue.is_unheard = there_is
                 return there_is

@@ -64,32 +64,32 @@ class PerHostTests(SynchronousTestCase):
 
     def test_what_is_settled_passes_at_once(self) -> None:
         """In the words of the host."""
-        self.mail.settle(self.take(), [TAKEN, REFUSED])
+        self.mail.report(self.take(), [TAKEN, REFUSED])
         self.assertEqual(self.source.outcomes, {"M1": (TAKEN, REFUSED)})
         self.assertTrue(self.mail.progress)
         self.assertTrue(self.mail.is_through)
 
     def test_the_next_host_gets_the_rest(self) -> None:
         """Only the targets that are open; the delivery is settled as a whole."""
-        self.mail.settle(self.take(), [TAKEN, LATER])
+        self.mail.report(self.take(), [TAKEN, LATER])
         self.assertEqual(self.source.outcomes, {})
         self.assertFalse(self.mail.is_through)
         self.assertTrue(self.mail.is_same_everywhere)
-        self.assertFalse(self.wait(self.mail.more()))
+        self.assertFalse(self.wait(self.mail.wait()))
         self.mail.leave_host()
         self.assertTrue(self.begin())
         again = self.take()
         self.assertEqual([str(target.address) for target in again.targets], ["carol@peer.example"])
-        self.mail.settle(again, [REFUSED])
+        self.mail.report(again, [REFUSED])
         self.assertEqual(self.source.outcomes, {"M1": (TAKEN, REFUSED)})
 
     def test_new_mail_is_left_to_a_host_that_takes_it(self) -> None:
         """The next one gets only what the first one put off."""
-        self.mail.settle(self.take(), [TAKEN, LATER])
-        self.mail.settle(self.take(), [TAKEN])
+        self.mail.report(self.take(), [TAKEN, LATER])
+        self.mail.report(self.take(), [TAKEN])
         self.mail.leave_host()
         self.assertTrue(self.begin())
-        self.mail.settle(self.take(), [LATER])
+        self.mail.report(self.take(), [LATER])
         self.assertIsNone(self.wait(self.mail.next()))
         self.mail.finish(None)
         self.assertEqual(self.source.outcomes["M1"], (TAKEN, LATER))
@@ -97,14 +97,14 @@ class PerHostTests(SynchronousTestCase):
 
     def test_what_is_kept_does_not_wait_for_long(self) -> None:
         """After a while, or when it is much, the host gets no new mail, and the next one has it."""
-        self.mail.settle(self.take(), [LATER, LATER])
-        self.mail.settle(self.take(), [TAKEN])
+        self.mail.report(self.take(), [LATER, LATER])
+        self.mail.report(self.take(), [TAKEN])
         self.clock.advance(MAX_KEPT_TIME)
         self.assertIsNone(self.wait(self.mail.next()))
         self.assertEqual(self.source.left, 1)
         self.make(*(mail(f"M{number}") for number in range(200)))
         for _ in range(MAX_KEPT):
-            self.mail.settle(self.take(), [LATER])
+            self.mail.report(self.take(), [LATER])
         self.assertIsNone(self.wait(self.mail.next()))
 
     def test_no_host_is_dialled_for_nothing(self) -> None:
@@ -112,25 +112,25 @@ class PerHostTests(SynchronousTestCase):
         self.make(mail("M1"))
         self.mail.leave_host()
         self.assertTrue(self.begin())
-        self.mail.settle(self.take(), [TAKEN])
+        self.mail.report(self.take(), [TAKEN])
         self.assertFalse(self.begin())
 
     def test_what_comes_back(self) -> None:
         """Mail that no host has said anything to is left to another visit; the rest is kept."""
-        self.mail.give_back(self.take())
+        self.mail.return_unsent(self.take())
         self.assertEqual(self.source.given_back, ["M1"])
         taken = self.take()
-        self.mail.settle(taken, [LATER])
+        self.mail.report(taken, [LATER])
         self.begin()
-        self.mail.give_back(self.take())
+        self.mail.return_unsent(self.take())
         self.assertEqual(self.source.given_back, ["M1"])
         self.mail.finish(DOWN)
         self.assertEqual(self.source.outcomes, {"M2": (LATER,)})
-        self.assertRaises(ValueError, self.mail.give_back, taken)
+        self.assertRaises(ValueError, self.mail.return_unsent, taken)
 
     def test_what_nobody_took(self) -> None:
         """It is settled with the most telling word; what nobody was asked about goes back."""
-        self.mail.settle(self.take(), [LACKING, LATER])
+        self.mail.report(self.take(), [LACKING, LATER])
         self.take()
         self.mail.finish(None)
         self.assertEqual(self.source.outcomes, {"M1": (LACKING, LATER)})
@@ -155,21 +155,21 @@ class PerHostTests(SynchronousTestCase):
         self.suspects.judge(mail("M2"), [BROKE])
         first = self.take()
         self.assertIsNone(self.wait(self.mail.next()))
-        self.mail.settle(first, [TAKEN, TAKEN])
-        self.assertTrue(self.wait(self.mail.more()))
+        self.mail.report(first, [TAKEN, TAKEN])
+        self.assertTrue(self.wait(self.mail.wait()))
         suspect = self.take()
         self.assertEqual(suspect.message.id, "M2")
         self.assertIsNone(self.wait(self.mail.next()))
-        self.mail.settle(suspect, [TAKEN])
+        self.mail.report(suspect, [TAKEN])
         self.assertNotIn(suspect, self.suspects)
         self.assertEqual(self.take().message.id, "M3")
 
     def test_whose_fault_it_is(self) -> None:
         """The content's, where a suspect was alone on a connection that broke; else the host's."""
         self.make(mail("M1"), mail("M1"))
-        self.mail.settle(self.take(), [BROKE])
+        self.mail.report(self.take(), [BROKE])
         self.assertFalse(self.mail.is_content_at_fault)
-        self.mail.settle(self.take(), [BROKE])
+        self.mail.report(self.take(), [BROKE])
         self.assertTrue(self.mail.is_content_at_fault)
 
     def test_suspects_are_forgotten(self) -> None:

@@ -79,13 +79,13 @@ class DestinationsTests(SynchronousTestCase):
     def make(self, settings: Queue, pressure: Pressure | None = None) -> Destinations:
         agents = dict.fromkeys(Agent, ScriptedAgent(self.wait))
         return Destinations(
-            agents, settings, self.clock, self.settle, self.give_back, self.leave, pressure
+            agents, settings, self.clock, self.report, self.return_unsent, self.leave, pressure
         )
 
-    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         self.settled.append((delivery.message.id, outcomes[0]))
 
-    def give_back(self, delivery: Delivery) -> None:
+    def return_unsent(self, delivery: Delivery) -> None:
         self.returned.append(delivery.message.id)
 
     def leave(self, delivery: Delivery) -> None:
@@ -120,7 +120,7 @@ class DestinationsTests(SynchronousTestCase):
     async def succeed(self, hop: Hop, mail: IMailSource) -> None:
         """An agent to which all succeeds at once."""
         while (taken := await mail.next()) is not None:
-            mail.settle(taken, [RELAYED])
+            mail.report(taken, [RELAYED])
 
     # --- visits
 
@@ -145,7 +145,7 @@ class DestinationsTests(SynchronousTestCase):
         for number in range(4):
             taken = self.take(0)
             assert taken is not None
-            self.visits[0][1].settle(taken, [RELAYED])
+            self.visits[0][1].report(taken, [RELAYED])
             self.assertEqual(3, len(self.visits), number)
 
     def test_in_all(self) -> None:
@@ -322,7 +322,7 @@ class DestinationsTests(SynchronousTestCase):
         for number in visits:
             _, mail, _ = self.visits[number]
             self.successResultOf(self.succeed(A, mail))
-            waiting.append(Deferred.fromCoroutine(mail.more()))
+            waiting.append(Deferred.fromCoroutine(mail.wait()))
         return waiting
 
     def test_new_mail_takes_the_connection_that_is_there(self) -> None:
@@ -427,8 +427,8 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1", "2")
         taken = self.take(0)
         assert taken is not None
-        self.visits[0][1].give_back(taken)
-        self.assertRaises(ValueError, self.visits[0][1].give_back, taken)
+        self.visits[0][1].return_unsent(taken)
+        self.assertRaises(ValueError, self.visits[0][1].return_unsent, taken)
         self.end(0)
         self.assertEqual("1", self.take(1).message.id)
         self.assertEqual([], self.settled)
@@ -450,9 +450,9 @@ class DestinationsTests(SynchronousTestCase):
         taken = self.take(0)
         assert taken is not None
         source = self.visits[0][1]
-        self.assertRaises(ValueError, source.settle, taken, [])
-        source.settle(taken, [RELAYED])
-        self.assertRaises(ValueError, source.settle, taken, [RELAYED])
+        self.assertRaises(ValueError, source.report, taken, [])
+        source.report(taken, [RELAYED])
+        self.assertRaises(ValueError, source.report, taken, [RELAYED])
         self.assertEqual([("1", RELAYED)], self.settled)
 
     def test_lost_sight_of(self) -> None:
@@ -544,9 +544,9 @@ class DestinationsTests(SynchronousTestCase):
         probe = self.take(1)
         assert probe is not None
         self.assertIsNone(self.take(1))
-        self.assertFalse(self.successResultOf(self.visits[1][1].more()))
-        self.visits[1][1].settle(probe, [RELAYED])
-        self.assertTrue(self.successResultOf(self.visits[1][1].more()))
+        self.assertFalse(self.successResultOf(self.visits[1][1].wait()))
+        self.visits[1][1].report(probe, [RELAYED])
+        self.assertTrue(self.successResultOf(self.visits[1][1].wait()))
         self.assertEqual("3", self.take(1).message.id)
 
     def test_company_of_a_probe(self) -> None:
@@ -560,7 +560,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertFalse(self.destinations.is_crowded(B))
         probe = self.take(1)
         assert probe is not None
-        self.visits[1][1].settle(probe, [RELAYED])
+        self.visits[1][1].report(probe, [RELAYED])
         self.assertFalse(self.destinations.is_crowded(A))
 
     def test_permanent_failure(self) -> None:
@@ -592,13 +592,13 @@ class DestinationsTests(SynchronousTestCase):
         for _ in range(2):
             taken = self.take(0)
             assert taken is not None
-            self.visits[0][1].settle(taken, [RELAYED])
+            self.visits[0][1].report(taken, [RELAYED])
         self.assertEqual(4, len(self.visits))
         first, second = self.take(0), self.take(1)
         assert first is not None and second is not None
-        self.visits[0][1].settle(first, [CLOSING])
+        self.visits[0][1].report(first, [CLOSING])
         self.assertIsNone(self.take(2))
-        self.visits[1][1].settle(second, [RELAYED])
+        self.visits[1][1].report(second, [RELAYED])
         self.assertIsNone(self.take(3))
         self.end(2)
         self.assertEqual(4, len(self.visits))
@@ -611,7 +611,7 @@ class DestinationsTests(SynchronousTestCase):
         for _ in range(3):
             taken = self.take(0)
             assert taken is not None
-            self.visits[0][1].settle(taken, [PUT_OFF])
+            self.visits[0][1].report(taken, [PUT_OFF])
             self.assertEqual(FIRST_VISITS, len(self.visits))
             self.assertEqual(FIRST_VISITS, self.destinations._destinations[A].limit)
 
@@ -626,7 +626,7 @@ class DestinationsTests(SynchronousTestCase):
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))
         self.assertEqual(["2"], self.returned)
         self.assertIsNone(self.take(0))
-        self.visits[0][1].settle(taken, [RELAYED])
+        self.visits[0][1].report(taken, [RELAYED])
         self.end(0)
         self.successResultOf(stopping)
         self.assertEqual([("1", RELAYED)], self.settled)

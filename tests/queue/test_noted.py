@@ -47,7 +47,7 @@ class NotedTests(SynchronousTestCase):
         """It is, and each is over once."""
         first, second = self.next(), self.next()
         self.assertEqual(self.attempts.tried, ["A1", "A2"])
-        self.source.settle(first, [UNSURE])
+        self.source.report(first, [UNSURE])
         self.assertEqual(self.attempts.tried, ["A2"])
         self.source.close()
         self.source.close()

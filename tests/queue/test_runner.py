@@ -267,7 +267,7 @@ class TableAgent:
             addresses = [str(target.address) for target in delivery.targets]
             self.deliveries.append((hop, delivery.message.id, addresses))
             await self.gate(delivery)
-            mail.settle(delivery, [self.outcomes.get(each, RELAYED) for each in addresses])
+            mail.report(delivery, [self.outcomes.get(each, RELAYED) for each in addresses])
 
 
 class RunnerTests(SynchronousTestCase):
@@ -1089,7 +1089,7 @@ class HeldTests(RunnerTests):
     def waiting_next(self, source: HeldMail) -> Deferred[Delivery | None]:
         async def wait() -> Delivery | None:
             while (delivery := await source.next()) is None:
-                if not await source.more():
+                if not await source.wait():
                     return None
             return delivery
 
@@ -1100,7 +1100,7 @@ class HeldTests(RunnerTests):
         ids = []
         while (delivery := self.next(source)) is not None:
             ids.append(delivery.message.id)
-            source.settle(delivery, [RELAYED] * len(delivery.targets))
+            source.report(delivery, [RELAYED] * len(delivery.targets))
         return ids
 
     def hold(self, *ids: str) -> None:
@@ -1155,7 +1155,7 @@ class HeldTests(RunnerTests):
         first = self.next(source)
         assert first is not None
         self.assertEqual(HELD_PORTION, len(self.queue.leased))
-        source.settle(first, [RELAYED])
+        source.report(first, [RELAYED])
         self.assertEqual(ids[1:], self.taken(source))
         self.clock.advance(0)
         self.assertEqual(({}, {}), (self.queue.waiting, self.queue.leased))
@@ -1169,7 +1169,7 @@ class HeldTests(RunnerTests):
         delivery = self.next(source)
         assert delivery is not None
         self.assertEqual(["x@office.example"], [str(target.address) for target in delivery.targets])
-        source.settle(delivery, [RELAYED])
+        source.report(delivery, [RELAYED])
         self.assertIsNone(self.next(source))
         self.assertEqual([State.DONE, State.HELD], self.states())
 
@@ -1184,7 +1184,7 @@ class HeldTests(RunnerTests):
         """A peer's refusal makes a notice."""
         self.hold("1")
         source = self.source()
-        source.settle(self.next(source), [NO])
+        source.report(self.next(source), [NO])
         self.assertEqual([b"x@office.example failed"], [n.content for n in self.queue.notices])
 
     def test_deferred_by_the_peer(self) -> None:
@@ -1192,7 +1192,7 @@ class HeldTests(RunnerTests):
         self.hold("1", "2")
         source = self.source()
         for _ in range(2):
-            source.settle(self.next(source), [LATER])
+            source.report(self.next(source), [LATER])
         self.assertIsNone(self.successResultOf(self.waiting_next(source)))
         source.close()
         self.assertEqual([State.HELD], self.states())
@@ -1203,7 +1203,7 @@ class HeldTests(RunnerTests):
         """What a peer deferred is offered again on the same connection after a while."""
         self.hold("1")
         source = self.source(HOUR)
-        source.settle(self.next(source), [LATER])
+        source.report(self.next(source), [LATER])
         waiting = self.waiting_next(source)
         self.run_until(HELD_PUT_OFF - 1)
         self.assertNoResult(waiting)
@@ -1217,7 +1217,7 @@ class HeldTests(RunnerTests):
         handed = 0
         while (delivery := self.next(source)) is not None:
             handed += 1
-            source.settle(delivery, [LATER])
+            source.report(delivery, [LATER])
         self.assertEqual(MAX_PUT_OFF, handed)
         self.assertEqual({}, self.queue.leased)
 
@@ -1225,7 +1225,7 @@ class HeldTests(RunnerTests):
         """What a peer took is recorded at once, whatever it deferred beside it."""
         self.accept_address("1", "x@office.example", "y@office.example")
         source = self.source(HOUR)
-        source.settle(self.next(source), [RELAYED, LATER])
+        source.report(self.next(source), [RELAYED, LATER])
         self.assertEqual([State.DONE, State.HELD], self.states())
 
     def test_broken_link(self) -> None:
@@ -1233,12 +1233,12 @@ class HeldTests(RunnerTests):
         self.hold("1", "2", "3", "4")
         source = self.source()
         first, second, third = (self.next(source) for _ in range(3))
-        source.settle(first, [RELAYED])
-        source.settle(second, [LATER])
+        source.report(first, [RELAYED])
+        source.report(second, [LATER])
         source.close()
         self.assertEqual(["2", "3", "4"], sorted(self.queue.waiting))
         self.assertEqual(["2", "3", "4"], self.taken(self.source()))
-        source.settle(third, [RELAYED])  # too late, and harmless
+        source.report(third, [RELAYED])  # too late, and harmless
 
     def test_what_is_not_yet_recorded(self) -> None:
         """Who asks how much is held waits until what was just accepted is known to be."""
@@ -1312,7 +1312,7 @@ class HeldTests(RunnerTests):
         delivery = self.successResultOf(waiting)
         assert delivery is not None
         self.assertEqual([], self.queue.settlements)
-        source.settle(delivery, [RELAYED])
+        source.report(delivery, [RELAYED])
         self.clock.advance(0)
         self.assertEqual([State.DONE], self.states())
 
@@ -1372,7 +1372,7 @@ class HeldTests(RunnerTests):
         self.hold(*ids[5:])
         self.assertLessEqual(len(self.queue.leased), HELD_PORTION)
         first = self.successResultOf(waiting)
-        source.settle(first, [RELAYED])
+        source.report(first, [RELAYED])
         self.assertEqual(ids, [first.message.id, *self.taken(source)])
 
     def test_takeover(self) -> None:
@@ -1386,7 +1386,7 @@ class HeldTests(RunnerTests):
         second = self.next(newer)
         assert second is not None
         self.assertEqual("2", second.message.id)
-        older.settle(out, [RELAYED])
+        older.report(out, [RELAYED])
         older.close()
         self.clock.advance(0)
         self.assertEqual(["2"], list(self.queue.leased))
@@ -1404,7 +1404,7 @@ class HeldTests(RunnerTests):
         self.assertIsNone(self.next(source))
         self.clock.advance(5)
         self.assertNoResult(stopping)
-        source.settle(out, [RELAYED])
+        source.report(out, [RELAYED])
         self.successResultOf(stopping)
         self.assertEqual(["2"], list(self.queue.waiting))
         self.assertEqual({}, self.queue.leased)

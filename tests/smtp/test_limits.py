@@ -115,7 +115,7 @@ class MailMaxTests(SenderTestCase):
         handed = self.successResultOf(Deferred.fromCoroutine(per_host.next()))
         assert handed is not None
         taken = Outcome(Status.RELAYED, Reply(250, "", ("ok",)))
-        per_host.settle(handed, [taken, UNTRIED])
+        per_host.report(handed, [taken, UNTRIED])
         self.assertTrue(per_host.progress)
         self.assertTrue(per_host.has_unsent)
         per_host.finish(None)
