@@ -199,10 +199,10 @@ class ILogInStore(Interface):
         """Keep who has logged in from a host."""
 
 
-class IGate(Interface):
+class IAccessPolicy(Interface):
     """Who may do what in a session.  Every method raises `mta.smtp.errors.Refusal`."""
 
-    async def admit(session: Session) -> None:
+    async def connect(session: Session) -> None:
         """May this client talk to us at all?  Asked before the greeting.
 
         It waits for nothing: the client's TLS handshake may have begun.
@@ -211,13 +211,13 @@ class IGate(Interface):
     async def mail(session: Session, reverse_path: Mailbox) -> None:
         """May this session begin a transaction with that reverse-path?"""
 
-    async def recipient(session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
+    async def rcpt(session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
         """May this session send to that recipient, and does it exist?"""
 
-    def leave(session: Session) -> None:
+    def disconnect(session: Session) -> None:
         """The session is over, however it ended.  Raises nothing."""
 
-    async def authenticating(session: Session) -> None:
+    async def auth(session: Session) -> None:
         """May this session try AUTH now?"""
 
     def authenticated(session: Session, user: str) -> float:
@@ -235,7 +235,7 @@ class IGate(Interface):
     def header_section(envelope: Envelope, octets: bytes) -> None:
         """May content that begins so go to those recipients?"""
 
-    def author(session: Session, mailbox: Mailbox) -> None:
+    def header_from(session: Session, mailbox: Mailbox) -> None:
         """May this session name that mailbox as the author of a message (From:)?"""
 
 

@@ -15,7 +15,7 @@ from mta.link import Link
 from mta.mail import Mailbox, Reply
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp.receiver import Receiver
-from tests.doubles import FakeGate, FakeReversal, FakeTLS, FakeUsers, Transport, reception
+from tests.doubles import FakeAccessPolicy, FakeReversal, FakeTLS, FakeUsers, Transport, reception
 from tests.fakes import FakeSpool
 
 _LIMITS = ("message_size", "recipients", "errors", "greet_delay")
@@ -30,7 +30,9 @@ class Conversation:
 
     def __init__(self, settings: Mapping[str, str], *, dripped: bool) -> None:
         self.spool = FakeSpool()
-        self.gate = FakeGate(Reply(554, "5.7.1", ("Go away",)) if "gate" in settings else None)
+        self.access = FakeAccessPolicy(
+            Reply(554, "5.7.1", ("Go away",)) if "access" in settings else None
+        )
         self.accepted: list[Message] = []
         self.clock, self.transport = Clock(), Transport(lenient=True)
         self.replies = b""
@@ -45,7 +47,7 @@ class Conversation:
             service=Service(settings.get("service", "smtp")),
             tls=ListenerTLS(settings.get("tls", "off")),
             limits=limits,
-            gate=self.gate,
+            access=self.access,
             users=FakeUsers() if "users" in settings else None,
             reversal=FakeReversal() if "reversal" in settings else None,
         )
@@ -97,7 +99,7 @@ class Conversation:
         """The connection is closed, and everything of the session is put away."""
         self.expect_silence()
         assert self.transport.disconnecting, "the connection is open"
-        assert self.gate.sessions == 0, "the gate still counts the session"
+        assert self.access.sessions == 0, "the access still counts the session"
 
     def expect_message(self, text: str) -> None:
         """A message was accepted and is in the spool."""
@@ -158,7 +160,7 @@ class Conversation:
         assert not self.accepted, f"also accepted: {self.accepted}"
         if not self.transport.disconnecting:
             self.link.connectionLost(Failure(ConnectionDone()))
-        assert self.gate.sessions == 0, "the gate still counts the session"
+        assert self.access.sessions == 0, "the access still counts the session"
         for problem in self.problems:
             problem.trap(ChannelLost)
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what surrounds a conversation: the gate, the users, reversal, TLS, a wire."""
+"""Stand-ins for what surrounds a conversation: the access, the users, reversal, TLS, a wire."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from mta.interfaces import (
     Delivery,
+    IAccessPolicy,
     IChannel,
-    IGate,
     IMailSource,
     IReversal,
     IRole,
@@ -57,8 +57,8 @@ class Transport(StringTransport):
         return data
 
 
-@implementer(IGate)
-class FakeGate:
+@implementer(IAccessPolicy)
+class FakeAccessPolicy:
     """Lets everybody in, and knows everybody but `nobody`; `later` is busy.
 
     `closed` is the reply to all who come.  `sessions` counts those that have not left.
@@ -68,8 +68,8 @@ class FakeGate:
         self.closed = closed
         self.sessions = 0
 
-    async def admit(self, session: Session) -> None:
-        """See `IGate`."""
+    async def connect(self, session: Session) -> None:
+        """See `IAccessPolicy`."""
         self.sessions += 1
         if self.closed is not None:
             raise Refusal(self.closed)
@@ -79,9 +79,7 @@ class FakeGate:
         if reverse_path.local_part == "spammer":
             raise Refusal(Reply(550, "5.7.1", ("Not from you",)))
 
-    async def recipient(
-        self, session: Session, reverse_path: Mailbox, recipient: Recipient
-    ) -> None:
+    async def rcpt(self, session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
         """See the class."""
         match recipient.forward_path.local_part:
             case "nobody":
@@ -89,11 +87,11 @@ class FakeGate:
             case "later":
                 raise Refusal(Reply(450, "4.2.1", ("Mailbox busy",)))
 
-    def leave(self, session: Session) -> None:
-        """See `IGate`."""
+    def disconnect(self, session: Session) -> None:
+        """See `IAccessPolicy`."""
         self.sessions -= 1
 
-    async def authenticating(self, session: Session) -> None:
+    async def auth(self, session: Session) -> None:
         """All may try."""
 
     def authenticated(self, session: Session, user: str) -> float:
@@ -115,7 +113,7 @@ class FakeGate:
     def header_section(self, envelope: Envelope, octets: bytes) -> None:
         """None is refused."""
 
-    def author(self, session: Session, mailbox: Mailbox) -> None:
+    def header_from(self, session: Session, mailbox: Mailbox) -> None:
         """Nobody is the boss."""
         if mailbox.local_part == "boss":
             raise Refusal(Reply(550, "5.7.1", ("That is not you",)))
@@ -212,7 +210,7 @@ def reception(
     service: Service = Service.SMTP,
     tls: ListenerTLS = ListenerTLS.OFF,
     limits: Limits | None = None,
-    gate: IGate | None = None,
+    access: IAccessPolicy | None = None,
     users: IUsers | None = None,
     reversal: IReversal | None = None,
 ) -> Reception:
@@ -225,7 +223,7 @@ def reception(
         lambda: 0.0,
         limits.message_size,
     )
-    return Reception(depot, gate or FakeGate(), limits, service, tls, users, reversal)
+    return Reception(depot, access or FakeAccessPolicy(), limits, service, tls, users, reversal)
 
 
 @implementer(IMailSource)

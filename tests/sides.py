@@ -1,7 +1,7 @@
 """Two mail servers in memory that change roles: a provider and a customer, on one fake clock.
 
-All is real but the spool, the local delivery and the network: runner, gate, reversal, exchange,
-links.  What a wire carries, and when it breaks, is up to the test.
+All is real but the spool, the local delivery and the network: runner, access policy, reversal,
+exchange, links.  What a wire carries, and when it breaks, is up to the test.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import makeFakeClient, makeFakeServer
 from zope.interface import implementer
 
+from mta.access import AccessPolicy
+from mta.access.turning import Reversal
 from mta.delivery.relay import Dialler
-from mta.gate import Gate
-from mta.gate.turning import Reversal
 from mta.interfaces import (
     ChannelLost,
     HopFailure,
@@ -198,7 +198,7 @@ class Side:
         self.runner.start()
         self.held = MailForPeers(self.spool)
         self.held.runner = self.runner
-        self.gate = Gate(Relay(()), Limits(), [peer], self.router, OneUser(), clock)
+        self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, OneUser(), clock)
         self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
 
     def _accepted(self, message: Message, session: Session) -> None:
@@ -243,7 +243,7 @@ class ProviderSide(Side):
         self.provider = Provider(self.hostname, self.shelf, self.held, self.ledger_as_typed, clock)
         reversal = Reversal([peer], self.held, self.provider)
         self.reception = Reception(
-            self.depot, self.gate, Limits(), service, users=OneUser(), reversal=reversal
+            self.depot, self.access, Limits(), service, users=OneUser(), reversal=reversal
         )
 
     def role(self, link: Link) -> IRole:
@@ -361,7 +361,7 @@ class CustomerSide(Side):
         self.dialler = FakeDialler(provider)
         self.customer = Customer(
             cast(Dialler, self.dialler),
-            Reception(self.depot, self.gate, Limits()),
+            Reception(self.depot, self.access, Limits()),
             self.held,
             self.ledger_as_typed,
             provider.clock,

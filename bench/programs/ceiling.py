@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from zope.interface import implementer
 
 from mta import config
-from mta.gate import Gate
+from mta.access import AccessPolicy
 from mta.interfaces import IDraft, ISpool, Message
 from mta.link import LinkFactory
 from mta.mail import Envelope
@@ -100,10 +100,10 @@ def reception(path: Path, clock: Any) -> ServerFactory:
         settings.senders,
         SenderRewriting(b"k" * 32),
     )
-    gate = Gate(settings.relay, settings.limits, (), router, None, clock)
+    access = AccessPolicy(settings.relay, settings.limits, (), router, None, clock)
     spool = NullSpool(Path(settings.spool))
     depot = Depot(settings.hostname, spool, lambda message, session: None, time.time, 2**20)
-    shared = Reception(depot, gate, settings.limits, listener.service, listener.tls)
+    shared = Reception(depot, access, settings.limits, listener.service, listener.tls)
     factory = LinkFactory(clock)
     factory.serve(lambda link: Receiver(shared), None)
     return factory

@@ -11,15 +11,15 @@ from typing import Any
 
 from zope.interface import implementer
 
+from mta.access.policy import rejection
 from mta.commands.console import router_of
-from mta.gate.policy import rejection
 from mta.interfaces import (
     LOCAL_ADDRESS,
     ChannelLost,
     ChannelTimeout,
     HandshakeFailed,
+    IAccessPolicy,
     IChannel,
-    IGate,
     IRouter,
     ISpool,
     Session,
@@ -45,8 +45,8 @@ def converse(settings: Settings, spool: ISpool, incoming: int, outgoing: int) ->
         time.time,
         settings.limits.message_size,
     )
-    gate = LocalGate(router_of(settings))
-    receiver = Receiver(Reception(depot, gate, settings.limits))
+    access = LocalAccessPolicy(router_of(settings))
+    receiver = Receiver(Reception(depot, access, settings.limits))
     with suppress(ChannelLost):  # who called us has ended
         result_of(receiver.converse(Pipes(incoming, outgoing)))
 
@@ -110,50 +110,48 @@ class Pipes:
         os.close(self._incoming)
 
 
-@implementer(IGate)
-class LocalGate:
+@implementer(IAccessPolicy)
+class LocalAccessPolicy:
     """Who may write to the spool may send anywhere; unknown recipients are refused all the same."""
 
     def __init__(self, router: IRouter) -> None:
         self._router = router
 
-    async def admit(self, session: Session) -> None:
-        """See `IGate.admit`."""
+    async def connect(self, session: Session) -> None:
+        """See `IAccessPolicy.connect`."""
 
     async def mail(self, session: Session, reverse_path: Mailbox) -> None:
-        """See `IGate.mail`."""
+        """See `IAccessPolicy.mail`."""
 
-    async def recipient(
-        self, session: Session, reverse_path: Mailbox, recipient: Recipient
-    ) -> None:
-        """See `IGate.recipient`."""
+    async def rcpt(self, session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
+        """See `IAccessPolicy.rcpt`."""
         if refusal := rejection(self._router.route(recipient.forward_path, reverse_path)):
             raise Refusal(refusal)
 
-    def leave(self, session: Session) -> None:
-        """See `IGate.leave`."""
+    def disconnect(self, session: Session) -> None:
+        """See `IAccessPolicy.disconnect`."""
 
-    async def authenticating(self, session: Session) -> None:
-        """See `IGate.authenticating`."""
+    async def auth(self, session: Session) -> None:
+        """See `IAccessPolicy.auth`."""
 
     def authenticated(self, session: Session, user: str) -> float:
-        """See `IGate.authenticated`."""
+        """See `IAccessPolicy.authenticated`."""
         return 0.0
 
     def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
-        """See `IGate.auth_failed`."""
+        """See `IAccessPolicy.auth_failed`."""
         return 0.0
 
     def is_outsider(self, session: Session) -> bool:
-        """See `IGate.is_outsider`: it is a user of this machine."""
+        """See `IAccessPolicy.is_outsider`: it is a user of this machine."""
         return False
 
     def checks_authors(self, session: Session) -> bool:
-        """See `IGate.checks_authors`: nobody logs in here."""
+        """See `IAccessPolicy.checks_authors`: nobody logs in here."""
         return False
 
     def header_section(self, envelope: Envelope, octets: bytes) -> None:
-        """See `IGate.header_section`."""
+        """See `IAccessPolicy.header_section`."""
 
-    def author(self, session: Session, mailbox: Mailbox) -> None:
-        """See `IGate.author`."""
+    def header_from(self, session: Session, mailbox: Mailbox) -> None:
+        """See `IAccessPolicy.header_from`."""

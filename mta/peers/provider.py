@@ -1,6 +1,6 @@
 """The provider's side: what peers get that dial in, on their connection or on one of ours.
 
-RFC 821 section 3.8, RFC 2645 and RFC 1985.  Who may ask for what is decided in `mta.gate.turning`.
+RFC 821 section 3.8, RFC 2645 and RFC 1985.  `mta.access.turning` decides who may ask for what.
 """
 
 from __future__ import annotations

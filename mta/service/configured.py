@@ -11,16 +11,16 @@ from pathlib import Path
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.logger import Logger
 
+from mta.access import AccessPolicy, hosts
+from mta.access.local import qualified
+from mta.access.turning import Reversal
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
 from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import Dialler, RelayAgent
 from mta.delivery.steps import Steps
-from mta.gate import Gate, hosts
-from mta.gate.local import qualified
-from mta.gate.turning import Reversal
-from mta.interfaces import IDeliveryAgent, IGate, INotices, IReversal, IRouter, IUsers
+from mta.interfaces import IAccessPolicy, IDeliveryAgent, INotices, IReversal, IRouter, IUsers
 from mta.mail import Agent
 from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
@@ -110,7 +110,7 @@ class _Maker:
         relay = RelayAgent(self._dialler())
         provider = Provider(settings.hostname, relay, process.held, process.ledger, process.reactor)
         reversal = Reversal(settings.peers.values(), process.held, provider)
-        gate = self._gate()
+        access = self._access()
         depot = Depot(
             settings.hostname,
             process.spool,
@@ -124,16 +124,16 @@ class _Maker:
             self._router,
             self._agents(relay),
             NoticeWriter(settings.hostname, in_steps=Steps(process.reactor)),
-            self._customer(Reception(depot, gate, settings.limits)),
-            [self._reception(listener, depot, gate, reversal) for listener in settings.listen],
+            self._customer(Reception(depot, access, settings.limits)),
+            [self._reception(listener, depot, access, reversal) for listener in settings.listen],
             self._server_tls,
             self._client_tls,
             self._closing,
         )
 
-    def _gate(self) -> IGate:
+    def _access(self) -> IAccessPolicy:
         settings, process = self._settings, self._process
-        return Gate(
+        return AccessPolicy(
             settings.relay,
             self._limits(),
             settings.peers.values(),
@@ -178,12 +178,12 @@ class _Maker:
         return replace(limits, connections=connections)
 
     def _reception(
-        self, listener: Listener, depot: Depot, gate: IGate, reversal: IReversal
+        self, listener: Listener, depot: Depot, access: IAccessPolicy, reversal: IReversal
     ) -> Reception:
         settings = self._settings
         return Reception(
             depot,
-            gate,
+            access,
             settings.limits,
             listener.service,
             listener.tls,

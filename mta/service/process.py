@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from mta.gate.bans import Bans
-from mta.gate.counters import Counters
+from mta.access.bans import Bans
+from mta.access.counters import Counters
 from mta.interfaces import IMeter, Message, Pressure, Session
 from mta.peers.held import MailForPeers
 from mta.peers.ledger import Ledger

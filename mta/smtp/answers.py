@@ -90,7 +90,7 @@ async def quit(talk: Conversation, argument: bytes) -> Answer:
 
 async def auth(talk: Conversation, argument: bytes) -> Answer:
     """AUTH (RFC 4954 section 4)."""
-    session, gate, users = talk.session, talk.reception.gate, talk.reception.users
+    session, access, users = talk.session, talk.reception.access, talk.reception.users
     if users is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
     if session.identity:
@@ -109,16 +109,16 @@ async def auth(talk: Conversation, argument: bytes) -> Answer:
             raise Refusal(replies.AUTH_CANCELLED)
         return _response(line)
 
-    await gate.authenticating(session)
+    await access.auth(session)
     try:
         response = _response(initial) if initial else None
         identity = await users.authenticate(session, mechanism, response, challenge)
     except sasl.AuthenticationFailed as failed:
-        await talk.channel.sleep(gate.auth_failed(session, failed.user, failed.is_known))
+        await talk.channel.sleep(access.auth_failed(session, failed.user, failed.is_known))
         raise Refusal(replies.AUTH_FAILED) from None
     except sasl.AuthenticationUnavailable:
         raise Refusal(replies.AUTH_UNAVAILABLE) from None
-    if delay := gate.authenticated(session, identity):
+    if delay := access.authenticated(session, identity):
         await talk.channel.sleep(delay)
     session.identity = identity
     return replies.AUTH_OK

@@ -12,9 +12,9 @@ from enum import Flag, auto
 
 from mta.interfaces import (
     UNKNOWN_ADDRESS,
+    IAccessPolicy,
     IChannel,
     IDraft,
-    IGate,
     IReversal,
     IRole,
     IUsers,
@@ -84,7 +84,7 @@ class Reception:
     """
 
     depot: Depot
-    gate: IGate
+    access: IAccessPolicy
     limits: Limits
     service: Service = Service.SMTP
     tls: ListenerTLS = ListenerTLS.OFF
@@ -209,7 +209,7 @@ class Conversation:
         return Phase.RECIPIENTS if transaction.recipients else Phase.MAIL
 
     def admitted(self) -> None:
-        """The gate has let the session in, and knows what its host cost in others."""
+        """The access has let the session in, and knows what its host cost in others."""
         if self.session.host_wasted > FREE:
             self.cost.free = LITTLE
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mta.interfaces import IDraft, IGate, ISpool, Message, Session, SpoolFull
+from mta.interfaces import IAccessPolicy, IDraft, ISpool, Message, Session, SpoolFull
 from mta.mail import Body, Envelope, Reply
 from mta.settings import Service
 from mta.smtp import header, replies, trace
@@ -48,10 +48,15 @@ class Intake:
     """
 
     def __init__(
-        self, depot: Depot, gate: IGate, session: Session, envelope: Envelope, draft: IDraft
+        self,
+        depot: Depot,
+        access: IAccessPolicy,
+        session: Session,
+        envelope: Envelope,
+        draft: IDraft,
     ) -> None:
         self._depot = depot
-        self._gate = gate
+        self._access = access
         self._session = session
         self._envelope = envelope
         self._draft = draft
@@ -111,14 +116,14 @@ class Intake:
     @property
     def _is_users(self) -> bool:
         """Whether a user submits it, who writes as nobody else (RFC 6409 section 6.1)."""
-        return bool(self._session.identity) and self._gate.checks_authors(self._session)
+        return bool(self._session.identity) and self._access.checks_authors(self._session)
 
     def _check_header(self) -> None:
         """The header section is complete: look at who wrote it, and where it was before."""
         try:
             if self._is_users:
                 self._check_authors()
-            self._gate.header_section(self._envelope, self._header.octets)
+            self._access.header_section(self._envelope, self._header.octets)
         except Refusal as refusal:
             self.refuse(refusal.reply)
 
@@ -144,7 +149,7 @@ class Intake:
         except ValueError:
             raise Refusal(replies.AUTHOR_UNCLEAR) from None
         for mailbox in mailboxes:
-            self._gate.author(self._session, mailbox)
+            self._access.header_from(self._session, mailbox)
 
     async def _keep(self, octets: bytes) -> None:
         if self.refusal is not None:

@@ -64,18 +64,18 @@ class Receiver:
             raise
         finally:
             talk.end()
-            self._reception.gate.leave(talk.session)
+            self._reception.access.disconnect(talk.session)
 
     # --- what comes before the first command
 
     async def _opened(self) -> bool:
         """Say the greeting; False: the connection is to be closed.
 
-        The gate is asked first: who hangs in a handshake is counted as well.
+        The access is asked first: who hangs in a handshake is counted as well.
         """
         talk, channel = self._talk, self._talk.channel
         try:
-            await self._reception.gate.admit(talk.session)
+            await self._reception.access.connect(talk.session)
             talk.admitted()
             if self._begins_with_tls:
                 await channel.start_tls()

@@ -31,7 +31,7 @@ async def mail(talk: Conversation, argument: bytes) -> Answer:
     reverse_path = reception.qualified(session, parsed.reverse_path)
     if reverse_path is not parsed.reverse_path:
         parsed = replace(parsed, reverse_path=reverse_path)
-    await reception.gate.mail(session, parsed.reverse_path)
+    await reception.access.mail(session, parsed.reverse_path)
     talk.transactions += 1
     talk.transaction = Transaction(parsed, reception.depot.spool.draft())
     talk.cost.towards_mail()
@@ -46,7 +46,7 @@ async def rcpt(talk: Conversation, argument: bytes) -> Answer:
     recipient = grammar.parse_rcpt(
         argument, _offered(talk, RCPT_PARAMETERS), smtputf8=transaction.argument.smtputf8
     )
-    await reception.gate.recipient(talk.session, transaction.argument.reverse_path, recipient)
+    await reception.access.rcpt(talk.session, transaction.argument.reverse_path, recipient)
     transaction.recipients.append(recipient)
     talk.cost.towards_mail()
     return replies.RECIPIENT_OK
@@ -105,9 +105,9 @@ def _transaction(talk: Conversation) -> Transaction:
 
 
 def _intake(talk: Conversation, transaction: Transaction) -> Intake:
-    depot, gate = talk.reception.depot, talk.reception.gate
-    envelope = transaction.envelope(outside=gate.is_outsider(talk.session))
-    return Intake(depot, gate, talk.session, envelope, transaction.draft)
+    depot, access = talk.reception.depot, talk.reception.access
+    envelope = transaction.envelope(outside=access.is_outsider(talk.session))
+    return Intake(depot, access, talk.session, envelope, transaction.draft)
 
 
 async def _end_of_content(talk: Conversation, transaction: Transaction, intake: Intake) -> Answer:

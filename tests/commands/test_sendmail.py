@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 from mta.commands import handover, main, sendmail, stdio
 from mta.commands.addressees import addressees
 from mta.commands.outgoing import MAX_HEADER, lines
-from mta.interfaces import Filter, IChannel, IGate, ISpool, Message
+from mta.interfaces import Filter, IAccessPolicy, IChannel, ISpool, Message
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
 from mta.maildrop import batch
 from mta.settings import Listener, ListenerTLS, Service, Settings
@@ -435,9 +435,9 @@ class SMTPTests(SendmailCase):
         self.assertEqual(list(self.queued()), [])
 
     def test_interfaces(self) -> None:
-        """Channel, gate and inlet promise what they should."""
+        """Channel, access and inlet promise what they should."""
         verifyObject(IChannel, stdio.Pipes(0, 1))
-        verifyObject(IGate, stdio.LocalGate(None))  # type: ignore[arg-type]
+        verifyObject(IAccessPolicy, stdio.LocalAccessPolicy(None))  # type: ignore[arg-type]
         verifyObject(ISpool, Inlet(None, 0))  # type: ignore[arg-type]
 
 

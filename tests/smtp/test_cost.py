@@ -26,7 +26,7 @@ from mta.smtp.cost import (
     Slices,
 )
 from tests.conversations import Conversation
-from tests.doubles import FakeGate
+from tests.doubles import FakeAccessPolicy
 
 HELLO = b"EHLO client.example\r\n"
 BEGIN = b"MAIL FROM:<a@client.example>\r\n"
@@ -72,8 +72,8 @@ class SteppingClock(Clock):
         return super().seconds()
 
 
-async def _in_debt(gate: FakeGate, session: Session) -> None:
-    gate.sessions += 1
+async def _in_debt(access: FakeAccessPolicy, session: Session) -> None:
+    access.sessions += 1
     session.host_wasted = FREE + 1
 
 
@@ -156,7 +156,7 @@ class CostTests(SynchronousTestCase):
     def test_a_host_that_comes_again(self) -> None:
         """Where its other sessions wasted much, few commands are free; a message is as fast."""
         talk = self.talk()
-        self.patch(FakeGate, "admit", _in_debt)
+        self.patch(FakeAccessPolicy, "connect", _in_debt)
         talk = self.talk({"errors": "1000000"})
         talk.link.dataReceived(BEGIN + b"RCPT TO:<b@x>\r\n" * 100 + b"BDAT 2 LAST\r\n\r\n")
         self.assertIn(b"250 2.0.0 OK queued", talk.transport.taken())

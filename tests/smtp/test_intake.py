@@ -17,7 +17,7 @@ from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.header import MAX_HEADER
 from mta.smtp.intake import Depot, Intake
-from tests.doubles import FakeGate
+from tests.doubles import FakeAccessPolicy
 from tests.fakes import FakeDraft, FakeSpool
 from tests.smtp.pieces import cut, octets, places, single_octets
 
@@ -48,7 +48,7 @@ class IntakeTestCase(SynchronousTestCase):
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         self.session.identity = identity
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
-        return Intake(depot, FakeGate(), self.session, envelope, self.spool.draft())
+        return Intake(depot, FakeAccessPolicy(), self.session, envelope, self.spool.draft())
 
     def accept(self, message: Message, session: Session) -> None:
         """Whoever delivers messages is told of one."""
@@ -252,11 +252,11 @@ class LoopTests(IntakeTestCase):
     def test_the_gate_sees_the_header_section(self) -> None:
         """And its refusal is the reply, whoever sends, however the header section ends."""
 
-        def refuse(gate: FakeGate, envelope: Envelope, octets: bytes) -> None:
+        def refuse(access: FakeAccessPolicy, envelope: Envelope, octets: bytes) -> None:
             if octets == HEADER:
                 raise Refusal(replies.FORWARD_LOOP)
 
-        with patch.object(FakeGate, "header_section", refuse):
+        with patch.object(FakeAccessPolicy, "header_section", refuse):
             for content in (HEADER, MESSAGE):
                 self.assertEqual(self.take(self.intake(), [content]), replies.FORWARD_LOOP)
             self.assertEqual(self.take(self.intake(), [HOP + HEADER]).code, 250)
@@ -315,6 +315,6 @@ class AuthorTests(IntakeTestCase):
         """Who did not log in, and a peer with the mail of others, writes as anybody."""
         boss = b"From: boss@a.example\r\n"
         self.assertEqual(self.take(self.intake(), [boss]).code, 250)
-        with patch.object(FakeGate, "checks_authors", lambda gate, session: False):
+        with patch.object(FakeAccessPolicy, "checks_authors", lambda access, session: False):
             self.assertEqual(self.submit(boss + b"Dear all\r\n").code, 250)
         self.assertEqual(self.kept(), boss + b"Dear all\r\n")

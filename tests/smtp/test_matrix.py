@@ -136,7 +136,7 @@ class MatrixTests(SynchronousTestCase):
         self.assert_table(Service.SMTP, SMTP)
 
     def test_submission(self) -> None:
-        """The same verbs: who may use them is the gate's business."""
+        """The same verbs: who may use them is the access policy's business."""
         self.assert_table(Service.SUBMISSION, SMTP)
 
     def test_lmtp(self) -> None:

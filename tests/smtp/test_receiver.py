@@ -10,13 +10,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IGate, IReversal, IRole, IUsers, Message, Session
+from mta.interfaces import IAccessPolicy, IReversal, IRole, IUsers, Message, Session
 from mta.link import Link
 from mta.mail import Mailbox
 from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
 from tests.conversations import Conversation
-from tests.doubles import FakeGate, FakeReversal, FakeUsers, Transport, Turned, reception
+from tests.doubles import FakeAccessPolicy, FakeReversal, FakeUsers, Transport, Turned, reception
 from tests.fakes import FakeSpool
 
 
@@ -27,7 +27,7 @@ class ReceiverTests(SynchronousTestCase):
         """So are the stand-ins what they stand for."""
         self.assertTrue(verifyObject(IRole, Receiver(reception(FakeSpool()))))
         self.assertTrue(verifyObject(IRole, Turned()))
-        self.assertTrue(verifyObject(IGate, FakeGate()))
+        self.assertTrue(verifyObject(IAccessPolicy, FakeAccessPolicy()))
         self.assertTrue(verifyObject(IUsers, FakeUsers()))
         self.assertTrue(verifyObject(IReversal, FakeReversal()))
 
@@ -71,7 +71,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_a_log_in_that_is_held_back(self) -> None:
         """While many fail for an account, the right password is told as late as a wrong one."""
-        self.patch(FakeGate, "authenticated", lambda gate, session, user: 3.0)
+        self.patch(FakeAccessPolicy, "authenticated", lambda access, session, user: 3.0)
         talk = Conversation({"users": "yes", "tls": "implicit"}, dripped=False)
         talk.link.handshakeCompleted()
         talk.link.dataReceived(b"EHLO client.example\r\n")
@@ -104,9 +104,9 @@ class ReceiverTests(SynchronousTestCase):
             talk.transport.clear()
             talk.link.dataReceived(opening)
             self.assertIsNone(talk.link.tls)
-            self.assertEqual(talk.gate.sessions, 1)
+            self.assertEqual(talk.access.sessions, 1)
             talk.clock.advance(60)
-            self.assertEqual(talk.gate.sessions, 0)
+            self.assertEqual(talk.access.sessions, 0)
 
     def test_memory_stays_bounded(self) -> None:
         """Content goes to the spool as it comes; the connection keeps next to nothing of it."""

@@ -74,7 +74,7 @@ class FileTests(SynchronousTestCase):
     def test_of_the_ways(self) -> None:
         """Each step of ``docs/flow.rst`` names modules that there are."""
         text = (ROOT / "docs/flow.rst").read_text("utf-8")
-        rooms = "commands|delivery|gate|maildrop|notices|peers|queue|smtp|spool"
+        rooms = "access|commands|delivery|maildrop|notices|peers|queue|smtp|spool"
         names = set(re.findall(rf"\b(?:{rooms})/[a-z_]+\.py", text))
         self.assertGreater(len(names), 20)
         self.assertEqual({name for name in names if not (ROOT / "mta" / name).exists()}, set())

@@ -19,7 +19,7 @@ from mta.settings import Limits, Service
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver
 from mta.smtp.sender import Sender
-from tests.doubles import FakeGate, FakeSource, delivery, reception
+from tests.doubles import FakeAccessPolicy, FakeSource, delivery, reception
 from tests.fakes import FakeSpool
 
 EXTENSIONS = (
@@ -56,12 +56,12 @@ class Pair:
         limits: Limits | None = None,
     ) -> None:
         self.source = FakeSource(deliveries)
-        self.spool, self.gate = FakeSpool(), FakeGate()
+        self.spool, self.access = FakeSpool(), FakeAccessPolicy()
         self.accepted: list[Message] = []
         self._hidden = hidden
         clock = Clock()
         shared = reception(
-            self.spool, self.accepted.append, service=service, gate=self.gate, limits=limits
+            self.spool, self.accepted.append, service=service, access=self.access, limits=limits
         )
         demands = SenderConfig("us.example", lmtp=service is Service.LMTP)
         self.receiver = Link(lambda _: Receiver(shared), clock)
@@ -346,7 +346,7 @@ class CutTests(SynchronousTestCase):
             else:
                 self.assertIs(outcome.status, Status.DEFERRED, place)
         self.assertEqual(len(pair.accepted), len(arrived), place)
-        self.assertEqual(pair.gate.sessions, 0, place)
+        self.assertEqual(pair.access.sessions, 0, place)
 
     def test_at_every_write(self) -> None:
         """After each write that was carried."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from mta.gate.bans import Bans
-from mta.gate.limits import Rate, Recent, Tally
+from mta.access.bans import Bans
+from mta.access.limits import Rate, Recent, Tally
 from mta.settings import HOUR, MINUTE, Limits
 
 FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`; a ban is as long

@@ -16,11 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.gate import Gate, hosts
-from mta.gate.counters import Counters
-from mta.gate.limits import MAX_DELAY, Rate, Recent, Tally, delay
-from mta.gate.local import qualified
-from mta.interfaces import IGate, IRouter, IUsers, Session, TLSInfo
+from mta.access import AccessPolicy, hosts
+from mta.access.counters import Counters
+from mta.access.limits import MAX_DELAY, Rate, Recent, Tally, delay
+from mta.access.local import qualified
+from mta.interfaces import IAccessPolicy, IRouter, IUsers, Session, TLSInfo
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.settings import HOUR, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
@@ -81,16 +81,16 @@ class Users:
         return (identity, str(address)) == ("alice", "alice@example.com")
 
 
-class GateTestCase(SynchronousTestCase):
-    """What the tests share: a gate of one configuration, a clock."""
+class PolicyTestCase(SynchronousTestCase):
+    """What the tests share: a access of one configuration, a clock."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.gate = self.make_gate()
+        self.access = self.make_policy()
 
-    def make_gate(self, counters: Counters | None = None, **limits: int) -> Gate:
-        """A gate with these limits, that lets 10/8 relay."""
-        return Gate(
+    def make_policy(self, counters: Counters | None = None, **limits: int) -> AccessPolicy:
+        """A access with these limits, that lets 10/8 relay."""
+        return AccessPolicy(
             Relay(
                 (ip_network("10.0.0.0/8"), ip_network("fd00::/8")), (ip_network("10.255.0.0/16"),)
             ),
@@ -115,22 +115,22 @@ class GateTestCase(SynchronousTestCase):
         return Session(service, client, tls, turned_peer, "client.example", True, identity)
 
     def passes(self, question: Coroutine[Any, Any, None]) -> None:
-        """The gate lets it pass."""
+        """The access lets it pass."""
         self.successResultOf(Deferred.fromCoroutine(question))
 
     def refuses(self, question: Coroutine[Any, Any, None], code: str) -> None:
-        """The gate refuses with this code and enhanced code."""
+        """The access refuses with this code and enhanced code."""
         failure = self.failureResultOf(Deferred.fromCoroutine(question), Refusal)
         reply = failure.value.reply
         self.assertEqual(f"{reply.code} {reply.enhanced}", code)
 
     def to(self, session: Session, address: str) -> Coroutine[Any, Any, None]:
         """RCPT, from an address that does not matter."""
-        return self.gate.recipient(session, Mailbox("x", "y.example"), Recipient(mailbox(address)))
+        return self.access.rcpt(session, Mailbox("x", "y.example"), Recipient(mailbox(address)))
 
     def mail(self, session: Session, address: str) -> Coroutine[Any, Any, None]:
         """MAIL from that address."""
-        return self.gate.mail(session, mailbox(address))
+        return self.access.mail(session, mailbox(address))
 
 
 def mailbox(address: str) -> Mailbox:
@@ -139,15 +139,15 @@ def mailbox(address: str) -> Mailbox:
     return Mailbox(local_part, domain) if at else Mailbox(address)
 
 
-class InterfaceTests(GateTestCase):
+class InterfaceTests(PolicyTestCase):
     """The seam."""
 
     def test_interface(self) -> None:
-        """The gate promises what the receiver relies on."""
-        verifyObject(IGate, self.gate)
+        """The access promises what the receiver relies on."""
+        verifyObject(IAccessPolicy, self.access)
 
 
-class RelayTests(GateTestCase):
+class RelayTests(PolicyTestCase):
     """Who may send to whom."""
 
     def test_ours(self) -> None:
@@ -172,9 +172,9 @@ class RelayTests(GateTestCase):
             envelope = Envelope(NULL_PATH, (Recipient(Mailbox("x", domain)),))
             field = f"Delivered-To: x@{domain}\r\n".encode()
             if is_loop:
-                self.assertRaises(Refusal, self.gate.header_section, envelope, field)
+                self.assertRaises(Refusal, self.access.header_section, envelope, field)
             else:
-                self.gate.header_section(envelope, field)
+                self.access.header_section(envelope, field)
 
     def test_rejected(self) -> None:
         """What would be taken only to be rejected is refused at once, in the words for it."""
@@ -244,10 +244,10 @@ class RelayTests(GateTestCase):
     def test_strangers_never_relay(self, local_part: str, domain: str) -> None:
         """Whatever a stranger writes before the last ``@``, a domain that is not ours stays so."""
         address = Recipient(Mailbox(local_part, domain))
-        self.refuses(self.gate.recipient(self.session(), NULL_PATH, address), "550 5.7.1")
+        self.refuses(self.access.rcpt(self.session(), NULL_PATH, address), "550 5.7.1")
 
 
-class PartnerTests(GateTestCase):
+class TurnedPeerTests(PolicyTestCase):
     """A connection that was turned: the peer is an MX for us, never a client of ours."""
 
     def test_own_domains_only(self) -> None:
@@ -282,44 +282,46 @@ class PartnerTests(GateTestCase):
         self.passes(self.mail(self.session(turned_peer="provider"), "carol@elsewhere.example"))
 
 
-class ReversePathTests(GateTestCase):
+class ReversePathTests(PolicyTestCase):
     """Who may write as whom."""
 
     def test_submission_needs_a_user(self) -> None:
         """Submission begins with AUTH, for clients in `relay.networks` too."""
         session = self.session(NEIGHBOUR, Service.SUBMISSION)
         self.refuses(self.mail(session, "alice@example.com"), "530 5.7.0")
-        self.refuses(self.gate.mail(session, NULL_PATH), "530 5.7.0")
+        self.refuses(self.access.mail(session, NULL_PATH), "530 5.7.0")
 
     def test_own_addresses(self) -> None:
         """A user writes as its own addresses, on every service, or as nobody."""
         for service in (Service.SMTP, Service.SUBMISSION):
             session = self.session(service=service, identity="alice")
             self.passes(self.mail(session, "alice@example.com"))
-            self.passes(self.gate.mail(session, NULL_PATH))
+            self.passes(self.access.mail(session, NULL_PATH))
             self.refuses(self.mail(session, "bob@example.com"), "553 5.7.1")
 
     def test_author(self) -> None:
         """The From: field is held to the same."""
         session = self.session(service=Service.SUBMISSION, identity="alice")
-        self.gate.author(session, Mailbox("alice", "example.com"))
-        error = self.assertRaises(Refusal, self.gate.author, session, Mailbox("bob", "example.com"))
+        self.access.header_from(session, Mailbox("alice", "example.com"))
+        error = self.assertRaises(
+            Refusal, self.access.header_from, session, Mailbox("bob", "example.com")
+        )
         self.assertEqual((error.reply.code, error.reply.enhanced), (550, "5.7.1"))
 
     def test_outsiders(self) -> None:
         """Neither users nor hosts of ours; whoever a peer hands mail on for, and LMTP."""
-        self.assertTrue(self.gate.is_outsider(self.session()))
-        self.assertTrue(self.gate.is_outsider(self.session(turned_peer="office")))
-        self.assertTrue(self.gate.is_outsider(self.session(service=Service.LMTP)))
-        self.assertFalse(self.gate.is_outsider(self.session(identity="alice")))
-        self.assertFalse(self.gate.is_outsider(self.session("10.1.2.3")))
+        self.assertTrue(self.access.is_outsider(self.session()))
+        self.assertTrue(self.access.is_outsider(self.session(turned_peer="office")))
+        self.assertTrue(self.access.is_outsider(self.session(service=Service.LMTP)))
+        self.assertFalse(self.access.is_outsider(self.session(identity="alice")))
+        self.assertFalse(self.access.is_outsider(self.session("10.1.2.3")))
 
     def test_whose_authors_are_checked(self) -> None:
         """A person's; a peer hands over what others wrote."""
         shown = TLSInfo("TLSv1.3", "x", "abcd")
-        self.assertTrue(self.gate.checks_authors(self.session(identity="alice")))
-        self.assertFalse(self.gate.checks_authors(self.session(identity="Office")))
-        self.assertFalse(self.gate.checks_authors(self.session(identity="lab", tls=shown)))
+        self.assertTrue(self.access.checks_authors(self.session(identity="alice")))
+        self.assertFalse(self.access.checks_authors(self.session(identity="Office")))
+        self.assertFalse(self.access.checks_authors(self.session(identity="lab", tls=shown)))
 
     def test_peer(self) -> None:
         """A peer that logged in writes as its domains, and those below a leading dot."""
@@ -338,12 +340,12 @@ class ReversePathTests(GateTestCase):
 
     def test_no_users(self) -> None:
         """Where nobody can log in, nobody writes as a user."""
-        self.gate = Gate(Relay(), Limits(), [], Router(), None, self.clock)
+        self.access = AccessPolicy(Relay(), Limits(), [], Router(), None, self.clock)
         self.passes(self.mail(self.session(), "carol@elsewhere.example"))
         self.refuses(self.mail(self.session(identity="alice"), "alice@example.com"), "553 5.7.1")
 
 
-class QualifiedTests(GateTestCase):
+class QualifiedTests(PolicyTestCase):
     """Reverse-paths of programs that know no domain."""
 
     def qualified(self, session: Session, address: str) -> str:
@@ -378,177 +380,177 @@ class QualifiedTests(GateTestCase):
         self.assertEqual(self.qualified(self.session(NEIGHBOUR), ""), "")
 
 
-class ConnectionTests(GateTestCase):
+class ConnectionTests(PolicyTestCase):
     """How many connections there may be."""
 
     def test_in_all(self) -> None:
         """One more than `connections` is sent away, until one leaves."""
-        self.gate = self.make_gate(connections=2)
+        self.access = self.make_policy(connections=2)
         first, *_ = sessions = [self.session(f"192.0.2.{number}") for number in range(3)]
-        self.passes(self.gate.admit(first))
-        self.passes(self.gate.admit(sessions[1]))
-        self.refuses(self.gate.admit(sessions[2]), "421 4.3.2")
-        self.gate.leave(first)
-        self.passes(self.gate.admit(sessions[2]))
+        self.passes(self.access.connect(first))
+        self.passes(self.access.connect(sessions[1]))
+        self.refuses(self.access.connect(sessions[2]), "421 4.3.2")
+        self.access.disconnect(first)
+        self.passes(self.access.connect(sessions[2]))
 
     def test_per_host(self) -> None:
         """One more than `connections_per_host` is sent away, another host is not."""
-        self.gate = self.make_gate(connections_per_host=2)
+        self.access = self.make_policy(connections_per_host=2)
         sessions = [self.session() for _ in range(3)]
-        self.passes(self.gate.admit(sessions[0]))
-        self.passes(self.gate.admit(sessions[1]))
-        self.refuses(self.gate.admit(sessions[2]), "421 4.7.0")
+        self.passes(self.access.connect(sessions[0]))
+        self.passes(self.access.connect(sessions[1]))
+        self.refuses(self.access.connect(sessions[2]), "421 4.7.0")
         other = self.session("192.0.2.9")
-        self.passes(self.gate.admit(other))
-        self.gate.leave(sessions[2])  # was never let in: makes no room
+        self.passes(self.access.connect(other))
+        self.access.disconnect(sessions[2])  # was never let in: makes no room
         third = self.session()
-        self.refuses(self.gate.admit(third), "421 4.7.0")
-        self.gate.leave(sessions[0])
-        self.gate.leave(sessions[0])  # leaves once only
-        self.passes(self.gate.admit(third))
+        self.refuses(self.access.connect(third), "421 4.7.0")
+        self.access.disconnect(sessions[0])
+        self.access.disconnect(sessions[0])  # leaves once only
+        self.passes(self.access.connect(third))
         fourth = self.session()
-        self.refuses(self.gate.admit(fourth), "421 4.7.0")
+        self.refuses(self.access.connect(fourth), "421 4.7.0")
 
     def test_networks_of_one_host(self) -> None:
         """All addresses of an IPv6 /64 are one host, and a mapped address is what it maps."""
-        self.gate = self.make_gate(connections_per_host=1)
+        self.access = self.make_policy(connections_per_host=1)
         kept = [self.session("2001:db8::1"), self.session("2001:db8:0:1::1"), self.session()]
         for session in kept:
-            self.passes(self.gate.admit(session))
-        self.refuses(self.gate.admit(self.session("2001:db8::2")), "421 4.7.0")
-        self.refuses(self.gate.admit(self.session("2001:db8::ffff:0:0:1")), "421 4.7.0")
-        self.refuses(self.gate.admit(self.session(f"::ffff:{STRANGER}")), "421 4.7.0")
+            self.passes(self.access.connect(session))
+        self.refuses(self.access.connect(self.session("2001:db8::2")), "421 4.7.0")
+        self.refuses(self.access.connect(self.session("2001:db8::ffff:0:0:1")), "421 4.7.0")
+        self.refuses(self.access.connect(self.session(f"::ffff:{STRANGER}")), "421 4.7.0")
 
     def test_proxies(self) -> None:
         """A proxy that speaks for many is no host that could be too many; it counts in all."""
-        self.gate = self.make_gate(connections=2, connections_per_host=1)
+        self.access = self.make_policy(connections=2, connections_per_host=1)
         first, second, third = (self.session("10.255.0.1") for _ in range(3))
-        self.passes(self.gate.admit(first))
-        self.passes(self.gate.admit(second))
-        self.refuses(self.gate.admit(third), "421 4.3.2")
+        self.passes(self.access.connect(first))
+        self.passes(self.access.connect(second))
+        self.refuses(self.access.connect(third), "421 4.3.2")
 
     def test_local(self) -> None:
         """A local socket has no host to limit."""
-        self.gate = self.make_gate(connections_per_host=1)
+        self.access = self.make_policy(connections_per_host=1)
         kept = [self.session("unix") for _ in range(3)]
         for session in kept:
-            self.passes(self.gate.admit(session))
+            self.passes(self.access.connect(session))
 
     def test_what_a_host_cost_lately(self) -> None:
         """A new session knows what the others of its host wasted, for a minute."""
         session = self.session()
-        self.passes(self.gate.admit(session))
+        self.passes(self.access.connect(session))
         session.wasted = 400
-        self.gate.leave(session)
+        self.access.disconnect(session)
         for client, wasted in ((STRANGER, 400), ("192.0.2.9", 0)):
             other = self.session(client)
-            self.passes(self.gate.admit(other))
+            self.passes(self.access.connect(other))
             self.assertEqual(other.host_wasted, wasted)
-            self.gate.leave(other)
+            self.access.disconnect(other)
         self.clock.advance(60)
-        self.passes(self.gate.admit(other := self.session()))
+        self.passes(self.access.connect(other := self.session()))
         self.assertEqual(other.host_wasted, 0)
 
     def test_real_address(self) -> None:
         """A session whose real client comes to light later counts for that one."""
-        self.gate = self.make_gate(connections_per_host=1)
+        self.access = self.make_policy(connections_per_host=1)
         session = self.session(NEIGHBOUR)
-        self.passes(self.gate.admit(session))
+        self.passes(self.access.connect(session))
         session.client = STRANGER
-        self.passes(self.gate.admit(session))
-        self.refuses(self.gate.admit(self.session()), "421 4.7.0")
+        self.passes(self.access.connect(session))
+        self.refuses(self.access.connect(self.session()), "421 4.7.0")
         other = self.session(NEIGHBOUR)
-        self.passes(self.gate.admit(other))
+        self.passes(self.access.connect(other))
 
     def test_partner(self) -> None:
         """A turned connection is no new one."""
-        self.gate = self.make_gate(connections=0)
-        self.passes(self.gate.admit(self.session(turned_peer="provider")))
+        self.access = self.make_policy(connections=0)
+        self.passes(self.access.connect(self.session(turned_peer="provider")))
 
 
-class LogInTests(GateTestCase):
+class LogInTests(PolicyTestCase):
     """Guessing passwords."""
 
     def failed(self, user: str = "", client: str = STRANGER, times: int = 3) -> None:
         """So many log-ins fail."""
         for _ in range(times):
-            self.gate.auth_failed(self.session(client), user or "guess", bool(user))
+            self.access.auth_failed(self.session(client), user or "guess", bool(user))
 
     def refuses_log_in(self, user: str, client: str = STRANGER) -> None:
         """Neither the right nor the wrong secret of that user is heard there."""
         session = self.session(client)
-        right, wrong = self.gate.authenticated, partial(self.gate.auth_failed, is_known=True)
+        right, wrong = self.access.authenticated, partial(self.access.auth_failed, is_known=True)
         for question in (right, wrong):
             error = self.assertRaises(Refusal, question, session, user)
             self.assertEqual((error.reply.code, error.reply.enhanced), (421, "4.7.0"))
 
     def test_ban(self) -> None:
         """After `auth_failures` nobody logs in from a host for ten minutes; its mail is taken."""
-        self.gate = self.make_gate(auth_failures=3)
+        self.access = self.make_policy(auth_failures=3)
         session = self.session()
-        self.passes(self.gate.admit(session))
+        self.passes(self.access.connect(session))
         for _ in range(3):
-            self.passes(self.gate.authenticating(session))
-            self.gate.auth_failed(session, "guess", False)
-        self.refuses(self.gate.authenticating(session), "421 4.7.0")
+            self.passes(self.access.auth(session))
+            self.access.auth_failed(session, "guess", False)
+        self.refuses(self.access.auth(session), "421 4.7.0")
         self.refuses_log_in("alice")
-        self.passes(self.gate.authenticating(self.session("192.0.2.9")))
-        self.passes(self.gate.admit(self.session()))
+        self.passes(self.access.auth(self.session("192.0.2.9")))
+        self.passes(self.access.connect(self.session()))
         self.passes(self.mail(self.session(), "a@b.example"))
         self.passes(self.to(self.session(), "alice@example.com"))
         self.clock.advance(599)
-        self.refuses(self.gate.authenticating(self.session()), "421 4.7.0")
+        self.refuses(self.access.auth(self.session()), "421 4.7.0")
         self.clock.advance(1)
-        self.passes(self.gate.authenticating(self.session()))
-        self.gate.authenticated(self.session(), "alice")
+        self.passes(self.access.auth(self.session()))
+        self.access.authenticated(self.session(), "alice")
 
     def test_a_ban_of_a_network(self) -> None:
         """All of an IPv6 /64 is one host."""
-        self.gate = self.make_gate(auth_failures=3)
+        self.access = self.make_policy(auth_failures=3)
         self.failed(client="2001:db8::1")
-        self.refuses(self.gate.authenticating(self.session("2001:db8::2")), "421 4.7.0")
-        self.passes(self.gate.authenticating(self.session("2001:db8:0:1::1")))
+        self.refuses(self.access.auth(self.session("2001:db8::2")), "421 4.7.0")
+        self.passes(self.access.auth(self.session("2001:db8:0:1::1")))
 
     def test_an_address_of_many_users(self) -> None:
         """Of a trusted network, a proxy, a UNIX socket: only a user is banned, if it is known."""
         for client in (NEIGHBOUR, "10.255.0.1", "fd00::1", "unix"):
-            self.gate = self.make_gate(auth_failures=3)
+            self.access = self.make_policy(auth_failures=3)
             self.failed("alice", client)
             self.refuses_log_in("ALICE", client)
-            self.passes(self.gate.authenticating(self.session(client)))
-            self.gate.authenticated(self.session(client), "bob")
+            self.passes(self.access.auth(self.session(client)))
+            self.access.authenticated(self.session(client), "bob")
             self.failed("", client)
             # A name of nobody is refused as well, or it would be known that it is nobody's.
             error = self.assertRaises(Refusal, self.failed, "", client)
             self.assertEqual(error.reply.code, 421)
-            self.gate.authenticated(self.session(client), "office")
-            self.gate.authenticated(self.session("192.0.2.9"), "alice")
+            self.access.authenticated(self.session(client), "office")
+            self.access.authenticated(self.session("192.0.2.9"), "alice")
 
     def test_who_has_logged_in_before(self) -> None:
         """Users go on from a host that a stranger gets banned, but for those who were tried.
 
         A peer goes on where it was tried itself, until that was too often.
         """
-        self.gate = self.make_gate(auth_failures=3)
+        self.access = self.make_policy(auth_failures=3)
         for user in ("Office", "bob", "alice"):
-            self.gate.authenticated(self.session(), user)
+            self.access.authenticated(self.session(), user)
         self.failed("alice")
-        self.passes(self.gate.authenticating(self.session()))
-        self.gate.authenticated(self.session(), "office")
-        self.gate.authenticated(self.session(), "bob")
+        self.passes(self.access.auth(self.session()))
+        self.access.authenticated(self.session(), "office")
+        self.access.authenticated(self.session(), "bob")
         self.refuses_log_in("alice")
         self.failed("office", times=29)
-        self.gate.authenticated(self.session(), "office")
+        self.access.authenticated(self.session(), "office")
         self.failed("office", times=1)
         self.refuses_log_in("office")
 
     def test_one_account_from_many_hosts(self) -> None:
         """Its log-ins become slow, right or wrong, and not where it has logged in before."""
-        self.gate = self.make_gate(auth_failures=3)
-        self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
+        self.access = self.make_policy(auth_failures=3)
+        self.assertEqual(self.access.authenticated(self.session(), "alice"), 0.0)
         slow, nobody = (
             [
-                self.gate.auth_failed(self.session(f"{network}.{number}"), user, is_known)
+                self.access.auth_failed(self.session(f"{network}.{number}"), user, is_known)
                 for number in range(90)
             ]
             for network, user, is_known in (
@@ -560,14 +562,14 @@ class LogInTests(GateTestCase):
         self.assertEqual(slow[:3], [0.25] * 3)
         self.assertEqual(slow[-1], MAX_DELAY)
         elsewhere = self.session("203.0.113.1")
-        self.assertEqual(self.gate.authenticated(elsewhere, "alice"), MAX_DELAY)
-        self.assertEqual(self.gate.authenticated(elsewhere, "alice"), 0.0)
-        self.assertEqual(self.gate.authenticated(self.session(), "alice"), 0.0)
-        self.assertEqual(self.gate.authenticated(self.session("203.0.113.2"), "bob"), 0.0)
+        self.assertEqual(self.access.authenticated(elsewhere, "alice"), MAX_DELAY)
+        self.assertEqual(self.access.authenticated(elsewhere, "alice"), 0.0)
+        self.assertEqual(self.access.authenticated(self.session(), "alice"), 0.0)
+        self.assertEqual(self.access.authenticated(self.session("203.0.113.2"), "bob"), 0.0)
 
     def test_what_the_log_says(self) -> None:
         """Who failed, how often, and who is banned, why and for how long."""
-        self.gate = self.make_gate(auth_failures=3)
+        self.access = self.make_policy(auth_failures=3)
         with capturedLogs() as events:
             self.failed("alice", times=2)
             self.failed("", times=1)
@@ -590,41 +592,43 @@ class LogInTests(GateTestCase):
     def test_a_reload(self) -> None:
         """Counts, bans and connections stay as they are; limits become the new ones."""
         counters = Counters(self.clock)
-        old = self.make_gate(counters, auth_failures=3, connections=2, messages_per_minute=1)
+        old = self.make_policy(counters, auth_failures=3, connections=2, messages_per_minute=1)
         first, second = self.session(), self.session("192.0.2.9")
-        self.passes(old.admit(first))
-        self.passes(old.admit(second))
+        self.passes(old.connect(first))
+        self.passes(old.connect(second))
         self.passes(old.mail(first, NULL_PATH))
         old.auth_failed(first, "alice", True)
         old.auth_failed(first, "alice", True)
-        self.gate = self.make_gate(counters, auth_failures=3, connections=2, messages_per_minute=1)
-        self.refuses(self.gate.admit(self.session("192.0.2.8")), "421 4.3.2")
-        self.refuses(self.gate.mail(first, NULL_PATH), "450 4.7.1")
-        self.gate.auth_failed(first, "alice", True)
-        self.refuses(self.gate.authenticating(first), "421 4.7.0")
-        old.leave(first)
-        self.passes(self.gate.admit(self.session("192.0.2.8")))
-        self.gate = self.make_gate(counters, auth_failures=4, connections=9)
-        self.refuses(self.gate.authenticating(self.session()), "421 4.7.0")
-        self.passes(self.gate.admit(self.session("192.0.2.7")))
+        self.access = self.make_policy(
+            counters, auth_failures=3, connections=2, messages_per_minute=1
+        )
+        self.refuses(self.access.connect(self.session("192.0.2.8")), "421 4.3.2")
+        self.refuses(self.access.mail(first, NULL_PATH), "450 4.7.1")
+        self.access.auth_failed(first, "alice", True)
+        self.refuses(self.access.auth(first), "421 4.7.0")
+        old.disconnect(first)
+        self.passes(self.access.connect(self.session("192.0.2.8")))
+        self.access = self.make_policy(counters, auth_failures=4, connections=9)
+        self.refuses(self.access.auth(self.session()), "421 4.7.0")
+        self.passes(self.access.connect(self.session("192.0.2.7")))
 
     def test_growing_delay(self) -> None:
         """Each failure of a host holds the reply back for longer, up to a bound."""
         session = self.session()
-        delays = [self.gate.auth_failed(session, "guess", False) for _ in range(8)]
+        delays = [self.access.auth_failed(session, "guess", False) for _ in range(8)]
         self.assertEqual(delays[:4], [0.25, 0.5, 1.0, 2.0])
         self.assertEqual(delays, sorted(delays))
         self.assertEqual(delays[-1], MAX_DELAY)
-        self.assertEqual(self.gate.auth_failed(self.session("192.0.2.9"), "other", False), 0.25)
+        self.assertEqual(self.access.auth_failed(self.session("192.0.2.9"), "other", False), 0.25)
         self.assertEqual(delay(10**9), MAX_DELAY)
 
 
-class RateTests(GateTestCase):
+class RateTests(PolicyTestCase):
     """How much one client may send."""
 
     def test_messages(self) -> None:
         """One more message than `messages_per_minute` waits for the next minute."""
-        self.gate = self.make_gate(messages_per_minute=2)
+        self.access = self.make_policy(messages_per_minute=2)
         for _ in range(2):
             self.passes(self.mail(self.session(), "a@b.example"))
         self.refuses(self.mail(self.session(), "a@b.example"), "450 4.7.1")
@@ -634,15 +638,15 @@ class RateTests(GateTestCase):
 
     def test_users_count_for_themselves(self) -> None:
         """A user is counted wherever it comes from, its host's other clients are not."""
-        self.gate = self.make_gate(messages_per_minute=1)
+        self.access = self.make_policy(messages_per_minute=1)
         self.passes(self.mail(self.session(identity="alice"), "alice@example.com"))
         moved = self.session("192.0.2.9", identity="ALICE")
-        self.refuses(self.gate.mail(moved, NULL_PATH), "450 4.7.1")
+        self.refuses(self.access.mail(moved, NULL_PATH), "450 4.7.1")
         self.passes(self.mail(self.session(), "a@b.example"))
 
     def test_recipients(self) -> None:
         """One more recipient than `recipients_per_hour` waits; refused ones do not count."""
-        self.gate = self.make_gate(recipients_per_hour=2)
+        self.access = self.make_policy(recipients_per_hour=2)
         session = self.session()
         for _ in range(3):
             self.refuses(self.to(session, "nobody@example.com"), "550 5.1.1")
@@ -654,7 +658,7 @@ class RateTests(GateTestCase):
 
     def test_who_is_not_counted(self) -> None:
         """A provider's held mail and local delivery know no rates."""
-        self.gate = self.make_gate(messages_per_minute=1, recipients_per_hour=1)
+        self.access = self.make_policy(messages_per_minute=1, recipients_per_hour=1)
         for session in (self.session(turned_peer="provider"), self.session(service=Service.LMTP)):
             for _ in range(3):
                 self.passes(self.mail(session, "a@b.example"))

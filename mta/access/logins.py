@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable
 
 from twisted.logger import Logger
 
-from mta.gate import hosts
-from mta.gate.counters import FAILURE_WINDOW, Counters
-from mta.gate.limits import delay
+from mta.access import hosts
+from mta.access.counters import FAILURE_WINDOW, Counters
+from mta.access.limits import delay
 from mta.interfaces import LOCAL_ADDRESS, Ban, Session
 from mta.mail import Reply
 from mta.settings import MINUTE, Network
@@ -41,15 +41,15 @@ class LogIns:
         self._shared = tuple(shared)
         self._peers = peers
 
-    def authenticating(self, session: Session) -> None:
-        """See `IGate.authenticating`.  Who is banned may still be somebody who is spared."""
+    def auth(self, session: Session) -> None:
+        """See `IAccessPolicy.auth`.  Who is banned may still be somebody who is spared."""
         bans, host = self._counters.bans, hosts.key(session.client)
         ban = bans.find(host)
         if ban and not any(self._is_spared(host, user, ban) for user in bans.proven(host)):
             raise Refusal(TOO_MANY_FAILURES)
 
     def authenticated(self, session: Session, user: str) -> float:
-        """See `IGate.authenticated`."""
+        """See `IAccessPolicy.authenticated`."""
         host, name = hosts.key(session.client), user.lower()
         is_proven = self._is_proven(host, name)
         self._require_no_ban(host, name)
@@ -58,7 +58,9 @@ class LogIns:
         return 0.0 if is_proven else self._account_delay(name)
 
     def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
-        """See `IGate.auth_failed`.  Names of nobody count as those of users: no reply tells."""
+        """See `IAccessPolicy.auth_failed`.
+
+        Names of nobody count as those of users: no reply tells."""
         counters, host = self._counters, hosts.key(session.client)
         name = user.lower() if is_known else _digest(user)
         self._require_no_ban(host, name)

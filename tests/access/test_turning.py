@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.gate.turning import MAX_COUNTED, Reversal
+from mta.access.turning import MAX_COUNTED, Reversal
 from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Session, TLSInfo
 from mta.mail import Agent, Hop, Reply
 from mta.settings import Peer, Service

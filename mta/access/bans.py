@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mta.gate.limits import Recent
+from mta.access.limits import Recent
 from mta.interfaces import Ban, ILogInStore
 
 MAX_BANS = 1000  # kept at once; the one that ends first is forgotten

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from zope.interface import implementer
 
-from mta.gate.policy import is_among, is_peer
+from mta.access.policy import is_among, is_peer
 from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Session
 from mta.mail import Reply
 from mta.settings import Peer, Service

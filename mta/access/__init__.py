@@ -5,6 +5,6 @@
 `hosts` says what one host is, `local` what this host's own programs call it.
 """
 
-from mta.gate.policy import Gate
+from mta.access.policy import AccessPolicy
 
-__all__ = ["Gate"]
+__all__ = ["AccessPolicy"]

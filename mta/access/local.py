@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from mta.gate import hosts
+from mta.access import hosts
 from mta.interfaces import LOCAL_ADDRESS, Session
 from mta.mail import Mailbox
 from mta.settings import Network

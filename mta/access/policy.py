@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable, Sequence
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from mta.gate import hosts
-from mta.gate.counters import Counters
-from mta.gate.logins import LogIns
-from mta.interfaces import LOCAL_ADDRESS, IGate, IRouter, IUsers, Session
+from mta.access import hosts
+from mta.access.counters import Counters
+from mta.access.logins import LogIns
+from mta.interfaces import LOCAL_ADDRESS, IAccessPolicy, IRouter, IUsers, Session
 from mta.mail import Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.settings import Limits, Peer, Relay, Service
 from mta.smtp import replies, templates
@@ -37,8 +37,8 @@ NOT_FROM_PEER = Reply(550, "5.7.1", ("This domain's mail is not taken from you",
 _TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
 
 
-@implementer(IGate)
-class Gate:
+@implementer(IAccessPolicy)
+class AccessPolicy:
     """The rules of one configuration.
 
     `users` None: nobody can log in.  `counters` are those of the process, none: new ones.
@@ -70,9 +70,11 @@ class Gate:
 
     # --- connections and log-ins
 
-    async def admit(self, session: Session) -> None:
-        """See `IGate.admit`.  A session may be admitted anew when its client becomes known."""
-        self.leave(session)
+    async def connect(self, session: Session) -> None:
+        """See `IAccessPolicy.connect`.
+
+        A session may be admitted anew when its client becomes known."""
+        self.disconnect(session)
         if session.turned_peer:
             return  # we dialled, or counted it before the turn
         counters, host = self._counters, hosts.key(session.client)
@@ -85,30 +87,30 @@ class Gate:
         counters.admitted[id(session)] = host
         session.host_wasted = counters.wasted.count(host)
 
-    def leave(self, session: Session) -> None:
-        """See `IGate.leave`."""
+    def disconnect(self, session: Session) -> None:
+        """See `IAccessPolicy.disconnect`."""
         host = self._counters.admitted.pop(id(session), LOCAL_ADDRESS)
         if host != LOCAL_ADDRESS:
             self._counters.per_host.give(host)
             self._counters.wasted.add(host, session.wasted)
 
-    async def authenticating(self, session: Session) -> None:
-        """See `IGate.authenticating`."""
+    async def auth(self, session: Session) -> None:
+        """See `IAccessPolicy.auth`."""
         await self._counters.bans.refresh()
-        self._log_ins.authenticating(session)
+        self._log_ins.auth(session)
 
     def authenticated(self, session: Session, user: str) -> float:
-        """See `IGate.authenticated`."""
+        """See `IAccessPolicy.authenticated`."""
         return self._log_ins.authenticated(session, user)
 
     def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
-        """See `IGate.auth_failed`."""
+        """See `IAccessPolicy.auth_failed`."""
         return self._log_ins.auth_failed(session, user, is_known)
 
     # --- reverse-paths
 
     async def mail(self, session: Session, reverse_path: Mailbox) -> None:
-        """See `IGate.mail`."""
+        """See `IAccessPolicy.mail`."""
         if session.turned_peer or session.service is Service.LMTP:
             return
         if session.service is Service.ODMR:
@@ -121,20 +123,20 @@ class Gate:
             raise Refusal(TOO_MANY_MESSAGES)
 
     def is_outsider(self, session: Session) -> bool:
-        """See `IGate.is_outsider`."""
+        """See `IAccessPolicy.is_outsider`."""
         return not self._is_trusted(session)
 
     def checks_authors(self, session: Session) -> bool:
-        """See `IGate.checks_authors`."""
+        """See `IAccessPolicy.checks_authors`."""
         return not any(is_peer(session, peer) for peer in self._peers.values())
 
-    def author(self, session: Session, mailbox: Mailbox) -> None:
-        """See `IGate.author`."""
+    def header_from(self, session: Session, mailbox: Mailbox) -> None:
+        """See `IAccessPolicy.header_from`."""
         if not self._may_write_as(session, mailbox):
             raise Refusal(NOT_YOUR_FROM)
 
     def header_section(self, envelope: Envelope, octets: bytes) -> None:
-        """See `IGate.header_section`: no mail that a forward has seen before."""
+        """See `IAccessPolicy.header_section`: no mail that a forward has seen before."""
         if is_loop(self._router, envelope, octets):
             raise Refusal(replies.FORWARD_LOOP)
 
@@ -151,10 +153,8 @@ class Gate:
 
     # --- forward-paths
 
-    async def recipient(
-        self, session: Session, reverse_path: Mailbox, recipient: Recipient
-    ) -> None:
-        """See `IGate.recipient`."""
+    async def rcpt(self, session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
+        """See `IAccessPolicy.rcpt`."""
         address = recipient.forward_path
         ours = not address.domain or self._router.is_ours(address.domain)
         if session.turned_peer:

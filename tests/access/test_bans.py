@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.gate.bans import Bans
+from mta.access.bans import Bans
 from mta.interfaces import Ban, ILogInStore
 from mta.spool import log_ins
 from mta.spool.log_ins import MAX_BANS, LogInFile, SharedLogIns
@@ -37,7 +37,7 @@ class BansTests(SynchronousTestCase):
         return bans.find(host, user)
 
     def test_the_seam(self) -> None:
-        """The store promises what the gate relies on."""
+        """The store promises what the access relies on."""
         verifyObject(ILogInStore, SharedLogIns(self.file, maybeDeferred))
 
     def test_all_processes_see_it(self) -> None:
