@@ -1,6 +1,6 @@
 # make run     install into .venv and start the demonstration server in the foreground
 # make test    run every test
-# make lint    ruff and mypy
+# make lint    ruff, mypy, and the news fragments of changes/
 # make check   what every change must pass: lint and test
 # make attack  attack the running program for MINUTES (10)
 # make bench   measure, side by side with Postfix; see docs/performance.rst
@@ -37,6 +37,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/towncrier build --draft --version Unreleased > /dev/null
 
 # Lint first, also with -j: it is over in seconds.
 check: lint

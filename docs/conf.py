@@ -1,5 +1,9 @@
 """How Sphinx makes the manual."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 from mta import __version__
 
 project = "mta"
@@ -10,3 +14,16 @@ version = release = __version__
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {"description": "A mail transfer agent whose connections carry mail both ways"}
+
+
+def unreleased(app, page, source):
+    """Put the news fragments of ``changes/`` in their place on the page of changes."""
+    if page == "changes":
+        command = ("-m", "towncrier", "build", "--draft", "--version", "Unreleased")
+        text = subprocess.check_output([sys.executable, *command], cwd=Path(__file__).parent.parent)
+        source[0] = source[0].replace("UNRELEASED", text.decode())
+
+
+def setup(app):
+    """Sphinx calls this."""
+    app.connect("source-read", unreleased)
