@@ -1,4 +1,7 @@
-"""Files that are replaced whole: whoever reads one sees the old text or the new one, never half."""
+"""Replacing files as a whole.
+
+A reader sees the old text or the new one, never a part, and neither does a crash leave a part.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ def atomic_write(
 ) -> bool:
     """Write a file whole; returns whether it was written.
 
-    It is not where `overwrite` is False and there is a file already.  The new file belongs to whom
-    the old one did; a new one that root makes, to the owner of its folder.  `durable`: on stable
-    storage at return.  `draft_folder`: another folder on the same disk for what is not complete.
-    `owner`: the user and group that root gives the file to, whoever had it before.
+    It is not where `overwrite` is False and there is a file already.  The new file has the owner
+    of the old one; where there was none and root writes, the owner of its folder.  `owner`: the
+    user and group that root gives the file to instead.  `durable`: on stable storage at return.
+    `draft_folder`: a folder on the same disk for the file until it is complete.
 
     Raises OSError; then the file is as it was, and nothing else is left.
     """
-    # A name that cannot be guessed: nobody may have put a link there for root to follow.
+    # A name that no user can guess, and put a link there for root to follow.
     draft = (draft_folder or path.parent) / f".{path.name}.{secrets.token_hex(8)}"
     descriptor = os.open(draft, _DRAFT, mode)
     try:
@@ -50,7 +53,7 @@ def atomic_write(
     except FileExistsError:
         return False
     except OSError as error:
-        error.filename = str(path)  # not the draft's name, which nobody knows, or none
+        error.filename = str(path)  # the draft's name, or none, would tell the operator nothing
         raise
     finally:
         draft.unlink(missing_ok=True)  # nothing after `replace`
@@ -78,7 +81,7 @@ def _sync(path: Path, flag: int) -> None:
 
 
 def _give_to_owner(descriptor: int, path: Path) -> None:
-    """Let those use the draft who may use the file that it is to replace."""
+    """Give a draft to the owner of the file that it replaces."""
     try:
         status = path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A log that is not flooded: of what repeats itself, one line a minute for each kind."""
+"""Logging of events that repeat: one line a minute for each kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERVAL = 60.0  # seconds between two lines of a kind
 
 
 class LimitedLog:
-    """Logs the first event of a kind at once, and after that one a minute, with a count.
+    """Logs one event of a kind a minute, and counts the others.
 
     Kinds are words of the program, never a peer's: each is remembered for good.
     """

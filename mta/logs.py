@@ -1,6 +1,7 @@
-"""One line an event: how the log is written, as text or as JSON.
+"""The log: one line for each event, as text or as JSON.
 
-`twistd` opens the log where its own options say; what a line looks like is ours to say.
+`LogWriter` is the server's, `note` writes for the command line.  An option of `twistd` that names
+a log goes before ``log.file``; the form of a line is ours in any case.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from zope.interface import implementer
 
 from mta.settings import Log
 
-MODE = 0o640  # of a log file: it names who writes to whom
+MODE = 0o640  # of a log file: it has the addresses of all mail
 
-_TWISTED = ("twisted", "log_legacy")  # namespaces
+_TWISTED = ("twisted", "log_legacy")  # namespaces of Twisted's own events
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def observer(options: Mapping[str, Any], settings: Log) -> LogWriter | None:
-    """The observer for `twistd` with these options; None where they name another one.
+    """Return the observer for `twistd`; None where its options name another one.
 
     Raises OSError where the log can't be written.
     """
@@ -47,7 +48,7 @@ def observer(options: Mapping[str, Any], settings: Log) -> LogWriter | None:
 
 @implementer(ILogObserver)
 class LogWriter:
-    """Writes a line for each event of a level, or of those above it."""
+    """Writes a line for each event of `log.level` or above."""
 
     log = Logger()
 
@@ -58,28 +59,28 @@ class LogWriter:
         self.configure(settings)
 
     def configure(self, settings: Log) -> None:
-        """Go by other settings.  Raises OSError; then nothing has changed."""
+        """Use other settings.  Raises OSError; then nothing has changed."""
         path = _path(self._options, settings.file)
         if path != self._path:
             self._switch(path)
         self._line = _json if settings.format == "json" else _text
-        least: Any = _LEVELS[settings.level]
-        self._wanted = {level for level in LogLevel.iterconstants() if level >= least}
-        # What Twisted chats about is no event of ours.
+        lowest: Any = _LEVELS[settings.level]
+        self._wanted = {level for level in LogLevel.iterconstants() if level >= lowest}
+        # Twisted tells of each port and each factory: no events of a mail server.
         self._of_twisted = {level for level in self._wanted if level >= LogLevel.warn}
 
     def reopen(self) -> None:
-        """Go on in a new file: this one was moved away."""
+        """Open the file again: log rotation has moved it away."""
         try:
             self._switch(self._path)
         except OSError as error:
             self.log.error(
-                "cannot open the log anew: {reason}; the old file is written on",
+                "cannot open the log again: {reason}; writing on to the old file",
                 reason=reason(error),
             )
 
     def _switch(self, path: str) -> None:
-        """Write to another file, or the same anew: the new one is open before the old is closed."""
+        """Open a file, or the same again, then close the one before."""
         new = _open(path, self._options) if path else sys.stdout
         old, self._stream, self._path = self._stream, new, path
         if old is not sys.stdout:
@@ -89,16 +90,16 @@ class LogWriter:
         is_twisted = event.get("log_namespace", "").startswith(_TWISTED)
         wanted = self._of_twisted if is_twisted else self._wanted
         if event.get("log_level", LogLevel.info) in wanted:
-            # Where nobody reads, or the disk is full, mail goes on without it.
+            # The reader of standard output is gone, or the disk is full: mail goes on without it.
             with suppress(OSError):
                 self._stream.write(visible(self._line(event)) + "\n")
                 self._stream.flush()
 
 
 def note(settings: Log, template: str, **fields: Any) -> None:
-    """Log what a tool did: into ``log.file``, else as a system log has it for mail.
+    """Log an event of the command line: in ``log.file``, else by syslog.
 
-    A tool that can't write there does its work all the same.
+    A command that can't write there does its work all the same.
     """
     event: LogEvent = {
         "log_format": template,
@@ -125,7 +126,7 @@ _LEVELS = {
 
 
 def reason(error: OSError) -> str:
-    """Why a log can't be opened, for a person."""
+    """The reason why a log can't be opened, for the operator."""
     return f"{error.filename}: {error.strerror}; let the user that the server runs as write there"
 
 
@@ -138,7 +139,7 @@ def _path(options: Mapping[str, Any], file_name: str) -> str:
 
 
 class _Appended:
-    """A file to which several processes append whole lines, each by one write."""
+    """A file to which several processes append, each line by one write."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -147,7 +148,7 @@ class _Appended:
         os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
-        """Do nothing: nothing is kept back."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -162,7 +163,7 @@ def _open(path: str, options: Mapping[str, Any]) -> _Appended:
     folder = Path(path).parent.stat()
     is_root = os.geteuid() == 0
     if is_root and folder.st_uid:
-        flags |= os.O_NOFOLLOW  # whose folder it is could have put a link there
+        flags |= os.O_NOFOLLOW  # the folder's owner could have put a link there
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
     except FileExistsError:
@@ -179,8 +180,8 @@ def _open(path: str, options: Mapping[str, Any]) -> _Appended:
 
 
 def visible(text: str) -> str:
-    """Text in which characters that change how others look are escaped, as JSON has them."""
-    if text.isascii():  # as nearly everything is; controls were dealt with before
+    """Escape, as JSON does, characters that are invisible or change others."""
+    if text.isascii():  # as nearly all is; control characters were escaped before
         return text
     return "".join(
         each if each.isascii() or each.isprintable() else json.dumps(each)[1:-1] for each in text
@@ -211,16 +212,16 @@ def _time(second: int) -> str:
 
 
 class _Tracebacks:
-    """Where each failure came from, in full once a minute: the same one again is a line."""
+    """Tracebacks, in full once a minute for each place that raises."""
 
-    _INTERVAL = 60.0  # seconds
-    _MAX_KNOWN = 100  # places; beyond that, all are told in full again
+    _INTERVAL = 60.0  # seconds: a fault of every session would fill the disk
+    _MAX_KNOWN = 100  # places; beyond that, all are forgotten
 
     def __init__(self) -> None:
         self._until: dict[object, float] = {}
 
     def of(self, failure: Failure, now: float) -> str:
-        """The traceback of a failure, or its last line where the rest was told just now."""
+        """The traceback of a failure; one line if that was just logged."""
         place = failure.type, failure.frames[-1][:3] if failure.frames else ()
         if now < self._until.get(place, now):
             return f"{type(failure.value).__name__}: {failure.getErrorMessage()} (as a moment ago)"
@@ -234,7 +235,7 @@ _tracebacks = _Tracebacks()
 
 
 def _message(event: LogEvent) -> str:
-    """The event's text; what has more than one line is indented, so that events stay apart."""
+    """The event's text; its second and further lines are indented."""
     try:
         text: str = event["log_format"].format_map(event)  # several times as fast as formatEvent
     except (AttributeError, LookupError, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""Whose rights we work with: root's end before anything of the mail system is opened.
+"""The user that we work as: root gives up its rights early.
 
-What the server's user owns is not for root to work on: root would follow links that this user
-made, leave files that he can't read, and run on the mail of strangers what they can reach.
+Root must not work on files of the server's user: it would follow links that this user made, leave
+files that the server can't read, and handle the mail of strangers with all rights.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _LATE_MODULES = ("twisted.internet.default", "twisted.internet.epollreactor", "t
 
 
 class PrivilegeFault(Exception):
-    """We can't work with the rights that we have: one line for a person."""
+    """Rights with which we can't work: one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of this host; `name` is empty where the number has none."""
+    """A user of this host; `name` is empty where there is none."""
 
     uid: int
     gid: int
@@ -41,7 +41,7 @@ class Account:
         return self.name or str(self.uid)
 
     def become(self) -> None:
-        """Be this user from now on, with his groups alone.  Only root can.  Raises OSError."""
+        """Work as this user from now on, with its groups.  Only root can.  Raises OSError."""
         _load_early()
         if self.name:
             os.initgroups(self.name, self.gid)
@@ -52,9 +52,9 @@ class Account:
 
 
 def require_no_root(settings: Settings, *, has_uid: bool) -> None:
-    """See that the server will not deliver as root.  Raises PrivilegeFault.
+    """Refuse to deliver as root.  Raises PrivilegeFault.
 
-    `has_uid`: `twistd` is told by ``--uid`` whom to become.
+    `has_uid`: ``--uid`` tells `twistd` which user to become.
     """
     if os.geteuid() != ROOT:
         return
@@ -79,8 +79,8 @@ def require_no_root(settings: Settings, *, has_uid: bool) -> None:
 def drop_root(settings: Settings, sockets: Iterable[Path] = ()) -> None:
     """Become `run_as`, where root has started the server.
 
-    What the server needs and only root can make, is made and given to the user before: the
-    spool folder, the log file and the `sockets` that are open.  Raises PrivilegeFault or OSError.
+    Before that, the spool folder, the log file and the open `sockets` are given to that user: only
+    root can.  Raises PrivilegeFault or OSError.
     """
     if os.geteuid() != ROOT or not settings.run_as:
         return
@@ -100,13 +100,13 @@ def drop_root(settings: Settings, sockets: Iterable[Path] = ()) -> None:
 
 
 def act_as_server(settings: Settings) -> None:
-    """As root, become the server's user, where it is another.  Raises PrivilegeFault or OSError."""
+    """Become the server's user, where root called us.  Raises PrivilegeFault or OSError."""
     if os.geteuid() == ROOT and (account := server_account(settings)).uid != ROOT:
         account.become()
 
 
 def server_account(settings: Settings) -> Account:
-    """The user that the server runs as: `run_as`, else whose the spool is or will be.
+    """The user that the server runs as: `run_as`, else the spool's owner.
 
     Raises PrivilegeFault.
     """
@@ -116,10 +116,10 @@ def server_account(settings: Settings) -> Account:
 
 
 def owner_of_new_file(path: Path, settings: Settings) -> tuple[int, int] | None:
-    """The user and group that root gives a file to which the server's user must read.
+    """The user and group for a new file that the server reads.
 
-    Where the file's folder is not root's, we become its owner instead.  None: we are not root, or
-    nothing tells who the server is.  Raises PrivilegeFault or OSError.
+    Where the file's folder is not root's, we become its owner instead.  None: the file keeps the
+    owner that it gets, as we are not root or the server is.  Raises PrivilegeFault or OSError.
     """
     if os.geteuid() != ROOT:
         return None
@@ -132,7 +132,10 @@ def owner_of_new_file(path: Path, settings: Settings) -> tuple[int, int] | None:
 
 
 def give(path: Path, account: Account) -> None:
-    """Give a file of root's to a user, if it is a file and has no other name.  Raises OSError."""
+    """Give a file of root's to a user.  Raises OSError.
+
+    Links are left alone, and files with another name: the user may have made them.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -146,7 +149,7 @@ def give(path: Path, account: Account) -> None:
 
 
 def _load_early() -> None:
-    """Load what else is loaded when it is needed, where only root may enter its folders."""
+    """Load late modules now, where only root may read their files."""
     if all(_is_open_to_all(Path(file)) for file in (os.__file__, codecs.__file__, __file__)):
         return
     for codec in _LATE_CODECS:
@@ -158,7 +161,7 @@ def _load_early() -> None:
 
 
 def _is_open_to_all(path: Path) -> bool:
-    """Whether everybody may pass through all folders on the way to a file."""
+    """Tell whether all users may enter the folders above a file."""
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
 
 
@@ -179,7 +182,7 @@ def account_named(name: str) -> Account:
 
 
 def _owner(path: Path) -> Account:
-    """Whose a folder is, or would be if it was made: the owner of the nearest that there is."""
+    """The owner of a folder, or of the nearest above that exists."""
     while not path.exists():
         path = path.parent
     status = path.stat()

@@ -55,7 +55,7 @@ class LogWriterTests(SynchronousTestCase):
         writer.reopen()
         writer(event("after"))
         text = (elsewhere / "mta.log").read_text()
-        self.assertIn("cannot open the log anew", text)
+        self.assertIn("cannot open the log again", text)
         self.assertIn("after", text)
 
     def test_tracebacks(self) -> None:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from mta.config.endpoints import PROXIED
 from mta.interfaces import IMeter, IRole
 from mta.link import Link, LinkFactory
-from mta.proxied import ProxiedFactory
+from mta.proxy_protocol import ProxiedFactory
 from mta.service import workers
 from mta.service.configured import Configured
 from mta.settings import Listener, Service

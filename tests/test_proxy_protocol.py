@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.link import LinkFactory
-from mta.proxied import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
+from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
 from mta.smtp.receiver import Receiver
 from tests.doubles import reception
 from tests.fakes import FakeSpool

@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: a proxy in front of us says who its client is.
+"""The PROXY protocol, versions 1 and 2: a proxy names its client.
 
-It is understood here and not by `twisted.protocols.haproxy`, because there the protocol behind
-it greets before the client's address is known, and TLS can't begin behind it.
+`twisted.protocols.haproxy` greets before it knows the client's address, and TLS can't begin behind
+it: so we read the header ourselves.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 
 from mta.interfaces import LOCAL_ADDRESS, UNKNOWN_ADDRESS
 
-HEADER_TIMEOUT = 10.0  # seconds
-MAX_OCTETS = 2048  # of a header of version 2; one of version 1 has 107 at most
-MAX_TEXT = 107  # CRLF included
+HEADER_TIMEOUT = 10.0  # seconds: a proxy sends the header with the connection
+MAX_OCTETS = 2048  # of a header of version 2: addresses, and more TLVs than any proxy sends
+MAX_TEXT = 107  # octets of a header of version 1, with CRLF, as the protocol says
 
 _TEXT = re.compile(rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n]+)")
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -32,10 +32,10 @@ _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21  # families
 
 
 def client_of(octets: bytes) -> tuple[str, bytes] | None:
-    """The client's IP address, and what follows the header; None until that is complete.
+    """The client's IP address, and the octets behind the header.
 
-    The address is empty where the proxy does not tell it, or speaks for itself.  Raises ValueError
-    for what is no header.
+    None: the header is not complete.  The address is empty where the proxy does not tell it, or
+    speaks for itself.  Raises ValueError where this is no header.
     """
     if octets.startswith(_SIGNATURE[: len(octets)]):
         return _binary(octets)
@@ -71,8 +71,8 @@ def _binary(octets: bytes) -> tuple[str, bytes] | None:
     raise ValueError("a PROXY header for no TCP connection")
 
 
-class _Doorman(Protocol):
-    """Reads the header, then leaves the connection to the protocol of the client's address."""
+class _HeaderReader(Protocol):
+    """Reads the header, then gives the connection to the client's protocol."""
 
     log = Logger()
     transport: Any  # its `protocol` is what Twisted hands input to
@@ -97,13 +97,13 @@ class _Doorman(Protocol):
             return
         if found is not None:
             self._stop_waiting()
-            self._let_in(*found)
+            self._start_client(*found)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted calls this when the connection is gone."""
         self._stop_waiting()
 
-    def _let_in(self, client: str, rest: bytes) -> None:
+    def _start_client(self, client: str, rest: bytes) -> None:
         transport = self.transport
         protocol = self._factory.buildProtocol(_address(client or UNKNOWN_ADDRESS))
         assert protocol is not None
@@ -129,7 +129,7 @@ def _address(client: str) -> IAddress:
 
 
 class ProxiedFactory(ServerFactory):
-    """Puts a header of the PROXY protocol in front of the connections of another factory."""
+    """Reads a header before each connection of another factory."""
 
     noisy = False
 
@@ -139,4 +139,4 @@ class ProxiedFactory(ServerFactory):
 
     def buildProtocol(self, address: IAddress | None) -> Protocol:
         """Twisted calls this for each connection."""
-        return _Doorman(self._factory, self._clock)
+        return _HeaderReader(self._factory, self._clock)
