@@ -29,15 +29,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import (
-    LOCAL_ADDRESS,
-    ChannelLost,
-    ChannelTimeout,
-    HandshakeFailed,
-    IChannel,
-    IRole,
-    TLSInfo,
-)
+from mta.interfaces import IChannel, IRole
+from mta.session import LOCAL_ADDRESS, ChannelLost, ChannelTimeout, HandshakeFailed, TLSInfo
 from mta.smtp.wire import Wire
 
 MAX_UNREAD = 128 * 1024  # octets; reading pauses above

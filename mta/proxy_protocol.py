@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import LOCAL_ADDRESS, UNKNOWN_ADDRESS
+from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS
 
 HEADER_TIMEOUT = 10.0  # seconds: a proxy sends the header with the connection
 MAX_OCTETS = 2048  # of a header of version 2: addresses, and more TLVs than any proxy sends

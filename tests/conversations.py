@@ -10,9 +10,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from mta.interfaces import ChannelLost, Message, SpoolFull
 from mta.link import Link
 from mta.mail import Mailbox, Reply
+from mta.queued import Message, SpoolFull
+from mta.session import ChannelLost
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp.receiver import Receiver
 from tests.doubles import FakeAccessPolicy, FakeReversal, FakeTLS, FakeUsers, Transport, reception

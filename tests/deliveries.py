@@ -8,8 +8,9 @@ from typing import Any
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IContent, IMailSource, Message, Progress, Target
+from mta.interfaces import IMailSource
 from mta.mail import Envelope, Hop, Mailbox, Outcome, Recipient
+from mta.queued import Delivery, IContent, Message, Progress, Target
 
 SENDER = Mailbox("carol", "partner.example")
 ALICE = Mailbox("alice", "example.com")

@@ -11,20 +11,10 @@ from twisted.internet.interfaces import ITLSTransport
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
-from mta.interfaces import (
-    Delivery,
-    IAccessPolicy,
-    IChannel,
-    IMailSource,
-    IReversal,
-    IRole,
-    IUsers,
-    Message,
-    Session,
-    Target,
-    TLSInfo,
-)
+from mta.interfaces import IAccessPolicy, IChannel, IMailSource, IReversal, IRole, IUsers
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
+from mta.queued import Delivery, Message, Target
+from mta.session import Session, TLSInfo
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import replies, sasl
 from mta.smtp.errors import Refusal

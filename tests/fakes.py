@@ -14,17 +14,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import (
-    IContent,
-    IDraft,
-    IQueue,
-    ISpool,
-    Message,
-    Progress,
-    Settlement,
-    State,
-)
+from mta.interfaces import IQueue, ISpool
 from mta.mail import Envelope
+from mta.queued import IContent, IDraft, Message, Progress, Settlement, State
 from mta.spool import queue_id
 from mta.spool.content import MemoryContent
 
@@ -236,7 +228,7 @@ class FakeSpool:
             for notice in settlement.notices
         ]
 
-    async def remove(self, ids: Collection[str], patience: float) -> None:
+    async def remove(self, ids: Collection[str], delay: float) -> None:
         """Forget messages."""
         await self._turn()
         for name in ids:

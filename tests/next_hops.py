@@ -17,10 +17,11 @@ from zope.interface import implementer
 
 from mta.delivery.own_host import OwnHost
 from mta.delivery.relay import Dialler, RelayAgent
-from mta.interfaces import Delivery, DomainNotFound, IResolver, Pressure, ResolutionFailed, Target
+from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 from mta.link import Link
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Security
 from mta.queue.destinations import Destinations
+from mta.queued import Delivery, Pressure, Target
 from mta.settings import Queue
 from tests.doubles import FakeTLS, Transport
 from tests.doubles import delivery as message_to

@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, HopFailure, IContent
 from mta.link import Link
 from mta.mail import Body, Envelope, Mailbox, Recipient
+from mta.queued import Delivery, HopFailure, IContent
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import HostRecord, Pipelining
 from mta.smtp.sender import Sender

@@ -19,21 +19,7 @@ from zope.interface import implementer
 from mta.access import AccessPolicy
 from mta.access.turning import Reversal
 from mta.delivery.relay import Dialler
-from mta.interfaces import (
-    ChannelLost,
-    HopFailure,
-    IDeliveryAgent,
-    IMailSource,
-    INotices,
-    IRole,
-    IRouter,
-    IUsers,
-    Message,
-    Notice,
-    Session,
-    Target,
-    TLSInfo,
-)
+from mta.interfaces import IDeliveryAgent, IMailSource, INotices, IRole, IRouter, IUsers
 from mta.link import Link
 from mta.mail import (
     NULL_PATH,
@@ -53,6 +39,8 @@ from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
 from mta.queue.runner import Runner
+from mta.queued import HopFailure, Message, Notice, Target
+from mta.session import ChannelLost, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
 from mta.smtp import sasl
 from mta.smtp.errors import PeerFault

@@ -19,9 +19,10 @@ from zope.interface import implementer
 
 from mta import config
 from mta.access import AccessPolicy
-from mta.interfaces import IDraft, ISpool, Message
+from mta.interfaces import ISpool
 from mta.link import LinkFactory
 from mta.mail import Envelope
+from mta.queued import IDraft, Message
 from mta.routing import Router
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mta.access.limits import Recent
-from mta.interfaces import Ban, ILogInStore
+from mta.interfaces import ILogInStore
+from mta.session import Ban
 
 MAX_BANS = 1000  # kept at once; the one that ends first is forgotten
 

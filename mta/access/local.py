@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from mta.access import hosts
-from mta.interfaces import LOCAL_ADDRESS, Session
 from mta.mail import Mailbox
+from mta.session import LOCAL_ADDRESS, Session
 from mta.settings import Network
 
 

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from mta.access import hosts
 from mta.access.counters import FAILURE_WINDOW, Counters
 from mta.access.limits import delay
-from mta.interfaces import LOCAL_ADDRESS, Ban, Session
 from mta.mail import Reply
+from mta.session import LOCAL_ADDRESS, Ban, Session
 from mta.settings import MINUTE, Network
 from mta.smtp.errors import Refusal
 

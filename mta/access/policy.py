@@ -15,8 +15,9 @@ from zope.interface import implementer
 from mta.access import hosts
 from mta.access.counters import Counters
 from mta.access.logins import LogIns
-from mta.interfaces import LOCAL_ADDRESS, IAccessPolicy, IRouter, IUsers, Session
+from mta.interfaces import IAccessPolicy, IRouter, IUsers
 from mta.mail import Agent, Envelope, Hop, Mailbox, Recipient, Reply
+from mta.session import LOCAL_ADDRESS, Session
 from mta.settings import Limits, Peer, Relay, Service
 from mta.smtp import replies, templates
 from mta.smtp.errors import Refusal

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Sequence
 from zope.interface import implementer
 
 from mta.access.policy import is_among, is_peer
-from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Session
+from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles
 from mta.mail import Reply
+from mta.session import Session
 from mta.settings import Peer, Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
@@ -105,9 +106,9 @@ class Reversal:
             replies.TURN_DENIED if _proved_something(session) else replies.TURN_NEEDS_AUTH
         )
 
-    async def _count(self, peer: Peer, domains: Collection[str], most: int, trouble: Reply) -> int:
+    async def _count(self, peer: Peer, domains: Collection[str], limit: int, trouble: Reply) -> int:
         try:
-            return await self._held.count(peer.name, domains, most)
+            return await self._held.count(peer.name, domains, limit)
         except OSError:
             raise Refusal(trouble) from None
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mta.commands.console import Subparsers
-    from mta.interfaces import Ban
+    from mta.session import Ban
     from mta.settings import Settings
     from mta.spool.log_ins import LogInFile
 

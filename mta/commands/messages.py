@@ -11,8 +11,8 @@ from typing import Any
 
 from mta.commands.console import columns, duration, moment, printable, size
 from mta.commands.terminal import Paint, plain
-from mta.interfaces import Attempt, Entry, Message, Progress, State
 from mta.mail import Mailbox
+from mta.queued import Entry, HistoryEntry, Message, Progress, State
 from mta.spool.listing import Listed, ListedRecipient
 
 _FORMAT = "{:13}  {:>5}  {:>8}  {:8}  {:>8}  {:>7}  {}"
@@ -195,11 +195,11 @@ def _page_of(progress: Progress, paint: Paint) -> str:
     return "\n".join([head, *history])
 
 
-def _status(attempt: Attempt, paint: Paint) -> str:
+def _status(attempt: HistoryEntry, paint: Paint) -> str:
     return paint(f"{attempt.status:9}", _COLOURS.get(attempt.status, "green"))
 
 
-def _where(attempt: Attempt) -> str:
+def _where(attempt: HistoryEntry) -> str:
     """The final address, if an alias led there; the hop, and the host that replied."""
     words = (attempt.address, attempt.hop, attempt.remote and f"[{attempt.remote}]")
     return printable(" ".join(filter(None, words)))
@@ -237,7 +237,7 @@ def _listed_recipient(progress: Progress) -> ListedRecipient:
     )
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: HistoryEntry) -> dict[str, Any]:
     return {
         "at": moment(attempt.at),
         "address": attempt.address,

@@ -25,8 +25,8 @@ from mta.commands.console import (
 )
 from mta.commands.situations import situations
 from mta.commands.terminal import Bar, pages, painter
-from mta.interfaces import Filter, Message, Notice, Progress, State, Target
 from mta.mail import Outcome, Reply, Status, canonical_domain
+from mta.queued import Filter, Message, Notice, Progress, State, Target
 from mta.spool.listing import ON_HOLD, Listed
 
 # What is needed for some changes only, and takes a while, is imported where it is used: the first

@@ -32,11 +32,11 @@ from mta.commands.console import (
 )
 from mta.commands.outgoing import Author, Outgoing, Unfit, lines
 from mta.config import ConfigurationError
-from mta.interfaces import Filter, SpoolFull
 from mta.logs import note
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
 from mta.maildrop import batch, drop, published
 from mta.privileges import PrivilegeFault
+from mta.queued import Filter, SpoolFull
 from mta.settings import Listener, Settings
 from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal

@@ -17,7 +17,7 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
-from mta.interfaces import Filter
+from mta.queued import Filter
 from mta.spool.checking import Checker, Finding
 from mta.spool.database import SpoolUnusable
 from mta.spool.folder import Folder

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mta.commands.console import Failed, duration, printable
-from mta.interfaces import Filter
 from mta.mail import canonical_domain
+from mta.queued import Filter
 from mta.settings import Settings
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds

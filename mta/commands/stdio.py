@@ -13,19 +13,16 @@ from zope.interface import implementer
 
 from mta.access.policy import rejection
 from mta.commands.console import router_of
-from mta.interfaces import (
+from mta.interfaces import IAccessPolicy, IChannel, IRouter, ISpool
+from mta.mail import Envelope, Mailbox, Recipient
+from mta.session import (
     LOCAL_ADDRESS,
     ChannelLost,
     ChannelTimeout,
     HandshakeFailed,
-    IAccessPolicy,
-    IChannel,
-    IRouter,
-    ISpool,
     Session,
     TLSInfo,
 )
-from mta.mail import Envelope, Mailbox, Recipient
 from mta.settings import Settings
 from mta.smtp.errors import Refusal
 from mta.smtp.intake import Depot

@@ -17,10 +17,10 @@ from mta.commands.console import (
     size,
 )
 from mta.commands.terminal import CLEAR_LINE
-from mta.interfaces import HopFailure
 from mta.mail import Reply
 from mta.peers.tally import Tally
 from mta.privileges import require_no_root
+from mta.queued import HopFailure
 from mta.settings import MINUTE, Peer, Settings
 
 # The server and its reactor take a while: they are imported where an exchange begins.

@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable
 from itertools import groupby
 
-from mta.interfaces import HopFailure, IResolver
+from mta.interfaces import IResolver
 from mta.mail import Outcome, Reply, Status
+from mta.queued import HopFailure
 
 MAX_EXCHANGERS = 20  # of one domain; the names in its zone are anybody's choice
 NULL_MX = Reply(556, "5.1.10", ("The domain takes no mail (null MX)",))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from mta.interfaces import IContent
 from mta.mail import Mailbox
+from mta.queued import IContent
 from mta.smtp import header
 from mta.smtp.header import MAX_HEADER
 from mta.smtp.trace import one_line

@@ -15,8 +15,9 @@ from twisted.logger import Logger
 
 from mta.delivery.exchangers import exchangers
 from mta.delivery.own_host import is_private
-from mta.interfaces import DomainNotFound, HopFailure, IOwnHost, IResolver, ResolutionFailed
+from mta.interfaces import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Reply, Status
+from mta.queued import HopFailure
 from mta.smtp.replies import LOOPS_BACK
 
 SMTP_PORT = 25

@@ -26,9 +26,10 @@ from zope.interface import implementer
 from mta.delivery import letters as disk
 from mta.delivery.final import final_pieces, trace_fields
 from mta.delivery.letters import Letter
-from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Message, Target
+from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.limited_log import LimitedLog
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
+from mta.queued import Delivery, Message, Target
 from mta.smtp.templates import TOO_LONG, file_name, mailbox_path, not_hidden
 
 SMALL = 256 * 1024  # octets; larger content is written while it is read

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mta.delivery.per_host import PerHost
-from mta.interfaces import Pressure
 from mta.link import Link
+from mta.queued import Pressure
 
 PATIENCE = 30.0  # seconds from the connection to the first MAIL; RFC 5321 asks for more at ease
 LOOK_EVERY = 5.0  # seconds

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IMailSource
+from mta.interfaces import IMailSource
 from mta.mail import Hop, Outcome, Status
+from mta.queued import Delivery
 from mta.smtp.outgoing import UNTRIED
 
 MAX_KEPT = 100  # deliveries that one host put off, while it takes others

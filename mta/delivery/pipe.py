@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.delivery.final import final_pieces, trace_fields
-from mta.interfaces import Delivery, IDeliveryAgent, IMailSource, Target
+from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
+from mta.queued import Delivery, Target
 from mta.smtp import trace
 from mta.smtp.templates import UNSAFE, command_line, placeholders
 

@@ -28,19 +28,11 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.patience import Patience
 from mta.delivery.per_host import PerHost, Suspects, most_telling
 from mta.delivery.steps import Steps
-from mta.interfaces import (
-    ChannelLost,
-    HandshakeFailed,
-    HopFailure,
-    IDeliveryAgent,
-    IMailSource,
-    IOwnHost,
-    IResolver,
-    IRole,
-    Pressure,
-)
+from mta.interfaces import IDeliveryAgent, IMailSource, IOwnHost, IResolver, IRole
 from mta.link import Link, TLSContext
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
+from mta.queued import HopFailure, Pressure
+from mta.session import ChannelLost, HandshakeFailed
 from mta.smtp import sasl
 from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig

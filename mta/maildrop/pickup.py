@@ -21,10 +21,11 @@ from typing import Any, BinaryIO
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mta.interfaces import ISpool, Message
+from mta.interfaces import ISpool
 from mta.maildrop import batch, published
 from mta.maildrop.batch import Malformed
 from mta.maildrop.drop import FOLDER
+from mta.queued import Message
 from mta.settings import DAY, Settings
 from mta.smtp import trace
 from mta.smtp.content import LineCheck

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mta.interfaces import Message, Target
 from mta.mail import Mailbox, Outcome, Reply, Status
+from mta.queued import Message, Target
 
 Report = tuple[Target, Outcome]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from mta.interfaces import Message, Target
 from mta.mail import Mailbox, Notify, Outcome, Recipient, Status
 from mta.notices.outsiders import Report, public
+from mta.queued import Message, Target
 
 MAX_LINE = 998  # octets, RFC 5322 section 2.1.1
 MAX_TEXT = 2000  # characters of one reply or address

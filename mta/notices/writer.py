@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import INotices, Message, Notice
+from mta.interfaces import INotices
 from mta.mail import NULL_PATH, Body, Envelope, Recipient, Status
 from mta.notices.outsiders import Report, one_for_each
 from mta.notices.report import MAX_LINE, POSTMASTER, Original, ReportText, is_wanted
+from mta.queued import Message, Notice
 from mta.settings import KIB
 from mta.smtp import header, sevenbit
 from mta.smtp.fit import Loaded

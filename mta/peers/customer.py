@@ -11,12 +11,13 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mta.delivery.relay import Dialler
-from mta.interfaces import HopFailure, IHeldMail, IMailSource
+from mta.interfaces import IHeldMail, IMailSource
 from mta.peers.exchange import Exchange, NoMail
 from mta.peers.keeper import Keeper
 from mta.peers.ledger import Ledger
 from mta.peers.tally import Tally
 from mta.queue.held import EVERYWHERE
+from mta.queued import HopFailure
 from mta.settings import Peer
 from mta.smtp.receiver import Reception
 

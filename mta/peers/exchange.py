@@ -13,19 +13,11 @@ from dataclasses import replace
 from zope.interface import implementer
 
 from mta.delivery.relay import Dialler
-from mta.interfaces import (
-    ChannelLost,
-    ChannelTimeout,
-    Delivery,
-    HopFailure,
-    IChannel,
-    IMailSource,
-    IRole,
-    Message,
-    Session,
-)
+from mta.interfaces import IChannel, IMailSource, IRole
 from mta.mail import Outcome, Reply, Status
 from mta.peers.tally import Counted, Tally
+from mta.queued import Delivery, HopFailure, Message
+from mta.session import ChannelLost, ChannelTimeout, Session
 from mta.settings import Peer
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import LINE, Receiver, Reception

@@ -24,10 +24,10 @@ class MailForPeers:
     def __init__(self, queue: IQueue) -> None:
         self._queue = queue
 
-    async def count(self, peer: str, domains: Collection[str], most: int) -> int:
+    async def count(self, peer: str, domains: Collection[str], limit: int) -> int:
         """See `IHeldMail.count`."""
         await self.runner.held_is_recorded(peer, MAX_DELAY)
-        count: int = await self._queue.count_held(peer, domains, most)
+        count: int = await self._queue.count_held(peer, domains, limit)
         return count
 
     def open(self, peer: str, domains: Collection[str], linger: float) -> IHeldSource:

@@ -9,10 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.interfaces import HopFailure
 from mta.peers.exchange import ExchangeFailed
 from mta.peers.tally import Tally
 from mta.queue.bell import Bell
+from mta.queued import HopFailure
 from mta.settings import Peer
 
 MIN_PAUSE = 1.0  # seconds between two exchanges; doubles with each failure in a row

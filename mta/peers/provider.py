@@ -15,18 +15,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.delivery.steps import Steps
-from mta.interfaces import (
-    HopFailure,
-    IChannel,
-    IDeliveryAgent,
-    IHeldMail,
-    IHeldSource,
-    IRole,
-    ITurnedRoles,
-)
+from mta.interfaces import IChannel, IDeliveryAgent, IHeldMail, IHeldSource, IRole, ITurnedRoles
 from mta.mail import Security
 from mta.peers.ledger import Ledger
 from mta.peers.tally import Counted, Tally
+from mta.queued import HopFailure
 from mta.settings import Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal

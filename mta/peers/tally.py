@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IMailSource
+from mta.interfaces import IMailSource
 from mta.mail import Outcome, Reply, Status
+from mta.queued import Delivery
 
 
 @dataclass(slots=True)

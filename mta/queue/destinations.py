@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import Delivery, HopFailure, IAttempts, IDeliveryAgent, Pressure
+from mta.interfaces import IAttempts, IDeliveryAgent
 from mta.mail import NULL_PATH, Agent, Hop, Outcome, Status
 from mta.queue.back_off import BackOffs
 from mta.queue.bell import Bell
@@ -25,6 +25,7 @@ from mta.queue.noted import NoAttempts, Noted
 from mta.queue.rounds import FAULT, words
 from mta.queue.shares import Lines, Places, ProvenHops, Share
 from mta.queue.visit import LOCAL, Destination, Ripening, Visit
+from mta.queued import Delivery, HopFailure, Pressure
 from mta.settings import Queue
 
 COMPANY = 100  # deliveries that wait in memory while one probes their hop

@@ -14,11 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IAttempts, IHeldSource, IQueue, Message
+from mta.interfaces import IAttempts, IHeldSource, IQueue
 from mta.mail import Mailbox, Outcome, Status
 from mta.queue.bell import Bell
 from mta.queue.noted import NoAttempts
 from mta.queue.rounds import held_for
+from mta.queued import Delivery, Message
 
 PORTION = 20  # messages leased for a peer at once
 EVERYWHERE = "."  # as a domain: any

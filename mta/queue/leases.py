@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.interfaces import IQueue, Message
+from mta.interfaces import IQueue
 from mta.queue.bell import Bell
 from mta.queue.pauses import Pauses
+from mta.queued import Message
 
 PORTION = 100  # messages leased at once
 MAX_SLEEP = 60.0  # seconds until the spool is asked again, whatever it said

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 
 from twisted.internet.interfaces import IReactorTime
 
-from mta.interfaces import Target
 from mta.queue.held import HeldMail
+from mta.queued import Target
 
 
 class Links:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IAttempts, IMailSource
+from mta.interfaces import IAttempts, IMailSource
 from mta.mail import Outcome, Reply, Status
+from mta.queued import Delivery
 
 # A process that stood still may have lost its messages to others: it asks before it tries more.
 UNSURE = Outcome(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.interfaces import Message
 from mta.queue.rounds import Report, final_address, words
 from mta.queue.waiting_log import WaitingLog
+from mta.queued import Message
 
 
 class OutcomeLog:

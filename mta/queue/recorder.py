@@ -12,9 +12,10 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.interfaces import IQueue, Message, Settlement
+from mta.interfaces import IQueue
 from mta.limited_log import LimitedLog
 from mta.queue.pauses import Pauses
+from mta.queued import Message, Settlement
 
 FAILURE_PAUSES = (1.0, 5.0)  # seconds after failures to record; the last repeats
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mta.interfaces import Attempt, IRouter, Message, Progress, Settlement, State, Target
+from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
 from mta.queue.schedule import Schedule
+from mta.queued import HistoryEntry, Message, Progress, Settlement, State, Target
 from mta.settings import DAY, HOUR, MINUTE
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
@@ -272,7 +273,7 @@ def _advanced(
     progress: Progress, reports: Sequence[Report], untried: bool, message: Message, now: float
 ) -> Progress:
     for target, outcome in (report for report in reports if _is_news(message, report)):
-        attempt = Attempt(
+        attempt = HistoryEntry(
             now,
             str(target.hop),
             outcome.status.value,

@@ -20,19 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import (
-    Delivery,
-    IAttempts,
-    IDeliveryAgent,
-    INotices,
-    IQueue,
-    IRouter,
-    Message,
-    Notice,
-    Pressure,
-    State,
-    Target,
-)
+from mta.interfaces import IAttempts, IDeliveryAgent, INotices, IQueue, IRouter
 from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.batch import Batch
 from mta.queue.bell import Bell
@@ -60,6 +48,7 @@ from mta.queue.rounds import (
 from mta.queue.schedule import Schedule
 from mta.queue.visit import LOCAL
 from mta.queue.window import Surplus, Window
+from mta.queued import Delivery, Message, Notice, Pressure, State, Target
 from mta.settings import HOUR, MIB, Peer, Queue
 from mta.smtp.forwarding import forwarded, has_forwarded
 

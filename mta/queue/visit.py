@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IMailSource
+from mta.interfaces import IMailSource
 from mta.mail import Agent, Hop, Outcome
 from mta.queue.bell import Bell
 from mta.queue.turns import Turns
+from mta.queued import Delivery
 
 if TYPE_CHECKING:
     from mta.queue.destinations import Destinations

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import TypeVar
 
-from mta.interfaces import Delivery, Message
 from mta.mail import Hop, Mailbox
 from mta.queue.turns import Turns
+from mta.queued import Delivery, Message
 from mta.settings import KIB
 
 K = TypeVar("K", bound=Hashable)

@@ -12,12 +12,14 @@ from twisted.logger import Logger
 
 from mta.access.bans import Bans
 from mta.access.counters import Counters
-from mta.interfaces import IMeter, Message, Pressure, Session
+from mta.interfaces import IMeter
 from mta.peers.held import MailForPeers
 from mta.peers.ledger import Ledger
 from mta.peers.records import Records
 from mta.queue.runner import Runner
+from mta.queued import Message, Pressure
 from mta.service import threads
+from mta.session import Session
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.folder import secret_key

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 
-from mta.interfaces import IReversal, IRole, Session
+from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
+from mta.session import Session
 from mta.settings import Service
 from mta.smtp import grammar, replies, sasl
 from mta.smtp.conversation import Answer, Conversation, Parting, Restart

@@ -10,17 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from mta.interfaces import (
-    UNKNOWN_ADDRESS,
-    IAccessPolicy,
-    IChannel,
-    IDraft,
-    IReversal,
-    IRole,
-    IUsers,
-    Session,
-)
+from mta.interfaces import IAccessPolicy, IChannel, IReversal, IRole, IUsers
 from mta.mail import Envelope, Mailbox, Recipient, Reply, distinct
+from mta.queued import IDraft
+from mta.session import UNKNOWN_ADDRESS, Session
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp import grammar, replies
 from mta.smtp.cost import FREE, LITTLE, Cost, Slices

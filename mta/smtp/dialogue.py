@@ -9,8 +9,10 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mta.interfaces import ChannelLost, HopFailure, IChannel
+from mta.interfaces import IChannel
 from mta.mail import Outcome, Reply, Status
+from mta.queued import HopFailure
+from mta.session import ChannelLost
 from mta.smtp import replies
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IContent, Message, Target
 from mta.mail import Body, Notify, Reply
+from mta.queued import Delivery, IContent, Message, Target
 from mta.smtp import grammar, header, replies, sevenbit
 from mta.smtp.content import LineCheck
 from mta.smtp.extensions import Extensions

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from zope.interface import implementer
 
-from mta.interfaces import IContent, IRouter, Message
+from mta.interfaces import IRouter
 from mta.mail import Envelope, Mailbox
+from mta.queued import IContent, Message
 from mta.smtp.errors import Refusal
 from mta.smtp.header import read_section
 from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from mta.interfaces import IContent
+from mta.queued import IContent
 
 MAX_HEADER = 256 * 1024  # octets: far more than honest mail has, and quickly looked through
 

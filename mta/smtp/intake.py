@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mta.interfaces import IAccessPolicy, IDraft, ISpool, Message, Session, SpoolFull
+from mta.interfaces import IAccessPolicy, ISpool
 from mta.mail import Body, Envelope, Reply
+from mta.queued import IDraft, Message, SpoolFull
+from mta.session import Session
 from mta.settings import Service
 from mta.smtp import header, replies, trace
 from mta.smtp.authors import authors

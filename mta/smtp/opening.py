@@ -8,8 +8,9 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
-from mta.interfaces import ChannelLost, HandshakeFailed, HopFailure
 from mta.mail import Outcome, Reply, Security, Status
+from mta.queued import HopFailure
+from mta.session import ChannelLost, HandshakeFailed
 from mta.smtp import sasl
 from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
 from mta.smtp.errors import PeerFault

@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mta.interfaces import ChannelLost, ChannelTimeout, Delivery, HopFailure, IMailSource
+from mta.interfaces import IMailSource
 from mta.mail import Body, Outcome, Reply, Status
+from mta.queued import Delivery, HopFailure
+from mta.session import ChannelLost, ChannelTimeout
 from mta.smtp import replies
 from mta.smtp.dialogue import Dialogue, PeerClosing
 from mta.smtp.errors import LocalFault

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from mta.interfaces import ChannelTimeout, IChannel, IRole
+from mta.interfaces import IChannel, IRole
 from mta.mail import Reply
+from mta.session import ChannelTimeout
 from mta.settings import ListenerTLS, Service
 from mta.smtp import grammar, replies
 from mta.smtp.conversation import LINE, Answer, Conversation, Parting, Phase, Reception, Restart

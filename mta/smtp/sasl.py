@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
 
-from mta.interfaces import TLSInfo
+from mta.session import TLSInfo
 from mta.settings import Service
 from mta.smtp.saslprep import prepare
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from mta.interfaces import ChannelLost, IChannel, IMailSource, IRole
+from mta.interfaces import IChannel, IMailSource, IRole
 from mta.mail import Reply
+from mta.session import ChannelLost
 from mta.smtp.dialogue import CONTENT, NOOP, PROBE, Dialogue, PeerClosing
 from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities

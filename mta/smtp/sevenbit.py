@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from zope.interface import implementer
 
-from mta.interfaces import IContent
+from mta.queued import IContent
 from mta.smtp import header
 from mta.smtp.mime import Kind, Octets, Part, Scanner, TooComplex
 from mta.smtp.steps import InSteps, at_once

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mta.interfaces import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.mail import Envelope, Mailbox
+from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.smtp import header
 
 MAX_HOPS = 100  # Received: fields, RFC 5321 section 6.3

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mta.interfaces import ChannelLost, ChannelTimeout
 from mta.mail import Outcome, Reply, Status
+from mta.session import ChannelLost, ChannelTimeout
 from mta.smtp.content import DotWriter
 from mta.smtp.dialogue import (
     AHEAD,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mta.interfaces import IContent
+from mta.queued import IContent
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.database import as_oserror, open_database, transaction, turned
 from mta.spool.folder import Folder

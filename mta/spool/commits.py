@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import IContent, Message, Progress, Settlement
 from mta.limited_log import LimitedLog
 from mta.mail import Envelope
+from mta.queued import IContent, Message, Progress, Settlement
 from mta.spool import leases, queue_id, rows
 from mta.spool.committer import Committer, Job
 from mta.spool.content import Draft, InThread, MemoryContent

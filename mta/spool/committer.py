@@ -24,8 +24,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import Settlement
 from mta.limited_log import LimitedLog
+from mta.queued import Settlement
 from mta.spool import rows
 from mta.spool.database import (
     is_full,

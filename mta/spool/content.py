@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.files import sync
-from mta.interfaces import IContent, IDraft
 from mta.limited_log import LimitedLog
+from mta.queued import IContent, IDraft
 from mta.spool import queue_id
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder, create

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from mta.files import sync, sync_file
-from mta.interfaces import SpoolFull
+from mta.queued import SpoolFull
 from mta.spool import schema
 from mta.spool.folder import Folder, create
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mta.files import atomic_write, sync
-from mta.interfaces import SpoolFull
+from mta.queued import SpoolFull
 from mta.settings import MIB
 from mta.spool import queue_id
 

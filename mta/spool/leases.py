@@ -119,12 +119,12 @@ def held(
 
 
 def count_held(
-    connection: sqlite3.Connection, peer: str, domains: Collection[str], most: int
+    connection: sqlite3.Connection, peer: str, domains: Collection[str], limit: int
 ) -> int:
-    """How many messages wait for a peer, counted up to `most`."""
+    """The number of messages that wait for a peer, counted up to `limit`."""
     found = connection.execute(
-        f"SELECT count(*) FROM ({_HELD} LIMIT :most)",  # noqa: S608 (our own words)
-        {"peer": peer, "domains": listed(domains), "most": most},
+        f"SELECT count(*) FROM ({_HELD} LIMIT :limit)",  # noqa: S608 (our own words)
+        {"peer": peer, "domains": listed(domains), "limit": limit},
     )
     count: int = found.fetchone()[0]
     return count

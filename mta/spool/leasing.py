@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from sqlite3 import Connection, DatabaseError
 
-from mta.interfaces import IContent
+from mta.queued import IContent
 from mta.spool import leases, queue_id, rows
 from mta.spool.content import FileContent, InThread, RowContent
 from mta.spool.database import Reader, is_damage

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mta.interfaces import Attempt, Filter, IContent
 from mta.mail import Mailbox, canonical_domain
+from mta.queued import Filter, HistoryEntry, IContent
 from mta.spool import owners, queue_id
 from mta.spool.database import as_oserror, open_database
 from mta.spool.folder import Folder
@@ -56,7 +56,7 @@ class ListedRecipient:
     forward_path: Mailbox
     state: str
     peer: str
-    last: Attempt | None
+    last: HistoryEntry | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def _recipient(
     if not all(isinstance(text, str) and REPLACEMENT not in text for text in texts):
         return None
     try:
-        attempt = None if last is None else Attempt(*json.loads(last))
+        attempt = None if last is None else HistoryEntry(*json.loads(last))
     except (ValueError, TypeError):
         return None
     return ListedRecipient(Mailbox(str(local_part), str(domain)), str(state), str(peer), attempt)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
-from mta.interfaces import Attempt, IContent, Message, Progress, State
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
+from mta.queued import HistoryEntry, IContent, Message, Progress, State
 from mta.spool import queue_id
 from mta.spool.database import is_damage
 from mta.spool.folder import Folder
@@ -211,11 +211,11 @@ def _progress(
     )
 
 
-def _attempt(entry: Any) -> Attempt:
+def _attempt(entry: Any) -> HistoryEntry:
     at, *texts = entry
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"its history has {entry!r}")
-    return Attempt(_moment("history", at), *texts)
+    return HistoryEntry(_moment("history", at), *texts)
 
 
 def _mailbox(name: str, local_part: str, domain: str, *, null: bool = False) -> Mailbox:

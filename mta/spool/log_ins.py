@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.files import atomic_write
-from mta.interfaces import Ban, ILogInStore, LogInRecord
+from mta.interfaces import ILogInStore
+from mta.session import Ban, LogInRecord
 
 NAME = "log-ins.json"
 MAX_BANS = 1000  # in the file; the one that ends first is forgotten

@@ -16,8 +16,8 @@ from dataclasses import astuple, dataclass
 from functools import cache
 from itertools import chain
 
-from mta.interfaces import Progress, Settlement
 from mta.mail import Envelope
+from mta.queued import Progress, Settlement
 from mta.spool import queue_id
 
 

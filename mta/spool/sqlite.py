@@ -19,17 +19,9 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import (
-    IAttempts,
-    IDraft,
-    IQueue,
-    ISpool,
-    Message,
-    Notice,
-    Settlement,
-    State,
-)
+from mta.interfaces import IAttempts, IQueue, ISpool
 from mta.mail import Envelope
+from mta.queued import IDraft, Message, Notice, Settlement, State
 from mta.spool import clock, leases, owners, queue_id, rows
 from mta.spool.attempts import Attempts
 from mta.spool.bell import Bell
@@ -242,10 +234,10 @@ class SqliteSpool:
         """Lease what waits for a peer.  Raises OSError."""
         return await self._lease(partial(leases.held, peer=peer, domains=domains, limit=limit))
 
-    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+    async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
         """How many messages wait for a peer.  Raises OSError."""
         count: int = await self._in_thread(
-            self._reader.call, leases.count_held, peer, domains, most
+            self._reader.call, leases.count_held, peer, domains, limit
         )
         return count
 
@@ -274,10 +266,10 @@ class SqliteSpool:
                 ring(self._folder, self._owner.bell)
         return notices
 
-    async def remove(self, ids: Collection[str], patience: float) -> None:
+    async def remove(self, ids: Collection[str], delay: float) -> None:
         """Remove messages that are done.  Raises SpoolFull or OSError; then we keep the leases."""
         numbers = [*map(queue_id.decode, ids)]
-        await self._committer.remove(numbers, patience)
+        await self._committer.remove(numbers, delay)
         await self._gone(numbers)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:

@@ -15,18 +15,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import (
-    Entry,
-    Filter,
-    IContent,
-    IDraft,
-    IQueueTools,
-    ISpool,
-    Message,
-    Notice,
-    SpoolFull,
-)
+from mta.interfaces import ISpool
 from mta.mail import Envelope
+from mta.queued import Entry, Filter, IContent, IDraft, Message, Notice, SpoolFull
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.content import Draft, FileContent, RowContent
 from mta.spool.database import as_oserror, open_database, spare, transaction, turned
@@ -45,7 +36,6 @@ _MAX_REST = 0.5  # seconds between two portions
 _ALL = -1  # as a LIMIT
 
 
-@implementer(IQueueTools)
 class SpoolTools:
     """The spool in a folder.  Everything blocks, and raises OSError where the spool fails.
 

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from mta.interfaces import TLSInfo
 from mta.mail import Security
+from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
 from mta.tls.files import CertifiedKey, Reloading, TLSFault, files_of, read
 from mta.tls.selfsigned import self_signed

@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import TLSInfo
+from mta.session import TLSInfo
 from mta.tls.names import is_address, is_for, name_of, names_in
 
 _EXPORTER = b"EXPORTER-Channel-Binding"  # RFC 9266 section 2

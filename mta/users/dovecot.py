@@ -24,8 +24,9 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import IUsers, Session
+from mta.interfaces import IUsers
 from mta.mail import Mailbox
+from mta.session import Session
 from mta.settings import Service
 from mta.smtp.sasl import (
     CRAM_MD5,

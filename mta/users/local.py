@@ -14,8 +14,9 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import IUsers, Session
+from mta.interfaces import IUsers
 from mta.mail import Mailbox
+from mta.session import Session
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable, ScramKeys

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.access.bans import Bans
-from mta.interfaces import Ban, ILogInStore
+from mta.interfaces import ILogInStore
+from mta.session import Ban
 from mta.spool import log_ins
 from mta.spool.log_ins import MAX_BANS, LogInFile, SharedLogIns
 

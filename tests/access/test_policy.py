@@ -20,8 +20,9 @@ from mta.access import AccessPolicy, hosts
 from mta.access.counters import Counters
 from mta.access.limits import MAX_DELAY, Rate, Recent, Tally, delay
 from mta.access.local import qualified
-from mta.interfaces import IAccessPolicy, IRouter, IUsers, Session, TLSInfo
+from mta.interfaces import IAccessPolicy, IRouter, IUsers
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
+from mta.session import Session, TLSInfo
 from mta.settings import HOUR, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
 

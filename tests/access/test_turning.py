@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.access.turning import MAX_COUNTED, Reversal
-from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles, Session, TLSInfo
+from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles
 from mta.mail import Agent, Hop, Reply
+from mta.session import Session, TLSInfo
 from mta.settings import Peer, Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal

@@ -16,8 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import mta
 from mta.commands import console, main
-from mta.interfaces import Ban, Filter
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.queued import Filter
+from mta.session import Ban
 from mta.spool.log_ins import LogInFile
 from mta.spool.tools import SpoolTools
 from tests.processes import configuration, source_environment

@@ -7,8 +7,8 @@ import shlex
 import time
 from pathlib import Path
 
-from mta.interfaces import Attempt, Progress, State
 from mta.mail import NULL_PATH, Mailbox, Recipient
+from mta.queued import HistoryEntry, Progress, State
 from mta.settings import DAY
 from mta.spool.tools import SpoolTools
 from tests.commands.test_queue import QueueCase
@@ -19,7 +19,7 @@ _HEADING = re.compile(r"(?m)^(.+)\n-+\n")
 _COMMAND = re.compile(r"(?m)^    \$ (.*)$")
 _ECHO = re.compile(r'echo (?:"(.*?)"|(\S+)) \| (.*)')
 
-BUSY = Attempt(1.0, "smtp://10.0.0.5:25", "deferred", "450 4.3.2 Busy")
+BUSY = HistoryEntry(1.0, "smtp://10.0.0.5:25", "deferred", "450 4.3.2 Busy")
 
 
 class PostmasterTests(QueueCase):

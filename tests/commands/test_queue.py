@@ -12,11 +12,10 @@ from email import message_from_bytes
 from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface.verify import verifyObject
 
 from mta.commands import main, terminal
-from mta.interfaces import Attempt, Entry, Filter, IQueueTools, Notice, Progress, Settlement, State
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.queued import Entry, Filter, HistoryEntry, Notice, Progress, Settlement, State
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.folder import Folder
 from mta.spool.tools import SpoolTools
@@ -72,7 +71,7 @@ class BounceTests(QueueCase):
         """The message is gone; its sender is told of the open recipients, with the last reply."""
         done, open_ = Mailbox("ann", "x.example"), Mailbox("eve", "x.example")
         name = self.enqueue(done, open_)
-        attempt = Attempt(1.0, "mx:x.example", "deferred", "450 4.2.1 Mailbox busy")
+        attempt = HistoryEntry(1.0, "mx:x.example", "deferred", "450 4.2.1 Mailbox busy")
         self.attempt(
             name,
             Progress(Recipient(done), State.DONE),
@@ -136,10 +135,6 @@ class BounceTests(QueueCase):
         with patch("mta.spool.rows.insert", side_effect=sqlite3.OperationalError("no")):
             self.assertIn("no", self.fail_with("queue", "bounce", "--all"))
         self.assertEqual([entry.message.id for entry in self.entries()], [name])
-
-    def test_interface(self) -> None:
-        """The spool's tools promise what they should."""
-        verifyObject(IQueueTools, self.tools)
 
 
 class FilterTests(QueueCase):
@@ -265,8 +260,10 @@ class HistoryTests(QueueCase):
         """When, where and what was replied."""
         name = self.enqueue()
         attempts = (
-            Attempt(1.0, "mx:office.example", "deferred", "450 4.2.1 Busy", remote="mx1.example"),
-            Attempt(61.0, "mx:b.example", "failed", "550 5.1.1 Gone\x1b[2J", "b@b.example"),
+            HistoryEntry(
+                1.0, "mx:office.example", "deferred", "450 4.2.1 Busy", remote="mx1.example"
+            ),
+            HistoryEntry(61.0, "mx:b.example", "failed", "550 5.1.1 Gone\x1b[2J", "b@b.example"),
         )
         self.attempt(name, Progress(Recipient(BOB), history=attempts))
         page = self.succeed("queue", "show", name)

@@ -24,9 +24,10 @@ from zope.interface.verify import verifyObject
 from mta.commands import handover, main, sendmail, stdio
 from mta.commands.addressees import addressees
 from mta.commands.outgoing import MAX_HEADER, lines
-from mta.interfaces import Filter, IAccessPolicy, IChannel, ISpool, Message
+from mta.interfaces import IAccessPolicy, IChannel, ISpool
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
 from mta.maildrop import batch
+from mta.queued import Filter, Message
 from mta.settings import Listener, ListenerTLS, Service, Settings
 from mta.spool.tools import Inlet, SpoolTools
 from tests.commands.test_commands import CommandCase, Output

@@ -13,8 +13,9 @@ from zope.interface.verify import verifyObject
 from mta.delivery import own_host
 from mta.delivery.hosts import Host, HostFinder
 from mta.delivery.own_host import OwnHost, is_on_interface, is_private
-from mta.interfaces import HopFailure, IOwnHost
+from mta.interfaces import IOwnHost
 from mta.mail import Agent, Hop
+from mta.queued import HopFailure
 from tests.next_hops import DOMAIN, Names
 
 MX = Hop(Agent.MX, DOMAIN)

@@ -13,8 +13,9 @@ from zope.interface.verify import verifyObject
 
 from mta.delivery import per_host
 from mta.delivery.per_host import MAX_KEPT, MAX_KEPT_TIME, PerHost, Suspects, most_telling
-from mta.interfaces import Delivery, IMailSource
+from mta.interfaces import IMailSource
 from mta.mail import Envelope, Mailbox, Outcome, Recipient, Reply, Status
+from mta.queued import Delivery
 from tests.doubles import FakeSource, delivery
 
 T = TypeVar("T")

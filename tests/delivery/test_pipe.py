@@ -23,8 +23,9 @@ from zope.interface.verify import verifyObject
 from mta.delivery import pipe
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.pipe import KILL_AFTER, LAST_WORDS, MAX_OUTPUT, TIMEOUT, PipeAgent
-from mta.interfaces import IDeliveryAgent, Target
+from mta.interfaces import IDeliveryAgent
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
+from mta.queued import Target
 from tests.deliveries import ALICE, TEXT, Mail, Pieces, delivery
 from tests.processes import temporary_folder
 

@@ -14,8 +14,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.servers import free_port
-from mta.interfaces import Filter
 from mta.mail import Envelope, Mailbox, Recipient
+from mta.queued import Filter
 from mta.spool.tools import SpoolTools
 from tests.certificates import Authority, fingerprint_of
 from tests.processes import (

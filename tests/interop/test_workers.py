@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Filter
+from mta.queued import Filter
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.tools import SpoolTools

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import ChannelLost, ChannelTimeout, HandshakeFailed, IChannel, IRole
+from mta.interfaces import IChannel, IRole
 from mta.link import (
     CLOSE_TIMEOUT,
     HANDSHAKE_TIMEOUT,
@@ -33,6 +33,7 @@ from mta.link import (
     Link,
     LinkFactory,
 )
+from mta.session import ChannelLost, ChannelTimeout, HandshakeFailed
 from tests.doubles import SECURED, FakeTLS, Transport, Turned
 
 Conversation = Callable[[IChannel], Awaitable[IRole | None]]

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Message, SpoolFull
 from mta.mail import NULL_PATH, Agent, Body, Envelope, Hop, Mailbox, Notify, Recipient
 from mta.maildrop import batch, drop, pickup, published
 from mta.maildrop.batch import Malformed, read_envelope
 from mta.maildrop.pickup import KEEP_JUNK, MAX_OF_USER, Pickup
+from mta.queued import Message, SpoolFull
 from mta.settings import Domain, Limits, Listener, Relay, Service, Settings
 from tests.fakes import FakeSpool
 from tests.processes import (

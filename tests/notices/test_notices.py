@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IContent, INotices, Message, Notice, Progress, Target
+from mta.interfaces import INotices
 from mta.mail import (
     NULL_PATH,
     Agent,
@@ -29,6 +29,7 @@ from mta.mail import (
     Status,
 )
 from mta.notices import MAX_CONTENT, POSTMASTER, NoticeWriter
+from mta.queued import IContent, Message, Notice, Progress, Target
 from mta.smtp import sevenbit
 from mta.smtp.fit import Loaded
 

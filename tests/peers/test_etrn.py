@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import HopFailure
+from mta.queued import HopFailure
 from tests.peers.test_exchange import Scripted
 
 

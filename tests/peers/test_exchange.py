@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mta.delivery.relay import Dialler
-from mta.interfaces import Delivery, HopFailure, IContent
 from mta.mail import Agent, Hop, Security
 from mta.peers.exchange import Exchange
+from mta.queued import Delivery, HopFailure, IContent
 from mta.settings import Peer
 from mta.smtp.fit import SMALL
 from tests.doubles import FakeSource, FakeTLS, reception

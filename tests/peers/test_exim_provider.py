@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import HopFailure
 from mta.peers.tally import Tally
+from mta.queued import HopFailure
 from tests.next_hops import Connection
 from tests.peers.test_exchange import Scripted
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import HopFailure, IHeldMail, IMailSource, IRole, ITurnedRoles
+from mta.interfaces import IHeldMail, IMailSource, IRole, ITurnedRoles
 from mta.mail import Agent, Hop
 from mta.peers.exchange import ExchangeFailed, NoMail, atrn_command, etrn_by_queue, etrn_commands
 from mta.peers.held import MailForPeers
@@ -21,6 +21,7 @@ from mta.peers.ledger import Ledger
 from mta.peers.provider import MAX_LINKS, MAX_WANTED, OVERTAKEN_GRACE, Provider
 from mta.peers.records import Record, Records
 from mta.peers.tally import Counted, Tally
+from mta.queued import HopFailure
 from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal

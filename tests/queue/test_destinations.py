@@ -8,16 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import (
-    Delivery,
-    HopFailure,
-    IDeliveryAgent,
-    IMailSource,
-    Message,
-    Pressure,
-    Progress,
-    Target,
-)
+from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
 from mta.queue import back_off, shares
 from mta.queue.destinations import (
@@ -28,6 +19,7 @@ from mta.queue.destinations import (
     Destinations,
 )
 from mta.queue.visit import BATCH, MAX_RIPENINGS
+from mta.queued import Delivery, HopFailure, Message, Pressure, Progress, Target
 from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")

@@ -13,8 +13,8 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 
-from mta.interfaces import Attempt, Filter, Progress, State
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.queued import Filter, HistoryEntry, Progress, State
 from mta.spool import queue_id, tools
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
@@ -172,7 +172,7 @@ class ListTests(QueueCase):
     def deferred(self, reply: str) -> str:
         """A message that was tried in vain; returns its id."""
         name = self.enqueue(EVE)
-        attempt = Attempt(1.0, "mx:moving.example", "deferred", reply)
+        attempt = HistoryEntry(1.0, "mx:moving.example", "deferred", reply)
         self.attempt(name, Progress(Recipient(EVE), history=(attempt,)))
         return name
 

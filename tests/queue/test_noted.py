@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Delivery
 from mta.mail import Agent, Hop, Status
 from mta.queue.noted import UNSURE, Noted, noted
+from mta.queued import Delivery
 from tests.deliveries import Mail, delivery
 
 

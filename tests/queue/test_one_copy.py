@@ -7,9 +7,9 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Delivery, State
 from mta.mail import Agent, Hop, Mailbox, Notify, Recipient, distinct
 from mta.queue.rounds import plan
+from mta.queued import Delivery, State
 from mta.routing import Router
 from mta.settings import Domain, Forward
 from tests.queue.test_runner import LATER, NO, RunnerTests, message

@@ -7,9 +7,9 @@ import math
 from twisted.internet.defer import succeed
 from twisted.logger import LogLevel, capturedLogs
 
-from mta.interfaces import Attempt, Filter, HopFailure, Progress, State
 from mta.mail import Agent, Hop, Mailbox, Recipient
 from mta.queue.waiting_log import INTERVAL, MAX_HOPS, WaitingLog
+from mta.queued import Filter, HistoryEntry, HopFailure, Progress, State
 from mta.settings import DAY, HOUR
 from mta.spool import postponing, queue_id
 from tests.commands.test_queue import QueueCase
@@ -31,7 +31,7 @@ class SpoolTests(QueueCase):
     def tried(self, *recipients: Mailbox, hop: str = "mx:dead.example") -> str:
         """A message that was tried in vain; returns its id."""
         name = self.enqueue(*recipients)
-        history = (Attempt(1.0, hop, "deferred", "451 No"),)
+        history = (HistoryEntry(1.0, hop, "deferred", "451 No"),)
         self.attempt(name, *(Progress(Recipient(each), history=history) for each in recipients))
         return name
 
@@ -103,7 +103,7 @@ class RunnerBulkTests(RunnerTests):
             raise HopFailure(UNREACHABLE)
 
         self.agent.gate = fail
-        history = (Attempt(ARRIVED, "mx:a.example", "deferred", "451 No"),)
+        history = (HistoryEntry(ARRIVED, "mx:a.example", "deferred", "451 No"),)
         for number in range(self.count):
             old = message(f"{number:04}", "x@a.example")
             progress = tuple(Progress(each.recipient, history=history) for each in old.progress)

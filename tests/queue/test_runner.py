@@ -11,22 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import (
-    Delivery,
-    HopFailure,
-    IContent,
-    IDeliveryAgent,
-    IMailSource,
-    INotices,
-    IQueue,
-    IRouter,
-    Message,
-    Notice,
-    Progress,
-    Settlement,
-    State,
-    Target,
-)
+from mta.interfaces import IDeliveryAgent, IMailSource, INotices, IQueue, IRouter
 from mta.mail import (
     NULL_PATH,
     Agent,
@@ -46,6 +31,17 @@ from mta.queue.held import PUT_OFF as HELD_PUT_OFF
 from mta.queue.leases import MAX_SLEEP
 from mta.queue.rounds import CROWDED
 from mta.queue.runner import PATIENCE, PUT_OFF, Runner
+from mta.queued import (
+    Delivery,
+    HopFailure,
+    IContent,
+    Message,
+    Notice,
+    Progress,
+    Settlement,
+    State,
+    Target,
+)
 from mta.settings import DAY, HOUR, Peer, Queue
 from mta.smtp.errors import Refusal
 from mta.spool.content import MemoryContent
@@ -164,9 +160,9 @@ class MemoryQueue:
         id = f"N{len(self.notices)}"
         return self.commit(Message(id, self.now(), notice.envelope, Content(), recipients))
 
-    async def remove(self, ids: Collection[str], patience: float) -> None:
+    async def remove(self, ids: Collection[str], delay: float) -> None:
         self._break()
-        self.patience = patience
+        self.patience = delay
         self.removals.append(list(ids))
         for id in ids:
             message = self.leased.pop(id)

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.selectreactor import SelectReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Delivery, State
 from mta.queue.leases import MAX_SLEEP
+from mta.queued import Delivery, State
 from mta.service.steady import use_steady_clock
 from mta.settings import DAY, HOUR, Queue
 from tests.queue.test_runner import ARRIVED, LATER, RunnerTests, message

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Delivery, Message, Target
 from mta.mail import Agent, Envelope, Hop, Mailbox, Recipient
 from mta.queue import window
 from mta.queue.turns import Turns
 from mta.queue.window import Surplus, Window
+from mta.queued import Delivery, Message, Target
 from mta.settings import KIB, MIB
 from mta.spool.content import MemoryContent
 

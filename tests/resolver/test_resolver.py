@@ -24,8 +24,9 @@ from zope.interface.verify import verifyObject
 from mta import resolver as resolver_module
 from mta.delivery.exchangers import MAX_EXCHANGERS, exchangers
 from mta.delivery.relay import Dialler
-from mta.interfaces import DomainNotFound, HopFailure, IResolver, ResolutionFailed
+from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Status
+from mta.queued import HopFailure
 from mta.resolver import MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUTS, Resolver
 from tests.processes import temporary_folder
 

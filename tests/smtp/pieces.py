@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from hypothesis import strategies as st
 from zope.interface import implementer
 
-from mta.interfaces import IContent
+from mta.queued import IContent
 
 # Octets among which everything that matters to line ends, dots and headers is frequent.
 MOTIFS = [b"\r", b"\n", b"\r\n", b".", b"\r\n.", b"\r\n.\r\n", b"\0", b"a", b"\xff", b"x: y"]

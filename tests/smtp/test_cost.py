@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Session
+from mta.session import Session
 from mta.smtp.cost import (
     BACK_OFF,
     BUSY,

@@ -10,8 +10,9 @@ from hypothesis import given
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Message, Session, SpoolFull
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
+from mta.queued import Message, SpoolFull
+from mta.session import Session
 from mta.settings import Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal

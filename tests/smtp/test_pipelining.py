@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import ChannelLost
+from mta.session import ChannelLost
 from mta.smtp.pipelining import FORGET_AFTER, MAX_HOSTS, HostRecord, KnownHosts, Pipelining
 from tests.senders import STREAMING, US, Exchange, SenderTestCase, mail
 

@@ -10,9 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IAccessPolicy, IReversal, IRole, IUsers, Message, Session
+from mta.interfaces import IAccessPolicy, IReversal, IRole, IUsers
 from mta.link import Link
 from mta.mail import Mailbox
+from mta.queued import Message
+from mta.session import Session
 from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
 from tests.conversations import Conversation

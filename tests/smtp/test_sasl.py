@@ -18,7 +18,7 @@ from scramp import ScramClient, ScramException, ScramMechanism
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import TLSInfo
+from mta.session import TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, ScramKeys

@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 from zope.interface import implementer
 
-from mta.interfaces import Delivery, IContent
 from mta.mail import Body, Envelope, Mailbox, Notify, Recipient
+from mta.queued import Delivery, IContent
 from mta.smtp import outgoing
 from mta.smtp.pipelining import Pipelining
 from tests.doubles import delivery

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import HandshakeFailed, HopFailure, IMailSource, IRole
+from mta.interfaces import IMailSource, IRole
 from mta.mail import NULL_PATH, Security, Status
+from mta.queued import HopFailure
+from mta.session import HandshakeFailed
 from mta.smtp.sender import Sender
 from tests.doubles import FakeSource
 from tests.senders import US, Exchange, SenderTestCase, mail

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mta.interfaces import Delivery
 from mta.mail import Body, Reply
+from mta.queued import Delivery
 from mta.smtp.errors import PeerFault
 from mta.smtp.turn import Turn
 from tests.doubles import Turned

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IContent
+from mta.queued import IContent
 from mta.smtp import sevenbit
 from mta.smtp.mime import MAX_DEPTH, MAX_PARTS
 from tests.smtp.pieces import Cut, places

@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Session, TLSInfo
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.session import Session, TLSInfo
 from mta.settings import Service
 from mta.smtp import trace
 

@@ -26,8 +26,8 @@ from twisted.internet.task import LoopingCall
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Message, Notice, Settlement, State
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.queued import Message, Notice, Settlement, State
 from mta.spool import owners, queue_id
 from mta.spool.committer import Committer
 from mta.spool.content import SMALL

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.logger import LogLevel, capturedLogs
 
-from mta.interfaces import Filter, Message, State
+from mta.queued import Filter, Message, State
 from mta.spool import commits, queue_id
 from mta.spool.checking import Checker
 from mta.spool.database import SpoolDamaged, open_database, verify

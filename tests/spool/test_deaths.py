@@ -8,8 +8,9 @@ from typing import Any
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import Filter, IAttempts
+from mta.interfaces import IAttempts
 from mta.queue.noted import NoAttempts
+from mta.queued import Filter
 from mta.spool import attempts, clock
 from mta.spool.leases import SUSPECT_DELAY
 from mta.spool.sqlite import SqliteSpool

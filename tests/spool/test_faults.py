@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs
 
-from mta.interfaces import Filter, SpoolFull
+from mta.queued import Filter, SpoolFull
 from mta.spool import committer as committer_module
 from mta.spool import heartbeat, owners, queue_id
 from mta.spool.committer import Committer, Job

@@ -22,14 +22,13 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import (
-    Attempt,
+from mta.interfaces import IQueue, ISpool
+from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
+from mta.queued import (
     Filter,
+    HistoryEntry,
     IContent,
     IDraft,
-    IQueue,
-    IQueueTools,
-    ISpool,
     Message,
     Notice,
     Progress,
@@ -37,7 +36,6 @@ from mta.interfaces import (
     SpoolFull,
     State,
 )
-from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.spool import database, leases, owners, queue_id, take_over, tools
 from mta.spool.committer import COMPANY, Committer, Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
@@ -203,7 +201,6 @@ class InterfaceTests(SpoolTestCase):
         for interface, implementation in [
             (ISpool, spool),
             (IQueue, spool),
-            (IQueueTools, self.tools()),
             (ISpool, FakeSpool()),
             (IQueue, FakeSpool()),
             (IDraft, spool.draft()),
@@ -650,7 +647,7 @@ class SettlementTests(SpoolTestCase):
         """All that the attempt changed is there at the next one, which is not before its time."""
         spool = self.process()
         message = self.commit(spool, b"x", envelope(BOB, ALICE))
-        attempt = Attempt(self.now(), "mx:example.org", "deferred", "451 4.3.0 Later")
+        attempt = HistoryEntry(self.now(), "mx:example.org", "deferred", "451 4.3.0 Later")
         progress = (
             Progress(Recipient(BOB), State.WAITING, "", frozenset({"b@x", "c@y"})).with_attempt(
                 attempt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mta.interfaces import Filter, Message
+from mta.queued import Filter, Message
 from mta.spool import heartbeat
 from mta.spool.clock import TOLERANCE, Reading, jump
 from mta.spool.committer import Committer

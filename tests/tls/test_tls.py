@@ -24,8 +24,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import TLSInfo
 from mta.mail import Security
+from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
 from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, tls_info
 from tests.certificates import Authority, fingerprint_of

@@ -23,8 +23,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IUsers, Session, TLSInfo
+from mta.interfaces import IUsers
 from mta.mail import Mailbox
+from mta.session import Session, TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable

@@ -15,8 +15,9 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IUsers, Session, TLSInfo
+from mta.interfaces import IUsers
 from mta.mail import Mailbox
+from mta.session import Session, TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import ROOT
 
-FOUNDATION = {"mail", "settings", "interfaces"}
+FOUNDATION = {"mail", "settings", "session", "queued", "interfaces"}
 FILES = {"files", "limited_log"}
 TOP = {"service", "commands"}
 
@@ -20,7 +20,9 @@ ALLOWED = {
     "": set(),  # mta/__init__.py
     "mail": set(),
     "settings": {"mail"},
-    "interfaces": {"mail", "settings"},
+    "session": {"mail", "settings"},
+    "queued": {"mail", "settings"},
+    "interfaces": {"mail", "settings", "session", "queued"},
     "smtp": FOUNDATION,
     "config": {"mail", "settings", "smtp"},
     "files": set(),

@@ -12,9 +12,9 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, makeFakeClient, makeFakeServer
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import Delivery, Message
 from mta.link import Link
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient, Status
+from mta.queued import Delivery, Message
 from mta.settings import Limits, Service
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver

@@ -9,9 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.interfaces import HopFailure, IRole, Session
+from mta.interfaces import IRole
 from mta.link import Link
 from mta.peers.tally import Tally
+from mta.queued import HopFailure
+from mta.session import Session
 from mta.settings import HOUR, Service
 from mta.smtp.receiver import Receiver
 from tests.doubles import FakeReversal, Transport, Turned, reception

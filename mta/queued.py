@@ -1,0 +1,219 @@
+"""The values of queued mail: messages, how far their recipients have come, deliveries.
+
+`IContent` and `IDraft` are here, and not with the other interfaces, because a `Message` has
+content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from zope.interface import Attribute, Interface
+
+from mta.mail import Envelope, Hop, Mailbox, Outcome, Recipient
+
+MAX_HISTORY = 20  # attempts of a recipient that are remembered: enough for a notice
+
+
+class IContent(Interface):
+    """The content of one message: header section and body, CRLF line ends, no dot stuffing."""
+
+    size: int = Attribute("octets")
+    is_ascii: bool = Attribute("whether every octet is below 128")
+
+    def pieces() -> AsyncIterator[bytes]:
+        """The octets in pieces of at most a few hundred KiB, from the start, as often as asked.
+
+        Raises OSError where the spool can't be read.
+        """
+
+
+class IDraft(Interface):
+    """Content that is still arriving.  Holds little memory, whatever the size."""
+
+    id: str = Attribute("the queue id that the message will have")
+
+    async def write(piece: bytes) -> None:
+        """Append octets.  Raises SpoolFull or OSError."""
+
+    def discard() -> None:
+        """Forget it, and whatever of it was written."""
+
+
+class SpoolFull(OSError):
+    """No room for more mail: answer 452 4.3.1."""
+
+
+class State(Enum):
+    """Where one recipient of a queued message stands."""
+
+    WAITING = "waiting"
+    HELD = "held"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One line of a recipient's history; `at` is in seconds since the epoch.
+
+    `address` is the final address, where an alias leads to it; `remote` the host that replied.
+    """
+
+    at: float
+    hop: str
+    status: str
+    reply: str
+    address: str = ""
+    remote: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one recipient of a queued message has come.
+
+    An alias may stand for several final addresses: those in `settled` need no further
+    attempt.  `peer` names who a HELD recipient waits for, `domain`
+    is the domain of the final address that waits.
+    `history` is newest last and bounded by `MAX_HISTORY`.
+    """
+
+    recipient: Recipient
+    state: State = State.WAITING
+    peer: str = ""
+    settled: frozenset[str] = frozenset()
+    history: tuple[HistoryEntry, ...] = ()
+    domain: str = ""
+
+    def with_attempt(self, attempt: HistoryEntry) -> Progress:
+        """The same with one more attempt in its history."""
+        return replace(self, history=(*self.history, attempt)[-MAX_HISTORY:])
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A queued message.  `arrived`: seconds since the epoch.
+
+    `recovered` is true where an earlier owner died while it held the lease, so that a
+    delivery may have happened without being recorded.  `on_hold` is the standing hold that a new
+    message fits, in words: it is then leased to nobody, and waits for a person.
+    """
+
+    id: str
+    arrived: float
+    envelope: Envelope
+    content: IContent
+    progress: tuple[Progress, ...]
+    attempts: int = 0
+    warned: bool = False
+    recovered: bool = False
+    on_hold: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message of our own making, for the spool: a delivery status notification."""
+
+    envelope: Envelope
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt changed: recorded in one commit, notices and all.
+
+    `due`: when to try again, seconds since the epoch (for a message whose open recipients
+    are all HELD: when they expire).  The message is removed when every recipient is DONE.
+    `recovered`: a delivery may have happened that is not in `progress`.
+    """
+
+    id: str
+    progress: tuple[Progress, ...]
+    due: float
+    attempts: int
+    warned: bool
+    notices: tuple[Notice, ...] = ()
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One final address of one recipient: `number` is the recipient's place in the envelope.
+
+    `forwarder` is the address of ours whose mail goes on elsewhere, where this is such mail.
+    `also` are targets of other recipients that lead to the same mailbox: it gets one copy.
+    """
+
+    number: int
+    address: Mailbox
+    hop: Hop
+    forwarder: Mailbox | None = None
+    also: tuple[Target, ...] = ()
+
+    @property
+    def served(self) -> tuple[Target, ...]:
+        """Itself and those that an attempt for it is an attempt for as well."""
+        return (self, *self.also)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message on its way to one hop, for the addresses it has there."""
+
+    message: Message
+    targets: tuple[Target, ...]
+
+    def recipient(self, target: Target) -> Recipient:
+        """What RCPT asked for on behalf of all that this target serves."""
+        recipients = self.message.envelope.recipients
+        if not target.also:
+            return recipients[target.number]
+        return Recipient.merged([recipients[each.number] for each in target.served])
+
+
+class HopFailure(Exception):
+    """A hop can't be reached: `outcome` is what it means for all mail that waits for it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(str(outcome.reply))
+        self.outcome = outcome
+
+
+@dataclass(slots=True)
+class Pressure:
+    """Whether hops wait for a connection, so that no other should hold one in silence."""
+
+    is_scarce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which queued messages a tool means: all that fit every part that is given.
+
+    `older` is in seconds; `state` is ``active``, ``waiting``, ``held``, ``damaged`` or, of those
+    that are held, ``on-hold`` for what a person, or the program itself, keeps.
+    """
+
+    ids: frozenset[str] = frozenset()
+    reverse_path: str = ""
+    forward_path: str = ""
+    domain: str = ""
+    peer: str = ""
+    older: float = 0.0
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A queued message as the tools show it; `due`: seconds since the epoch.
+
+    `on_hold`: by a person, until it is released.
+    `reason` says why the program keeps it, or what is damaged; then `message` is what can be read.
+    """
+
+    message: Message
+    state: str
+    due: float
+    on_hold: bool = False
+    reason: str = ""

@@ -1,0 +1,97 @@
+"""The values of one SMTP session: its connection, its client, its log-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mta.settings import Service
+
+LOCAL_ADDRESS = "unix"  # in place of the address of another host
+UNKNOWN_ADDRESS = "unknown"  # where a proxy does not tell it: such a client has no rights
+CLOCK_TOLERANCE = 60.0  # seconds: a clock that is set back by less does not end a ban
+
+
+class ChannelLost(Exception):
+    """The connection ended, or was ended by us: no more can be read or written."""
+
+
+class ChannelTimeout(ChannelLost):
+    """The peer took longer than the step allows (RFC 5321 section 4.5.3.2)."""
+
+
+class HandshakeFailed(ChannelLost):
+    """TLS did not come about, and the connection is of no use any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSInfo:
+    """What TLS says of a connection.  `certificate` is the peer's verified SHA-256
+    fingerprint in lower-case hex, empty where it showed none that we trust.  `bindings` are
+    the channel binding data by type (RFC 5929, RFC 9266)."""
+
+    version: str
+    cipher: str
+    certificate: str = ""
+    bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class Session:
+    """One conversation as the receiver sees it: greeting to QUIT or TURN.
+
+    `identity` is the user that AUTH proved, empty before.  `turned_peer` is the peer on whose
+    turned connection we receive, empty elsewhere; rights come from it, never from `identity`.
+    """
+
+    service: Service
+    client: str
+    tls: TLSInfo | None
+    turned_peer: str = ""
+    hello: str = ""  # what HELO, EHLO or LHLO named
+    extended: bool = False  # EHLO or LHLO
+    identity: str = ""
+    cleartext_auth: bool = False  # a password may come without TLS
+    wasted: int = 0  # commands that brought no mail, at the end
+    host_wasted: int = 0  # the same in other sessions of the host, lately
+
+    @property
+    def protocol(self) -> str:
+        """The WITH keyword of the Received: field (RFC 3848)."""
+        name = "ESMTP" if self.extended else "SMTP"
+        if self.service is Service.LMTP:
+            name = "LMTP"
+        return name + ("S" if self.tls else "") + ("A" if self.identity else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A host, or one user at a host, that may not log in; times in seconds since the epoch.
+
+    `host` is an address or a network, `user` empty for everybody there.  `failures` is how many
+    log-ins failed, `users` are those known to us that were tried.
+    """
+
+    host: str
+    user: str
+    since: float
+    until: float
+    failures: int
+    users: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it bans: there is one for each."""
+        return self.host, self.user
+
+    def is_in_force(self, now: float) -> bool:
+        """Whether it counts; not where the clock was set back to before it began."""
+        return self.since - CLOCK_TOLERANCE <= now < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class LogInRecord:
+    """What all processes know of log-ins: bans, and who has logged in from which host."""
+
+    bans: tuple[Ban, ...] = ()
+    proven: tuple[tuple[str, str], ...] = ()  # host and user in lower case, the latest last
