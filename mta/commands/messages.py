@@ -264,6 +264,6 @@ def _read(message: Message, write: Callable[[bytes], object]) -> None:
         async for piece in message.content.pieces():
             write(piece)
 
-    from mta.spool.tools import result_of  # which takes a while: the list is to come at once
+    from mta.sync import result_of  # which takes a while: the list is to come at once
 
     result_of(read())

@@ -257,7 +257,7 @@ def _bounce(
 def _notice(writer: NoticeWriter, message: Message) -> Notice | None:
     """The notice of failure for all recipients that are still open; None: nobody is to be told."""
     from mta.queue.rounds import UNROUTED
-    from mta.spool.tools import result_of
+    from mta.sync import result_of
 
     if message.envelope.reverse_path.is_null:
         return None  # the postmaster, who would be told, asks for it

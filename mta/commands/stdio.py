@@ -28,7 +28,7 @@ from mta.smtp.errors import Refusal
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Receiver, Reception
 from mta.smtp.wire import Wire
-from mta.spool.tools import result_of
+from mta.sync import result_of
 
 _PIECE = 65536  # octets
 

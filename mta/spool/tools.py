@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from sqlite3 import Connection
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.interfaces import ISpool
@@ -26,6 +25,7 @@ from mta.spool.holds import StandingHolds
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
 from mta.spool.loading import ContentKey, load, salvage
 from mta.spool.wakeup import NOW, RECALL, WORK, ring
+from mta.sync import result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -360,13 +360,3 @@ def _portions(ids: Collection[str]) -> Iterator[list[int]]:
 
 def _at_once(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     return maybeDeferred(function, *args)
-
-
-def result_of(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
-    """What a coroutine returns, or raises, that waits for nothing."""
-    results: list[T | Failure] = []
-    Deferred.fromCoroutine(coroutine).addBoth(results.append)
-    (result,) = results
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result

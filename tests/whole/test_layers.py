@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.processes import ROOT
 
 FOUNDATION = {"mail", "settings", "session", "queued", "interfaces"}
-FILES = {"files", "limited_log"}
+FILES = {"files", "limited_log", "sync"}
 TOP = {"service", "commands"}
 
 ALLOWED = {
@@ -27,6 +27,7 @@ ALLOWED = {
     "config": {"mail", "settings", "smtp"},
     "files": set(),
     "limited_log": set(),
+    "sync": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue", "spool"},
 }
