@@ -1,4 +1,4 @@
-"""The values of queued mail: messages, how far their recipients have come, deliveries.
+"""The values of queued mail: messages, recipients, attempts, deliveries.
 
 `IContent` and `IDraft` are here, and not with the other interfaces, because a `Message` has
 content.
@@ -18,15 +18,18 @@ MAX_HISTORY = 20  # attempts of a recipient that are remembered: enough for a no
 
 
 class IContent(Interface):
-    """The content of one message: header section and body, CRLF line ends, no dot stuffing."""
+    """The content of one message: header section and body.
+
+    Lines end in CRLF, and dots are not stuffed.
+    """
 
     size: int = Attribute("octets")
     is_ascii: bool = Attribute("whether every octet is below 128")
 
     def pieces() -> AsyncIterator[bytes]:
-        """The octets in pieces of at most a few hundred KiB, from the start, as often as asked.
+        """The octets from the start, in pieces of some hundred KiB.
 
-        Raises OSError where the spool can't be read.
+        As often as asked.          Raises OSError where the spool can't be read.
         """
 
 
@@ -47,7 +50,7 @@ class SpoolFull(OSError):
 
 
 class State(Enum):
-    """Where one recipient of a queued message stands."""
+    """The state of one recipient of a queued message."""
 
     WAITING = "waiting"
     HELD = "held"
@@ -56,9 +59,10 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One line of a recipient's history; `at` is in seconds since the epoch.
+    """One line of a recipient's history.
 
-    `address` is the final address, where an alias leads to it; `remote` the host that replied.
+    `at` is in seconds since the epoch.  `address` is the final address, where an alias leads to
+    it; `remote` the host that replied.
     """
 
     at: float
@@ -71,7 +75,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one recipient of a queued message has come.
+    """The progress of one recipient of a queued message.
 
     An alias may stand for several final addresses: those in `settled` need no further
     attempt.  `peer` names who a HELD recipient waits for, `domain`
@@ -97,7 +101,7 @@ class Message:
 
     `recovered` is true where an earlier owner died while it held the lease, so that a
     delivery may have happened without being recorded.  `on_hold` is the standing hold that a new
-    message fits, in words: it is then leased to nobody, and waits for a person.
+    message fits, in words: it is not leased then, and waits for the operator.
     """
 
     id: str
@@ -113,7 +117,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A message of our own making, for the spool: a delivery status notification."""
+    """A delivery status notification, for the spool."""
 
     envelope: Envelope
     content: bytes
@@ -121,7 +125,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What one attempt changed: recorded in one commit, notices and all.
+    """The changes of one attempt, recorded in one commit with its notices.
 
     `due`: when to try again, seconds since the epoch (for a message whose open recipients
     are all HELD: when they expire).  The message is removed when every recipient is DONE.
@@ -139,9 +143,10 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One final address of one recipient: `number` is the recipient's place in the envelope.
+    """One final address of one recipient.
 
-    `forwarder` is the address of ours whose mail goes on elsewhere, where this is such mail.
+    `number` is the recipient's place in the envelope.  `forwarder` is the address of ours whose
+    mail goes on elsewhere, where this is such mail.
     `also` are targets of other recipients that lead to the same mailbox: it gets one copy.
     """
 
@@ -153,19 +158,19 @@ class Target:
 
     @property
     def served(self) -> tuple[Target, ...]:
-        """Itself and those that an attempt for it is an attempt for as well."""
+        """The targets that one attempt serves: itself and `also`."""
         return (self, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message on its way to one hop, for the addresses it has there."""
+    """One message on its way to its addresses at one hop."""
 
     message: Message
     targets: tuple[Target, ...]
 
     def recipient(self, target: Target) -> Recipient:
-        """What RCPT asked for on behalf of all that this target serves."""
+        """The recipient, with all that RCPT asked on behalf of the target."""
         recipients = self.message.envelope.recipients
         if not target.also:
             return recipients[target.number]
@@ -173,7 +178,10 @@ class Delivery:
 
 
 class HopFailure(Exception):
-    """A hop can't be reached: `outcome` is what it means for all mail that waits for it."""
+    """A hop can't be reached.
+
+    `outcome` is what that means for all mail that waits for it.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(str(outcome.reply))
@@ -182,14 +190,17 @@ class HopFailure(Exception):
 
 @dataclass(slots=True)
 class Pressure:
-    """Whether hops wait for a connection, so that no other should hold one in silence."""
+    """The demand for connections.
+
+    `is_scarce`: hops wait for one, so no silent host should hold one.
+    """
 
     is_scarce: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which queued messages a tool means: all that fit every part that is given.
+    """The queued messages that a tool means: all parts must fit.
 
     `older` is in seconds; `state` is ``active``, ``waiting``, ``held``, ``damaged`` or, of those
     that are held, ``on-hold`` for what a person, or the program itself, keeps.
@@ -206,9 +217,9 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A queued message as the tools show it; `due`: seconds since the epoch.
+    """A queued message as the tools show it.
 
-    `on_hold`: by a person, until it is released.
+    `due`: seconds since the epoch.  `on_hold`: by the operator, until it is released.
     `reason` says why the program keeps it, or what is damaged; then `message` is what can be read.
     """
 

@@ -13,7 +13,7 @@ CLOCK_TOLERANCE = 60.0  # seconds: a clock that is set back by less does not end
 
 
 class ChannelLost(Exception):
-    """The connection ended, or was ended by us: no more can be read or written."""
+    """The connection ended: no more can be read or written."""
 
 
 class ChannelTimeout(ChannelLost):
@@ -21,14 +21,17 @@ class ChannelTimeout(ChannelLost):
 
 
 class HandshakeFailed(ChannelLost):
-    """TLS did not come about, and the connection is of no use any more."""
+    """The TLS handshake failed: the connection is of no use any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLSInfo:
-    """What TLS says of a connection.  `certificate` is the peer's verified SHA-256
-    fingerprint in lower-case hex, empty where it showed none that we trust.  `bindings` are
-    the channel binding data by type (RFC 5929, RFC 9266)."""
+    """The result of a TLS handshake.
+
+    `certificate` is the peer's verified SHA-256 fingerprint in lower-case hex, empty where it
+    showed none that we trust.  `bindings` are the channel binding data by type (RFC 5929,
+    RFC 9266).
+    """
 
     version: str
     cipher: str
@@ -66,9 +69,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A host, or one user at a host, that may not log in; times in seconds since the epoch.
+    """A ban on log-ins from a host, or of one user there.
 
-    `host` is an address or a network, `user` empty for everybody there.  `failures` is how many
+    Times are in seconds since the epoch.  `host` is an address or a network, `user` empty for all
+    users there.  `failures` is how many
     log-ins failed, `users` are those known to us that were tried.
     """
 
@@ -81,17 +85,19 @@ class Ban:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What it bans: there is one for each."""
+        """The key of a ban, unique among bans."""
         return self.host, self.user
 
     def is_in_force(self, now: float) -> bool:
-        """Whether it counts; not where the clock was set back to before it began."""
+        """Return whether it counts now.
+
+        It does not where the clock shows a time before it."""
         return self.since - CLOCK_TOLERANCE <= now < self.until
 
 
 @dataclass(frozen=True, slots=True)
 class LogInRecord:
-    """What all processes know of log-ins: bans, and who has logged in from which host."""
+    """The bans, and the users who have logged in from each host."""
 
     bans: tuple[Ban, ...] = ()
     proven: tuple[tuple[str, str], ...] = ()  # host and user in lower case, the latest last

@@ -1,0 +1,63 @@
+"""The seams of the house: what each room promises the others.
+
+The rooms meet here and are joined in `mta.service` by constructor arguments.  An interface has
+at most five methods; those that one object fulfils together are joined by inheritance, so that
+each user names the part that it needs.  Every implementation has a ``verifyObject`` test.
+"""
+
+from mta.interfaces.access import (
+    IAccessPolicy,
+    IContentPolicy,
+    ILogInPolicy,
+    ILogInStore,
+    IReversal,
+    IUsers,
+)
+from mta.interfaces.connection import IChannel, IConnection, IIdleWait, IRole, ISessionClock
+from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
+from mta.interfaces.meters import ICommitMeter, IDeliveryMeter, IMeter, ISessionMeter
+from mta.interfaces.queue import (
+    IDeliveryAgent,
+    IHeldMail,
+    IHeldSource,
+    IMailSource,
+    INotices,
+    IRouter,
+    ITurnedRoles,
+)
+from mta.interfaces.spool import IAttemptRecords, IAttempts, IHeldLeases, ILeases, IQueue, ISpool
+
+__all__ = [
+    "DomainNotFound",
+    "IAccessPolicy",
+    "IAttemptRecords",
+    "IAttempts",
+    "IChannel",
+    "ICommitMeter",
+    "IConnection",
+    "IContentPolicy",
+    "IDeliveryAgent",
+    "IDeliveryMeter",
+    "IHeldLeases",
+    "IHeldMail",
+    "IHeldSource",
+    "IIdleWait",
+    "ILeases",
+    "ILogInPolicy",
+    "ILogInStore",
+    "IMailSource",
+    "IMeter",
+    "INotices",
+    "IOwnHost",
+    "IQueue",
+    "IResolver",
+    "IReversal",
+    "IRole",
+    "IRouter",
+    "ISessionClock",
+    "ISessionMeter",
+    "ISpool",
+    "ITurnedRoles",
+    "IUsers",
+    "ResolutionFailed",
+]

@@ -1,0 +1,127 @@
+"""The rules for clients and users, and role reversal."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from zope.interface import Interface
+
+from mta.interfaces.connection import IRole
+from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.session import Ban, LogInRecord, Session
+
+
+class ILogInStore(Interface):
+    """The bans and log-ins that all processes know of.
+
+    What can't be kept is logged; no method raises.
+    """
+
+    async def changed() -> LogInRecord | None:
+        """The record, where it has changed since the last call; else None."""
+
+    def add_ban(ban: Ban) -> None:
+        """Keep one more ban."""
+
+    def add_proven(host: str, user: str) -> None:
+        """Keep that a user has logged in from a host."""
+
+
+class ILogInPolicy(Interface):
+    """The cost of failed log-ins.  `auth` raises `mta.smtp.errors.Refusal`."""
+
+    async def auth(session: Session) -> None:
+        """May this session try AUTH now?"""
+
+    def authenticated(session: Session, user: str) -> float:
+        """Note that AUTH proved that user.
+
+        Returns the seconds to hold the reply back.
+        """
+
+    def auth_failed(session: Session, user: str, is_known: bool) -> float:
+        """Note that AUTH failed for that name, perhaps of a user.
+
+        Returns seconds as `authenticated` does.
+        """
+
+
+class IContentPolicy(Interface):
+    """The rules for what a header section says.  Refuses by `mta.smtp.errors.Refusal`."""
+
+    def checks_authors(session: Session) -> bool:
+        """Return whether From: must name the user who submits."""
+
+    def header_section(envelope: Envelope, octets: bytes) -> None:
+        """May content that begins so go to those recipients?"""
+
+    def header_from(session: Session, mailbox: Mailbox) -> None:
+        """May this session name that mailbox in From:?"""
+
+
+class IAccessPolicy(ILogInPolicy, IContentPolicy):
+    """The rules for clients and transactions.
+
+    `connect`, `mail` and `rcpt` raise `mta.smtp.errors.Refusal`.
+    """
+
+    async def connect(session: Session) -> None:
+        """May this client talk to us at all?  Asked before the greeting.
+
+        It waits for nothing: the client's TLS handshake may have begun.
+        """
+
+    async def mail(session: Session, reverse_path: Mailbox) -> None:
+        """May this session begin a transaction with that reverse-path?"""
+
+    async def rcpt(session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
+        """May this session send to that recipient, and does it exist?"""
+
+    def disconnect(session: Session) -> None:
+        """Note that the session is over, however it ended."""
+
+    def is_outsider(session: Session) -> bool:
+        """Return whether the client is no user and no host of ours."""
+
+
+class IUsers(Interface):
+    """The users who may log in."""
+
+    async def mechanisms(session: Session) -> Sequence[str]:
+        """The SASL mechanisms to offer to this session now, strongest first."""
+
+    async def authenticate(
+        session: Session,
+        mechanism: str,
+        initial: bytes | None,
+        challenge: Callable[[bytes], Awaitable[bytes]],
+    ) -> str:
+        """Hold the server's side of one SASL exchange; returns the identity proved.
+
+        `mechanism` is one of `mechanisms`.  `initial` is the initial response, None where there
+        was none; `challenge` sends one (334) and returns the response, both without base64.
+        Raises AuthenticationFailed or AuthenticationUnavailable of `mta.smtp.sasl`, and
+        whatever `challenge` raises.
+        """
+
+    def may_use(identity: str, address: Mailbox) -> bool:
+        """Return whether that address is one of the user's own."""
+
+
+class IReversal(Interface):
+    """Role reversal, as the receiver offers it.  Its coroutines raise Refusal."""
+
+    def methods(session: Session) -> Collection[str]:
+        """The commands among TURN, ATRN and ETRN that EHLO offers here."""
+
+    async def turn(session: Session) -> IRole:
+        """The role to take after 250 to TURN (RFC 821 section 3.8)."""
+
+    async def atrn(session: Session, domains: Sequence[str]) -> IRole:
+        """The role to take after 250 to ATRN (RFC 2645).
+
+        No `domains`: all that the peer has.
+        """
+
+    async def etrn(session: Session, option: str, name: str) -> Reply:
+        """Start a queue run (RFC 1985); `option` is ``@``, ``#`` or empty."""

@@ -1,0 +1,92 @@
+"""A connection, and the roles that take it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+from mta.session import TLSInfo
+
+
+class IConnection(Interface):
+    """The octets of one connection, and its end."""
+
+    wire = Attribute("an `mta.smtp.wire.Wire`: what has arrived and is not yet read")
+    remote_address: str = Attribute(
+        "the address of the other end, as Received: shows it; 'unix' for a local one"
+    )
+    tls: TLSInfo | None = Attribute("TLS, where it is on")
+    closing: bool = Attribute("whether the service is stopping, so that nothing new should begin")
+
+    def write(data: bytes) -> None:
+        """Send octets, in order.
+
+        All that is written before the role waits goes out together.
+        """
+
+    async def receive(end: float) -> None:
+        """Return when something was added to `wire`, or `closing` became true.
+
+        What was written has by then been taken by the peer but for a bounded rest; `end`: the
+        time by `seconds` at which all of it must have happened.  Raises ChannelLost when the
+        connection ends first, ChannelTimeout when time does.
+        """
+
+    async def drain(end: float) -> bool:
+        """Wait until more can be written without piling it up.
+
+        Returns False where octets arrived first: a role that writes much reads between, as a peer
+        that can't get rid of its replies takes nothing.  Raises as `receive` does.
+        """
+
+    async def start_tls() -> None:
+        """Begin TLS, dropping what was read but not used.
+
+        Raises HandshakeFailed.
+        """
+
+    def abort() -> None:
+        """End the connection now: a role that waits for it gets ChannelLost."""
+
+
+class ISessionClock(Interface):
+    """The time of a conversation."""
+
+    def seconds() -> float:
+        """The time on a clock that only goes forward."""
+
+    async def sleep(seconds: float) -> None:
+        """Return when that time has passed, whatever arrives meanwhile."""
+
+
+class IIdleWait(Interface):
+    """A connection that is held open until there is mail for it."""
+
+    async def wait_idle(event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+        """Wait for `event` while nothing arrives on the connection; returns its result.
+
+        None: so much time has passed, or octets arrived; `event` is then cancelled.
+        Raises ChannelLost.
+        """
+
+    def notice_loss(seconds: float) -> None:
+        """Let the system end a connection whose peer acknowledges nothing.
+
+        After so many seconds.
+        """
+
+
+class IChannel(IConnection, ISessionClock, IIdleWait):
+    """The connection under a role: all that a role may use."""
+
+
+class IRole(Interface):
+    """Receiver-SMTP or sender-SMTP: one side of one SMTP conversation."""
+
+    async def converse(channel: IChannel) -> IRole | None:
+        """Hold one conversation; return the role to take next, None to close.
+
+        May raise ChannelLost, which ends the connection quietly.
+        """

@@ -1,0 +1,44 @@
+"""The domain name system, and this host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zope.interface import Interface
+
+
+class IResolver(Interface):
+    """The domain name system, as far as mail needs it."""
+
+    async def mx(domain: str) -> Sequence[tuple[int, str]]:
+        """The MX records as (preference, host), empty where there are none.
+
+        Raises DomainNotFound (NXDOMAIN) or ResolutionFailed (try again).
+        """
+
+    async def addresses(host: str) -> Sequence[str]:
+        """The A and AAAA records, in the order to try them.
+
+        An IP address is its own.
+        """
+
+
+class ResolutionFailed(Exception):
+    """The name servers did not answer: try again later."""
+
+
+class DomainNotFound(Exception):
+    """The name does not exist: trying again won't help."""
+
+
+class IOwnHost(Interface):
+    """This host, as others may know it.
+
+    Mail for elsewhere must not go there.
+    """
+
+    def is_named(host: str) -> bool:
+        """Return whether that is a name of this host."""
+
+    def is_at(address: str) -> bool:
+        """Return whether that is an address of this host."""

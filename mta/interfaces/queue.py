@@ -1,0 +1,109 @@
+"""Routing, held mail, delivery and notices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from zope.interface import Interface
+
+from mta.interfaces.connection import IRole
+from mta.mail import NULL_PATH, Hop, Mailbox, Outcome
+from mta.queued import Delivery, Message, Notice, Target
+from mta.settings import Peer
+
+
+class IRouter(Interface):
+    """Forward-path to hop.  Asked at RCPT time and again at delivery time, never stored."""
+
+    def is_ours(domain: str) -> bool:
+        """Return whether we are the last stop for this domain."""
+
+    def route(address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Sequence[tuple[Mailbox, Hop]]:
+        """The final addresses of this one, each with its hop, none twice.
+
+        Where it leads elsewhere, the hop may depend on the sender, `reverse_path`.
+        Raises Refusal (550 5.1.1, 5.4.6 for an alias loop...) where it can't be delivered.
+        """
+
+    def rewritten(reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
+        """The reverse-path of mail that `forwarder`, an address of ours, sends on.
+
+        Bounces to it find their way to the original one.
+        """
+
+
+class IMailSource(Interface):
+    """The deliveries that wait for one hop, one at a time."""
+
+    async def next() -> Delivery | None:
+        """The next delivery; None where there is none now."""
+
+    async def wait() -> bool:
+        """Wait for mail; returns False when no more will come.
+
+        After True, `next` may have some.  May be cancelled without harm.
+        """
+
+    def report(delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """Report one outcome for each target, in order, once for each delivery."""
+
+    def return_unsent(delivery: Delivery) -> None:
+        """Leave a delivery to another connection: this peer said nothing to it."""
+
+
+class IHeldSource(IMailSource):
+    """The mail held for a peer, for one connection."""
+
+    def close() -> None:
+        """End it with its connection: what was not settled goes on waiting."""
+
+
+class IHeldMail(Interface):
+    """The mail held for peers."""
+
+    async def count(peer: str, domains: Collection[str], limit: int) -> int:
+        """Count the messages that wait for a peer, up to `limit`.
+
+        With what was accepted a moment ago.  Raises OSError.
+        """
+
+    def open(peer: str, domains: Collection[str], linger: float) -> IHeldSource:
+        """Its mail for some of its domains, for one connection.
+
+        The connection must `close` it at its end.  `linger`: seconds that it waits for more.
+        """
+
+
+class ITurnedRoles(Interface):
+    """The answers to a peer that wants its mail.  Both raise Refusal."""
+
+    def hand_over(peer: Peer, domains: Sequence[str]) -> IRole:
+        """The role that sends the peer its mail on its own connection."""
+
+    def start_run(peer: Peer, domains: Sequence[str]) -> None:
+        """Send the peer its mail on a connection of ours (RFC 1985)."""
+
+
+class IDeliveryAgent(Interface):
+    """A mechanism that takes messages over."""
+
+    async def deliver(hop: Hop, mail: IMailSource) -> None:
+        """Deliver what `mail` hands out until it hands out None, or less.
+
+        An agent may stop when that pays.  Raises HopFailure where the hop as a whole failed.
+        What was taken and not settled when this ends is deferred.
+        """
+
+
+class INotices(Interface):
+    """Writes delivery status notifications (RFC 3464)."""
+
+    async def notice(
+        message: Message, reports: Sequence[tuple[Target, Outcome]], expires: float
+    ) -> Notice | None:
+        """One notice about these outcomes to the sender of `message`.
+
+        Where the reverse-path is null, a failure is reported to our postmaster instead, and a
+        failure of that report not at all (RFC 5321 section 6.1).  None where no notice is due
+        or asked for (NOTIFY).  `expires`: until when a DEFERRED message is retried.
+        """

@@ -1,0 +1,113 @@
+"""The spool: drafts, leases, and the record of attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from zope.interface import Interface
+
+from mta.mail import Envelope
+from mta.queued import IDraft, Message, Settlement
+
+
+class ISpool(Interface):
+    """The store of accepted mail.  What was committed survives a power loss."""
+
+    def draft() -> IDraft:
+        """A place to write content that arrives."""
+
+    async def commit(draft: IDraft, envelope: Envelope) -> Message:
+        """Take responsibility for a message (RFC 5321 section 6.1).
+
+        Returns once content and envelope are on stable storage; the message is leased to this
+        process, or on hold.  Raises SpoolFull (answer 452) or OSError (answer 451); then nothing
+        is left behind.
+        """
+
+
+class ILeases(Interface):
+    """Queued messages, leased to one process at a time."""
+
+    async def lease_due(limit: int) -> Sequence[Message]:
+        """Lease at most `limit` messages that are due, the longest overdue first."""
+
+    async def lease(ids: Collection[str]) -> Sequence[Message]:
+        """Lease those of these messages that are free, due or not."""
+
+    async def next_due() -> float | None:
+        """The time at which the next message is due; None: nothing waits.
+
+        In seconds since the epoch.
+        """
+
+    async def release(dues: Mapping[str, float]) -> None:
+        """Give up leases without an attempt.
+
+        Each message is due, for any process, at its time: seconds since the epoch, past for
+        at once.
+        """
+
+
+class IHeldLeases(Interface):
+    """Messages that wait for a peer.
+
+    Only what waits with a final address in `domains` counts (or below, for ``.domain``;
+    anywhere, for ``.``).
+    """
+
+    async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
+        """Lease at most `limit` messages held for a peer, oldest first."""
+
+    async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
+        """Count the messages that wait for a peer, up to `limit`."""
+
+
+class IAttemptRecords(Interface):
+    """The record of what became of messages that are leased to us."""
+
+    async def settle(settlement: Settlement) -> Sequence[Message]:
+        """Record an attempt and give up the lease.
+
+        Returns its notices, leased to us.
+        """
+
+    async def remove(ids: Collection[str], delay: float) -> None:
+        """Remove messages with which nothing is left to do.
+
+        It may take `delay` seconds until that is recorded.  Raises OSError; then none is
+        removed, and we keep the leases.
+        """
+
+    async def recalled(ids: Collection[str]) -> Collection[str]:
+        """Those of these messages that the operator removed or put on hold."""
+
+    async def postpone(
+        dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """Put off messages that are due and wait for these hops alone.
+
+        `dues`: when the mail of each hop, as `str` writes it, is due anew, seconds since the epoch;
+        no message is put off past the time at which its sender has to be told, by the seconds
+        that follow.  Returns how many messages of a bounded portion, by hop.  Raises OSError.
+        """
+
+
+class IQueue(ILeases, IHeldLeases, IAttemptRecords):
+    """The runner's side of the spool."""
+
+
+class IAttempts(Interface):
+    """The messages that this process tries at this moment.
+
+    A process that takes over from it may ask.
+    """
+
+    def begin_attempt(id: str) -> bool:
+        """Note that an attempt for a message leased to us begins.
+
+        Several may go on at once.  Returns False where we stood still for so long that another
+        process may have the message: do not try it.
+        """
+
+    def end_attempt(id: str) -> None:
+        """Note that one of them is over, however it went."""
