@@ -138,14 +138,13 @@ class NextHops:
         )
         agent = RelayAgent(dialler)
         self.destinations = Destinations(
-            dict.fromkeys(Agent, agent),
-            queue or Queue(per_destination=1),
             self.reactor,
             self._settled,
             lambda delivery: self.returned.append(delivery.message.id),
             lambda delivery: self.left.append(delivery.message.id),
             self.pressure,
         )
+        self.destinations.use(dict.fromkeys(Agent, agent), queue or Queue(per_destination=1))
 
     def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         assert delivery.message.id not in self.outcomes, "settled once"

@@ -19,7 +19,15 @@ from zope.interface import implementer
 from mta.access import AccessPolicy
 from mta.access.turning import Reversal
 from mta.delivery.relay import Dialler
-from mta.interfaces import IDeliveryAgent, IMailSource, INotices, IRole, IRouter, IUsers
+from mta.interfaces import (
+    IDeliveryAgent,
+    IHeldMailWatch,
+    IMailSource,
+    INotices,
+    IRole,
+    IRouter,
+    IUsers,
+)
 from mta.link import Link
 from mta.mail import (
     NULL_PATH,
@@ -33,12 +41,13 @@ from mta.mail import (
     Security,
     Status,
 )
+from mta.metrics import NoMeter
 from mta.peers.customer import Customer
-from mta.peers.held import MailForPeers
+from mta.peers.held import HeldMail
 from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
-from mta.queue.runner import Runner
+from mta.queue.runner import Runner, RunnerConfig
 from mta.queued import HopFailure, Message, Notice, Target
 from mta.session import ChannelLost, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
@@ -112,6 +121,14 @@ class NoNotices:
         return None
 
 
+@implementer(IHeldMailWatch)
+class NoWatch:
+    """Waits for the peers to call."""
+
+    def mail_came(self, peer: str) -> None:
+        """See `IHeldMailWatch.mail_came`."""
+
+
 @implementer(IUsers)
 class OneUser:
     """Knows ``office``, whose secret is ``secret``, and who may write as anybody."""
@@ -173,21 +190,17 @@ class Side:
         self.ledger = FakeLedger()
         self.router = Routes(domain, elsewhere)
         self.spool = FakeSpool(clock.seconds)
-        self.runner = Runner(
-            self.spool,
-            self.router,
-            {Agent.PIPE: self.shelf},
-            NoNotices(),
-            Queue(),
-            {peer.name: peer},
-            clock,
-            now=clock.seconds,
-        )
-        self.runner.start()
-        self.held = MailForPeers(self.spool)
-        self.held.runner = self.runner
+        self.runner = Runner(self.spool, clock, NoMeter(), now=clock.seconds)
+        self.held = HeldMail(self.spool, self.runner)
         self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, OneUser(), clock)
         self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
+
+    def start(self, watch: IHeldMailWatch) -> None:
+        """Begin to deliver."""
+        agents = {Agent.PIPE: self.shelf}
+        peers = {self.peer.name: self.peer}
+        self.runner.use(RunnerConfig(self.router, agents, NoNotices(), Queue(), peers, watch))
+        self.runner.start()
 
     def _accepted(self, message: Message, session: Session) -> None:
         self.runner.accept(message)
@@ -233,6 +246,7 @@ class ProviderSide(Side):
         self.reception = Reception(
             self.depot, self.access, Limits(), service, users=OneUser(), reversal=reversal
         )
+        self.start(NoWatch())
 
     def role(self, link: Link) -> IRole:
         """What a connection begins with here."""
@@ -354,7 +368,7 @@ class CustomerSide(Side):
             self.ledger_as_typed,
             provider.clock,
         )
-        self.runner.on_held = self.customer.mail_came
+        self.start(self.customer)
 
     def exchange(self) -> Deferred[Tally]:
         """Begin one exchange."""

@@ -17,11 +17,14 @@ from mta.interfaces.connection import IChannel, IConnection, IIdleWait, IRole, I
 from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
 from mta.interfaces.meters import ICommitMeter, IDeliveryMeter, IMeter, ISessionMeter
 from mta.interfaces.queue import (
+    IAcceptedMail,
     IDeliveryAgent,
     IHeldMail,
+    IHeldMailWatch,
     IHeldSource,
     IMailSource,
     INotices,
+    IPickedUpMail,
     IRouter,
     ITurnedRoles,
 )
@@ -29,6 +32,7 @@ from mta.interfaces.spool import IAttemptRecords, IAttempts, IHeldLeases, ILease
 
 __all__ = [
     "DomainNotFound",
+    "IAcceptedMail",
     "IAccessPolicy",
     "IAttemptRecords",
     "IAttempts",
@@ -40,6 +44,7 @@ __all__ = [
     "IDeliveryMeter",
     "IHeldLeases",
     "IHeldMail",
+    "IHeldMailWatch",
     "IHeldSource",
     "IIdleWait",
     "ILeases",
@@ -49,6 +54,7 @@ __all__ = [
     "IMeter",
     "INotices",
     "IOwnHost",
+    "IPickedUpMail",
     "IQueue",
     "IResolver",
     "IReversal",

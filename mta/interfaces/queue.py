@@ -1,4 +1,4 @@
-"""Routing, held mail, delivery and notices."""
+"""Accepted mail, routing, held mail, delivery and notices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ from zope.interface import Interface
 from mta.interfaces.connection import IRole
 from mta.mail import NULL_PATH, Hop, Mailbox, Outcome
 from mta.queued import Delivery, Message, Notice, Target
+from mta.session import Session
 from mta.settings import Peer
+
+
+class IAcceptedMail(Interface):
+    """Takes over what a session has committed."""
+
+    def accepted(message: Message, session: Session) -> None:
+        """Begin to deliver a message that was just committed."""
+
+
+class IPickedUpMail(Interface):
+    """Takes over what the maildrop has committed."""
+
+    def picked_up(message: Message, userid: int) -> None:
+        """Begin to deliver a message of this user that was just committed."""
 
 
 class IRouter(Interface):
@@ -72,6 +87,13 @@ class IHeldMail(Interface):
 
         The connection must `close` it at its end.  `linger`: seconds that it waits for more.
         """
+
+
+class IHeldMailWatch(Interface):
+    """Sees to it that mail held for a peer is sent."""
+
+    def mail_came(peer: str) -> None:
+        """Note that new mail is held for a peer."""
 
 
 class ITurnedRoles(Interface):

@@ -9,9 +9,10 @@ from functools import partial
 
 from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
 
 from mta.delivery.relay import Dialler
-from mta.interfaces import IHeldMail, IMailSource
+from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource
 from mta.peers.exchange import Exchange, NoMail
 from mta.peers.keeper import Keeper
 from mta.peers.ledger import Ledger
@@ -24,6 +25,7 @@ from mta.smtp.receiver import Reception
 SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 
 
+@implementer(IHeldMailWatch)
 class Customer:
     """Dials peers: now, or again and again.
 
@@ -100,7 +102,7 @@ class Customer:
                 keeper.start()
 
     def mail_came(self, peer: str) -> None:
-        """Mail of ours waits for that peer."""
+        """See `IHeldMailWatch.mail_came`."""
         if peer in self._keepers:
             self._keepers[peer].mail_came()
 

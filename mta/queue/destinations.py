@@ -51,8 +51,6 @@ class Destinations:
 
     def __init__(
         self,
-        agents: Mapping[Agent, IDeliveryAgent],
-        settings: Queue,
         clock: IReactorTime,
         settled: Callable[[Delivery, Sequence[Outcome]], None],
         returned: Callable[[Delivery], None],
@@ -60,9 +58,7 @@ class Destinations:
         pressure: Pressure | None = None,
         attempts: IAttempts | None = None,
     ) -> None:
-        self.agents = agents
         self._attempts = attempts or NoAttempts()
-        self.settings = settings
         self._clock = clock
         self._settled = settled
         self._returned = returned
@@ -80,6 +76,11 @@ class Destinations:
         self._dispatching = False
         self._stopped = False
         self._quiet = Bell(clock)
+
+    def use(self, agents: Mapping[Agent, IDeliveryAgent], settings: Queue) -> None:
+        """Go by this configuration from now on."""
+        self._agents = agents
+        self._settings = settings
 
     def add(self, hop: Hop, delivery: Delivery) -> None:
         """Let a delivery wait for its hop; `dispatch` sets it going."""
@@ -199,7 +200,7 @@ class Destinations:
         is_down = destination.hop in self._down
         if self._stopped or is_down or is_one_too_many or self._is_used_up(visit):
             return
-        if len(self._resting) >= self.settings.concurrency:
+        if len(self._resting) >= self._settings.concurrency:
             next(iter(self._resting)).wake()
         destination.resting.append(visit)
         self._resting[visit] = None
@@ -207,7 +208,7 @@ class Destinations:
         self._queue_up(destination)
         self.dispatch()  # its place is free
         try:
-            await visit.sleep(self.settings.connection_idle)
+            await visit.sleep(self._settings.connection_idle)
         finally:
             self._rise(visit)
 
@@ -240,23 +241,23 @@ class Destinations:
         return Share.NOTICES if notices == len(destination.waiting) else Share.NEW
 
     def _has_room_for(self, destination: Destination) -> bool:
-        return self._places.has_room(self._share(destination), self.settings.concurrency)
+        return self._places.has_room(self._share(destination), self._settings.concurrency)
 
     def _next_in_line(self) -> Destination | None:
         """The destination that can have its visit now."""
         if self._local_line:
             return self._local_line.popleft()
-        return self._lines.take(self._places, self.settings.concurrency)
+        return self._lines.take(self._places, self._settings.concurrency)
 
     def _is_used_up(self, visit: Visit) -> bool:
         """Whether the connection of a visit has carried enough, or is old."""
         age = self._clock.seconds() - visit.began
-        settings = self.settings
+        settings = self._settings
         is_old = visit.handed > 0 and age >= settings.connection_age
         return is_old or visit.handed >= settings.connection_messages
 
     def _most_visits(self, hop: Hop) -> int:
-        most, places = self.settings.per_destination, self.settings.concurrency
+        most, places = self._settings.per_destination, self._settings.concurrency
         if hop.agent in LOCAL:
             return min(most, LOCAL_VISITS)
         return min(most, max(1, places - places // 4))  # one alone may not have all of them
@@ -332,7 +333,7 @@ class Destinations:
         hop = visit.destination.hop
         source = Noted(visit, self._attempts)
         try:
-            await self.agents[hop.agent].deliver(hop, source)
+            await self._agents[hop.agent].deliver(hop, source)
         finally:
             source.close()
 

@@ -12,7 +12,7 @@ import random as chance
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
@@ -20,7 +20,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.interfaces import IAttempts, IDeliveryAgent, INotices, IQueue, IRouter
+from mta.interfaces import (
+    IAttempts,
+    IDeliveryAgent,
+    IDeliveryMeter,
+    IHeldMailWatch,
+    INotices,
+    IQueue,
+    IRouter,
+)
 from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.batch import Batch
 from mta.queue.bell import Bell
@@ -63,26 +71,36 @@ CLOCK_TOLERANCE = 60.0  # seconds; less is how a clock is set right
 COMMIT_GRACE = 5.0  # seconds that `stop` gives to what is being recorded
 
 
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """What the configuration says of deliveries."""
+
+    router: IRouter
+    agents: Mapping[Agent, IDeliveryAgent]
+    notices: INotices
+    settings: Queue
+    peers: Mapping[str, Peer]
+    held_mail_watch: IHeldMailWatch
+
+
 class Runner:
-    """Works off one process's share of the spool.
+    """Works off one process's share of the spool, once `use` has told it how.
 
     At most `max_messages` messages with `max_octets` octets of content are under way; what is
-    accepted beyond that waits in the spool.  `on_held` hears for which peer mail was put by,
-    `on_outcome` of each attempt that the log tells of.  `now` gives seconds since the epoch,
+    accepted beyond that waits in the spool.  `now` gives seconds since the epoch,
     `random` numbers from 0 up to 1.
     """
 
     log = Logger()
 
+    _config: RunnerConfig
+    _schedule: Schedule
+
     def __init__(
         self,
         queue: IQueue,
-        router: IRouter,
-        agents: Mapping[Agent, IDeliveryAgent],
-        notices: INotices,
-        settings: Queue,
-        peers: Mapping[str, Peer],
         clock: IReactorTime,
+        meter: IDeliveryMeter,
         *,
         now: Callable[[], float] = time.time,
         random: Callable[[], float] = chance.random,
@@ -93,9 +111,8 @@ class Runner:
     ) -> None:
         self._queue = queue
         self._attempts = attempts or NoAttempts()
-        self._router = router
-        self._notices = notices
         self._clock = clock
+        self._meter = meter
         self._now = now
         self._random = random
         self._window = Window(max_messages, max_octets)
@@ -109,10 +126,7 @@ class Runner:
         self._fresh: Batch[Message] = Batch(clock, self._begin_all)
         self._done: Batch[Round] = Batch(clock, self._remove_all)
         self._unwanted: Batch[tuple[str, float]] = Batch(clock, self._release_all)
-        self._schedule = Schedule(settings, peers, random)
         self._destinations = Destinations(
-            agents,
-            settings,
             clock,
             self._tried,
             self._returned,
@@ -126,8 +140,6 @@ class Runner:
         self._leasing: Deferred[None] | None = None
         self._wall_offset = now() - clock.seconds()
         self._stopped = False
-        self.on_held: Callable[[str], None] = lambda peer: None
-        self.on_outcome: Callable[[Hop, Outcome], None] = lambda hop, outcome: None
         self._quiet = Bell(clock)
 
     # --- for the service
@@ -155,20 +167,11 @@ class Runner:
         while self._running and (left := end - self._clock.seconds()) > 0:
             await self._quiet.wait(left)
 
-    def reconfigure(
-        self,
-        router: IRouter,
-        agents: Mapping[Agent, IDeliveryAgent],
-        notices: INotices,
-        settings: Queue,
-        peers: Mapping[str, Peer],
-    ) -> None:
-        """Take new settings, from the next round of each message on."""
-        self._router = router
-        self._notices = notices
-        self._schedule = Schedule(settings, peers, self._random)
-        self._destinations.agents = agents
-        self._destinations.settings = settings
+    def use(self, config: RunnerConfig) -> None:
+        """Go by this configuration, from the next round of each message on."""
+        self._config = config
+        self._schedule = Schedule(config.settings, config.peers, self._random)
+        self._destinations.use(config.agents, config.settings)
         self._links.retire()  # who turned a connection may have other rights now, and comes again
 
     def accept(self, message: Message) -> None:
@@ -317,7 +320,7 @@ class Runner:
         self._window.enter(message)
         targets: list[Target] = []
         try:
-            targets, round.reports = plan(message, self._router)
+            targets, round.reports = plan(message, self._config.router)
         except Exception:  # noqa: BLE001 - outermost for the router: a bug in it defers one message
             self.log.failure("{queue_id} can't be routed", queue_id=message.id)
             round.reports = fault_in(message)
@@ -378,7 +381,7 @@ class Runner:
         if is_loop:
             self._settled(delivery, [FORWARD_LOOP] * len(targets))
             return
-        reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
+        reverse_path = self._config.router.rewritten(message.envelope.reverse_path, forwarder)
         self._hand_over(Delivery(forwarded(message, forwarder, reverse_path), targets), link)
         self._destinations.dispatch()
 
@@ -477,13 +480,13 @@ class Runner:
             if progress.state is State.HELD and progress.peer:
                 self._links.mail_came(progress.peer, round.leased_by)
                 if round.leased_by is None:
-                    self.on_held(progress.peer)
+                    self._config.held_mail_watch.mail_came(progress.peer)
 
     async def _write_notices(self, message: Message, verdict: Verdict) -> tuple[Notice, ...]:
         notices = []
         for reports in (verdict.failed, verdict.delayed, verdict.succeeded):
             if reports:
-                notice = await self._notices.notice(message, reports, verdict.expires)
+                notice = await self._config.notices.notice(message, reports, verdict.expires)
                 if notice is not None:
                     notices.append(notice)
         return tuple(notices)
@@ -564,7 +567,7 @@ class Runner:
     def _tell(self, message: Message, news: Sequence[Report]) -> None:
         """Tell the log, and whoever counts."""
         for target, outcome in news:
-            self.on_outcome(target.hop, outcome)
+            self._meter.attempted(target.hop, outcome)
         self._told.tell(message, news, self._now())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:

@@ -25,6 +25,7 @@ from mta.mail import Agent
 from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
+from mta.queue.runner import RunnerConfig
 from mta.resolver import Resolver
 from mta.routing import Router
 from mta.service.open_files import affordable
@@ -55,6 +56,18 @@ class Configured:
     server_tls: ServerTLS
     client_tls: ClientTLS
     closing: Sequence[Callable[[], None]]
+
+    @property
+    def runner(self) -> RunnerConfig:
+        """The part of it that the runner goes by."""
+        return RunnerConfig(
+            self.router,
+            self.agents,
+            self.notices,
+            self.queue,
+            self.settings.peers,
+            self.customer,
+        )
 
     @property
     def queue(self) -> Queue:
@@ -114,7 +127,7 @@ class _Maker:
         depot = Depot(
             settings.hostname,
             process.spool,
-            process.accepted,
+            process.accepted_mail.accepted,
             time.time,
             settings.limits.message_size,
             settings.submission.hide_client,

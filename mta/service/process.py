@@ -13,13 +13,13 @@ from twisted.logger import Logger
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.interfaces import IMeter
-from mta.peers.held import MailForPeers
+from mta.peers.held import HeldMail
 from mta.peers.ledger import Ledger
 from mta.peers.records import Records
+from mta.queue.accepted import AcceptedMail
 from mta.queue.runner import Runner
-from mta.queued import Message, Pressure
+from mta.queued import Pressure
 from mta.service import threads
-from mta.session import Session
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.folder import secret_key
@@ -52,7 +52,11 @@ class Process:
         self.spool = SqliteSpool(folder, reactor, self.threads, uptime=seconds_since_boot)
         self.spool.start()
         self.pressure = Pressure()
-        self.held = MailForPeers(self.spool)
+        self.runner = Runner(
+            self.spool, reactor, meter, pressure=self.pressure, attempts=self.spool
+        )
+        self.accepted_mail = AcceptedMail(self.runner, meter)
+        self.held = HeldMail(self.spool, self.runner)
         self.srs = SenderRewriting(secret_key(folder))
         self.records = Records(folder)
         self.ledger = Ledger(self.records, reactor, self.threads)
@@ -61,25 +65,12 @@ class Process:
         self.counters = Counters(reactor, bans)
 
     def begin(self, configured: Configured) -> None:
-        """Go by the first configuration; `runner` is there from now on."""
-        self._set(configured)
-        self.runner = self.held.runner = runner = Runner(
-            self.spool,
-            configured.router,
-            configured.agents,
-            configured.notices,
-            configured.queue,
-            configured.settings.peers,
-            self.reactor,
-            pressure=self.pressure,
-            attempts=self.spool,
-        )
-        self.spool.on_wake = runner.wake
+        """Go by the first configuration."""
+        self.use(configured)
+        self.spool.on_wake = self.runner.wake
         self.spool.on_retry = self._retry
-        self.spool.on_recall = runner.recall
+        self.spool.on_recall = self.runner.recall
         self.spool.on_commit = self.meter.committed
-        runner.on_outcome = self.meter.attempted
-        runner.on_held = lambda peer: self.configured.customer.mail_came(peer)
 
     def _retry(self) -> None:
         """A person wants mail tried now: whoever was not there a moment ago may be."""
@@ -87,47 +78,11 @@ class Process:
         self.configured.customer.retry()
 
     def use(self, configured: Configured) -> None:
-        """Go by another configuration from now on."""
-        self._set(configured)
-        self.runner.reconfigure(
-            configured.router,
-            configured.agents,
-            configured.notices,
-            configured.queue,
-            configured.settings.peers,
-        )
-
-    def _set(self, configured: Configured) -> None:
+        """Go by this configuration from now on."""
         self.configured = configured
         self.meter.know(configured.settings.hops)
         self.spool.reserve = configured.settings.limits.free_space
-
-    def accepted(self, message: Message, session: Session) -> None:
-        """Deliver a message that was just committed."""
-        self.meter.accepted(session.service)
-        self.log.info(
-            "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets",
-            queue_id=message.id,
-            reverse_path=str(message.envelope.reverse_path),
-            client=session.client,
-            protocol=session.protocol,
-            identity=session.identity,
-            size=message.content.size,
-            recipients=len(message.envelope.recipients),
-        )
-        self.runner.accept(message)
-
-    def picked_up(self, message: Message, userid: int) -> None:
-        """Deliver a message that was just taken from the maildrop."""
-        self.log.info(
-            "{queue_id} accepted <{reverse_path}> from userid {userid}: {size} octets",
-            queue_id=message.id,
-            reverse_path=str(message.envelope.reverse_path),
-            userid=userid,
-            size=message.content.size,
-            recipients=len(message.envelope.recipients),
-        )
-        self.runner.accept(message)
+        self.runner.use(configured.runner)
 
     async def take_over(self) -> None:
         """Take over the mail that processes which died had leased."""

@@ -12,10 +12,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IHeldMail, IMailSource, IRole, ITurnedRoles
+from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource, IRole, ITurnedRoles
 from mta.mail import Agent, Hop
 from mta.peers.exchange import ExchangeFailed, NoMail, atrn_command, etrn_by_queue, etrn_commands
-from mta.peers.held import MailForPeers
 from mta.peers.keeper import LINGERED, LONG_LINK, MAX_PAUSE, Keeper
 from mta.peers.ledger import Ledger
 from mta.peers.provider import MAX_LINKS, MAX_WANTED, OVERTAKEN_GRACE, Provider
@@ -26,7 +25,6 @@ from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from tests.deliveries import Threads
-from tests.fakes import FakeSpool
 from tests.sides import REFUSED, FakeLedger, sides
 
 PROVIDER = Peer("provider", ("office.example",), connect=Hop(Agent.SMTP, "p.example"), every=300.0)
@@ -243,8 +241,10 @@ class CommandTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """The sources are sources, and each room keeps its promises."""
-        verifyObject(IHeldMail, MailForPeers(FakeSpool(lambda: 0.0)))
-        verifyObject(ITurnedRoles, sides()[0].provider)
+        provider, office = sides()
+        verifyObject(IHeldMail, provider.held)
+        verifyObject(IHeldMailWatch, office.customer)
+        verifyObject(ITurnedRoles, provider.provider)
         verifyObject(IMailSource, NoMail())
         verifyObject(IMailSource, Counted(NoMail(), Tally()))
 

@@ -69,10 +69,12 @@ class DestinationsTests(SynchronousTestCase):
         self.destinations = self.make(Queue(concurrency=4, per_destination=3))
 
     def make(self, settings: Queue, pressure: Pressure | None = None) -> Destinations:
-        agents = dict.fromkeys(Agent, ScriptedAgent(self.wait))
-        return Destinations(
-            agents, settings, self.clock, self.report, self.return_unsent, self.leave, pressure
+        self.settings = settings
+        self.destinations = Destinations(
+            self.clock, self.report, self.return_unsent, self.leave, pressure
         )
+        self.visit_with(self.wait)
+        return self.destinations
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         self.settled.append((delivery.message.id, outcomes[0]))
@@ -90,7 +92,7 @@ class DestinationsTests(SynchronousTestCase):
         await end
 
     def visit_with(self, visit: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
-        self.destinations.agents = dict.fromkeys(Agent, ScriptedAgent(visit))
+        self.destinations.use(dict.fromkeys(Agent, ScriptedAgent(visit)), self.settings)
 
     def add(self, hop: Hop, *names: str) -> None:
         for name in names:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IDeliveryAgent, IMailSource, INotices, IQueue, IRouter
+from mta.interfaces import IDeliveryAgent, IHeldMailWatch, IMailSource, INotices, IQueue, IRouter
 from mta.mail import (
     NULL_PATH,
     Agent,
@@ -24,13 +24,14 @@ from mta.mail import (
     Reply,
     Status,
 )
+from mta.metrics import NoMeter
 from mta.queue.destinations import COMPANY, RIPENING
 from mta.queue.held import MAX_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
 from mta.queue.held import PUT_OFF as HELD_PUT_OFF
 from mta.queue.leases import MAX_SLEEP
 from mta.queue.rounds import CROWDED
-from mta.queue.runner import PATIENCE, PUT_OFF, Runner
+from mta.queue.runner import PATIENCE, PUT_OFF, Runner, RunnerConfig
 from mta.queued import (
     Delivery,
     HopFailure,
@@ -249,6 +250,18 @@ class SimpleNotices:
         return Notice(Envelope(NULL_PATH, (recipient,)), "\n".join(lines).encode())
 
 
+@implementer(IHeldMailWatch)
+class Watch:
+    """Remembers for which peers mail came."""
+
+    def __init__(self) -> None:
+        self.peers: list[str] = []
+
+    def mail_came(self, peer: str) -> None:
+        """See `IHeldMailWatch.mail_came`."""
+        self.peers.append(peer)
+
+
 @implementer(IDeliveryAgent)
 class TableAgent:
     """Settles each address as a table says; else it is relayed.  May be told to wait."""
@@ -278,20 +291,24 @@ class RunnerTests(SynchronousTestCase):
         self.router = TableRouter()
         self.agent = TableAgent()
         self.notices = SimpleNotices()
+        self.watch = Watch()
         self.runner = self.make()
 
     def make(self, **limits: int) -> Runner:
-        return Runner(
-            self.queue,
+        runner = Runner(
+            self.queue, self.clock, NoMeter(), now=self.now, random=lambda: 0.5, **limits
+        )
+        runner.use(self.config(self.settings))
+        return runner
+
+    def config(self, settings: Queue) -> RunnerConfig:
+        return RunnerConfig(
             self.router,
             dict.fromkeys(Agent, self.agent),
             self.notices,
-            self.settings,
+            settings,
             self.peers,
-            self.clock,
-            now=self.now,
-            random=lambda: 0.5,
-            **limits,
+            self.watch,
         )
 
     def now(self) -> float:
@@ -524,10 +541,7 @@ class RetryTests(RunnerTests):
         self.agent.outcomes["x@a.example"] = LATER
         self.runner.start()
         self.accept_address("1", "x@a.example")
-        agents = dict.fromkeys(Agent, self.agent)
-        self.runner.reconfigure(
-            self.router, agents, self.notices, Queue(give_up_after=30), self.peers
-        )
+        self.runner.use(self.config(Queue(give_up_after=30)))
         self.run_until(61)
         self.assertEqual(1, len(self.queue.notices))
 

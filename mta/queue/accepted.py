@@ -1,0 +1,49 @@
+"""Mail that was just accepted: logged, counted, and handed to the runner."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mta.interfaces import IAcceptedMail, IPickedUpMail, ISessionMeter
+from mta.queue.runner import Runner
+from mta.queued import Message
+from mta.session import Session
+
+
+@implementer(IAcceptedMail, IPickedUpMail)
+class AcceptedMail:
+    """Begins to deliver what was committed a moment ago."""
+
+    log = Logger()
+
+    def __init__(self, runner: Runner, meter: ISessionMeter) -> None:
+        self._runner = runner
+        self._meter = meter
+
+    def accepted(self, message: Message, session: Session) -> None:
+        """See `IAcceptedMail.accepted`."""
+        self._meter.accepted(session.service)
+        self.log.info(
+            "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets",
+            queue_id=message.id,
+            reverse_path=str(message.envelope.reverse_path),
+            client=session.client,
+            protocol=session.protocol,
+            identity=session.identity,
+            size=message.content.size,
+            recipients=len(message.envelope.recipients),
+        )
+        self._runner.accept(message)
+
+    def picked_up(self, message: Message, userid: int) -> None:
+        """See `IPickedUpMail.picked_up`."""
+        self.log.info(
+            "{queue_id} accepted <{reverse_path}> from userid {userid}: {size} octets",
+            queue_id=message.id,
+            reverse_path=str(message.envelope.reverse_path),
+            userid=userid,
+            size=message.content.size,
+            recipients=len(message.envelope.recipients),
+        )
+        self._runner.accept(message)
