@@ -14,7 +14,7 @@ from mta.queued import Filter
 from mta.spool import attempts, clock
 from mta.spool.leases import SUSPECT_DELAY
 from mta.spool.sqlite import SqliteSpool
-from tests.spool.test_spool import SpoolTestCase, settlement
+from tests.spool.cases import SpoolTestCase, settlement
 
 
 class DeathTests(SpoolTestCase):

@@ -10,7 +10,7 @@ from mta.spool.clock import TOLERANCE, Reading, jump
 from mta.spool.committer import Committer
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.take_over import LOOKS
-from tests.spool.test_spool import SpoolTestCase, settlement
+from tests.spool.cases import SpoolTestCase, settlement
 
 HOUR = 3600.0
 DAY = 24 * HOUR
