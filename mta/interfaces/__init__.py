@@ -28,7 +28,15 @@ from mta.interfaces.queue import (
     IRouter,
     ITurnedRoles,
 )
-from mta.interfaces.spool import IAttemptRecords, IAttempts, IHeldLeases, ILeases, IQueue, ISpool
+from mta.interfaces.spool import (
+    IAttemptRecords,
+    IAttempts,
+    IHeldLeases,
+    ILeases,
+    IQueue,
+    ISpool,
+    ISpoolListener,
+)
 
 __all__ = [
     "DomainNotFound",
@@ -63,6 +71,7 @@ __all__ = [
     "ISessionClock",
     "ISessionMeter",
     "ISpool",
+    "ISpoolListener",
     "ITurnedRoles",
     "IUsers",
     "ResolutionFailed",

@@ -11,7 +11,9 @@ from typing import Any
 
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from mta.interfaces import ICommitMeter, ISpoolListener
 from mta.mail import Envelope, Mailbox, Recipient
 from mta.queued import (
     Message,
@@ -51,6 +53,26 @@ def done(message: Message) -> Settlement:
     return settlement(message, 0.0, state=State.DONE)
 
 
+@implementer(ISpoolListener)
+class Listener:
+    """Remembers what a process heard of its spool."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def wake(self) -> None:
+        """See `ISpoolListener.wake`."""
+        self.heard.append("wake")
+
+    def retry(self) -> None:
+        """See `ISpoolListener.retry`."""
+        self.heard.append("retry")
+
+    def recall(self) -> None:
+        """See `ISpoolListener.recall`."""
+        self.heard.append("recall")
+
+
 class SpoolTestCase(SynchronousTestCase):
     """A folder, and processes on it: each `SqliteSpool` has locks of its own."""
 
@@ -63,6 +85,7 @@ class SpoolTestCase(SynchronousTestCase):
         self.addCleanup(self.pool.stop)
         self.wait = self.clock.wait
         self.committers: dict[SqliteSpool, Committer] = {}
+        self.listeners: dict[SqliteSpool, Listener] = {}
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -74,13 +97,29 @@ class SpoolTestCase(SynchronousTestCase):
         self.addCleanup(lambda: self.wait(spool.stop()))
         return spool
 
-    def restartable(self) -> SqliteSpool:
+    def restartable(self, meter: ICommitMeter | None = None, **more: Any) -> SqliteSpool:
         """A process that the test stops itself."""
-        committer = Committer(self.folder, self.clock)
-        spool = SqliteSpool(self.path, self.clock, self.pool, self.now, committer=committer)
+        committer = Committer(self.folder, self.clock, meter)
+        listener = Listener()
+        spool = SqliteSpool(
+            self.path,
+            self.clock,
+            self.pool,
+            listener,
+            now=self.now,
+            committer=committer,
+            **more,
+        )
         spool.start()
         self.committers[spool] = committer
+        self.listeners[spool] = listener
         return spool
+
+    def heard(self, spool: SqliteSpool) -> list[str]:
+        """What a process heard since this was asked last."""
+        listener = self.listeners[spool]
+        heard, listener.heard = listener.heard, []
+        return heard
 
     def tools(self) -> SpoolTools:
         """The tools on the spool, closed at the end."""

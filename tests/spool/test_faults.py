@@ -8,7 +8,9 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs
+from zope.interface import implementer
 
+from mta.interfaces import ICommitMeter
 from mta.queued import Filter, SpoolFull
 from mta.spool import committer as committer_module
 from mta.spool.committer import Committer, Job
@@ -32,6 +34,18 @@ CODES = (
     *("BUSY", "FULL", "IOERR_SHMSIZE", "CORRUPT", "IOERR"),
     *("NOMEM", "CANTOPEN", "READONLY", "PROTOCOL", "LOCKED"),
 )
+
+
+@implementer(ICommitMeter)
+class CommitMeter:
+    """Remembers how many jobs each commit had."""
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+
+    def committed(self, jobs: int, seconds: float) -> None:
+        """See `ICommitMeter.committed`."""
+        self.counted.append(jobs)
 
 
 class SystemTests(SpoolTestCase):
@@ -125,14 +139,15 @@ class GuardTests(SpoolTestCase):
 
     def test_meter(self) -> None:
         """Whoever counts can't make a 451 of a commit."""
-        spool = self.process()
-        spool.on_commit = failing(ZeroDivisionError())
+        meter = CommitMeter()
+        spool = self.restartable(meter)
+        patch = self.patch(meter, "committed", failing(ZeroDivisionError()))
         self.commit(spool)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        counted: list[int] = []
-        spool.on_commit = lambda jobs, seconds: counted.append(jobs)
+        patch.restore()
         self.commit(spool)
-        self.assertEqual(counted, [1])
+        self.assertEqual(meter.counted, [1])
+        self.wait(spool.stop())
 
     def test_ballast_that_cannot_be_thrown(self) -> None:
         """A disk that is full and fails as well is full."""

@@ -99,8 +99,7 @@ class LeaseTests(SpoolTestCase):
 
     def test_stopped_process(self) -> None:
         """What a process leaves when it stops may have been delivered: it is `recovered`."""
-        one = SqliteSpool(self.path, self.clock, self.pool, self.now)
-        one.start()
+        one = self.restartable()
         message = self.commit(one)
         self.wait(one.stop())
         (again,) = self.wait(self.process().lease_due(1))
@@ -203,9 +202,8 @@ class ReleaseTests(SpoolTestCase):
         self.wait(spool.release({message.id: 0.0}))
         patch.restore()
         self.assertEqual(self.wait(spool.lease_due(9)), [])
-        woken: list[str] = []
-        spool.on_wake = lambda: woken.append("woken")
+        self.heard(spool)
         self.wait(spool.beat())
         self.wait(self.committers[spool].submit(Job()))
-        self.assertEqual(woken, ["woken"])
+        self.assertEqual(self.heard(spool), ["wake"])
         self.assertEqual([each.id for each in self.wait(spool.lease_due(9))], [message.id])

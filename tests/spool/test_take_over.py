@@ -137,7 +137,7 @@ class TakeOverTests(SpoolTestCase):
 
         async def stop() -> None:
             spool._heartbeat.stop()
-            spool._bell.close()
+            spool._pipe.close()
             await self.committers[spool].stop()
             spool._reader.close()
             spool._watcher.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from pathlib import Path
@@ -24,43 +23,37 @@ class WakeTests(SpoolTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.one, self.other = self.process(), self.process()
-        self.woken: list[str] = []
-        self.one.on_wake = lambda: self.woken.append("one")
-        self.other.on_wake = lambda: self.woken.append("other")
 
     def test_held(self) -> None:
         """Mail held for a peer, whose link another process may have, wakes the others."""
         message = self.commit(self.one)
         self.wait(self.one.settle(settlement(message, self.now() + 9, state=State.HELD, peer="p")))
-        self.assertEqual(self.heard(), ["other"])
+        self.assertEqual(self.read(), ([], ["wake"]))
 
     def test_deferred(self) -> None:
         """Mail that is due later wakes nobody."""
         self.wait(self.one.settle(settlement(self.commit(self.one), self.now() + 9)))
-        self.assertEqual(self.heard(), [])
+        self.assertEqual(self.read(), ([], []))
 
     def test_released(self) -> None:
         """Mail that is given back wakes the others, once."""
         self.wait(self.one.release({self.commit(self.one).id: 0.0}))
         self.wait(self.one.release({self.commit(self.one).id: 0.0}))
-        self.assertEqual(self.heard(), ["other"])
+        self.assertEqual(self.read(), ([], ["wake"]))
 
     def test_tools(self) -> None:
         """The tools wake every process."""
         self.tools().enqueue(envelope(), [b"content"])
-        self.assertEqual(sorted(self.heard()), ["one", "other"])
+        self.assertEqual(self.read(), (["wake"], ["wake"]))
 
     def test_recalled(self) -> None:
         """Who works on what was put on hold or removed hears of it, and can ask what it was."""
         ids = [self.commit(self.one).id for _ in range(3)]
         other = self.commit(self.other).id
-        recalls: list[str] = []
-        self.one.on_recall = lambda: recalls.append("one")
         tools = self.tools()
         for change, id in ((tools.hold, ids[0]), (tools.delete, ids[1])):
             change([id])
-            self.heard()
-        self.assertEqual(recalls, ["one", "one"])
+            self.assertEqual(self.read(), (["recall", "wake"],) * 2)
         recalled = self.wait(self.one.recalled([*ids, other]))
         self.assertEqual(list(recalled), [ids[0], ids[1], other])
 
@@ -68,50 +61,46 @@ class WakeTests(SpoolTestCase):
         """Who retries or releases wants it tried whatever was unreachable; nobody else does."""
         tools = self.tools()
         name = tools.enqueue(envelope(), [b"content"])
-        self.one.on_retry = lambda: self.woken.append("now")
-        self.assertEqual(sorted(self.heard()), ["one", "other"])
+        self.assertEqual(self.read(), (["wake"], ["wake"]))
         for change in (tools.retry, tools.hold, tools.release):
             change([name])
-            self.woken.clear()
-            wanted = [] if change == tools.hold else ["now"]
-            self.assertEqual(sorted(self.heard()), sorted([*wanted, "one", "other"]))
+            expected = "recall" if change == tools.hold else "retry"
+            self.assertEqual(self.read(), ([expected, "wake"],) * 2)
 
     def test_deaf(self) -> None:
-        """A bell whose owner is dead, or has been rung too often, keeps nobody waiting."""
+        """A FIFO whose owner is dead, or that is full, keeps nothing waiting."""
         os.mkfifo(self.path / "owners" / "DEAD.wake")
         for reader in self.clock.readers:
             os.write(reader.fileno(), bytes(65536))  # as much as a FIFO holds
         self.tools().enqueue(envelope(), [b"content"])
-        self.assertEqual(sorted(self.heard()), ["one", "other"])
+        self.assertEqual(self.read(), (["wake"], ["wake"]))
 
-    def heard(self) -> list[str]:
-        """Let the reactor read what there is to read."""
+    def read(self) -> tuple[list[str], list[str]]:
+        """Let the reactor read what there is to read; returns what both processes heard."""
         for reader in self.clock.readers:
-            with contextlib.suppress(BlockingIOError):  # a bell that was not rung
-                reader.doRead()
-        return self.woken
+            reader.doRead()
+        return self.heard(self.one), self.heard(self.other)
 
 
 class PipeTests(SpoolTestCase):
     """The pipe that wakes a process."""
 
-    def test_it_rings_again(self) -> None:
-        """Neither an empty pipe, nor a bug in who is woken, nor its removal makes it deaf."""
+    def test_it_wakes_again(self) -> None:
+        """Neither an empty pipe, nor a bug in the listener, nor its removal makes it deaf."""
         spool = self.process()
-        (bell,) = self.clock.readers
-        bell.doRead()
-        spool.on_wake = failing(ZeroDivisionError())
+        (pipe,) = self.clock.readers
+        pipe.doRead()
+        patch = self.patch(self.listeners[spool], "wake", failing(ZeroDivisionError()))
         self.tools().enqueue(envelope(), [b"content"])
-        bell.doRead()
+        pipe.doRead()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        woken: list[str] = []
-        spool.on_wake = lambda: woken.append("woken")
-        spool._owner.bell.unlink()
+        patch.restore()
+        spool._owner.wakeup_pipe.unlink()
         self.wait(spool.take_over())
         self.tools().enqueue(envelope(), [b"content"])
-        (bell,) = self.clock.readers
-        bell.doRead()
-        self.assertEqual(woken, ["woken"])
+        (pipe,) = self.clock.readers
+        pipe.doRead()
+        self.assertEqual(self.heard(spool), ["wake"])
 
     def test_nobody_can_be_woken(self) -> None:
         """What was committed is committed, whether or not others can be told."""
