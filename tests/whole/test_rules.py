@@ -29,7 +29,6 @@ KNOWN: dict[str, int] = {
     "settings": 17,
     "smtp": 288,
     "spool": 233,
-    "tls": 24,
     "users": 36,
 }
 
