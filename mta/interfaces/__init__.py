@@ -13,7 +13,16 @@ from mta.interfaces.access import (
     IReversal,
     IUsers,
 )
-from mta.interfaces.connection import IChannel, IConnection, IIdleWait, IRole, ISessionClock
+from mta.interfaces.connection import (
+    IChannel,
+    IClientTLS,
+    IConnection,
+    IFirstRoles,
+    IIdleWait,
+    IRole,
+    ISessionClock,
+    ITLSContext,
+)
 from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
 from mta.interfaces.meters import ICommitMeter, IDeliveryMeter, IMeter, ISessionMeter
 from mta.interfaces.queue import (
@@ -45,11 +54,13 @@ __all__ = [
     "IAttemptRecords",
     "IAttempts",
     "IChannel",
+    "IClientTLS",
     "ICommitMeter",
     "IConnection",
     "IContentPolicy",
     "IDeliveryAgent",
     "IDeliveryMeter",
+    "IFirstRoles",
     "IHeldLeases",
     "IHeldMail",
     "IHeldMailWatch",
@@ -72,6 +83,7 @@ __all__ = [
     "ISessionMeter",
     "ISpool",
     "ISpoolListener",
+    "ITLSContext",
     "ITurnedRoles",
     "IUsers",
     "ResolutionFailed",

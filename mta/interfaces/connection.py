@@ -7,6 +7,7 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
+from mta.mail import Security
 from mta.session import TLSInfo
 
 
@@ -89,4 +90,32 @@ class IRole(Interface):
         """Hold one conversation; return the role to take next, None to close.
 
         May raise ChannelLost, which ends the connection quietly.
+        """
+
+
+class IFirstRoles(Interface):
+    """The roles with which the connections to a listener begin."""
+
+    def first_role() -> IRole:
+        """Make the role for one more connection."""
+
+
+class ITLSContext(Interface):
+    """Our side of TLS on one connection."""
+
+    def start(transport: Any) -> None:
+        """Begin the handshake on an `ITLSTransport`."""
+
+    def info(transport: Any) -> TLSInfo:
+        """The result of the finished handshake on an `ISSLTransport`."""
+
+
+class IClientTLS(Interface):
+    """Our demands on the servers that we dial."""
+
+    def for_host(hostname: str, security: Security, pin: str = "") -> ITLSContext:
+        """Our demands on one of them, a name or an address.
+
+        `pin` is the SHA-256 fingerprint of the one certificate that it must show, in lower-case
+        hex; empty: `security` says whether any certificate will do.
         """

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mta.interfaces import IClientTLS, ITLSContext
 from mta.mail import Security
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
@@ -25,7 +26,7 @@ from mta.tls.verify import ClientTLSContext, Connection, PeerVerification, tls_i
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"  # of TLS 1.2: forward secrecy
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(ITLSContext, IOpenSSLServerConnectionCreator)
 class ServerTLS:
     """Our side as a server.
 
@@ -56,11 +57,11 @@ class ServerTLS:
         return True
 
     def start(self, transport: ITLSTransport) -> None:
-        """Begin the handshake on our side of an accepted connection."""
+        """See `ITLSContext.start`."""
         transport.startTLS(self)
 
     def info(self, transport: ISSLTransport) -> TLSInfo:
-        """The result of the finished handshake."""
+        """See `ITLSContext.info`."""
         return tls_info(transport)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -97,6 +98,7 @@ class ServerTLS:
         return context
 
 
+@implementer(IClientTLS)
 class ClientTLS:
     """Our side as a client.  Raises TLSFault.
 
@@ -117,11 +119,10 @@ class ClientTLS:
         return True
 
     def for_host(self, hostname: str, security: Security, pin: str = "") -> ClientTLSContext:
-        """Our demands on the server `hostname`, a name or an address.
+        """See `IClientTLS.for_host`.
 
-        `pin` (SHA-256 fingerprint, lower-case hex) trusts that certificate alone, whatever its
-        name and issuer.  Else VERIFY demands a chain to our authorities and the name, and
-        OPPORTUNISTIC takes any certificate, and only notes what it proves.
+        A pinned certificate may have any name and issuer.  VERIFY demands a chain to our
+        authorities and the name; OPPORTUNISTIC takes any certificate, and notes what it proves.
         """
         contexts = self._contexts
         if pin:

@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.interfaces import ITLSContext
 from mta.session import TLSInfo
 from mta.tls.names import is_address, is_for, name_of, names_in
 
@@ -109,7 +110,7 @@ class Connection(SSL.Connection):
             raise
 
 
-@implementer(IOpenSSLClientConnectionCreator)
+@implementer(ITLSContext, IOpenSSLClientConnectionCreator)
 class ClientTLSContext:
     """Our demands on one server; made by `ClientTLS.for_host`.
 
@@ -124,11 +125,11 @@ class ClientTLSContext:
         self._pin = pin
 
     def start(self, transport: ITLSTransport) -> None:
-        """Begin the handshake on our side of a connection that we dialled."""
+        """See `ITLSContext.start`."""
         transport.startTLS(self)
 
     def info(self, transport: ISSLTransport) -> TLSInfo:
-        """The result of the finished handshake."""
+        """See `ITLSContext.info`."""
         return tls_info(transport)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
