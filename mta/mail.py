@@ -1,4 +1,4 @@
-"""The domain values: what a mail transfer agent talks about (RFC 5321, RFC 5598).
+"""The domain values: mailboxes, envelopes, replies, hops, outcomes (RFC 5321, RFC 5598).
 
 All are frozen and compared by value.  Text is ``str`` here: bytes from the wire are
 decoded once, in `mta.smtp`.
@@ -18,10 +18,10 @@ _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 
 
 def canonical_domain(domain: str) -> str:
-    """The one form in which domains are kept and compared: lower case, A-labels (RFC 5890).
+    """The form in which domains are compared: lower case, A-labels (RFC 5890).
 
     A label that IDNA 2008 does not know stays as it is, in lower case: such names are in use,
-    and whether one exists is for the DNS to say.
+    and only the DNS can say whether one exists.
     """
     if domain.isascii():
         return domain.lower()
@@ -43,10 +43,9 @@ def _canonical_label(label: str) -> str:
 class Mailbox:
     """The address inside a path (RFC 5321 section 4.1.2).
 
-    `local_part` is what the quoting means, not the quoting itself: ``"a b"@x`` has the
-    local part ``a b``.  `domain` comes in its canonical form, however it was written; an address
-    literal keeps its brackets.  ``<Postmaster>`` has no domain, the null reverse-path
-    has neither.
+    `local_part` is without quoting: that of ``"a b"@x`` is ``a b``.  `domain` has its canonical
+    form, however it was written; an address literal keeps its brackets.  ``<Postmaster>`` has no
+    domain, the null reverse-path has neither.
     """
 
     local_part: str
@@ -58,16 +57,16 @@ class Mailbox:
 
     @property
     def is_null(self) -> bool:
-        """Whether this is the null reverse-path ``<>``."""
+        """Tell whether this is the null reverse-path ``<>``."""
         return not self.local_part and not self.domain
 
     @property
     def is_internationalised(self) -> bool:
-        """Whether only a peer with SMTPUTF8 can be given this address (RFC 6531)."""
+        """Tell whether only a peer with SMTPUTF8 takes this address (RFC 6531)."""
         return not (self.local_part.isascii() and self.domain.isascii())
 
     def matches(self, other: Mailbox) -> bool:
-        """Whether both are written alike, but for case."""
+        """Tell whether both are written alike, but for case."""
         return str(self).lower() == str(other).lower()
 
     def __str__(self) -> str:
@@ -103,9 +102,10 @@ class Recipient:
 
     @classmethod
     def merged(cls, recipients: Sequence[Recipient]) -> Recipient:
-        """One recipient for several that name the same mailbox: the forward-path of the first.
+        """One recipient for several that name the same mailbox.
 
-        A condition counts if anyone named it, NEVER only if everyone did (RFC 3461 section 4.1).
+        It has the forward-path of the first.  A condition counts if one of them has it, NEVER only
+        if all of them do (RFC 3461 section 4.1).
         """
         first, *others = recipients
         if not others:
@@ -128,7 +128,7 @@ def distinct(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
     return tuple(map(Recipient.merged, found.values()))
 
 
-UNASKED = frozenset({Notify.FAILURE, Notify.DELAY})  # what a recipient without NOTIFY gets
+UNASKED = frozenset({Notify.FAILURE, Notify.DELAY})  # the conditions of a RCPT without NOTIFY
 
 
 class Body(Enum):
@@ -141,7 +141,7 @@ class Body(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What MAIL and RCPT said of one message (RFC 5321 section 2.3.1)."""
+    """The envelope of one message, as MAIL and RCPT gave it (RFC 5321 section 2.3.1)."""
 
     reverse_path: Mailbox
     recipients: tuple[Recipient, ...]
@@ -150,7 +150,7 @@ class Envelope:
     ret: str = ""  # "FULL", "HDRS" or not said, RFC 3461 section 4.3
     envid: str = ""  # decoded, RFC 3461 section 4.4
     require_tls: bool = False  # RFC 8689
-    outside: bool = False  # neither a user sent it nor a host of ours
+    outside: bool = False  # from an outsider: no user, and no host of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +166,17 @@ class Reply:
 
     @property
     def is_positive(self) -> bool:
-        """Whether the command was carried out (2xx) or may go on (3xx)."""
+        """Tell whether the command was carried out (2xx) or may go on (3xx)."""
         return self.code < 400
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same command may succeed later (4xx)."""
+        """Tell whether the same command may succeed later (4xx)."""
         return 400 <= self.code < 500
 
     @property
     def is_permanent(self) -> bool:
-        """Whether the same command would fail again (5xx)."""
+        """Tell whether the same command would fail again (5xx)."""
         return self.code >= 500
 
     @property
@@ -202,7 +202,7 @@ class Agent(Enum):
 
 
 class Security(Enum):
-    """What a client demands of TLS on the way to a next hop."""
+    """The demand on TLS to a next hop."""
 
     OFF = "off"
     OPPORTUNISTIC = "opportunistic"
@@ -211,7 +211,7 @@ class Security(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where a message goes next: an agent, and what that agent needs to know.
+    """The next hop of a message: a delivery agent, and what that needs to know.
 
     `next_hop` is the domain for MX, the host or ``unix:PATH`` for SMTP and LMTP, the path
     template for MAILDIR, the command for PIPE, the peer's name for HOLD, the text for REJECT.
@@ -229,7 +229,7 @@ class Hop:
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # What is under way is kept by hop: each message asks for this a dozen times.
+        # Each message is looked up by its hop a dozen times.
         key = (self.agent, self.next_hop, self.port, self.implicit_tls)
         object.__setattr__(self, "_hash", hash((*key, self.security, self.pin, self.user)))
 
@@ -237,7 +237,7 @@ class Hop:
         return self._hash
 
     def __str__(self) -> str:
-        """The hop as the configuration writes it, without its secret and a program's arguments."""
+        """The hop as the configuration has it, without secret and arguments."""
         match self.agent:
             case Agent.PIPE:
                 return f"pipe:{self.next_hop.strip().partition(' ')[0]}"
@@ -254,9 +254,9 @@ class Hop:
 
 
 class Status(Enum):
-    """What became of one recipient in one attempt (RFC 3464 section 2.3.3)."""
+    """The result of one attempt for one recipient (RFC 3464 section 2.3.3)."""
 
-    DELIVERED = "delivered"  # final delivery; nobody else will send a notice
+    DELIVERED = "delivered"  # final delivery; no other server will send a notice
     RELAYED = "relayed"  # the next hop took it over
     DEFERRED = "deferred"
     FAILED = "failed"
@@ -265,23 +265,23 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one recipient in one attempt, and in whose words.
+    """The outcome of one attempt for one recipient.
 
-    `remote` is the host that replied, empty where the reply is our own.  `notifies` says
-    that the next hop took over the duty to send notices (RFC 3461 section 5.2.1).  `strains`: it
-    took nothing for now, or broke off, so it may want less of us at once.  `wait` over 0: nothing
-    was tried, and there is no use in it for so many seconds.  `elsewhere`: another host of the same
-    hop may take it all the same.  `broke`: the connection broke while the content was on its way,
-    which may be the content's fault.  `untried`: nothing was said of it, so that another connection
-    to the same host is due.
+    `remote` is the host that replied, empty where the reply is our own.  `notifies`: the next hop
+    took over the duty to send notices (RFC 3461 section 5.2.1).  `throttles`: the host took nothing
+    for now, or broke off, so that it may want fewer connections.  `wait` over 0: nothing was tried,
+    and there is no use in it for so many seconds.  `try_next_host`: another host of the same hop
+    may accept the message all the same.  `broke_in_content`: the connection broke while the content
+    was in flight, which may be the content's fault.  `untried`: the host was not asked, so that
+    another connection to it is due.
     """
 
     status: Status
     reply: Reply
     remote: str = ""
     notifies: bool = False
-    strains: bool = field(default=False, compare=False)
+    throttles: bool = field(default=False, compare=False)
     wait: float = 0.0
-    elsewhere: bool = field(default=False, compare=False)
-    broke: bool = field(default=False, compare=False)
+    try_next_host: bool = field(default=False, compare=False)
+    broke_in_content: bool = field(default=False, compare=False)
     untried: bool = field(default=False, compare=False)

@@ -14,15 +14,13 @@ from zope.interface import implementer
 from mta.interfaces import (
     IAccessPolicy,
     IChannel,
-    IClientTLS,
-    IFirstRoles,
     IMailSource,
     IReversal,
     IRole,
-    ITLSContext,
+    ITurnReplies,
     IUsers,
 )
-from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Security
+from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
 from mta.queued import Delivery, Message, Target
 from mta.session import Session, TLSInfo
 from mta.settings import Limits, ListenerTLS, Service
@@ -158,6 +156,15 @@ class Turned:
         return None
 
 
+@implementer(ITurnReplies)
+class TurnReplies(list[Reply]):
+    """The replies to a request for mail."""
+
+    def replied(self, reply: Reply) -> None:
+        """See `ITurnReplies.replied`."""
+        self.append(reply)
+
+
 @implementer(IReversal)
 class FakeReversal:
     """Turns connections for alice, and has mail for office.example."""
@@ -187,7 +194,6 @@ class FakeReversal:
         return Reply(250, "2.0.0", (f"Queuing for {option}{name} started",))
 
 
-@implementer(IClientTLS, ITLSContext)
 class FakeTLS:
     """TLS that begins when the test calls `handshakeCompleted`; `certificate`: what is proved."""
 
@@ -195,29 +201,13 @@ class FakeTLS:
         self.started = 0
         self._secured = replace(SECURED, certificate=certificate)
 
-    def for_host(self, hostname: str, security: Security, pin: str = "") -> ITLSContext:
-        """See `IClientTLS.for_host`: the same for all."""
-        return self
-
     def start(self, transport: ITLSTransport) -> None:
-        """See `ITLSContext.start`."""
+        """See `mta.link.TLSContext`."""
         self.started += 1
 
     def info(self, transport: ITLSTransport) -> TLSInfo:
-        """See `ITLSContext.info`."""
+        """See `mta.link.TLSContext`."""
         return self._secured
-
-
-@implementer(IFirstRoles)
-class OneRole:
-    """The same role, without state, for all connections."""
-
-    def __init__(self, role: IRole) -> None:
-        self._role = role
-
-    def first_role(self) -> IRole:
-        """See `IFirstRoles.first_role`."""
-        return self._role
 
 
 def reception(

@@ -18,7 +18,7 @@ from mta.queued import Delivery, HopFailure, IContent
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import HostRecord, Pipelining
 from mta.smtp.sender import Sender
-from mta.smtp.turn import Turn
+from mta.smtp.turn import TurnRequest
 from tests.doubles import FakeSource, FakeTLS, Transport, delivery
 
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
@@ -50,7 +50,7 @@ class Exchange:
         deliveries: Sequence[Delivery] = (),
         demands: SenderConfig = US,
         *,
-        turn: Turn | None = None,
+        turn: TurnRequest | None = None,
         waits: bool = False,
         tls: bool = False,
         certificate: str = "abcd",
@@ -62,7 +62,7 @@ class Exchange:
         self.clock, self.transport = Clock(), Transport(lenient=True)
         self.ended: list[object] = []
         self.link = Link(
-            Sender(self.source, demands, turn),
+            lambda _: Sender(self.source, demands, turn),
             self.clock,
             FakeTLS(certificate),
             tls_at_once=tls,
@@ -168,7 +168,7 @@ class SenderTestCase(SynchronousTestCase):
         keywords: str = "250 HELP",
         demands: SenderConfig = US,
         *,
-        turn: Turn | None = None,
+        turn: TurnRequest | None = None,
         waits: bool = False,
         known: Pipelining = Pipelining.UNKNOWN,
     ) -> Exchange:

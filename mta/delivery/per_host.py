@@ -39,7 +39,7 @@ class Suspects:
     def judge(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> bool:
         """Learn from what became of a delivery on a connection; whether that broke over it."""
         key = _key(delivery)
-        if any(outcome.broke for outcome in outcomes):
+        if any(outcome.broke_in_content for outcome in outcomes):
             self._known[key] = None
             if len(self._known) > MAX_SUSPECTS:
                 self._known.popitem(last=False)
@@ -64,12 +64,12 @@ class _Taken:
     def open_places(self) -> list[int]:
         """The places of the targets that another host may take."""
         known = enumerate(self.outcomes)
-        return [place for place, outcome in known if outcome is None or outcome.elsewhere]
+        return [place for place, outcome in known if outcome is None or outcome.try_next_host]
 
     def final_outcomes(self, last: Outcome | None) -> list[Outcome]:
         """The outcomes where no other host is asked: what is decided, and the word on the rest."""
         return [
-            known if known is not None and not known.elsewhere else most_telling([last, known])
+            known if known is not None and not known.try_next_host else most_telling([last, known])
             for known in self.outcomes
         ]
 
@@ -139,7 +139,9 @@ class PerHost:
         So it is with what RCPT put off (mailbox busy, greylisted), and with what a host lacks.
         """
         return bool(self._kept) and not any(
-            outcome is None or outcome.strains for taken in self._kept for outcome in taken.outcomes
+            outcome is None or outcome.throttles
+            for taken in self._kept
+            for outcome in taken.outcomes
         )
 
     def finish(self, last: Outcome | None) -> None:
@@ -205,7 +207,9 @@ class PerHost:
         ]
         for place, outcome in decided:
             known = taken.outcomes[place]
-            taken.outcomes[place] = most_telling([known, outcome]) if outcome.elsewhere else outcome
+            taken.outcomes[place] = (
+                most_telling([known, outcome]) if outcome.try_next_host else outcome
+            )
         if places := taken.open_places:
             targets = tuple(taken.delivery.targets[place] for place in places)
             taken.handed = replace(taken.delivery, targets=targets)
@@ -268,7 +272,7 @@ def most_telling(outcomes: Sequence[Outcome | None]) -> Outcome:
 
 
 def _is_open(outcome: Outcome) -> bool:
-    return outcome.elsewhere or outcome.untried
+    return outcome.try_next_host or outcome.untried
 
 
 def _key(delivery: Delivery) -> tuple[Hop, str]:

@@ -17,11 +17,10 @@ from mta.interfaces.connection import (
     IChannel,
     IClientTLS,
     IConnection,
-    IFirstRoles,
     IIdleWait,
     IRole,
     ISessionClock,
-    ITLSContext,
+    ITurnReplies,
 )
 from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
 from mta.interfaces.meters import ICommitMeter, IDeliveryMeter, IMeter, ISessionMeter
@@ -37,15 +36,7 @@ from mta.interfaces.queue import (
     IRouter,
     ITurnedRoles,
 )
-from mta.interfaces.spool import (
-    IAttemptRecords,
-    IAttempts,
-    IHeldLeases,
-    ILeases,
-    IQueue,
-    ISpool,
-    ISpoolListener,
-)
+from mta.interfaces.spool import IAttemptRecords, IAttempts, IHeldLeases, ILeases, IQueue, ISpool
 
 __all__ = [
     "DomainNotFound",
@@ -60,7 +51,6 @@ __all__ = [
     "IContentPolicy",
     "IDeliveryAgent",
     "IDeliveryMeter",
-    "IFirstRoles",
     "IHeldLeases",
     "IHeldMail",
     "IHeldMailWatch",
@@ -82,8 +72,7 @@ __all__ = [
     "ISessionClock",
     "ISessionMeter",
     "ISpool",
-    "ISpoolListener",
-    "ITLSContext",
+    "ITurnReplies",
     "ITurnedRoles",
     "IUsers",
     "ResolutionFailed",

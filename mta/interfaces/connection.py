@@ -7,7 +7,7 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-from mta.mail import Security
+from mta.mail import Reply, Security
 from mta.session import TLSInfo
 
 
@@ -93,29 +93,18 @@ class IRole(Interface):
         """
 
 
-class IFirstRoles(Interface):
-    """The roles with which the connections to a listener begin."""
+class ITurnReplies(Interface):
+    """Takes the replies to a request for our mail: TURN, ATRN, ETRN."""
 
-    def first_role() -> IRole:
-        """Make the role for one more connection."""
-
-
-class ITLSContext(Interface):
-    """Our side of TLS on one connection."""
-
-    def start(transport: Any) -> None:
-        """Begin the handshake on an `ITLSTransport`."""
-
-    def info(transport: Any) -> TLSInfo:
-        """The result of the finished handshake on an `ISSLTransport`."""
+    def replied(reply: Reply) -> None:
+        """Note a reply, before the next role takes the connection."""
 
 
 class IClientTLS(Interface):
-    """Our demands on the servers that we dial."""
+    """TLS on the connections that we dial."""
 
-    def for_host(hostname: str, security: Security, pin: str = "") -> ITLSContext:
-        """Our demands on one of them, a name or an address.
+    def for_host(hostname: str, security: Security, pin: str = "") -> Any:
+        """The context for one host, for a `Link`.
 
-        `pin` is the SHA-256 fingerprint of the one certificate that it must show, in lower-case
-        hex; empty: `security` says whether any certificate will do.
+        `pin`: the SHA-256 fingerprint of the only certificate to trust.
         """

@@ -16,7 +16,7 @@ from mta.notices.report import MAX_LINE, POSTMASTER, Original, ReportText, is_wa
 from mta.queued import Message, Notice
 from mta.settings import KIB
 from mta.smtp import header, sevenbit
-from mta.smtp.fit import Loaded
+from mta.smtp.fit import ContentInMemory
 from mta.smtp.steps import InSteps, at_once
 
 MAX_CONTENT = 256 * KIB  # octets of a message that are returned; of a longer one, its header
@@ -142,7 +142,9 @@ class NoticeWriter:
             return False
         if utf8 or octets.isascii():
             return True
-        return await sevenbit.converted(Loaded(octets), in_steps=self._in_steps) is not None
+        return (
+            await sevenbit.converted(ContentInMemory(octets), in_steps=self._in_steps) is not None
+        )
 
 
 def _header_lines(octets: bytes, utf8: bool) -> Iterator[bytes]:

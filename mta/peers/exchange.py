@@ -13,7 +13,7 @@ from dataclasses import replace
 from zope.interface import implementer
 
 from mta.delivery.relay import Dialler
-from mta.interfaces import IChannel, IMailSource, IRole
+from mta.interfaces import IChannel, IMailSource, IRole, ITurnReplies
 from mta.mail import Outcome, Reply, Status
 from mta.peers.tally import Counted, Tally
 from mta.queued import Delivery, HopFailure, Message
@@ -22,7 +22,7 @@ from mta.settings import Peer
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import LINE, Receiver, Reception
 from mta.smtp.sender import Sender
-from mta.smtp.turn import Turn
+from mta.smtp.turn import TurnRequest
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
 NOT_IMPLEMENTED = frozenset({500, 502})
@@ -97,6 +97,7 @@ class ExchangeFailed(HopFailure):
         self.tally = tally
 
 
+@implementer(ITurnReplies)
 class Exchange:
     """One exchange with a peer that we dial.
 
@@ -146,7 +147,7 @@ class Exchange:
         """Only hand over what `source` has.  Raises HopFailure."""
         await self._converse(source, None)
 
-    async def _converse(self, source: IMailSource, turn: Turn | None) -> bool:
+    async def _converse(self, source: IMailSource, turn: TurnRequest | None) -> bool:
         """Hold one conversation; returns whether our own mail left it whole.  Raises HopFailure."""
         peer = self._peer
         assert peer.connect is not None
@@ -168,20 +169,21 @@ class Exchange:
             return False
         return sender is None or sender.has_sent_all
 
-    def _turn(self) -> Turn:
+    def _turn(self) -> TurnRequest:
         peer = self._peer
         if peer.method == "etrn":
             commands = etrn_commands(peer.domains)
-            return Turn(commands, self._told, second_forms=etrn_by_queue(commands))
+            return TurnRequest(commands, self, second_forms=etrn_by_queue(commands))
         silence = SILENT_KEEPALIVES * peer.keepalive
         depot = replace(self._reception.depot, accepted=self._accepted)
         reception = replace(self._reception, depot=depot, silence=silence)
         receiver = Receiver(reception, turned_peer=peer.name)
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
         self._turned = _Turned(receiver, self._tally, self._while_turned, silence)
-        return Turn([command], self._told, self._turned)
+        return TurnRequest([command], self, self._turned)
 
-    def _told(self, reply: Reply) -> None:
+    def replied(self, reply: Reply) -> None:
+        """See `ITurnReplies.replied`."""
         self._tally.replies.append(reply)
         self._changed()
 

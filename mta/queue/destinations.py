@@ -221,7 +221,7 @@ class Destinations:
             self._proven.took_mail(destination.hop)
             if visit in self._places:
                 self._places.take(visit, Share.PROVEN)
-        if any(outcome.strains for outcome in outcomes):
+        if any(outcome.throttles for outcome in outcomes):
             destination.limit = max(1, destination.limit // 2)
         elif any(outcome.status is not Status.DEFERRED for outcome in outcomes):
             destination.limit = min(destination.limit + 1, self._most_visits(destination.hop))

@@ -17,7 +17,7 @@ from mta.queued import HistoryEntry, Message, Progress, Settlement, State, Targe
 from mta.settings import DAY, HOUR, MINUTE
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.forwarding import goes_on
+from mta.smtp.forwarding import is_forwarding
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -115,7 +115,7 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
         for address, hop in routed:
             if progress.settled and str(address) in progress.settled:
                 continue
-            forwarder = forward_path if goes_on(router, forward_path, address) else None
+            forwarder = forward_path if is_forwarding(router, forward_path, address) else None
             target = Target(number, address, hop, forwarder)
             mailbox = _mailbox(address, router)
             if reached and str(mailbox) in reached:

@@ -1,4 +1,4 @@
-"""Whose fault it was: the three ways in which a conversation goes wrong."""
+"""Errors of a conversation, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from mta.mail import Reply
 
 
 class Refusal(Exception):
-    """A command is refused, by the grammar or by policy; `reply` is what the client is told."""
+    """A command is refused, by the grammar or by policy.
+
+    `reply` is what the client is told.
+    """
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
@@ -14,8 +17,22 @@ class Refusal(Exception):
 
 
 class PeerFault(Exception):
-    """The peer broke the protocol, so that nothing it says can be understood any more."""
+    """The peer broke the protocol.
+
+    Its replies or commands can't be understood any more.
+    """
 
 
 class LocalFault(Exception):
     """We were about to send what the protocol does not allow."""
+
+
+class UnsendableMessage(Exception):
+    """A peer can't be given a message in any form.
+
+    `reply` says why, as if the peer had refused the message.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply

@@ -1,4 +1,4 @@
-"""The service extensions that a server offered in its reply to EHLO (RFC 5321 section 4.1.1.1)."""
+"""The service extensions in a reply to EHLO (RFC 5321 section 4.1.1.1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Extensions:
             self._parameters.setdefault(keyword.upper(), []).extend(parameters)
 
     def offers(self, keyword: str) -> bool:
-        """Whether the server offered this one."""
+        """Tell whether the server offered this one."""
         return keyword in self._parameters
 
     @property
@@ -35,7 +35,7 @@ class Extensions:
 
     @property
     def max_size(self) -> int | None:
-        """The size of the largest message in octets, where one is set (RFC 1870)."""
+        """The size limit in octets, if there is one (RFC 1870)."""
         value = next(iter(self._parameters.get("SIZE", [])), "")
         return (int(value[:20]) or None) if value.isdecimal() else None
 

@@ -1,4 +1,4 @@
-"""The form in which a message goes to one peer, as the extensions of that allow.
+"""The form of a message that one peer can take.
 
 RFC 1870, RFC 3030, RFC 3461, RFC 6152, RFC 6531, RFC 8689.
 """
@@ -10,24 +10,25 @@ from dataclasses import dataclass
 
 from zope.interface import implementer
 
-from mta.mail import Body, Notify, Reply
+from mta.mail import Body, Notify
 from mta.queued import Delivery, IContent, Message, Target
 from mta.smtp import grammar, header, replies, sevenbit
 from mta.smtp.content import LineCheck
+from mta.smtp.errors import UnsendableMessage
 from mta.smtp.extensions import Extensions
 from mta.smtp.steps import InSteps, at_once
 
-DEFAULT_RCPTMAX = 100  # recipients that any server takes, RFC 5321 section 4.5.3.1.8
-MAX_RECIPIENTS = 1000  # of one transaction, where the peer names a higher RCPTMAX
-SMALL = 256 * 1024  # octets of content that are kept from the check to the sending
+DEFAULT_RCPTMAX = 100  # recipients: what any server takes, RFC 5321 section 4.5.3.1.8
+MAX_RECIPIENTS = 1000  # recipients: of one transaction, where the peer names a higher RCPTMAX
+MAX_IN_MEMORY = 256 * 1024  # octets: content up to this is kept from the check to the sending
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a peer can take.
+    """The capabilities of a peer, as offered and as known before.
 
-    `keeps_tls`: mail that must not travel without TLS (RFC 8689).  `in_steps` does work that takes
-    long, step by step.  `one_at_a_time`: it was out of step, and gets one command at a time.
+    `keeps_tls`: it takes mail that must not travel without TLS (RFC 8689).  `in_steps` does long
+    work step by step.  `one_at_a_time`: it was out of step before, and gets one command at a time.
     """
 
     extensions: Extensions
@@ -38,22 +39,22 @@ class Capabilities:
 
     @property
     def pipelines(self) -> bool:
-        """Whether commands go in groups (RFC 2920)."""
+        """Tell whether commands go in groups (RFC 2920)."""
         return self.extensions.offers("PIPELINING") and not self.one_at_a_time
 
     @property
     def streams(self) -> bool:
-        """Whether content goes by BDAT, and so ahead of replies (RFC 3030)."""
+        """Tell whether content goes by BDAT, ahead of replies (RFC 3030)."""
         return self.pipelines and self.extensions.offers("CHUNKING") and not self.lmtp
 
     @property
     def may_lose_step(self) -> bool:
-        """Whether replies could be taken for those to something else."""
+        """Tell whether a reply could be taken for that to another command."""
         return self.pipelines or (self.lmtp and not self.one_at_a_time)
 
     @property
     def max_recipients(self) -> int:
-        """How many recipients one transaction has at most."""
+        """The most recipients of one transaction."""
         if self.lmtp and self.one_at_a_time:
             return 1  # and so one reply to its content
         return min(self.extensions.limit("RCPTMAX", DEFAULT_RCPTMAX), MAX_RECIPIENTS)
@@ -61,15 +62,15 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Content in the form that a peer takes, and the value of BODY that says so."""
+    """Content as a peer takes it, with the BODY parameter for it."""
 
     content: IContent
     body: Body
 
 
 @implementer(IContent)
-class Loaded:
-    """Small content that was looked at, and is kept until it is sent."""
+class ContentInMemory:
+    """Small content that was checked, and is kept until it is sent."""
 
     __slots__ = ("_octets", "is_ascii", "size")
 
@@ -83,31 +84,31 @@ class Loaded:
         yield self._octets
 
 
-async def fit(delivery: Delivery, peer: Capabilities) -> Form | Reply:
-    """The form that this peer can take, or why there is none.
+async def fit(delivery: Delivery, peer: Capabilities) -> Form:
+    """Return the message in the form that this peer takes.
 
-    Raises OSError where the content can't be read.
+    Raises UnsendableMessage where there is none, OSError where the content can't be read.
     """
     envelope = delivery.message.envelope
-    if not peer.extensions.offers("SMTPUTF8") and await _is_international(delivery):
-        return replies.NO_SMTPUTF8
+    if not peer.extensions.offers("SMTPUTF8") and await _needs_smtputf8(delivery):
+        raise UnsendableMessage(replies.NO_SMTPUTF8)
     # LMTP ends in the mailbox, and a notice goes back as well as it can: RFC 8689 section 5.
     tolerant = peer.lmtp or envelope.reverse_path.is_null
     if envelope.require_tls and not (tolerant or peer.keeps_tls):
-        return replies.TLS_NOT_KEPT
+        raise UnsendableMessage(replies.TLS_NOT_KEPT)
     form = await _form(delivery.message, peer)
-    if isinstance(form, Form):
-        max_size = peer.extensions.max_size
-        if max_size is not None and max_size < form.content.size:
-            return replies.TOO_BIG_FOR_PEER
+    max_size = peer.extensions.max_size
+    if max_size is not None and max_size < form.content.size:
+        raise UnsendableMessage(replies.TOO_BIG_FOR_PEER)
     return form
 
 
-async def _is_international(delivery: Delivery) -> bool:
-    """Whether an address, or the header section of what came with SMTPUTF8, is (RFC 6531).
+async def _needs_smtputf8(delivery: Delivery) -> bool:
+    """Tell whether an address or the header section is internationalised (RFC 6531).
 
-    A body in UTF-8 needs 8BITMIME only, and so do the header sections of its parts, which
-    everybody writes without SMTPUTF8.  Raises OSError.
+    The header section only counts where the message came with SMTPUTF8.  A body in UTF-8 needs
+    8BITMIME only; so do the header sections of its parts, as most clients write those without
+    SMTPUTF8.  Raises OSError.
     """
     message = delivery.message
     if message.envelope.reverse_path.is_internationalised or any(
@@ -120,31 +121,35 @@ async def _is_international(delivery: Delivery) -> bool:
     return not section.octets.isascii()
 
 
-async def _form(message: Message, peer: Capabilities) -> Form | Reply:
-    """Content as it is, where the peer can take it so, or converted.  Raises OSError."""
+async def _form(message: Message, peer: Capabilities) -> Form:
+    """Content as it is, or converted where it must be.
+
+    Raises UnsendableMessage or OSError.
+    """
     content, offers = message.content, peer.extensions.offers
     keeps_8bit = offers("8BITMIME")
     if message.envelope.body is Body.BINARY:
         if peer.streams and offers("BINARYMIME"):
-            checked = await _checked(content, as_lines=False)
-            return replies.UNSENDABLE if checked is None else Form(checked, Body.BINARY)
+            return Form(await _checked(content, as_lines=False), Body.BINARY)
     elif content.is_ascii or keeps_8bit:
         checked = await _checked(content, as_lines=True)
-        return replies.UNSENDABLE if checked is None else Form(checked, _body(checked))
+        return Form(checked, _body(checked))
     converted = await sevenbit.converted(content, keeps_8bit=keeps_8bit, in_steps=peer.in_steps)
-    return replies.CONVERSION_FAILED if converted is None else Form(converted, _body(converted))
+    if converted is None:
+        raise UnsendableMessage(replies.CONVERSION_FAILED)
+    return Form(converted, _body(converted))
 
 
 def _body(content: IContent) -> Body:
     return Body.SEVEN_BIT if content.is_ascii else Body.EIGHT_BIT
 
 
-async def _checked(content: IContent, *, as_lines: bool) -> IContent | None:
-    """Content that has its size and, `as_lines`, consists of lines; None where it does not.
+async def _checked(content: IContent, *, as_lines: bool) -> IContent:
+    """The content, once its size and, `as_lines`, its line ends are checked.
 
-    That was checked when it was taken.  It is again where it leaves, wherever it comes from: what
-    goes out in our name must not hold a second message (RFC 5321 section 4.1.1.4).
-    Raises OSError.
+    They were checked on the way in.  They are again on the way out, wherever the content comes
+    from: what goes out in our name must not hold a second message (RFC 5321 section 4.1.1.4).
+    Raises UnsendableMessage for other line ends, OSError for another size.
     """
     lines = LineCheck()
     kept: list[bytes] = []
@@ -153,20 +158,25 @@ async def _checked(content: IContent, *, as_lines: bool) -> IContent | None:
         if as_lines:
             lines.feed(piece)
         size += len(piece)
-        if content.size <= SMALL:
+        if content.size <= MAX_IN_MEMORY:
             kept.append(piece)
     lines.end()
-    if size != content.size:  # what is over would be commands, behind a chunk
+    if size != content.size:  # behind a chunk, octets too many would be read as commands
         raise OSError(f"{size} octets of content in place of {content.size}")
     if lines.broken:
-        return None
-    return Loaded(b"".join(kept)) if content.size <= SMALL else content
+        raise UnsendableMessage(replies.UNSENDABLE)
+    return ContentInMemory(b"".join(kept)) if content.size <= MAX_IN_MEMORY else content
 
 
 def envelope_commands(
-    delivery: Delivery, places: Sequence[int], form: Form, peer: Capabilities
+    delivery: Delivery, indices: Sequence[int], form: Form, peer: Capabilities
 ) -> list[bytes]:
-    """MAIL, and RCPT for the targets at these places.  Raises LocalFault."""
+    """MAIL, and RCPT for the targets with these indices.  Raises LocalFault."""
+    rcpts = [_rcpt_command(delivery, delivery.targets[index], peer) for index in indices]
+    return [_mail_command(delivery, form, peer), *rcpts]
+
+
+def _mail_command(delivery: Delivery, form: Form, peer: Capabilities) -> bytes:
     envelope, offers = delivery.message.envelope, peer.extensions.offers
     parameters = []
     if offers("SIZE"):
@@ -182,25 +192,26 @@ def envelope_commands(
             parameters.append(f"RET={envelope.ret}")
         if envelope.envid:
             parameters.append(f"ENVID={grammar.encode_xtext(envelope.envid)}")
-    commands = [grammar.mail_command(envelope.reverse_path, parameters)]
-    for place in places:
-        target = delivery.targets[place]
-        recipient = delivery.recipient(target)
-        parameters = []
-        if offers("DSN"):
-            if notify := notices_of_peer(delivery, target):
-                conditions = sorted(condition.value for condition in notify)
-                parameters.append("NOTIFY=" + ",".join(conditions))
-            if recipient.original:
-                parameters.append(f"ORCPT={grammar.encode_original(recipient.original)}")
-        commands.append(grammar.rcpt_command(target.address, parameters))
-    return commands
+    return grammar.mail_command(envelope.reverse_path, parameters)
+
+
+def _rcpt_command(delivery: Delivery, target: Target, peer: Capabilities) -> bytes:
+    parameters = []
+    if peer.extensions.offers("DSN"):
+        if notify := notices_of_peer(delivery, target):
+            conditions = sorted(condition.value for condition in notify)
+            parameters.append("NOTIFY=" + ",".join(conditions))
+        if original := delivery.recipient(target).original:
+            parameters.append(f"ORCPT={grammar.encode_original(original)}")
+    return grammar.rcpt_command(target.address, parameters)
 
 
 def notices_of_peer(delivery: Delivery, target: Target) -> frozenset[Notify]:
-    """When the peer is to send notices: to outsiders of no success of an address not named by them.
+    """The NOTIFY conditions that the peer is given for a target.
 
-    We tell of that ourselves, and of no address behind it (RFC 3461 section 5.2.7).
+    Without SUCCESS where an outsider sent the message and the target is another address than the
+    outsider named: we report that success ourselves, as one of the address that was named
+    (RFC 3461 section 5.2.7).
     """
     recipient = delivery.recipient(target)
     is_private = not target.address.matches(recipient.forward_path)

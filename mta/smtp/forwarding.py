@@ -1,7 +1,7 @@
-"""Mail that goes on: what came for an address of ours, and whose way leads elsewhere.
+"""Forwarded mail: it came for an address of ours that leads elsewhere.
 
-It bears the address that forwarded it in a Delivered-To: field, by which the loop shows when it
-comes again, and a reverse-path of ours, which is the router's business.
+It is sent on with the forwarding address in a Delivered-To: field, which shows the loop when it
+comes again, and with a reverse-path of ours, which `mta.routing` makes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from mta.smtp.header import read_section
 from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to
 
 
-def goes_on(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
-    """Whether mail for an address of ours leads elsewhere, to `address`."""
+def is_forwarding(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
+    """Tell whether mail leaves us on its way to `address`.
+
+    It does where `forward_path` is an address of ours, and `address` is not.
+    """
     return (
         address != forward_path
         and not router.is_ours(address.domain)
@@ -29,11 +32,11 @@ def goes_on(router: IRouter, forward_path: Mailbox, address: Mailbox) -> bool:
 
 
 def is_loop(router: IRouter, envelope: Envelope, header_section: bytes) -> bool:
-    """Whether each of the recipients has sent on what it would send on now.
+    """Tell whether every recipient has already forwarded what it would forward now.
 
-    Where others have not, it is for them, and the attempt fails for those that have.
+    Where only some have, the message is accepted for the others, and the attempt fails for those.
     """
-    before = delivered_before(header_section)  # nearly always nobody
+    before = delivered_before(header_section)  # nearly always empty
     return bool(before) and all(
         delivered_to(recipient.forward_path).lower() in before
         and _is_forwarder(router, recipient.forward_path, envelope.reverse_path)
@@ -44,9 +47,9 @@ def is_loop(router: IRouter, envelope: Envelope, header_section: bytes) -> bool:
 def _is_forwarder(router: IRouter, address: Mailbox, reverse_path: Mailbox) -> bool:
     try:
         routed = router.route(address, reverse_path)
-    except Refusal:  # that is said at its attempt
+    except Refusal:  # its attempt says so
         return False
-    return any(goes_on(router, address, final) for final, _ in routed)
+    return any(is_forwarding(router, address, final) for final, _ in routed)
 
 
 @implementer(IContent)
@@ -59,12 +62,12 @@ class ForwardedContent:
 
     @property
     def size(self) -> int:
-        """Octets."""
+        """See `IContent.size`."""
         return len(self.top) + self.content.size
 
     @property
     def is_ascii(self) -> bool:
-        """Whether every octet is below 128."""
+        """See `IContent.is_ascii`."""
         return self.top.isascii() and self.content.is_ascii
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -75,13 +78,13 @@ class ForwardedContent:
 
 
 async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
-    """Whether that address of ours has sent the content on before.  Raises OSError."""
+    """Tell whether that address of ours has forwarded the content before.  Raises OSError."""
     section = await read_section(content)
     return was_delivered_to(forwarder, section.octets)
 
 
 def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Message:
-    """The message as that address of ours sends it on."""
+    """The message as that address of ours forwards it."""
     top = b"Delivered-To: %b\r\n" % delivered_to(forwarder)
     return replace(
         message,

@@ -1,7 +1,7 @@
-"""The MIME structure of content: where its parts are, and what is in them (RFC 2046 section 5.1).
+"""The MIME structure of content (RFC 2046 section 5.1).
 
-Content is looked through in pieces and once, whatever it holds: parts, their depth, and header
-sections are bounded, and nothing of a body is kept.  Only CRLF ends a line.
+Content is scanned in pieces and once, whatever it holds: the number of parts, their depth and their
+header sections are bounded, and nothing of a body is kept.  Only CRLF ends a line.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mta.smtp import header
 from mta.smtp.content import LineCheck
 from mta.smtp.wire import CRLF
 
-MAX_PARTS = 1000  # of one message, more than honest mail has
-MAX_DEPTH = 100  # parts in one another
-MAX_FIELDS = 2**20  # octets of all header sections
-MAX_DASHED_LINES = 500_000  # lines that begin as a delimiter does
-MAX_DELIMITER = 256  # octets of a delimiter line; RFC 2046 allows 70 for a boundary
-MAX_LINE = 998  # octets of a line without its end, RFC 5322 section 2.1.1
-MAX_FIELD = 8192  # octets of a Content-Type field
+MAX_PARTS = 1000  # parts: of one message, more than honest mail has
+MAX_DEPTH = 100  # parts: nested in one another, likewise
+MAX_FIELDS = 2**20  # octets: of all header sections together, as they are kept
+MAX_DASHED_LINES = 500_000  # lines: that begin as a delimiter does, as each is compared
+MAX_DELIMITER = 256  # octets: of a delimiter line; RFC 2046 allows 70 for a boundary
+MAX_LINE = 998  # octets: of a line without its end, RFC 5322 section 2.1.1
+MAX_FIELD = 8192  # octets: of a Content-Type field, as a pattern is matched with it
 
 _LONG_LINE = re.compile(rb"\n[^\n]{%d}" % (MAX_LINE + 2))
 _WORD = r"\s*([!#-'*+.0-9A-Z^-~-]+)\s*"
@@ -35,15 +35,15 @@ class TooComplex(Exception):
 
 
 class Kind(Enum):
-    """What a part is made of."""
+    """The make of a part."""
 
     LEAF = "leaf"
     MULTIPART = "multipart"
     MESSAGE = "message"
 
 
-class Octets:
-    """What is to be known of a stretch of content to send it."""
+class OctetTraits:
+    """The traits of a stretch of content that matter for sending."""
 
     __slots__ = ("_line", "_lines", "has_long_line", "is_ascii")
 
@@ -54,8 +54,8 @@ class Octets:
         self._line = 0  # octets of the last line so far
 
     @property
-    def is_clean(self) -> bool:
-        """Whether there is no bare CR, no bare LF and no NUL."""
+    def is_lines(self) -> bool:
+        """Tell whether it has neither bare CR or LF nor NUL."""
         return not self._lines.broken
 
     def feed(self, octets: bytes) -> None:
@@ -69,7 +69,7 @@ class Octets:
             self.has_long_line = True
 
     def end(self) -> None:
-        """The stretch is over: a CR at its very end stayed bare."""
+        """End the stretch: a CR at its very end stayed bare."""
         self._lines.end()
 
 
@@ -78,9 +78,9 @@ class Part:
     """A message or body part.  Places are octets from the start of content.
 
     `fields` is its header section, which ends at `header_end`; `encodings` are its values of
-    Content-Transfer-Encoding in lower case, of which there should be one at most.  `octets` tells
-    of the body of a leaf, and of what stands between the parts of a multipart.  `is_signed`: it
-    must stay as it is, being inside a multipart/signed or multipart/encrypted (RFC 1847).
+    Content-Transfer-Encoding in lower case, of which there should be one at most.  `traits` are
+    those of the body of a leaf, or of what stands between the parts of a multipart.  `is_signed`:
+    it must stay as it is, being inside a multipart/signed or multipart/encrypted (RFC 1847).
     """
 
     fields: bytes
@@ -93,22 +93,25 @@ class Part:
     is_signed: bool = False
     outer: Part | None = None
     body_end: int = 0
-    octets: Octets = field(default_factory=Octets)
+    traits: OctetTraits = field(default_factory=OctetTraits)
 
     @property
     def is_message(self) -> bool:
-        """Whether it is a message, and not a part of one."""
+        """Tell whether it is a message, and not a part of one."""
         return self.outer is None or self.outer.kind is Kind.MESSAGE
 
     @property
     def header_end(self) -> int:
-        """The place of what follows the header section."""
+        """The place behind the header section."""
         return self.header_start + len(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class _Delimiter:
-    """A delimiter line: from the CRLF before it to the one behind it, of the part at `level`."""
+    """A delimiter line of the multipart at `level`.
+
+    It reaches from the CRLF before it to the one behind it.
+    """
 
     start: int
     end: int
@@ -137,7 +140,7 @@ class Scanner:
             pass
 
     def finish(self) -> list[Part]:
-        """The content is over; returns its parts.  Raises TooComplex."""
+        """End the content; returns its parts.  Raises TooComplex."""
         self.feed(CRLF)  # the last line need not have an end
         if self._in_header:
             rest = self._buffer[len(CRLF) :]
@@ -166,7 +169,7 @@ class Scanner:
         return True
 
     def _body(self) -> bool:
-        """Take what is surely of a body, and the delimiter behind it."""
+        """Take what certainly is of a body, and the delimiter behind it."""
         delimiter = self._delimiter(len(self._buffer))
         if delimiter is not None:
             self._take(delimiter.start)
@@ -197,7 +200,7 @@ class Scanner:
     # --- parts
 
     def _begin(self, fields: bytes, *, is_whole: bool) -> None:
-        """Open a part, whose header section is at the start of the buffer."""
+        """Open the part whose header section begins the buffer."""
         self._fields += len(fields)
         if (
             len(self.parts) >= MAX_PARTS
@@ -224,7 +227,7 @@ class Scanner:
         """End the parts inside a multipart, at one of its delimiters."""
         self._close(delimiter.level + 1, self._base + delimiter.start)
         multipart = self._open[delimiter.level]
-        multipart.octets.feed(self._buffer[delimiter.start : delimiter.end])
+        multipart.traits.feed(self._buffer[delimiter.start : delimiter.end])
         if delimiter.closes:
             self._forget(multipart)
         self._skip(delimiter.end)
@@ -232,10 +235,10 @@ class Scanner:
         self._is_fresh = False
 
     def _close(self, level: int, place: int) -> None:
-        """End the open parts from a level on, which reach up to a place."""
+        """End the open parts from a level on, at a place."""
         for part in self._open[level:]:
             part.body_end = max(place, part.body_start)
-            part.octets.end()
+            part.traits.end()
             self._forget(part)
         del self._open[level:]
 
@@ -245,10 +248,10 @@ class Scanner:
             self._boundaries.pop(part.boundary + b"--", None)
 
     def _take(self, end: int) -> None:
-        """Look at the octets of a body up to a place in the buffer."""
+        """Note the traits of a body, up to a place."""
         start = len(CRLF) if self._is_fresh else 0
         self._is_fresh = self._is_fresh and end == 0
-        self._open[-1].octets.feed(self._buffer[start:end])
+        self._open[-1].traits.feed(self._buffer[start:end])
 
     def _skip(self, end: int) -> None:
         self._buffer = self._buffer[end:]
@@ -256,7 +259,7 @@ class Scanner:
 
 
 def _describe(part: Part, outer: Part | None) -> None:
-    """Fill in what a part is by its header section."""
+    """Fill in the fields that a part's header section decides."""
     if outer is not None:
         in_signed = outer.media_type in ("multipart/signed", "multipart/encrypted")
         part.is_signed = outer.is_signed or in_signed
@@ -274,7 +277,7 @@ def _describe(part: Part, outer: Part | None) -> None:
     elif value:
         part.media_type = "text/plain"  # RFC 2045 section 5.2
     if any(encoding not in (b"7bit", b"8bit", b"binary") for encoding in part.encodings):
-        return  # it has no parts that anybody could see
+        return  # what is encoded has no parts that a reader could see
     if part.media_type.startswith("multipart/"):
         if boundary := _boundary(value):
             part.kind, part.boundary = Kind.MULTIPART, boundary
@@ -283,7 +286,7 @@ def _describe(part: Part, outer: Part | None) -> None:
 
 
 def _uncommented(value: str) -> str:
-    """The value without comments, or as it is where one does not end."""
+    """The value without comments, unless one does not end."""
     if "(" not in value:
         return value
     try:

@@ -30,10 +30,10 @@ NO_SERVICE = frozenset({521, 554})  # as greetings
 
 @dataclass(frozen=True, slots=True)
 class SenderConfig:
-    """What a sender says of itself and demands of its peer before any mail flows.
+    """The identity of a sender, and its demands on the peer.
 
-    `proved`: the peer proved who it is before this role began.  `in_steps` does work that takes
-    long, step by step.  `host`: what is known of it.
+    `proved`: the peer proved its identity before this role began.  `in_steps` does long work step
+    by step.  `host` is the record of the peer's host.
     """
 
     hostname: str
@@ -49,12 +49,14 @@ class SenderConfig:
 
 
 async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
-    """Wait for the greeting, say who we are, and secure the session as `config` demands.
+    """Take the greeting, say EHLO, begin TLS, log in.
+
+    `config` says what of it is demanded.
 
     Raises HopFailure where the peer can't be used, HandshakeFailed where it failed to begin TLS.
     """
     try:
-        _welcome(await dialogue.reply(GREETING), dialogue)
+        _check_greeting(await dialogue.reply(GREETING), dialogue)
         await _hello(dialogue, config)
         if dialogue.channel.tls is None and config.security is not Security.OFF:
             await _start_tls(dialogue, config)
@@ -66,11 +68,12 @@ async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
     except HandshakeFailed:
         raise  # without TLS it may go better
     except (ChannelLost, PeerFault) as error:
-        outcome = Outcome(Status.DEFERRED, dialogue.reason(error), dialogue.remote, strains=True)
+        reply = dialogue.failure_reply(error)
+        outcome = Outcome(Status.DEFERRED, reply, dialogue.remote, throttles=True)
         raise HopFailure(outcome) from error
 
 
-def _welcome(greeting: Reply, dialogue: Dialogue) -> None:
+def _check_greeting(greeting: Reply, dialogue: Dialogue) -> None:
     """Raise HopFailure for any greeting but 220.
 
     554 and 521 are permanent (RFC 5321 section 3.1, RFC 7504): no mail is taken here.
@@ -78,7 +81,7 @@ def _welcome(greeting: Reply, dialogue: Dialogue) -> None:
     dialogue.remote = dialogue.channel.remote_address
     if greeting.code in NO_SERVICE:
         raise HopFailure(Outcome(Status.FAILED, greeting, dialogue.remote))
-    dialogue.demand(greeting, 220)
+    dialogue.require(greeting, 220)
 
 
 async def _hello(dialogue: Dialogue, config: SenderConfig) -> None:
@@ -88,7 +91,7 @@ async def _hello(dialogue: Dialogue, config: SenderConfig) -> None:
     dialogue.extensions = Extensions(reply if reply.code == 250 else None)
     if reply.code != 250 and not config.lmtp:
         reply = await dialogue.command(b"HELO " + hostname, HELLO)
-    dialogue.demand(reply, 250)
+    dialogue.require(reply, 250)
     dialogue.remote = (reply.text.split() or [dialogue.channel.remote_address])[0]
 
 
@@ -106,12 +109,12 @@ async def _start_tls(dialogue: Dialogue, config: SenderConfig) -> None:
 
 
 async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
-    """Prove who we are, by the strongest means that is safe here (RFC 4954)."""
+    """Log in by the strongest mechanism that is safe here (RFC 4954)."""
     tls, offers = dialogue.channel.tls, dialogue.extensions.mechanisms
     mechanism = sasl.strongest(offers, tls, config.secret)
     if mechanism is None:
-        wants_it = tls is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
-        reply = NO_PROOF if wants_it else NO_MECHANISM
+        wants_password = tls is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
+        reply = NO_PROOF if wants_password else NO_MECHANISM
         raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote))
     opening = f"AUTH {mechanism}".encode()
     is_challenged = False
@@ -128,7 +131,7 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
         is_challenged = reply.code == 334
         if reply.code == 235:
             return None
-        dialogue.demand(reply, 334)
+        dialogue.require(reply, 334)
         return b64decode(reply.text)
 
     try:

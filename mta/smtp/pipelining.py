@@ -1,7 +1,7 @@
-"""How far ahead of replies the hosts take commands, as they have shown (RFC 2920).
+"""Records of how far ahead of replies hosts read (RFC 2920).
 
-Some that offer PIPELINING drop what follows the final dot, or answer 503 to it; some answer a chunk
-that they do not want as if it were commands.  What one connection learns, the next one knows.
+Some hosts that offer PIPELINING drop what follows the final dot, or answer 503 to it; some answer a
+chunk that they do not want as if it were commands.  What one connection learns, the next one knows.
 """
 
 from __future__ import annotations
@@ -10,51 +10,57 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 
-MAX_HOSTS = 10_000  # remembered; the mail exchangers of others are anybody's choice
-FORGET_AFTER = 3600.0  # seconds after which a host that showed too little may show more
+MAX_HOSTS = 10_000  # records: strangers choose the mail exchangers of their domains
+FORGET_AFTER = 3600.0  # seconds: after which a host that showed too little may show more
 
 
 class Pipelining(Enum):
-    """What a host takes before its replies have come."""
+    """The input that a host takes before its replies have come."""
 
-    STEPWISE = "stepwise"  # nothing: it was out of step
-    GROUPED = "grouped"  # a group of commands, and nothing behind content
-    UNKNOWN = "unknown"  # the same, and more may be tried
+    STEPWISE = "stepwise"  # one command: it was out of step
+    GROUPED = "grouped"  # a group of commands, but nothing behind content
+    UNKNOWN = "unknown"  # a group of commands, and whether more is not known yet
     AHEAD = "ahead"  # the next message behind the content of the last
 
 
 @dataclass(slots=True)
 class HostRecord:
-    """What is known of one host; `since`: seconds of some clock.
+    """The record of one host; `since`: seconds of some clock.
 
-    `breaks`: the last connection ended while content was on its way whose envelope had no reply.
+    `was_cut_off`: the last connection was lost while messages were on their way.
     """
 
     pipelining: Pipelining = Pipelining.UNKNOWN
     since: float = 0.0
-    breaks: bool = False
+    was_cut_off: bool = False
 
     def learn(self, pipelining: Pipelining, now: float) -> None:
-        """Remember what the host has shown; that it was out of step is not forgotten so soon."""
+        """Note how far ahead the host reads.
+
+        A host that was out of step stays so until the record is outdated.
+        """
         if self.pipelining is not Pipelining.STEPWISE:
             self.pipelining = pipelining
             self.since = now
-            self.breaks = False
+            self.was_cut_off = False
 
     def is_outdated(self, now: float) -> bool:
-        """Whether it is time to see whether the host does better."""
+        """Tell whether it is time to find out anew."""
         is_poor = self.pipelining in (Pipelining.STEPWISE, Pipelining.GROUPED)
         return is_poor and now >= self.since + FORGET_AFTER
 
-    def forget_ahead(self) -> None:
-        """Let the host show again that it reads ahead, as there was trouble."""
-        self.breaks = True
+    def note_cut_off(self) -> None:
+        """Note that the connection was lost with messages in flight.
+
+        The host has to show again that it reads ahead.
+        """
+        self.was_cut_off = True
         if self.pipelining is Pipelining.AHEAD:
             self.pipelining = Pipelining.UNKNOWN
 
 
 class KnownHosts:
-    """The records of all hosts, those that were asked for last."""
+    """The records of the hosts that were asked for last."""
 
     def __init__(self) -> None:
         self._records: OrderedDict[str, HostRecord] = OrderedDict()

@@ -1,4 +1,4 @@
-"""The sender role: one straight coroutine (RFC 5321 section 3, RFC 2920, RFC 3030).
+"""The sender role, one straight coroutine (RFC 5321 section 3).
 
 It takes its mail from an `IMailSource`: the queue's, when we dialled out; the mail held
 for a peer, when that peer turned the connection.  Nothing else differs.
@@ -24,10 +24,10 @@ from mta.smtp.opening import SenderConfig, open_session
 from mta.smtp.outgoing import Outbox, Transaction
 from mta.smtp.pipelining import Pipelining
 from mta.smtp.transmission import Transmission
-from mta.smtp.turn import Turn, ask_for_turn
+from mta.smtp.turn import TurnRequest, ask_for_turn
 
-MAX_AHEAD = 512 * 1024  # octets on their way ahead of replies
-MAX_MESSAGES_AHEAD = 100
+MAX_WEIGHT = 512 * 1024  # octets: in flight ahead of replies, enough for a long fat link
+MAX_MESSAGES_AHEAD = 100  # messages: likewise, as all of them are sent again where it breaks
 
 
 @implementer(IRole)
@@ -39,43 +39,44 @@ class Sender:
     `failure` then tells why.  `has_sent_all`: there was nothing more to send, before it ended.
     """
 
-    def __init__(self, source: IMailSource, config: SenderConfig, turn: Turn | None = None) -> None:
+    def __init__(
+        self, source: IMailSource, config: SenderConfig, turn: TurnRequest | None = None
+    ) -> None:
         self.failure: Reply | None = None
         self.has_sent_all = False
         self._source = source
         self._turn = turn
         self._config = config
-        self._silent_since: float | None = None  # in seconds of the channel, while no mail goes
+        self._silent_since: float | None = None  # seconds of the channel, while no mail goes
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._channel = channel
         dialogue = self._dialogue = Dialogue(channel)
         await open_session(dialogue, self._config)
-        self._capabilities = self._found()
+        self._capabilities = self._peer_capabilities()
         self._outbox = Outbox(self._source, dialogue, self._capabilities)
         self._transmission = Transmission(dialogue, self._capabilities, self._outbox)
         try:
-            await (self._stream() if self._capabilities.streams else self._deliver())
+            await (self._send_by_bdat() if self._capabilities.streams else self._send_by_data())
         except PeerFault as error:
             dialogue.quit_at_once()
-            self.failure = self._outbox.abandon(error, again=self._lose_step())
+            self.failure = self._outbox.abandon(error, again=self._note_out_of_step())
             return None
         except (ChannelLost, OSError) as error:
             cause = await self._conclude_answered(error)
-            if self._outbox.begun and isinstance(cause, ChannelLost):
-                self._config.host.forget_ahead()
+            if self._outbox.in_flight and isinstance(cause, ChannelLost):
+                self._config.host.note_cut_off()
             self.failure = self._outbox.abandon(cause)
             return None
-        self._outbox.leave()
+        self._outbox.return_waiting()
         self.has_sent_all = True
         if self._turn is not None and not channel.closing:
             return await ask_for_turn(dialogue, self._turn, reset_first=self._outbox.reset_needed)
         await dialogue.quit()
         return None
 
-    def _found(self) -> Capabilities:
-        """What the peer can take, by what it offered and what is known of it."""
+    def _peer_capabilities(self) -> Capabilities:
         extensions, tls, config = self._dialogue.extensions, self._channel.tls, self._config
         proved = tls is not None and (bool(tls.certificate) or config.proved)
         keeps_tls = proved and extensions.offers("REQUIRETLS")
@@ -85,160 +86,131 @@ class Sender:
     def _learn(self, pipelining: Pipelining) -> None:
         self._config.host.learn(pipelining, self._channel.seconds())
 
-    def _lose_step(self) -> bool:
-        """Learn that the host was out of step; whether another connection goes about it better."""
+    def _note_out_of_step(self) -> bool:
+        """Record it for the host; returns whether another connection may avoid it."""
         if self._capabilities.may_lose_step:
             self._learn(Pipelining.STEPWISE)
         return self._capabilities.may_lose_step
 
-    # --- mail, commands ahead of replies
+    # --- by BDAT: whole messages ahead of the replies to others
 
-    async def _stream(self) -> None:
-        """With CHUNKING: whole small messages go out ahead of the replies to others."""
+    async def _send_by_bdat(self) -> None:
         outbox, transmission = self._outbox, self._transmission
         while True:
-            transaction = await outbox.next()
+            transaction = await self._next()
             if transaction is None:
-                if outbox.begun:
-                    await self._catch_up(-1)
-                elif not await self._more():
+                if outbox.in_flight:
+                    await self._conclude_all()
+                elif not await self._wait_for_mail():
                     return
-                continue
-            weight = transaction.weight
-            host = self._config.host
-            if weight > MAX_AHEAD or (host.breaks and not outbox.progress):
+            elif transaction.weight > MAX_WEIGHT or (
+                self._config.host.was_cut_off and not outbox.progress
+            ):
                 # So much is sent only to a peer that said it takes it, and so is content where the
                 # last connection broke: what was sent whole, no other host may have at once.
-                await self._catch_up(-1)
-                await self._begin(transaction, b"")
-                await transmission.read_envelope(transaction)
-                if transaction.refusal is None and transaction.accepted:
-                    await transmission.write_chunk(transaction)
-                    await transmission.end(transaction)
-                self._conclude(transaction)
+                await self._conclude_all()
+                await transmission.send_by_itself(transaction)
             else:
-                await self._catch_up(MAX_AHEAD - weight)
-                # Nobody knows yet in which state the messages on their way leave the peer.
-                outbox.reset_needed = outbox.reset_needed or bool(outbox.begun)
-                await self._begin(transaction, b"")
-                await transmission.write_chunk(transaction)
+                await self._conclude_until(MAX_WEIGHT - transaction.weight)
+                # It is not known yet in which state the messages in flight leave the peer.
+                outbox.reset_needed = outbox.reset_needed or bool(outbox.in_flight)
+                await transmission.begin(transaction)
+                await transmission.contents.write_chunk(transaction)
                 if self._config.host.pipelining is not Pipelining.AHEAD:
-                    await self._catch_up(-1)
+                    await self._conclude_all()
 
-    async def _catch_up(self, most_ahead: int) -> None:
-        """Read replies until at most that many octets are on their way; below 0: no message is."""
+    async def _conclude_all(self) -> None:
+        while self._outbox.in_flight:
+            await self._conclude_first()
+
+    async def _conclude_until(self, max_weight: int) -> None:
+        """Read replies until at most that weight is in flight."""
         outbox = self._outbox
-        while outbox.begun and (
-            outbox.ahead > most_ahead or len(outbox.begun) >= MAX_MESSAGES_AHEAD
-        ):
+        while outbox.weight > max_weight or len(outbox.in_flight) >= MAX_MESSAGES_AHEAD:
             await self._conclude_first()
 
     async def _conclude_answered(self, error: Exception) -> Exception:
-        """Read the replies to all before the message whose content can't be sent to its end.
+        """Read the replies to all messages before the one cut off.
 
         Returns what ended the conversation: `error`, unless the peer said 421 before it.
         """
-        step = self._dialogue.step
+        stage = self._dialogue.stage
         try:
-            while step is CONTENT and len(self._outbox.begun) > 1:
+            while stage is CONTENT and len(self._outbox.in_flight) > 1:
                 await self._conclude_first()
         except PeerClosing as closing:
             error = closing if isinstance(error, ChannelLost) else error
         except (ChannelLost, PeerFault):
             pass
-        self._dialogue.step = step
+        self._dialogue.stage = stage
         return error
 
     async def _conclude_first(self) -> None:
-        begun = self._outbox.begun
-        transaction, following = begun[0], begun[1] if len(begun) > 1 else None
-        await self._transmission.read_envelope(transaction)
+        in_flight = self._outbox.in_flight
+        transaction, following = in_flight[0], in_flight[1] if len(in_flight) > 1 else None
+        await self._transmission.envelopes.read(transaction)
         await self._transmission.end(transaction, following)
-        self._conclude(transaction)
         if transaction.refusal is None and self._dialogue.is_quiet:
             self._learn(Pipelining.AHEAD)  # all that was sent together was answered, and no more
 
-    # --- mail, one message after the other
+    # --- by DATA: an envelope behind the last final dot, where the peer has shown that it may
 
-    async def _deliver(self) -> None:
-        """With DATA: an envelope follows the last final dot where the peer has shown it may."""
+    async def _send_by_data(self) -> None:
         ended: Transaction | None = None
         while True:
-            transaction = await self._outbox.next()
+            transaction = await self._next()
             is_ahead = await self._end(ended, transaction) if ended is not None else False
             if transaction is None:
-                if ended is None and not await self._more():
+                if ended is None and not await self._wait_for_mail():
                     return
                 ended = None
                 continue
-            ended = transaction if await self._send(transaction, is_ahead=is_ahead) else None
-            if ended is None:
-                self._conclude(transaction)
-
-    async def _send(self, transaction: Transaction, *, is_ahead: bool) -> bool:
-        """One message but for the reply to its content; whether content was sent.
-
-        `is_ahead`: its envelope was sent, and answered, with the end of the message before it.
-        """
-        transmission = self._transmission
-        if not self._capabilities.pipelines:
-            await self._dialogue.check()
-            self._enter(transaction)
-            return await transmission.step_by_step(transaction)
-        if not is_ahead:
-            await self._begin(transaction, b"DATA\r\n")
-            await transmission.read_envelope(transaction)
-            await transmission.read_data(transaction)
-        return await transmission.write_data(transaction)
+            if not is_ahead:
+                await self._transmission.send_envelope(transaction)
+            is_sent = await self._transmission.contents.write_data(transaction)
+            ended = transaction if is_sent else None
+            if not is_sent:
+                self._transmission.conclude(transaction)
 
     async def _end(self, ended: Transaction, following: Transaction | None) -> bool:
-        """The reply to the content of a message; whether the next one was begun ahead of it.
+        """End a message; returns whether the next one was begun ahead.
 
-        Where nobody knows whether the host reads what comes that early, RSET finds out: nothing is
-        lost where it does not.
+        Where it is not known whether the host reads what comes that early, RSET finds out: nothing
+        is lost where it does not.
         """
         # With LMTP, a missing reply to content could not be told from one to what comes behind it.
-        capabilities = self._capabilities
+        capabilities, transmission = self._capabilities, self._transmission
         may_be_ahead = following is not None and capabilities.pipelines and not capabilities.lmtp
         pipelining = self._config.host.pipelining
         is_ahead = may_be_ahead and pipelining is Pipelining.AHEAD
         is_probe = may_be_ahead and pipelining is Pipelining.UNKNOWN
         if is_ahead and following is not None:
-            await self._begin(following, b"DATA\r\n")
+            await transmission.begin(following, b"DATA\r\n")
         elif is_probe:
             self._learn(Pipelining.GROUPED)  # whatever comes of it, it is not done again
             await self._dialogue.send(b"RSET\r\n", 1)
-        await self._transmission.end(ended, following if is_ahead else None)
-        self._conclude(ended)
+        await transmission.end(ended, following if is_ahead else None)
         if is_probe:
-            await self._probe()
+            await self._read_probe()
         return is_ahead
 
-    async def _probe(self) -> None:
-        """The reply to RSET behind content; none comes from a host that dropped it."""
+    async def _read_probe(self) -> None:
+        """Read the reply to RSET behind content, if one comes."""
         reply = await self._dialogue.reply(PROBE)
         if reply.code == 250:
             self._learn(Pipelining.AHEAD)
             self._outbox.reset_needed = False
 
-    # --- what both manners share
+    # --- the next mail
 
-    async def _begin(self, transaction: Transaction, last: bytes) -> None:
-        """Write the envelope in one group; `last` is the command that ends the group."""
-        await self._dialogue.check()
-        self._enter(transaction)
-        await self._transmission.write_envelope(transaction, last)
+    async def _next(self) -> Transaction | None:
+        transaction = await self._outbox.next()
+        if transaction is not None:
+            self._silent_since = None
+        return transaction
 
-    def _enter(self, transaction: Transaction) -> None:
-        self._silent_since = None
-        self._outbox.begin(transaction)
-
-    def _conclude(self, transaction: Transaction) -> None:
-        self._transmission.verify(transaction)
-        self._outbox.conclude(transaction)
-
-    async def _more(self) -> bool:
-        """Wait for more mail; now and then a NOOP asks whether the peer is still there."""
+    async def _wait_for_mail(self) -> bool:
+        """Wait for mail, and keep the session alive by NOOP."""
         if self._outbox.is_full:
             return False
         channel = self._channel
@@ -246,14 +218,14 @@ class Sender:
             self._silent_since = channel.seconds()
         while True:
             try:
-                await self._dialogue.check()
+                await self._dialogue.ensure_quiet()
             except PeerClosing:
                 return False
             left = self._silent_since + self._config.keepalive - channel.seconds()
-            there_is = await channel.wait_idle(self._source.wait(), left) if left > 0 else None
-            if there_is is not None:
-                self._dialogue.is_unheard = there_is
-                return there_is
+            has_mail = await channel.wait_idle(self._source.wait(), left) if left > 0 else None
+            if has_mail is not None:
+                self._dialogue.was_idle = has_mail
+                return has_mail
             if channel.closing:
                 return False
             if channel.seconds() < self._silent_since + self._config.keepalive:

@@ -1,8 +1,9 @@
-"""Content for a peer that takes it in lines only, or in 7-bit lines (RFC 6152 section 3, RFC 3030).
+"""Conversion of content for peers without BINARYMIME or 8BITMIME.
 
-The leaves of the MIME structure that need it are encoded anew (RFC 2045 section 6); everything else
-stays.  What is signed or encrypted as a part is never changed (RFC 8551 section 3.1.3).  Content is
-read in pieces, once to plan and once each time that it is sent: none of it is kept in memory.
+The result has lines only, or 7-bit lines only (RFC 3030, RFC 6152 section 3).  The leaves of the
+MIME structure that need it are encoded anew (RFC 2045 section 6); everything else stays.  What is
+signed or encrypted as a part is never changed (RFC 8551 section 3.1.3).  Content is read in pieces,
+once to plan and once each time that it is sent: none of it is kept in memory.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from zope.interface import implementer
 
 from mta.queued import IContent
 from mta.smtp import header
-from mta.smtp.mime import Kind, Octets, Part, Scanner, TooComplex
+from mta.smtp.mime import Kind, OctetTraits, Part, Scanner, TooComplex
 from mta.smtp.steps import InSteps, at_once
 from mta.smtp.wire import CRLF
 
-MAX_OCTETS = 64 * 2**20  # of content that is converted: the time it takes grows with them
-STEP = 32 * 1024  # octets that are worked on at a time, a few milliseconds at most
+MAX_OCTETS = 64 * 2**20  # octets: of content that is converted, as the time it takes grows with it
+STEP = 32 * 1024  # octets: worked on at a time, a few milliseconds at most
 IDENTITY = frozenset({b"7bit", b"8bit", b"binary"})
 _LINE = 57  # octets in a line of base64
 
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """What stands in place of a stretch of content: a text, or the stretch itself, encoded."""
+    """A stretch of content, and the text or encoding that replaces it."""
 
     start: int
     end: int
@@ -36,7 +37,7 @@ class _Edit:
     encoding: bytes = b""
 
 
-class _Unfit(Exception):
+class _Inconvertible(Exception):
     """There is no conversion without loss."""
 
 
@@ -61,36 +62,36 @@ class Converted:
         yield editor.finish()
 
     async def measure(self) -> bool:
-        """Learn the size; returns whether no octet is in the way of lines."""
-        octets = Octets()
+        """Learn the size; returns whether all of it is lines."""
+        traits = OctetTraits()
         async for piece in self.pieces():
             self.size += len(piece)
-            octets.feed(piece)
-        octets.end()
-        self.is_ascii = octets.is_ascii
-        return octets.is_clean
+            traits.feed(piece)
+        traits.end()
+        self.is_ascii = traits.is_ascii
+        return traits.is_lines
 
 
 async def converted(
     content: IContent, *, keeps_8bit: bool = False, in_steps: InSteps = at_once
 ) -> IContent | None:
-    """The content in lines, of 7 bits where not `keeps_8bit`; None where that can't be done.
+    """The content in lines, of 7 bits unless `keeps_8bit`.
 
-    That is so for header fields with 8-bit octets, for broken MIME, for 8-bit content inside what
-    is signed, for a structure beyond the bounds of `mta.smtp.mime`, and over `MAX_OCTETS`.
-    `in_steps` does work that takes long, step by step.  Raises OSError.
+    None where that loses something: for header fields with 8-bit octets, for broken MIME, for 8-bit
+    content inside of what is signed, for a structure beyond the bounds of `mta.smtp.mime`, and over
+    `MAX_OCTETS`.  `in_steps` does long work step by step.  Raises OSError.
     """
     if content.size > MAX_OCTETS:
         return None
     try:
         parts = await _scanned(content, in_steps)
         edits = _all_edits(parts, keeps_8bit=keeps_8bit)
-    except (TooComplex, _Unfit):
+    except (TooComplex, _Inconvertible):
         return None
     edits.sort(key=lambda edit: edit.start)
     result = Converted(content, edits, in_steps)
-    is_clean = await result.measure()
-    return result if is_clean and (keeps_8bit or result.is_ascii) else None
+    is_lines = await result.measure()
+    return result if is_lines and (keeps_8bit or result.is_ascii) else None
 
 
 async def _scanned(content: IContent, in_steps: InSteps) -> Sequence[Part]:
@@ -110,9 +111,9 @@ async def _scanned(content: IContent, in_steps: InSteps) -> Sequence[Part]:
 
 
 def _all_edits(parts: Sequence[Part], *, keeps_8bit: bool) -> list[_Edit]:
-    """What has to be changed.  Raises _Unfit.
+    """All changes that have to be made.  Raises _Inconvertible.
 
-    A message in which something is encoded says that it is MIME: else nobody undoes it.
+    A message in which something is encoded must say that it is MIME, or no reader decodes it.
     """
     edits: list[_Edit] = []
     looked_at: set[int] = set()
@@ -130,20 +131,20 @@ def _all_edits(parts: Sequence[Part], *, keeps_8bit: bool) -> list[_Edit]:
 
 
 def _edits(part: Part, *, keeps_8bit: bool) -> Iterator[_Edit]:
-    """What has to be changed in one part.  Raises _Unfit."""
-    fields, octets = Octets(), part.octets
+    """The changes to one part.  Raises _Inconvertible."""
+    fields, body = OctetTraits(), part.traits
     fields.feed(part.fields)
     fields.end()
-    if not fields.is_clean or not (keeps_8bit or fields.is_ascii):
-        raise _Unfit
-    is_too_much = not octets.is_clean or not (keeps_8bit or octets.is_ascii)
+    if not fields.is_lines or not (keeps_8bit or fields.is_ascii):
+        raise _Inconvertible
+    must_be_encoded = not body.is_lines or not (keeps_8bit or body.is_ascii)
     is_leaf = part.kind is Kind.LEAF
     is_encodable = is_leaf and _is_encodable(part)
-    if is_too_much and not is_encodable:
-        raise _Unfit
+    if must_be_encoded and not is_encodable:
+        raise _Inconvertible
     is_binary = part.encodings == [b"binary"]
-    if is_encodable and (is_too_much or octets.has_long_line or is_binary):
-        is_text = part.media_type.startswith("text/") and octets.is_clean
+    if is_encodable and (must_be_encoded or body.has_long_line or is_binary):
+        is_text = part.media_type.startswith("text/") and body.is_lines
         encoding = b"quoted-printable" if is_text else b"base64"
         yield from _labelled(part, encoding)
         yield _Edit(part.body_start, part.body_end, encoding=encoding)
@@ -152,7 +153,7 @@ def _edits(part: Part, *, keeps_8bit: bool) -> Iterator[_Edit]:
 
 
 def _is_encodable(part: Part) -> bool:
-    """Whether a leaf may be encoded, and its header section leaves no doubt what is in it."""
+    """Tell whether a leaf may be encoded, and is described unambiguously."""
     is_composite = part.media_type.startswith(("multipart/", "message/"))
     return (
         not part.is_signed
@@ -165,7 +166,7 @@ def _is_encodable(part: Part) -> bool:
 
 
 def _labelled(part: Part, encoding: bytes) -> Iterator[_Edit]:
-    """The edits that give a part its Content-Transfer-Encoding."""
+    """The changes that give a part its Content-Transfer-Encoding."""
     text = b"Content-Transfer-Encoding: " + encoding + CRLF
     place = part.header_start
     for each in header.fields(part.fields):
@@ -220,20 +221,20 @@ class _Editor:
         return octets[length:]
 
     def finish(self) -> bytes:
-        """What is left when no more content comes."""
+        """Return the last octets, as no more content comes."""
         rest = self._encoder.finish() if self._encoder else b""
         return rest + b"".join(edit.text for edit in reversed(self._edits))
 
 
 class _Encoder:
-    """Encodes a body that comes in pieces, as lines that end in CRLF."""
+    """Encodes a body that comes in pieces, as CRLF lines."""
 
     def __init__(self, encoding: bytes) -> None:
         self._is_base64 = encoding == b"base64"
         self._rest = b""
 
     def encode(self, octets: bytes) -> bytes:
-        """What can be said of the next octets so far."""
+        """Return as much of the encoded body as is certain by now."""
         octets = self._rest + octets
         length = len(octets)
         cut = length - length % _LINE if self._is_base64 else octets.rfind(b"\n") + 1

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 from mta.mail import Mailbox
 
-DAYS = 21  # that a bounce may take
-HASH_LENGTH = 8  # characters, of 5 bits each
-_CYCLE = 1024  # days, after which dates begin anew
+MAX_AGE = 21  # days: in which a bounce is taken, longer than any server tries
+HASH_LENGTH = 8  # characters of 5 bits each: local parts are short
+_CYCLE = 1024  # days: after which dates begin anew, as two characters hold no more
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 # Some servers change the case of local parts: all that is ours is compared without it.
@@ -35,7 +35,7 @@ _LATER = re.compile(r"SRS1[=+-](?P<hash>[^=]+)=(?P<domain>[^=]+)=(?P<core>[=+-].
 
 @dataclass(frozen=True, slots=True)
 class SenderRewriting:
-    """Rewrites reverse-paths, and undoes it.  `now`: seconds since the epoch."""
+    """Rewrites reverse-paths, and reverts it.  `now`: seconds since the epoch."""
 
     key: bytes = field(repr=False)
 
@@ -55,7 +55,10 @@ class SenderRewriting:
         return Mailbox(f"SRS1={self._hash(signed)}={signed}", domain)
 
     def original(self, local_part: str, now: float) -> Mailbox | None:
-        """Where a bounce to a rewritten reverse-path goes; None: we never wrote it, or long ago."""
+        """The address that a bounce to a rewritten reverse-path is for.
+
+        None: we did not write that reverse-path, or too long ago.
+        """
         if first := _FIRST.fullmatch(local_part):
             signed = f"{first['date']}={first['domain']}={first['local']}"
             if self._is_ours(first["hash"], signed) and _is_recent(first["date"], now):
@@ -76,4 +79,4 @@ class SenderRewriting:
 
 def _is_recent(date: str, now: float) -> bool:
     day = _BASE32.index(date[0].upper()) * 32 + _BASE32.index(date[1].upper())
-    return (int(now // 86400) - day) % _CYCLE <= DAYS
+    return (int(now // 86400) - day) % _CYCLE <= MAX_AGE

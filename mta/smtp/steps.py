@@ -1,4 +1,4 @@
-"""Work that takes long, in steps that don't, so that other work is done between them."""
+"""Long work, done in short steps with other work in between."""
 
 from __future__ import annotations
 

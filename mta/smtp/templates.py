@@ -1,6 +1,6 @@
-"""The templates of hops with an address filled in: the path of a Maildir, the words of a command.
+"""The templates of hops: Maildir paths, and arguments of commands.
 
-What is sure to fail there is known before mail is taken for it.
+An address is filled in.  Where that must fail for an address, mail for it is refused at RCPT.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from mta.mail import Agent, Hop, Mailbox, Reply
 
-MAX_FILE_NAME = 255  # octets, NAME_MAX of the file systems that there are
-_SHORT = 60  # characters of an address in ASCII that no file name is too long for
+MAX_FILE_NAME = 255  # octets: NAME_MAX of the usual file systems
+_SHORT = 60  # characters: no file name is too long for an address of so many in ASCII
 
 UNSAFE = Reply(550, "5.1.3", ("This address can't be handed to the program behind it",))
 TOO_LONG = Reply(550, "5.1.3", ("Address too long",))
@@ -24,7 +24,10 @@ _ASCII = re.compile(r"[\x00-\x7f]+")
 
 
 def refusal(hop: Hop, reverse_path: Mailbox, address: Mailbox) -> Reply | None:
-    """Why mail for an address can't be delivered by a hop, whenever it is tried; None: it may."""
+    """The refusal of an address that a hop can never deliver to.
+
+    None where it can.
+    """
     match hop.agent:
         case Agent.MAILDIR:
             text = str(address)
@@ -49,8 +52,8 @@ def refusal(hop: Hop, reverse_path: Mailbox, address: Mailbox) -> Reply | None:
 def file_name(text: str) -> str:
     """`text` as one file name.
 
-    Letters and signs of all scripts stay, as Dovecot's ``%n`` has them; an octet that could mean
-    something else there, and what nobody can see, becomes %XX.
+    Letters and signs of all scripts stay, as Dovecot's ``%n`` has them.  What has a meaning in
+    paths, and what is not printable, becomes %XX.
     """
     name = _ASCII.sub(lambda found: quote(found[0], safe="+=,", errors="surrogatepass"), text)
     name = "".join(
@@ -77,7 +80,7 @@ def mailbox_path(
 
 
 def placeholders(reverse_path: Mailbox, address: Mailbox) -> Mapping[str, str]:
-    """What the placeholders of a command stand for."""
+    """The values of the placeholders of a command."""
     return {
         "sender": str(reverse_path),
         "recipient": str(address),
@@ -86,14 +89,15 @@ def placeholders(reverse_path: Mailbox, address: Mailbox) -> Mapping[str, str]:
     }
 
 
-def command_line(template: str, words: Mapping[str, str]) -> Sequence[str] | None:
-    """A command and its arguments; None where an address would make an option of what is none.
+def command_line(template: str, values: Mapping[str, str]) -> Sequence[str] | None:
+    """A command and its arguments; None for an unsafe address.
 
-    Raises ValueError for a template that is no command.
+    That is one which would make an option of an argument that is none. Raises ValueError for a
+    template that is no command.
     """
-    command, *arguments = shlex.split(template)  # of nothing: no command, a ValueError, too
-    filled = [_IN_COMMAND.sub(lambda found: words[found[1]], each) for each in arguments]
-    if any(map(_became_option, arguments, filled)) or "\0" in "".join(words.values()):
+    command, *arguments = shlex.split(template)  # an empty template raises ValueError here
+    filled = [_IN_COMMAND.sub(lambda found: values[found[1]], each) for each in arguments]
+    if any(map(_became_option, arguments, filled)) or "\0" in "".join(values.values()):
         return None
     return [command, *filled]
 

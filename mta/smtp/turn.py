@@ -1,11 +1,14 @@
-"""The request for our mail, when ours is sent: TURN, ATRN, ETRN (RFC 821, RFC 2645, RFC 1985)."""
+"""The request for our mail behind our own: TURN, ATRN, ETRN.
+
+RFC 821 section 3.8, RFC 2645, RFC 1985.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mta.interfaces import IRole
+from mta.interfaces import IRole, ITurnReplies
 from mta.mail import Reply
 from mta.smtp.dialogue import MAIL, TURN, Dialogue
 from mta.smtp.errors import PeerFault
@@ -15,21 +18,23 @@ BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What a sender asks for when its mail is sent: TURN, ATRN or ETRNs, one after the other.
+class TurnRequest:
+    """The commands that ask for our mail: TURN, ATRN or ETRNs.
 
-    `on_reply` is called with each reply.  `second_forms` are asked for once where the peer does not
-    know the form of a command (500, 501).  After a positive one to TURN or ATRN, `successor` takes
-    the connection (RFC 821 section 3.8, RFC 2645 section 5.3).
+    `replies` is told of each reply.  `second_forms` are asked for once where the peer does not know
+    the form of a command (500, 501).  After a positive reply to TURN or ATRN, `next_role` takes the
+    connection (RFC 821 section 3.8, RFC 2645 section 5.3).
     """
 
     commands: Sequence[str]
-    on_reply: Callable[[Reply], None]
-    successor: IRole | None = None
+    replies: ITurnReplies
+    next_role: IRole | None = None
     second_forms: Mapping[str, str] = field(default_factory=dict)
 
 
-async def ask_for_turn(dialogue: Dialogue, turn: Turn, *, reset_first: bool) -> IRole | None:
+async def ask_for_turn(
+    dialogue: Dialogue, request: TurnRequest, *, reset_first: bool
+) -> IRole | None:
     """Ask for our mail; returns the role to take next.
 
     `reset_first`: the peer may be in a transaction.  Raises what `Dialogue` raises, and PeerFault
@@ -37,17 +42,17 @@ async def ask_for_turn(dialogue: Dialogue, turn: Turn, *, reset_first: bool) -> 
     """
     if reset_first:
         await _reset(dialogue)
-    for command in turn.commands:
+    for command in request.commands:
         reply = await _ask(dialogue, command)
-        if reply.code in UNKNOWN_FORM and command in turn.second_forms:
-            reply = await _ask(dialogue, turn.second_forms[command])
-        has_turned = turn.successor is not None and reply.code == 250
+        if reply.code in UNKNOWN_FORM and command in request.second_forms:
+            reply = await _ask(dialogue, request.second_forms[command])
+        has_turned = request.next_role is not None and reply.code == 250
         if has_turned and not dialogue.is_quiet:
             # Nothing may come before our greeting: it could only pretend to be commands.
             raise PeerFault("octets after the reply that turned the connection")
-        turn.on_reply(reply)
+        request.replies.replied(reply)
         if has_turned:
-            return turn.successor
+            return request.next_role
     await dialogue.quit()
     return None
 
@@ -55,12 +60,15 @@ async def ask_for_turn(dialogue: Dialogue, turn: Turn, *, reset_first: bool) -> 
 async def _ask(dialogue: Dialogue, command: str) -> Reply:
     """The reply to one command."""
     reply = await dialogue.command(command.encode(), TURN)
-    if reply.code == BAD_SEQUENCE:  # to the peer, a transaction is open
+    if reply.code == BAD_SEQUENCE:  # the peer thinks that a transaction is open
         await _reset(dialogue)
         reply = await dialogue.command(command.encode(), TURN)
     return reply
 
 
 async def _reset(dialogue: Dialogue) -> None:
-    """End a transaction that may be open; a peer that takes no mail need not know RSET."""
+    """End a transaction that may be open.
+
+    The reply does not matter: a peer that takes no mail need not know RSET.
+    """
     await dialogue.command(b"RSET", MAIL)

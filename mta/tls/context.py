@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,65 +15,64 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from mta.interfaces import IClientTLS, ITLSContext
 from mta.mail import Security
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
-from mta.tls.files import CertifiedKey, TLSFault, WatchedFiles, files_of, read
+from mta.tls.files import CertifiedKey, Reloading, TLSFault, files_of, read
 from mta.tls.selfsigned import self_signed
 from mta.tls.verify import ClientTLSContext, Connection, PeerVerification, tls_info
 
-_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"  # of TLS 1.2: forward secrecy
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"  # TLS 1.2; 1.3 has only such
 
 
-@implementer(ITLSContext, IOpenSSLServerConnectionCreator)
+@implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
-    """Our side as a server.
+    """Our side as a server: the certificates, chosen by the name that the client asks for.
 
-    The client's SNI chooses among the configured certificates; where there is none, a self-signed
-    one is made in `folder`.  Client certificates are asked for, never demanded, where there is a
-    `client_ca` or where `pins` (SHA-256 fingerprints in lower-case hex) names certificates that
-    prove a peer by themselves.  Raises TLSFault.
+    Without a configured pair a self-signed one is made in `folder`.  Client certificates are
+    asked for, never demanded, where there is a `client_ca` or where `pins` (SHA-256
+    fingerprints in lower-case hex) names certificates that prove a peer by themselves.
+    Raises TLSFault.
     """
 
     def __init__(
         self, settings: TLSSettings, folder: Path, hostname: str, pins: Collection[str] = ()
     ) -> None:
         self._pins = frozenset(pins)
-        self._pairs = pairs_of(settings) or [self_signed(folder, hostname)]
+        pairs = pairs_of(settings) or [self_signed(folder, hostname)]
         self._client_ca = settings.client_ca
-        self._files = WatchedFiles([*files_of(self._pairs), *filter(None, [settings.client_ca])])
-        self._context = self._load()
+        self._current = Reloading(
+            [*files_of(pairs), *filter(None, [settings.client_ca])],
+            lambda: self._context(pairs),
+        )
 
     def reload_if_changed(self) -> bool:
-        """Read certificates again where a file changed; returns whether one did.
+        """Take up files that were written anew; returns whether there were any.
 
-        To be called now and then.  Open connections are not touched.  Raises TLSFault, once for
-        each change; then nothing has changed.
+        To be called now and then.  Connections that stand are not touched.  Raises TLSFault, once
+        for each change; then nothing has changed.
         """
-        if not self._files.have_changed():
-            return False
-        self._context = self._load()
-        return True
+        return self._current.refresh()
 
     def start(self, transport: ITLSTransport) -> None:
-        """See `ITLSContext.start`."""
+        """Begin the handshake on our side of an accepted connection."""
         transport.startTLS(self)
 
     def info(self, transport: ISSLTransport) -> TLSInfo:
-        """See `ITLSContext.info`."""
+        """What the finished handshake proved."""
         return tls_info(transport)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Twisted calls this for each connection."""
-        verification = PeerVerification(True, self._context, self._pins)
+        context = self._current.value
+        verification = PeerVerification(True, context, self._pins)
         connection = Connection(verification)
         if self._pins or self._client_ca:
             connection.set_verify(SSL.VERIFY_PEER, verification.note)
         return connection
 
-    def _load(self) -> SSL.Context:
-        loaded = [CertifiedKey.load(pair) for pair in self._pairs]
+    def _context(self, pairs: Sequence[CertificatePair]) -> SSL.Context:
+        loaded = [CertifiedKey.load(pair) for pair in pairs]
         contexts = [self._context_of(pair) for pair in loaded]
         by_name: dict[str, SSL.Context] = {}
         for pair, context in zip(loaded, contexts, strict=True):
@@ -98,7 +97,6 @@ class ServerTLS:
         return context
 
 
-@implementer(IClientTLS)
 class ClientTLS:
     """Our side as a client.  Raises TLSFault.
 
@@ -108,30 +106,27 @@ class ClientTLS:
     def __init__(self, settings: TLSSettings) -> None:
         self._settings = settings
         pairs = [settings.pair] if settings.pair else []
-        self._files = WatchedFiles([*files_of(pairs), *filter(None, [settings.ca])])
-        self._contexts = self._load()
+        self._current = Reloading([*files_of(pairs), *filter(None, [settings.ca])], self._contexts)
 
     def reload_if_changed(self) -> bool:
-        """Read certificates again, as `ServerTLS.reload_if_changed`."""
-        if not self._files.have_changed():
-            return False
-        self._contexts = self._load()
-        return True
+        """As `ServerTLS.reload_if_changed`."""
+        return self._current.refresh()
 
     def for_host(self, hostname: str, security: Security, pin: str = "") -> ClientTLSContext:
-        """See `IClientTLS.for_host`.
+        """TLS towards `hostname`, a name or an address.
 
-        A pinned certificate may have any name and issuer.  VERIFY demands a chain to our
-        authorities and the name; OPPORTUNISTIC takes any certificate, and notes what it proves.
+        `pin` (SHA-256 fingerprint, lower-case hex) trusts that certificate alone, whatever its
+        name and issuer.  Else VERIFY demands a chain to our authorities and the name, and
+        OPPORTUNISTIC takes what comes, and only notes what it proves.
         """
-        contexts = self._contexts
+        contexts = self._current.value
         if pin:
             return ClientTLSContext(contexts.pinned, hostname, strict=True, pin=pin)
         if security is Security.VERIFY:
             return ClientTLSContext(contexts.verified, hostname, strict=True)
         return ClientTLSContext(contexts.opportunistic, hostname, strict=False)
 
-    def _load(self) -> _ClientContexts:
+    def _contexts(self) -> _ClientContexts:
         contexts = _ClientContexts(_new_context(), _new_context(), _new_context())
         for context in (contexts.verified, contexts.opportunistic):
             if self._settings.ca is None:
@@ -173,7 +168,7 @@ def _new_context() -> SSL.Context:
 
 
 def _load_authorities(context: SSL.Context, path: Path) -> None:
-    read(path)  # OpenSSL does not tell why it can't read a file
+    read(path)  # OpenSSL would not say why it can't
     try:
         context.load_verify_locations(str(path))
     except SSL.Error:

@@ -1,4 +1,4 @@
-"""Verification of certificates in a handshake, and the reasons for failures."""
+"""What a handshake proves, or why it failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import ITLSContext
 from mta.session import TLSInfo
 from mta.tls.names import is_address, is_for, name_of, names_in
 
@@ -54,11 +53,11 @@ _HANDSHAKE_FAILURES = {
 
 
 class CertificateRefused(Exception):
-    """The server's certificate is not as we demand: one line.  Ends the connection."""
+    """The server's certificate is not what we demand: one line.  Ends the connection."""
 
 
 class HandshakeError(SSL.Error):
-    """A failed handshake, in words for the operator."""
+    """A handshake that failed, in words: OpenSSL's own list is for machines."""
 
     def __str__(self) -> str:
         reasons = [reason for _, _, reason in self.args[0]]
@@ -70,10 +69,9 @@ class HandshakeError(SSL.Error):
 
 @dataclass(slots=True)
 class PeerVerification:
-    """The verification of the peer's certificate on one connection.
+    """What OpenSSL finds out about the peer's certificate on one connection.
 
-    `chain_holds` is None until OpenSSL has verified the peer's own certificate.  `context` is kept
-    because OpenSSL may call into it after another was chosen by SNI.
+    `context` is kept because OpenSSL may call into it after another was chosen by SNI.
     """
 
     is_server: bool
@@ -82,9 +80,9 @@ class PeerVerification:
     chain_holds: bool | None = None
 
     def note(self, _: SSL.Connection, __: X509, ___: int, depth: int, holds: int) -> bool:
-        """OpenSSL calls this for each certificate of a client's chain.
+        """OpenSSL calls this for each certificate of a client's chain: none ends the handshake.
 
-        A bad one does not end the handshake: no client has to show one.  It only proves nothing.
+        What a client shows uninvited must not keep its mail out; it only proves nothing.
         """
         if not holds:
             self.chain_holds = False
@@ -94,7 +92,7 @@ class PeerVerification:
 
 
 class Connection(SSL.Connection):
-    """A connection with its verification: Twisted uses pyOpenSSL's place for data."""
+    """A connection that remembers its verification (Twisted has taken its app data)."""
 
     def __init__(self, verification: PeerVerification) -> None:
         super().__init__(verification.context)
@@ -110,12 +108,12 @@ class Connection(SSL.Connection):
             raise
 
 
-@implementer(ITLSContext, IOpenSSLClientConnectionCreator)
+@implementer(IOpenSSLClientConnectionCreator)
 class ClientTLSContext:
-    """Our demands on one server; made by `ClientTLS.for_host`.
+    """What we demand of one server; made by `ClientTLS.for_host`.
 
-    Where they are `strict`, a certificate that does not meet them ends the connection, with
-    CertificateRefused as the reason; else it only proves nothing.
+    A server that does not meet a `strict` one loses the connection, with CertificateRefused as the
+    reason; else its certificate only proves nothing.
     """
 
     def __init__(self, context: SSL.Context, hostname: str, *, strict: bool, pin: str = "") -> None:
@@ -125,11 +123,11 @@ class ClientTLSContext:
         self._pin = pin
 
     def start(self, transport: ITLSTransport) -> None:
-        """See `ITLSContext.start`."""
+        """Begin the handshake on our side of a connection that we dialled."""
         transport.startTLS(self)
 
     def info(self, transport: ISSLTransport) -> TLSInfo:
-        """See `ITLSContext.info`."""
+        """What the finished handshake proved."""
         return tls_info(transport)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -144,7 +142,7 @@ class ClientTLSContext:
     def _verifier(
         self, verification: PeerVerification, tlsProtocol: TLSMemoryBIOProtocol
     ) -> Callable[[SSL.Connection, X509, int, int, int], bool]:
-        """The callback of OpenSSL for each certificate of the server's chain.
+        """What OpenSSL asks about each certificate of the server's chain.
 
         Where it raises, pyOpenSSL refuses the certificate.
         """
@@ -178,7 +176,7 @@ class ClientTLSContext:
 
 
 def _reason(certificate: x509.Certificate, error: int) -> str:
-    """The reason why OpenSSL does not accept a certificate."""
+    """Why OpenSSL does not accept a certificate."""
     if error == _EXPIRED:
         return f"it has expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
     if error == _NOT_YET_VALID:
@@ -203,7 +201,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 def tls_info(transport: ISSLTransport) -> TLSInfo:
-    """The result of the finished handshake on a connection of ours."""
+    """What TLS says of a connection of ours whose handshake is finished."""
     connection = transport.getHandle()  # type: ignore[attr-defined]
     assert isinstance(connection, Connection)
     verification = connection.verification

@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 TAKEN = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("taken",)), "mx1")
 REFUSED = Outcome(Status.FAILED, Reply(550, "5.1.1", ("who?",)), "mx1")
-LATER = Outcome(Status.DEFERRED, Reply(450, "4.2.0", ("later",)), "mx1", elsewhere=True)
+LATER = Outcome(Status.DEFERRED, Reply(450, "4.2.0", ("later",)), "mx1", try_next_host=True)
 DOWN = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("no connection",)))
-LACKING = Outcome(Status.FAILED, Reply(553, "5.6.7", ("no SMTPUTF8",)), elsewhere=True)
-BROKE = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("reset",)), "mx1", broke=True)
+LACKING = Outcome(Status.FAILED, Reply(553, "5.6.7", ("no SMTPUTF8",)), try_next_host=True)
+BROKE = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("reset",)), "mx1", broke_in_content=True)
 
 
 def mail(name: str, *local_parts: str) -> Delivery:

@@ -31,7 +31,7 @@ from mta.mail import (
 from mta.notices import MAX_CONTENT, POSTMASTER, NoticeWriter
 from mta.queued import IContent, Message, Notice, Progress, Target
 from mta.smtp import sevenbit
-from mta.smtp.fit import Loaded
+from mta.smtp.fit import ContentInMemory
 
 NOW = 1_700_000_000.0
 ALICE = Mailbox("alice", "sender.example")
@@ -457,7 +457,7 @@ class ConvertibleTests(NoticeTestCase):
         for utf8 in (False, True):
             for content in (text, self.SIGNED, b"Subject: sch\xc3\xb6n\r\n\r\nx\r\n"):
                 notice = self.notice(message(ret="FULL", content=content, smtputf8=utf8))
-                converting = sevenbit.converted(Loaded(notice.content))
+                converting = sevenbit.converted(ContentInMemory(notice.content))
                 converted = self.successResultOf(Deferred.fromCoroutine(converting))
                 self.assertIsNotNone(converted, (utf8, content))
                 kind = message_from_bytes(notice.content).get_payload(2).get_content_type()

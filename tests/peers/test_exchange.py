@@ -17,7 +17,7 @@ from mta.mail import Agent, Hop, Security
 from mta.peers.exchange import Exchange
 from mta.queued import Delivery, HopFailure, IContent
 from mta.settings import Peer
-from mta.smtp.fit import SMALL
+from mta.smtp.fit import MAX_IN_MEMORY
 from tests.doubles import FakeSource, FakeTLS, reception
 from tests.fakes import FakeSpool
 from tests.next_hops import Connection, Names
@@ -33,7 +33,7 @@ class Broken:
     is_ascii = True
 
     def __init__(self) -> None:
-        self._octets = b"Subject: x\r\n\r\n" + b"body\r\n" * (SMALL // 6 + 1)
+        self._octets = b"Subject: x\r\n\r\n" + b"body\r\n" * (MAX_IN_MEMORY // 6 + 1)
         self.size = len(self._octets)
         self._is_read = False
 
@@ -63,7 +63,7 @@ class Scripted:
             cast(ThreadPool, None),
             "us.example",
             Names({}, {"provider.example": ["192.0.2.1"]}),
-            FakeTLS(),
+            lambda *_: FakeTLS(),
         )
         connect = Hop(Agent.SMTP, "provider.example", 366)
         peer = Peer(

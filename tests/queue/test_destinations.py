@@ -23,7 +23,7 @@ from mta.queued import Delivery, HopFailure, Message, Pressure, Progress, Target
 from mta.settings import Queue
 
 RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
-CLOSING = Outcome(Status.DEFERRED, Reply(421, "4.3.2", ("Too busy",)), "mx.example", strains=True)
+CLOSING = Outcome(Status.DEFERRED, Reply(421, "4.3.2", ("Too busy",)), "mx.example", throttles=True)
 PUT_OFF = Outcome(Status.DEFERRED, Reply(450, "4.2.0", ("Greylisted",)), "mx.example")
 UNREACHABLE = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("No answer",)))
 NO_MAIL = Outcome(Status.FAILED, Reply(556, "5.1.10", ("Takes no mail",)))
@@ -580,7 +580,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(3, len(self.destinations._down))
 
     def test_adapts(self) -> None:
-        """What strains a hop halves the visits to it, and each success allows one more again."""
+        """What throttles a hop halves the visits to it, and each success allows one more again."""
         self.destinations = self.make(Queue(per_destination=4))
         self.add(A, *map(str, range(30)))
         for _ in range(2):

@@ -11,7 +11,7 @@ from mta.interfaces import IRouter
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.forwarding import goes_on, is_loop
+from mta.smtp.forwarding import is_forwarding, is_loop
 
 ALICE, BOB = Mailbox("alice", "ours.example"), Mailbox("bob", "ours.example")
 AWAY = Mailbox("alice", "elsewhere.example")
@@ -68,6 +68,6 @@ class LoopTests(SynchronousTestCase):
 
     def test_what_goes_on(self) -> None:
         """Mail for an address of ours that leads to one that is not."""
-        self.assertTrue(goes_on(Router(), ALICE, AWAY))
+        self.assertTrue(is_forwarding(Router(), ALICE, AWAY))
         for forward_path, address in ((ALICE, ALICE), (ALICE, BOB), (AWAY, Mailbox("x", "y.z"))):
-            self.assertFalse(goes_on(Router(), forward_path, address))
+            self.assertFalse(is_forwarding(Router(), forward_path, address))

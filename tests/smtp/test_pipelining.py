@@ -24,7 +24,7 @@ class RecordTests(SynchronousTestCase):
         record.learn(Pipelining.STEPWISE, 10.0)
         for better in (Pipelining.AHEAD, Pipelining.GROUPED):
             record.learn(better, 11.0)
-            record.forget_ahead()
+            record.note_cut_off()
             self.assertIs(record.pipelining, Pipelining.STEPWISE)
 
     def test_time(self) -> None:
@@ -48,13 +48,13 @@ class RecordTests(SynchronousTestCase):
     def test_trouble(self) -> None:
         """It may show again that it reads ahead."""
         record = HostRecord(Pipelining.AHEAD)
-        record.forget_ahead()
+        record.note_cut_off()
         self.assertIs(record.pipelining, Pipelining.UNKNOWN)
-        self.assertTrue(record.breaks)
+        self.assertTrue(record.was_cut_off)
         record.learn(Pipelining.AHEAD, 0.0)
-        self.assertFalse(record.breaks)
+        self.assertFalse(record.was_cut_off)
         record = HostRecord(Pipelining.GROUPED)
-        record.forget_ahead()
+        record.note_cut_off()
         self.assertIs(record.pipelining, Pipelining.GROUPED)
 
     def test_bounded(self) -> None:

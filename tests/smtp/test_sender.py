@@ -364,9 +364,9 @@ class ChunkingTests(SenderTestCase):
         """It gets content when it has taken an envelope, and ahead of replies when it took one."""
         exchange = self.opened([mail("M1")], STREAMING)
         exchange.lose()
-        self.assertTrue(exchange.host.breaks)
+        self.assertTrue(exchange.host.was_cut_off)
         exchange = Exchange([mail("M1"), mail("M2"), mail("M3")])
-        exchange.host.breaks = True
+        exchange.host.was_cut_off = True
         exchange.talk(
             f"""
             S: 220 x
@@ -380,7 +380,7 @@ class ChunkingTests(SenderTestCase):
         )
         self.assertEqual(exchange.hear().count("BDAT 20 LAST"), 1)
         exchange.talk("S: 250 mail | 250 rcpt | 250 taken")
-        self.assertFalse(exchange.host.breaks)
+        self.assertFalse(exchange.host.was_cut_off)
 
     def test_a_large_message_that_mail_refuses(self) -> None:
         """Its content stays here."""

@@ -30,11 +30,11 @@ class LossTests(SenderTestCase):
         was not `over_content`, which may be the message's own fault."""
         self.assertEqual(exchange.outcomes(), [f"deferred {reply}"])
         [outcome] = exchange.source.outcomes["M1"]
-        self.assertEqual(outcome.broke, over_content)
+        self.assertEqual(outcome.broke_in_content, over_content)
         if over_content:
             self.assertIsNone(exchange.failure)
         else:
-            self.assertTrue(outcome.elsewhere)
+            self.assertTrue(outcome.try_next_host)
             self.assert_unusable(exchange, reply)
 
     def test_lost(self) -> None:
@@ -159,7 +159,10 @@ class LossTests(SenderTestCase):
     def marks(self, exchange: Exchange, name: str = "M1") -> str:
         """Whether another host may have the message at once, and whether the content is suspect."""
         [outcome] = exchange.source.outcomes[name]
-        marks = {"elsewhere": outcome.elsewhere, "broke": outcome.broke}
+        marks = {
+            "elsewhere": outcome.try_next_host,
+            "broke": outcome.broke_in_content,
+        }
         return " ".join(mark for mark, is_set in marks.items() if is_set)
 
     def test_what_another_host_may_have(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mta.mail import Body, Reply
+from mta.mail import Body
 from mta.queued import Delivery
 from mta.smtp.errors import PeerFault
-from mta.smtp.turn import Turn
-from tests.doubles import Turned
+from mta.smtp.turn import TurnRequest
+from tests.doubles import Turned, TurnReplies
 from tests.senders import STREAMING, Exchange, SenderTestCase, mail
 
 COMMANDS = (
@@ -25,22 +25,22 @@ class TurnAfterMailTests(SenderTestCase):
 
     def asking(
         self, command: str, turned: bool, deliveries: list[Delivery], keywords: str
-    ) -> tuple[Exchange, list[Reply]]:
+    ) -> tuple[Exchange, TurnReplies]:
         """An exchange that is to ask for the turn once it has sent these."""
-        replies: list[Reply] = []
-        turn = Turn([command], replies.append, Turned() if turned else None)
+        replies = TurnReplies()
+        turn = TurnRequest([command], replies, Turned() if turned else None)
         return self.opened(deliveries, keywords, turn=turn), replies
 
     def all_ways(
         self, *deliveries: Delivery
-    ) -> Iterator[tuple[Exchange, list[Reply], str, bool, str]]:
+    ) -> Iterator[tuple[Exchange, TurnReplies, str, bool, str]]:
         """One for each command and manner of sending."""
         for command, turned in COMMANDS:
             for keywords in KEYWORDS:
                 exchange, replies = self.asking(command, turned, list(deliveries), keywords)
                 yield exchange, replies, command, turned, keywords
 
-    def assert_turned(self, exchange: Exchange, replies: list[Reply], turned: bool) -> None:
+    def assert_turned(self, exchange: Exchange, replies: TurnReplies, turned: bool) -> None:
         """The command was heard, and its reply taken."""
         exchange.talk("S: 250 2.0.0 turning")
         self.assertEqual([reply.code for reply in replies], [250])
@@ -124,10 +124,10 @@ class TurnAfterMailTests(SenderTestCase):
 class TurnTests(SenderTestCase):
     """What is asked for when our mail is sent (RFC 821 section 3.8, RFC 2645, RFC 1985)."""
 
-    def asked(self, *commands: str, turned: bool = True) -> tuple[Exchange, list[Reply]]:
+    def asked(self, *commands: str, turned: bool = True) -> tuple[Exchange, TurnReplies]:
         """An exchange that has sent its mail and asks for a turn."""
-        told: list[Reply] = []
-        turn = Turn(commands, told.append, Turned() if turned else None)
+        told = TurnReplies()
+        turn = TurnRequest(commands, told, Turned() if turned else None)
         exchange = self.opened([mail()], turn=turn)
         exchange.talk("S: 250 mail | 250 rcpt | 354 go | 250 taken")
         self.assertEqual(exchange.hear()[-1], commands[0])

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.mail import Mailbox
 from mta.settings import DAY
 from mta.smtp.grammar import parse_mailbox
-from mta.smtp.srs import DAYS, SenderRewriting
+from mta.smtp.srs import MAX_AGE, SenderRewriting
 
 NOW = 1_700_000_000.0
 SENDER = Mailbox("carol", "partner.example")
@@ -42,8 +42,8 @@ class SenderRewritingTests(SynchronousTestCase):
     def test_time(self) -> None:
         """A bounce may take three weeks, and no longer."""
         local_part = self.srs.rewritten(SENDER, "example.com", NOW).local_part
-        self.assertEqual(SENDER, self.srs.original(local_part, NOW + DAYS * DAY))
-        self.assertIsNone(self.srs.original(local_part, NOW + (DAYS + 1) * DAY))
+        self.assertEqual(SENDER, self.srs.original(local_part, NOW + MAX_AGE * DAY))
+        self.assertIsNone(self.srs.original(local_part, NOW + (MAX_AGE + 1) * DAY))
         self.assertIsNone(self.srs.original(local_part, NOW - DAY))
 
     def test_forged(self) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 from mta.queued import Filter, Message
 from mta.spool import heartbeat
 from mta.spool.clock import TOLERANCE, Reading, jump
+from mta.spool.committer import Committer
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.take_over import LOOKS
-from tests.spool.cases import SpoolTestCase, settlement
+from tests.spool.test_spool import SpoolTestCase, settlement
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -32,9 +33,15 @@ class JumpTests(SpoolTestCase):
         """Seconds since the boot."""
         return self.clock.seconds() - self.boot
 
-    def restartable(self, **more: Any) -> SqliteSpool:
+    def restartable(self) -> SqliteSpool:
         """A process with a clock that nobody sets."""
-        return super().restartable(uptime=self.uptime, **more)
+        committer = Committer(self.folder, self.clock)
+        spool = SqliteSpool(
+            self.path, self.clock, self.pool, self.now, uptime=self.uptime, committer=committer
+        )
+        spool.start()
+        self.committers[spool] = committer
+        return spool
 
     def waiting(self, spool: SqliteSpool, seconds: float = 900.0) -> Message:
         """A message that waits for its next attempt."""
@@ -53,11 +60,13 @@ class JumpTests(SpoolTestCase):
         for seconds in JUMPS:
             with self.subTest(seconds=seconds):
                 spool = self.restartable()
+                woken: list[str] = []
+                spool.on_wake = lambda woken=woken: woken.append("woken")
                 message = self.waiting(spool)
                 self.wait(spool.beat())
                 self.set_by += seconds
                 self.wait(spool.beat())
-                self.assertEqual(self.heard(spool), ["wake"])
+                self.assertEqual(woken, ["woken"])
                 expected = 900.0 if seconds < 0 else 900.0 - seconds
                 self.assertAlmostEqual(self.remaining(spool), expected, delta=1)
                 (entry,) = self.tools().find(Filter())
@@ -147,12 +156,13 @@ class FrozenTests(SpoolTestCase):
         self.assertTrue(again.recovered)
         self.clock.advance(heartbeat.SURE)
         self.assertFalse(frozen.begin_attempt(message.id))
-        self.heard(frozen)
+        recalled: list[Any] = []
+        frozen.on_recall = lambda: recalled.append("recalled")
         self.wait(frozen.beat())
-        self.assertEqual(self.heard(frozen), ["recall"])
+        self.assertEqual(recalled, ["recalled"])
         self.assertEqual(self.wait(frozen.recalled([message.id])), [message.id])
         self.wait(frozen.beat())
-        self.assertEqual(self.heard(frozen), [])
+        self.assertEqual(recalled, ["recalled"])
 
     def test_beats_are_seen(self) -> None:
         """One that is slow is not dead."""
