@@ -59,7 +59,7 @@ class Conversation:
         if "proxy" in settings:
             shared = replace(shared, is_proxy=lambda address: address == settings["proxy"])
         turned_peer = settings.get("partner", "")
-        self.link = Link(lambda _: Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
+        self.link = Link(Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
         self.problems: list[Failure] = []
         self.link.ended.addErrback(self.problems.append)
         self.link.makeConnection(self.transport)

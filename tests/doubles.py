@@ -14,13 +14,16 @@ from zope.interface import implementer
 from mta.interfaces import (
     IAccessPolicy,
     IChannel,
+    IClientTLS,
+    IFirstRoles,
     IMailSource,
     IReversal,
     IRole,
+    ITLSContext,
     ITurnReplies,
     IUsers,
 )
-from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply
+from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Security
 from mta.queued import Delivery, Message, Target
 from mta.session import Session, TLSInfo
 from mta.settings import Limits, ListenerTLS, Service
@@ -194,6 +197,7 @@ class FakeReversal:
         return Reply(250, "2.0.0", (f"Queuing for {option}{name} started",))
 
 
+@implementer(IClientTLS, ITLSContext)
 class FakeTLS:
     """TLS that begins when the test calls `handshakeCompleted`; `certificate`: what is proved."""
 
@@ -201,13 +205,29 @@ class FakeTLS:
         self.started = 0
         self._secured = replace(SECURED, certificate=certificate)
 
+    def for_host(self, hostname: str, security: Security, pin: str = "") -> ITLSContext:
+        """See `IClientTLS.for_host`: the same for all."""
+        return self
+
     def start(self, transport: ITLSTransport) -> None:
-        """See `mta.link.TLSContext`."""
+        """See `ITLSContext.start`."""
         self.started += 1
 
     def info(self, transport: ITLSTransport) -> TLSInfo:
-        """See `mta.link.TLSContext`."""
+        """See `ITLSContext.info`."""
         return self._secured
+
+
+@implementer(IFirstRoles)
+class OneRole:
+    """The same role, without state, for all connections."""
+
+    def __init__(self, role: IRole) -> None:
+        self._role = role
+
+    def first_role(self) -> IRole:
+        """See `IFirstRoles.first_role`."""
+        return self._role
 
 
 def reception(

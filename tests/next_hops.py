@@ -132,7 +132,7 @@ class NextHops:
             cast(ThreadPool, None),
             "us.example",
             names,
-            lambda *_: FakeTLS("ab" * 32),
+            FakeTLS("ab" * 32),
             own,
             pressure=self.pressure,
         )

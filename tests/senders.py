@@ -62,7 +62,7 @@ class Exchange:
         self.clock, self.transport = Clock(), Transport(lenient=True)
         self.ended: list[object] = []
         self.link = Link(
-            lambda _: Sender(self.source, demands, turn),
+            Sender(self.source, demands, turn),
             self.clock,
             FakeTLS(certificate),
             tls_at_once=tls,

@@ -248,7 +248,7 @@ class ProviderSide(Side):
         )
         self.start(NoWatch())
 
-    def role(self, link: Link) -> IRole:
+    def role(self) -> IRole:
         """What a connection begins with here."""
         return Receiver(self.reception)
 
@@ -329,8 +329,8 @@ class FakeDialler:
         demands = SenderConfig(
             "office.example", security=hop.security, user=hop.user, secret=hop.secret
         )
-        client = Link(lambda link: _secured(link, role(demands)), clock)
-        server = Link(lambda link: _secured(link, self._provider.role(link)), clock)
+        client, server = Link(role(demands), clock), Link(self._provider.role(), clock)
+        client.tls = server.tls = SECURED
         server.ended.addErrback(lambda failure: failure.trap(ChannelLost, PeerFault))
         self.wires.append(Wire(client, server))
         try:
@@ -348,11 +348,6 @@ class FakeDialler:
         """Carry everything there is to carry."""
         while sum(wire.carry() for wire in self.wires):
             self._provider.clock.advance(0)
-
-
-def _secured(link: Link, role: IRole) -> IRole:
-    link.tls = SECURED
-    return role
 
 
 class CustomerSide(Side):

@@ -10,8 +10,9 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.link import LinkFactory
+from mta.metrics import NoMeter
 from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
-from mta.smtp.receiver import Receiver
+from mta.service.listeners import Receivers
 from tests.doubles import reception
 from tests.fakes import FakeSpool
 
@@ -90,7 +91,7 @@ class ProxiedTests(SynchronousTestCase):
         self.links = LinkFactory(self.clock)
         self.factory = ProxiedFactory(self.links, self.clock)
         shared = reception(FakeSpool())
-        self.links.serve(lambda link: Receiver(shared))
+        self.links.serve(Receivers(shared, NoMeter()))
 
     def connect(self) -> StringTransport:
         """A connection of the proxy."""

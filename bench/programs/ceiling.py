@@ -22,10 +22,12 @@ from mta.access import AccessPolicy
 from mta.interfaces import ISpool
 from mta.link import LinkFactory
 from mta.mail import Envelope
+from mta.metrics import NoMeter
 from mta.queued import IDraft, Message
 from mta.routing import Router
+from mta.service.listeners import Receivers
 from mta.smtp.intake import Depot
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import Reception
 from mta.smtp.srs import SenderRewriting
 from mta.spool.content import Draft, MemoryContent
 from mta.spool.folder import Folder
@@ -106,7 +108,7 @@ def reception(path: Path, clock: Any) -> ServerFactory:
     depot = Depot(settings.hostname, spool, lambda message, session: None, time.time, 2**20)
     shared = Reception(depot, access, settings.limits, listener.service, listener.tls)
     factory = LinkFactory(clock)
-    factory.serve(lambda link: Receiver(shared), None)
+    factory.serve(Receivers(shared, NoMeter()))
     return factory
 
 

@@ -28,8 +28,8 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.patience import Patience
 from mta.delivery.per_host import PerHost, Suspects, most_telling
 from mta.delivery.steps import Steps
-from mta.interfaces import IDeliveryAgent, IMailSource, IOwnHost, IResolver, IRole
-from mta.link import Link, TLSContext
+from mta.interfaces import IClientTLS, IDeliveryAgent, IMailSource, IOwnHost, IResolver, IRole
+from mta.link import Link
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.queued import HopFailure, Pressure
 from mta.session import ChannelLost, HandshakeFailed
@@ -53,8 +53,8 @@ MakeRole = Callable[[SenderConfig], IRole]
 class Dialler:
     """Connects to the hosts of a hop.
 
-    `tls` makes the context for a host, what we demand of it, and the pinned certificate; `own` is
-    what other hosts know this one by.  Under `pressure` hosts have less time to say something.
+    `own` is what other hosts know this one by.  Under `pressure` hosts have less time to say
+    something.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Dialler:
         threads: ThreadPool,
         hostname: str,
         resolver: IResolver,
-        tls: Callable[[str, Security, str], TLSContext],
+        tls: IClientTLS,
         own: IOwnHost | None = None,
         private_exchangers: bool = True,
         pressure: Pressure | None = None,
@@ -193,9 +193,9 @@ class Dialler:
         """One connection.  Raises ConnectError or HopFailure."""
         config = self._config(hop, address)
         link = Link(
-            lambda _: role(config),
+            role(config),
             self._reactor,
-            self._tls(host, hop.security, hop.pin),
+            self._tls.for_host(host, hop.security, hop.pin),
             tls_at_once=hop.implicit_tls,
         )
         await connectProtocol(self._endpoint(address, hop.port or SMTP_PORT), link)

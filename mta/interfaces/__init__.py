@@ -17,9 +17,11 @@ from mta.interfaces.connection import (
     IChannel,
     IClientTLS,
     IConnection,
+    IFirstRoles,
     IIdleWait,
     IRole,
     ISessionClock,
+    ITLSContext,
     ITurnReplies,
 )
 from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
@@ -36,7 +38,15 @@ from mta.interfaces.queue import (
     IRouter,
     ITurnedRoles,
 )
-from mta.interfaces.spool import IAttemptRecords, IAttempts, IHeldLeases, ILeases, IQueue, ISpool
+from mta.interfaces.spool import (
+    IAttemptRecords,
+    IAttempts,
+    IHeldLeases,
+    ILeases,
+    IQueue,
+    ISpool,
+    ISpoolListener,
+)
 
 __all__ = [
     "DomainNotFound",
@@ -51,6 +61,7 @@ __all__ = [
     "IContentPolicy",
     "IDeliveryAgent",
     "IDeliveryMeter",
+    "IFirstRoles",
     "IHeldLeases",
     "IHeldMail",
     "IHeldMailWatch",
@@ -72,6 +83,8 @@ __all__ = [
     "ISessionClock",
     "ISessionMeter",
     "ISpool",
+    "ISpoolListener",
+    "ITLSContext",
     "ITurnReplies",
     "ITurnedRoles",
     "IUsers",

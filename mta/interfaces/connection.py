@@ -100,11 +100,29 @@ class ITurnReplies(Interface):
         """Note a reply, before the next role takes the connection."""
 
 
+class IFirstRoles(Interface):
+    """The roles with which the connections to a listener begin."""
+
+    def first_role() -> IRole:
+        """Make the role for one more connection."""
+
+
+class ITLSContext(Interface):
+    """Our side of TLS on one connection."""
+
+    def start(transport: Any) -> None:
+        """Begin the handshake on an `ITLSTransport`."""
+
+    def info(transport: Any) -> TLSInfo:
+        """The result of the finished handshake on an `ISSLTransport`."""
+
+
 class IClientTLS(Interface):
-    """TLS on the connections that we dial."""
+    """Our demands on the servers that we dial."""
 
-    def for_host(hostname: str, security: Security, pin: str = "") -> Any:
-        """The context for one host, for a `Link`.
+    def for_host(hostname: str, security: Security, pin: str = "") -> ITLSContext:
+        """Our demands on one of them, a name or an address.
 
-        `pin`: the SHA-256 fingerprint of the only certificate to trust.
+        `pin` is the SHA-256 fingerprint of the one certificate that it must show, in lower-case
+        hex; empty: `security` says whether any certificate will do.
         """

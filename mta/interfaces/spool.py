@@ -96,6 +96,19 @@ class IQueue(ILeases, IHeldLeases, IAttemptRecords):
     """The runner's side of the spool."""
 
 
+class ISpoolListener(Interface):
+    """Hears, in the reactor, what happens to the spool."""
+
+    def wake() -> None:
+        """Look for work: mail may be due, or held for a peer."""
+
+    def retry() -> None:
+        """Try mail for hops that were down, too: a person asked for it.  `wake` follows."""
+
+    def recall() -> None:
+        """Ask which messages are recalled: some may be removed, on hold, or no more ours."""
+
+
 class IAttempts(Interface):
     """The messages that this process tries at this moment.
 

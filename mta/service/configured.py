@@ -162,7 +162,7 @@ class _Maker:
             self._process.threads,
             self._settings.hostname,
             self._resolver,
-            self._client_tls.for_host,
+            self._client_tls,
             self._own,
             self._settings.relay.private_exchangers,
             self._process.pressure,

@@ -14,7 +14,7 @@ from mta.service.configured import configure
 from mta.service.process import Process
 from mta.settings import Peer, Settings
 from mta.spool.folder import Folder
-from mta.spool.wakeup import NOW, ring
+from mta.spool.wakeup import Signal, wake_processes
 
 SETTLING = 5.0  # seconds in which mail of ours comes to wait for a peer, before it is dialled
 STOP_TIMEOUT = 10.0  # seconds that deliveries of what came have then
@@ -39,7 +39,7 @@ async def exchange_alone(
         await process.configured.close(STOP_TIMEOUT)
         await process.stop(STOP_TIMEOUT)
     if not tally.lost:
-        ring(Folder(process.folder), what=NOW)  # for the server: the peer is there again
+        wake_processes(Folder(process.folder), Signal.RETRY)  # the peer is there again
     return tally
 
 

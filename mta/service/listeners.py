@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mta.config.endpoints import PROXIED
-from mta.interfaces import IMeter, IRole
+from mta.interfaces import IFirstRoles, IRole, ISessionMeter
 from mta.link import Link, LinkFactory
 from mta.proxy_protocol import ProxiedFactory
 from mta.service import workers
@@ -51,13 +51,27 @@ class _Open:
     stop: Callable[[], Any]
 
 
+@implementer(IFirstRoles)
+class Receivers:
+    """The receivers of one listener, which are counted."""
+
+    def __init__(self, reception: Reception, meter: ISessionMeter) -> None:
+        self._reception = reception
+        self._meter = meter
+
+    def first_role(self) -> IRole:
+        """See `IFirstRoles.first_role`."""
+        self._meter.session(self._reception.service)
+        return Receiver(self._reception)
+
+
 class Listeners:
     """The open listeners.
 
     `inherited` are the descriptors of those that the first process opened, where we are a worker.
     """
 
-    def __init__(self, reactor: Any, meter: IMeter, inherited: Sequence[int]) -> None:
+    def __init__(self, reactor: Any, meter: ISessionMeter, inherited: Sequence[int]) -> None:
         self._reactor = reactor
         self._meter = meter
         self._inherited = inherited
@@ -98,12 +112,11 @@ class Listeners:
     def serve(self, configured: Configured) -> None:
         """Serve connections that come from now on as it is configured."""
         for opened, reception in zip(self._open, configured.receptions, strict=True):
-            opened.factory.serve(partial(self._receiver, reception), configured.server_tls)
-
-    def _receiver(self, reception: Reception, link: Link) -> IRole:
-        self._meter.session(reception.service)
-        link.record_per_line = reception.service is Service.ODMR
-        return Receiver(reception)
+            opened.factory.serve(
+                Receivers(reception, self._meter),
+                configured.server_tls,
+                record_per_line=reception.service is Service.ODMR,
+            )
 
     async def close(self) -> Sequence[Link]:
         """Take no more connections; returns those that stand."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from mta.access.bans import Bans
 from mta.access.counters import Counters
-from mta.interfaces import IMeter
+from mta.interfaces import IMeter, ISpoolListener
 from mta.peers.held import HeldMail
 from mta.peers.ledger import Ledger
 from mta.peers.records import Records
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mta.service.configured import Configured
 
 
+@implementer(ISpoolListener)
 class Process:
     """The spool, the runner, the counters and the threads.
 
@@ -49,7 +51,9 @@ class Process:
         self.threads = reactor.getThreadPool()
         self.folder = folder
         self.meter = meter
-        self.spool = SqliteSpool(folder, reactor, self.threads, uptime=seconds_since_boot)
+        self.spool = SqliteSpool(
+            folder, reactor, self.threads, listener=self, uptime=seconds_since_boot, meter=meter
+        )
         self.spool.start()
         self.pressure = Pressure()
         self.runner = Runner(
@@ -67,13 +71,17 @@ class Process:
     def begin(self, configured: Configured) -> None:
         """Go by the first configuration."""
         self.use(configured)
-        self.spool.on_wake = self.runner.wake
-        self.spool.on_retry = self._retry
-        self.spool.on_recall = self.runner.recall
-        self.spool.on_commit = self.meter.committed
 
-    def _retry(self) -> None:
-        """A person wants mail tried now: whoever was not there a moment ago may be."""
+    def wake(self) -> None:
+        """See `ISpoolListener.wake`."""
+        self.runner.wake()
+
+    def recall(self) -> None:
+        """See `ISpoolListener.recall`."""
+        self.runner.recall()
+
+    def retry(self) -> None:
+        """See `ISpoolListener.retry`; peers that were down may be there again, too."""
         self.runner.retry()
         self.configured.customer.retry()
 

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mta.interfaces import ICommitMeter
 from mta.limited_log import LimitedLog
 from mta.queued import Settlement
 from mta.spool import rows
@@ -75,13 +76,9 @@ class Committer:
 
     log: ClassVar[Logger] = Logger()
 
-    def __init__(self, folder: Folder, reactor: Any) -> None:
-        """`reactor`: IReactorFromThreads and IReactorTime.
-
-        `on_commit` is called after each commit with the number of its jobs, and the seconds that
-        it took.
-        """
-        self.on_commit: Callable[[int, float], None] = lambda jobs, seconds: None
+    def __init__(self, folder: Folder, reactor: Any, meter: ICommitMeter | None = None) -> None:
+        """`reactor`: IReactorFromThreads and IReactorTime; `meter` hears of each commit."""
+        self._meter = meter
         self._limited = LimitedLog(self.log)
         self.folder = folder
         self._reactor = reactor
@@ -199,9 +196,9 @@ class Committer:
         """Answer all of a batch, in the reactor."""
         for done, result in results:
             done.callback(result)
-        if seconds:
+        if seconds and self._meter is not None:
             try:
-                self.on_commit(len(results), seconds)
+                self._meter.committed(len(results), seconds)
             except Exception:  # noqa: BLE001 - whoever counts must not hinder who commits
                 self.log.failure("counting a commit failed")
 

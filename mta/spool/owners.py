@@ -21,7 +21,7 @@ class Owner:
         self._descriptor = descriptor
 
     @property
-    def bell(self) -> Path:
+    def wakeup_pipe(self) -> Path:
         """The FIFO that wakes this owner."""
         return _path(self._folder, self.number).with_suffix(wakeup.SUFFIX)
 
@@ -37,7 +37,7 @@ class Owner:
         """
         for number in self._folder.incoming_of(self.number):
             self._folder.incoming(self.number, number).unlink(missing_ok=True)
-        self.bell.unlink(missing_ok=True)
+        self.wakeup_pipe.unlink(missing_ok=True)
         self.attempts.unlink(missing_ok=True)
         _path(self._folder, self.number).unlink(missing_ok=True)
         self.close()

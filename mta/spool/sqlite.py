@@ -19,12 +19,11 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import IAttempts, IQueue, ISpool
+from mta.interfaces import IAttempts, ICommitMeter, IQueue, ISpool, ISpoolListener
 from mta.mail import Envelope
 from mta.queued import IDraft, Message, Notice, Settlement, State
 from mta.spool import clock, leases, owners, queue_id, rows
 from mta.spool.attempts import Attempts
-from mta.spool.bell import Bell
 from mta.spool.commits import Commits
 from mta.spool.committer import Committer, Job
 from mta.spool.content import Draft, FileContent
@@ -41,7 +40,8 @@ from mta.spool.leasing import Leasing
 from mta.spool.loading import Loaded
 from mta.spool.postponing import postpone
 from mta.spool.take_over import TakeOver
-from mta.spool.wakeup import NOW, RECALL, ring
+from mta.spool.wakeup import wake_processes
+from mta.spool.wakeup_pipe import WakeupPipe
 
 
 @implementer(ISpool, IQueue, IAttempts)
@@ -55,24 +55,18 @@ class SqliteSpool:
         folder: Path,
         reactor: Any,
         pool: ThreadPool,
-        now: Callable[[], float] = time.time,
-        reserve: int = 0,
+        listener: ISpoolListener,
         *,
+        now: Callable[[], float] = time.time,
         uptime: Callable[[], float] | None = None,
         committer: Committer | None = None,
+        meter: ICommitMeter | None = None,
     ) -> None:
         """`reactor`: IReactorTime, IReactorFromThreads, IReactorFDSet; `now`: seconds since the
-        epoch; `uptime`: seconds of a clock that nobody sets, the reactor's where it is not given;
-        `reserve`: octets of the disk that new mail leaves free.
-
-        `on_wake` is called when there may be work for all, before it `on_retry` when a person
-        wants mail tried now, and `on_recall` when what we have leased may be ours no more, or a
-        person wants some of it kept or removed.
+        epoch; `uptime`: seconds of a clock that nobody sets, the reactor's where it is not given.
         """
-        self.on_wake: Callable[[], None] = lambda: None
-        self.on_retry: Callable[[], None] = lambda: None
-        self.on_recall: Callable[[], None] = lambda: None
-        self._committer = committer or Committer(Folder(folder, reserve), reactor)
+        self._listener = listener
+        self._committer = committer or Committer(Folder(folder), reactor, meter)
         self._folder = self._committer.folder
         self._reactor = reactor
         self._pool = pool
@@ -109,7 +103,7 @@ class SqliteSpool:
             self._leases,
             self.release,
         )
-        self._bell = Bell(self._owner.bell, self._reactor, self._rung)
+        self._pipe = WakeupPipe(self._owner.wakeup_pipe, self._reactor, self._listener)
         self._taking_over = TakeOver(
             self._folder, self._committer, self._reader, self._in_thread, self._now
         )
@@ -120,7 +114,7 @@ class SqliteSpool:
     def _mature(self) -> None:
         """This process has lived for a while: what others died on may be tried."""
         self._leasing.tries_suspects = True
-        self.on_wake()
+        self._listener.wake()
 
     @property
     def trouble(self) -> str:
@@ -145,37 +139,21 @@ class SqliteSpool:
     def reserve(self, octets: int) -> None:
         self._folder.reserve = octets
 
-    @property
-    def on_commit(self) -> Callable[[int, float], None]:
-        """Called with the number of jobs in each commit, and the seconds that it took."""
-        return self._committer.on_commit
-
-    @on_commit.setter
-    def on_commit(self, called: Callable[[int, float], None]) -> None:
-        self._committer.on_commit = called
-
     def _lost(self) -> None:
         """Others believed us dead: what they took is theirs."""
         self.log.warn("this process stood still, and others may have taken its mail")
-        self.on_recall()
+        self._listener.recall()
 
     def _jumped(self, seconds: float) -> None:
         self.log.warn("the clock jumped by {seconds:.0f} s", seconds=seconds)
-        self.on_wake()
-
-    def _rung(self, rings: bytes) -> None:
-        if NOW in rings:
-            self.on_retry()
-        if RECALL in rings:
-            self.on_recall()
-        self.on_wake()
+        self._listener.wake()
 
     async def stop(self) -> None:
         """Commit what waits, leave what is leased to the next owner, and close the spool."""
         self._heartbeat.stop()
         if self._maturing.active():
             self._maturing.cancel()
-        self._bell.close()
+        self._pipe.close()
         try:
             await self._taking_over.succeed(self._owner, died=False)
         except OSError as error:  # another process takes over
@@ -185,14 +163,14 @@ class SqliteSpool:
         self._attempts.close()
         self._reader.close()
         self._watcher.close()
-        ring(self._folder)
+        wake_processes(self._folder)
 
     async def take_over(self) -> int:
         """Free what dead owners had leased, and remove their files; returns how many messages.
 
         Call it at start and every few seconds.  Raises OSError; try again later.
         """
-        self._bell.renew()
+        self._pipe.renew()
         return await self._taking_over.look(self._owner.number)
 
     def census(self) -> dict[str, tuple[int, float]]:
@@ -263,7 +241,7 @@ class SqliteSpool:
             self._leases.pop(number, None)
             self._suspect_tried(number)
             if _is_for_others(settlement, self._now()):
-                ring(self._folder, self._owner.bell)
+                wake_processes(self._folder, except_for=self._owner.wakeup_pipe)
         return notices
 
     async def remove(self, ids: Collection[str], delay: float) -> None:
@@ -309,14 +287,14 @@ class SqliteSpool:
             self._leases.pop(number, None)
             self._suspect_tried(number)
         if any(due <= now for due in numbered.values()):
-            ring(self._folder, self._owner.bell)
+            wake_processes(self._folder, except_for=self._owner.wakeup_pipe)
 
     def _beaten(self) -> None:
         """There was a commit: what could not be recorded before can be now."""
         unreleased, self._unreleased = self._unreleased, {}
         if unreleased:
             dues = {queue_id.encode(number): due for number, due in unreleased.items()}
-            Deferred.fromCoroutine(self.release(dues)).addBoth(lambda _: self.on_wake())
+            Deferred.fromCoroutine(self.release(dues)).addBoth(lambda _: self._listener.wake())
 
     # --- IAttempts -----------------------------------------------------------------
 
@@ -372,8 +350,8 @@ class SqliteSpool:
         """Where a message was tried alone, another one may be now."""
         if number in self._suspects:
             self._suspects.discard(number)
-            self.on_wake()
-            ring(self._folder, self._owner.bell)
+            self._listener.wake()
+            wake_processes(self._folder, except_for=self._owner.wakeup_pipe)
 
 
 def _is_for_others(settlement: Settlement, now: float) -> bool:

@@ -24,14 +24,14 @@ from mta.spool.folder import Folder
 from mta.spool.holds import StandingHolds
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
 from mta.spool.loading import ContentKey, load, salvage
-from mta.spool.wakeup import NOW, RECALL, WORK, ring
+from mta.spool.wakeup import Signal, wake_processes
 from mta.sync import result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _PORTION = 500  # messages read or changed at once
-_RING_PAUSE = 1.0  # seconds; the server may probe each host that is down when it is rung
+_WAKE_INTERVAL = 1.0  # seconds; a woken server may probe each host that is down
 _MAX_REST = 0.5  # seconds between two portions
 _ALL = -1  # as a LIMIT
 
@@ -53,8 +53,8 @@ class SpoolTools:
         self._now = now
         self._ids = queue_id.QueueIds(now)
         self._connection = open_database(self._folder)
-        self._unrung: set[bytes] = set()
-        self._next_ring = 0.0  # of the monotonic clock; 0: at once, always
+        self._unsent: set[Signal] = set()
+        self._next_wake = 0.0  # of the monotonic clock; 0: at once, always
         self._listing = Listing(folder, now)
         self.standing_holds = StandingHolds(self._folder)
 
@@ -100,7 +100,7 @@ class SpoolTools:
             "on_hold = 1, due = 9e999",
             "NOT on_hold",
             ids,
-            RECALL,
+            Signal.RECALL,
         )
 
     def release(self, ids: Collection[str]) -> list[str]:
@@ -110,18 +110,18 @@ class SpoolTools:
             " due = CASE WHEN owner IS NULL THEN :now ELSE due END",
             "on_hold OR owner IS NULL",
             ids,
-            NOW,
+            Signal.RETRY,
         )
 
     def retry(self, ids: Collection[str]) -> list[str]:
         """Make messages due now that are neither on hold nor being worked on."""
-        return self._change("due = :now", "owner IS NULL AND NOT on_hold", ids, NOW)
+        return self._change("due = :now", "owner IS NULL AND NOT on_hold", ids, Signal.RETRY)
 
     def delete(self, ids: Collection[str]) -> list[str]:
         """Remove messages without a notice, even while they are worked on."""
         removed = self._execute("DELETE FROM message WHERE 1", ids)
         self._sweep()
-        self._ring(RECALL)
+        self._wake(Signal.RECALL)
         return removed
 
     def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
@@ -144,7 +144,7 @@ class SpoolTools:
                 for number in notices.keys() - removed:
                     notices[number][0].discard()
         self._sweep()
-        self._ring(WORK)
+        self._wake(Signal.WORK)
         return [*map(queue_id.encode, sorted(removed))]
 
     def _replace(
@@ -217,7 +217,7 @@ class SpoolTools:
             rows.insert(self._connection, [arrival])
             # Once it is committed, it may be gone at once.
             [message] = load(self._connection, [draft.number], self._folder, self._content).messages
-        self._ring(WORK)
+        self._wake(Signal.WORK)
         return message
 
     def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
@@ -244,12 +244,12 @@ class SpoolTools:
             return rows.data(self._connection, number)
 
     def _change(
-        self, change: str, condition: str, ids: Collection[str], what: bytes = WORK
+        self, change: str, condition: str, ids: Collection[str], signal: Signal
     ) -> list[str]:
         self._take_over()
         # Our own words.
         changed = self._execute(f"UPDATE message SET {change} WHERE ({condition})", ids)  # noqa: S608
-        self._ring(what)
+        self._wake(signal)
         return changed
 
     def _execute(self, statement: str, ids: Collection[str]) -> list[str]:
@@ -290,7 +290,7 @@ class SpoolTools:
         What it gives is to be called between portions: it leaves half of the time to others, who
         want to commit as well.
         """
-        self._next_ring = began = time.monotonic()
+        self._next_wake = began = time.monotonic()
 
         def rest() -> None:
             nonlocal began
@@ -300,19 +300,19 @@ class SpoolTools:
         try:
             yield rest
         finally:
-            self._next_ring = 0.0
-            self._ring(b"")
+            self._next_wake = 0.0
+            self._wake()
 
-    def _ring(self, what: bytes) -> None:
+    def _wake(self, *signals: Signal) -> None:
         """Wake the servers; in the middle of many changes, not each time."""
-        self._unrung |= {what} - {b""}
+        self._unsent.update(signals)
         now = time.monotonic()
-        if now >= self._next_ring:
-            if self._next_ring:
-                self._next_ring = now + _RING_PAUSE
-            for each in self._unrung:
-                ring(self._folder, what=each)
-            self._unrung.clear()
+        if now >= self._next_wake:
+            if self._next_wake:
+                self._next_wake = now + _WAKE_INTERVAL
+            for signal in self._unsent:
+                wake_processes(self._folder, signal)
+            self._unsent.clear()
 
     def _transact(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -1,41 +1,51 @@
-"""Wakes the processes that share a spool: each has a FIFO, into which the others write an octet."""
+"""Wakes the processes that share a spool.
+
+Each has a FIFO (`mta.spool.wakeup_pipe`), into which the others write one octet.
+"""
 
 from __future__ import annotations
 
 import os
+from enum import Enum
 from pathlib import Path
 
 from mta.spool.folder import Folder
 
 SUFFIX = ".wake"
-WORK = b"\n"  # there is something to do
-NOW = b"!"  # somebody wants it tried now, whatever was unreachable a moment ago
-RECALL = b"?"  # somebody removed messages or put them on hold, perhaps such as are being worked on
 
 
-def ring(folder: Folder, ours: Path | None = None, what: bytes = WORK) -> None:
-    """Wake every process on the spool but our own, whose bell is at `ours`.
+class Signal(Enum):
+    """The octet that is written."""
 
-    `what`: `WORK`, `NOW` or `RECALL`.  A bell that can't be rung loses nothing but time: what is
-    due is found without.
+    WORK = b"\n"  # mail is due, or held for a peer
+    RETRY = b"!"  # a person wants mail tried now, whatever was unreachable a moment ago
+    RECALL = b"?"  # a person removed messages or put them on hold, perhaps leased ones
+
+
+def wake_processes(
+    folder: Folder, signal: Signal = Signal.WORK, *, except_for: Path | None = None
+) -> None:
+    """Wake every process on the spool, except for the one whose FIFO is named.
+
+    A FIFO that can't be written loses nothing but time: what is due is found without it.
     """
     try:
-        bells = [path for path in folder.owners.iterdir() if path.suffix == SUFFIX]
+        pipes = [path for path in folder.owners.iterdir() if path.suffix == SUFFIX]
     except OSError:
         return
-    for path in bells:
-        if path != ours:
-            _ring(path, what)
+    for path in pipes:
+        if path != except_for:
+            _write(path, signal)
 
 
-def _ring(path: Path, what: bytes) -> None:
+def _write(path: Path, signal: Signal) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return  # its owner is dead
     try:
-        os.write(descriptor, what)
+        os.write(descriptor, signal.value)
     except OSError:
-        pass  # it has been rung often enough, or died this moment
+        pass  # it is full, so it wakes its owner anyway, or the owner died this moment
     finally:
         os.close(descriptor)

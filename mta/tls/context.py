@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,64 +15,65 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mta.interfaces import IClientTLS, ITLSContext
 from mta.mail import Security
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
-from mta.tls.files import CertifiedKey, Reloading, TLSFault, files_of, read
+from mta.tls.files import CertifiedKey, TLSFault, WatchedFiles, files_of, read
 from mta.tls.selfsigned import self_signed
 from mta.tls.verify import ClientTLSContext, Connection, PeerVerification, tls_info
 
-_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"  # TLS 1.2; 1.3 has only such
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"  # of TLS 1.2: forward secrecy
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(ITLSContext, IOpenSSLServerConnectionCreator)
 class ServerTLS:
-    """Our side as a server: the certificates, chosen by the name that the client asks for.
+    """Our side as a server.
 
-    Without a configured pair a self-signed one is made in `folder`.  Client certificates are
-    asked for, never demanded, where there is a `client_ca` or where `pins` (SHA-256
-    fingerprints in lower-case hex) names certificates that prove a peer by themselves.
-    Raises TLSFault.
+    The client's SNI chooses among the configured certificates; where there is none, a self-signed
+    one is made in `folder`.  Client certificates are asked for, never demanded, where there is a
+    `client_ca` or where `pins` (SHA-256 fingerprints in lower-case hex) names certificates that
+    prove a peer by themselves.  Raises TLSFault.
     """
 
     def __init__(
         self, settings: TLSSettings, folder: Path, hostname: str, pins: Collection[str] = ()
     ) -> None:
         self._pins = frozenset(pins)
-        pairs = pairs_of(settings) or [self_signed(folder, hostname)]
+        self._pairs = pairs_of(settings) or [self_signed(folder, hostname)]
         self._client_ca = settings.client_ca
-        self._current = Reloading(
-            [*files_of(pairs), *filter(None, [settings.client_ca])],
-            lambda: self._context(pairs),
-        )
+        self._files = WatchedFiles([*files_of(self._pairs), *filter(None, [settings.client_ca])])
+        self._context = self._load()
 
     def reload_if_changed(self) -> bool:
-        """Take up files that were written anew; returns whether there were any.
+        """Read certificates again where a file changed; returns whether one did.
 
-        To be called now and then.  Connections that stand are not touched.  Raises TLSFault, once
-        for each change; then nothing has changed.
+        To be called now and then.  Open connections are not touched.  Raises TLSFault, once for
+        each change; then nothing has changed.
         """
-        return self._current.refresh()
+        if not self._files.have_changed():
+            return False
+        self._context = self._load()
+        return True
 
     def start(self, transport: ITLSTransport) -> None:
-        """Begin the handshake on our side of an accepted connection."""
+        """See `ITLSContext.start`."""
         transport.startTLS(self)
 
     def info(self, transport: ISSLTransport) -> TLSInfo:
-        """What the finished handshake proved."""
+        """See `ITLSContext.info`."""
         return tls_info(transport)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Twisted calls this for each connection."""
-        context = self._current.value
-        verification = PeerVerification(True, context, self._pins)
+        verification = PeerVerification(True, self._context, self._pins)
         connection = Connection(verification)
         if self._pins or self._client_ca:
             connection.set_verify(SSL.VERIFY_PEER, verification.note)
         return connection
 
-    def _context(self, pairs: Sequence[CertificatePair]) -> SSL.Context:
-        loaded = [CertifiedKey.load(pair) for pair in pairs]
+    def _load(self) -> SSL.Context:
+        loaded = [CertifiedKey.load(pair) for pair in self._pairs]
         contexts = [self._context_of(pair) for pair in loaded]
         by_name: dict[str, SSL.Context] = {}
         for pair, context in zip(loaded, contexts, strict=True):
@@ -97,6 +98,7 @@ class ServerTLS:
         return context
 
 
+@implementer(IClientTLS)
 class ClientTLS:
     """Our side as a client.  Raises TLSFault.
 
@@ -106,27 +108,30 @@ class ClientTLS:
     def __init__(self, settings: TLSSettings) -> None:
         self._settings = settings
         pairs = [settings.pair] if settings.pair else []
-        self._current = Reloading([*files_of(pairs), *filter(None, [settings.ca])], self._contexts)
+        self._files = WatchedFiles([*files_of(pairs), *filter(None, [settings.ca])])
+        self._contexts = self._load()
 
     def reload_if_changed(self) -> bool:
-        """As `ServerTLS.reload_if_changed`."""
-        return self._current.refresh()
+        """Read certificates again, as `ServerTLS.reload_if_changed`."""
+        if not self._files.have_changed():
+            return False
+        self._contexts = self._load()
+        return True
 
     def for_host(self, hostname: str, security: Security, pin: str = "") -> ClientTLSContext:
-        """TLS towards `hostname`, a name or an address.
+        """See `IClientTLS.for_host`.
 
-        `pin` (SHA-256 fingerprint, lower-case hex) trusts that certificate alone, whatever its
-        name and issuer.  Else VERIFY demands a chain to our authorities and the name, and
-        OPPORTUNISTIC takes what comes, and only notes what it proves.
+        A pinned certificate may have any name and issuer.  VERIFY demands a chain to our
+        authorities and the name; OPPORTUNISTIC takes any certificate, and notes what it proves.
         """
-        contexts = self._current.value
+        contexts = self._contexts
         if pin:
             return ClientTLSContext(contexts.pinned, hostname, strict=True, pin=pin)
         if security is Security.VERIFY:
             return ClientTLSContext(contexts.verified, hostname, strict=True)
         return ClientTLSContext(contexts.opportunistic, hostname, strict=False)
 
-    def _contexts(self) -> _ClientContexts:
+    def _load(self) -> _ClientContexts:
         contexts = _ClientContexts(_new_context(), _new_context(), _new_context())
         for context in (contexts.verified, contexts.opportunistic):
             if self._settings.ca is None:
@@ -168,7 +173,7 @@ def _new_context() -> SSL.Context:
 
 
 def _load_authorities(context: SSL.Context, path: Path) -> None:
-    read(path)  # OpenSSL would not say why it can't
+    read(path)  # OpenSSL does not tell why it can't read a file
     try:
         context.load_verify_locations(str(path))
     except SSL.Error:

@@ -1,12 +1,11 @@
-"""Certificates, keys and authorities: read from files, and again when these change."""
+"""Files of certificates, keys and authorities, read again when they change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,11 +23,9 @@ Key = (
     | ed448.Ed448PrivateKey
 )
 
-T = TypeVar("T")
-
 
 class TLSFault(Exception):
-    """Something about our certificates that a person must put right: one line."""
+    """A fault of our certificates that the operator must mend: one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class CertifiedKey:
 
     @classmethod
     def load(cls, pair: CertificatePair) -> CertifiedKey:
-        """Read both files, and see that they belong together.  Raises TLSFault."""
+        """Read both files, and check that they belong together.  Raises TLSFault."""
         chain = certificates_in(pair.certificate)
         try:
             key = serialization.load_pem_private_key(read(pair.key), None)
@@ -74,11 +71,11 @@ class CertifiedKey:
             ) from None
 
     def is_for(self, hostname: str) -> bool:
-        """Whether the certificate is for this host."""
+        """Tell whether the certificate is for this host."""
         return is_for(self.chain[0], name_of(hostname))
 
     def shortcomings(self, now: datetime, margin: timedelta) -> Sequence[str]:
-        """Why others do not take it, or will not when `margin` has passed, each in a few words."""
+        """The reasons not to trust it, now or once `margin` has passed."""
         leaf = self.chain[0]
         found = []
         if now < leaf.not_valid_before_utc:
@@ -116,29 +113,17 @@ def files_of(pairs: Sequence[CertificatePair]) -> list[Path]:
     return [path for pair in pairs for path in (pair.certificate, pair.key)]
 
 
-class Reloading(Generic[T]):
-    """What was made of some files, and is made anew when one of them changes."""
+class WatchedFiles:
+    """Files that are to be read again when one of them changes."""
 
-    def __init__(self, paths: Sequence[Path], make: Callable[[], T]) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._make = make
-        self._stamps = self._look()
-        self.value = make()
+        self._stamps = [_stamp(path) for path in paths]
 
-    def refresh(self) -> bool:
-        """Make `value` anew where a file changed; returns whether that was so.
-
-        Raises TLSFault, once for each change; then the old value stays.
-        """
-        stamps = self._look()
-        if stamps == self._stamps:
-            return False
-        self._stamps = stamps
-        self.value = self._make()
-        return True
-
-    def _look(self) -> Sequence[tuple[int, int, int] | None]:
-        return [_stamp(path) for path in self._paths]
+    def have_changed(self) -> bool:
+        """Tell whether a file is another one than at the call before."""
+        before, self._stamps = self._stamps, [_stamp(path) for path in self._paths]
+        return self._stamps != before
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,4 +1,7 @@
-"""Whom a certificate is for (RFC 6125), in the names that the DNS has: IDNA 2008."""
+"""The hosts that a certificate is for (RFC 6125).
+
+They are named as in the DNS: other letters than ASCII in A-labels, by IDNA 2008.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,15 @@ from mta.mail import canonical_domain
 
 
 def name_of(host: str) -> str:
-    """A host as certificates and SNI name it: an address, or A-labels without a dot at the end."""
+    """A host as certificates and SNI name it.
+
+    That is an address, or A-labels without a dot at the end.
+    """
     return canonical_domain(host.rstrip("."))
 
 
 def is_address(host: str) -> bool:
-    """Whether this is an IP address."""
+    """Tell whether this is an IP address."""
     try:
         ip_address(host)
     except ValueError:
@@ -30,7 +36,7 @@ def is_address(host: str) -> bool:
 
 
 def is_for(certificate: x509.Certificate, host: str) -> bool:
-    """Whether the certificate is for a host, named as by `name_of`."""
+    """Tell whether the certificate is for a host, named as by `name_of`."""
     try:
         if is_address(host):
             verify_certificate_ip_address(certificate, host)
@@ -42,7 +48,7 @@ def is_for(certificate: x509.Certificate, host: str) -> bool:
 
 
 def names_in(certificate: x509.Certificate) -> Sequence[str]:
-    """The host names and addresses that the certificate is for, in lower case."""
+    """The host names and addresses of a certificate, in lower case."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, ValueError):

@@ -22,7 +22,7 @@ MAX_COMMON_NAME = 64  # characters, RFC 5280 appendix A.1
 
 
 def self_signed(folder: Path, hostname: str) -> CertificatePair:
-    """The self-signed pair in a folder, made where it does not exist yet.  Raises TLSFault."""
+    """Return the self-signed pair in a folder, or make it.  Raises TLSFault."""
     path = folder / FILE
     if not path.exists():
         try:

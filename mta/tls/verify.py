@@ -1,4 +1,4 @@
-"""What a handshake proves, or why it failed."""
+"""Verification of certificates in a handshake, and the reasons for failures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.interfaces import ITLSContext
 from mta.session import TLSInfo
 from mta.tls.names import is_address, is_for, name_of, names_in
 
@@ -53,11 +54,11 @@ _HANDSHAKE_FAILURES = {
 
 
 class CertificateRefused(Exception):
-    """The server's certificate is not what we demand: one line.  Ends the connection."""
+    """The server's certificate is not as we demand: one line.  Ends the connection."""
 
 
 class HandshakeError(SSL.Error):
-    """A handshake that failed, in words: OpenSSL's own list is for machines."""
+    """A failed handshake, in words for the operator."""
 
     def __str__(self) -> str:
         reasons = [reason for _, _, reason in self.args[0]]
@@ -69,9 +70,10 @@ class HandshakeError(SSL.Error):
 
 @dataclass(slots=True)
 class PeerVerification:
-    """What OpenSSL finds out about the peer's certificate on one connection.
+    """The verification of the peer's certificate on one connection.
 
-    `context` is kept because OpenSSL may call into it after another was chosen by SNI.
+    `chain_holds` is None until OpenSSL has verified the peer's own certificate.  `context` is kept
+    because OpenSSL may call into it after another was chosen by SNI.
     """
 
     is_server: bool
@@ -80,9 +82,9 @@ class PeerVerification:
     chain_holds: bool | None = None
 
     def note(self, _: SSL.Connection, __: X509, ___: int, depth: int, holds: int) -> bool:
-        """OpenSSL calls this for each certificate of a client's chain: none ends the handshake.
+        """OpenSSL calls this for each certificate of a client's chain.
 
-        What a client shows uninvited must not keep its mail out; it only proves nothing.
+        A bad one does not end the handshake: no client has to show one.  It only proves nothing.
         """
         if not holds:
             self.chain_holds = False
@@ -92,7 +94,7 @@ class PeerVerification:
 
 
 class Connection(SSL.Connection):
-    """A connection that remembers its verification (Twisted has taken its app data)."""
+    """A connection with its verification: Twisted uses pyOpenSSL's place for data."""
 
     def __init__(self, verification: PeerVerification) -> None:
         super().__init__(verification.context)
@@ -108,12 +110,12 @@ class Connection(SSL.Connection):
             raise
 
 
-@implementer(IOpenSSLClientConnectionCreator)
+@implementer(ITLSContext, IOpenSSLClientConnectionCreator)
 class ClientTLSContext:
-    """What we demand of one server; made by `ClientTLS.for_host`.
+    """Our demands on one server; made by `ClientTLS.for_host`.
 
-    A server that does not meet a `strict` one loses the connection, with CertificateRefused as the
-    reason; else its certificate only proves nothing.
+    Where they are `strict`, a certificate that does not meet them ends the connection, with
+    CertificateRefused as the reason; else it only proves nothing.
     """
 
     def __init__(self, context: SSL.Context, hostname: str, *, strict: bool, pin: str = "") -> None:
@@ -123,11 +125,11 @@ class ClientTLSContext:
         self._pin = pin
 
     def start(self, transport: ITLSTransport) -> None:
-        """Begin the handshake on our side of a connection that we dialled."""
+        """See `ITLSContext.start`."""
         transport.startTLS(self)
 
     def info(self, transport: ISSLTransport) -> TLSInfo:
-        """What the finished handshake proved."""
+        """See `ITLSContext.info`."""
         return tls_info(transport)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -142,7 +144,7 @@ class ClientTLSContext:
     def _verifier(
         self, verification: PeerVerification, tlsProtocol: TLSMemoryBIOProtocol
     ) -> Callable[[SSL.Connection, X509, int, int, int], bool]:
-        """What OpenSSL asks about each certificate of the server's chain.
+        """The callback of OpenSSL for each certificate of the server's chain.
 
         Where it raises, pyOpenSSL refuses the certificate.
         """
@@ -176,7 +178,7 @@ class ClientTLSContext:
 
 
 def _reason(certificate: x509.Certificate, error: int) -> str:
-    """Why OpenSSL does not accept a certificate."""
+    """The reason why OpenSSL does not accept a certificate."""
     if error == _EXPIRED:
         return f"it has expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
     if error == _NOT_YET_VALID:
@@ -201,7 +203,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 def tls_info(transport: ISSLTransport) -> TLSInfo:
-    """What TLS says of a connection of ours whose handshake is finished."""
+    """The result of the finished handshake on a connection of ours."""
     connection = transport.getHandle()  # type: ignore[attr-defined]
     assert isinstance(connection, Connection)
     verification = connection.verification

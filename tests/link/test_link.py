@@ -24,17 +24,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IChannel, IRole
-from mta.link import (
-    CLOSE_TIMEOUT,
-    HANDSHAKE_TIMEOUT,
-    LAST_CHANCE,
-    MAX_UNREAD,
-    MAX_UNSENT,
-    Link,
-    LinkFactory,
-)
+from mta.link import Link, LinkFactory
+from mta.link.conversation import CLOSE_TIMEOUT, LATE_CLOSE_TIMEOUT
+from mta.link.link import HANDSHAKE_TIMEOUT, MAX_UNREAD
+from mta.link.output import MAX_UNSENT
 from mta.session import ChannelLost, ChannelTimeout, HandshakeFailed
-from tests.doubles import SECURED, FakeTLS, Transport, Turned
+from tests.doubles import SECURED, FakeTLS, OneRole, Transport, Turned
 
 Conversation = Callable[[IChannel], Awaitable[IRole | None]]
 
@@ -62,7 +57,7 @@ class LinkTestCase(SynchronousTestCase):
 
     def link(self, conversation: Conversation, *, tls_at_once: bool = False) -> Link:
         """A connected link with a role that holds that conversation."""
-        link = Link(lambda _: Role(conversation), self.clock, self.tls, tls_at_once=tls_at_once)
+        link = Link(Role(conversation), self.clock, self.tls, tls_at_once=tls_at_once)
         link.makeConnection(self.transport)
         return link
 
@@ -258,8 +253,8 @@ class DozeTests(LinkTestCase):
     def test_it_is_thrown_away(self) -> None:
         """A conversation that nobody holds any more ends without another step."""
         link = self.link(self.dozes)
-        assert link._conversation is not None
-        link._conversation.close()  # as the garbage collector does
+        assert link._conversation._coroutine is not None
+        link._conversation._coroutine.close()  # as the garbage collector does
         self.assertNoResult(link.ended)
 
 
@@ -380,7 +375,7 @@ class WritingTests(LinkTestCase):
         server = Connection(socket(), LinkFactory(self.clock))
         self.addCleanup(server.socket.close)
         server.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 1025)  # type: ignore[method-assign]
-        Link(lambda _: Role(self.reads), self.clock).makeConnection(server)
+        Link(Role(self.reads), self.clock).makeConnection(server)
         self.assertTrue(server.getTcpNoDelay())
 
 
@@ -425,7 +420,7 @@ class DirectWriteTests(SynchronousTestCase):
 
     def link(self, conversation: Conversation) -> Link:
         """A connected link."""
-        link = Link(lambda _: Role(conversation), Clock())
+        link = Link(Role(conversation), Clock())
         link.makeConnection(self.line)
         return link
 
@@ -642,7 +637,7 @@ class EndTests(LinkTestCase):
         link.pauseProducing()
         self.clock.advance(10)
         self.assert_lost(link, ChannelTimeout)
-        self.clock.advance(LAST_CHANCE)
+        self.clock.advance(LATE_CLOSE_TIMEOUT)
         self.assertTrue(self.transport.disconnected)
 
     def test_a_peer_that_closes_in_time(self) -> None:
@@ -736,10 +731,13 @@ class EndTests(LinkTestCase):
         self.failureResultOf(link.ended, ZeroDivisionError)
         self.assertTrue(self.transport.disconnecting)
 
-    def test_a_bug_before_there_is_a_role(self) -> None:
+    def test_a_bug_at_the_beginning(self) -> None:
         """The same."""
-        link = Link(lambda _: Role(1 // 0), self.clock)  # type: ignore[arg-type]
-        link.makeConnection(self.transport)
+
+        async def conversation(channel: IChannel) -> None:
+            raise ZeroDivisionError
+
+        link = self.link(conversation)
         self.failureResultOf(link.ended, ZeroDivisionError)
         self.assertTrue(self.transport.disconnecting)
 
@@ -878,7 +876,7 @@ class FactoryTests(LinkTestCase):
     def test_it_knows_the_links_that_stand(self) -> None:
         """From the connection to the end of the conversation."""
         factory = LinkFactory(self.clock)
-        factory.serve(lambda _: Role(self.reads))
+        factory.serve(OneRole(Role(self.reads)))
         links = {self.connect(factory) for _ in range(3)}
         self.assertEqual(factory.links, links)
         for link in links:
@@ -889,9 +887,9 @@ class FactoryTests(LinkTestCase):
     def test_a_new_configuration(self) -> None:
         """Connections that stand keep what they have."""
         factory = LinkFactory(self.clock)
-        factory.serve(lambda _: Role(self.reads))
+        factory.serve(OneRole(Role(self.reads)))
         old = self.connect(factory)
-        factory.serve(lambda _: Turned())
+        factory.serve(OneRole(Turned()))
         new = self.connect(factory)
         self.assertEqual(factory.links, {old})
         self.assertIsNone(self.successResultOf(new.ended))
@@ -904,7 +902,7 @@ class FactoryTests(LinkTestCase):
             raise ZeroDivisionError
 
         factory = LinkFactory(self.clock)
-        factory.serve(lambda _: Role(conversation))
+        factory.serve(OneRole(Role(conversation)))
         self.lose(self.connect(factory))
         self.assertEqual(self.flushLoggedErrors(), [])
         self.connect(factory).dataReceived(b"x")
@@ -914,7 +912,7 @@ class FactoryTests(LinkTestCase):
     def test_a_session_that_is_cut_is_no_bug(self) -> None:
         """Who waits for its end gives up when the service stops: one line, no traceback."""
         factory = LinkFactory(self.clock)
-        factory.serve(lambda _: Role(self.reads))
+        factory.serve(OneRole(Role(self.reads)))
         link = self.connect(factory)
         with capturedLogs() as events:
             link.ended.cancel()
@@ -945,7 +943,7 @@ class LossTests(TestCase):
         async def wait(channel: IChannel) -> None:
             await channel.receive(channel.seconds() + 60)
 
-        link = Link(lambda _: Role(wait), reactor)
+        link = Link(Role(wait), reactor)
         link.notice_loss(60.0)  # nothing, before there is a connection
         await self.connected(link)
         link.notice_loss(120.0)

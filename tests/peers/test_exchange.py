@@ -63,7 +63,7 @@ class Scripted:
             cast(ThreadPool, None),
             "us.example",
             Names({}, {"provider.example": ["192.0.2.1"]}),
-            lambda *_: FakeTLS(),
+            FakeTLS(),
         )
         connect = Hop(Agent.SMTP, "provider.example", 366)
         peer = Peer(

@@ -19,7 +19,7 @@ from mta.spool import queue_id, tools
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.listing import Listing
-from mta.spool.wakeup import NOW, RECALL
+from mta.spool.wakeup import Signal
 from tests.commands.test_queue import ALICE, QueueCase
 from tests.processes import ROOT
 from tests.queue.test_runner import RunnerTests, message
@@ -273,20 +273,20 @@ class ManyTests(QueueCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.rings: list[bytes] = []
-        self.patch(tools, "ring", lambda folder, what: self.rings.append(what))
+        self.signals: list[Signal] = []
+        self.patch(tools, "wake_processes", lambda folder, signal: self.signals.append(signal))
 
-    def test_rings(self) -> None:
+    def test_signals(self) -> None:
         """Servers hear of it at its beginning, at its end, and not for each portion."""
         names = [self.enqueue() for _ in range(20)]
-        self.rings.clear()
+        self.signals.clear()
         with self.tools.in_portions():
             for name in names:
                 self.tools.retry([name])
-        self.assertEqual(self.rings, [NOW] * 2)
+        self.assertEqual(self.signals, [Signal.RETRY] * 2)
         self.tools.retry(names)
         self.tools.delete(names)
-        self.assertEqual(self.rings, [NOW, NOW, NOW, RECALL])
+        self.assertEqual(self.signals, [Signal.RETRY] * 3 + [Signal.RECALL])
 
     def test_in_turn(self) -> None:
         """What commits waits for its turn where the server does, and not in the database."""

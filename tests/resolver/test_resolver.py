@@ -28,6 +28,7 @@ from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Status
 from mta.queued import HopFailure
 from mta.resolver import MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUTS, Resolver
+from tests.doubles import FakeTLS
 from tests.processes import temporary_folder
 
 MANY = 60  # MX records, more than a datagram holds
@@ -558,7 +559,7 @@ class DiallerTests(SynchronousTestCase):
         """What it means for the mail."""
         resolver = Resolver(Clock(), [("192.0.2.53", 53)])
         self.patch(resolver, "_ask", self.find_nothing)
-        dialler = Dialler(Clock(), None, "us.example", resolver, lambda *_: None)
+        dialler = Dialler(Clock(), None, "us.example", resolver, FakeTLS())
         conversation = Deferred.fromCoroutine(dialler.converse(hop, lambda demands: None))
         failure = self.failureResultOf(conversation, HopFailure)
         outcome: Outcome = failure.value.outcome

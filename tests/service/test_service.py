@@ -6,11 +6,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from mta.interfaces import IFirstRoles
+from mta.metrics import NoMeter
 from mta.resolver import Resolver
+from mta.service.listeners import Receivers
 from mta.service.repeating import Repeating
 from mta.smtp.sasl import PLAIN
 from mta.users import DovecotUsers
+from tests.doubles import reception
+from tests.fakes import FakeSpool
 from tests.users.test_dovecot import FakeEndpoint, session
 
 
@@ -63,6 +69,16 @@ class RepeatingTests(SynchronousTestCase):
         self.assertNoResult(stopped)
         under_way.callback(None)
         self.successResultOf(stopped)
+
+
+class ReceiversTests(SynchronousTestCase):
+    """The first roles of a listener."""
+
+    def test_interface(self) -> None:
+        """Each connection has a receiver of its own."""
+        receivers = Receivers(reception(FakeSpool()), NoMeter())
+        self.assertTrue(verifyObject(IFirstRoles, receivers))
+        self.assertIsNot(receivers.first_role(), receivers.first_role())
 
 
 class ClosingTests(SynchronousTestCase):

@@ -179,7 +179,7 @@ class CostTests(SynchronousTestCase):
         done: list[int] = []
 
         async def sleep(seconds: float) -> None:
-            done.append(len(talk.link._unsent))
+            done.append(len(talk.link._output._pieces))
 
         talk.link.sleep = sleep  # type: ignore[method-assign]
         talk.link.dataReceived(b"HELP\r\n" * 90)

@@ -46,7 +46,7 @@ class ReceiverTests(SynchronousTestCase):
 
         transport, reversal = Transport(), SlowReversal()
         shared = reception(FakeSpool(), reversal=reversal)
-        link = Link(lambda _: Receiver(shared), Clock())
+        link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO client.example\r\n")
         link.dataReceived(b"TURN\r\n")
@@ -64,7 +64,7 @@ class ReceiverTests(SynchronousTestCase):
             reception(spool, accepted.append),
             qualified=lambda session, path: Mailbox(path.local_part, "mta.example"),
         )
-        link = Link(lambda _: Receiver(shared), Clock())
+        link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO client.example\r\nMAIL FROM:<root@localhost>\r\n")
         link.dataReceived(b"RCPT TO:<b@mta.example>\r\nDATA\r\n")

@@ -35,6 +35,7 @@ from mta.spool.folder import Folder
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
 from tests.fakes import ThreadClock
+from tests.spool.cases import Listener
 
 # What a message is recognised by: its envelope names its content.
 CONTENTS = {"small": b"small\r\n" * 100, "large": b"large\r\n" * (SMALL // 3)}
@@ -64,7 +65,7 @@ class Process:
         self.pool = ThreadPool(1, 4)
         self.pool.start()
         self.committer = Committer(Folder(path), self.clock)
-        self.spool = SqliteSpool(path, self.clock, self.pool, time.time, committer=self.committer)
+        self.spool = SqliteSpool(path, self.clock, self.pool, Listener(), committer=self.committer)
         self.spool.start()
 
     async def commit(self, kind: str) -> Message:

@@ -16,7 +16,7 @@ from mta.spool import commits, queue_id
 from mta.spool.checking import Checker
 from mta.spool.database import SpoolDamaged, open_database, verify
 from mta.spool.take_over import GRACE
-from tests.spool.test_spool import LARGE, SpoolTestCase, settlement
+from tests.spool.cases import LARGE, SpoolTestCase, settlement
 
 # What is done to one row, as SQL, with the message's number as ?1.
 DAMAGE = (

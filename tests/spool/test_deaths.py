@@ -14,7 +14,7 @@ from mta.queued import Filter
 from mta.spool import attempts, clock
 from mta.spool.leases import SUSPECT_DELAY
 from mta.spool.sqlite import SqliteSpool
-from tests.spool.test_spool import SpoolTestCase, settlement
+from tests.spool.cases import SpoolTestCase, settlement
 
 
 class DeathTests(SpoolTestCase):
@@ -35,7 +35,7 @@ class DeathTests(SpoolTestCase):
         """End what is left of a killed process without touching the spool."""
 
         async def stop() -> None:
-            spool._bell.close()
+            spool._pipe.close()
             await self.committers[spool].stop()
 
         return stop
@@ -93,11 +93,10 @@ class DeathTests(SpoolTestCase):
         self.assertEqual(self.leased(neighbour), [])
         self.assertEqual(self.wait(neighbour.lease(tried)), [])
         spool.begin_attempt(first)
-        woken: list[str] = []
-        spool.on_wake = lambda: woken.append("woken")
+        self.heard(spool)
         self.settle(spool, first)
         spool.end_attempt(first)
-        self.assertEqual(woken, ["woken"])
+        self.assertEqual(self.heard(spool), ["wake"])
         (second,) = self.leased(neighbour)
         self.assertNotEqual(second, first)
         neighbour.begin_attempt(second)
@@ -156,10 +155,9 @@ class DeathTests(SpoolTestCase):
             self.assertEqual(self.leased(spool), [])
             self.assertEqual(self.wait(spool.lease([bad])), [])
             self.assertIsNone(self.wait(spool.next_due()))
-        woken: list[str] = []
-        spool.on_wake = lambda: woken.append("woken")
+        self.heard(spool)
         self.clock.advance(0.1)
-        self.assertEqual(woken, ["woken"])
+        self.assertEqual(self.heard(spool), ["wake"])
         self.assertEqual(self.leased(spool), [bad])
 
     def test_loss_of_power(self) -> None:

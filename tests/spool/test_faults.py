@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs
+from zope.interface import implementer
 
+from mta.interfaces import ICommitMeter
 from mta.queued import Filter, SpoolFull
 from mta.spool import committer as committer_module
-from mta.spool import heartbeat, owners, queue_id
 from mta.spool.committer import Committer, Job
-from mta.spool.database import SpoolDamaged, open_database
-from mta.spool.folder import BALLAST, Folder
-from tests.spool.test_spool import LARGE, SpoolTestCase, envelope, settlement
-
-
-def failing(error: BaseException) -> Callable[..., Any]:
-    """A function that raises."""
-
-    def fail(*_: object, **__: object) -> Any:
-        raise error
-
-    return fail
-
-
-def of_sqlite(name: str) -> sqlite3.OperationalError:
-    """An error as the sqlite3 module raises it."""
-    error = sqlite3.OperationalError(name)
-    error.sqlite_errorcode = getattr(sqlite3, name)
-    return error
-
-
-class Once:
-    """Stands for a function, and raises the first time that it is called."""
-
-    def __init__(self, real: Callable[..., Any], error: BaseException) -> None:
-        self.calls = 0
-        self._real = real
-        self._error = error
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Raise, or do what is asked."""
-        self.calls += 1
-        if self.calls == 1:
-            raise self._error
-        return self._real(*arguments, **named)
-
+from mta.spool.folder import Folder
+from tests.spool.cases import LARGE, Once, SpoolTestCase, envelope, failing, of_sqlite, settlement
 
 # Calls of the system that a message with a file takes, with what can become of them.
 CALLS = ("open", "write", "fsync", "link", "statvfs", "close")
@@ -70,6 +34,18 @@ CODES = (
     *("BUSY", "FULL", "IOERR_SHMSIZE", "CORRUPT", "IOERR"),
     *("NOMEM", "CANTOPEN", "READONLY", "PROTOCOL", "LOCKED"),
 )
+
+
+@implementer(ICommitMeter)
+class CommitMeter:
+    """Remembers how many jobs each commit had."""
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+
+    def committed(self, jobs: int, seconds: float) -> None:
+        """See `ICommitMeter.committed`."""
+        self.counted.append(jobs)
 
 
 class SystemTests(SpoolTestCase):
@@ -163,14 +139,15 @@ class GuardTests(SpoolTestCase):
 
     def test_meter(self) -> None:
         """Whoever counts can't make a 451 of a commit."""
-        spool = self.process()
-        spool.on_commit = failing(ZeroDivisionError())
+        meter = CommitMeter()
+        spool = self.restartable(meter)
+        patch = self.patch(meter, "committed", failing(ZeroDivisionError()))
         self.commit(spool)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        counted: list[int] = []
-        spool.on_commit = lambda jobs, seconds: counted.append(jobs)
+        patch.restore()
         self.commit(spool)
-        self.assertEqual(counted, [1])
+        self.assertEqual(meter.counted, [1])
+        self.wait(spool.stop())
 
     def test_ballast_that_cannot_be_thrown(self) -> None:
         """A disk that is full and fails as well is full."""
@@ -242,217 +219,3 @@ class GuardTests(SpoolTestCase):
                 self.wait(self.committers[spool].submit(Job()))
                 found |= {message.id for message in self.wait(spool.lease_due(9))}
             self.wait(spool.stop())
-
-
-class HeartbeatTests(SpoolTestCase):
-    """A real commit, again and again."""
-
-    def test_trouble(self) -> None:
-        """Those who watch hear of a commit that fails, and of one that does not end."""
-        spool = self.process()
-        self.wait(spool.beat())
-        self.assertEqual(spool.trouble, "")
-        patch = self.patch(committer_module, "transaction", failing(of_sqlite("SQLITE_IOERR")))
-        self.assertRaises(OSError, self.wait, spool.beat())
-        self.assertIn("can't be written", spool.trouble)
-        patch.restore()
-        self.wait(spool.beat())
-        self.assertEqual(spool.trouble, "")
-        free = self.block(spool)
-        beat = Deferred.fromCoroutine(spool.beat())
-        self.clock.advance(heartbeat.SLOW + 1)
-        self.assertIn("does not end", spool.trouble)
-        free.set()
-        self.wait(beat)
-        self.assertEqual(spool.trouble, "")
-
-    def test_no_room(self) -> None:
-        """A disk with too little room for new mail is told of, as long as it is so."""
-        spool = self.process()
-        self.patch(Folder, "_free", lambda folder: 10)
-        spool.reserve = 10**9
-        self.wait(spool.beat())
-        self.assertIn("new mail is refused", spool.trouble)
-        spool.reserve = 1
-        self.wait(spool.beat())
-        self.assertEqual(spool.trouble, "")
-
-    def test_it_goes_on(self) -> None:
-        """A beat that fails is not the last."""
-        spool = self.process()
-        for error in (of_sqlite("SQLITE_FULL"), ZeroDivisionError()):
-            patch = self.patch(committer_module, "transaction", failing(error))
-            self.clock.advance(heartbeat.INTERVAL)
-            self.wait(self.committers[spool].submit(Job()).addErrback(lambda _: None))
-            patch.restore()
-            self.flushLoggedErrors(ZeroDivisionError)
-        before = self.beats()
-        self.clock.advance(heartbeat.INTERVAL)
-        self.wait(self.committers[spool].submit(Job()))
-        self.assertEqual(self.beats(), before + 1)
-
-    def beats(self) -> int:
-        """How many there were."""
-        connection = sqlite3.connect(self.folder.database)
-        self.addCleanup(connection.close)
-        return int(connection.execute("SELECT sum(beat) FROM owner").fetchone()[0])
-
-
-class TakeOverTests(SpoolTestCase):
-    """Taking over where something fails."""
-
-    def test_one_that_cannot_be_buried(self) -> None:
-        """It keeps no other dead owner's mail, nor leftover files, from being dealt with."""
-        spool = self.process()
-        dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(3)]
-        for owner in dead:
-            owner.close()
-        (self.folder.arrivals / f"{queue_id.encode(dead[0].number)}.1K8JQZ3T5V2XA").mkdir()
-        for _ in range(3):
-            self.wait(spool.take_over())
-        self.assertEqual(owners.known(self.folder), {spool._owner.number, dead[0].number})
-
-    def test_too_many_open_files(self) -> None:
-        """A dead owner whose lock can't be opened is taken over from at the next look."""
-        spool = self.process()
-        dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(2)]
-        for owner in dead:
-            owner.close()
-        error = OSError(errno.EMFILE, "Too many open files")
-        self.patch(os, "open", Once(os.open, error))
-        for _ in range(2):
-            self.wait(spool.take_over())
-        self.assertEqual(owners.known(self.folder), {spool._owner.number})
-
-
-class BellTests(SpoolTestCase):
-    """The pipe that wakes a process."""
-
-    def test_it_rings_again(self) -> None:
-        """Neither an empty pipe, nor a bug in who is woken, nor its removal makes it deaf."""
-        spool = self.process()
-        (bell,) = self.clock.readers
-        bell.doRead()
-        spool.on_wake = failing(ZeroDivisionError())
-        self.tools().enqueue(envelope(), [b"content"])
-        bell.doRead()
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        woken: list[str] = []
-        spool.on_wake = lambda: woken.append("woken")
-        spool._owner.bell.unlink()
-        self.wait(spool.take_over())
-        self.tools().enqueue(envelope(), [b"content"])
-        (bell,) = self.clock.readers
-        bell.doRead()
-        self.assertEqual(woken, ["woken"])
-
-    def test_nobody_can_be_woken(self) -> None:
-        """What was committed is committed, whether or not others can be told."""
-        spool = self.process()
-        message = self.commit(spool)
-        self.patch(Path, "iterdir", failing(OSError(errno.EMFILE, "Too many open files")))
-        self.wait(spool.settle(settlement(message, self.now())))
-        self.assertEqual([each.id for each in self.wait(spool.lease_due(9))], [message.id])
-        self.wait(spool.release({message.id: 0.0}))
-
-
-class ReleaseTests(SpoolTestCase):
-    """What is given back."""
-
-    def test_it_is_not_lost(self) -> None:
-        """Where it can't be recorded it is with the next beat: nothing waits for a restart."""
-        spool = self.process()
-        message = self.commit(spool)
-        patch = self.patch(committer_module, "transaction", failing(of_sqlite("SQLITE_FULL")))
-        self.wait(spool.release({message.id: 0.0}))
-        patch.restore()
-        self.assertEqual(self.wait(spool.lease_due(9)), [])
-        woken: list[str] = []
-        spool.on_wake = lambda: woken.append("woken")
-        self.wait(spool.beat())
-        self.wait(self.committers[spool].submit(Job()))
-        self.assertEqual(woken, ["woken"])
-        self.assertEqual([each.id for each in self.wait(spool.lease_due(9))], [message.id])
-
-
-class ReaderTests(SpoolTestCase):
-    """Who looks does not hinder who delivers."""
-
-    def test_a_long_look(self) -> None:
-        """While one goes on, mail is read; another look is refused and waits for no thread."""
-        spool = self.process()
-        message = self.commit(spool)
-        self.wait(spool.release({message.id: 0.0}))
-        with spool._watcher._lock:
-            (again,) = self.wait(spool.lease_due(1))
-            self.assertEqual(self.content(again), b"content")
-            self.assertIsNone(self.wait(spool.next_due()))
-            self.assertRaises(BlockingIOError, spool.census)
-        self.assertEqual(spool.census()["active"][0], 1)
-
-
-class FirstDatabaseTests(SpoolTestCase):
-    """The very first database is there whole, or not at all."""
-
-    def test_empty_file(self) -> None:
-        """What a loss of power may leave is no obstacle."""
-        self.path.mkdir(parents=True)
-        for name in ("queue.sqlite", "commit.lock"):
-            (self.path / name).touch()
-        self.commit(self.process())
-
-    def test_nothing_half_made_stays(self) -> None:
-        """Whatever fails while it is made, the next start succeeds, and no draft is left."""
-        for call in ("open", "fsync", "close"):
-            path = Path(self.mktemp())
-            patch = self.patch(os, call, Once(getattr(os, call), OSError(errno.EIO, "no")))
-            self.assertRaises(OSError, open_database, Folder(path))
-            patch.restore()
-            open_database(Folder(path)).close()
-            self.assertEqual([each.name for each in path.glob(".*")], [])
-
-    def test_a_database_that_is_gone(self) -> None:
-        """Missing, empty, or without tables beside what only a spool in use has: refused."""
-        self.wait(self.restartable().stop())
-        kept = self.folder.database.read_bytes()
-
-        def empty() -> None:
-            self.folder.database.write_bytes(b"")
-
-        def tableless() -> None:
-            self.folder.database.unlink()
-            connection = sqlite3.connect(self.folder.database)
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
-
-        def fresh() -> None:
-            with self.assertRaises(OSError):
-                (self.path / "no spool" / "x").touch()
-            other = Folder(Path(self.mktemp()))
-            open_database(other).close()
-            self.folder.database.write_bytes(other.database.read_bytes())
-
-        for trace in ("content/1K8JQZ3T5V2XA", "srs.key", "peers/office.json"):
-            for ruin in (self.folder.database.unlink, empty, tableless, fresh):
-                if ruin is fresh and not trace.startswith("content"):
-                    continue  # nothing is lost with these
-                (self.path / trace).parent.mkdir(exist_ok=True)
-                (self.path / trace).write_bytes(b"something")
-                ruin()
-                with self.subTest(trace=trace, ruin=ruin.__name__):
-                    error = self.assertRaises(SpoolDamaged, self.restartable)
-                    self.assertIn(str(self.path / trace), str(error))
-                    self.assertIn("backup", str(error))
-                    self.assertNotIn("\n", str(error))
-                self.folder.database.write_bytes(kept)
-                (self.path / trace).unlink()
-        self.commit(self.process())
-
-    def test_ballast_is_taken(self) -> None:
-        """The names that are made beside the database are no reason to refuse it."""
-        self.patch(Folder, "_free", lambda folder: BALLAST)
-        spool = self.restartable()
-        self.wait(spool.take_over())
-        self.wait(spool.stop())
-        self.commit(self.process())

@@ -7,10 +7,9 @@ from typing import Any
 from mta.queued import Filter, Message
 from mta.spool import heartbeat
 from mta.spool.clock import TOLERANCE, Reading, jump
-from mta.spool.committer import Committer
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.take_over import LOOKS
-from tests.spool.test_spool import SpoolTestCase, settlement
+from tests.spool.cases import SpoolTestCase, settlement
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -33,15 +32,9 @@ class JumpTests(SpoolTestCase):
         """Seconds since the boot."""
         return self.clock.seconds() - self.boot
 
-    def restartable(self) -> SqliteSpool:
+    def restartable(self, **more: Any) -> SqliteSpool:
         """A process with a clock that nobody sets."""
-        committer = Committer(self.folder, self.clock)
-        spool = SqliteSpool(
-            self.path, self.clock, self.pool, self.now, uptime=self.uptime, committer=committer
-        )
-        spool.start()
-        self.committers[spool] = committer
-        return spool
+        return super().restartable(uptime=self.uptime, **more)
 
     def waiting(self, spool: SqliteSpool, seconds: float = 900.0) -> Message:
         """A message that waits for its next attempt."""
@@ -60,13 +53,11 @@ class JumpTests(SpoolTestCase):
         for seconds in JUMPS:
             with self.subTest(seconds=seconds):
                 spool = self.restartable()
-                woken: list[str] = []
-                spool.on_wake = lambda woken=woken: woken.append("woken")
                 message = self.waiting(spool)
                 self.wait(spool.beat())
                 self.set_by += seconds
                 self.wait(spool.beat())
-                self.assertEqual(woken, ["woken"])
+                self.assertEqual(self.heard(spool), ["wake"])
                 expected = 900.0 if seconds < 0 else 900.0 - seconds
                 self.assertAlmostEqual(self.remaining(spool), expected, delta=1)
                 (entry,) = self.tools().find(Filter())
@@ -156,13 +147,12 @@ class FrozenTests(SpoolTestCase):
         self.assertTrue(again.recovered)
         self.clock.advance(heartbeat.SURE)
         self.assertFalse(frozen.begin_attempt(message.id))
-        recalled: list[Any] = []
-        frozen.on_recall = lambda: recalled.append("recalled")
+        self.heard(frozen)
         self.wait(frozen.beat())
-        self.assertEqual(recalled, ["recalled"])
+        self.assertEqual(self.heard(frozen), ["recall"])
         self.assertEqual(self.wait(frozen.recalled([message.id])), [message.id])
         self.wait(frozen.beat())
-        self.assertEqual(recalled, ["recalled"])
+        self.assertEqual(self.heard(frozen), [])
 
     def test_beats_are_seen(self) -> None:
         """One that is slow is not dead."""

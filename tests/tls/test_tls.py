@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mta.interfaces import IClientTLS, ITLSContext
 from mta.mail import Security
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
@@ -469,10 +470,17 @@ class FaultTests(TLSTestCase):
 
 
 class InterfaceTests(TLSTestCase):
-    """Twisted takes both sides for what they are."""
+    """Both sides fulfil what links, and Twisted's own wrappers, ask for."""
 
     def test_interfaces(self) -> None:
-        """Both sides provide what Twisted's TLS wrappers ask for."""
-        verifyObject(IOpenSSLServerConnectionCreator, self.server)
-        demand = self.client().for_host("mail.example", VERIFY)
-        verifyObject(IOpenSSLClientConnectionCreator, demand)
+        """Each begins TLS, and tells what came of it."""
+        client = self.client()
+        self.assertTrue(verifyObject(IClientTLS, client))
+        demands = client.for_host("mail.example", VERIFY)
+        for interface, context in (
+            (ITLSContext, self.server),
+            (IOpenSSLServerConnectionCreator, self.server),
+            (ITLSContext, demands),
+            (IOpenSSLClientConnectionCreator, demands),
+        ):
+            self.assertTrue(verifyObject(interface, context))

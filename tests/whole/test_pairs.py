@@ -64,8 +64,8 @@ class Pair:
             self.spool, self.accepted.append, service=service, access=self.access, limits=limits
         )
         demands = SenderConfig("us.example", lmtp=service is Service.LMTP)
-        self.receiver = Link(lambda _: Receiver(shared), clock)
-        self.sender = Link(lambda _: Sender(self.source, demands), clock)
+        self.receiver = Link(Receiver(shared), clock)
+        self.sender = Link(Sender(self.source, demands), clock)
         self.failures: list[Failure] = []
         for link in (self.receiver, self.sender):
             link.ended.addErrback(self.failures.append)

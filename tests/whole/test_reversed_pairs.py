@@ -298,7 +298,7 @@ class EmptyBufferTests(SynchronousTestCase):
         """503, and the roles stay, though nothing had come when ATRN did."""
         reversal, transport = SlowReversal(), Transport()
         shared = reception(FakeSpool(), service=Service.SUBMISSION, reversal=reversal)
-        link = Link(lambda _: Receiver(shared), Clock())
+        link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO x.example\r\n")
         link.dataReceived(b"ATRN\r\n")

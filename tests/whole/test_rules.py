@@ -16,7 +16,6 @@ KNOWN: dict[str, int] = {
     "config": 69,
     "delivery": 90,
     "access": 61,
-    "link": 21,
     "mail": 20,
     "maildrop": 19,
     "metrics": 11,
@@ -29,7 +28,6 @@ KNOWN: dict[str, int] = {
     "settings": 17,
     "smtp": 288,
     "spool": 233,
-    "tls": 24,
     "users": 36,
 }
 

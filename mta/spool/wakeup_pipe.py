@@ -1,9 +1,8 @@
-"""The bell of a running process, which other processes on its spool ring to wake it."""
+"""The FIFO by which other processes on the spool wake this one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -11,29 +10,26 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.interfaces import ISpoolListener
 from mta.spool.folder import give_to_owner_of
+from mta.spool.wakeup import Signal
 
 
 @implementer(IReadDescriptor)
-class Bell:
-    """Our bell: calls `on_ring` in the reactor, once however often it was rung before.
-
-    What it is called with are the rings: `WORK`, `NOW`, `RECALL`.
-    """
+class WakeupPipe:
+    """Reads our FIFO, and tells the listener once what it was woken for."""
 
     log = Logger()
 
-    def __init__(
-        self, path: Path, reactor: IReactorFDSet, on_ring: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, path: Path, reactor: IReactorFDSet, listener: ISpoolListener) -> None:
         """Make the FIFO and listen to it.  Raises OSError."""
         self._path = path
         self._reactor = reactor
-        self._on_ring = on_ring
+        self._listener = listener
         self._descriptor = -1
-        self._listen()
+        self._open()
 
-    def _listen(self) -> None:
+    def _open(self) -> None:
         os.mkfifo(self._path, 0o600)
         give_to_owner_of(self._path.parent, self._path)
         # Opened for writing as well: so there never is an end of file.
@@ -41,34 +37,41 @@ class Bell:
         self._reactor.addReader(self)
 
     def renew(self) -> None:
-        """Make the FIFO again, where somebody removed it.  Raises OSError."""
+        """Make the FIFO again where its file was removed.  Raises OSError."""
         if not self._path.exists():
             self.close()
-            self._listen()
+            self._open()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop reading."""
         if self._descriptor >= 0:
             self._reactor.removeReader(self)
             os.close(self._descriptor)
             self._descriptor = -1
 
     def fileno(self) -> int:
-        """Twisted asks what to watch."""
+        """Tell Twisted what to watch."""
         return self._descriptor
 
     def logPrefix(self) -> str:
-        """Twisted asks whom a failure belongs to."""
-        return "spool bell"
+        """The name that Twisted logs failures under."""
+        return "spool wake-up pipe"
 
     def doRead(self) -> None:
-        """Twisted found something to read."""
+        """Read what Twisted found."""
         try:
-            self._on_ring(os.read(self._descriptor, 65536))
+            self._tell(os.read(self._descriptor, 65536))
         except BlockingIOError:
             return  # there is nothing after all
-        except Exception:  # noqa: BLE001 - outermost: Twisted would never let it ring again
-            self.log.failure("the bell of the spool failed")
+        except Exception:  # noqa: BLE001 - outermost: Twisted would never read it again
+            self.log.failure("waking the process failed")
+
+    def _tell(self, signals: bytes) -> None:
+        if Signal.RETRY.value in signals:
+            self._listener.retry()
+        if Signal.RECALL.value in signals:
+            self._listener.recall()
+        self._listener.wake()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Twisted gave the descriptor up, at the end of the process."""
+        """Ignore that Twisted gave the descriptor up, at the end of the process."""

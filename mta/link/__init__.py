@@ -1,0 +1,11 @@
+"""One TCP connection, with SMTP roles on it: time-outs, TLS, back pressure.
+
+`link.Link` is the protocol of Twisted's and the channel of the roles.  `conversation` drives the
+coroutine of the roles, `output` holds the octets to send, `deadline` is the timer; `factory`
+makes a Link for each connection to a listener.
+"""
+
+from mta.link.factory import LinkFactory
+from mta.link.link import Link
+
+__all__ = ["Link", "LinkFactory"]

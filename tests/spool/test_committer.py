@@ -1,0 +1,167 @@
+"""Commits on a disk, or with a database, that fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
+
+from mta.queued import (
+    Filter,
+    Message,
+    Notice,
+    SpoolFull,
+)
+from mta.spool import database
+from mta.spool.committer import Job
+from mta.spool.folder import BALLAST, Folder
+from mta.spool.tools import SpoolTools
+from tests.spool.cases import LARGE, SpoolTestCase, done, envelope
+
+
+class TroubleTests(SpoolTestCase):
+    """A disk or a database that fails."""
+
+    def test_database_full(self) -> None:
+        """The one that doesn't fit gets SpoolFull, the others in its batch go through."""
+        spool = self.process()
+
+        def limit(connection: sqlite3.Connection) -> None:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+
+        self.wait(self.committers[spool].submit(Job(action=limit)))
+        free = self.block(spool)
+        results: list[object] = []
+        for content in (b"small", b"x" * 100_000, b"small too"):
+            draft = spool.draft()
+            self.wait(draft.write(content))
+            Deferred.fromCoroutine(spool.commit(draft, envelope())).addBoth(results.append)
+        free.set()
+        while len(results) < 3:
+            self.clock.pump()
+        self.assertIsInstance(results[0], Message)
+        self.assertIsInstance(results[1].value, SpoolFull)
+        self.assertIsInstance(results[2], Message)
+        self.assertEqual(len(list(self.tools().find(Filter()))), 2)
+
+    def test_little_room(self) -> None:
+        """No new mail while little is left, small or large; what is there is worked off."""
+        spool = self.process()
+        spool.reserve = 1000
+        message = self.commit(spool)
+        self.patch(Folder, "_free", lambda folder: 999)
+        for content in (b"content", LARGE * 2):
+            self.assertRaises(SpoolFull, self.commit, spool, content)
+        blocked = self.block(spool)
+        notice = Notice(envelope(), b"failed")
+        settled = Deferred.fromCoroutine(spool.settle(replace(done(message), notices=(notice,))))
+        refused = Deferred.fromCoroutine(spool.commit(spool.draft(), envelope()))
+        blocked.set()
+        self.assertRaises(SpoolFull, self.wait, refused)
+        self.assertEqual(len(self.wait(settled)), 1)
+        tools = SpoolTools(self.path, self.now, reserve=1000)
+        self.addCleanup(tools.close)
+        self.assertRaises(SpoolFull, tools.enqueue, envelope(), [b"content"])
+        self.assertEqual(self.files(), [])
+
+    def test_room_in_the_database(self) -> None:
+        """What is free in the database counts: it does not grow by new mail."""
+        spool = self.process()
+        spool.reserve = 100_000
+        self.wait(spool.settle(done(self.commit(spool, b"x" * 200_000))))
+        self.patch(Folder, "_free", lambda folder: 0)
+        self.commit(spool)
+
+    def test_ballast(self) -> None:
+        """Room is set aside where there is enough, and given up for what makes room."""
+        spool = self.process()
+        message = self.commit(spool)
+        self.patch(Folder, "_free", lambda folder: BALLAST - 1)
+        self.wait(spool.take_over())
+        self.assertFalse(self.folder.ballast.exists())
+        self.patch(Folder, "_free", lambda folder: BALLAST)
+        for _ in range(2):
+            self.wait(spool.take_over())
+        self.assertEqual(self.folder.ballast.stat().st_blocks * 512, BALLAST)
+        self.until_thrown(self.committers[spool])
+        self.wait(spool.settle(done(message)))
+        self.assertFalse(self.folder.ballast.exists())
+
+    def test_ballast_and_tools(self) -> None:
+        """So it is for the person in charge; and when there is none, the disk is full."""
+        spool, tools = self.process(), self.tools()
+        changes = (tools.hold, tools.release, tools.retry, tools.delete)
+        for change in changes:
+            message = self.commit(spool)
+            self.wait(spool.release({message.id: self.now()}))
+            if change == tools.release:
+                tools.hold([message.id])
+            self.wait(spool.take_over())
+            restore = self.until_thrown(tools)
+            self.assertEqual(change([message.id]), [message.id])
+            self.assertFalse(self.folder.ballast.exists())
+            restore()
+        self.until_thrown(tools)
+        self.assertRaises(SpoolFull, tools.delete, [message.id])
+
+    def until_thrown(self, user: object) -> Callable[[], None]:
+        """Let the disk be full as long as the ballast is there; returns what ends it."""
+        before, ballast = user._connection, self.folder.ballast
+
+        class Full(sqlite3.Connection):
+            def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+                if sql == "COMMIT" and not self.had_ballast:
+                    self.had_ballast = ballast.exists()
+                    error = sqlite3.OperationalError("database or disk is full")
+                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                    raise error
+                return super().execute(sql, *parameters)
+
+            had_ballast = False
+
+        user._connection = sqlite3.connect(
+            self.folder.database, isolation_level=None, check_same_thread=False, factory=Full
+        )
+        return lambda: setattr(user, "_connection", before)
+
+    def test_a_bad_job_fails_alone(self) -> None:
+        """A bug in one job doesn't harm the others, or end the thread."""
+        spool = self.process()
+        free = self.block(spool)
+        committer = self.committers[spool]
+        first = committer.submit(Job(action=lambda _: "first"))
+        bad = committer.submit(Job(action=lambda _: [].pop()))
+        last = committer.submit(Job(action=lambda _: "last"))
+        free.set()
+        self.assertEqual(self.wait(first), "first")
+        self.assertRaises(IndexError, self.wait, bad)
+        self.assertEqual(self.wait(last), "last")
+
+    def test_locked(self) -> None:
+        """A database that another program keeps locked: OSError, and all is well afterwards."""
+        self.patch(database, "BUSY_TIMEOUT", 0)
+        spool = self.process()
+        other = sqlite3.connect(self.folder.database, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        self.assertRaises(OSError, self.commit, spool)
+        other.execute("ROLLBACK")
+        self.commit(spool)
+
+    def test_trouble_is_logged(self) -> None:
+        """The log has one error that names the file."""
+        self.patch(database, "BUSY_TIMEOUT", 0)
+        spool = self.process()
+        other = sqlite3.connect(self.folder.database, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        with capturedLogs() as events:
+            self.assertRaises(OSError, self.commit, spool)
+        other.execute("ROLLBACK")
+        (event,) = events
+        self.assertEqual(event["log_level"], LogLevel.error)
+        self.assertIn(str(self.folder.database), event["error"])

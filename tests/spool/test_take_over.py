@@ -1,0 +1,172 @@
+"""Mail of dead processes is taken over."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+from mta.spool import owners, queue_id, take_over
+from mta.spool.sqlite import SqliteSpool
+from tests.spool.cases import (
+    LARGE,
+    Once,
+    SpoolTestCase,
+    envelope,
+    settlement,
+)
+
+
+class TakeOverTests(SpoolTestCase):
+    """A dead owner's mail is taken over."""
+
+    def test_dead(self) -> None:
+        """It is due at once, and `recovered`; the owner's files are gone."""
+        dead, heir = self.process(), self.process()
+        message = self.commit(dead)
+        draft = dead.draft()
+        self.wait(draft.write(LARGE))
+        self.wait(draft.write(LARGE))
+        self.kill(dead)
+        self.assertEqual(self.wait(heir.take_over()), 1)
+        (again,) = self.wait(heir.lease_due(10))
+        self.assertEqual((again.id, again.recovered), (message.id, True))
+        self.assertEqual(self.files(), [])
+        self.assertEqual(len(owners.living(self.folder)), 1)
+
+    def test_recovered_for_good(self) -> None:
+        """Later attempts know as well that a delivery may have happened."""
+        dead, heir = self.process(), self.process()
+        self.commit(dead)
+        self.kill(dead)
+        self.wait(heir.take_over())
+        (message,) = self.wait(heir.lease_due(1))
+        self.wait(heir.settle(settlement(message, self.now())))
+        self.assertTrue(self.wait(heir.lease_due(1))[0].recovered)
+
+    def test_put_by(self) -> None:
+        """What a dead owner had put by, and alone remembered, is due at once, but not on hold."""
+        self.patch(take_over, "_PORTION", 2)
+        dead, alive, heir = self.process(), self.process(), self.process()
+        later = self.now() + 600
+        (kept,) = self.put_by(alive, later, 1)
+        on_hold, *put_by = self.put_by(dead, later, 4)
+        self.tools().hold([on_hold])
+        self.kill(dead)
+        self.assertEqual(self.wait(heir.take_over()), 4)
+        due = self.wait(heir.lease_due(10))
+        self.assertEqual(
+            [(each.id, each.recovered) for each in due], [(id, False) for id in put_by]
+        )
+        self.assertEqual([kept], [each.id for each in self.wait(alive.lease([kept]))])
+
+    def put_by(self, spool: SqliteSpool, due: float, count: int) -> list[str]:
+        """Messages that were given back untried until later."""
+        ids = [self.commit(spool).id for _ in range(count)]
+        self.wait(spool.release(dict.fromkeys(ids, due)))
+        return ids
+
+    def test_put_by_and_stopped(self) -> None:
+        """An orderly end leaves nothing that waits for a process that is gone."""
+        stopped = self.restartable()
+        put_by = self.put_by(stopped, self.now() + 600, 2)
+        self.wait(stopped.stop())
+        self.assertEqual([each.id for each in self.wait(self.process().lease_due(10))], put_by)
+
+    def test_living(self) -> None:
+        """Nothing of a living owner is touched."""
+        alive, other = self.process(), self.process()
+        self.commit(alive)
+        draft = alive.draft()
+        self.wait(draft.write(LARGE))
+        self.wait(draft.write(LARGE))
+        self.assertEqual(self.wait(other.take_over()), 0)
+        self.assertEqual(self.wait(other.lease_due(10)), [])
+        message = self.wait(alive.commit(draft, envelope()))
+        self.assertEqual(self.content(message), LARGE * 2)
+
+    def test_on_hold(self) -> None:
+        """What the person in charge wants kept is kept."""
+        dead, heir = self.process(), self.process()
+        message = self.commit(dead)
+        self.tools().hold([message.id])
+        self.kill(dead)
+        self.wait(heir.take_over())
+        self.assertEqual(self.wait(heir.lease_due(10)), [])
+
+    def test_name_lost_before_the_lock(self) -> None:
+        """A new owner whose file was buried before it had the lock takes another name."""
+        self.process()
+        real, buried = owners._lock, []
+
+        def lock(descriptor: int) -> bool:
+            if not buried:
+                (path,) = [
+                    path
+                    for path in (self.path / "owners").glob("*.lock")
+                    if path.stat().st_ino == os.fstat(descriptor).st_ino
+                ]
+                buried.append(path)
+                path.unlink()
+            return real(descriptor)
+
+        self.patch(owners, "_lock", lock)
+        ours = owners.register(self.folder, queue_id.QueueIds(self.now))
+        self.addCleanup(ours.close)
+        self.assertEqual(len(buried), 1)
+        self.assertIn(ours.number, owners.living(self.folder))
+
+    def test_two_heirs(self) -> None:
+        """Two that meet over one dead owner do no harm: each message is freed once."""
+        dead, one, other = self.process(), self.process(), self.process()
+        self.commit(dead)
+        self.kill(dead)
+        (first,) = owners.dead(self.folder, one._owner.number)
+        self.assertEqual(self.wait(other.take_over()), 0)
+        self.assertEqual(self.wait(one._taking_over.succeed(first, died=True)), 1)
+        self.assertEqual(self.wait(other.take_over()), 0)
+
+    def kill(self, spool: SqliteSpool) -> None:
+        """Drop the lock, as the system does for a process that was killed."""
+        spool._owner.close()
+        self.patch(spool, "stop", self.bury(spool))
+
+    def bury(self, spool: SqliteSpool) -> Callable[[], Any]:
+        """End what is left of a killed process without touching the spool."""
+
+        async def stop() -> None:
+            spool._heartbeat.stop()
+            spool._pipe.close()
+            await self.committers[spool].stop()
+            spool._reader.close()
+            spool._watcher.close()
+
+        return stop
+
+
+class FaultTests(SpoolTestCase):
+    """Taking over where something fails."""
+
+    def test_one_that_cannot_be_buried(self) -> None:
+        """It keeps no other dead owner's mail, nor leftover files, from being dealt with."""
+        spool = self.process()
+        dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(3)]
+        for owner in dead:
+            owner.close()
+        (self.folder.arrivals / f"{queue_id.encode(dead[0].number)}.1K8JQZ3T5V2XA").mkdir()
+        for _ in range(3):
+            self.wait(spool.take_over())
+        self.assertEqual(owners.known(self.folder), {spool._owner.number, dead[0].number})
+
+    def test_too_many_open_files(self) -> None:
+        """A dead owner whose lock can't be opened is taken over from at the next look."""
+        spool = self.process()
+        dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(2)]
+        for owner in dead:
+            owner.close()
+        error = OSError(errno.EMFILE, "Too many open files")
+        self.patch(os, "open", Once(os.open, error))
+        for _ in range(2):
+            self.wait(spool.take_over())
+        self.assertEqual(owners.known(self.folder), {spool._owner.number})
