@@ -1,8 +1,8 @@
-"""Who may do what in a session: connections, log-ins, reverse-paths, relaying.
+"""The access policy: connections, log-ins, reverse-paths, relaying, turns.
 
-`policy` holds the rules, `logins` those about failed log-ins, `turning` those about changing roles.
-`counters` are the counts behind them, which outlive a configuration, made of `limits` and `bans`.
-`hosts` says what one host is, `local` what this host's own programs call it.
+`policy` has the rules for mail, `logins` those for failed log-ins, `turning` those for TURN, ATRN
+and ETRN.  `counters` are the counts behind them, which outlive a configuration, made of `limits`
+and `bans`.  `hosts` has the addresses of clients, `local` the names that programs of this host use.
 """
 
 from mta.access.policy import AccessPolicy

@@ -1,11 +1,11 @@
-"""What is counted of the sessions, for as long as the process lives."""
+"""Counts of sessions and log-ins, kept as long as the process lives."""
 
 from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
 from mta.access.bans import Bans
-from mta.access.limits import Rate, Recent, Tally
+from mta.access.limits import ConcurrencyLimit, RateLimit, RecentNames
 from mta.settings import HOUR, MINUTE, Limits
 
 FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`; a ban is as long
@@ -18,18 +18,18 @@ class Counters:
     def __init__(self, clock: IReactorTime, bans: Bans | None = None) -> None:
         defaults = Limits()  # until `use` says others
         self.admitted: dict[int, str] = {}  # id of a Session to the host that it counts for
-        self.per_host = Tally(defaults.connections_per_host)
-        self.failures = Rate(defaults.auth_failures, FAILURE_WINDOW, clock)
-        self.account_failures = Rate(defaults.auth_failures, FAILURE_WINDOW, clock)
-        self.proven_failures = Rate(defaults.auth_failures, FAILURE_WINDOW, clock)
-        self.wasted = Rate(0, MINUTE, clock)
-        self.messages = Rate(defaults.messages_per_minute, MINUTE, clock)
-        self.recipients = Rate(defaults.recipients_per_hour, HOUR, clock)
-        self.tried = Recent()  # where, to the users whose log-ins failed there
+        self.per_host = ConcurrencyLimit(defaults.connections_per_host)
+        self.failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
+        self.account_failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
+        self.proven_failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
+        self.wasted = RateLimit(0, MINUTE, clock)
+        self.messages = RateLimit(defaults.messages_per_minute, MINUTE, clock)
+        self.recipients = RateLimit(defaults.recipients_per_hour, HOUR, clock)
+        self.tried = RecentNames()  # users whose log-ins failed, by host
         self.bans = bans or Bans(clock.seconds)
 
     def use(self, limits: Limits) -> None:
-        """Go by these limits from now on."""
+        """Use these limits from now on."""
         self.per_host.limit = limits.connections_per_host
         self.failures.limit = self.account_failures.limit = limits.auth_failures
         self.proven_failures.limit = PROVEN_FACTOR * limits.auth_failures

@@ -1,4 +1,4 @@
-"""Counters that hold a peer to its limits, in bounded memory."""
+"""Limits on numbers and rates, counted for each client in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ from collections import Counter, OrderedDict
 
 from twisted.internet.interfaces import IReactorTime
 
-CAPACITY = 10_000  # keys that a rate remembers; the one seen longest ago is forgotten
+MAX_KEYS = 10_000  # keys that a rate remembers; the one seen longest ago is forgotten
 MAX_MEMBERS = 20  # names that are remembered in one group
 FIRST_DELAY = 0.25  # seconds after one failed log-in, doubled for each one more
-MAX_DELAY = 5.0  # seconds
+MAX_DELAY = 5.0  # seconds: clients wait longer for no reply
 
 
-class Tally:
-    """How many of something each key has at this moment, `limit` at most."""
+class ConcurrencyLimit:
+    """A limit on the number that each key has at this moment."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._counts: Counter[str] = Counter()
 
-    def take(self, key: str) -> bool:
-        """Count one more for `key`; False, and nothing counted, where it has its full number."""
+    def acquire(self, key: str) -> bool:
+        """Count one more for `key`.
+
+        False where it has its full number; then nothing is counted.
+        """
         if self._counts[key] >= self.limit:
             return False
         self._counts[key] += 1
         return True
 
-    def give(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Count one less for `key`."""
         self._counts[key] -= 1
         if self._counts[key] <= 0:
             del self._counts[key]
 
 
-class Rate:
-    """How often something happened for each key in a window of time, `limit` times at most.
+class RateLimit:
+    """A limit on the events of each key in a window.
 
     A key's window (seconds) begins with the first event and ends as a whole.  A limit of 0 is
     none.
     """
 
     def __init__(
-        self, limit: int, window: float, clock: IReactorTime, capacity: int = CAPACITY
+        self, limit: int, window: float, clock: IReactorTime, capacity: int = MAX_KEYS
     ) -> None:
         self.limit = limit
         self._window = window
@@ -50,7 +53,7 @@ class Rate:
         self._events: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def is_exhausted(self, key: str) -> bool:
-        """Whether `key` has had its number."""
+        """Tell whether `key` has had its number."""
         return bool(self.limit) and self._current(key)[1] >= self.limit
 
     def add(self, key: str, events: int = 1) -> int:
@@ -63,7 +66,7 @@ class Rate:
         return count + events
 
     def count(self, key: str) -> int:
-        """How many events the window of `key` has."""
+        """The number of events in the window of `key`."""
         return self._current(key)[1]
 
     def forget(self, key: str) -> None:
@@ -80,16 +83,19 @@ class Rate:
         return True
 
     def _current(self, key: str) -> tuple[float, int]:
-        """When the window of `key` began, and its count; a new window where the old one is over."""
+        """The beginning of the window of `key`, and its count.
+
+        Where the window is over, it is a new one.
+        """
         now = self._clock.seconds()
         began, count = self._events.get(key, (now, 0))
         return (began, count) if now - began < self._window else (now, 0)
 
 
-class Recent:
-    """Names in groups, the latest of each: what happened where, without a time."""
+class RecentNames:
+    """The names that came last in each group, without a time."""
 
-    def __init__(self, groups: int = CAPACITY, members: int = MAX_MEMBERS) -> None:
+    def __init__(self, groups: int = MAX_KEYS, members: int = MAX_MEMBERS) -> None:
         self._groups = groups
         self._members = members
         self._found: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
@@ -114,7 +120,7 @@ class Recent:
         self._found.pop(group, None)
 
 
-def delay(failures: int) -> float:
-    """For how many seconds the reply to the n-th failed log-in of a host is held back."""
+def failure_delay(failures: int) -> float:
+    """The seconds before the reply to the n-th failed log-in."""
     doublings = min(failures - 1, 16)
     return float(min(FIRST_DELAY * 2**doublings, MAX_DELAY))

@@ -1,4 +1,4 @@
-"""Mail of this host's own programs, which give it names that mean nothing elsewhere."""
+"""Reverse-paths of this host's own programs, made valid elsewhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def qualified(
     local_names: Collection[str],
     home_domain: str,
 ) -> Mailbox:
-    """A reverse-path that others can answer to.
+    """A reverse-path that other hosts can answer to.
 
     `root@localhost`, and an address at this host's name where that is no domain of ours, is in
-    `home_domain` then.  Of clients in `networks` only, who did not log in.
+    `home_domain` then.  So it is for clients in `networks` only, without a log-in.
     """
     is_near = session.client == LOCAL_ADDRESS or hosts.is_in(session.client, networks)
     if session.turned_peer or session.identity or not is_near:

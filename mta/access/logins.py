@@ -1,9 +1,9 @@
-"""Failed log-ins: what they cost a host, what they cost for an account, and who is spared.
+"""Rules for failed log-ins: bans, delays, and exemptions.
 
-A host with too many is banned: nobody logs in from there for a while, and all else goes on.  Where
-many users share an address (a trusted network, a proxy, this machine) only the user at that
-address is banned.  Who has logged in from an address before is spared where others were tried, and
-a peer in any case.
+A host with too many is banned: no user can log in from there for a while, and all else goes on.
+Where many users share an address (a trusted network, a proxy, this machine) only the user at that
+address is banned.  A user that has logged in from an address before is exempt from a ban for
+failures of other users there, and a peer from any ban there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from mta.access import hosts
 from mta.access.counters import FAILURE_WINDOW, Counters
-from mta.access.limits import delay
+from mta.access.limits import failure_delay
 from mta.mail import Reply
 from mta.session import LOCAL_ADDRESS, Ban, Session
 from mta.settings import MINUTE, Network
@@ -42,25 +42,26 @@ class LogIns:
         self._peers = peers
 
     def auth(self, session: Session) -> None:
-        """See `IAccessPolicy.auth`.  Who is banned may still be somebody who is spared."""
+        """See `ILogInPolicy.auth`.  A user that is exempt from the ban may be about to log in."""
         bans, host = self._counters.bans, hosts.key(session.client)
         ban = bans.find(host)
-        if ban and not any(self._is_spared(host, user, ban) for user in bans.proven(host)):
+        if ban and not any(self._is_exempt(host, user, ban) for user in bans.proven(host)):
             raise Refusal(TOO_MANY_FAILURES)
 
     def authenticated(self, session: Session, user: str) -> float:
-        """See `IAccessPolicy.authenticated`."""
+        """See `ILogInPolicy.authenticated`."""
         host, name = hosts.key(session.client), user.lower()
         is_proven = self._is_proven(host, name)
         self._require_no_ban(host, name)
         self._counters.bans.prove(host, name)
-        # Who guesses must not learn by the time whether it was right.
+        # An attacker must not learn by the time whether the password was right.
         return 0.0 if is_proven else self._account_delay(name)
 
     def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
-        """See `IAccessPolicy.auth_failed`.
+        """See `ILogInPolicy.auth_failed`.
 
-        Names of nobody count as those of users: no reply tells."""
+        Unknown names count as those of users do: no reply tells them apart.
+        """
         counters, host = self._counters, hosts.key(session.client)
         name = user.lower() if is_known else _digest(user)
         self._require_no_ban(host, name)
@@ -81,16 +82,16 @@ class LogIns:
             limit=counters.failures.limit,
             minutes=FAILURE_WINDOW / MINUTE,
         )
-        # A name of nobody is kept nowhere: its count alone refuses it, see `_require_no_ban`.
+        # An unknown name may be a password, and no ban has it: see `_require_no_ban`.
         if counters.failures.is_exhausted(group) and (is_known or not who):
             self._ban(host, who, group)
-        return max(delay(count), self._account_delay(name))
+        return max(failure_delay(count), self._account_delay(name))
 
     def _ban(self, host: str, who: str, group: str) -> None:
         counters = self._counters
         users = counters.tried.of(group)
         failures = counters.failures.count(group)
-        counters.bans.begin(host, who, failures, users, FAILURE_WINDOW)
+        counters.bans.add(host, who, failures, users, FAILURE_WINDOW)
         counters.failures.forget(group)
         counters.tried.forget(group)
         self.log.warn(
@@ -103,34 +104,37 @@ class LogIns:
         )
 
     def _require_no_ban(self, host: str, name: str) -> None:
-        """Raise Refusal for who is banned and not spared."""
+        """Raise Refusal for a user that is banned and not exempt."""
         ban = self._counters.bans.find(host, name)
-        is_worn_out = self._counters.failures.is_exhausted(f"{host} {name}")
-        if is_worn_out or (ban and not self._is_spared(host, name, ban)):
+        is_over_limit = self._counters.failures.is_exhausted(f"{host} {name}")
+        if is_over_limit or (ban and not self._is_exempt(host, name, ban)):
             raise Refusal(TOO_MANY_FAILURES)
 
-    def _is_spared(self, host: str, name: str, ban: Ban) -> bool:
-        """Whether a ban is about others than this user, who has logged in from there before."""
+    def _is_exempt(self, host: str, name: str, ban: Ban) -> bool:
+        """Tell whether a ban is for failures of others than this user.
+
+        Only a user that has logged in from there before is exempt; a peer is then in any case.
+        """
         tried = {ban.user, *(user.lower() for user in ban.users)}
         return self._is_proven(host, name) and (name in self._peers or name not in tried)
 
     def _is_proven(self, host: str, name: str) -> bool:
-        """Whether the user has logged in from there, and not failed too often since."""
+        """Tell whether the user logged in there, and failed seldom since."""
         return name in self._counters.bans.proven(
             host
         ) and not self._counters.proven_failures.is_exhausted(f"{host} {name}")
 
     def _account_delay(self, name: str) -> float:
-        """What failures from anywhere cost a log-in for that account, right or wrong."""
+        """The delay of a log-in for an account with many failures anywhere."""
         over = self._counters.account_failures.count(name) - self._counters.account_failures.limit
-        return delay(over) if over > 0 else 0.0
+        return failure_delay(over) if over > 0 else 0.0
 
     def _is_shared(self, client: str) -> bool:
         return client == LOCAL_ADDRESS or hosts.is_in(client, self._shared)
 
 
 def _digest(name: str) -> str:
-    """Something that stands for a name which may be a password, and is no longer than that."""
+    """A key for an unknown name, which may be a password."""
     return hashlib.sha256(name.lower().encode("utf-8", "replace")).hexdigest()
 
 

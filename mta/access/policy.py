@@ -1,8 +1,8 @@
-"""The rules: who may connect, log in, write as whom, and send to whom.
+"""The rules for connections, reverse-paths, recipients and relaying.
 
-There is no way round the relay rule: a forward-path is what its last ``@`` says.  ``%``, ``!``
-and ``@`` in a local part mean nothing to us (RFC 5321 section 4.1.1.3, appendix F.2), and
-strangers can't hand them through us to a server to which they might mean something.
+There is no way round the relay rule: the domain of a forward-path follows its last ``@``.  ``%``,
+``!`` and ``@`` in a local part mean nothing to us (RFC 5321 section 4.1.1.3, appendix F.2), and
+strangers can't send them through us to a server to which they might mean something.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
 class AccessPolicy:
     """The rules of one configuration.
 
-    `users` None: nobody can log in.  `counters` are those of the process, none: new ones.
+    `users` None: there are no log-ins.  `counters` are those of the process, None: new ones.
     """
 
     def __init__(
@@ -74,16 +74,17 @@ class AccessPolicy:
     async def connect(self, session: Session) -> None:
         """See `IAccessPolicy.connect`.
 
-        A session may be admitted anew when its client becomes known."""
+        It is asked again when a proxy has named the client of a session.
+        """
         self.disconnect(session)
         if session.turned_peer:
             return  # we dialled, or counted it before the turn
         counters, host = self._counters, hosts.key(session.client)
         if hosts.is_in(session.client, self._proxies):
-            host = LOCAL_ADDRESS  # it speaks for many, and each of them will be counted
+            host = LOCAL_ADDRESS  # a proxy speaks for many clients, and each will be counted
         if len(counters.admitted) >= self._connections:
             raise Refusal(TOO_MANY_CONNECTIONS)
-        if host != LOCAL_ADDRESS and not counters.per_host.take(host):
+        if host != LOCAL_ADDRESS and not counters.per_host.acquire(host):
             raise Refusal(TOO_MANY_FROM_HOST)
         counters.admitted[id(session)] = host
         session.host_wasted = counters.wasted.count(host)
@@ -92,7 +93,7 @@ class AccessPolicy:
         """See `IAccessPolicy.disconnect`."""
         host = self._counters.admitted.pop(id(session), LOCAL_ADDRESS)
         if host != LOCAL_ADDRESS:
-            self._counters.per_host.give(host)
+            self._counters.per_host.release(host)
             self._counters.wasted.add(host, session.wasted)
 
     async def auth(self, session: Session) -> None:
@@ -120,7 +121,7 @@ class AccessPolicy:
             raise Refusal(LOG_IN_FIRST)
         if not reverse_path.is_null and not self._may_write_as(session, reverse_path):
             raise Refusal(NOT_YOUR_ADDRESS)
-        if not self._counters.messages.take(_payer(session)):
+        if not self._counters.messages.take(_account(session)):
             raise Refusal(TOO_MANY_MESSAGES)
 
     def is_outsider(self, session: Session) -> bool:
@@ -142,7 +143,10 @@ class AccessPolicy:
             raise Refusal(replies.FORWARD_LOOP)
 
     def _may_write_as(self, session: Session, address: Mailbox) -> bool:
-        """A user writes as its own addresses, a peer as the domains that it is there for."""
+        """Tell whether the session may use that address as a sender.
+
+        A user has its own addresses, a peer all of its domains.
+        """
         if not session.identity:
             return True
         if self._users is not None and self._users.may_use(session.identity, address):
@@ -173,32 +177,35 @@ class AccessPolicy:
         if _passes_route_on(address, hops) and not self._is_trusted(session):
             raise Refusal(replies.ROUTE_DENIED)
         is_counted = not session.turned_peer and session.service is not Service.LMTP
-        if is_counted and not self._counters.recipients.take(_payer(session)):
+        if is_counted and not self._counters.recipients.take(_account(session)):
             raise Refusal(TOO_MANY_RECIPIENTS)
 
     def _is_trusted(self, session: Session) -> bool:
-        """Whether this session may send to the whole world."""
+        """Tell whether this session may send to other hosts."""
         if session.turned_peer or session.service not in (Service.SMTP, Service.SUBMISSION):
             return False
         return bool(session.identity) or hosts.is_in(session.client, self._networks)
 
 
 def rejection(hops: Sequence[tuple[Mailbox, Hop]]) -> Reply | None:
-    """The reply for an address whose mail all hops reject; None where one takes it."""
+    """The reply for an address that all hops reject, else None."""
     if hops and all(hop.agent is Agent.REJECT for _, hop in hops):
         return Reply(550, "5.7.1", (hops[0][1].next_hop,))
     return None
 
 
-def _payer(session: Session) -> str:
-    """Who a message counts for: the user, else the host."""
+def _account(session: Session) -> str:
+    """The name under which messages are counted: the user, else the host."""
     if session.identity:
         return f"user {session.identity.lower()}"
     return f"host {hosts.key(session.client)}"
 
 
 def _passes_route_on(address: Mailbox, hops: Iterable[tuple[Mailbox, Hop]]) -> bool:
-    """Whether another server would be handed a local part that might be a route to it."""
+    """Tell whether another server would get a local part with a route.
+
+    To that server it may mean another host.
+    """
     return has_route(address.local_part) and any(
         hop.agent in _TO_ANOTHER_SERVER and final.local_part == address.local_part
         for final, hop in hops
@@ -206,7 +213,7 @@ def _passes_route_on(address: Mailbox, hops: Iterable[tuple[Mailbox, Hop]]) -> b
 
 
 def is_peer(session: Session, peer: Peer) -> bool:
-    """Whether the session has proved that it is this peer."""
+    """Tell whether the session has proved that it is this peer."""
     if peer.user and peer.user.lower() == session.identity.lower():
         return True
     shown = session.tls.certificate if session.tls else ""
@@ -214,12 +221,15 @@ def is_peer(session: Session, peer: Peer) -> bool:
 
 
 def _is_from(peer: Peer, address: Mailbox) -> bool:
-    """Whether that peer is there to hand us mail for that address; Postmaster is everybody's."""
+    """Tell whether a peer may send us mail for that address.
+
+    An address without a domain is Postmaster, which all may write to.
+    """
     return not address.domain or is_among(address.domain, peer.domains)
 
 
 def is_among(domain: str, domains: Collection[str]) -> bool:
-    """Whether `domains` have that domain, or one above it with a leading dot."""
+    """Tell whether `domains` have that domain, or ``.`` and one above."""
     return domain in domains or any(
         name.startswith(".") and domain.endswith(name) for name in domains
     )

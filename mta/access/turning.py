@@ -1,7 +1,7 @@
-"""Who may turn a connection, and what then goes out on it.
+"""The rules for turning a connection: which peer, and which mail.
 
-RFC 821 section 3.8 (TURN), RFC 2645 (ATRN), RFC 1985 (ETRN); RFC 5321 appendix F.1: none of
-it without knowing who asks.  A peer is handed the mail of its own domains and no other.
+RFC 821 section 3.8 (TURN), RFC 2645 (ATRN), RFC 1985 (ETRN); RFC 5321 appendix F.1: none of it
+without authentication.  A peer gets the mail of its own domains and no other.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ class Reversal:
         ]
 
     async def turn(self, session: Session) -> IRole:
-        """See `IReversal.turn`.  Nothing waiting is no reason to refuse: RFC 821 has no reply
-        that says so."""
+        """See `IReversal.turn`.
+
+        A peer without mail is not refused: RFC 821 has no reply that says so.
+        """
         peer = self._peer(session, "TURN")
         return self._roles.hand_over(peer, peer.domains)
 
@@ -96,7 +98,10 @@ class Reversal:
         return replies.etrn_pending(count)
 
     def _peer(self, session: Session, method: str) -> Peer:
-        """The peer that the session has proved to be, if it has the right."""
+        """The peer that this session is.  Raises Refusal.
+
+        It must be one that may use the method.
+        """
         if session.service not in SERVICES[method] or session.turned_peer:
             raise Refusal(replies.NOT_IMPLEMENTED)
         for peer in self._peers:
@@ -114,12 +119,12 @@ class Reversal:
 
 
 def _proved_something(session: Session) -> bool:
-    """Whether we know who asks, peer or not."""
+    """Tell whether the session has authenticated, as a peer or not."""
     return bool(session.identity or (session.tls and session.tls.certificate))
 
 
 def _wanted(peer: Peer, option: str, name: str) -> Sequence[str]:
-    """The domains of a peer that its ETRN means, none where it may not have them.
+    """The domains that a peer's ETRN means; none: it is refused.
 
     ``#`` stands for a queue, which bears the peer's name; ``@`` for a domain and those below it.
     """
@@ -133,5 +138,5 @@ def _wanted(peer: Peer, option: str, name: str) -> Sequence[str]:
 
 
 def _is_below(own: str, name: str) -> bool:
-    """Whether an entry of a peer's domains is this domain, or below it."""
+    """Tell whether an entry of `domains` is a domain, or below it."""
     return own == name or own.endswith(f".{name}")

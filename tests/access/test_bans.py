@@ -45,7 +45,7 @@ class BansTests(SynchronousTestCase):
         """The one that began it, the others, and one that is started later; until it is over."""
         one, other = self.process(), self.process()
         self.assertIsNone(self.find(other, HOST))
-        ban = one.begin(HOST, "", 10, ["alice"], 600)
+        ban = one.add(HOST, "", 10, ["alice"], 600)
         for process in (one, other, self.process()):
             self.assertEqual(self.find(process, HOST, "bob"), ban)
             self.assertIsNone(self.find(process, OTHER))
@@ -56,7 +56,7 @@ class BansTests(SynchronousTestCase):
     def test_a_user_at_a_host(self) -> None:
         """Only that one is banned."""
         one, other = self.process(), self.process()
-        one.begin(HOST, "alice", 10, ["Alice"], 600)
+        one.add(HOST, "alice", 10, ["Alice"], 600)
         self.assertIsNone(self.find(other, HOST))
         self.assertIsNone(self.find(other, HOST, "bob"))
         self.assertIsNotNone(self.find(other, HOST, "alice"))
@@ -70,8 +70,8 @@ class BansTests(SynchronousTestCase):
             ([], []),
             (["carol"], [HOST, OTHER]),
         ):
-            process.begin(HOST, "", 10, ["alice"], 600)
-            process.begin(OTHER, "", 10, ["bob"], 600)
+            process.add(HOST, "", 10, ["alice"], 600)
+            process.add(OTHER, "", 10, ["bob"], 600)
             lifted = self.file.lift(names)
             self.assertEqual(len(lifted), 2 - len(left))
             self.assertEqual([host for host in (HOST, OTHER) if self.find(process, host)], left)
@@ -81,7 +81,7 @@ class BansTests(SynchronousTestCase):
     def test_the_file_is_gone(self) -> None:
         """Then nobody is banned, in processes that run, too."""
         process = self.process()
-        process.begin(HOST, "", 10, [], 600)
+        process.add(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
         (self.folder / "log-ins.json").unlink()
         self.assertIsNone(self.find(process, HOST))
@@ -91,14 +91,14 @@ class BansTests(SynchronousTestCase):
         for text in ("", "{", "[1]", "{}", '{"bans": [1], "proven": []}', "null"):
             (self.folder / "log-ins.json").write_text(text)
             self.assertEqual(self.file.read().bans, ())
-        self.process().begin(HOST, "", 10, [], 600)
+        self.process().add(HOST, "", 10, [], 600)
         self.assertEqual([ban.host for ban in self.file.read().bans], [HOST])
 
     def test_bounded(self) -> None:
         """Those that end first are forgotten, in memory and in the file."""
         bans = Bans(lambda: self.now)
         for number in range(MAX_BANS + 10):
-            bans.begin(str(number), "", 1, [], 600 + number)
+            bans.add(str(number), "", 1, [], 600 + number)
         self.assertIsNone(bans.find("9"))
         self.assertIsNotNone(bans.find("10"))
         self.file.add_ban(Ban("first", "", self.now, self.now + 1, 1))
@@ -113,7 +113,7 @@ class BansTests(SynchronousTestCase):
         one, other = self.process(), self.process()
         one.prove(HOST, "office")
         one.prove(HOST, "office")
-        other.begin(HOST, "", 10, [], 600)
+        other.add(HOST, "", 10, [], 600)
         self.find(other, HOST)
         self.assertEqual(other.proven(HOST), ("office",))
         later = self.process()
@@ -130,7 +130,7 @@ class BansTests(SynchronousTestCase):
     def test_the_clock_is_set_back(self) -> None:
         """By a day: a ban that began in the future ends at once."""
         process = self.process()
-        process.begin(HOST, "", 10, [], 600)
+        process.add(HOST, "", 10, [], 600)
         self.now -= 30
         self.assertIsNotNone(self.find(process, HOST))
         self.now -= 86400
@@ -138,7 +138,7 @@ class BansTests(SynchronousTestCase):
 
     def test_mode(self) -> None:
         """Whose log-ins failed is for nobody else to read."""
-        self.process().begin(HOST, "", 10, ["alice"], 600)
+        self.process().add(HOST, "", 10, ["alice"], 600)
         self.assertEqual((self.folder / "log-ins.json").stat().st_mode & 0o777, 0o600)
 
     def test_what_can_not_be_written(self) -> None:
@@ -146,7 +146,7 @@ class BansTests(SynchronousTestCase):
         process = Bans(
             lambda: self.now, SharedLogIns(LogInFile(self.folder / "gone"), maybeDeferred)
         )
-        process.begin(HOST, "", 10, [], 600)
+        process.add(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
 
     def test_what_can_not_be_read(self) -> None:
@@ -165,7 +165,7 @@ class BansTests(SynchronousTestCase):
 
         process = Bans(lambda: self.now, SharedLogIns(self.file, in_thread))
         self.file.add_ban(Ban(OTHER, "", self.now, self.now + 600, 1))
-        process.begin(HOST, "", 10, [], 600)
+        process.add(HOST, "", 10, [], 600)
         self.assertIsNotNone(self.find(process, HOST))
         result, (function, *arguments) = waiting.pop()
         result.callback(function(*arguments))

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from mta.access import AccessPolicy, hosts
 from mta.access.counters import Counters
-from mta.access.limits import MAX_DELAY, Rate, Recent, Tally, delay
+from mta.access.limits import MAX_DELAY, ConcurrencyLimit, RateLimit, RecentNames, failure_delay
 from mta.access.local import qualified
 from mta.interfaces import IAccessPolicy, IRouter, IUsers
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
@@ -621,7 +621,7 @@ class LogInTests(PolicyTestCase):
         self.assertEqual(delays, sorted(delays))
         self.assertEqual(delays[-1], MAX_DELAY)
         self.assertEqual(self.access.auth_failed(self.session("192.0.2.9"), "other", False), 0.25)
-        self.assertEqual(delay(10**9), MAX_DELAY)
+        self.assertEqual(failure_delay(10**9), MAX_DELAY)
 
 
 class RateTests(PolicyTestCase):
@@ -671,7 +671,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_memory(self) -> None:
         """A rate remembers a bounded number of keys: the latest."""
-        rate = Rate(1, 60, Clock(), capacity=3)
+        rate = RateLimit(1, 60, Clock(), capacity=3)
         for number in range(10):
             self.assertTrue(rate.take(str(number)))
         self.assertFalse(rate.take("9"))
@@ -680,13 +680,13 @@ class LimitTests(SynchronousTestCase):
 
     def test_no_limit(self) -> None:
         """A limit of 0 is none."""
-        rate = Rate(0, 60, Clock())
+        rate = RateLimit(0, 60, Clock())
         self.assertTrue(all(rate.take("a") for _ in range(100)))
         self.assertFalse(rate.is_exhausted("a"))
 
     def test_recent(self) -> None:
         """The latest members of the latest groups are remembered."""
-        recent = Recent(groups=2, members=2)
+        recent = RecentNames(groups=2, members=2)
         for group, member in ("ax", "bx", "cx", "cy", "cz", "by"):
             recent.add(group, member)
         self.assertEqual([recent.of(group) for group in "abc"], [(), ("x", "y"), ("y", "z")])
@@ -695,12 +695,12 @@ class LimitTests(SynchronousTestCase):
 
     def test_nothing_left_behind(self) -> None:
         """A key that gave everything back takes no memory."""
-        tally = Tally(5)
+        limit = ConcurrencyLimit(5)
         for number in range(100):
-            tally.take(str(number))
-            tally.give(str(number))
-        tally.take("a")
-        self.assertEqual(dict(tally._counts), {"a": 1})
+            limit.acquire(str(number))
+            limit.release(str(number))
+        limit.acquire("a")
+        self.assertEqual(dict(limit._counts), {"a": 1})
 
     @given(st.ip_addresses(v=6), st.integers(0, 2**64 - 1))
     def test_one_customer_one_host(self, address: Any, other: int) -> None:

@@ -15,7 +15,6 @@ KNOWN: dict[str, int] = {
     "commands": 138,
     "config": 69,
     "delivery": 90,
-    "access": 61,
     "mail": 20,
     "maildrop": 19,
     "metrics": 11,
