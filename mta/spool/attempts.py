@@ -67,7 +67,7 @@ class Attempts:
         _NUMBER.pack_into(self._map, _HEADER + slot * _NUMBER.size, number)
 
 
-def left_by(path: Path) -> list[int]:
+def noted_in(path: Path) -> list[int]:
     """The messages that a process tried when it died; none where the machine stopped with it."""
     try:
         octets = path.read_bytes()

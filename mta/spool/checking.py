@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import cast
 
 from mta.queued import IContent
-from mta.spool import leases, owners, queue_id, rows
-from mta.spool.database import as_oserror, open_database, transaction, turned
-from mta.spool.folder import Folder
+from mta.spool import leases, owner_rows, owners, queue_id, rows
+from mta.spool.database import as_oserror, commit_lock, open_database, transaction
+from mta.spool.folder import MIN_UNKNOWN_AGE, Folder
 from mta.spool.holds import StandingHolds
 from mta.spool.loading import ContentKey, load
 
-GRACE = 3600.0  # seconds that a file stays which nobody knows
 _PORTION = 500  # messages
 _LOST = "FROM {table} WHERE {column} NOT IN (SELECT id FROM message)"
 _MAX_FAULTS = 100  # of the database's own check
@@ -78,7 +77,7 @@ class Checker:
         name = self._folder.database.name
         found = _faults(connection)
         if found and self._repair:
-            with turned(self._folder):
+            with commit_lock(self._folder):
                 connection.execute("REINDEX")
             left = _faults(connection)
             yield from (Finding(name, each, repaired=each not in left) for each in found)
@@ -103,7 +102,7 @@ class Checker:
         """Messages that would never be tried; nothing is lost where they are tried now."""
         found = leases.undated(connection)
         if found and self._repair:
-            with turned(self._folder), transaction(connection):
+            with commit_lock(self._folder), transaction(connection):
                 for number in found:
                     connection.execute(
                         "UPDATE message SET due = ? WHERE id = ?", (self._now(), number)
@@ -113,16 +112,16 @@ class Checker:
 
     def _leases(self, connection: sqlite3.Connection) -> Iterator[Finding]:
         """Messages leased to owners that are dead, or never were."""
-        having = leases.owners_of_messages(connection)
-        beats = leases.beats(connection)
-        locked = owners.known(self._folder)
+        having = owner_rows.owners_of_messages(connection)
+        beats = owner_rows.beats(connection)
+        locked = owners.known_owners(self._folder)
         for number in having:
             if number in beats or number in locked:
                 continue  # it lives, or whoever runs next takes over
-            with turned(self._folder), transaction(connection):
-                ids = leases.leased(connection, number)
+            with commit_lock(self._folder), transaction(connection):
+                ids = owner_rows.leased(connection, number)
                 if self._repair:
-                    leases.take_over(connection, number, self._now(), ())
+                    owner_rows.free_leased(connection, number, self._now(), ())
             for each in ids:
                 problem = "it is leased to a process that never was"
                 yield Finding(queue_id.encode(each), problem, self._repair)
@@ -132,7 +131,7 @@ class Checker:
             query = _LOST.format(table=table, column=column)
             found = rows.ids(connection.execute(f"SELECT DISTINCT {column} {query}"))
             if found and self._repair:
-                with turned(self._folder), transaction(connection):
+                with commit_lock(self._folder), transaction(connection):
                     connection.execute(f"DELETE {query}")
             for number in found:
                 problem = f"there is a row in `{table}`, and no message"
@@ -156,7 +155,7 @@ class Checker:
 
     def _incoming(self, connection: sqlite3.Connection) -> Iterator[Finding]:
         arriving = list(self._folder.incoming_files())
-        known = owners.known(self._folder)
+        known = owners.known_owners(self._folder)
         for owner, number in arriving:
             if owner not in known:
                 path = self._folder.incoming(owner, number)
@@ -165,7 +164,7 @@ class Checker:
     def _unknown(self, path: Path, problem: str) -> Finding:
         """A file that nobody knows, which is removed when it is old."""
         try:
-            is_old = self._now() - path.stat().st_mtime > GRACE
+            is_old = self._now() - path.stat().st_mtime > MIN_UNKNOWN_AGE
         except FileNotFoundError:
             is_old = True
         if is_old:

@@ -13,9 +13,9 @@ from mta.limited_log import LimitedLog
 from mta.mail import Envelope
 from mta.queued import IContent, Message, Progress, Settlement
 from mta.spool import leases, queue_id, rows
-from mta.spool.committer import Committer, Job
 from mta.spool.content import Draft, InThread, MemoryContent
 from mta.spool.holds import StandingHolds
+from mta.spool.jobs import ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
 
@@ -33,7 +33,7 @@ class Commits:
 
     def __init__(
         self,
-        committer: Committer,
+        committer: ICommitter,
         owner: int,
         leasing: Leasing,
         in_thread: InThread,
@@ -74,8 +74,8 @@ class Commits:
             raise
         self._open.difference_update(draft.number for draft, _ in drafts)
         job = Job(arrivals, updates, removals)
-        if job.is_intake:
-            committed = self._committer.submit_in_company(job, len(self._open))
+        if job.is_intake and self._open:  # others may share its commit in a moment
+            committed = self._committer.submit_soon(job)
         else:
             committed = self._committer.submit(job)
         named = [*drafts]

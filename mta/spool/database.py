@@ -78,26 +78,22 @@ def _make(folder: Folder) -> None:
 
     Raises SpoolDamaged where the folder has had one before.
     """
-    descriptor = create(folder.commit_lock, os.O_RDWR)
-    try:
-        with turn(descriptor):
-            if _is_made(folder):
-                return  # another process was faster
-            _refuse_lost(folder)
-            draft = folder.path / f".queue.{secrets.token_hex(8)}"
-            try:
-                os.close(create(draft, os.O_RDWR | os.O_EXCL))
-                _connected(draft, folder).close()
-                sync_file(draft)
-                for suffix in ("-wal", "-shm"):  # of an empty database that is replaced
-                    Path(f"{folder.database}{suffix}").unlink(missing_ok=True)
-                draft.replace(folder.database)
-            finally:
-                for suffix in ("", "-wal", "-shm"):
-                    Path(f"{draft}{suffix}").unlink(missing_ok=True)
-            sync(folder.path)
-    finally:
-        os.close(descriptor)
+    with commit_lock(folder):
+        if _is_made(folder):
+            return  # another process was faster
+        _refuse_lost(folder)
+        draft = folder.path / f".queue.{secrets.token_hex(8)}"
+        try:
+            os.close(create(draft, os.O_RDWR | os.O_EXCL))
+            _connected(draft, folder).close()
+            sync_file(draft)
+            for suffix in ("-wal", "-shm"):  # of an empty database that is replaced
+                Path(f"{folder.database}{suffix}").unlink(missing_ok=True)
+            draft.replace(folder.database)
+        finally:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{draft}{suffix}").unlink(missing_ok=True)
+        sync(folder.path)
 
 
 def verify(folder: Folder) -> None:
@@ -190,19 +186,22 @@ def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
 
 
 @contextmanager
-def turned(folder: Folder) -> Iterator[None]:
-    """Wait for our turn to commit, for who commits now and then.  Raises OSError."""
+def commit_lock(folder: Folder) -> Iterator[None]:
+    """Hold the commit lock of a spool, for programs that commit now and then.
+
+    Raises OSError.
+    """
     descriptor = create(folder.commit_lock, os.O_RDWR)
     try:
-        with turn(descriptor):
+        with locked(descriptor):
             yield
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def turn(descriptor: int) -> Iterator[None]:
-    """Wait for our turn to commit, in the kernel: SQLite itself would poll for it."""
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold a lock, waiting for it in the kernel: SQLite itself would poll for its own."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield
@@ -238,11 +237,11 @@ def spare(connection: sqlite3.Connection) -> int:
     return int(pages) * PAGE
 
 
-class Reader:
-    """One connection for reading, which threads use in turn.
+class ReadConnection:
+    """One connection for reading, which one thread uses at a time.
 
-    `waits`: False where who finds it in use gets an OSError at once, so that nobody keeps a
-    thread waiting for a look that takes long.
+    `waits`: False where a thread that finds it in use gets an OSError at once, so that none
+    waits for a read that takes long.
     """
 
     def __init__(self, folder: Folder, *, waits: bool = True) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from mta.files import atomic_write, sync
 from mta.queued import SpoolFull
-from mta.settings import MIB
+from mta.settings import HOUR, MIB
 from mta.spool import queue_id
 
 KEY = "srs.key"  # the file with the secret
 KEY_LENGTH = 32  # octets
-BALLAST = 16 * MIB  # octets
+BALLAST = 16 * MIB  # octets: enough for commits that make room
+MIN_UNKNOWN_AGE = HOUR  # seconds: a younger file without a message may be one that arrives
 
 
 @dataclass(slots=True)
@@ -125,8 +126,8 @@ class Folder:
             text = f"less than {self.reserve // MIB} MiB are free"
             raise SpoolFull(errno.ENOSPC, text, str(self.path))
 
-    def take_ballast(self) -> None:
-        """Set room aside, if there is enough.  Raises OSError."""
+    def make_ballast(self) -> None:
+        """Make the ballast, if there is room for it.  Raises OSError."""
         if self.ballast.exists() or self._free() < self.reserve + BALLAST:
             return
         with suppress(FileExistsError):  # another process was faster
@@ -136,8 +137,8 @@ class Folder:
             finally:
                 os.close(descriptor)
 
-    def throw_ballast(self) -> bool:
-        """Use the room that was set aside; whether there was any.  Raises OSError."""
+    def drop_ballast(self) -> bool:
+        """Remove the ballast; returns whether there was one.  Raises OSError."""
         try:
             self.ballast.unlink()
         except FileNotFoundError:

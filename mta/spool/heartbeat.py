@@ -15,10 +15,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mta.spool import leases
+from mta.spool import owner_rows
 from mta.spool.clock import Clocks
-from mta.spool.committer import Committer, Job
 from mta.spool.database import spare
+from mta.spool.jobs import ICommitter, Job
 
 INTERVAL = 10.0  # seconds between beats
 SURE = 300.0  # seconds after a beat in which no other process can believe that we are dead
@@ -37,7 +37,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        committer: Committer,
+        committer: ICommitter,
         reactor: IReactorTime,
         clocks: Clocks,
         on_beat: Callable[[], None],
@@ -108,10 +108,10 @@ class Heartbeat:
             Deferred.fromCoroutine(self._beat_on())
 
     def _act(self, connection: Connection) -> tuple[bool, float, bool]:
-        known = leases.beat(connection, self._owner)
+        known = owner_rows.beat(connection, self._owner)
         if not known:
-            leases.register(connection, self._owner)
-        jumped = leases.set_clock(connection, self._clocks.read())
+            owner_rows.register(connection, self._owner)
+        jumped = owner_rows.set_clock(connection, self._clocks.read())
         return known, jumped, self._committer.folder.has_room(spare(connection))
 
     def _repeat(self) -> Deferred[None]:

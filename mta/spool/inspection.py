@@ -27,6 +27,6 @@ def problem_of(spool: Path) -> str:
 def is_in_use(spool: Path) -> bool:
     """Whether a process works with the spool now.  Blocks."""
     try:
-        return bool(owners.living(Folder(spool)))
+        return bool(owners.live_owners(Folder(spool)))
     except OSError:
         return False

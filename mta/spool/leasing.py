@@ -9,7 +9,7 @@ from sqlite3 import Connection, DatabaseError
 from mta.queued import IContent
 from mta.spool import leases, queue_id, rows
 from mta.spool.content import FileContent, InThread, RowContent
-from mta.spool.database import Reader, is_damage
+from mta.spool.database import ReadConnection, is_damage
 from mta.spool.folder import Folder
 from mta.spool.loading import ContentKey, Loaded, load
 
@@ -22,7 +22,9 @@ class Leasing:
     `tries_suspects`: whether this process has lived long enough for what others died on.
     """
 
-    def __init__(self, folder: Folder, owner: int, reader: Reader, in_thread: InThread) -> None:
+    def __init__(
+        self, folder: Folder, owner: int, reader: ReadConnection, in_thread: InThread
+    ) -> None:
         self.unreadable: set[int] = set()
         self.tries_suspects = False
         self._folder = folder
@@ -65,5 +67,5 @@ class Leasing:
         leases.lease(connection, chosen, self._owner)
         loaded = load(connection, chosen, self._folder, self.content)
         if loaded.damaged:
-            leases.put_aside(connection, loaded.damaged)
+            leases.hold_damaged(connection, loaded.damaged)
         return loaded

@@ -151,7 +151,7 @@ class Listing:
         ]
 
     def _parameters(self, wanted: Filter) -> dict[str, object]:
-        living = json.dumps(list(owners.living(self._folder)))
+        living = json.dumps(list(owners.live_owners(self._folder)))
         return {**_parameters(wanted, self._now()), "living": living}
 
 

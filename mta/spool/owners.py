@@ -13,7 +13,7 @@ from mta.spool.folder import Folder, create, numbers_in
 
 
 class Owner:
-    """Holds the lock of one owner: our own, or a dead one's that we take over from."""
+    """The lock of one owner, which we hold: our own, or that of a dead one."""
 
     def __init__(self, folder: Folder, number: int, descriptor: int) -> None:
         self.number = number
@@ -27,13 +27,13 @@ class Owner:
 
     @property
     def attempts(self) -> Path:
-        """The file that says what this owner tries, see `mta.spool.attempts`."""
+        """The file that notes what this owner tries, see `mta.spool.attempts`."""
         return _path(self._folder, self.number).with_suffix(attempts.SUFFIX)
 
-    def bury(self) -> None:
-        """Remove what belongs to the owner, now that its messages are free; let go of the lock.
+    def remove(self) -> None:
+        """Remove the files of an owner whose messages are free, and unlock it.
 
-        Raises OSError; what is left then is found again.
+        Raises OSError; what is left then is found at the next look.
         """
         for number in self._folder.incoming_of(self.number):
             self._folder.incoming(self.number, number).unlink(missing_ok=True)
@@ -43,7 +43,7 @@ class Owner:
         self.close()
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Unlock it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -57,17 +57,17 @@ def register(folder: Folder, ids: queue_id.QueueIds) -> Owner:
             descriptor = create(_path(folder, number), os.O_RDWR | os.O_EXCL)
         except FileExistsError:
             continue
-        # Another process may have met the file before its lock, and have buried it.
+        # Another process may have met the file before its lock, and have removed it.
         if _lock(descriptor) and os.fstat(descriptor).st_nlink:
             sync(folder.owners)  # a name that lost power forgets would never be taken over
             return Owner(folder, number, descriptor)
         os.close(descriptor)
 
 
-def dead(folder: Folder, ours: int) -> Iterator[Owner]:
-    """Owners that live no more, each with its lock held.
+def dead_owners(folder: Folder, ours: int) -> Iterator[Owner]:
+    """Owners that have died, each with its lock held.
 
-    Those that can't be looked at now are found later.  Raises OSError.
+    Those whose locks can't be opened now are found later.  Raises OSError.
     """
     for number in _numbers(folder):
         if number == ours:
@@ -75,24 +75,27 @@ def dead(folder: Folder, ours: int) -> Iterator[Owner]:
         try:
             descriptor = os.open(_path(folder, number), os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            continue  # somebody else was faster, or there are too many open files
+            continue  # another process was faster, or there are too many open files
         if _lock(descriptor):
             yield Owner(folder, number, descriptor)
         else:
             os.close(descriptor)
 
 
-def living(folder: Folder) -> frozenset[int]:
+def live_owners(folder: Folder) -> frozenset[int]:
     """The owners that live.  Raises OSError."""
     alive = set(_numbers(folder))
-    for owner in dead(folder, ours=0):
+    for owner in dead_owners(folder, ours=0):
         alive.discard(owner.number)
         owner.close()
     return frozenset(alive)
 
 
-def known(folder: Folder) -> frozenset[int]:
-    """The owners that live, or died and were not taken over from yet.  Raises OSError."""
+def known_owners(folder: Folder) -> frozenset[int]:
+    """All owners: living ones, and dead ones that nothing took over from.
+
+    Raises OSError.
+    """
     return frozenset(_numbers(folder))
 
 

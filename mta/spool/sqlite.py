@@ -22,13 +22,13 @@ from zope.interface import implementer
 from mta.interfaces import IAttempts, ICommitMeter, IQueue, ISpool, ISpoolListener
 from mta.mail import Envelope
 from mta.queued import IDraft, Message, Notice, Settlement, State
-from mta.spool import clock, leases, owners, queue_id, rows
+from mta.spool import clock, leases, owner_rows, owners, queue_id, rows
 from mta.spool.attempts import Attempts
 from mta.spool.commits import Commits
-from mta.spool.committer import Committer, Job
+from mta.spool.committer import Committer
 from mta.spool.content import Draft, FileContent
 from mta.spool.database import (
-    Reader,
+    ReadConnection,
     SpoolDamaged,
     as_oserror,
     open_database,
@@ -36,10 +36,12 @@ from mta.spool.database import (
 )
 from mta.spool.folder import Folder
 from mta.spool.heartbeat import Heartbeat
+from mta.spool.jobs import ICommitter, acting
 from mta.spool.leasing import Leasing
 from mta.spool.loading import Loaded
 from mta.spool.postponing import postpone
-from mta.spool.take_over import TakeOver
+from mta.spool.sweeping import FileSweeper
+from mta.spool.take_over import TakeOver, log_damaged
 from mta.spool.wakeup import wake_processes
 from mta.spool.wakeup_pipe import WakeupPipe
 
@@ -59,7 +61,7 @@ class SqliteSpool:
         *,
         now: Callable[[], float] = time.time,
         uptime: Callable[[], float] | None = None,
-        committer: Committer | None = None,
+        committer: ICommitter | None = None,
         meter: ICommitMeter | None = None,
     ) -> None:
         """`reactor`: IReactorTime, IReactorFromThreads, IReactorFDSet; `now`: seconds since the
@@ -88,11 +90,11 @@ class SqliteSpool:
         with closing(open_database(self._folder)) as connection:
             self._owner = owners.register(self._folder, self._ids)
             with as_oserror(self._folder), transaction(connection):
-                leases.register(connection, self._owner.number)
-                leases.set_clock(connection, self._clocks.read())
+                owner_rows.register(connection, self._owner.number)
+                owner_rows.set_clock(connection, self._clocks.read())
         self._attempts = Attempts(self._owner.attempts)
-        self._reader = Reader(self._folder)
-        self._watcher = Reader(self._folder, waits=False)
+        self._reader = ReadConnection(self._folder)
+        self._watcher = ReadConnection(self._folder, waits=False)
         self._leasing = Leasing(self._folder, self._owner.number, self._reader, self._in_thread)
         self._commits = Commits(
             self._committer,
@@ -104,12 +106,13 @@ class SqliteSpool:
             self.release,
         )
         self._pipe = WakeupPipe(self._owner.wakeup_pipe, self._reactor, self._listener)
+        self._sweeper = FileSweeper(self._committer, self._reader, self._in_thread, self._now)
         self._taking_over = TakeOver(
-            self._folder, self._committer, self._reader, self._in_thread, self._now
+            self._committer, self._reader, self._in_thread, self._now, self._sweeper
         )
         self._committer.start(self._owner.number)
         self._heartbeat.start(self._owner.number)
-        self._maturing = self._reactor.callLater(leases.SUSPECT_DELAY, self._mature)
+        self._maturing = self._reactor.callLater(owner_rows.SUSPECT_DELAY, self._mature)
 
     def _mature(self) -> None:
         """This process has lived for a while: what others died on may be tried."""
@@ -155,7 +158,7 @@ class SqliteSpool:
             self._maturing.cancel()
         self._pipe.close()
         try:
-            await self._taking_over.succeed(self._owner, died=False)
+            await self._taking_over.take_over_from(self._owner, died=False)
         except OSError as error:  # another process takes over
             self.log.warn("spool: {error}", error=str(error))
             self._owner.close()
@@ -324,7 +327,7 @@ class SqliteSpool:
         return deferToThreadPool(self._reactor, self._pool, function, *args)
 
     def _act(self, action: Callable[..., Any], **arguments: Any) -> Deferred[Any]:
-        return self._committer.submit(Job(action=partial(action, **arguments)))
+        return self._committer.submit(acting(action, **arguments))
 
     # --- leases ----------------------------------------------------------------------
 
@@ -336,7 +339,7 @@ class SqliteSpool:
         for message in loaded.messages:
             self._leases[queue_id.decode(message.id)] = isinstance(message.content, FileContent)
         self._suspects |= loaded.suspects
-        self._taking_over.tell_damaged(loaded.damaged)
+        log_damaged(self.log, loaded.damaged)
         return loaded.messages
 
     async def _gone(self, numbers: Sequence[int]) -> None:
@@ -344,7 +347,7 @@ class SqliteSpool:
         for number in numbers:
             self._suspect_tried(number)
         if [number for number in numbers if self._leases.pop(number, False)]:
-            await self._taking_over.sweep()
+            await self._sweeper.sweep()
 
     def _suspect_tried(self, number: int) -> None:
         """Where a message was tried alone, another one may be now."""

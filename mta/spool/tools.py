@@ -17,9 +17,9 @@ from zope.interface import implementer
 from mta.interfaces import ISpool
 from mta.mail import Envelope
 from mta.queued import Entry, Filter, IContent, IDraft, Message, Notice, SpoolFull
-from mta.spool import leases, owners, queue_id, rows
+from mta.spool import leases, owner_rows, owners, queue_id, rows
 from mta.spool.content import Draft, FileContent, RowContent
-from mta.spool.database import as_oserror, open_database, spare, transaction, turned
+from mta.spool.database import as_oserror, commit_lock, open_database, spare, transaction
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHolds
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
@@ -200,7 +200,7 @@ class SpoolTools:
         try:
             yield Inlet(self, owner.number)
         finally:
-            owner.bury()
+            owner.remove()
 
     def draft(self, owner: int) -> Draft:
         """Somewhere for an owner to write content that arrives."""
@@ -213,7 +213,7 @@ class SpoolTools:
         """
         self._folder.require_room(spare(self._connection))
         arrival = self._arrival(draft, envelope)
-        with as_oserror(self._folder), turned(self._folder), transaction(self._connection):
+        with as_oserror(self._folder), commit_lock(self._folder), transaction(self._connection):
             rows.insert(self._connection, [arrival])
             # Once it is committed, it may be gone at once.
             [message] = load(self._connection, [draft.number], self._folder, self._content).messages
@@ -270,11 +270,11 @@ class SpoolTools:
 
     def _take_over(self) -> None:
         """Free what dead owners had leased: no server may be up to do it."""
-        for owner in owners.dead(self._folder, ours=0):
+        for owner in owners.dead_owners(self._folder, ours=0):
             incoming = list(self._folder.incoming_of(owner.number))
-            self._transact(leases.take_over, owner.number, self._now(), incoming)
-            self._transact(leases.bring_back, owner.number, self._now(), _ALL)
-            owner.bury()
+            self._transact(owner_rows.free_leased, owner.number, self._now(), incoming)
+            self._transact(owner_rows.make_released_due, owner.number, self._now(), _ALL)
+            owner.remove()
 
     def _sweep(self) -> None:
         with as_oserror(self._folder):
@@ -322,10 +322,10 @@ class SpoolTools:
         Raises SpoolFull or OSError.
         """
         try:
-            with as_oserror(self._folder), turned(self._folder), transaction(self._connection):
+            with as_oserror(self._folder), commit_lock(self._folder), transaction(self._connection):
                 return work(self._connection, *args, **kwargs)
         except SpoolFull:
-            if not self._folder.throw_ballast():
+            if not self._folder.drop_ballast():
                 raise
         return self._transact(work, *args, **kwargs)
 

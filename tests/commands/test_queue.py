@@ -53,7 +53,7 @@ class QueueCase(CommandCase):
         with closing(sqlite3.connect(folder.database, isolation_level=None)) as connection:
             leases.lease(connection, [queue_id.decode(name)], owner.number)
             rows.update(connection, owner.number, [settlement])
-        owner.bury()
+        owner.remove()
 
     def content(self, entry: Entry) -> bytes:
         """The octets of a message."""
@@ -127,7 +127,7 @@ class BounceTests(QueueCase):
         with closing(sqlite3.connect(folder.database, isolation_level=None)) as connection:
             leases.lease(connection, [queue_id.decode(name)], owner.number)
         self.assertEqual(self.succeed("queue", "bounce", "--all"), "0 of 1 message bounced\n")
-        owner.bury()
+        owner.remove()
 
     def test_all_or_nothing(self) -> None:
         """Where the commit fails, the message stays, and no notice is there."""

@@ -20,9 +20,10 @@ from mta.queued import (
     Settlement,
     State,
 )
-from mta.spool.committer import Committer, Job
+from mta.spool.committer import Committer
 from mta.spool.content import SMALL
 from mta.spool.folder import Folder
+from mta.spool.jobs import Job
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
 from tests.fakes import DEADLINE, ThreadClock
@@ -71,6 +72,18 @@ class Listener:
     def recall(self) -> None:
         """See `ISpoolListener.recall`."""
         self.heard.append("recall")
+
+
+@implementer(ICommitMeter)
+class CommitMeter:
+    """Remembers how many jobs each commit had."""
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+
+    def committed(self, jobs: int, seconds: float) -> None:
+        """See `ICommitMeter.committed`."""
+        self.counted.append(jobs)
 
 
 class SpoolTestCase(SynchronousTestCase):

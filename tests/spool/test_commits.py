@@ -16,10 +16,11 @@ from mta.queued import (
     Message,
     Progress,
 )
-from mta.spool.committer import COMPANY
+from mta.spool.committer import GATHER_DELAY
 from mta.spool.content import MemoryContent
+from mta.spool.jobs import acting
 from tests.fakes import FakeSpool
-from tests.spool.cases import BOB, LARGE, SpoolTestCase, envelope
+from tests.spool.cases import BOB, LARGE, CommitMeter, SpoolTestCase, envelope
 
 
 class InterfaceTests(SpoolTestCase):
@@ -111,28 +112,39 @@ class CommitTests(SpoolTestCase):
 
     def test_what_waits_shares_a_commit(self) -> None:
         """All that came while the committer was busy goes into one transaction."""
-        spool = self.process()
+        meter = CommitMeter()
+        spool = self.restartable(meter)
         free = self.block(spool)
         waiting = [self.started(spool.commit(spool.draft(), envelope())) for _ in range(20)]
-        statements: list[str] = []
-        self.committers[spool]._connection.set_trace_callback(statements.append)
         free.set()
         for deferred in waiting:
             self.wait(deferred)
-        self.assertLessEqual(statements.count("COMMIT"), 2)
+        self.assertEqual(meter.counted, [1, 20])
+        self.wait(spool.stop())
 
-    def test_company(self) -> None:
-        """A message waits for a moment where another one is on its way, and no longer."""
+    def test_another_one_on_its_way(self) -> None:
+        """A message waits for a moment for one that arrives, and they share a commit."""
+        meter = CommitMeter()
+        spool = self.restartable(meter)
+        first, second = spool.draft(), spool.draft()
+        for deferred in [self.started(spool.commit(each, envelope())) for each in (first, second)]:
+            self.wait(deferred)
+        self.assertEqual(meter.counted, [2])
+        self.wait(spool.stop())
+
+    def test_none_on_its_way(self) -> None:
+        """It waits no longer than that moment; and not at all where the other is discarded."""
         spool = self.process()
         for discarded in (False, True):
             other = spool.draft()
             if discarded:
                 other.discard()
+            timers = len(self.clock.getDelayedCalls())
             message = self.started(spool.commit(spool.draft(), envelope()))
             self.clock.advance(0)
-            handed_over = self.committers[spool]._timer is None
-            self.assertIs(handed_over, discarded)
-            self.clock.advance(COMPANY)
+            self.assertEqual(len(self.clock.getDelayedCalls()) - timers, not discarded)
+            self.clock.advance(GATHER_DELAY)
+            self.assertEqual(len(self.clock.getDelayedCalls()), timers)
             self.wait(message)
             other.discard()
 
@@ -147,9 +159,12 @@ class CommitTests(SpoolTestCase):
 
     def test_durable_by_default(self) -> None:
         """SQLite syncs each commit."""
-        connection = self.committers[self.process()]._connection
-        self.assertEqual(connection.execute("PRAGMA synchronous").fetchone(), (2,))
-        self.assertEqual(connection.execute("PRAGMA journal_mode").fetchone(), ("wal",))
+        committer = self.committers[self.process()]
+        for pragma, value in (("synchronous", 2), ("journal_mode", "wal")):
+            job = acting(
+                lambda connection, pragma: [*connection.execute(pragma)], pragma=f"PRAGMA {pragma}"
+            )
+            self.assertEqual(self.wait(committer.submit(job)), [(value,)])
 
     def test_nobody_else_may_read(self) -> None:
         """Folders and files are for their owner alone."""

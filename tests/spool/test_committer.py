@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType
 
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.monkey import MonkeyPatcher
 
 from mta.queued import (
     Filter,
@@ -15,11 +18,12 @@ from mta.queued import (
     Notice,
     SpoolFull,
 )
-from mta.spool import database
-from mta.spool.committer import Job
+from mta.spool import batches, database
+from mta.spool import tools as tools_module
 from mta.spool.folder import BALLAST, Folder
+from mta.spool.jobs import Job
 from mta.spool.tools import SpoolTools
-from tests.spool.cases import LARGE, SpoolTestCase, done, envelope
+from tests.spool.cases import LARGE, SpoolTestCase, done, envelope, of_sqlite
 
 
 class TroubleTests(SpoolTestCase):
@@ -87,7 +91,7 @@ class TroubleTests(SpoolTestCase):
         for _ in range(2):
             self.wait(spool.take_over())
         self.assertEqual(self.folder.ballast.stat().st_blocks * 512, BALLAST)
-        self.until_thrown(self.committers[spool])
+        self.until_dropped(batches)
         self.wait(spool.settle(done(message)))
         self.assertFalse(self.folder.ballast.exists())
 
@@ -101,32 +105,28 @@ class TroubleTests(SpoolTestCase):
             if change == tools.release:
                 tools.hold([message.id])
             self.wait(spool.take_over())
-            restore = self.until_thrown(tools)
+            patch = self.until_dropped(tools_module)
             self.assertEqual(change([message.id]), [message.id])
             self.assertFalse(self.folder.ballast.exists())
-            restore()
-        self.until_thrown(tools)
+            patch.restore()
+        self.until_dropped(tools_module)
         self.assertRaises(SpoolFull, tools.delete, [message.id])
 
-    def until_thrown(self, user: object) -> Callable[[], None]:
+    def until_dropped(self, module: ModuleType) -> MonkeyPatcher:
         """Let the disk be full as long as the ballast is there; returns what ends it."""
-        before, ballast = user._connection, self.folder.ballast
+        real, ballast = module.transaction, self.folder.ballast
+        had_ballast = False
 
-        class Full(sqlite3.Connection):
-            def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
-                if sql == "COMMIT" and not self.had_ballast:
-                    self.had_ballast = ballast.exists()
-                    error = sqlite3.OperationalError("database or disk is full")
-                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                    raise error
-                return super().execute(sql, *parameters)
+        @contextmanager
+        def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+            nonlocal had_ballast
+            with real(connection):
+                yield
+                if not had_ballast:
+                    had_ballast = ballast.exists()
+                    raise of_sqlite("SQLITE_FULL")
 
-            had_ballast = False
-
-        user._connection = sqlite3.connect(
-            self.folder.database, isolation_level=None, check_same_thread=False, factory=Full
-        )
-        return lambda: setattr(user, "_connection", before)
+        return self.patch(module, "transaction", transaction)
 
     def test_a_bad_job_fails_alone(self) -> None:
         """A bug in one job doesn't harm the others, or end the thread."""

@@ -10,8 +10,8 @@ from mta.queued import (
     Filter,
     SpoolFull,
 )
-from mta.spool.committer import Job
 from mta.spool.content import SMALL, FileContent, MemoryContent
+from mta.spool.jobs import Job
 from mta.spool.sqlite import SqliteSpool
 from tests.spool.cases import LARGE, SpoolTestCase, done
 

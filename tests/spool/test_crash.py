@@ -32,6 +32,7 @@ from mta.spool import owners, queue_id
 from mta.spool.committer import Committer
 from mta.spool.content import SMALL
 from mta.spool.folder import Folder
+from mta.spool.jobs import Job
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
 from tests.fakes import ThreadClock
@@ -75,6 +76,11 @@ class Process:
             await draft.write(CONTENTS[kind][start : start + 65536])
         return await self.spool.commit(draft, envelope(kind))
 
+    def trace(self, statements: Callable[[str], object]) -> None:
+        """Call a function with each statement that is committed from now on."""
+        job = Job(action=lambda connection: connection.set_trace_callback(statements))
+        self.clock.wait(self.committer.submit(job))
+
     def stop(self) -> None:
         """An orderly end."""
         self.clock.wait(self.spool.stop())
@@ -116,7 +122,7 @@ def stop(kind: str, path: Path, say: Say) -> None:
     process.stop()
 
 
-def succeed(kind: str, path: Path, say: Say) -> None:
+def take_over(kind: str, path: Path, say: Say) -> None:
     """A process takes over from one that died with a message leased and others arriving."""
     process = Process(path)
     say("recovered", process.clock.wait(process.spool.take_over()))
@@ -157,7 +163,7 @@ def leave_a_dead_owner(path: Path) -> None:
 
 
 SCENARIOS: dict[str, Callable[[str, Path, Say], None]] = {
-    scenario.__name__: scenario for scenario in (deliver, bounce, stop, succeed, put, delete)
+    scenario.__name__: scenario for scenario in (deliver, bounce, stop, take_over, put, delete)
 }
 
 
@@ -165,7 +171,7 @@ SCENARIOS: dict[str, Callable[[str, Path, Say], None]] = {
 BEFORE = {
     "bounce": make,
     "stop": make,
-    "succeed": leave_a_dead_owner,
+    "take_over": leave_a_dead_owner,
     "put": make,
     "delete": make,
 }
@@ -343,7 +349,7 @@ class CrashTestCase(SynchronousTestCase):
             self.assertEqual({file.name for file in folder.contents.iterdir()}, in_files)
             self.assertEqual(list(folder.arrivals.iterdir()), [])
             self.assertEqual(leftovers, set())
-            self.assertEqual(owners.living(folder), {process.spool._owner.number})
+            self.assertEqual(owners.live_owners(folder), {process.spool._owner.number})
             self.assertEqual(len(list(folder.owners.iterdir())), 3)
         finally:
             process.stop()
@@ -423,9 +429,9 @@ class StopTests(CrashTestCase):
             else:
                 self.assertIn(kinds, ([], before))
 
-    def test_succeed(self) -> None:
+    def test_take_over(self) -> None:
         """Who takes over may die as well: both messages of the first one are there."""
-        for _, messages in self.crashes("succeed", "large"):
+        for _, messages in self.crashes("take_over", "large"):
             self.assertEqual(
                 sorted(message.envelope.envid for message in messages.values()),
                 ["large", "small"],
@@ -475,9 +481,7 @@ class OrderTests(CrashTestCase):
         trace: list[str] = []
         process = Process(self.root / "spool")
         self.addCleanup(process.stop)
-        process.committer._connection.set_trace_callback(
-            lambda statement: trace.append(statement.split()[0])
-        )
+        process.trace(lambda statement: trace.append(statement.split()[0]))
         fsync, link = os.fsync, os.link
 
         def traced_fsync(descriptor: int) -> None:
@@ -491,6 +495,7 @@ class OrderTests(CrashTestCase):
 
         draft = process.spool.draft()
         message_id = draft.id
+        trace.clear()
         self.patch(os, "fsync", traced_fsync)
         self.patch(os, "link", traced_link)
         process.clock.wait(draft.write(CONTENTS["large"]))
@@ -507,15 +512,16 @@ class OrderTests(CrashTestCase):
         """While COMMIT has not returned, `commit` hasn't either."""
         process = Process(self.root / "spool")
         self.addCleanup(process.stop)
-        reached, go = threading.Event(), threading.Event()
+        reached, go, begun = threading.Event(), threading.Event(), []
         self.addCleanup(go.set)
 
         def hold(statement: str) -> None:
-            if statement == "COMMIT":
+            if statement == "COMMIT" and begun:
                 reached.set()
                 go.wait(30)
 
-        process.committer._connection.set_trace_callback(hold)
+        process.trace(hold)
+        begun.append(True)
         answer = Deferred.fromCoroutine(process.commit("small"))
         process.clock.advance(0)
         self.assertTrue(reached.wait(30))

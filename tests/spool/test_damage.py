@@ -15,7 +15,7 @@ from mta.queued import Filter, Message, State
 from mta.spool import commits, queue_id
 from mta.spool.checking import Checker
 from mta.spool.database import SpoolDamaged, open_database, verify
-from mta.spool.take_over import GRACE
+from mta.spool.folder import MIN_UNKNOWN_AGE
 from tests.spool.cases import LARGE, SpoolTestCase, settlement
 
 # What is done to one row, as SQL, with the message's number as ?1.
@@ -212,7 +212,7 @@ class FileTests(DamageTestCase):
         unknown = self.file(self.folder.contents / "1K8JQZ3T5V2XA")
         abandoned = self.file(self.folder.arrivals / "1K8JQZ3T5V2XA.1K8JQZ3T5V2XB")
         strange = self.file(self.folder.contents / "notes.txt")
-        for age in (0, 2 * GRACE):
+        for age in (0, 2 * MIN_UNKNOWN_AGE):
             for path in (*self.folder.contents.iterdir(), *self.folder.arrivals.iterdir()):
                 os.utime(path, (self.now() - age,) * 2)
             self.spool._taking_over._looks = 0

@@ -12,7 +12,7 @@ from mta.interfaces import IAttempts
 from mta.queue.noted import NoAttempts
 from mta.queued import Filter
 from mta.spool import attempts, clock
-from mta.spool.leases import SUSPECT_DELAY
+from mta.spool.owner_rows import SUSPECT_DELAY
 from mta.spool.sqlite import SqliteSpool
 from tests.spool.cases import SpoolTestCase, settlement
 

@@ -8,14 +8,23 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs
-from zope.interface import implementer
 
-from mta.interfaces import ICommitMeter
 from mta.queued import Filter, SpoolFull
+from mta.spool import batches
 from mta.spool import committer as committer_module
-from mta.spool.committer import Committer, Job
+from mta.spool.committer import Committer
 from mta.spool.folder import Folder
-from tests.spool.cases import LARGE, Once, SpoolTestCase, envelope, failing, of_sqlite, settlement
+from mta.spool.jobs import Job
+from tests.spool.cases import (
+    LARGE,
+    CommitMeter,
+    Once,
+    SpoolTestCase,
+    envelope,
+    failing,
+    of_sqlite,
+    settlement,
+)
 
 # Calls of the system that a message with a file takes, with what can become of them.
 CALLS = ("open", "write", "fsync", "link", "statvfs", "close")
@@ -24,28 +33,16 @@ NUMBERS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EA
 INNER: tuple[tuple[str, object, str, BaseException], ...] = (
     ("room can't be asked for", Folder, "has_room", OSError(errno.EIO, "no")),
     ("no memory for room", Folder, "has_room", MemoryError()),
-    ("the transaction", committer_module.Committer, "_transact", MemoryError()),
-    ("a bug", committer_module.Committer, "_transact", ZeroDivisionError()),
-    ("the end of a thread", committer_module.Committer, "_transact", SystemExit()),
-    ("the lock", committer_module, "turn", OSError(errno.ENOLCK, "no locks")),
-    ("translating", committer_module, "translated", ZeroDivisionError()),
+    ("the transaction", batches.BatchWriter, "_transact", MemoryError()),
+    ("a bug", batches.BatchWriter, "_transact", ZeroDivisionError()),
+    ("the end of a thread", batches.BatchWriter, "_transact", SystemExit()),
+    ("the lock", batches, "locked", OSError(errno.ENOLCK, "no locks")),
+    ("translating", batches, "translated", ZeroDivisionError()),
 )
 CODES = (
     *("BUSY", "FULL", "IOERR_SHMSIZE", "CORRUPT", "IOERR"),
     *("NOMEM", "CANTOPEN", "READONLY", "PROTOCOL", "LOCKED"),
 )
-
-
-@implementer(ICommitMeter)
-class CommitMeter:
-    """Remembers how many jobs each commit had."""
-
-    def __init__(self) -> None:
-        self.counted: list[int] = []
-
-    def committed(self, jobs: int, seconds: float) -> None:
-        """See `ICommitMeter.committed`."""
-        self.counted.append(jobs)
 
 
 class SystemTests(SpoolTestCase):
@@ -87,7 +84,7 @@ class SystemTests(SpoolTestCase):
         for code in CODES:
             with self.subTest(code=code):
                 error = of_sqlite(f"SQLITE_{code}")
-                self.refused_and_taken(committer_module, "transaction", error)
+                self.refused_and_taken(batches, "transaction", error)
 
     def test_a_failed_sync_is_not_believed(self) -> None:
         """What was not synced is gone, and never committed after a second sync that succeeds."""
@@ -149,12 +146,12 @@ class GuardTests(SpoolTestCase):
         self.assertEqual(meter.counted, [1])
         self.wait(spool.stop())
 
-    def test_ballast_that_cannot_be_thrown(self) -> None:
+    def test_ballast_that_cannot_be_dropped(self) -> None:
         """A disk that is full and fails as well is full."""
         spool = self.process()
         message = self.commit(spool)
-        self.patch(Folder, "throw_ballast", failing(OSError(errno.EIO, "Input/output error")))
-        self.patch(committer_module, "transaction", failing(of_sqlite("SQLITE_FULL")))
+        self.patch(Folder, "drop_ballast", failing(OSError(errno.EIO, "Input/output error")))
+        self.patch(batches, "transaction", failing(of_sqlite("SQLITE_FULL")))
         self.assertRaises(SpoolFull, self.wait, spool.settle(settlement(message, self.now())))
 
     def test_the_thread_ends(self) -> None:

@@ -6,10 +6,9 @@ import sqlite3
 
 from twisted.internet.defer import Deferred
 
-from mta.spool import committer as committer_module
-from mta.spool import heartbeat
-from mta.spool.committer import Job
+from mta.spool import batches, heartbeat
 from mta.spool.folder import Folder
+from mta.spool.jobs import Job
 from tests.spool.cases import SpoolTestCase, failing, of_sqlite
 
 
@@ -21,7 +20,7 @@ class HeartbeatTests(SpoolTestCase):
         spool = self.process()
         self.wait(spool.beat())
         self.assertEqual(spool.trouble, "")
-        patch = self.patch(committer_module, "transaction", failing(of_sqlite("SQLITE_IOERR")))
+        patch = self.patch(batches, "transaction", failing(of_sqlite("SQLITE_IOERR")))
         self.assertRaises(OSError, self.wait, spool.beat())
         self.assertIn("can't be written", spool.trouble)
         patch.restore()
@@ -50,7 +49,7 @@ class HeartbeatTests(SpoolTestCase):
         """A beat that fails is not the last."""
         spool = self.process()
         for error in (of_sqlite("SQLITE_FULL"), ZeroDivisionError()):
-            patch = self.patch(committer_module, "transaction", failing(error))
+            patch = self.patch(batches, "transaction", failing(error))
             self.clock.advance(heartbeat.INTERVAL)
             self.wait(self.committers[spool].submit(Job()).addErrback(lambda _: None))
             patch.restore()

@@ -9,8 +9,8 @@ from mta.mail import Mailbox
 from mta.queued import (
     State,
 )
-from mta.spool import committer as committer_module
-from mta.spool.committer import Job
+from mta.spool import batches
+from mta.spool.jobs import Job
 from mta.spool.sqlite import SqliteSpool
 from tests.spool.cases import (
     SpoolTestCase,
@@ -198,7 +198,7 @@ class ReleaseTests(SpoolTestCase):
         """Where it can't be recorded it is with the next beat: nothing waits for a restart."""
         spool = self.process()
         message = self.commit(spool)
-        patch = self.patch(committer_module, "transaction", failing(of_sqlite("SQLITE_FULL")))
+        patch = self.patch(batches, "transaction", failing(of_sqlite("SQLITE_FULL")))
         self.wait(spool.release({message.id: 0.0}))
         patch.restore()
         self.assertEqual(self.wait(spool.lease_due(9)), [])

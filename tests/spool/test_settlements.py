@@ -19,8 +19,8 @@ from mta.queued import (
     State,
 )
 from mta.spool import leases
-from mta.spool.committer import Job
-from mta.spool.take_over import LOOKS
+from mta.spool.jobs import Job
+from mta.spool.take_over import MAX_SILENT_LOOKS
 from tests.spool.cases import ALICE, BOB, LARGE, SpoolTestCase, done, envelope, settlement
 
 
@@ -122,7 +122,7 @@ class SettlementTests(SpoolTestCase):
         """Whoever lost the lease can't put off the attempt of the new owner."""
         stuck, other = self.process(), self.process()
         message = self.commit(stuck)
-        for _ in range(LOOKS):
+        for _ in range(MAX_SILENT_LOOKS):
             self.assertEqual(self.wait(other.take_over()), 0)
         self.assertEqual(self.wait(other.take_over()), 1)
         (again,) = self.wait(other.lease_due(10))

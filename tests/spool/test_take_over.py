@@ -33,7 +33,7 @@ class TakeOverTests(SpoolTestCase):
         (again,) = self.wait(heir.lease_due(10))
         self.assertEqual((again.id, again.recovered), (message.id, True))
         self.assertEqual(self.files(), [])
-        self.assertEqual(len(owners.living(self.folder)), 1)
+        self.assertEqual(len(owners.live_owners(self.folder)), 1)
 
     def test_recovered_for_good(self) -> None:
         """Later attempts know as well that a delivery may have happened."""
@@ -47,7 +47,7 @@ class TakeOverTests(SpoolTestCase):
 
     def test_put_by(self) -> None:
         """What a dead owner had put by, and alone remembered, is due at once, but not on hold."""
-        self.patch(take_over, "_PORTION", 2)
+        self.patch(take_over, "_BATCH_SIZE", 2)
         dead, alive, heir = self.process(), self.process(), self.process()
         later = self.now() + 600
         (kept,) = self.put_by(alive, later, 1)
@@ -96,43 +96,43 @@ class TakeOverTests(SpoolTestCase):
         self.assertEqual(self.wait(heir.lease_due(10)), [])
 
     def test_name_lost_before_the_lock(self) -> None:
-        """A new owner whose file was buried before it had the lock takes another name."""
+        """A new owner whose file was removed before it had the lock takes another name."""
         self.process()
-        real, buried = owners._lock, []
+        real, removed = owners._lock, []
 
         def lock(descriptor: int) -> bool:
-            if not buried:
+            if not removed:
                 (path,) = [
                     path
                     for path in (self.path / "owners").glob("*.lock")
                     if path.stat().st_ino == os.fstat(descriptor).st_ino
                 ]
-                buried.append(path)
+                removed.append(path)
                 path.unlink()
             return real(descriptor)
 
         self.patch(owners, "_lock", lock)
         ours = owners.register(self.folder, queue_id.QueueIds(self.now))
         self.addCleanup(ours.close)
-        self.assertEqual(len(buried), 1)
-        self.assertIn(ours.number, owners.living(self.folder))
+        self.assertEqual(len(removed), 1)
+        self.assertIn(ours.number, owners.live_owners(self.folder))
 
     def test_two_heirs(self) -> None:
         """Two that meet over one dead owner do no harm: each message is freed once."""
         dead, one, other = self.process(), self.process(), self.process()
         self.commit(dead)
         self.kill(dead)
-        (first,) = owners.dead(self.folder, one._owner.number)
+        (first,) = owners.dead_owners(self.folder, one._owner.number)
         self.assertEqual(self.wait(other.take_over()), 0)
-        self.assertEqual(self.wait(one._taking_over.succeed(first, died=True)), 1)
+        self.assertEqual(self.wait(one._taking_over.take_over_from(first, died=True)), 1)
         self.assertEqual(self.wait(other.take_over()), 0)
 
     def kill(self, spool: SqliteSpool) -> None:
         """Drop the lock, as the system does for a process that was killed."""
         spool._owner.close()
-        self.patch(spool, "stop", self.bury(spool))
+        self.patch(spool, "stop", self.end_of(spool))
 
-    def bury(self, spool: SqliteSpool) -> Callable[[], Any]:
+    def end_of(self, spool: SqliteSpool) -> Callable[[], Any]:
         """End what is left of a killed process without touching the spool."""
 
         async def stop() -> None:
@@ -148,7 +148,7 @@ class TakeOverTests(SpoolTestCase):
 class FaultTests(SpoolTestCase):
     """Taking over where something fails."""
 
-    def test_one_that_cannot_be_buried(self) -> None:
+    def test_one_that_cannot_be_removed(self) -> None:
         """It keeps no other dead owner's mail, nor leftover files, from being dealt with."""
         spool = self.process()
         dead = [owners.register(self.folder, queue_id.QueueIds(self.now)) for _ in range(3)]
@@ -157,7 +157,7 @@ class FaultTests(SpoolTestCase):
         (self.folder.arrivals / f"{queue_id.encode(dead[0].number)}.1K8JQZ3T5V2XA").mkdir()
         for _ in range(3):
             self.wait(spool.take_over())
-        self.assertEqual(owners.known(self.folder), {spool._owner.number, dead[0].number})
+        self.assertEqual(owners.known_owners(self.folder), {spool._owner.number, dead[0].number})
 
     def test_too_many_open_files(self) -> None:
         """A dead owner whose lock can't be opened is taken over from at the next look."""
@@ -169,4 +169,4 @@ class FaultTests(SpoolTestCase):
         self.patch(os, "open", Once(os.open, error))
         for _ in range(2):
             self.wait(spool.take_over())
-        self.assertEqual(owners.known(self.folder), {spool._owner.number})
+        self.assertEqual(owners.known_owners(self.folder), {spool._owner.number})

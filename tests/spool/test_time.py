@@ -8,7 +8,7 @@ from mta.queued import Filter, Message
 from mta.spool import heartbeat
 from mta.spool.clock import TOLERANCE, Reading, jump
 from mta.spool.sqlite import SqliteSpool
-from mta.spool.take_over import LOOKS
+from mta.spool.take_over import MAX_SILENT_LOOKS
 from tests.spool.cases import SpoolTestCase, settlement
 
 HOUR = 3600.0
@@ -140,7 +140,7 @@ class FrozenTests(SpoolTestCase):
         frozen, other = self.process(), self.process()
         message = self.commit(frozen)
         frozen._heartbeat.stop()
-        for _ in range(LOOKS):
+        for _ in range(MAX_SILENT_LOOKS):
             self.assertEqual(self.wait(other.take_over()), 0)
         self.assertEqual(self.wait(other.take_over()), 1)
         (again,) = self.wait(other.lease_due(9))
@@ -158,7 +158,7 @@ class FrozenTests(SpoolTestCase):
         """One that is slow is not dead."""
         slow, other = self.process(), self.process()
         self.commit(slow)
-        for look in range(5 * LOOKS):
-            if look % (LOOKS - 1) == 0:
+        for look in range(5 * MAX_SILENT_LOOKS):
+            if look % (MAX_SILENT_LOOKS - 1) == 0:
                 self.wait(slow.beat())
             self.assertEqual(self.wait(other.take_over()), 0)

@@ -1,0 +1,127 @@
+"""Commits a batch of jobs in one transaction, and finds out which of them failed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mta.limited_log import LimitedLog
+from mta.spool import rows
+from mta.spool.database import (
+    is_full,
+    locked,
+    open_database,
+    primary_code,
+    spare,
+    transaction,
+    translated,
+)
+from mta.spool.folder import Folder, create
+from mta.spool.jobs import Job
+
+
+class BatchWriter:
+    """The connection that writes for one owner.  Everything blocks."""
+
+    log = Logger()
+
+    def __init__(self, folder: Folder, owner: int) -> None:
+        """Open the database.  Raises SpoolUnusable or OSError."""
+        self._folder = folder
+        self._owner = owner
+        self._limited = LimitedLog(self.log)
+        self._connection = open_database(folder)
+        self._commit_lock = create(folder.commit_lock, os.O_RDWR)
+
+    def close(self) -> None:
+        """Close the database."""
+        with suppress(sqlite3.Error, OSError):
+            self._connection.close()
+            os.close(self._commit_lock)
+
+    def commit(self, jobs: Sequence[Job]) -> list[Any]:
+        """Commit all together; where one of them may be to blame, each by itself.
+
+        Returns the result of each job, in order: a Failure where nothing of it was done.
+        """
+        if not jobs:
+            return []
+        intake = sum(job.is_intake for job in jobs)
+        if intake and (failure := self._lack_of_room(intake)):
+            others = iter(self.commit([job for job in jobs if not job.is_intake]))
+            return [failure if job.is_intake else next(others) for job in jobs]
+        try:
+            return self._transact(jobs)
+        except Exception as error:  # noqa: BLE001 - a bug in one job must not harm the others
+            if is_full(error) and intake < len(jobs) and self._drop_ballast():
+                return self.commit(jobs)
+            if len(jobs) > 1 and _may_be_one_job(error):
+                return [result for job in jobs for result in self.commit([job])]
+            return [self._failure(error, len(jobs))] * len(jobs)
+
+    def _transact(self, jobs: Sequence[Job]) -> list[Any]:
+        connection = self._connection
+        arrivals = [arrival for job in jobs for arrival in job.arrivals]
+        updates = [settlement for job in jobs for settlement in job.updates]
+        removals = [number for job in jobs for number in job.removals]
+        with locked(self._commit_lock), transaction(connection):
+            rows.insert(connection, arrivals)
+            if updates:
+                rows.update(connection, self._owner, updates)
+            if removals:
+                rows.remove(connection, removals)
+            return [job.action and job.action(connection) for job in jobs]
+
+    def _drop_ballast(self) -> bool:
+        """Make room on a full disk; returns whether that could be done."""
+        path = str(self._folder.path)
+        self._limited.error("full", "{path}: the disk is full: make room", path=path)
+        try:
+            return self._folder.drop_ballast()
+        except OSError:
+            return False
+
+    def _lack_of_room(self, count: int) -> Failure | None:
+        """The reason to refuse so many new messages; None: they can be taken."""
+        try:
+            if not self._folder.has_room():
+                self._folder.require_room(spare(self._connection))
+        except (OSError, sqlite3.Error) as error:
+            return self._failure(error, count)
+        return None
+
+    def _failure(self, error: Exception, count: int) -> Failure:
+        if isinstance(error, (sqlite3.Error, OSError)):
+            error = translated(error, self._folder)
+            self._limited.error(
+                f"{type(error).__name__} {error.errno}",
+                "{count} spool jobs failed: {error}",
+                count=count,
+                error=str(error),
+            )
+        return Failure(error)
+
+
+# Of the disk, the file or another program, whatever the job was.
+_NOT_THE_JOB = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOTADB,
+}
+
+
+def _may_be_one_job(error: Exception) -> bool:
+    """Whether the others may succeed.  A full disk may have room for the small ones."""
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) not in _NOT_THE_JOB
+    return not isinstance(error, OSError)

@@ -1,0 +1,74 @@
+"""The jobs of a commit, and the committer as the rest of the spool uses it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from mta.queued import Settlement
+from mta.spool import rows
+from mta.spool.folder import Folder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Work that must happen in one transaction, or not at all.
+
+    `action` gets the connection, and is done after the arrivals, updates and removals of all
+    jobs in the transaction; what it returns is the result of the job.
+    """
+
+    arrivals: Sequence[rows.Arrival] = ()
+    updates: Sequence[Settlement] = ()
+    removals: Sequence[int] = ()
+    action: Callable[[sqlite3.Connection], Any] | None = None
+
+    @property
+    def is_intake(self) -> bool:
+        """Whether it only makes the queue longer."""
+        return bool(self.arrivals) and not (self.updates or self.removals)
+
+
+def acting(action: Callable[..., Any], **arguments: Any) -> Job:
+    """A job that calls a function with the connection and these arguments."""
+    return Job(action=partial(action, **arguments))
+
+
+class ICommitter(Interface):
+    """Commits jobs, as many together as there are, away from the reactor.
+
+    Each job is answered, whatever fails; after `has_ended` with OSError.
+    """
+
+    folder: Folder = Attribute("the folder of the spool")
+    has_ended: bool = Attribute("whether nothing is committed any more")
+
+    def start(owner: int) -> None:
+        """Open the database, and begin to commit for an owner.
+
+        Raises SpoolUnusable or OSError.
+        """
+
+    def submit(job: Job) -> Deferred[Any]:
+        """Do a job; fires with its result when it is on stable storage.
+
+        Fails with SpoolFull or OSError; then nothing of the job was done.
+        """
+
+    def submit_soon(job: Job) -> Deferred[Any]:
+        """Do a job a moment later than `submit`, for others to share its commit."""
+
+    async def remove(numbers: Collection[int], delay: float) -> None:
+        """Remove messages, in a commit that begins in `delay` seconds at the latest.
+
+        Raises SpoolFull or OSError; then none of them was removed.
+        """
+
+    def stop() -> Deferred[None]:
+        """Commit what waits; fires when the database is closed, or does not close in time."""
