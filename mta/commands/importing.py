@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import stat
 import sys
 from contextlib import closing
 from difflib import unified_diff
@@ -23,8 +21,7 @@ from mta.commands.console import (
 )
 from mta.commands.tables import Entry
 from mta.commands.terminal import Bar
-from mta.config import Keys, Misfit, Problem
-from mta.files import atomic_write
+from mta.config import EditRejected, Edits, Keys, Problem
 from mta.mail import Mailbox
 from mta.settings import Domain, Forward, Settings
 
@@ -79,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> None:
         _print_difference(file, text)
         return
     if importer.entries:
-        _replace(file, text)
+        config.save(file, text)
     _report(importer, file)
 
 
@@ -119,15 +116,15 @@ class _Importer:
         """
         while True:
             try:
-                return config.extended(file, self._additions())
-            except Misfit as misfit:
-                if not misfit.blamed:
+                return config.edited(file, self._additions())
+            except EditRejected as rejected:
+                if not rejected.blamed:
                     raise
-                for keys, problem in misfit.blamed.items():
+                for keys, problem in rejected.blamed.items():
                     del self._values[keys]
                     self.problems.append(self.entries.pop(keys).problem(problem.text))
 
-    def _additions(self) -> dict[Keys, Any]:
+    def _additions(self) -> Edits:
         """The values; a domain that gets members needs no value of its own."""
         filled = {keys[:2] for keys in self._values if len(keys) > 2}
         return {keys: value for keys, value in self._values.items() if keys not in filled}
@@ -211,17 +208,6 @@ def _print_difference(file: Path, text: str) -> None:
     before = file.read_text("utf-8-sig").splitlines(keepends=True)
     after = text.splitlines(keepends=True)
     sys.stdout.writelines(unified_diff(before, after, str(file), str(file)))
-
-
-def _replace(file: Path, text: str) -> None:
-    """Put a new text in the place of the file, which is kept under another name.
-
-    Raises OSError; then the file is as it was.
-    """
-    before = file.with_name(f"{file.name}~")
-    before.unlink(missing_ok=True)
-    os.link(file, before)
-    atomic_write(file, text.encode(), stat.S_IMODE(file.stat().st_mode))
 
 
 def _report(importer: _Importer, file: Path) -> None:

@@ -16,7 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.config import ConfigurationError, extended, load, schema
+from mta.config import REMOVED, ConfigurationError, EditRejected, edited, load, schema
 from mta.config.hops import PORTS
 from mta.config.schema import SECTIONS
 from mta.mail import Agent, Hop, Mailbox, Security
@@ -909,8 +909,16 @@ class WithoutSecretsTests(ConfigTestCase):
     def test_more_is_put_in(self) -> None:
         """A person who may not read the key can change the configuration."""
         self.file.write_text(dedent(self.TEXT))
-        text = extended(self.file, {("domains", "example.com", "mailboxes"): ["alice"]}, {})
+        text = edited(self.file, {("domains", "example.com", "mailboxes"): ["alice"]}, {})
         self.assertIn("mailboxes: [alice]", text)
+
+    def test_edits_that_are_wrong(self) -> None:
+        """Each problem comes with the edit in whose line it is."""
+        self.file.write_text("hostname: h.example\ndomains: {}\nlimits:\n  errors: 20\n")
+        with self.assertRaises(EditRejected) as caught:
+            edited(self.file, {("limits", "errors"): 0, ("domains",): REMOVED}, {})
+        self.assertEqual(set(caught.exception.blamed), {("limits", "errors")})
+        self.assertEqual(len(caught.exception.problems), 2)
 
 
 class SchemaTests(SynchronousTestCase):
