@@ -10,17 +10,49 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from mta.interfaces import IAccessPolicy, IReversal, IUsers
 from mta.link import Link
 from mta.mail import Mailbox, Reply
 from mta.queued import Message, SpoolFull
 from mta.session import ChannelLost
 from mta.settings import Limits, ListenerTLS, Service
-from mta.smtp.receiver import Receiver
-from tests.doubles import FakeAccessPolicy, FakeReversal, FakeTLS, FakeUsers, Transport, reception
-from tests.fakes import FakeSpool
+from mta.smtp.intake import Depot
+from mta.smtp.receiver import Receiver, Reception
+from mta.testing import (
+    FakeAccessPolicy,
+    FakeReversal,
+    FakeTLS,
+    FakeUsers,
+    MemorySpool,
+    MemoryTransport,
+)
 
+HOSTNAME = "mta.example"
 _LIMITS = ("message_size", "recipients", "errors", "greet_delay")
 _REPEATED = re.compile(rb"\{(.*?) \* (\d+)\}", re.DOTALL)
+
+
+def reception(
+    spool: MemorySpool,
+    accepted: Callable[[Message], object] = lambda message: None,
+    *,
+    service: Service = Service.SMTP,
+    tls: ListenerTLS = ListenerTLS.OFF,
+    limits: Limits | None = None,
+    access: IAccessPolicy | None = None,
+    users: IUsers | None = None,
+    reversal: IReversal | None = None,
+) -> Reception:
+    """What all receivers of one listener share, around a spool in memory."""
+    limits = limits or Limits()
+    depot = Depot(
+        HOSTNAME,
+        spool,
+        lambda message, session: accepted(message),
+        lambda: 0.0,
+        limits.message_size,
+    )
+    return Reception(depot, access or FakeAccessPolicy(), limits, service, tls, users, reversal)
 
 
 class Conversation:
@@ -30,12 +62,12 @@ class Conversation:
     """
 
     def __init__(self, settings: Mapping[str, str], *, dripped: bool) -> None:
-        self.spool = FakeSpool()
+        self.spool = MemorySpool()
         self.access = FakeAccessPolicy(
             Reply(554, "5.7.1", ("Go away",)) if "access" in settings else None
         )
         self.accepted: list[Message] = []
-        self.clock, self.transport = Clock(), Transport(lenient=True)
+        self.clock, self.transport = Clock(), MemoryTransport(lenient=True)
         self.replies = b""
         self.writes = 0
         self._dripped = dripped

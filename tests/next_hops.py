@@ -5,7 +5,7 @@ All is real from the destinations on, but the DNS and the network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -13,53 +13,19 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
-from zope.interface import implementer
 
 from mta.delivery.own_host import OwnHost
 from mta.delivery.relay import Dialler, RelayAgent
-from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 from mta.link import Link
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Security
 from mta.queue.destinations import Destinations
-from mta.queued import Delivery, Pressure, Target
+from mta.queued import Delivery, Pressure
 from mta.settings import Queue
-from tests.doubles import FakeTLS, Transport
-from tests.doubles import delivery as message_to
+from mta.testing import FakeResolver, FakeTLS, MemoryTransport, delivery
 
 DOMAIN = "peer.example"
 ALICE = Mailbox("alice", "us.example")
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
-
-
-@implementer(IResolver)
-class Names:
-    """The DNS as a table: ``none`` does not exist, ``unknown`` gets no answer.
-
-    `records` are MX records by domain, `known` addresses by host; all others do not exist.
-    """
-
-    def __init__(
-        self, records: Mapping[str, Sequence[tuple[int, str]]], known: Mapping[str, Sequence[str]]
-    ) -> None:
-        self.records = records
-        self.known = known
-        self.asked: list[str] = []
-
-    async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
-        """See `IResolver`."""
-        if domain not in self.records:
-            raise DomainNotFound(domain)
-        return self.records[domain]
-
-    async def addresses(self, host: str) -> Sequence[str]:
-        """See `IResolver`."""
-        self.asked.append(host)
-        found = self.known.get(host, ["none"])
-        if found == ["none"]:
-            raise DomainNotFound(host)
-        if found == ["unknown"]:
-            raise ResolutionFailed(f"{host}: timed out")
-        return found
 
 
 class Connection:
@@ -69,7 +35,7 @@ class Connection:
         self.address = address
         self.port = port
         self.factory = factory
-        self.transport = Transport(lenient=True)
+        self.transport = MemoryTransport(lenient=True)
         self.link: Link | None = None
 
     def accept(self) -> None:
@@ -111,7 +77,7 @@ class NextHops:
 
     def __init__(
         self,
-        names: Names,
+        names: FakeResolver,
         *,
         hop: Hop | None = None,
         queue: Queue | None = None,
@@ -164,9 +130,7 @@ class NextHops:
         self.sent += 1
         recipients = tuple(Recipient(Mailbox(one, DOMAIN)) for one in local_parts or ("bob",))
         envelope = Envelope(more.pop("reverse_path", ALICE), recipients, **more)
-        made = message_to(name, content, envelope)
-        targets = tuple(Target(one.number, one.address, hop) for one in made.targets)
-        self.destinations.add(hop, Delivery(made.message, targets))
+        self.destinations.add(hop, delivery(hop, name, content, envelope=envelope))
 
     @property
     def is_idle(self) -> bool:

@@ -19,7 +19,7 @@ from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import HostRecord, Pipelining
 from mta.smtp.sender import Sender
 from mta.smtp.turn import TurnRequest
-from tests.doubles import FakeSource, FakeTLS, Transport, delivery
+from mta.testing import FakeMailSource, FakeTLS, MemoryTransport, delivery
 
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 ALICE = Mailbox("alice", "us.example")
@@ -39,7 +39,8 @@ def mail(
     recipients = tuple(
         Recipient(Mailbox(local_part, "peer.example")) for local_part in local_parts or ("bob",)
     )
-    return delivery(name, content, Envelope(reverse_path, recipients, body, smtputf8=smtputf8))
+    envelope = Envelope(reverse_path, recipients, body, smtputf8=smtputf8)
+    return delivery(id=name, content=content, envelope=envelope)
 
 
 class Exchange:
@@ -58,8 +59,8 @@ class Exchange:
     ) -> None:
         self.host = HostRecord(known)
         demands = replace(demands, host=self.host)
-        self.source = FakeSource(deliveries, waits=waits)
-        self.clock, self.transport = Clock(), Transport(lenient=True)
+        self.source = FakeMailSource(*deliveries, waits=waits)
+        self.clock, self.transport = Clock(), MemoryTransport(lenient=True)
         self.ended: list[object] = []
         self.link = Link(
             Sender(self.source, demands, turn),
@@ -145,20 +146,6 @@ class Broken:
         yield b"x" * (self.size - 12)
 
 
-@implementer(IContent)
-class Damaged:
-    """Content of which the spool says a wrong size."""
-
-    is_ascii = True
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Twenty octets."""
-        yield b"x" * 20
-
-
 class SenderTestCase(SynchronousTestCase):
     """What the tests share."""
 
@@ -196,4 +183,4 @@ class SenderTestCase(SynchronousTestCase):
         assert isinstance(failure, HopFailure), failure
         self.assertIn(reply, str(failure.outcome.reply))
         self.assertTrue(exchange.transport.disconnecting)
-        self.assertEqual(exchange.source.unsettled, [])
+        self.assertEqual(exchange.source.unreported, [])

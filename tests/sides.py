@@ -6,7 +6,7 @@ exchange, links.  What a wire carries, and when it breaks, is up to the test.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -14,23 +14,13 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.test.iosim import makeFakeClient, makeFakeServer
-from zope.interface import implementer
 
 from mta.access import AccessPolicy
 from mta.access.turning import Reversal
 from mta.delivery.relay import Dialler
-from mta.interfaces import (
-    IDeliveryAgent,
-    IHeldMailWatch,
-    IMailSource,
-    INotices,
-    IRole,
-    IRouter,
-    IUsers,
-)
+from mta.interfaces import IHeldMailWatch, IRole
 from mta.link import Link
 from mta.mail import (
-    NULL_PATH,
     Agent,
     Envelope,
     Hop,
@@ -48,15 +38,21 @@ from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
 from mta.queue.runner import Runner, RunnerConfig
-from mta.queued import HopFailure, Message, Notice, Target
+from mta.queued import HopFailure, Message
 from mta.session import ChannelLost, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
-from mta.smtp import sasl
 from mta.smtp.errors import PeerFault
 from mta.smtp.intake import Depot
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver, Reception
-from tests.fakes import FakeSpool
+from mta.testing import (
+    FakeAgent,
+    FakeHeldMailWatch,
+    FakeNotices,
+    FakeRouter,
+    FakeUsers,
+    MemorySpool,
+)
 
 BOB, CAROL = Mailbox("bob", "office.example"), Mailbox("carol", "outside.example")
 ALICE = Mailbox("alice", "client.example")
@@ -67,91 +63,12 @@ REFUSED = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("The connection failed",
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
 
 
-@implementer(IRouter)
-class Routes:
-    """One domain ends here, and everything else goes on to one hop."""
-
-    def __init__(self, domain: str, elsewhere: Hop) -> None:
-        self._domain = domain
-        self._elsewhere = elsewhere
-        self.ours = {domain}
-
-    def is_ours(self, domain: str) -> bool:
-        """See `IRouter`."""
-        return domain in self.ours
-
-    def route(
-        self, address: Mailbox, reverse_path: Mailbox = NULL_PATH
-    ) -> Sequence[tuple[Mailbox, Hop]]:
-        """See `IRouter`."""
-        return [(address, LOCAL if address.domain == self._domain else self._elsewhere)]
-
-    def rewritten(self, reverse_path: Mailbox, forwarder: Mailbox) -> Mailbox:
-        """See `IRouter`."""
-        return reverse_path
-
-
 async def _read(message: Message) -> bytes:
     return b"".join([piece async for piece in message.content.pieces()])
 
 
-@implementer(IDeliveryAgent)
-class Shelf:
-    """Delivers at once, and remembers the bodies."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-
-    async def deliver(self, hop: Hop, mail: IMailSource) -> None:
-        """See `IDeliveryAgent`."""
-        while (delivery := await mail.next()) is not None:
-            octets = await _read(delivery.message)
-            self.bodies.append(octets.partition(b"\r\n\r\n")[2])
-            mail.report(delivery, [DELIVERED] * len(delivery.targets))
-
-
-@implementer(INotices)
-class NoNotices:
-    """Nobody gets to hear of anything."""
-
-    async def notice(
-        self, message: Message, reports: Sequence[tuple[Target, Outcome]], expires: float
-    ) -> Notice | None:
-        """See `INotices`."""
-        return None
-
-
-@implementer(IHeldMailWatch)
-class NoWatch:
-    """Waits for the peers to call."""
-
-    def mail_came(self, peer: str) -> None:
-        """See `IHeldMailWatch.mail_came`."""
-
-
-@implementer(IUsers)
-class OneUser:
-    """Knows ``office``, whose secret is ``secret``, and who may write as anybody."""
-
-    async def mechanisms(self, session: Session) -> Sequence[str]:
-        """See `IUsers`."""
-        return ("PLAIN",)
-
-    async def authenticate(
-        self,
-        session: Session,
-        mechanism: str,
-        initial: bytes | None,
-        challenge: Callable[[bytes], Awaitable[bytes]],
-    ) -> str:
-        """See `IUsers`."""
-        if initial != b"\0office\0secret":
-            raise sasl.AuthenticationFailed
-        return "office"
-
-    def may_use(self, identity: str, address: Mailbox) -> bool:
-        """See `IUsers`."""
-        return True
+def _users() -> FakeUsers:
+    return FakeUsers({"office": "secret"}, ["PLAIN"], owns_all=True)
 
 
 class FakeLedger:
@@ -186,20 +103,20 @@ class Side:
         self.clock = clock
         self.hostname = f"{name}.example"
         self.peer = peer
-        self.shelf = Shelf()
+        self.shelf = FakeAgent(DELIVERED)
         self.ledger = FakeLedger()
-        self.router = Routes(domain, elsewhere)
-        self.spool = FakeSpool(clock.seconds)
+        self.router = FakeRouter({domain: LOCAL}, elsewhere)
+        self.spool = MemorySpool(clock.seconds)
         self.runner = Runner(self.spool, clock, NoMeter(), now=clock.seconds)
         self.held = HeldMail(self.spool, self.runner)
-        self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, OneUser(), clock)
+        self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, _users(), clock)
         self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
 
     def start(self, watch: IHeldMailWatch) -> None:
         """Begin to deliver."""
         agents = {Agent.PIPE: self.shelf}
         peers = {self.peer.name: self.peer}
-        self.runner.use(RunnerConfig(self.router, agents, NoNotices(), Queue(), peers, watch))
+        self.runner.use(RunnerConfig(self.router, agents, FakeNotices(), Queue(), peers, watch))
         self.runner.start()
 
     def _accepted(self, message: Message, session: Session) -> None:
@@ -208,7 +125,7 @@ class Side:
     def put(self, forward_path: Mailbox, body: bytes) -> None:
         """A message that another process put into the spool."""
         envelope = Envelope(ALICE, (Recipient(forward_path),))
-        self.spool.put(envelope, b"Subject: test\r\n\r\n" + body)
+        self.spool.add(envelope, b"Subject: test\r\n\r\n" + body)
         self.runner.wake()
         self.clock.advance(0)
 
@@ -220,6 +137,11 @@ class Side:
         committing = Deferred.fromCoroutine(self.spool.commit(draft, envelope))
         committing.addCallback(self.runner.accept)
         self.clock.advance(0)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The bodies of what was delivered here."""
+        return [each.partition(b"\r\n\r\n")[2] for each in self.shelf.contents]
 
     def waiting(self) -> list[bytes]:
         """The bodies of the messages in the spool."""
@@ -244,9 +166,9 @@ class ProviderSide(Side):
         self.provider = Provider(self.hostname, self.shelf, self.held, self.ledger_as_typed, clock)
         reversal = Reversal([peer], self.held, self.provider)
         self.reception = Reception(
-            self.depot, self.access, Limits(), service, users=OneUser(), reversal=reversal
+            self.depot, self.access, Limits(), service, users=_users(), reversal=reversal
         )
-        self.start(NoWatch())
+        self.start(FakeHeldMailWatch())
 
     def role(self) -> IRole:
         """What a connection begins with here."""

@@ -13,8 +13,8 @@ from mta.link import LinkFactory
 from mta.metrics import NoMeter
 from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
 from mta.service.listeners import Receivers
-from tests.doubles import reception
-from tests.fakes import FakeSpool
+from mta.testing import MemorySpool
+from tests.conversations import reception
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 TEXT = b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 25\r\n"
@@ -90,7 +90,7 @@ class ProxiedTests(SynchronousTestCase):
         self.clock = Clock()
         self.links = LinkFactory(self.clock)
         self.factory = ProxiedFactory(self.links, self.clock)
-        shared = reception(FakeSpool())
+        shared = reception(MemorySpool())
         self.links.serve(Receivers(shared, NoMeter()))
 
     def connect(self) -> StringTransport:

@@ -16,7 +16,7 @@ from mta.session import Session, TLSInfo
 from mta.settings import Peer, Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from tests.doubles import Turned
+from mta.testing import GreetingRole
 
 ETRN_HOP = Hop(Agent.SMTP, "10.1.2.3", 25)
 OFFICE = Peer("office", ("office.example", ".branches.example"), user="office", etrn=ETRN_HOP)
@@ -49,7 +49,7 @@ class ReversalTests(SynchronousTestCase):
     def hand_over(self, peer: Peer, domains: Sequence[str]) -> IRole:
         """Remember it."""
         self.handed.append((peer.name, list(domains)))
-        role: IRole = Turned()
+        role: IRole = GreetingRole()
         return role
 
     def start_run(self, peer: Peer, domains: Sequence[str]) -> None:
@@ -125,7 +125,7 @@ class ReversalTests(SynchronousTestCase):
 
     def test_a_certificate(self) -> None:
         """It proves a peer as a log-in does."""
-        self.assertIsInstance(self.turn(identity="", certificate="ab" * 32), Turned)
+        self.assertIsInstance(self.turn(identity="", certificate="ab" * 32), GreetingRole)
         self.assertEqual(self.handed, [("lab", ["lab.example"])])
 
     def test_a_method_that_the_peer_may_not_use(self) -> None:
@@ -179,8 +179,8 @@ class ReversalTests(SynchronousTestCase):
 
     def test_atrn(self) -> None:
         """Without domains it means all of the peer's."""
-        self.assertIsInstance(self.atrn(), Turned)
-        self.assertIsInstance(self.atrn("office.example", "x.branches.example"), Turned)
+        self.assertIsInstance(self.atrn(), GreetingRole)
+        self.assertIsInstance(self.atrn("office.example", "x.branches.example"), GreetingRole)
         self.assertEqual(
             self.handed,
             [
@@ -199,7 +199,7 @@ class ReversalTests(SynchronousTestCase):
         """453; but a peer for which the link is held may wait."""
         self.held = 0
         self.assertEqual(self.atrn(), replies.NO_MAIL)
-        self.assertIsInstance(self.atrn(identity="waits"), Turned)
+        self.assertIsInstance(self.atrn(identity="waits"), GreetingRole)
 
     def test_atrn_with_a_broken_spool(self) -> None:
         """451."""
@@ -211,7 +211,7 @@ class ReversalTests(SynchronousTestCase):
     def test_turn_without_mail(self) -> None:
         """250 all the same: RFC 821 has no other reply."""
         self.held = 0
-        self.assertIsInstance(self.turn(), Turned)
+        self.assertIsInstance(self.turn(), GreetingRole)
 
     # --- ETRN
 

@@ -30,8 +30,8 @@ from mta.maildrop import batch
 from mta.queued import Filter, Message
 from mta.settings import Listener, ListenerTLS, Service, Settings
 from mta.spool.tools import Inlet, SpoolTools
+from mta.testing import MemorySpool
 from tests.commands.test_commands import CommandCase, Output
-from tests.fakes import FakeSpool
 from tests.processes import (
     ROOT,
     Server,
@@ -667,6 +667,6 @@ class InletTests(SynchronousTestCase):
             draft = inlet.draft()
             self.successResultOf(draft.write(b"x" * 300_000))
             with self.assertRaises(AssertionError):
-                self.successResultOf(inlet.commit(FakeSpool().draft(), None))  # type: ignore[arg-type]
+                self.successResultOf(inlet.commit(MemorySpool().draft(), None))  # type: ignore[arg-type]
             self.failureResultOf(inlet.commit(draft, None), AttributeError)  # type: ignore[arg-type]
             self.assertEqual(list((folder / "content").iterdir()), [])

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.delivery.final import MAX_HEADER, FinalForm, trace_fields
 from mta.mail import NULL_PATH, Mailbox
-from tests.deliveries import ALICE, SENDER
+from mta.testing import ALICE, CAROL
 
 
 def final(*pieces: bytes) -> bytes:
@@ -75,7 +75,7 @@ class TraceFieldTests(SynchronousTestCase):
     def test_fields(self) -> None:
         """They name the reverse-path and the mailbox."""
         self.assertEqual(
-            trace_fields(SENDER, ALICE),
+            trace_fields(CAROL, ALICE),
             b"Return-Path: <carol@partner.example>\nDelivered-To: alice@example.com\n",
         )
 

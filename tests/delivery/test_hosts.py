@@ -16,7 +16,8 @@ from mta.delivery.own_host import OwnHost, is_on_interface, is_private
 from mta.interfaces import IOwnHost
 from mta.mail import Agent, Hop
 from mta.queued import HopFailure
-from tests.next_hops import DOMAIN, Names
+from mta.testing import FakeResolver
+from tests.next_hops import DOMAIN
 
 MX = Hop(Agent.MX, DOMAIN)
 INTERFACE, NAT = "198.51.100.1", "198.51.100.2"
@@ -48,7 +49,7 @@ class HostsTestCase(SynchronousTestCase):
         private: bool = True,
     ) -> list[Host]:
         """The hosts of a hop.  Raises HopFailure."""
-        self.names = Names({DOMAIN: records}, known or {})
+        self.names = FakeResolver({DOMAIN: records}, known or {})
         finder = HostFinder(self.names, our_host(), private, shuffle=lambda records: None)
         found: list[Host] = self.successResultOf(
             Deferred.fromCoroutine(_listed(finder.hosts(hop))).addErrback(self._fail)

@@ -20,7 +20,7 @@ from mta.delivery.filesystem import sync_file_system
 from mta.delivery.maildir import MAX_FILES, RESOURCE_WAIT, SMALL, MaildirAgent, places
 from mta.interfaces import IDeliveryAgent
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
-from tests.deliveries import ALICE, TEXT, Mail, Pieces, Threads, delivery
+from mta.testing import ALICE, TEXT, FakeContent, FakeMailSource, ImmediateThreads, delivery
 from tests.processes import temporary_folder
 
 BOB = Mailbox("bob", "example.com")
@@ -34,12 +34,12 @@ class MaildirTestCase(SynchronousTestCase):
         self.folder = temporary_folder(self)
         self.hop = Hop(Agent.MAILDIR, f"{self.folder}/{{domain}}/{{local}}")
         self.alice = self.folder / "example.com" / "alice"
-        self.threads = Threads()
+        self.threads = ImmediateThreads()
         self.agent = MaildirAgent(self.threads, self.threads, "mx:1.example/x")
 
-    def deliver(self, *deliveries: Any) -> Mail:
+    def deliver(self, *deliveries: Any) -> FakeMailSource:
         """Deliver, and return what came of it."""
-        mail = Mail(*deliveries)
+        mail = FakeMailSource(*deliveries)
         self.successResultOf(Deferred.fromCoroutine(self.agent.deliver(self.hop, mail)))
         return mail
 
@@ -58,7 +58,7 @@ class DeliveryTests(MaildirTestCase):
     def test_delivered_to_the_same_address_before(self) -> None:
         """It is no loop: a server in front of us may have said so already."""
         for size in (0, SMALL):
-            content = Pieces(b"Delivered-To: alice@example.com\r\n" + TEXT, b"x" * size)
+            content = FakeContent(b"Delivered-To: alice@example.com\r\n" + TEXT, b"x" * size)
             mail = self.deliver(delivery(self.hop, content=content))
             self.assertEqual([Status.DELIVERED], [each.status for each in mail.outcomes["A1"]])
 
@@ -120,7 +120,8 @@ class DeliveryTests(MaildirTestCase):
         """A large message is written while it is read; the small ones don't wait for it."""
         pieces = [b"A: b\r\n\r\n", *([b"x" * SMALL] * 3)]
         self.deliver(
-            delivery(self.hop, "A1", Pieces(*pieces), to=[ALICE, BOB]), delivery(self.hop, "A2")
+            delivery(self.hop, "A1", FakeContent(*pieces), to=[ALICE, BOB]),
+            delivery(self.hop, "A2"),
         )
         self.assertEqual(self.threads.calls[0], "store")
         large, _ = self.new()
@@ -253,7 +254,7 @@ class RepeatTests(MaildirTestCase):
 
     def test_large(self) -> None:
         """A large one as well."""
-        content = Pieces(b"A: b\r\n\r\n", b"x" * (SMALL + 1))
+        content = FakeContent(b"A: b\r\n\r\n", b"x" * (SMALL + 1))
         self.deliver(delivery(self.hop, content=content))
         (letter,) = self.new()
         letter.rename(self.alice / "cur" / letter.name)
@@ -285,7 +286,7 @@ class RepeatTests(MaildirTestCase):
 class TroubleTests(MaildirTestCase):
     """What goes wrong with one letter spoils no other."""
 
-    def deliver_with(self, error: int, **more: Any) -> Mail:
+    def deliver_with(self, error: int, **more: Any) -> FakeMailSource:
         """Deliver to alice, whose disk fails, and to bob."""
         write = os.write
 
@@ -319,7 +320,7 @@ class TroubleTests(MaildirTestCase):
 
     def test_large(self) -> None:
         """A large letter that can't be written is given up, too."""
-        mail = self.deliver_with(errno.ENOSPC, content=Pieces(TEXT, b"x" * (SMALL + 1)))
+        mail = self.deliver_with(errno.ENOSPC, content=FakeContent(TEXT, b"x" * (SMALL + 1)))
         self.assertEqual(mail.outcomes["A1"][0].reply.code, 452)
         self.assertEqual([*self.new(), *(self.alice / "tmp").iterdir()], [])
 
@@ -359,8 +360,8 @@ class TroubleTests(MaildirTestCase):
 
     def test_unreadable_spool(self) -> None:
         """A message that can't be read waits; the others are delivered."""
-        broken = Pieces(TEXT, failure=OSError(errno.EIO, "broken"))
-        large = Pieces(TEXT, size=SMALL + 1, failure=OSError(errno.EIO, "broken"))
+        broken = FakeContent(TEXT, failure=OSError(errno.EIO, "broken"))
+        large = FakeContent(TEXT, size=SMALL + 1, failure=OSError(errno.EIO, "broken"))
         mail = self.deliver(
             delivery(self.hop, "A1", broken),
             delivery(self.hop, "A2"),
@@ -502,7 +503,7 @@ class QuotaTests(MaildirTestCase):
 
     def send(self, name: str, size: int = 100) -> Outcome:
         """Deliver a message with so many octets of text."""
-        text = Pieces(TEXT + b"x" * size)
+        text = FakeContent(TEXT + b"x" * size)
         return self.deliver(delivery(self.hop, name, text)).outcome
 
     def keep(self, folder: str, name: str, size: int) -> Path:
@@ -565,7 +566,7 @@ class QuotaTests(MaildirTestCase):
 
     def test_one_batch(self) -> None:
         """Messages that come together count together."""
-        text = Pieces(TEXT + b"x" * 500)
+        text = FakeContent(TEXT + b"x" * 500)
         mail = self.deliver(delivery(self.hop, "A1", text), delivery(self.hop, "A2", text))
         statuses = [outcome.status for (outcome,) in mail.outcomes.values()]
         self.assertEqual([Status.DELIVERED, Status.DEFERRED], statuses)

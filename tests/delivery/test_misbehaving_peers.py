@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Security, Status
+from mta.testing import FakeResolver
 from tests.faulty_hosts import FAULTS, PHASES, Hosts
-from tests.next_hops import DOMAIN, Names, NextHops
+from tests.next_hops import DOMAIN, NextHops
 
 MANNERS = {
     "step by step": ("SIZE", "AUTH PLAIN"),
@@ -35,7 +36,7 @@ class MisbehavingPeerTests(SynchronousTestCase):
     def play(self, phase: str, fault: str, manner: str, *, alone: bool) -> tuple[NextHops, Hosts]:
         """A hop whose first host has that fault."""
         records = [(10, "mx1")] if alone else [(10, "mx1"), (20, "mx2")]
-        names = Names({DOMAIN: records}, {"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"]})
+        names = FakeResolver({DOMAIN: records}, {"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"]})
         keywords = MANNERS[manner]
         security = Security.OPPORTUNISTIC if phase == "STARTTLS" else Security.OFF
         user = "us" if phase == "AUTH" else ""

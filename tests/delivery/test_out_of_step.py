@@ -9,8 +9,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Security, Status
+from mta.testing import FakeResolver
 from tests.erring_host import REPLIES, Host, Network, Session, Twist
-from tests.next_hops import Names, NextHops
+from tests.next_hops import NextHops
 
 MANNERS = ("PIPELINING", "PIPELINING CHUNKING", "SIZE")
 PHASES = ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "end", "RSET", "QUIT")
@@ -36,7 +37,7 @@ def content(name: str) -> bytes:
 def network(host: Host, *, agent: Agent = Agent.SMTP, names: tuple[str, ...] = ()) -> Network:
     """All of the mail, on its way to that host."""
     hop = Hop(agent, "host.example", 25, security=Security.OFF)
-    hops = NextHops(Names({}, {"host.example": ["192.0.2.1"]}), hop=hop)
+    hops = NextHops(FakeResolver({}, {"host.example": ["192.0.2.1"]}), hop=hop)
     for name in names or MAIL:
         hops.send(name, *MAIL[name], content=content(name))
     return Network(hops, host)
@@ -262,7 +263,7 @@ class OutOfStepTests(SynchronousTestCase):
             for extra in (b"550 5.1.1 who?\r\n", b"250 2.1.5 also\r\n"):
                 host = Host(keywords, lmtp=True, for_refused=extra)
                 hop = Hop(Agent.LMTP, "host.example", 24, security=Security.OFF)
-                hops = NextHops(Names({}, {"host.example": ["192.0.2.1"]}), hop=hop)
+                hops = NextHops(FakeResolver({}, {"host.example": ["192.0.2.1"]}), hop=hop)
                 hops.send("G3", "nobody", "dave", "erin", content=content("G3"))
                 played = Network(hops, host)
                 played.run()
@@ -279,7 +280,7 @@ class OutOfStepTests(SynchronousTestCase):
 
             host = Host(keywords, twist=twist, lmtp=True)
             hop = Hop(Agent.LMTP, "host.example", 24, security=Security.OFF)
-            hops = NextHops(Names({}, {"host.example": ["192.0.2.1"]}), hop=hop)
+            hops = NextHops(FakeResolver({}, {"host.example": ["192.0.2.1"]}), hop=hop)
             hops.send("G3", "dave", "erin", content=content("G3"))
             hops.send("G4", "bob", content=content("G4"))
             played = Network(hops, host)

@@ -8,7 +8,8 @@ from mta.delivery.patience import PATIENCE
 from mta.delivery.relay import CONNECT_TIMEOUT, HURRIED_CONNECT_TIMEOUT
 from mta.mail import Agent, Hop, Security, Status
 from mta.settings import Queue
-from tests.next_hops import DOMAIN, Connection, Names, NextHops
+from mta.testing import FakeResolver
+from tests.next_hops import DOMAIN, Connection, NextHops
 
 OTHER = Hop(Agent.MX, "other.example", security=Security.OFF)
 OPENING = ("220 x", "250 x")
@@ -19,7 +20,7 @@ class PatienceTests(SynchronousTestCase):
     """One place for two hops; the first one's hosts accept the connection and say nothing."""
 
     def setUp(self) -> None:
-        names = Names(
+        names = FakeResolver(
             {DOMAIN: [(10, "mx1"), (20, "mx2")], "other.example": []},
             {"mx1": ["192.0.2.1"], "mx2": ["192.0.2.2"], "other.example": ["192.0.2.9"]},
         )

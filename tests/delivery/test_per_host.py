@@ -16,7 +16,7 @@ from mta.delivery.per_host import MAX_KEPT, MAX_KEPT_TIME, PerHost, Suspects, mo
 from mta.interfaces import IMailSource
 from mta.mail import Envelope, Mailbox, Outcome, Recipient, Reply, Status
 from mta.queued import Delivery
-from tests.doubles import FakeSource, delivery
+from mta.testing import FakeMailSource, delivery
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ BROKE = Outcome(Status.DEFERRED, Reply(451, "4.4.2", ("reset",)), "mx1", broke_i
 def mail(name: str, *local_parts: str) -> Delivery:
     """A message to those people."""
     recipients = tuple(Recipient(Mailbox(one, "peer.example")) for one in local_parts or ("bob",))
-    return delivery(name, b"x", Envelope(Mailbox("a", "us.example"), recipients))
+    envelope = Envelope(Mailbox("a", "us.example"), recipients)
+    return delivery(id=name, content=b"x", envelope=envelope)
 
 
 class PerHostTests(SynchronousTestCase):
@@ -43,7 +44,7 @@ class PerHostTests(SynchronousTestCase):
         self.make(mail("M1", "bob", "carol"), mail("M2"), mail("M3"))
 
     def make(self, *deliveries: Delivery) -> None:
-        self.source = FakeSource(deliveries)
+        self.source = FakeMailSource(*deliveries)
         self.mail = PerHost(self.source, self.suspects, self.clock.seconds)
         self.begin()
 
@@ -94,7 +95,7 @@ class PerHostTests(SynchronousTestCase):
         self.assertIsNone(self.wait(self.mail.next()))
         self.mail.finish(None)
         self.assertEqual(self.source.outcomes["M1"], (TAKEN, LATER))
-        self.assertEqual(self.source.left, 1)
+        self.assertEqual(len(self.source.waiting), 1)
 
     def test_what_is_kept_does_not_wait_for_long(self) -> None:
         """After a while, or when it is much, the host gets no new mail, and the next one has it."""
@@ -102,7 +103,7 @@ class PerHostTests(SynchronousTestCase):
         self.mail.report(self.take(), [TAKEN])
         self.clock.advance(MAX_KEPT_TIME)
         self.assertIsNone(self.wait(self.mail.next()))
-        self.assertEqual(self.source.left, 1)
+        self.assertEqual(len(self.source.waiting), 1)
         self.make(*(mail(f"M{number}") for number in range(200)))
         for _ in range(MAX_KEPT):
             self.mail.report(self.take(), [LATER])
@@ -119,12 +120,12 @@ class PerHostTests(SynchronousTestCase):
     def test_what_comes_back(self) -> None:
         """Mail that no host has said anything to is left to another visit; the rest is kept."""
         self.mail.return_unsent(self.take())
-        self.assertEqual(self.source.given_back, ["M1"])
+        self.assertEqual(self.source.returned, ["M1"])
         taken = self.take()
         self.mail.report(taken, [LATER])
         self.begin()
         self.mail.return_unsent(self.take())
-        self.assertEqual(self.source.given_back, ["M1"])
+        self.assertEqual(self.source.returned, ["M1"])
         self.mail.finish(DOWN)
         self.assertEqual(self.source.outcomes, {"M2": (LATER,)})
         self.assertRaises(ValueError, self.mail.return_unsent, taken)
@@ -135,7 +136,7 @@ class PerHostTests(SynchronousTestCase):
         self.take()
         self.mail.finish(None)
         self.assertEqual(self.source.outcomes, {"M1": (LACKING, LATER)})
-        self.assertEqual(self.source.given_back, ["M2"])
+        self.assertEqual(self.source.returned, ["M2"])
 
     def test_most_telling(self) -> None:
         """Hope before none, a host's own word before ours, the last of equals."""

@@ -26,7 +26,7 @@ from mta.delivery.pipe import KILL_AFTER, LAST_WORDS, MAX_OUTPUT, TIMEOUT, PipeA
 from mta.interfaces import IDeliveryAgent
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.queued import Target
-from tests.deliveries import ALICE, TEXT, Mail, Pieces, delivery
+from mta.testing import ALICE, TEXT, FakeContent, FakeMailSource, delivery
 from tests.processes import temporary_folder
 
 FINAL = (
@@ -59,7 +59,7 @@ class ProcessTests(TestCase):
     async def run_script(self, script: str, *arguments: str, **more: Any) -> Outcome:
         """Deliver to a shell script, which runs in our folder."""
         command = shlex.join(["sh", "-c", f"cd {self.folder}; {script}", "sh", *arguments])
-        mail = Mail(delivery(hop(command), **more))
+        mail = FakeMailSource(delivery(hop(command), **more))
         await PipeAgent(reactor).deliver(hop(command), mail)
         return mail.outcome
 
@@ -72,14 +72,14 @@ class ProcessTests(TestCase):
 
     async def test_delivered_to_the_same_address_before(self) -> None:
         """It is no loop: a server in front of us may have said so already."""
-        content = Pieces(b"Delivered-To: alice@example.com\r\n" + TEXT)
+        content = FakeContent(b"Delivered-To: alice@example.com\r\n" + TEXT)
         outcome = await self.run_script("cat >mail", content=content)
         self.assertEqual(outcome.status, Status.DELIVERED)
 
     async def test_large(self) -> None:
         """A large message gets through piece by piece, to a command that takes its time."""
         pieces = [b"A: b\r\n\r\n", *([b"x" * 250_000] * 8)]
-        await self.run_script("sleep 0.1; wc -c >size", content=Pieces(*pieces))
+        await self.run_script("sleep 0.1; wc -c >size", content=FakeContent(*pieces))
         trace = FINAL.index(b"Subject")
         self.assertEqual(int((self.folder / "size").read_text()), trace + 6 + 2_000_000)
 
@@ -111,20 +111,22 @@ class ProcessTests(TestCase):
             b"\t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n"
             b"\tby mta.example with ESMTPS id A1\r\n\tfor <alice@example.com>; now\r\n"
         )
-        environment = await self.environment(content=Pieces(client + TEXT))
+        environment = await self.environment(content=FakeContent(client + TEXT))
         expected = {
             "CLIENT_HELO": "mail.partner.example",
             "CLIENT_ADDRESS": "192.0.2.1",
             "CLIENT_PROTOCOL": "ESMTPS",
         }
         self.assertEqual({**environment, **expected}, environment)
-        other = await self.environment(content=Pieces(client.replace(b"id A1", b"id B2") + TEXT))
+        other = await self.environment(
+            content=FakeContent(client.replace(b"id A1", b"id B2") + TEXT)
+        )
         self.assertFalse(expected.keys() & other.keys(), "the word of somebody else")
 
     async def test_no_family_left(self) -> None:
         """Whom the command has started ends with it when its time is over."""
         command = f"sh -c 'cd {self.folder}; sleep 600 & echo $! >child; touch begun; sleep 600'"
-        mail = Mail(delivery(hop(command)))
+        mail = FakeMailSource(delivery(hop(command)))
         await PipeAgent(reactor, timeout=0.5).deliver(hop(command), mail)
         self.assertEqual(mail.outcome.status, Status.DEFERRED)
         child = int((self.folder / "child").read_text())
@@ -189,7 +191,7 @@ class ProcessTests(TestCase):
 
     async def test_command_that_does_not_listen(self) -> None:
         """A command may end without reading: its status counts."""
-        outcome = await self.run_script("exit 0", content=Pieces(*([b"x" * 250_000] * 8)))
+        outcome = await self.run_script("exit 0", content=FakeContent(*([b"x" * 250_000] * 8)))
         self.assertEqual(outcome.status, Status.DELIVERED)
 
     async def test_signal(self) -> None:
@@ -200,7 +202,7 @@ class ProcessTests(TestCase):
 
     async def test_unreadable_spool(self) -> None:
         """A message that can't be read to its end never looks complete to the command."""
-        broken = Pieces(TEXT, failure=OSError(errno.EIO, "broken"))
+        broken = FakeContent(TEXT, failure=OSError(errno.EIO, "broken"))
         outcome = await self.run_script("cat >/dev/null && touch done", content=broken)
         self.assertEqual(outcome.status, Status.DEFERRED)
         self.assertFalse((self.folder / "done").exists())
@@ -208,7 +210,7 @@ class ProcessTests(TestCase):
     async def test_missing_command(self) -> None:
         """A command that is not there defers, and the log says so."""
         for command in ("no-such-command-1", "'", ""):
-            mail = Mail(delivery(hop(command)))
+            mail = FakeMailSource(delivery(hop(command)))
             with capturedLogs() as events:
                 await PipeAgent(reactor).deliver(hop(command), mail)
             self.assertEqual(mail.outcome.status, Status.DEFERRED)
@@ -294,9 +296,9 @@ class PipeAgentTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.agent = PipeAgent(self.reactor)
 
-    def deliver(self, command: str = "cat", **more: Any) -> Mail:
+    def deliver(self, command: str = "cat", **more: Any) -> FakeMailSource:
         """Begin a delivery."""
-        mail = Mail(delivery(hop(command), **more))
+        mail = FakeMailSource(delivery(hop(command), **more))
         self.running = Deferred.fromCoroutine(self.agent.deliver(hop(command), mail))
         return mail
 
@@ -348,7 +350,7 @@ class PipeAgentTests(SynchronousTestCase):
     def test_waits_for_room(self) -> None:
         """What the command does not take yet is not read either."""
         self.reactor.full_after = b"one"
-        self.deliver(content=Pieces(b"A: b\r\n\r\n", b"one", b"two"))
+        self.deliver(content=FakeContent(b"A: b\r\n\r\n", b"one", b"two"))
         (process,), (protocol,) = self.reactor.processes, self.reactor.protocols
         self.assertTrue(process.input.endswith(b"one"))
         protocol.resumeProducing()
@@ -357,7 +359,7 @@ class PipeAgentTests(SynchronousTestCase):
     def test_deaf(self) -> None:
         """A command that closes its input while we wait gets no more."""
         self.reactor.full_after = b"one"
-        self.deliver(content=Pieces(b"A: b\r\n\r\n", b"one", b"two", b"three"))
+        self.deliver(content=FakeContent(b"A: b\r\n\r\n", b"one", b"two", b"three"))
         self.reactor.protocols[0].inConnectionLost()
         self.assertTrue(self.reactor.processes[0].input.endswith(b"one"))
 
@@ -390,7 +392,7 @@ class PipeAgentTests(SynchronousTestCase):
         """What was cut off the address as a detail is in the environment."""
         named, final = Mailbox("Alice+news", "example.com"), Target(0, ALICE, hop("cat"))
         more = replace(delivery(hop("cat"), to=[named]), targets=(final,))
-        Deferred.fromCoroutine(self.agent.deliver(hop("cat"), Mail(more)))
+        Deferred.fromCoroutine(self.agent.deliver(hop("cat"), FakeMailSource(more)))
         (environment,) = self.reactor.environments
         self.assertEqual(b"news", environment[b"EXTENSION"])
         self.assertEqual(b"Alice+news@example.com", environment[b"ORIGINAL_RECIPIENT"])
@@ -407,7 +409,7 @@ class LocalTests(SynchronousTestCase):
     def outcome(self, agent: Any, where: Hop) -> Outcome:
         """What an agent makes of a message."""
         verifyObject(IDeliveryAgent, agent)
-        mail = Mail(delivery(where))
+        mail = FakeMailSource(delivery(where))
         self.successResultOf(Deferred.fromCoroutine(agent.deliver(where, mail)))
         return mail.outcome
 

@@ -33,8 +33,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Security
+from mta.testing import FakeResolver
 from tests.dialogues.test_receiving import Playable, Script, add_tests
-from tests.next_hops import DOMAIN, Connection, Names, NextHops
+from tests.next_hops import DOMAIN, Connection, NextHops
 
 FOLDER = Path(__file__).parent / "sending"
 
@@ -56,7 +57,7 @@ class Sending:
         agent, _, host = settings.get("hop", f"mx {DOMAIN}").partition(" ")
         port = 25 if agent == "smtp" else 0
         hop = Hop(Agent(agent), host, port, security=Security(settings.get("tls", "off")))
-        self.hops = NextHops(Names({DOMAIN: records}, hosts), hop=hop)
+        self.hops = NextHops(FakeResolver({DOMAIN: records}, hosts), hop=hop)
         self._dripped = dripped
         self._connection: Connection | None = None
         for one in settings["mail"].split(","):

@@ -29,7 +29,8 @@ from mta.link.conversation import CLOSE_TIMEOUT, LATE_CLOSE_TIMEOUT
 from mta.link.link import HANDSHAKE_TIMEOUT, MAX_UNREAD
 from mta.link.output import MAX_UNSENT
 from mta.session import ChannelLost, ChannelTimeout, HandshakeFailed
-from tests.doubles import SECURED, FakeTLS, OneRole, Transport, Turned
+from mta.testing import FakeTLS, GreetingRole, MemoryTransport, OneRole
+from mta.testing.connections import SECURED
 
 Conversation = Callable[[IChannel], Awaitable[IRole | None]]
 
@@ -51,7 +52,7 @@ class LinkTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.transport = Transport(lenient=True)
+        self.transport = MemoryTransport(lenient=True)
         self.tls = FakeTLS()
         self.log: list[str] = []
 
@@ -94,7 +95,7 @@ class InterfaceTests(LinkTestCase):
         """An address, or that it is on this machine."""
         self.transport.peerAddr = IPv4Address("TCP", "192.0.2.1", 1025)
         self.assertEqual(self.link(self.reads).remote_address, "192.0.2.1")
-        self.transport = Transport(peerAddress=UNIXAddress("/x"))
+        self.transport = MemoryTransport(peerAddress=UNIXAddress("/x"))
         self.assertEqual(self.link(self.reads).remote_address, "unix")
 
 
@@ -209,7 +210,7 @@ class DozeTests(LinkTestCase):
         link = self.link(self.dozes)
         self.event.errback(ZeroDivisionError())
         self.failureResultOf(link.ended, ZeroDivisionError)
-        self.event, self.transport = fail(ZeroDivisionError()), Transport()
+        self.event, self.transport = fail(ZeroDivisionError()), MemoryTransport()
         link = self.link(self.dozes)
         self.failureResultOf(link.ended, ZeroDivisionError)
 
@@ -232,7 +233,7 @@ class DozeTests(LinkTestCase):
             await channel.receive(channel.seconds() + 10.0)
             await self.dozes(channel)
 
-        self.event, self.transport = Deferred(), Transport()
+        self.event, self.transport = Deferred(), MemoryTransport()
         self.link(with_unread_input).dataReceived(b"x")
         self.assertEqual(self.dozed, [None, None])
 
@@ -577,7 +578,7 @@ class PressureTests(LinkTestCase):
     def test_a_peer_that_never_reads_is_not_waited_for(self) -> None:
         """Its time is over: the connection is gone at once."""
         for conversation in (self.reads, self.ends_well):
-            self.transport = Transport(lenient=True)
+            self.transport = MemoryTransport(lenient=True)
             link = self.link(conversation)
             link.ended.addErrback(lambda failure: failure.trap(ChannelTimeout) and None)
             link.pauseProducing()
@@ -819,7 +820,7 @@ class TLSTests(LinkTestCase):
         link.dataReceived(b"x")
         self.lose(link)
         self.assert_lost(link, HandshakeFailed)
-        self.transport = Transport()
+        self.transport = MemoryTransport()
         link = self.link(self.upgrades)
         link.dataReceived(b"x")
         self.clock.advance(HANDSHAKE_TIMEOUT)
@@ -834,7 +835,7 @@ class TLSTests(LinkTestCase):
             await channel.start_tls()
 
         for end in (self.lose, Link.readConnectionLost):
-            work, self.transport = Deferred(), Transport()
+            work, self.transport = Deferred(), MemoryTransport()
             link = self.link(conversation)
             end(link)
             work.callback(None)
@@ -855,7 +856,7 @@ class TLSTests(LinkTestCase):
     def test_tls_at_once_that_does_not_come(self) -> None:
         """There is no conversation at all."""
         for end in (self.lose, lambda _: self.clock.advance(HANDSHAKE_TIMEOUT)):
-            self.transport = Transport()
+            self.transport = MemoryTransport()
             link = self.link(self.reads, tls_at_once=True)
             end(link)
             lost = self.failureResultOf(link.ended).value
@@ -870,7 +871,7 @@ class FactoryTests(LinkTestCase):
     def connect(self, factory: LinkFactory) -> Link:
         """One more connection."""
         link = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))
-        link.makeConnection(Transport())
+        link.makeConnection(MemoryTransport())
         return link
 
     def test_it_knows_the_links_that_stand(self) -> None:
@@ -889,7 +890,7 @@ class FactoryTests(LinkTestCase):
         factory = LinkFactory(self.clock)
         factory.serve(OneRole(Role(self.reads)))
         old = self.connect(factory)
-        factory.serve(OneRole(Turned()))
+        factory.serve(OneRole(GreetingRole()))
         new = self.connect(factory)
         self.assertEqual(factory.links, {old})
         self.assertIsNone(self.successResultOf(new.ended))
@@ -919,7 +920,7 @@ class FactoryTests(LinkTestCase):
         (event,) = (event for event in events if "peer" in event)
         self.assertEqual((event["log_level"], event["peer"]), (LogLevel.info, "192.0.2.1"))
         self.assertEqual(self.flushLoggedErrors(), [])
-        self.assertTrue(cast("Transport", link.transport).disconnected)
+        self.assertTrue(cast("MemoryTransport", link.transport).disconnected)
 
 
 class LossTests(TestCase):

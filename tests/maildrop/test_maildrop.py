@@ -25,7 +25,7 @@ from mta.maildrop.batch import Malformed, read_envelope
 from mta.maildrop.pickup import KEEP_JUNK, MAX_OF_USER, Pickup
 from mta.queued import Message, SpoolFull
 from mta.settings import Domain, Limits, Listener, Relay, Service, Settings
-from tests.fakes import FakeSpool
+from mta.testing import MemorySpool
 from tests.processes import (
     Server,
     configuration,
@@ -121,7 +121,7 @@ class PickupTests(SynchronousTestCase):
         self.spool = Path(self.mktemp())
         self.spool.mkdir(parents=True, mode=0o700)
         self.folder = self.spool / "maildrop"
-        self.inside = FakeSpool()
+        self.inside = MemorySpool()
         self.taken: list[tuple[Message, int]] = []
         self.now = 1e9
         self.pickup = Pickup(

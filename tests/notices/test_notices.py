@@ -1,6 +1,5 @@
 """Delivery status notifications (RFC 3461, RFC 3464, RFC 6522, RFC 6533)."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import INotices
@@ -29,9 +27,10 @@ from mta.mail import (
     Status,
 )
 from mta.notices import MAX_CONTENT, POSTMASTER, NoticeWriter
-from mta.queued import IContent, Message, Notice, Progress, Target
+from mta.queued import Message, Notice, Progress, Target
 from mta.smtp import sevenbit
 from mta.smtp.fit import ContentInMemory
+from mta.testing import FakeContent
 
 NOW = 1_700_000_000.0
 ALICE = Mailbox("alice", "sender.example")
@@ -46,32 +45,6 @@ RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.rcpt.example
 CONTENT = b"Subject: hello\r\nMessage-ID: <1@sender.example>\r\n\r\nThe body.\r\n"
 
 
-@implementer(IContent)
-class Content:
-    """Content in memory."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets = octets
-        self.size = len(octets)
-        self.is_ascii = octets.isascii()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self.octets), 1000):
-            yield self.octets[start : start + 1000]
-
-
-@implementer(IContent)
-class LostContent:
-    """Content that the spool can't read any more."""
-
-    size = 100
-    is_ascii = True
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        raise OSError("damaged")
-        yield b""
-
-
 def message(
     *recipients: Recipient,
     reverse_path: Mailbox = ALICE,
@@ -82,7 +55,7 @@ def message(
 ) -> Message:
     recipients = recipients or (Recipient(BOB),)
     envelope = Envelope(reverse_path, recipients, ret=ret, envid=envid, smtputf8=smtputf8)
-    return Message("Q1", NOW - 60, envelope, Content(content), tuple(map(Progress, recipients)))
+    return Message("Q1", NOW - 60, envelope, FakeContent(content), tuple(map(Progress, recipients)))
 
 
 class NoticeTestCase(SynchronousTestCase):
@@ -312,7 +285,8 @@ class NoticeTests(NoticeTestCase):
 
     def test_lost_content(self) -> None:
         """A sender hears of a failure even where the spool lost the content."""
-        lost = Message("Q1", NOW, message().envelope, LostContent(), message().progress)
+        content = FakeContent(size=100, failure=OSError("damaged"))
+        lost = Message("Q1", NOW, message().envelope, content, message().progress)
         parsed = self.parsed(lost)
         self.assertEqual(2, len(parsed.get_payload()))
 

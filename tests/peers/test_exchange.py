@@ -18,9 +18,9 @@ from mta.peers.exchange import Exchange
 from mta.queued import Delivery, HopFailure, IContent
 from mta.settings import Peer
 from mta.smtp.fit import MAX_IN_MEMORY
-from tests.doubles import FakeSource, FakeTLS, reception
-from tests.fakes import FakeSpool
-from tests.next_hops import Connection, Names
+from mta.testing import FakeMailSource, FakeResolver, FakeTLS, MemorySpool
+from tests.conversations import reception
+from tests.next_hops import Connection
 from tests.senders import mail
 
 OFFERS = ("250-PIPELINING", "250-PIPELINING | 250-CHUNKING", "250-SIZE")
@@ -57,19 +57,19 @@ class Scripted:
 
     def __init__(self, deliveries: Iterable[Delivery], method: str) -> None:
         self.reactor = MemoryReactorClock()
-        self.source = FakeSource(deliveries)
+        self.source = FakeMailSource(*deliveries)
         dialler = Dialler(
             self.reactor,
             cast(ThreadPool, None),
             "us.example",
-            Names({}, {"provider.example": ["192.0.2.1"]}),
+            FakeResolver({}, {"provider.example": ["192.0.2.1"]}),
             FakeTLS(),
         )
         connect = Hop(Agent.SMTP, "provider.example", 366)
         peer = Peer(
             "provider", ("office.example",), connect=connect, tls=Security.OFF, method=method
         )
-        self.exchange = Exchange(peer, dialler, reception(FakeSpool()))
+        self.exchange = Exchange(peer, dialler, reception(MemorySpool()))
         self.running = Deferred.fromCoroutine(self.exchange.run(self.source))
 
     @property
@@ -105,7 +105,7 @@ class TurnTests(SynchronousTestCase):
         connection.close()
         tally = self.successResultOf(scripted.running)
         self.assertEqual(len(tally.replies), 1)
-        self.assertEqual(scripted.source.unsettled, [])
+        self.assertEqual(scripted.source.unreported, [])
 
     def test_our_content_can_not_be_read(self) -> None:
         """The connection had to end, as the message could not."""

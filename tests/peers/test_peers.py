@@ -24,7 +24,7 @@ from mta.queued import HopFailure
 from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from tests.deliveries import Threads
+from mta.testing import ImmediateThreads
 from tests.sides import REFUSED, FakeLedger, sides
 
 PROVIDER = Peer("provider", ("office.example",), connect=Hop(Agent.SMTP, "p.example"), every=300.0)
@@ -406,7 +406,7 @@ class RecordTests(SynchronousTestCase):
 
     def test_ledger(self) -> None:
         """It keeps the order of changes, and a link while it stands."""
-        threads = Threads()
+        threads = ImmediateThreads()
         ledger = Ledger(self.records, threads, threads)  # type: ignore[arg-type]
         with ledger.link("office"):
             self.assertIsNotNone(self.records.link_since("office"))
@@ -419,7 +419,7 @@ class RecordTests(SynchronousTestCase):
     def test_a_folder_that_can_not_be_written(self) -> None:
         """Nobody is hindered."""
         (self.folder / "peers").write_text("a file, not a folder")
-        threads = Threads()
+        threads = ImmediateThreads()
         ledger = Ledger(self.records, threads, threads)  # type: ignore[arg-type]
         with ledger.link("office"):
             ledger.note("office", sent=1)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.mail import Agent, Hop, Status
 from mta.queue.noted import UNSURE, Noted, noted
 from mta.queued import Delivery
-from tests.deliveries import Mail, delivery
+from mta.testing import FakeMailSource, delivery
 
 
 class Attempts:
@@ -33,7 +33,7 @@ class NotedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         hop = Hop(Agent.SMTP, "smtp://relay.example")
-        self.mail = Mail(delivery(hop, "A1"), delivery(hop, "A2"), delivery(hop, "A3"))
+        self.mail = FakeMailSource(delivery(hop, "A1"), delivery(hop, "A2"), delivery(hop, "A3"))
         self.attempts = Attempts()
         self.source = Noted(self.mail, self.attempts)
 

@@ -151,7 +151,7 @@ class RoundTests(RunnerTests):
     def test_crowded(self) -> None:
         """What could not be tried was untried for all who share it."""
         self.runner = self.make(max_messages=4)
-        self.agent.gate = lambda delivery: Deferred()
+        self.agent.attempt = lambda delivery: Deferred()
         for number in range(4):
             self.accept_address(f"{number}", "x@a.example", "X@a.example")
         self.assertEqual([], self.queue.settlements)

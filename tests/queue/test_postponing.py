@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from twisted.internet.defer import succeed
 from twisted.logger import LogLevel, capturedLogs
 
 from mta.mail import Agent, Hop, Mailbox, Recipient
 from mta.queue.waiting_log import INTERVAL, MAX_HOPS, WaitingLog
-from mta.queued import Filter, HistoryEntry, HopFailure, Progress, State
+from mta.queued import Filter, HistoryEntry, HopFailure, Message, Progress, State
 from mta.settings import DAY, HOUR
 from mta.spool import postponing, queue_id
 from tests.commands.test_queue import QueueCase
@@ -102,7 +103,7 @@ class RunnerBulkTests(RunnerTests):
         async def fail(delivery: object) -> None:
             raise HopFailure(UNREACHABLE)
 
-        self.agent.gate = fail
+        self.agent.attempt = fail
         history = (HistoryEntry(ARRIVED, "mx:a.example", "deferred", "451 No"),)
         for number in range(self.count):
             old = message(f"{number:04}", "x@a.example")
@@ -112,14 +113,14 @@ class RunnerBulkTests(RunnerTests):
     def test_few_are_looked_at(self) -> None:
         """One portion finds out that the hop is down; the rest is put off, with one line."""
         leased: list[int] = []
-        lease = self.queue._lease
+        lease = self.queue.lease_due
 
-        def counted(wanted: object, limit: int) -> object:
-            found = lease(wanted, limit)  # type: ignore[arg-type]
+        async def counted(limit: int) -> Sequence[Message]:
+            found = await lease(limit)
             leased.append(len(found))
             return found
 
-        self.queue._lease = counted  # type: ignore[method-assign, assignment]
+        self.queue.lease_due = counted  # type: ignore[method-assign]
         with capturedLogs() as events:
             self.runner.start()
             self.run_until(INTERVAL + 20)
@@ -140,7 +141,7 @@ class RunnerBulkTests(RunnerTests):
                 raise HopFailure(UNREACHABLE)
             sent.append("9999")
 
-        self.agent.gate = some_fail
+        self.agent.attempt = some_fail
         self.runner.start()
         self.run_until(5)
         self.assertEqual(["9999"], sent)
@@ -149,7 +150,7 @@ class RunnerBulkTests(RunnerTests):
         """When the hop is there again, all of it goes out."""
         self.runner.start()
         self.run_until(100)
-        self.agent.gate = lambda delivery: succeed(None)
+        self.agent.attempt = lambda delivery: succeed(None)
         self.run_until(3 * HOUR)
         self.assertEqual({}, self.queue.waiting)
 

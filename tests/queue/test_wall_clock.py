@@ -35,7 +35,7 @@ class RunnerTimeTests(RunnerTests):
 
             self.jump = 0.0
             self.runner = self.make()
-            self.agent.gate = wait
+            self.agent.attempt = wait
             self.agent.outcomes["x@a.example"] = LATER
             self.accept(message("1", "x@a.example", arrived=self.now()))
             self.jump = jump

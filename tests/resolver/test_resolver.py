@@ -18,7 +18,6 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.names import authority, dns, server
 from twisted.names.error import DNSNameError, DNSServerError
 from twisted.trial.unittest import FailTest, SynchronousTestCase, TestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta import resolver as resolver_module
@@ -28,7 +27,7 @@ from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Status
 from mta.queued import HopFailure
 from mta.resolver import MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUTS, Resolver
-from tests.doubles import FakeTLS
+from mta.testing import FakeResolver, FakeTLS
 from tests.processes import temporary_folder
 
 MANY = 60  # MX records, more than a datagram holds
@@ -490,29 +489,14 @@ class NameServersTests(SynchronousTestCase):
         self.assertEqual(self.asked, ["0", "1"] * len(TIMEOUTS))
 
 
-@implementer(IResolver)
-class Records:
-    """A resolver that knows these MX records of every domain."""
-
-    def __init__(self, *records: tuple[int, str]) -> None:
-        self._records = records
-
-    async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
-        """See `IResolver`."""
-        return self._records
-
-    async def addresses(self, host: str) -> Sequence[str]:
-        """See `IResolver`."""
-        raise AssertionError
-
-
 class ExchangerTests(SynchronousTestCase):
     """RFC 5321 section 5.1: which hosts to try, in which order."""
 
     def ask(self, *records: tuple[int, str], seed: int = 0) -> Any:
         """The Deferred of the exchangers for these records."""
         shuffle = Random(seed).shuffle
-        return Deferred.fromCoroutine(exchangers(Records(*records), "example.com", shuffle))
+        resolver = FakeResolver({"example.com": records}, {})
+        return Deferred.fromCoroutine(exchangers(resolver, "example.com", shuffle))
 
     def hosts(self, *records: tuple[int, str], seed: int = 0) -> list[list[str]]:
         """The exchangers."""

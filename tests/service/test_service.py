@@ -14,9 +14,9 @@ from mta.resolver import Resolver
 from mta.service.listeners import Receivers
 from mta.service.repeating import Repeating
 from mta.smtp.sasl import PLAIN
+from mta.testing import MemorySpool
 from mta.users import DovecotUsers
-from tests.doubles import reception
-from tests.fakes import FakeSpool
+from tests.conversations import reception
 from tests.users.test_dovecot import FakeEndpoint, session
 
 
@@ -76,7 +76,7 @@ class ReceiversTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """Each connection has a receiver of its own."""
-        receivers = Receivers(reception(FakeSpool()), NoMeter())
+        receivers = Receivers(reception(MemorySpool()), NoMeter())
         self.assertTrue(verifyObject(IFirstRoles, receivers))
         self.assertIsNot(receivers.first_role(), receivers.first_role())
 

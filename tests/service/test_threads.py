@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.service.open_files import affordable
 from mta.service.threads import start_all
-from tests.fakes import DEADLINE
+from mta.testing.threads import DEADLINE
 
 
 class ThreadTests(SynchronousTestCase):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from hypothesis import strategies as st
-from zope.interface import implementer
 
-from mta.queued import IContent
+from mta.testing import FakeContent
 
 # Octets among which everything that matters to line ends, dots and headers is frequent.
 MOTIFS = [b"\r", b"\n", b"\r\n", b".", b"\r\n.", b"\r\n.\r\n", b"\0", b"a", b"\xff", b"x: y"]
@@ -28,16 +27,6 @@ def single_octets(stream: bytes) -> list[bytes]:
 places = st.lists(st.integers(min_value=0, max_value=200), max_size=8)
 
 
-@implementer(IContent)
-class Cut:
+def cut_content(octets: bytes, at: Sequence[int] = ()) -> FakeContent:
     """Content that comes in pieces, cut at some places."""
-
-    def __init__(self, octets: bytes, at: Sequence[int] = ()) -> None:
-        self.size = len(octets)
-        self.is_ascii = octets.isascii()
-        self._pieces = cut(octets, at)
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The pieces."""
-        for piece in self._pieces:
-            yield piece
+    return FakeContent(*cut(octets, at))

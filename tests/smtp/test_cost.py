@@ -25,8 +25,8 @@ from mta.smtp.cost import (
     SLOWNESS,
     Slices,
 )
+from mta.testing import FakeAccessPolicy
 from tests.conversations import Conversation
-from tests.doubles import FakeAccessPolicy
 
 HELLO = b"EHLO client.example\r\n"
 BEGIN = b"MAIL FROM:<a@client.example>\r\n"

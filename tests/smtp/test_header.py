@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.smtp import header
 from mta.smtp.header import MAX_HEADER, HeaderSection
-from tests.smtp.pieces import Cut, cut, octets, places, single_octets
+from tests.smtp.pieces import cut, cut_content, octets, places, single_octets
 
 FOLDED = b"From: Alice\r\n <alice@a.example>\r\nTo:\r\n\tb@a.example,\r\n \r\n c@a.example\r\n"
 
@@ -100,7 +100,7 @@ class ReadingTests(SynchronousTestCase):
 
     def section(self, content: bytes) -> bytes:
         """The header section of content in three pieces."""
-        source = Cut(content, [3, 20])
+        source = cut_content(content, [3, 20])
         section = self.successResultOf(Deferred.fromCoroutine(header.read_section(source)))
         return section.octets
 

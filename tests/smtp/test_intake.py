@@ -18,8 +18,7 @@ from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.header import MAX_HEADER
 from mta.smtp.intake import Depot, Intake
-from tests.doubles import FakeAccessPolicy
-from tests.fakes import FakeDraft, FakeSpool
+from mta.testing import FakeAccessPolicy, MemoryDraft, MemorySpool
 from tests.smtp.pieces import cut, octets, places, single_octets
 
 ALICE = Mailbox("alice", "a.example")
@@ -32,7 +31,7 @@ class IntakeTestCase(SynchronousTestCase):
     """A spool in memory, and what takes messages into it."""
 
     def setUp(self) -> None:
-        self.spool = FakeSpool()
+        self.spool = MemorySpool()
         self.accepted: list[tuple[Message, Session]] = []
 
     def intake(
@@ -123,7 +122,7 @@ class AcceptTests(IntakeTestCase):
     @given(octets, places)
     def test_any_cutting_is_kept_the_same(self, content: bytes, at: list[int]) -> None:
         """Binary content comes through octet by octet."""
-        self.spool = FakeSpool()
+        self.spool = MemorySpool()
         content = HEADER + b"\r\n" + content
         self.take(self.intake(body=Body.BINARY), cut(content, at))
         self.assertEqual(self.kept(), content)
@@ -200,7 +199,7 @@ class SubmissionTests(IntakeTestCase):
         self.assertTrue(kept.endswith(content))
         return kept.removesuffix(content)
 
-    def draft(self) -> FakeDraft:
+    def draft(self) -> MemoryDraft:
         """The one draft that was made."""
         (draft,) = self.spool.drafts
         return draft
@@ -269,7 +268,7 @@ class AuthorTests(IntakeTestCase):
 
     def submit(self, content: bytes, service: Service = Service.SMTP) -> Reply:
         """The answer to content of somebody who logged in."""
-        self.spool, self.accepted = FakeSpool(), []
+        self.spool, self.accepted = MemorySpool(), []
         return self.take(self.intake(service, body=Body.BINARY, identity="alice"), [content])
 
     def test_folded(self) -> None:

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 from mta.delivery.per_host import PerHost, Suspects
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.smtp.outgoing import UNTRIED
-from tests.doubles import FakeSource
-from tests.next_hops import Connection, Names, NextHops
+from mta.testing import FakeMailSource, FakeResolver
+from tests.next_hops import Connection, NextHops
 from tests.senders import SenderTestCase, mail
 
 
@@ -77,12 +77,12 @@ class MailMaxTests(SenderTestCase):
         exchange = self.opened([mail("M1", "bob", "carol"), mail("M2")], "250 LIMITS MAILMAX=1")
         exchange.talk("S: 250 mail | 250 rcpt | 250 rcpt | 354 go | 250 first")
         self.assertEqual(exchange.hear()[-1], "QUIT")
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
 
     def test_another_connection_takes_it(self) -> None:
         """At once, until all have it."""
         hop = Hop(Agent.SMTP, "a.example", 25, security=Security.OFF)
-        hops = NextHops(Names({}, {"a.example": ["192.0.2.1"]}), hop=hop)
+        hops = NextHops(FakeResolver({}, {"a.example": ["192.0.2.1"]}), hop=hop)
         hops.send("M1", *self.PEOPLE)
         hops.dispatch()
         for transactions in ((2, 2), (1,)):
@@ -95,7 +95,7 @@ class MailMaxTests(SenderTestCase):
     def test_no_other_connection_takes_it(self) -> None:
         """It is deferred, and what was taken stays taken."""
         hop = Hop(Agent.SMTP, "a.example", 25, security=Security.OFF)
-        hops = NextHops(Names({}, {"a.example": ["192.0.2.1"]}), hop=hop)
+        hops = NextHops(FakeResolver({}, {"a.example": ["192.0.2.1"]}), hop=hop)
         hops.send("M1", *self.PEOPLE)
         hops.dispatch()
         first, second = hops.next_connection(), None
@@ -110,7 +110,7 @@ class MailMaxTests(SenderTestCase):
 
     def test_no_other_connection_is_made(self) -> None:
         """As where we stop: it is deferred without a word from any host."""
-        source = FakeSource([mail("M1", "bob", "carol")])
+        source = FakeMailSource(mail("M1", "bob", "carol"))
         per_host = PerHost(source, Suspects(), lambda: 0.0)
         handed = self.successResultOf(Deferred.fromCoroutine(per_host.next()))
         assert handed is not None

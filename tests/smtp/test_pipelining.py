@@ -125,8 +125,8 @@ class ProbeTests(SenderTestCase):
         exchange.talk("T: 1\nC: (closed)")
         self.assertIsNone(exchange.failure)
         self.assertEqual(exchange.outcomes("M1"), ["relayed 250 first"])
-        self.assertEqual(exchange.source.given_back, ["M2"])
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(exchange.source.returned, ["M2"])
+        self.assertEqual(len(exchange.source.waiting), 1)
         self.assertIs(exchange.host.pipelining, Pipelining.GROUPED)
 
     def test_a_host_that_closes(self) -> None:
@@ -134,7 +134,7 @@ class ProbeTests(SenderTestCase):
         for end in ("E: lost", "S: 421 no"):
             exchange = self.probing()
             exchange.talk(f"S: 250 first\n{end}")
-            self.assertEqual(exchange.source.given_back, ["M2"])
+            self.assertEqual(exchange.source.returned, ["M2"])
             self.assertIs(exchange.host.pipelining, Pipelining.GROUPED)
 
     def test_a_host_that_closes_without_a_verdict(self) -> None:
@@ -149,7 +149,7 @@ class ProbeTests(SenderTestCase):
         """It says nothing of the message."""
         exchange = self.probing()
         exchange.talk("S: 503 pipelined after end of DATA")
-        self.assertEqual(exchange.source.given_back, ["M1", "M2"])
+        self.assertEqual(exchange.source.returned, ["M1", "M2"])
         self.assertIs(exchange.host.pipelining, Pipelining.STEPWISE)
 
     def test_content_that_is_refused(self) -> None:
@@ -182,7 +182,7 @@ class ProbeTests(SenderTestCase):
         for code in (500, 501, 502, 503, 504):
             exchange = self.opened([mail("M1"), mail("M2")], STREAMING)
             exchange.talk(f"S: 250 mail | 250 rcpt | {code} no chunks")
-            self.assertEqual(exchange.source.given_back, ["M1"])
+            self.assertEqual(exchange.source.returned, ["M1"])
             self.assertIs(exchange.host.pipelining, Pipelining.STEPWISE)
 
 
@@ -213,7 +213,7 @@ class AheadTests(SenderTestCase):
         ):
             exchange = self.ahead()
             exchange.talk(script)
-            self.assertEqual(exchange.source.given_back, given_back)
+            self.assertEqual(exchange.source.returned, given_back)
             self.assertIs(exchange.host.pipelining, Pipelining.STEPWISE)
             self.assertIsNone(exchange.failure)
             self.assertEqual(exchange.hear()[-1], "QUIT")
@@ -224,7 +224,7 @@ class AheadTests(SenderTestCase):
         exchange.talk("S: 250 first\nT: 29")
         self.assertEqual(exchange.ended, [])
         exchange.talk("T: 1")
-        self.assertEqual(exchange.source.given_back, ["M2"])
+        self.assertEqual(exchange.source.returned, ["M2"])
         self.assertIs(exchange.host.pipelining, Pipelining.STEPWISE)
         self.assertIsNone(exchange.failure)
 

@@ -17,9 +17,15 @@ from mta.queued import Message
 from mta.session import Session
 from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
-from tests.conversations import Conversation
-from tests.doubles import FakeAccessPolicy, FakeReversal, FakeUsers, Transport, Turned, reception
-from tests.fakes import FakeSpool
+from mta.testing import (
+    FakeAccessPolicy,
+    FakeReversal,
+    FakeUsers,
+    GreetingRole,
+    MemorySpool,
+    MemoryTransport,
+)
+from tests.conversations import Conversation, reception
 
 
 class ReceiverTests(SynchronousTestCase):
@@ -27,8 +33,8 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_it_is_a_role(self) -> None:
         """So are the stand-ins what they stand for."""
-        self.assertTrue(verifyObject(IRole, Receiver(reception(FakeSpool()))))
-        self.assertTrue(verifyObject(IRole, Turned()))
+        self.assertTrue(verifyObject(IRole, Receiver(reception(MemorySpool()))))
+        self.assertTrue(verifyObject(IRole, GreetingRole()))
         self.assertTrue(verifyObject(IAccessPolicy, FakeAccessPolicy()))
         self.assertTrue(verifyObject(IUsers, FakeUsers()))
         self.assertTrue(verifyObject(IReversal, FakeReversal()))
@@ -44,22 +50,22 @@ class ReceiverTests(SynchronousTestCase):
             async def turn(self, session: Session) -> IRole:
                 return await self.ready
 
-        transport, reversal = Transport(), SlowReversal()
-        shared = reception(FakeSpool(), reversal=reversal)
+        transport, reversal = MemoryTransport(), SlowReversal()
+        shared = reception(MemorySpool(), reversal=reversal)
         link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO client.example\r\n")
         link.dataReceived(b"TURN\r\n")
         transport.clear()
         link.dataReceived(b"220 forged\r\n")
-        reversal.ready.callback(Turned())
+        reversal.ready.callback(GreetingRole())
         self.assertTrue(transport.value().startswith(b"503 5.5.1"))
         self.assertNoResult(link.ended)
 
     def test_a_reverse_path_that_only_this_host_knows(self) -> None:
         """It is taken in the form that others can answer to."""
         accepted: list[Message] = []
-        spool, transport = FakeSpool(), Transport()
+        spool, transport = MemorySpool(), MemoryTransport()
         shared = replace(
             reception(spool, accepted.append),
             qualified=lambda session, path: Mailbox(path.local_part, "mta.example"),

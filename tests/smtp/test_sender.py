@@ -269,7 +269,7 @@ class PipeliningTests(SenderTestCase):
         exchange.hear()
         exchange.talk("T: 30")
         self.assertEqual(exchange.hear(), ["QUIT"])
-        self.assertEqual(exchange.source.given_back, ["M1"])
+        self.assertEqual(exchange.source.returned, ["M1"])
 
     def test_lost_between_two_messages(self) -> None:
         """The first one may have been taken; both are tried again."""
@@ -323,7 +323,7 @@ class ChunkingTests(SenderTestCase):
         big = [mail(f"M{number}", content=b"x" * 200_000) for number in range(4)]
         exchange = self.opened(big, STREAMING, known=Pipelining.AHEAD)
         self.assertEqual(exchange.hear().count("BDAT 200000 LAST"), 2)
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
         small = [mail(f"M{number}") for number in range(200)]
         exchange = self.opened(small, STREAMING, known=Pipelining.AHEAD)
         self.assertEqual(exchange.hear().count("BDAT 20 LAST"), 100)
@@ -393,7 +393,7 @@ class ChunkingTests(SenderTestCase):
         """A positive reply to content that MAIL refused is the reply to something else."""
         exchange = self.opened([mail()], STREAMING)
         exchange.talk("S: 550 5.7.1 no | 503 what? | 250 fine")
-        self.assertEqual(exchange.source.given_back, ["M1"])
+        self.assertEqual(exchange.source.returned, ["M1"])
 
     def test_lost_with_messages_on_their_way(self) -> None:
         """What has its reply is settled in the peer's words, all else is deferred."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from unittest.mock import patch
 
-from zope.interface import implementer
-
 from mta.mail import Body, Envelope, Mailbox, Notify, Recipient
-from mta.queued import Delivery, IContent
+from mta.queued import Delivery
 from mta.smtp import outgoing
 from mta.smtp.pipelining import Pipelining
-from tests.doubles import delivery
-from tests.senders import ALICE, CONTENT, STREAMING, Damaged, SenderTestCase, mail
+from mta.testing import FakeContent, delivery
+from tests.senders import ALICE, CONTENT, STREAMING, SenderTestCase, mail
 
 
 class ExtensionTests(SenderTestCase):
@@ -127,7 +124,7 @@ class ExtensionTests(SenderTestCase):
         for size in (19, 21):
             for keywords in (STREAMING, f"250-BINARYMIME | {STREAMING}"):
                 whole = mail(body=Body.BINARY if "BINARY" in keywords else Body.SEVEN_BIT)
-                damaged = replace(whole.message, content=Damaged(size))
+                damaged = replace(whole.message, content=FakeContent(b"x" * 20, size=size))
                 exchange = self.opened([replace(whole, message=damaged)], keywords)
                 self.assertIn("deferred 451 4.3.0", exchange.outcomes()[0])
 
@@ -162,7 +159,7 @@ class ExtensionTests(SenderTestCase):
         carol = Recipient(Mailbox("carol", "peer.example"), frozenset({Notify.NEVER}))
         envelope = Envelope(ALICE, (bob, carol), ret="HDRS", envid="a b")
         aliased = [Mailbox("robert", "peer.example"), carol.forward_path]
-        one = delivery("M1", CONTENT, envelope, aliased)
+        one = delivery(id="M1", content=CONTENT, envelope=envelope, addresses=aliased)
         exchange = self.opened([one], "250-PIPELINING | 250 DSN")
         exchange.talk(
             """
@@ -203,7 +200,7 @@ class ExtensionTests(SenderTestCase):
             exchange.talk("S: 250 mail" + " | 250 rcpt" * rcpts + " | 354 go | 250 taken")
         self.assertEqual(exchange.outcomes(), ["relayed 250 taken"] * 5)
         self.assertEqual(exchange.hear()[-1], "QUIT")
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
 
     def test_limits_that_make_no_sense(self) -> None:
         """They are no limits."""
@@ -223,25 +220,15 @@ class ExtensionTests(SenderTestCase):
             exchange = self.opened([mail("M1"), mail("M2")], STREAMING)
             exchange.talk("S: 250 mail | 250 rcpt | 250 taken")
             self.assertEqual(exchange.hear()[-1], "QUIT")
-            self.assertEqual(exchange.source.left, 1)
+            self.assertEqual(len(exchange.source.waiting), 1)
 
     def test_the_spool_can_not_be_read(self) -> None:
         """A message that has to be converted is read here already."""
 
-        @implementer(IContent)
-        class Broken:
-            """Content on a disk that fails."""
-
-            size = 100
-            is_ascii = False
-
-            async def pieces(self) -> AsyncIterator[bytes]:
-                """None."""
-                raise OSError("input/output error")
-                yield b""
-
+        broken_content = FakeContent(size=100, failure=OSError("input/output error"))
+        broken_content.is_ascii = False
         whole = mail()
-        broken = replace(whole, message=replace(whole.message, content=Broken()))
+        broken = replace(whole, message=replace(whole.message, content=broken_content))
         self.assert_not_sent(
             broken,
             "250 HELP",

@@ -41,7 +41,7 @@ class LMTPTests(SenderTestCase):
         """Nobody knows how many replies would come to it."""
         exchange = self.opened([mail("M1")], "250 PIPELINING", self.LMTP)
         exchange.talk("S: 250 mail | 550 who? | 354 go")
-        self.assertEqual(exchange.source.given_back, ["M1"])
+        self.assertEqual(exchange.source.returned, ["M1"])
         self.assertEqual(exchange.hear()[-2:], ["DATA", "QUIT"])
 
     def test_lost_between_replies(self) -> None:

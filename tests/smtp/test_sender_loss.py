@@ -106,7 +106,7 @@ class LossTests(SenderTestCase):
         exchange.lose()
         self.assertEqual(exchange.outcomes("M1"), ["relayed 250 taken"])
         self.assertIn("deferred 451 4.4.2", exchange.outcomes("M2")[0])
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
         self.assertIsNone(exchange.failure)
 
     def test_what_was_refused_before_stays_refused(self) -> None:
@@ -242,7 +242,7 @@ class LossTests(SenderTestCase):
             exchange.lose()
             self.assertIn(outcome, exchange.outcomes()[0])
             self.assertEqual(marks, self.marks(exchange))
-            self.assertEqual([], exchange.source.given_back)
+            self.assertEqual([], exchange.source.returned)
 
     def test_content_that_is_refused_before_its_end(self) -> None:
         """With one command at a time it is refused, whether the peer then reads on or closes."""
@@ -293,7 +293,7 @@ class LossTests(SenderTestCase):
                 exchange.lose()
             else:
                 exchange.talk("S: 552 5.3.4 too big")
-            self.assertEqual(exchange.source.given_back, ["M1"])
+            self.assertEqual(exchange.source.returned, ["M1"])
             self.assertIs(exchange.host.pipelining, Pipelining.STEPWISE)
 
     def test_what_goes_before_content_that_can_not_be_read(self) -> None:
@@ -305,7 +305,7 @@ class LossTests(SenderTestCase):
         self.assertEqual(exchange.outcomes("M1"), ["relayed 250 taken"])
         self.assertIn("deferred 451 4.3.0", exchange.outcomes("M2")[0])
         self.assertEqual(self.marks(exchange, "M2"), "")
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
         self.assertIsNone(exchange.failure)
         broken = replace(whole, message=replace(whole.message, content=Broken()))
         exchange = self.opened([mail("M1"), broken], STREAMING, known=Pipelining.AHEAD)
@@ -350,7 +350,7 @@ class StopTests(SenderTestCase):
             """
         )
         self.assertEqual(exchange.outcomes(), ["relayed 250 taken"])
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
 
     def test_while_no_mail_is_there(self) -> None:
         """The session ends at once."""

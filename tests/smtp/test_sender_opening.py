@@ -12,7 +12,7 @@ from mta.mail import NULL_PATH, Security, Status
 from mta.queued import HopFailure
 from mta.session import HandshakeFailed
 from mta.smtp.sender import Sender
-from tests.doubles import FakeSource
+from mta.testing import FakeMailSource
 from tests.senders import US, Exchange, SenderTestCase, mail
 
 
@@ -21,8 +21,8 @@ class OpeningTests(SenderTestCase):
 
     def test_it_is_a_role(self) -> None:
         """And the source is a source."""
-        self.assertTrue(verifyObject(IRole, Sender(FakeSource(), US)))
-        self.assertTrue(verifyObject(IMailSource, FakeSource()))
+        self.assertTrue(verifyObject(IRole, Sender(FakeMailSource(), US)))
+        self.assertTrue(verifyObject(IMailSource, FakeMailSource()))
 
     def test_a_reply_that_drips(self) -> None:
         """All lines of a reply together have the time of one."""
@@ -96,7 +96,7 @@ class OpeningTests(SenderTestCase):
             failure = exchange.failure
             assert isinstance(failure, HopFailure)
             self.assertEqual(failure.outcome.status, status, script)
-            self.assertEqual(exchange.source.left, 1)
+            self.assertEqual(len(exchange.source.waiting), 1)
 
     def test_lmtp(self) -> None:
         """LHLO, and nothing instead of it (RFC 2033)."""
@@ -223,7 +223,7 @@ class SecurityTests(SenderTestCase):
             """
         )
         self.assertIsInstance(exchange.failure, HandshakeFailed)
-        self.assertEqual(exchange.source.left, 1)
+        self.assertEqual(len(exchange.source.waiting), 1)
 
     def test_mail_that_must_not_travel_without_tls(self) -> None:
         """Only to a peer that promises the same, and that we know (RFC 8689)."""

@@ -8,7 +8,7 @@ from mta.mail import Body
 from mta.queued import Delivery
 from mta.smtp.errors import PeerFault
 from mta.smtp.turn import TurnRequest
-from tests.doubles import Turned, TurnReplies
+from mta.testing import GreetingRole, TurnReplies
 from tests.senders import STREAMING, Exchange, SenderTestCase, mail
 
 COMMANDS = (
@@ -28,7 +28,7 @@ class TurnAfterMailTests(SenderTestCase):
     ) -> tuple[Exchange, TurnReplies]:
         """An exchange that is to ask for the turn once it has sent these."""
         replies = TurnReplies()
-        turn = TurnRequest([command], replies, Turned() if turned else None)
+        turn = TurnRequest([command], replies, GreetingRole() if turned else None)
         return self.opened(deliveries, keywords, turn=turn), replies
 
     def all_ways(
@@ -127,7 +127,7 @@ class TurnTests(SenderTestCase):
     def asked(self, *commands: str, turned: bool = True) -> tuple[Exchange, TurnReplies]:
         """An exchange that has sent its mail and asks for a turn."""
         told = TurnReplies()
-        turn = TurnRequest(commands, told, Turned() if turned else None)
+        turn = TurnRequest(commands, told, GreetingRole() if turned else None)
         exchange = self.opened([mail()], turn=turn)
         exchange.talk("S: 250 mail | 250 rcpt | 354 go | 250 taken")
         self.assertEqual(exchange.hear()[-1], commands[0])

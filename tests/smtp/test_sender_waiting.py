@@ -57,7 +57,7 @@ class WaitingTests(SenderTestCase):
                 exchange.hear()
                 exchange.talk(end)
                 self.assertIsNone(exchange.failure)
-                self.assertEqual(exchange.source.given_back, ["M1"])
+                self.assertEqual(exchange.source.returned, ["M1"])
                 self.assertEqual(exchange.source.outcomes, {})
 
     def test_a_peer_that_spoke_before_it_went(self) -> None:
@@ -66,7 +66,7 @@ class WaitingTests(SenderTestCase):
         exchange.source.give(mail())
         exchange.talk("S: 250 mail")
         exchange.talk("E: lost")
-        self.assertEqual(exchange.source.given_back, [])
+        self.assertEqual(exchange.source.returned, [])
         self.assertIn("Connection lost in reply to RCPT", exchange.outcomes()[0])
 
     def test_no_more_than_the_limit(self) -> None:

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from mta.queued import IContent
 from mta.smtp import sevenbit
 from mta.smtp.mime import MAX_DEPTH, MAX_PARTS
-from tests.smtp.pieces import Cut, places
+from tests.smtp.pieces import cut_content, places
 
 HEADER = b"MIME-Version: 1.0\r\nSubject: x\r\n folded\r\n"
 MULTIPART = (
@@ -74,7 +74,7 @@ class ConversionTests(SynchronousTestCase):
         """The content in lines, of 7 bits or not, when it comes in pieces."""
 
         async def convert() -> bytes | None:
-            source = Cut(octets, at)
+            source = cut_content(octets, at)
             content = await sevenbit.converted(source, keeps_8bit=keeps_8bit)
             if content is None:
                 return None

@@ -26,7 +26,8 @@ from mta.spool.folder import Folder
 from mta.spool.jobs import Job
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
-from tests.fakes import DEADLINE, ThreadClock
+from mta.testing import ThreadClock
+from mta.testing.threads import DEADLINE
 
 EPOCH = 1_700_000_000.0  # seconds: when the tests begin
 

@@ -19,7 +19,7 @@ from mta.queued import (
 from mta.spool.committer import GATHER_DELAY
 from mta.spool.content import MemoryContent
 from mta.spool.jobs import acting
-from tests.fakes import FakeSpool
+from mta.testing import MemorySpool
 from tests.spool.cases import BOB, LARGE, CommitMeter, SpoolTestCase, envelope
 
 
@@ -35,10 +35,10 @@ class InterfaceTests(SpoolTestCase):
         for interface, implementation in [
             (ISpool, spool),
             (IQueue, spool),
-            (ISpool, FakeSpool()),
-            (IQueue, FakeSpool()),
+            (ISpool, MemorySpool()),
+            (IQueue, MemorySpool()),
             (IDraft, spool.draft()),
-            (IDraft, FakeSpool().draft()),
+            (IDraft, MemorySpool().draft()),
             (IContent, small.content),
             (IContent, large.content),
             (IContent, again.content),

@@ -46,7 +46,7 @@ class TroubleTests(SpoolTestCase):
             Deferred.fromCoroutine(spool.commit(draft, envelope())).addBoth(results.append)
         free.set()
         while len(results) < 3:
-            self.clock.pump()
+            self.clock.make_call()
         self.assertIsInstance(results[0], Message)
         self.assertIsInstance(results[1].value, SpoolFull)
         self.assertIsInstance(results[2], Message)

@@ -131,7 +131,7 @@ class LargeContentTests(SpoolTestCase):
     def assert_no_files(self) -> None:
         """What is being removed by threads goes in the end."""
         while self.files():
-            self.clock.pump()
+            self.clock.make_call()
 
     def assert_nothing_left(self, spool: SqliteSpool) -> None:
         """No file, no row."""

@@ -35,7 +35,7 @@ from mta.spool.folder import Folder
 from mta.spool.jobs import Job
 from mta.spool.sqlite import SqliteSpool
 from mta.spool.tools import SpoolTools
-from tests.fakes import ThreadClock
+from mta.testing import ThreadClock
 from tests.spool.cases import Listener
 
 # What a message is recognised by: its envelope names its content.
@@ -526,7 +526,7 @@ class OrderTests(CrashTestCase):
         process.clock.advance(0)
         self.assertTrue(reached.wait(30))
         while not process.clock._calls.empty():
-            process.clock.pump()
+            process.clock.make_call()
         self.assertNoResult(answer)
         go.set()
         self.assertIsInstance(process.clock.wait(answer), Message)

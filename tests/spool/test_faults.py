@@ -92,7 +92,7 @@ class SystemTests(SpoolTestCase):
         self.patch(os, "fsync", Once(os.fsync, OSError(errno.EIO, "Input/output error")))
         self.assertRaises(OSError, self.commit, spool, LARGE * 2)
         while self.files():
-            self.clock.pump()
+            self.clock.make_call()
         self.assertEqual([*self.tools().find(Filter())], [])
 
 
@@ -207,7 +207,7 @@ class GuardTests(SpoolTestCase):
             free = self.block(spool)
             waiting = Deferred.fromCoroutine(spool.commit(draft, envelope()))
             while len(content) > 99 and not (self.folder.contents / draft.id).exists():
-                self.clock.pump()
+                self.clock.make_call()
             waiting.cancel()
             self.failureResultOf(waiting, CancelledError)
             free.set()

@@ -206,9 +206,9 @@ def docstrings(source: Source) -> Iterator[Violation]:
             yield source.at(place, "clause", first)
         if len(first.split()) > MAX_SUMMARY_WORDS:
             yield source.at(place, "summary", f"{len(first.split())} words: {first}")
-        for match in PEOPLE.finditer(text):
+        for match in PEOPLE.finditer(re.sub(r"`[^`]*`", "``", text)):
             if (source.path, match[0].lower()) not in MEANT:
-                yield source.at(place, "people", f"{match[0]!r} in: {_around(text, match)}")
+                yield source.at(place, "people", f"{match[0]!r} in: {_around(match)}")
 
 
 def first_sentence(text: str) -> str:
@@ -218,8 +218,8 @@ def first_sentence(text: str) -> str:
     return paragraph[: match.start()] if match else paragraph
 
 
-def _around(text: str, match: re.Match[str]) -> str:
-    return " ".join(text[max(0, match.start() - 40) : match.end() + 40].split())
+def _around(match: re.Match[str]) -> str:
+    return " ".join(match.string[max(0, match.start() - 40) : match.end() + 40].split())
 
 
 def constants(source: Source) -> Iterator[Violation]:

@@ -74,13 +74,24 @@ class LayerTests(SynchronousTestCase):
         """A room imports only rooms below it; rooms beside it meet in `mta.interfaces`."""
         wrong = []
         for path, room in modules():
-            if room in TOP:
+            if room in TOP | {"testing"}:
                 continue
             allowed = ALLOWED.get(room, EVERY_OTHER) | {room, "__version__"}
             for name, line in imports(path):
                 parts = name.split(".")
                 if parts[0] == "mta" and parts[1] not in allowed:
                     wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
+        self.assertEqual(wrong, [])
+
+    def test_stand_ins_stay_outside(self) -> None:
+        """`mta.testing` may import what is below `mta.service`, and no room imports it."""
+        wrong = [
+            f"{path.relative_to(ROOT)}:{line}: {name}"
+            for path, room in modules()
+            for name, line in imports(path)
+            if (room == "testing" and name.startswith(tuple(f"mta.{each}" for each in TOP)))
+            or (room != "testing" and name.startswith("mta.testing"))
+        ]
         self.assertEqual(wrong, [])
 
     def test_the_protocol_is_pure(self) -> None:

@@ -19,8 +19,8 @@ from mta.settings import Limits, Service
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver
 from mta.smtp.sender import Sender
-from tests.doubles import FakeAccessPolicy, FakeSource, delivery, reception
-from tests.fakes import FakeSpool
+from mta.testing import FakeAccessPolicy, FakeMailSource, MemorySpool, delivery
+from tests.conversations import reception
 
 EXTENSIONS = (
     "PIPELINING",
@@ -55,8 +55,8 @@ class Pair:
         service: Service = Service.SMTP,
         limits: Limits | None = None,
     ) -> None:
-        self.source = FakeSource(deliveries)
-        self.spool, self.access = FakeSpool(), FakeAccessPolicy()
+        self.source = FakeMailSource(*deliveries)
+        self.spool, self.access = MemorySpool(), FakeAccessPolicy()
         self.accepted: list[Message] = []
         self._hidden = hidden
         clock = Clock()
@@ -125,7 +125,8 @@ def mail(
 ) -> Delivery:
     """A message to those people at mta.example."""
     recipients = tuple(Recipient(Mailbox(one, "mta.example")) for one in local_parts)
-    return delivery(name, content, Envelope(reverse_path, recipients, body, smtputf8))
+    envelope = Envelope(reverse_path, recipients, body, smtputf8)
+    return delivery(id=name, content=content, envelope=envelope)
 
 
 lines = st.lists(
@@ -151,7 +152,8 @@ class ContentTests(SynchronousTestCase):
 
     def assert_taken(self, pair: Pair, names: Sequence[str]) -> None:
         """All recipients of all messages were taken, or refused by name."""
-        self.assertEqual((pair.failures, pair.source.unsettled, pair.source.left), ([], [], 0))
+        self.assertEqual((pair.failures, pair.source.unreported), ([], []))
+        self.assertFalse(pair.source.waiting)
         self.assertEqual(list(pair.source.outcomes), list(names))
 
     @given(lines, st.lists(local_parts, min_size=1, max_size=5), st.sampled_from(sorted(MANNERS)))
@@ -225,7 +227,7 @@ class ContentTests(SynchronousTestCase):
             Mailbox("alice", "us.example"), (bob,), ret="HDRS", envid="a=+ b", smtputf8=True
         )
         content = b"MIME-Version: 1.0\r\nSubject: \xc3\xa9\r\n\r\n"
-        pair = Pair([delivery("M", content, envelope)], hidden)
+        pair = Pair([delivery(id="M", content=content, envelope=envelope)], hidden)
         pair.run()
         self.assert_taken(pair, ["M"])
         if not {"SMTPUTF8", "8BITMIME"}.isdisjoint(hidden):
@@ -336,9 +338,9 @@ class CutTests(SynchronousTestCase):
 
     def assert_nothing_lost(self, pair: Pair, place: str) -> None:
         """Each message is with the one or with the other, and everybody knows."""
-        self.assertEqual(pair.source.unsettled, [], place)
-        given_back = len(pair.source.given_back)
-        self.assertEqual(len(pair.source.outcomes) + given_back + pair.source.left, 3, place)
+        self.assertEqual(pair.source.unreported, [], place)
+        again = len(pair.source.returned) + len(pair.source.waiting)
+        self.assertEqual(len(pair.source.outcomes) + again, 3, place)
         arrived = {pair.content(message)[:1].decode() for message in pair.accepted}
         for name, (outcome, _) in pair.source.outcomes.items():
             if outcome.status in FINAL:
@@ -370,9 +372,9 @@ class CutTests(SynchronousTestCase):
                 pair = Pair(deliveries, hidden)
                 pair.pump(most)
                 pair.cut()
-                self.assertEqual(pair.source.unsettled, [])
-                given_back = len(pair.source.given_back)
-                self.assertEqual(len(pair.source.outcomes) + given_back + pair.source.left, 3)
+                self.assertEqual(pair.source.unreported, [])
+                again = len(pair.source.returned) + len(pair.source.waiting)
+                self.assertEqual(len(pair.source.outcomes) + again, 3)
 
     def test_while_the_spool_works(self) -> None:
         """What has arrived is brought to its end; the sender can't know, and tries again."""

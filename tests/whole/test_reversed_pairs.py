@@ -16,8 +16,8 @@ from mta.queued import HopFailure
 from mta.session import Session
 from mta.settings import HOUR, Service
 from mta.smtp.receiver import Receiver
-from tests.doubles import FakeReversal, Transport, Turned, reception
-from tests.fakes import FakeSpool
+from mta.testing import FakeReversal, GreetingRole, MemorySpool, MemoryTransport
+from tests.conversations import reception
 from tests.sides import BOB, CAROL, CustomerSide, ProviderSide, Wire, sides
 
 IN = [b"to the office %d\r\n" % number for number in range(4)]
@@ -69,7 +69,7 @@ class ExchangeTests(PairTests):
             self.make(method)
             tally = self.exchange()
             self.assertEqual((tally.sent, tally.received, tally.lost), (3, 4, False))
-            self.assertEqual((self.office.shelf.bodies, self.provider.shelf.bodies), (IN, OUT))
+            self.assertEqual((self.office.bodies, self.provider.bodies), (IN, OUT))
             self.assertEqual((self.provider.spool.messages, self.office.spool.messages), ([], []))
             self.assertEqual(len(self.wires), 1)
 
@@ -134,7 +134,7 @@ class CutTests(PairTests):
         self.exchange()
         self.assertEqual((self.provider.spool.messages, self.office.spool.messages), ([], []))
         expected = Counter(IN) + Counter(OUT)
-        arrived = Counter(self.office.shelf.bodies) + Counter(self.provider.shelf.bodies)
+        arrived = Counter(self.office.bodies) + Counter(self.provider.bodies)
         self.assertEqual(expected - arrived, Counter(), f"{method}, {writes} writes")
         self.assertLessEqual(arrived - expected, unseen, f"{method}, {writes} writes")
         return True
@@ -142,8 +142,8 @@ class CutTests(PairTests):
     def unseen(self) -> Counter[bytes]:
         """The messages that one side has taken, where the other has not seen the 250."""
         office, provider = self.office, self.provider
-        return (Counter(provider.waiting()) & Counter(office.shelf.bodies)) + (
-            Counter(office.waiting()) & Counter(provider.shelf.bodies)
+        return (Counter(provider.waiting()) & Counter(office.bodies)) + (
+            Counter(office.waiting()) & Counter(provider.bodies)
         )
 
     def cut_everywhere(self, method: str) -> None:
@@ -169,7 +169,7 @@ class HeldLinkTests(PairTests):
         self.make(linger=HOUR, every=HOUR)
         self.office.customer.keep_up([self.office.peer])
         self.office.dialler.carry()
-        self.assertEqual((self.office.shelf.bodies, self.provider.shelf.bodies), (IN, OUT))
+        self.assertEqual((self.office.bodies, self.provider.bodies), (IN, OUT))
 
     def test_mail_goes_out_at_once(self) -> None:
         """Mail that came in here, and mail that another process put into the spool."""
@@ -177,14 +177,14 @@ class HeldLinkTests(PairTests):
         self.office.dialler.carry()
         self.provider.put(BOB, b"by another process\r\n")
         self.office.dialler.carry()
-        self.assertEqual(self.office.shelf.bodies[4:], [b"at once\r\n", b"by another process\r\n"])
+        self.assertEqual(self.office.bodies[4:], [b"at once\r\n", b"by another process\r\n"])
         self.assertEqual((len(self.wires), self.provider.clock.seconds() % 60), (1, 20.0))
 
     def test_mail_of_the_office_goes_out_at_once(self) -> None:
         """On a second connection, which ends; the first one stays."""
         self.office.take(CAROL, b"at once\r\n")
         self.office.dialler.carry()
-        self.assertEqual(self.provider.shelf.bodies[3:], [b"at once\r\n"])
+        self.assertEqual(self.provider.bodies[3:], [b"at once\r\n"])
         self.assertEqual([wire.is_cut for wire in self.wires], [False, True])
 
     def test_keepalive(self) -> None:
@@ -201,7 +201,7 @@ class HeldLinkTests(PairTests):
         self.provider.take(BOB, b"later\r\n")
         self.assertEqual(self.provider.waiting(), [b"later\r\n"])
         self.advance(300)
-        self.assertEqual(self.office.shelf.bodies[4:], [b"later\r\n"])
+        self.assertEqual(self.office.bodies[4:], [b"later\r\n"])
         self.assertEqual(len(self.wires), 2)
 
     def test_the_office_gives_a_dead_link_up(self) -> None:
@@ -213,7 +213,7 @@ class HeldLinkTests(PairTests):
         self.assertIn("the link is dead", self.office.ledger.errors["provider"][-1])
         self.provider.take(BOB, b"later\r\n")
         self.advance(5)
-        self.assertEqual(self.office.shelf.bodies[4:], [b"later\r\n"])
+        self.assertEqual(self.office.bodies[4:], [b"later\r\n"])
 
     def test_mail_on_a_dead_link(self) -> None:
         """What went out on it goes out on the next link, soon after that stands."""
@@ -222,7 +222,7 @@ class HeldLinkTests(PairTests):
         self.assertEqual(self.provider.waiting(), [b"into the void\r\n"])
         second = self.office.exchange()
         self.advance(11)
-        self.assertEqual(self.office.shelf.bodies[4:], [b"into the void\r\n"])
+        self.assertEqual(self.office.bodies[4:], [b"into the void\r\n"])
         self.assertTrue(self.wires[0].is_closed_by_server)
         self.wires[1].cut()
         self.assertTrue(self.successResultOf(second).lost)
@@ -234,7 +234,7 @@ class HeldLinkTests(PairTests):
         self.assertEqual([wire.is_cut for wire in self.wires], [True, False])
         self.provider.take(BOB, b"on the second\r\n")
         self.office.dialler.carry()
-        self.assertEqual(self.office.shelf.bodies[4:], [b"on the second\r\n"])
+        self.assertEqual(self.office.bodies[4:], [b"on the second\r\n"])
         self.wires[1].cut()
         self.assertTrue(self.successResultOf(second).lost)
 
@@ -288,7 +288,7 @@ class SlowReversal(FakeReversal):
     async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
         """See `IReversal`."""
         await self.looked
-        return Turned()
+        return GreetingRole()
 
 
 class EmptyBufferTests(SynchronousTestCase):
@@ -296,8 +296,8 @@ class EmptyBufferTests(SynchronousTestCase):
 
     def test_while_the_spool_is_looked_into(self) -> None:
         """503, and the roles stay, though nothing had come when ATRN did."""
-        reversal, transport = SlowReversal(), Transport()
-        shared = reception(FakeSpool(), service=Service.SUBMISSION, reversal=reversal)
+        reversal, transport = SlowReversal(), MemoryTransport()
+        shared = reception(MemorySpool(), service=Service.SUBMISSION, reversal=reversal)
         link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO x.example\r\n")

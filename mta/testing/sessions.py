@@ -1,0 +1,190 @@
+"""The surroundings of a session: access policy, users, role reversal."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+
+from zope.interface import implementer
+
+from mta.interfaces import (
+    IAccessPolicy,
+    IChannel,
+    IFirstRoles,
+    IReversal,
+    IRole,
+    ITurnReplies,
+    IUsers,
+)
+from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.session import Session
+from mta.smtp import replies, sasl
+from mta.smtp.errors import Refusal
+
+DELAY = 3.0  # seconds after a failed AUTH
+
+
+@implementer(IAccessPolicy)
+class FakeAccessPolicy:
+    """An access policy that allows all but some local parts.
+
+    To `nobody` and `later`, from `spammer`, and with the author `boss`, mail is refused.
+    `closed`, where set, is the reply to each connection; `sessions` counts those that stand.
+    """
+
+    def __init__(self, closed: Reply | None = None) -> None:
+        self.closed = closed
+        self.sessions = 0
+
+    async def connect(self, session: Session) -> None:
+        """Count the session.  Raises Refusal where `closed` is set."""
+        self.sessions += 1
+        if self.closed is not None:
+            raise Refusal(self.closed)
+
+    async def mail(self, session: Session, reverse_path: Mailbox) -> None:
+        """Refuse `spammer`."""
+        if reverse_path.local_part == "spammer":
+            raise Refusal(Reply(550, "5.7.1", ("Not from you",)))
+
+    async def rcpt(self, session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
+        """Refuse `nobody`, and `later` for now."""
+        match recipient.forward_path.local_part:
+            case "nobody":
+                raise Refusal(replies.NO_SUCH_USER)
+            case "later":
+                raise Refusal(Reply(450, "4.2.1", ("Mailbox busy",)))
+
+    def disconnect(self, session: Session) -> None:
+        """Count the session no more."""
+        self.sessions -= 1
+
+    async def auth(self, session: Session) -> None:
+        """Let all try."""
+
+    def authenticated(self, session: Session, user: str) -> float:
+        """Hold the reply back for no time."""
+        return 0.0
+
+    def auth_failed(self, session: Session, user: str, is_known: bool) -> float:
+        """Hold the reply back for `DELAY`."""
+        return DELAY
+
+    def is_outsider(self, session: Session) -> bool:
+        """Tell whether the client has not logged in."""
+        return not session.identity
+
+    def checks_authors(self, session: Session) -> bool:
+        """Have authors checked."""
+        return True
+
+    def header_section(self, envelope: Envelope, octets: bytes) -> None:
+        """Refuse none."""
+
+    def header_from(self, session: Session, mailbox: Mailbox) -> None:
+        """Refuse `boss`."""
+        if mailbox.local_part == "boss":
+            raise Refusal(Reply(550, "5.7.1", ("That is not you",)))
+
+
+@implementer(IUsers)
+class FakeUsers:
+    """Users with secrets, by name; for `mallory` the users can't be read.
+
+    PLAIN is the only mechanism that works; it is offered under TLS.  `mechanisms` are those
+    offered.  With `owns_all` each user may write from any address, else from none.
+    """
+
+    def __init__(
+        self,
+        secrets: Mapping[str, str] | None = None,
+        offered: Sequence[str] = ("SCRAM-SHA-256", "PLAIN"),
+        *,
+        owns_all: bool = False,
+    ) -> None:
+        self._secrets = {"alice": "wonderland"} if secrets is None else secrets
+        self._offered = offered
+        self._owns_all = owns_all
+
+    async def mechanisms(self, session: Session) -> Sequence[str]:
+        """Return those offered; PLAIN under TLS alone."""
+        return [name for name in self._offered if session.tls or name != "PLAIN"]
+
+    async def authenticate(
+        self,
+        session: Session,
+        mechanism: str,
+        initial: bytes | None,
+        challenge: Callable[[bytes], Awaitable[bytes]],
+    ) -> str:
+        """Compare ``NUL user NUL secret``, the initial response or asked for."""
+        response = await challenge(b"") if initial is None else initial
+        _, user, secret = response.decode().split("\0")
+        if user == "mallory":
+            raise sasl.AuthenticationUnavailable
+        if self._secrets.get(user) != secret:
+            raise sasl.AuthenticationFailed
+        return user
+
+    def may_use(self, identity: str, address: Mailbox) -> bool:
+        """Return `owns_all`."""
+        return self._owns_all
+
+
+@implementer(IRole)
+class GreetingRole:
+    """A role after a turn, which greets and ends."""
+
+    async def converse(self, channel: IChannel) -> IRole | None:
+        """Write a greeting."""
+        channel.write(b"220 turned\r\n")
+        return None
+
+
+@implementer(IFirstRoles)
+class OneRole:
+    """The same role, without state, for all connections."""
+
+    def __init__(self, role: IRole) -> None:
+        self._role = role
+
+    def first_role(self) -> IRole:
+        """Return the role."""
+        return self._role
+
+
+@implementer(ITurnReplies)
+class TurnReplies(list[Reply]):
+    """The replies to a request for mail."""
+
+    def replied(self, reply: Reply) -> None:
+        """Append the reply."""
+        self.append(reply)
+
+
+@implementer(IReversal)
+class FakeReversal:
+    """Role reversal for all that have logged in, with mail for office.example."""
+
+    def methods(self, session: Session) -> Collection[str]:
+        """Return all for a user, ETRN for others."""
+        return ("TURN", "ATRN", "ETRN") if session.identity else ("ETRN",)
+
+    async def turn(self, session: Session) -> IRole:
+        """Turn for a user."""
+        if not session.identity:
+            raise Refusal(replies.TURN_NEEDS_AUTH)
+        return GreetingRole()
+
+    async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
+        """Turn for a user and office.example."""
+        if not session.identity:
+            raise Refusal(replies.TURN_NEEDS_AUTH)
+        if set(domains) - {"office.example"}:
+            raise Refusal(replies.ATRN_REFUSED)
+        return GreetingRole()
+
+    async def etrn(self, session: Session, option: str, name: str) -> Reply:
+        """Start a run for office.example."""
+        if name != "office.example":
+            raise Refusal(replies.ETRN_DENIED)
+        return Reply(250, "2.0.0", (f"Queuing for {option}{name} started",))

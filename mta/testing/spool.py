@@ -1,0 +1,257 @@
+"""A spool in memory, for receivers and for the queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from mta.interfaces import IQueue, ISpool
+from mta.mail import Envelope
+from mta.queued import IDraft, Message, Notice, Progress, Settlement, State
+from mta.spool import queue_id
+from mta.testing.delivery import FakeContent
+
+POSTPONED_AT_ONCE = 1000  # messages
+
+
+@implementer(IDraft)
+class MemoryDraft:
+    """Content in memory.  `failure`, where set, is raised by `write`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.id = queue_id.encode(number)
+        self.data = b""
+        self.discarded = False
+        self.failure: OSError | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """Append octets."""
+        if self.failure:
+            raise self.failure
+        self.data += piece
+
+    def discard(self) -> None:
+        """Remember that it was discarded."""
+        self.discarded = True
+
+
+def _epoch() -> float:
+    return 0.0
+
+
+@implementer(ISpool, IQueue)
+class MemorySpool:
+    """A spool with one owner, which keeps the promises of leases.
+
+    `now`: seconds since the epoch.  `waiting`: messages and when they are due, `leased`: the
+    others, both by queue id.  `failure` is raised by all that is asked until it is None again;
+    `faults` is how many of the next requests fail besides.  `unwanted`: what was recalled.
+    The lists record what was asked, in order.
+    """
+
+    def __init__(self, now: Callable[[], float] = _epoch) -> None:
+        self.waiting: dict[str, tuple[Message, float]] = {}
+        self.leased: dict[str, Message] = {}
+        self.failure: OSError | None = None
+        self.faults = 0
+        self.unwanted: set[str] = set()
+        self.drafts: list[MemoryDraft] = []
+        self.settlements: list[Settlement] = []
+        self.notices: list[Notice] = []
+        self.leases: list[int] = []  # the limits that were given
+        self.released: list[str] = []
+        self.postponed: list[int] = []  # how many, each time
+        self.removals: list[list[str]] = []
+        self.removal_delay = -1.0  # seconds, of the last removal
+        self._now = now
+        self._ids = queue_id.QueueIds(now)
+        self._paused: list[Deferred[None]] | None = None
+
+    # --- for the test
+
+    @property
+    def messages(self) -> list[Message]:
+        """Everything in the spool, by queue id."""
+        everything = self.leased | {id: message for id, (message, _) in self.waiting.items()}
+        return [everything[id] for id in sorted(everything)]
+
+    def put(self, message: Message, due: float = 0.0) -> None:
+        """Let a message wait."""
+        self.waiting[message.id] = (message, due)
+
+    def lend(self, message: Message) -> Message:
+        """Put a message in that is leased, as after a commit."""
+        self.leased[message.id] = message
+        return message
+
+    def add(self, envelope: Envelope, content: bytes) -> Message:
+        """Let a new message wait that is due."""
+        message = self._message(self._ids.next(), envelope, content)
+        self.put(message)
+        return message
+
+    def pause(self) -> None:
+        """Let commits and records wait from now on."""
+        self._paused = []
+
+    def resume(self) -> None:
+        """Do what waits, in order, and everything after it at once."""
+        paused, self._paused = self._paused or [], None
+        for deferred in paused:
+            deferred.callback(None)
+
+    # --- ISpool
+
+    def draft(self) -> MemoryDraft:
+        """Begin a message."""
+        self.drafts.append(MemoryDraft(self._ids.next()))
+        return self.drafts[-1]
+
+    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
+        """Keep a message, leased."""
+        await self._begin()
+        assert isinstance(draft, MemoryDraft)
+        return self.lend(self._message(draft.number, envelope, draft.data))
+
+    # --- IQueue
+
+    async def lease_due(self, limit: int) -> Sequence[Message]:
+        """Lease what is due, the longest overdue first."""
+        self._fail()
+        self.leases.append(limit)
+        entries = sorted(self.waiting.values(), key=lambda entry: (entry[1], entry[0].id))
+        return self._lease([m.id for m, due in entries if due <= self._now()][:limit])
+
+    async def lease_held(
+        self, peer: str, domains: Collection[str], limit: int
+    ) -> Sequence[Message]:
+        """Lease what waits for a peer, oldest first."""
+        self._fail()
+        ids = (message.id for message in self._held(peer, domains))
+        return self._lease([id for id in ids if id in self.waiting][:limit])
+
+    async def lease(self, ids: Collection[str]) -> Sequence[Message]:
+        """Lease those of these that wait."""
+        return self._lease([id for id in ids if id in self.waiting])
+
+    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+        """Count what waits for a peer, up to a bound."""
+        return min(len(self._held(peer, domains)), most)
+
+    async def next_due(self) -> float | None:
+        """Return when the next message is due."""
+        return min((due for _, due in self.waiting.values()), default=None)
+
+    async def settle(self, settlement: Settlement) -> Sequence[Message]:
+        """Record an attempt."""
+        await self._begin()
+        self.settlements.append(settlement)
+        message = self.leased.pop(settlement.id)
+        if any(progress.state is not State.DONE for progress in settlement.progress):
+            changed = replace(
+                message,
+                progress=settlement.progress,
+                attempts=settlement.attempts,
+                warned=settlement.warned,
+            )
+            self.put(changed, settlement.due)
+        self.notices += settlement.notices
+        return [
+            self.lend(self._message(self._ids.next(), notice.envelope, notice.content))
+            for notice in settlement.notices
+        ]
+
+    async def remove(self, ids: Collection[str], delay: float) -> None:
+        """Record for each message that all is done."""
+        await self._begin()
+        self.removal_delay = delay
+        self.removals.append(list(ids))
+        for id in ids:
+            message = self.leased.pop(id)
+            progress = tuple(replace(each, state=State.DONE) for each in message.progress)
+            attempts = message.attempts + 1
+            self.settlements.append(Settlement(id, progress, self._now(), attempts, message.warned))
+
+    async def recalled(self, ids: Collection[str]) -> Collection[str]:
+        """Return those that are `unwanted`."""
+        self._fail()
+        return self.unwanted & set(ids)
+
+    async def postpone(
+        self, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """Put off what is due and waits for these hops alone."""
+        counts: Counter[str] = Counter()
+        entries = [(id, *entry) for id, entry in self.waiting.items() if entry[1] <= self._now()]
+        for id, message, _ in entries[:POSTPONED_AT_ONCE]:
+            hops = set(_hops(message))
+            if hops <= dues.keys():
+                self.waiting[id] = message, max(dues[hop] for hop in hops)
+                counts[min(hops)] += 1
+        self.postponed.append(counts.total())
+        return counts
+
+    async def release(self, dues: Mapping[str, float]) -> None:
+        """Give up leases."""
+        for id, due in dues.items():
+            self.released.append(id)
+            self.put(self.leased.pop(id), max(due, self._now()))
+
+    # --- inside
+
+    async def _begin(self) -> None:
+        if self._paused is not None:
+            resumed: Deferred[None] = Deferred()
+            self._paused.append(resumed)
+            await resumed
+        self._fail()
+
+    def _fail(self) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise OSError("disk full")
+        if self.failure:
+            raise self.failure
+
+    def _message(self, number: int, envelope: Envelope, data: bytes) -> Message:
+        return Message(
+            id=queue_id.encode(number),
+            arrived=queue_id.arrival(number),
+            envelope=envelope,
+            content=FakeContent(data),
+            progress=tuple(map(Progress, envelope.recipients)),
+        )
+
+    def _lease(self, ids: Iterable[str]) -> Sequence[Message]:
+        return [self.lend(self.waiting.pop(id)[0]) for id in ids]
+
+    def _held(self, peer: str, domains: Collection[str]) -> list[Message]:
+        return [
+            message
+            for message in self.messages
+            if any(_waits_for(progress, peer, domains) for progress in message.progress)
+        ]
+
+
+def _hops(message: Message) -> Iterable[str]:
+    for each in message.progress:
+        if each.state is State.WAITING:
+            domain = each.recipient.forward_path.domain
+            yield each.history[-1].hop if each.history else f"mx:{domain}"
+
+
+def _waits_for(progress: Progress, peer: str, domains: Collection[str]) -> bool:
+    domain = progress.domain
+    return (
+        progress.state is State.HELD
+        and progress.peer == peer
+        and any(
+            wanted in (domain, ".") or (wanted.startswith(".") and domain.endswith(wanted))
+            for wanted in domains
+        )
+    )
