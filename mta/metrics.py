@@ -1,7 +1,7 @@
-"""Numbers for a monitoring system, by HTTP: ``/metrics`` as Prometheus reads it, and ``/healthz``.
+"""Monitoring by HTTP: ``/metrics``, as Prometheus reads it, and ``/healthz``.
 
-What happens is counted as it happens.  What the queue and the links are like is looked at when
-somebody asks, in a thread, and not again at once where looking takes long.
+Events are counted as they happen.  The queue and the links are looked at in a thread, when
+monitoring asks; where that takes long, the next answers repeat the last one for a while.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -20,22 +20,22 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
-from mta.interfaces import IMeter
+from mta.interfaces import IMeter, IStatusSource
 from mta.mail import Agent, Hop, Outcome, Reply
 from mta.settings import Service
 
-MIN_AGE = 15.0  # seconds that what was looked at in the queue is told again
-SHARE = 20  # and this many times as long as the look took
+MIN_PAUSE = 15.0  # seconds between two looks at the queue: monitoring asks about as often
+PAUSE_FACTOR = 20  # times as long as a look took: a large queue costs 5 % of a thread at most
 BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # jobs
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 
 
 class MetricsFault(Exception):
-    """There can be no metrics: one line for a person."""
+    """There can be no metrics: one line for the operator."""
 
 
 def require_prometheus() -> ModuleType:
-    """The module prometheus_client.  Raises MetricsFault where it is not installed."""
+    """Import prometheus_client.  Raises MetricsFault where it is not installed."""
     try:
         return importlib.import_module("prometheus_client")
     except ImportError:
@@ -45,19 +45,9 @@ def require_prometheus() -> ModuleType:
         ) from None
 
 
-class Observed(Protocol):
-    """What is looked at when somebody asks.  Both may block, and raise OSError."""
-
-    def census(self) -> Mapping[str, tuple[int, float]]:
-        """By state: how many messages, and when the oldest came, in seconds since the epoch."""
-
-    def links(self) -> Mapping[str, bool]:
-        """By peer: whether a turned connection stands."""
-
-
 @implementer(IMeter)
-class NoMeter:
-    """Counts nothing, for nobody asks."""
+class NullMeter:
+    """Counts nothing, where there are no metrics."""
 
     def know(self, hops: Collection[Hop]) -> None:
         """See `IMeter.know`."""
@@ -79,10 +69,10 @@ class NoMeter:
 
 
 @implementer(IMeter)
-class Metrics:
+class PrometheusMeter:
     """Counts by prometheus-client, in a registry of its own."""
 
-    def __init__(self, observed: Observed, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, source: IStatusSource, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises MetricsFault where prometheus-client is not installed."""
         prometheus = require_prometheus()
         self.registry = registry = prometheus.CollectorRegistry()
@@ -105,7 +95,7 @@ class Metrics:
             "mta_commit_seconds", "Length of one commit", buckets=LATENCIES, registry=registry
         )
         prometheus.ProcessCollector(registry=registry)
-        registry.register(_Collector(observed, clock))
+        registry.register(_StatusCollector(source, clock))
         self._known: Mapping[Hop, str] = {}
 
     def know(self, hops: Collection[Hop]) -> None:
@@ -126,7 +116,7 @@ class Metrics:
 
     def attempted(self, hop: Hop, outcome: Outcome) -> None:
         """See `IMeter.attempted`."""
-        # Hops are as many as the configuration has; domains and literals as many as senders like.
+        # The configuration has few hops; the domains and literals of senders have no bound.
         name = "mx" if hop.agent is Agent.MX else self._known.get(hop, "other")
         self._attempts.labels(name, outcome.status.value).inc()
 
@@ -136,34 +126,37 @@ class Metrics:
         self._latency.observe(seconds)
 
 
-class _Collector:
-    """What prometheus-client asks, in a thread, when it is asked itself."""
+class _StatusCollector:
+    """Turns the state of the server into metrics.
+
+    prometheus-client calls it in a thread.
+    """
 
     log = Logger()
 
-    def __init__(self, observed: Observed, clock: Callable[[], float]) -> None:
-        self._observed = observed
+    def __init__(self, source: IStatusSource, clock: Callable[[], float]) -> None:
+        self._source = source
         self._clock = clock
         self._families: list[Any] = []
-        self._until = 0.0
+        self._next_look = 0.0
 
     def describe(self) -> Iterable[Any]:
-        """Nothing yet: to be registered takes no look at the queue."""
+        """Describe nothing: to register a collector takes no look at the queue."""
         return ()
 
     def collect(self) -> Iterator[Any]:
-        """The families, looked at anew where it is time."""
+        """The metrics, read again where the last look is long ago."""
         begun = self._clock()
-        if begun >= self._until:
+        if begun >= self._next_look:
             try:
                 self._families = list(self._look())
             except BlockingIOError:
-                pass  # somebody else looks now: what was seen last is told again
+                pass  # another thread looks at the queue now: repeat what was seen last
             except OSError as error:
                 self.log.warn("metrics: {error}", error=str(error))
                 self._families = []
             ended = self._clock()
-            self._until = ended + max(MIN_AGE, SHARE * (ended - begun))
+            self._next_look = ended + max(MIN_PAUSE, PAUSE_FACTOR * (ended - begun))
         yield from self._families
 
     def _look(self) -> Iterator[Any]:
@@ -176,27 +169,27 @@ class _Collector:
         link = GaugeMetricFamily(
             "mta_peer_link", "Whether a turned connection stands", labels=["peer"]
         )
-        for state, (count, since) in self._observed.census().items():
+        for state, (count, since) in self._source.counts_by_state().items():
             size.add_metric([state], count)
             if count:
                 oldest.add_metric([state], since)
-        for peer, stands in self._observed.links().items():
+        for peer, stands in self._source.links().items():
             link.add_metric([peer], float(stands))
         yield from (size, oldest, link)
 
 
-def site(metrics: Metrics, health: Callable[[], Coroutine[Any, Any, str]]) -> Site:
-    """The web site.  `health` returns what is wrong, in one line, or nothing."""
+def site(meter: PrometheusMeter, source: IStatusSource) -> Site:
+    """The web site with both pages."""
     from prometheus_client.twisted import MetricsResource
 
     root = Resource()
-    root.putChild(b"metrics", MetricsResource(registry=metrics.registry))
-    root.putChild(b"healthz", _Health(health))
+    root.putChild(b"metrics", MetricsResource(registry=meter.registry))
+    root.putChild(b"healthz", _Health(source))
     return _QuietSite(root)
 
 
 class _QuietSite(Site):
-    """Who watches asks every few seconds, which is no event."""
+    """A site that logs no requests: monitoring sends one every few seconds."""
 
     noisy = False
 
@@ -205,20 +198,20 @@ class _QuietSite(Site):
 
 
 class _Health(Resource):
-    """200 where all is well, 503 where it is not."""
+    """The page ``/healthz``: 200 where all is well, 503 with the problem."""
 
     isLeaf = True
     log = Logger()
 
-    def __init__(self, health: Callable[[], Coroutine[Any, Any, str]]) -> None:
+    def __init__(self, source: IStatusSource) -> None:
         super().__init__()
-        self._health = health
+        self._source = source
 
     def render_GET(self, request: Request) -> int:
         """Twisted calls this for each request."""
-        asking = Deferred.fromCoroutine(self._health())
-        request.notifyFinish().addErrback(lambda _: asking.cancel())  # it hung up
-        asking.addCallback(self._answer, request).addErrback(self._failed)
+        looking = Deferred.fromCoroutine(self._source.health())
+        request.notifyFinish().addErrback(lambda _: looking.cancel())  # the client hung up
+        looking.addCallback(self._answer, request).addErrback(self._failed)
         return NOT_DONE_YET
 
     def _answer(self, problem: str, request: Request) -> None:
@@ -229,4 +222,4 @@ class _Health(Resource):
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            self.log.failure("the health can't be told", failure)
+            self.log.failure("no answer to /healthz", failure)

@@ -31,7 +31,7 @@ from mta.mail import (
     Security,
     Status,
 )
-from mta.metrics import NoMeter
+from mta.metrics import NullMeter
 from mta.peers.customer import Customer
 from mta.peers.held import HeldMail
 from mta.peers.ledger import Ledger
@@ -107,7 +107,7 @@ class Side:
         self.ledger = FakeLedger()
         self.router = FakeRouter({domain: LOCAL}, elsewhere)
         self.spool = MemorySpool(clock.seconds)
-        self.runner = Runner(self.spool, clock, NoMeter(), now=clock.seconds)
+        self.runner = Runner(self.spool, clock, NullMeter(), now=clock.seconds)
         self.held = HeldMail(self.spool, self.runner)
         self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, _users(), clock)
         self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)

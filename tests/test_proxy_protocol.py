@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.link import LinkFactory
-from mta.metrics import NoMeter
+from mta.metrics import NullMeter
 from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
 from mta.service.listeners import Receivers
 from mta.testing import MemorySpool
@@ -91,7 +91,7 @@ class ProxiedTests(SynchronousTestCase):
         self.links = LinkFactory(self.clock)
         self.factory = ProxiedFactory(self.links, self.clock)
         shared = reception(MemorySpool())
-        self.links.serve(Receivers(shared, NoMeter()))
+        self.links.serve(Receivers(shared, NullMeter()))
 
     def connect(self) -> StringTransport:
         """A connection of the proxy."""

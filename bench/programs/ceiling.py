@@ -22,7 +22,7 @@ from mta.access import AccessPolicy
 from mta.interfaces import ISpool
 from mta.link import LinkFactory
 from mta.mail import Envelope
-from mta.metrics import NoMeter
+from mta.metrics import NullMeter
 from mta.queued import IDraft, Message
 from mta.routing import Router
 from mta.service.listeners import Receivers
@@ -108,7 +108,7 @@ def reception(path: Path, clock: Any) -> ServerFactory:
     depot = Depot(settings.hostname, spool, lambda message, session: None, time.time, 2**20)
     shared = Reception(depot, access, settings.limits, listener.service, listener.tls)
     factory = LinkFactory(clock)
-    factory.serve(Receivers(shared, NoMeter()))
+    factory.serve(Receivers(shared, NullMeter()))
     return factory
 
 

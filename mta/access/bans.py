@@ -12,7 +12,7 @@ MAX_BANS = 1000  # kept at once; the one that ends first is forgotten
 
 
 class Bans:
-    """The bans in force, and the users that logged in from each host.
+    """The bans in force, and the users that logged in from hosts.
 
     They are in memory, and in the `store`, where other processes and the commands see them; `now`
     gives seconds since the epoch.

@@ -25,7 +25,13 @@ from mta.interfaces.connection import (
     ITurnReplies,
 )
 from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
-from mta.interfaces.meters import ICommitMeter, IDeliveryMeter, IMeter, ISessionMeter
+from mta.interfaces.meters import (
+    ICommitMeter,
+    IDeliveryMeter,
+    IMeter,
+    ISessionMeter,
+    IStatusSource,
+)
 from mta.interfaces.queue import (
     IAcceptedMail,
     IDeliveryAgent,
@@ -84,6 +90,7 @@ __all__ = [
     "ISessionMeter",
     "ISpool",
     "ISpoolListener",
+    "IStatusSource",
     "ITLSContext",
     "ITurnReplies",
     "ITurnedRoles",

@@ -1,8 +1,8 @@
-"""The numbers that metrics show."""
+"""The numbers and the state that monitoring sees."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from zope.interface import Interface
 
@@ -42,3 +42,19 @@ class ICommitMeter(Interface):
 
 class IMeter(ISessionMeter, IDeliveryMeter, ICommitMeter):
     """Counts all that metrics show."""
+
+
+class IStatusSource(Interface):
+    """The state of the server, looked up when monitoring asks for it."""
+
+    def counts_by_state() -> Mapping[str, tuple[int, float]]:
+        """The number of messages in each state, and the oldest arrival.
+
+        Arrivals are in seconds since the epoch.  Blocks.  Raises OSError.
+        """
+
+    def links() -> Mapping[str, bool]:
+        """By peer: whether a turned connection stands.  Blocks.  Raises OSError."""
+
+    async def health() -> str:
+        """The problem of the server, in one line; empty: none."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from mta.metrics import NoMeter
+from mta.metrics import NullMeter
 from mta.peers.tally import Tally
 from mta.service.configured import configure
 from mta.service.process import Process
@@ -27,7 +27,7 @@ async def exchange_alone(
 
     Raises HopFailure, TLSFault, UserFault and OSError.
     """
-    process = Process(Path(settings.spool), reactor, NoMeter())
+    process = Process(Path(settings.spool), reactor, NullMeter())
     process.begin(configure(settings, process))
     await process.take_over()
     process.runner.start()

@@ -18,11 +18,12 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mta import logs
-from mta.interfaces import IMeter
+from mta.interfaces import IMeter, IStatusSource
 from mta.maildrop.pickup import Pickup
-from mta.metrics import Metrics, MetricsFault, NoMeter, site
+from mta.metrics import MetricsFault, NullMeter, PrometheusMeter, site
 from mta.privileges import PrivilegeFault, drop_root
 from mta.service import open_files, systemd, threads, workers
 from mta.service.configured import configure
@@ -50,6 +51,7 @@ _FAULTS = (CannotStart, MetricsFault, PrivilegeFault, SpoolUnusable, TLSFault, U
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 
 
+@implementer(IStatusSource)
 class MailService(MultiService):
     """The whole mail transfer agent, as one service."""
 
@@ -65,7 +67,7 @@ class MailService(MultiService):
         self._settings = self._inherited.in_force(settings) if self._inherited else settings
         self._reactor = reactor
         self._options = options
-        self._meter: IMeter = NoMeter()
+        self._meter: IMeter = NullMeter()
         self._watched: IListeningPort | None = None
         self._listeners: Listeners | None = None
         self._workers = workers.Workers(reactor, settings.queue.workers)
@@ -129,10 +131,8 @@ class MailService(MultiService):
         if self._listeners is not None:
             return
         if self._settings.metrics and not self._inherited:
-            self._meter = metrics = Metrics(self)
-            self._watched = listen(
-                self._reactor, self._settings.metrics, site(metrics, self._health)
-            )
+            self._meter = meter = PrometheusMeter(self)
+            self._watched = listen(self._reactor, self._settings.metrics, site(meter, self))
         descriptors = self._inherited.descriptors if self._inherited else ()
         self._listeners = Listeners(self._reactor, self._meter, descriptors)
         self._listeners.open(self._settings.listen)
@@ -299,20 +299,20 @@ class MailService(MultiService):
 
     # --- for those who watch
 
-    def census(self) -> Mapping[str, tuple[int, float]]:
-        """See `Observed.census`."""
+    def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
+        """See `IStatusSource.counts_by_state`."""
         return self._process.spool.census()
 
     def links(self) -> Mapping[str, bool]:
-        """See `Observed.links`."""
+        """See `IStatusSource.links`."""
         records = self._process.records
         return {
             name: records.link_since(name) is not None
             for name in self._process.configured.settings.peers
         }
 
-    async def _health(self) -> str:
-        """What is wrong, in one line; empty: nothing."""
+    async def health(self) -> str:
+        """See `IStatusSource.health`."""
         if not self._is_ready:
             return "starting or stopping"
         return self._process.spool.trouble

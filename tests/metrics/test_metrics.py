@@ -7,8 +7,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
@@ -16,11 +15,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IMeter
+from mta.interfaces import IMeter, IStatusSource
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
-from mta.metrics import Metrics, MetricsFault, NoMeter, site
+from mta.metrics import MetricsFault, NullMeter, PrometheusMeter, site
 from mta.service import systemd
 from mta.settings import Service
 from mta.spool.tools import SpoolTools
@@ -36,14 +36,20 @@ from tests.processes import (
 OK = Reply(250, "2.0.0", ("OK",))
 
 
-class FakeHouse:
-    """A house to be looked at, which counts how often."""
+@implementer(IStatusSource)
+class FakeStatus:
+    """The state of a server, which counts how often it is looked at."""
 
     def __init__(self) -> None:
         self.looks = 0
         self.failure: OSError | None = None
+        self.problem: str | Deferred[str] = ""
 
-    def census(self) -> Mapping[str, tuple[int, float]]:
+    async def health(self) -> str:
+        """As the test says, perhaps later."""
+        return self.problem if isinstance(self.problem, str) else await self.problem
+
+    def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
         """Some messages wait."""
         self.looks += 1
         if self.failure:
@@ -59,8 +65,8 @@ class MetricsTests(SynchronousTestCase):
     """What is counted, and looked at."""
 
     def setUp(self) -> None:
-        self.house, self.now = FakeHouse(), 100.0
-        self.metrics = Metrics(self.house, lambda: self.now)
+        self.status, self.now = FakeStatus(), 100.0
+        self.metrics = PrometheusMeter(self.status, lambda: self.now)
 
     def value(self, name: str, **labels: str) -> float | None:
         """The value of one sample, None where there is none."""
@@ -70,7 +76,8 @@ class MetricsTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """Both meters promise what they should."""
         verifyObject(IMeter, self.metrics)
-        verifyObject(IMeter, NoMeter())
+        verifyObject(IMeter, NullMeter())
+        verifyObject(IStatusSource, self.status)
 
     def test_counts(self) -> None:
         """Sessions, messages, replies and commits."""
@@ -108,7 +115,7 @@ class MetricsTests(SynchronousTestCase):
 
     def test_queue_and_links(self) -> None:
         """They are as they are when somebody asks."""
-        self.assertEqual(self.house.looks, 0)
+        self.assertEqual(self.status.looks, 0)
         self.assertEqual(self.value("mta_queue_messages", state="waiting"), 3)
         self.assertEqual(self.value("mta_queue_oldest_timestamp_seconds", state="waiting"), 17)
         self.assertIsNone(self.value("mta_queue_oldest_timestamp_seconds", state="held"))
@@ -119,14 +126,14 @@ class MetricsTests(SynchronousTestCase):
         """Who asks every second does not have a large queue read every second."""
         for self.now in (100.0, 101.0, 114.0):
             self.value("mta_queue_messages", state="waiting")
-        self.assertEqual(self.house.looks, 1)
+        self.assertEqual(self.status.looks, 1)
         self.now = 115.0
         self.value("mta_queue_messages", state="waiting")
-        self.assertEqual(self.house.looks, 2)
+        self.assertEqual(self.status.looks, 2)
 
     def test_a_spool_that_fails(self) -> None:
         """What can't be looked at is left out; the rest is told."""
-        self.house.failure = OSError("broken")
+        self.status.failure = OSError("broken")
         self.metrics.replied(OK)
         self.assertIsNone(self.value("mta_queue_messages", state="waiting"))
         self.assertEqual(self.value("mta_replies_total", code="250"), 1)
@@ -137,38 +144,32 @@ class MetricsTests(SynchronousTestCase):
             patch.dict(sys.modules, {"prometheus_client": None}),
             self.assertRaises(MetricsFault) as caught,
         ):
-            Metrics(self.house)
+            PrometheusMeter(self.status)
         self.assertIn("pip install", str(caught.exception))
 
 
 class HealthTests(SynchronousTestCase):
     """``/healthz``, in memory."""
 
-    def ask(self, health: Callable[[], Coroutine[Any, Any, str]]) -> DummyRequest:
-        """Somebody asks."""
+    def ask(self, problem: str | Deferred[str]) -> DummyRequest:
+        """A request for the page, while the server has that problem."""
+        status = FakeStatus()
+        status.problem = problem
         request = DummyRequest([b"healthz"])
         request.method = b"GET"
-        site(Metrics(FakeHouse()), health).getResourceFor(request).render(request)
+        site(PrometheusMeter(status), status).getResourceFor(request).render(request)
         return request
 
     def test_well_and_unwell(self) -> None:
         """200 and 503, with the reason."""
         for problem, code, text in (("", 200, b"ok\n"), ("the disk", 503, b"the disk\n")):
-
-            async def health(problem: str = problem) -> str:
-                return problem
-
-            request = self.ask(health)
+            request = self.ask(problem)
             self.assertEqual((request.responseCode, b"".join(request.written)), (code, text))
 
     def test_who_hangs_up(self) -> None:
         """Who does not wait for the answer gets none, and no fault is logged."""
         looking: Deferred[str] = Deferred()
-
-        async def health() -> str:
-            return await looking
-
-        request = self.ask(health)
+        request = self.ask(looking)
         request.processingFailed(Failure(ConnectionDone()))
         if not looking.called:
             looking.callback("")

@@ -22,7 +22,7 @@ from mta.mail import (
     Reply,
     Status,
 )
-from mta.metrics import NoMeter
+from mta.metrics import NullMeter
 from mta.queue.destinations import COMPANY, RIPENING
 from mta.queue.held import MAX_PUT_OFF, POLL, HeldMail
 from mta.queue.held import PORTION as HELD_PORTION
@@ -87,7 +87,7 @@ class RunnerTests(SynchronousTestCase):
 
     def make(self, **limits: int) -> Runner:
         runner = Runner(
-            self.queue, self.clock, NoMeter(), now=self.now, random=lambda: 0.5, **limits
+            self.queue, self.clock, NullMeter(), now=self.now, random=lambda: 0.5, **limits
         )
         runner.use(self.config(self.settings))
         return runner

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IFirstRoles
-from mta.metrics import NoMeter
+from mta.metrics import NullMeter
 from mta.resolver import Resolver
 from mta.service.listeners import Receivers
 from mta.service.repeating import Repeating
@@ -76,7 +76,7 @@ class ReceiversTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """Each connection has a receiver of its own."""
-        receivers = Receivers(reception(MemorySpool()), NoMeter())
+        receivers = Receivers(reception(MemorySpool()), NullMeter())
         self.assertTrue(verifyObject(IFirstRoles, receivers))
         self.assertIsNot(receivers.first_role(), receivers.first_role())
 

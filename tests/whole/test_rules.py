@@ -17,7 +17,6 @@ KNOWN: dict[str, int] = {
     "delivery": 90,
     "mail": 20,
     "maildrop": 19,
-    "metrics": 11,
     "notices": 27,
     "peers": 50,
     "queue": 194,
