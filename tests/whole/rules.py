@@ -1,4 +1,4 @@
-"""Rules on the form of the program's source: sizes, seams, names and docstrings.
+"""Rules on the form of the program's source, and on its place in the manual.
 
 ``python -m tests.whole.rules [ROOM]`` prints what breaks them, one line each; `test_rules` holds
 the whole of ``mta/`` to them.
@@ -230,15 +230,36 @@ def constants(source: Source) -> Iterator[Violation]:
             yield source.at(node, "constant", f"{node.id}: MAX_, MIN_ or DEFAULT_")
 
 
+def places(source: Source, page: str) -> Iterator[Violation]:
+    """Modules that the page on the design does not name in the entry of their room."""
+    room, *inner = Path(source.path).with_suffix("").parts[1:]
+    if room == "__init__" or inner == ["__init__"]:
+        inner = []
+    entry = _entry(page, room)
+    if room != "__init__" and not all(f"``{name}``" in entry for name in (room, *inner[-1:])):
+        yield source.at(source.tree, "design", f"docs/design.rst: not in the entry of {room}")
+
+
+def _entry(page: str, room: str) -> str:
+    """The entry of a room: its head, which may name others too, and what is indented below."""
+    rooms = page.partition("\nThe rooms\n")[2].partition("\nWho may import whom\n")[0]
+    for match in re.finditer(r"^(``.*)\n((?:    .*\n|\n)+)", rooms, re.MULTILINE):
+        if f"``{room}``" in match[1]:
+            return match[0]
+    return ""
+
+
 def violations(folder: Path = ROOT / "mta") -> list[Violation]:
     """All violations below the folder, in order."""
     every = sources(folder)
     aliases = callable_aliases(every)
+    page = (folder.parent / "docs/design.rst").read_text("utf-8")
     found: set[Violation] = set()
     for source in every:
         for rule in (sizes, interfaces, docstrings, constants):
             found.update(rule(source))
         found.update(seams(source, aliases))
+        found.update(places(source, page))
     return sorted(found)
 
 

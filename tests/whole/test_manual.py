@@ -78,11 +78,3 @@ class FileTests(SynchronousTestCase):
         names = set(re.findall(rf"\b(?:{rooms})/[a-z_]+\.py", text))
         self.assertGreater(len(names), 20)
         self.assertEqual({name for name in names if not (ROOT / "mta" / name).exists()}, set())
-
-    def test_every_room(self) -> None:
-        """``docs/design.rst`` has each room of the tree, and each module of the protocol."""
-        text = (ROOT / "docs/design.rst").read_text("utf-8")
-        rooms = {path.stem for path in (ROOT / "mta").iterdir() if path.suffix in ("", ".py")}
-        protocol = {path.stem for path in (ROOT / "mta/smtp").glob("*.py")}
-        wanted = (rooms | protocol) - {"__init__", "__pycache__"}
-        self.assertEqual({name for name in wanted if f"``{name}``" not in text}, set())
