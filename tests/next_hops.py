@@ -14,8 +14,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from mta.delivery.dialler import Dialler
 from mta.delivery.own_host import OwnHost
-from mta.delivery.relay import Dialler, RelayAgent
+from mta.delivery.relay import RelayAgent
 from mta.link import Link
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Security
 from mta.queue.destinations import Destinations

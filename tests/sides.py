@@ -6,7 +6,6 @@ exchange, links.  What a wire carries, and when it breaks, is up to the test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -17,7 +16,7 @@ from twisted.test.iosim import makeFakeClient, makeFakeServer
 
 from mta.access import AccessPolicy
 from mta.access.turning import Reversal
-from mta.delivery.relay import Dialler
+from mta.delivery.dialler import Dialler, Transfer
 from mta.interfaces import IHeldMailWatch, IRole
 from mta.link import Link
 from mta.mail import (
@@ -243,7 +242,7 @@ class FakeDialler:
         self.refuses = False
         self._provider = provider
 
-    async def converse(self, hop: Hop, role: Callable[[SenderConfig], IRole]) -> None:
+    async def converse(self, hop: Hop, transfer: Transfer) -> None:
         """See `Dialler`."""
         if self.refuses:
             raise HopFailure(REFUSED)
@@ -251,7 +250,10 @@ class FakeDialler:
         demands = SenderConfig(
             "office.example", security=hop.security, user=hop.user, secret=hop.secret
         )
-        client, server = Link(role(demands), clock), Link(self._provider.role(), clock)
+        client, server = (
+            Link(transfer.new_sender(demands), clock),
+            Link(self._provider.role(), clock),
+        )
         client.tls = server.tls = SECURED
         server.ended.addErrback(lambda failure: failure.trap(ChannelLost, PeerFault))
         self.wires.append(Wire(client, server))

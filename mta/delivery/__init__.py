@@ -1,1 +1,1 @@
-"""The delivery agents: how messages leave us, each mechanism in a module of its own."""
+"""The delivery agents: the mechanisms by which messages leave us."""

@@ -1,4 +1,4 @@
-"""Which hosts take a domain's mail, the best first (RFC 5321 section 5.1, RFC 7505)."""
+"""The mail exchangers of a domain (RFC 5321 section 5.1, RFC 7505)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mta.interfaces import IResolver
 from mta.mail import Outcome, Reply, Status
 from mta.queued import HopFailure
 
-MAX_EXCHANGERS = 20  # of one domain; the names in its zone are anybody's choice
+MAX_EXCHANGERS = 20  # hosts: of one domain, as strangers choose how many are in its zone
 NULL_MX = Reply(556, "5.1.10", ("The domain takes no mail (null MX)",))
 
 
@@ -19,10 +19,10 @@ async def exchangers(
     domain: str,
     shuffle: Callable[[list[tuple[int, str]]], None] = random.shuffle,
 ) -> list[list[str]]:
-    """The mail exchangers of a domain, in groups of equal preference; itself where it names none.
+    """The mail exchangers of a domain, in groups of equal preference.
 
-    Hosts of equal preference come in random order, each once.  Raises HopFailure for a null MX,
-    and what the resolver raises.
+    It is the domain itself where that has no MX record.  Hosts of equal preference come in random
+    order, each once.  Raises HopFailure for a null MX, and what the resolver raises.
     """
     records = list(await resolver.mx(domain)) or [(0, domain)]
     if all(not host for _, host in records):

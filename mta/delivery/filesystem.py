@@ -1,4 +1,4 @@
-"""Putting all that was written to a file system on stable storage: syncfs(2)."""
+"""Sync of whole file systems: syncfs(2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _tells_of_errors() -> bool:
-    """Whether syncfs fails where a write-back failed: Linux has it since 5.8."""
+    """Tell whether syncfs fails after a failed write-back.
+
+    Linux has it so since 5.8.
+    """
     system = os.uname()
     version = system.release.split(".")
     try:

@@ -1,4 +1,4 @@
-"""What final delivery changes in content: trace fields, and line ends.
+"""The changes of content in final delivery: trace fields, line ends.
 
 Return-Path: says the reverse-path, and there is only one (RFC 5321 section 4.4); Delivered-To:
 says whose copy this is.  Line ends are LF, as programs on this side of SMTP expect them.  All
@@ -36,10 +36,11 @@ async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
 
 
 class FinalForm:
-    """Changes CRLF to LF and drops Return-Path: fields, however content is cut into pieces.
+    """Changes CRLF to LF, and drops Return-Path: fields.
 
-    Keeps at most `MAX_HEADER` octets and one piece.  The header section ends where a line is no
-    field; one that is longer than `MAX_HEADER` is only looked through that far.
+    Content may be cut into any pieces.  Keeps at most `MAX_HEADER` octets and one piece.  The
+    header section ends where a line is no field; one that is longer than `MAX_HEADER` is only
+    looked through that far.
     """
 
     __slots__ = ("_carriage_return", "_header", "_in_header")
@@ -50,7 +51,7 @@ class FinalForm:
         self._carriage_return = b""  # the last octet, which an LF may follow
 
     def feed(self, piece: bytes) -> bytes:
-        """Take a piece; returns what can be said of the final form so far."""
+        """Take a piece; returns as much as is certain by now."""
         text = self._carriage_return + piece
         self._carriage_return = b"\r" if text.endswith(b"\r") else b""
         text = text.removesuffix(b"\r").replace(b"\r\n", b"\n")
@@ -62,7 +63,7 @@ class FinalForm:
         return b""
 
     def finish(self) -> bytes:
-        """What is left when no more content comes."""
+        """Return the rest of the final form, as no more content comes."""
         return (self._end_header() if self._in_header else b"") + self._carriage_return
 
     def _end_header(self) -> bytes:

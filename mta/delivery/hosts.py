@@ -1,6 +1,6 @@
-"""The hosts of a hop: in which order, at which addresses, and why not (RFC 5321 section 5.1).
+"""The hosts of a hop, in order (RFC 5321 section 5.1).
 
-Only names are asked for here; whether a host answers is for those who connect to find out.
+Names are looked up here; `mta.delivery.dialler` connects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SMTP_PORT = 25
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host of a hop, and its addresses in the order to try them.
+    """A host of a hop, with its addresses in order.
 
     Where it has none, `failure` says what that means for the mail.
     """
@@ -36,9 +36,10 @@ class Host:
 
 
 class HostFinder:
-    """Finds the hosts of hops by the DNS; `own` is cut off, as mail would come back from there.
+    """Finds the hosts of hops by the DNS.
 
-    `private`: an exchanger that a domain names may be in a private network.
+    `own` and the exchangers behind it are left out, as mail would come back from there.  `private`:
+    an exchanger that a domain names may be in a private network.
     """
 
     log = Logger()
@@ -101,7 +102,7 @@ class HostFinder:
         return self._public(name, addresses)
 
     def _public(self, name: str, addresses: Sequence[str]) -> Host:
-        """A host, by those of its addresses that strangers may lead us to."""
+        """A host, with those of its addresses that a stranger may name."""
         usable = [address for address in addresses if self._private or not is_private(address)]
         if not usable:
             text = f"The mail exchanger is in a private network: {name}"
@@ -109,11 +110,14 @@ class HostFinder:
         return Host(name, usable)
 
     def _is_own(self, hop: Hop, address: str) -> bool:
-        """Whether mail for that address would come back to us, who listen on port 25."""
+        """Tell whether mail for that address would come back to us."""
         return (hop.port or SMTP_PORT) == SMTP_PORT and self._own.is_at(address)
 
     async def _configured(self, name: str) -> Host:
-        """A host that the configuration names: what is wrong there, can be corrected there."""
+        """A host that the configuration names.
+
+        A fault of its name can be corrected there: mail waits for that.
+        """
         try:
             return Host(name, await self._resolver.addresses(name))
         except ResolutionFailed as error:

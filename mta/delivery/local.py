@@ -1,4 +1,4 @@
-"""The agents that need nobody: what is discarded, and what is rejected."""
+"""The agents `discard` and `reject`, which deliver nowhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names and addresses by which other hosts may know this one (RFC 5321 section 5.1)."""
+"""The names and addresses of this host (RFC 5321 section 5.1)."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _PRIVATE = [
 
 
 def is_private(address: str) -> bool:
-    """Whether only a private network has that address."""
+    """Tell whether only a private network has that address."""
     plain = _plain(address)
     return any(plain in network for network in _PRIVATE)
 
 
 def is_on_interface(address: str) -> bool:
-    """Whether an interface of this machine has that address."""
+    """Tell whether an interface of this host has that address."""
     # Where any address can be bound (net.ipv4.ip_nonlocal_bind), this way of asking says nothing.
     return _can_bind(address) and not _can_bind(_NOBODYS[":" in address])
 
@@ -59,7 +59,7 @@ def _can_bind(address: str) -> bool:
 class OwnHost:
     """This host by its name and the addresses of its interfaces.
 
-    `addresses` are ours, too, though no interface has them.
+    `addresses` are ours, too, though no interface has them.  `is_on_interface` asks the system.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The mail of a hop, for one of its hosts after the other (RFC 5321 section 5.1).
+"""The mail of a hop for its hosts (RFC 5321 section 5.1).
 
-A delivery is settled when the hop is through with it: what one host did not take, and another
-may, is kept back and handed out again on the next connection.
+The hosts are tried one after the other.  A delivery is settled when the hop is through with it:
+what one host did not accept, and another may, is handed out again on the next connection.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from mta.mail import Hop, Outcome, Status
 from mta.queued import Delivery
 from mta.smtp.outgoing import UNTRIED
 
-MAX_KEPT = 100  # deliveries that one host put off, while it takes others
-MAX_KEPT_TIME = 5.0  # seconds, likewise: until then nothing of their messages is recorded
-MAX_SUSPECTS = 10_000  # remembered messages; who sends them may choose how many
+MAX_KEPT = 100  # deliveries: that one host put off, while it accepts others
+MAX_KEPT_TIME = 5.0  # seconds: likewise, as nothing of their messages is recorded until then
+MAX_SUSPECTS = 10_000  # messages: remembered, as strangers choose how many there are
 
 
 class Suspects:
-    """Messages whose content was on its way when a connection broke, by their queue ids.
+    """Messages that were in flight when a connection broke, by queue id.
 
-    One of them may be what some box on the way can't stand: each is sent alone from then on, so
-    that it breaks no connection that carries others.
+    A firewall on the way may choke on one of them: each is sent alone from then on, so that it
+    breaks no connection that carries others.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[Hop, str], None] = OrderedDict()
 
     def __contains__(self, delivery: Delivery) -> bool:
-        """Whether a message is one for its hop."""
+        """Tell whether a message is a suspect at its hop."""
         return _key(delivery) in self._known
 
-    def judge(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> bool:
-        """Learn from what became of a delivery on a connection; whether that broke over it."""
+    def learn(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> bool:
+        """Learn from outcomes; returns whether the connection broke over the delivery."""
         key = _key(delivery)
         if any(outcome.broke_in_content for outcome in outcomes):
             self._known[key] = None
@@ -49,25 +49,38 @@ class Suspects:
         return False
 
 
+def _key(delivery: Delivery) -> tuple[Hop, str]:
+    return delivery.targets[0].hop, delivery.message.id
+
+
 @dataclass(slots=True, eq=False)
 class _Taken:
-    """A delivery that was taken from the source, and the word on each target so far.
+    """A delivery taken from the source, and its outcomes so far.
 
-    `handed` is what the host at work was given: the delivery, with the targets that are open.
+    `open_part` is what the host at work is given: the delivery, with the targets that are open.
     """
 
     delivery: Delivery
     outcomes: list[Outcome | None]
-    handed: Delivery
+    open_part: Delivery
 
     @property
-    def open_places(self) -> list[int]:
-        """The places of the targets that another host may take."""
+    def open_indices(self) -> list[int]:
+        """The indices of the targets that another host may accept."""
         known = enumerate(self.outcomes)
-        return [place for place, outcome in known if outcome is None or outcome.try_next_host]
+        return [index for index, outcome in known if outcome is None or outcome.try_next_host]
+
+    def add(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+        """Note outcomes at one host, by the indices of their targets."""
+        for index, outcome in outcomes:
+            if outcome.try_next_host:
+                outcome = most_telling([self.outcomes[index], outcome])
+            self.outcomes[index] = outcome
+        targets = tuple(self.delivery.targets[index] for index in self.open_indices)
+        self.open_part = replace(self.delivery, targets=targets)
 
     def final_outcomes(self, last: Outcome | None) -> list[Outcome]:
-        """The outcomes where no other host is asked: what is decided, and the word on the rest."""
+        """The outcomes in the end; `last` is that of the last host."""
         return [
             known if known is not None and not known.try_next_host else most_telling([last, known])
             for known in self.outcomes
@@ -76,11 +89,11 @@ class _Taken:
 
 @implementer(IMailSource)
 class PerHost:
-    """Hands out what `source` has for a hop, on one connection after the other.
+    """The mail of `source` for a hop, on one connection after another.
 
-    `has_asked`: the host at hand let us come to the point where mail is sent.  `progress`: the
-    connection settled something.  `is_content_at_fault`: it broke over the
-    content of a suspect that was alone on it, so that nothing is known to be wrong with the host.
+    `has_asked`: on this connection a sender has asked for mail.  `progress`: the connection settled
+    something.  `is_content_at_fault`: it broke over the content of a suspect that was alone on it,
+    so that nothing is known to be wrong with the host.
     """
 
     def __init__(
@@ -91,20 +104,20 @@ class PerHost:
         self._suspects = suspects
         self._seconds = seconds
         self._kept_since: float | None = None
-        self._ready: deque[_Taken] = deque()
-        self._out: dict[int, _Taken] = {}
-        self._kept: list[_Taken] = []
+        self._ready: deque[_Taken] = deque()  # to be handed out on this connection
+        self._handed_out: dict[int, _Taken] = {}
+        self._kept: list[_Taken] = []  # for the next connection, or the next host
         self._began = False
         self._takes_no_more = False
-        self._alone = False  # whether a suspect is out
+        self._suspect_is_out = False
         self._has_settled = False  # whether any connection settled anything
 
-    # --- for those who dial
+    # --- for the relay agent
 
-    async def begin(self) -> bool:
-        """Be ready for a connection; returns whether there is something to send on it.
+    async def begin_connection(self) -> bool:
+        """Be ready for a connection; returns whether there is mail for it.
 
-        On the first one there is: it is begun for the sake of mail that waits.
+        For the first one there is: it is begun for the sake of mail that waits.
         """
         self._take_back()
         self.has_asked = False
@@ -119,22 +132,25 @@ class PerHost:
         return has_mail
 
     def leave_host(self) -> None:
-        """Turn to the next host.  Where this one settled something, new mail is left to it."""
+        """Go on to the next host.
+
+        It gets no new mail if this one settled something.
+        """
         self._takes_no_more = self._takes_no_more or self._has_settled
 
     @property
-    def is_through(self) -> bool:
-        """Whether no other connection is needed for what was taken."""
-        return not (self._ready or self._out or self._kept)
+    def is_done(self) -> bool:
+        """Tell whether all that was taken is settled."""
+        return not (self._ready or self._handed_out or self._kept)
 
     @property
     def has_unsent(self) -> bool:
-        """Whether the connection ended before all that was kept was handed out."""
+        """Tell whether the connection ended before all mail was handed out."""
         return bool(self._ready)
 
     @property
-    def is_same_everywhere(self) -> bool:
-        """Whether the other addresses of the host would say the same of all that is kept.
+    def is_same_at_all_addresses(self) -> bool:
+        """Tell whether other addresses of the host would reply the same.
 
         So it is with what RCPT put off (mailbox busy, greylisted), and with what a host lacks.
         """
@@ -145,31 +161,31 @@ class PerHost:
         )
 
     def finish(self, last: Outcome | None) -> None:
-        """Settle what no host took, with the most telling word; `last` is the last host's own.
+        """Settle all that no host accepted; `last` is the last host's outcome.
 
-        What no host was asked about goes back where there is no such word.
+        Without that, mail that no host was asked about goes back to the source.
         """
         self._take_back()
         for taken in [*self._kept, *self._ready]:
             if last is None and not any(taken.outcomes):
                 self._source.return_unsent(taken.delivery)
-                continue
-            self._source.report(taken.delivery, taken.final_outcomes(last))
+            else:
+                self._source.report(taken.delivery, taken.final_outcomes(last))
         self._kept.clear()
         self._ready.clear()
 
     def _take_back(self) -> None:
-        """What a connection left without a word is kept."""
-        self._kept += self._out.values()
-        self._out.clear()
-        self._alone = False
+        """Keep the deliveries that a connection left without an outcome."""
+        self._kept += self._handed_out.values()
+        self._handed_out.clear()
+        self._suspect_is_out = False
 
     # --- for the sender
 
     async def next(self) -> Delivery | None:
-        """See `IMailSource.next`.  A suspect goes alone: when all before it have come back."""
+        """See `IMailSource.next`.  A suspect goes alone, when all before it have come back."""
         self.has_asked = True
-        if self._alone:
+        if self._suspect_is_out:
             return None
         if not self._ready:
             await self._take()
@@ -177,63 +193,53 @@ class PerHost:
             return None
         taken = self._ready[0]
         is_suspect = taken.delivery in self._suspects
-        if is_suspect and self._out:
+        if is_suspect and self._handed_out:
             return None
-        self._alone = is_suspect
+        self._suspect_is_out = is_suspect
         self._ready.popleft()
-        self._out[id(taken.handed)] = taken
-        return taken.handed
+        self._handed_out[id(taken.open_part)] = taken
+        return taken.open_part
 
     async def wait(self) -> bool:
-        """See `IMailSource.wait`.  What is kept back does not wait for new mail."""
+        """See `IMailSource.wait`.  Mail that is kept does not wait for new mail."""
         if self._ready or self._kept or self._takes_no_more:
             return bool(self._ready)
         return await self._source.wait()
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.report`: what another host or connection may take is kept back."""
-        is_alone = self._alone
-        taken = self._pop(delivery)
-        if self._suspects.judge(taken.delivery, outcomes) and is_alone:
+        """See `IMailSource.report`: what another host may accept is kept back."""
+        is_alone = self._suspect_is_out
+        taken = self._returned(delivery)
+        if self._suspects.learn(taken.delivery, outcomes) and is_alone:
             self.is_content_at_fault = True
-        if taken.handed is taken.delivery and not any(map(_is_open, outcomes)):
+        if taken.open_part is taken.delivery and not any(map(_is_open, outcomes)):
             self.progress = self._has_settled = True  # as nearly always
             self._source.report(delivery, outcomes)
             return
-        decided = [
-            (place, outcome)
-            for place, outcome in zip(taken.open_places, outcomes, strict=True)
-            if not outcome.untried
-        ]
-        for place, outcome in decided:
-            known = taken.outcomes[place]
-            taken.outcomes[place] = (
-                most_telling([known, outcome]) if outcome.try_next_host else outcome
-            )
-        if places := taken.open_places:
-            targets = tuple(taken.delivery.targets[place] for place in places)
-            taken.handed = replace(taken.delivery, targets=targets)
-            if len(decided) < len(outcomes):
-                self.progress = self.progress or bool(decided)
-                self._ready.appendleft(taken)
-            else:
-                self._kept.append(taken)
-        else:
+        indexed = zip(taken.open_indices, outcomes, strict=True)
+        decided = [(index, outcome) for index, outcome in indexed if not outcome.untried]
+        taken.add(decided)
+        if not taken.open_part.targets:
             self.progress = self._has_settled = True
             self._source.report(
                 taken.delivery, [outcome for outcome in taken.outcomes if outcome is not None]
             )
+        elif len(decided) < len(outcomes):
+            self.progress = self.progress or bool(decided)
+            self._ready.appendleft(taken)
+        else:
+            self._kept.append(taken)
 
     def return_unsent(self, delivery: Delivery) -> None:
         """See `IMailSource.return_unsent`."""
-        taken = self._pop(delivery)
+        taken = self._returned(delivery)
         if any(taken.outcomes):
             self._kept.append(taken)
         else:
             self._source.return_unsent(taken.delivery)
 
     async def _take(self) -> None:
-        """Take one more delivery, if there is one for us."""
+        """Take one more delivery from the source, if it has one."""
         if self._takes_no_more or self._is_kept_long:
             return
         delivery = await self._source.next()
@@ -242,7 +248,7 @@ class PerHost:
 
     @property
     def _is_kept_long(self) -> bool:
-        """Whether what is kept should go on to the next host, however much is new."""
+        """Tell whether kept mail should not wait for more new mail."""
         if not self._kept:
             return False
         if self._kept_since is None:
@@ -250,18 +256,18 @@ class PerHost:
         late = self._seconds() - self._kept_since >= MAX_KEPT_TIME
         return late or len(self._kept) >= MAX_KEPT
 
-    def _pop(self, delivery: Delivery) -> _Taken:
-        taken = self._out.pop(id(delivery), None)
+    def _returned(self, delivery: Delivery) -> _Taken:
+        taken = self._handed_out.pop(id(delivery), None)
         if taken is None:
             raise ValueError("a delivery comes back once, from the connection that took it")
-        self._alone = False
+        self._suspect_is_out = False
         return taken
 
 
 def most_telling(outcomes: Sequence[Outcome | None]) -> Outcome:
-    """What the words of several hosts mean together, untried where there is none.
+    """The outcome of several hosts together, untried where there is none.
 
-    One that holds out hope counts before others, then one that a host said, then the last.
+    A deferral counts before a failure, then a reply of a host before ours, then the last one.
     """
     known = [outcome for outcome in outcomes if outcome is not None] or [UNTRIED]
     _, outcome = max(
@@ -273,7 +279,3 @@ def most_telling(outcomes: Sequence[Outcome | None]) -> Outcome:
 
 def _is_open(outcome: Outcome) -> bool:
     return outcome.try_next_host or outcome.untried
-
-
-def _key(delivery: Delivery) -> tuple[Hop, str]:
-    return delivery.targets[0].hop, delivery.message.id

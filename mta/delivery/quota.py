@@ -1,8 +1,8 @@
-"""How full a Maildir is: Maildir++ quotas, kept in its ``maildirsize`` file.  All of it blocks.
+"""Maildir++ quotas, in the ``maildirsize`` file of a Maildir.  All of it blocks.
 
 The first line of the file is the quota, such as ``1000000S``; each other line adds so many octets
-and messages.  All programs that deliver append to it, and whoever takes messages away appends
-what is less; where it can't be trusted, the messages themselves are counted and it is written anew.
+and messages.  All programs that deliver append to it, and programs that take messages away append
+negative numbers.  Where it can't be trusted, the messages are counted and it is written anew.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mta.files import atomic_write
 
 FILE = "maildirsize"
 _NO_TRAPS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-MAX_OCTETS = 5120  # of the file, after which it is written anew
-TRUSTED_FOR = 900.0  # seconds that a file is believed which says that there is no room
+MAX_OCTETS = 5120  # octets: of the file, after which it is written anew, as in Dovecot
+TRUSTED_FOR = 900.0  # seconds: a file that says there is no room is believed for so long
 
 _SIZE_IN_NAME = re.compile(r",S=(\d+)")
 
 
 def has_room(maildir: Path, quota: int, wanted: int) -> bool:
-    """Whether `wanted` octets more fit into `quota` octets.  Raises OSError."""
+    """Tell whether `wanted` octets more fit into `quota` octets.  Raises OSError."""
     known = _read(maildir, quota)
     if known is not None and known + wanted <= quota:
         return True
@@ -47,7 +47,7 @@ def add(maildir: Path, octets: int) -> None:
 
 
 def _read(maildir: Path, quota: int) -> int | None:
-    """The octets that the file says are there; None where there is no file to go by."""
+    """The octets in the Maildir by its file, if that is usable."""
     text, _ = _text(maildir)
     first, *lines = text.split(b"\n")
     if len(text) > MAX_OCTETS or first != _definition(quota):
@@ -59,14 +59,16 @@ def _read(maildir: Path, quota: int) -> int | None:
 
 
 def _is_fresh(maildir: Path) -> bool:
-    """Whether the file was counted a short while ago, and nothing was added since."""
+    """Tell whether the file was counted lately, and is unchanged since."""
     text, modified = _text(maildir)
     age = time.time() - modified
     return text.count(b"\n") <= 2 and 0 <= age < TRUSTED_FOR
 
 
 def _text(maildir: Path) -> tuple[bytes, float]:
-    """What is in the file, a bit more than is taken, and when that was written; else nothing.
+    """The text of the file, and the time of its last change.
+
+    The text is cut behind `MAX_OCTETS`, and empty where there is no plain file.
 
     The Maildir may be a user's: a link is not followed, and a FIFO not waited for.
     """
@@ -93,7 +95,10 @@ def _count_anew(maildir: Path, quota: int) -> int:
 
 
 def _sizes(maildir: Path) -> Iterator[int]:
-    """The octets of each message in the Maildir and in its folders, which begin with a dot."""
+    """The octets of each message in the Maildir and its folders.
+
+    A folder is a subdirectory whose name begins with a dot.
+    """
     with os.scandir(maildir) as entries:
         folders = [
             entry.path for entry in entries if entry.name.startswith(".") and not entry.is_symlink()

@@ -11,7 +11,9 @@ from twisted.internet.task import Cooperator
 
 
 class Steps:
-    """Does some steps of all work at hand in each turn of the reactor, for about 10 ms in all.
+    """Does the steps of all work at hand, some in each iteration.
+
+    In each iteration of the reactor they take about 10 ms in all.
 
     A thread would be no better: whatever holds the interpreter keeps the reactor waiting.
     """

@@ -11,7 +11,7 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
-from mta.delivery.relay import Dialler
+from mta.delivery.dialler import Dialler
 from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource
 from mta.peers.exchange import Exchange, NoMail
 from mta.peers.keeper import Keeper

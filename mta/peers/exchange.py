@@ -12,16 +12,14 @@ from dataclasses import replace
 
 from zope.interface import implementer
 
-from mta.delivery.relay import Dialler
+from mta.delivery.dialler import Dialler, Transfer
 from mta.interfaces import IChannel, IMailSource, IRole, ITurnReplies
 from mta.mail import Outcome, Reply, Status
 from mta.peers.tally import Counted, Tally
 from mta.queued import Delivery, HopFailure, Message
 from mta.session import ChannelLost, ChannelTimeout, Session
 from mta.settings import Peer
-from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import LINE, Receiver, Reception
-from mta.smtp.sender import Sender
 from mta.smtp.turn import TurnRequest
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
@@ -154,20 +152,14 @@ class Exchange:
         hop = replace(peer.connect, security=peer.tls, pin=peer.pin)
         waiting = _Waiting(source)
         counted = Counted(waiting, self._tally, self._changed)
-        sender: Sender | None = None
-
-        def role(demands: SenderConfig) -> IRole:
-            nonlocal sender
-            sender = Sender(counted, demands, turn)
-            return sender
-
+        transfer = Transfer(counted, turn)
         try:
-            await self._dialler.converse(hop, role)
+            await self._dialler.converse(hop, transfer)
         except HopFailure:
-            if turn is None or not waiting.has_handed_out or sender is None or sender.has_sent_all:
+            if turn is None or not waiting.has_handed_out or transfer.has_sent_all:
                 raise
             return False
-        return sender is None or sender.has_sent_all
+        return transfer.has_sent_all
 
     def _turn(self) -> TurnRequest:
         peer = self._peer

@@ -14,11 +14,12 @@ from twisted.logger import Logger
 from mta.access import AccessPolicy, hosts
 from mta.access.local import qualified
 from mta.access.turning import Reversal
+from mta.delivery.dialler import Dialler
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.maildir import MaildirAgent
 from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
-from mta.delivery.relay import Dialler, RelayAgent
+from mta.delivery.relay import RelayAgent
 from mta.delivery.steps import Steps
 from mta.interfaces import IAccessPolicy, IDeliveryAgent, INotices, IReversal, IRouter, IUsers
 from mta.mail import Agent

@@ -15,9 +15,15 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.delivery import letters, quota
+from mta.delivery import maildir_files, quota
 from mta.delivery.filesystem import sync_file_system
-from mta.delivery.maildir import MAX_FILES, RESOURCE_WAIT, SMALL, MaildirAgent, places
+from mta.delivery.maildir import (
+    MAX_FILES,
+    MAX_IN_MEMORY,
+    RESOURCE_WAIT,
+    MaildirAgent,
+    maildir_paths,
+)
 from mta.interfaces import IDeliveryAgent
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
 from mta.testing import ALICE, TEXT, FakeContent, FakeMailSource, ImmediateThreads, delivery
@@ -44,7 +50,7 @@ class MaildirTestCase(SynchronousTestCase):
         return mail
 
     def new(self, maildir: Path | None = None) -> list[Path]:
-        """The letters that nobody has looked at."""
+        """The messages that no reader has looked at."""
         return sorted(((maildir or self.alice) / "new").iterdir())
 
 
@@ -57,7 +63,7 @@ class DeliveryTests(MaildirTestCase):
 
     def test_delivered_to_the_same_address_before(self) -> None:
         """It is no loop: a server in front of us may have said so already."""
-        for size in (0, SMALL):
+        for size in (0, MAX_IN_MEMORY):
             content = FakeContent(b"Delivered-To: alice@example.com\r\n" + TEXT, b"x" * size)
             mail = self.deliver(delivery(self.hop, content=content))
             self.assertEqual([Status.DELIVERED], [each.status for each in mail.outcomes["A1"]])
@@ -104,7 +110,7 @@ class DeliveryTests(MaildirTestCase):
 
     def test_many_mailboxes(self) -> None:
         """A message for more mailboxes than may be open at once comes into each."""
-        to = [Mailbox(f"m{n}", "example.com") for n in range(letters.MAX_OPEN + 3)]
+        to = [Mailbox(f"m{n}", "example.com") for n in range(maildir_files.MAX_OPEN + 3)]
         self.deliver(delivery(self.hop, to=to))
         self.assertEqual(len(list(self.folder.glob("*/*/new/*"))), len(to))
 
@@ -118,14 +124,14 @@ class DeliveryTests(MaildirTestCase):
 
     def test_large(self) -> None:
         """A large message is written while it is read; the small ones don't wait for it."""
-        pieces = [b"A: b\r\n\r\n", *([b"x" * SMALL] * 3)]
+        pieces = [b"A: b\r\n\r\n", *([b"x" * MAX_IN_MEMORY] * 3)]
         self.deliver(
             delivery(self.hop, "A1", FakeContent(*pieces), to=[ALICE, BOB]),
             delivery(self.hop, "A2"),
         )
         self.assertEqual(self.threads.calls[0], "store")
         large, _ = self.new()
-        self.assertTrue(large.read_bytes().endswith(b"\nA: b\n\n" + b"x" * SMALL * 3))
+        self.assertTrue(large.read_bytes().endswith(b"\nA: b\n\n" + b"x" * MAX_IN_MEMORY * 3))
         self.assertEqual(len(self.new(self.folder / "example.com" / "bob")), 1)
 
 
@@ -171,7 +177,7 @@ class OrderTests(MaildirTestCase):
             sync_file_system(descriptor)
 
         with (
-            patch("mta.delivery.letters.sync_file_system", sync),
+            patch("mta.delivery.maildir_files.sync_file_system", sync),
             patch("os.rename", noted_rename),
             patch("os.fsync", steps.append),
         ):
@@ -183,7 +189,7 @@ class OrderTests(MaildirTestCase):
         """An old kernel does not say that such a sync failed: there, each file has its own."""
         batch = self.batch()
         synced: list[int] = []
-        with patch("mta.delivery.letters.CAN_SYNC", False), patch("os.fsync", synced.append):
+        with patch("mta.delivery.maildir_files.CAN_SYNC", False), patch("os.fsync", synced.append):
             self.deliver(*batch)
         self.assertEqual((len(synced), len(self.new())), (3 + 2, 3))
 
@@ -191,7 +197,7 @@ class OrderTests(MaildirTestCase):
         """A failure may concern any of it: all of it is tried again, and nothing of it is seen."""
         batch = self.batch()
         broken = OSError(errno.EIO, "broken")
-        with patch("mta.delivery.letters.sync_file_system", side_effect=broken):
+        with patch("mta.delivery.maildir_files.sync_file_system", side_effect=broken):
             mail = self.deliver(*batch)
         outcomes = [outcome for each in mail.outcomes.values() for outcome in each]
         self.assertEqual({outcome.status for outcome in outcomes}, {Status.DEFERRED})
@@ -208,7 +214,7 @@ class OrderTests(MaildirTestCase):
 
     def test_folder_that_is_not_durable(self) -> None:
         """A rename that may be lost is no delivery."""
-        with patch("mta.delivery.letters._sync", side_effect=OSError(errno.EIO, "broken")):
+        with patch("mta.delivery.maildir_files._sync", side_effect=OSError(errno.EIO, "broken")):
             (self.alice / "tmp").mkdir(parents=True)
             (self.alice / "new").mkdir()
             mail = self.deliver(delivery(self.hop))
@@ -217,7 +223,7 @@ class OrderTests(MaildirTestCase):
     def test_new_maildir_is_durable_before_it_is_used(self) -> None:
         """``tmp`` is made last: a half-made Maildir is finished by the next attempt."""
         safe: set[Path] = set()
-        sync = letters._sync
+        sync = maildir_files._sync
 
         def noted(folder: Path) -> None:
             sync(folder)
@@ -225,7 +231,7 @@ class OrderTests(MaildirTestCase):
                 safe.add(folder)
 
         self.alice.mkdir(parents=True)  # by an attempt that died at once
-        with patch("mta.delivery.letters._sync", noted):
+        with patch("mta.delivery.maildir_files._sync", noted):
             self.deliver(delivery(self.hop))
         self.assertLessEqual({self.folder, self.alice.parent, self.alice}, safe)
         self.assertEqual(len(self.new()), 1)
@@ -254,7 +260,7 @@ class RepeatTests(MaildirTestCase):
 
     def test_large(self) -> None:
         """A large one as well."""
-        content = FakeContent(b"A: b\r\n\r\n", b"x" * (SMALL + 1))
+        content = FakeContent(b"A: b\r\n\r\n", b"x" * (MAX_IN_MEMORY + 1))
         self.deliver(delivery(self.hop, content=content))
         (letter,) = self.new()
         letter.rename(self.alice / "cur" / letter.name)
@@ -320,7 +326,9 @@ class TroubleTests(MaildirTestCase):
 
     def test_large(self) -> None:
         """A large letter that can't be written is given up, too."""
-        mail = self.deliver_with(errno.ENOSPC, content=FakeContent(TEXT, b"x" * (SMALL + 1)))
+        mail = self.deliver_with(
+            errno.ENOSPC, content=FakeContent(TEXT, b"x" * (MAX_IN_MEMORY + 1))
+        )
         self.assertEqual(mail.outcomes["A1"][0].reply.code, 452)
         self.assertEqual([*self.new(), *(self.alice / "tmp").iterdir()], [])
 
@@ -361,7 +369,7 @@ class TroubleTests(MaildirTestCase):
     def test_unreadable_spool(self) -> None:
         """A message that can't be read waits; the others are delivered."""
         broken = FakeContent(TEXT, failure=OSError(errno.EIO, "broken"))
-        large = FakeContent(TEXT, size=SMALL + 1, failure=OSError(errno.EIO, "broken"))
+        large = FakeContent(TEXT, size=MAX_IN_MEMORY + 1, failure=OSError(errno.EIO, "broken"))
         mail = self.deliver(
             delivery(self.hop, "A1", broken),
             delivery(self.hop, "A2"),
@@ -381,23 +389,23 @@ class PlaceTests(SynchronousTestCase):
     def test_placeholders(self) -> None:
         """Domain, local part and address are filled in, once."""
         self.assertEqual(
-            places(self.TEMPLATE, Mailbox("{domain}", "b.c")),
+            maildir_paths(self.TEMPLATE, Mailbox("{domain}", "b.c")),
             (Path("/mail"), Path("/mail/b.c/u-%7Bdomain%7D/%7Bdomain%7D@b.c")),
         )
 
     def test_fixed_part(self) -> None:
         """A template without placeholders is one Maildir for all."""
-        self.assertEqual(places("/mail/all", ALICE), (Path("/mail"), Path("/mail/all")))
+        self.assertEqual(maildir_paths("/mail/all", ALICE), (Path("/mail"), Path("/mail/all")))
 
     def test_dots(self) -> None:
         """No folder is hidden, and none is the one above."""
         for local, name in ((".", "%2E"), ("..", "%2E."), (".a", "%2Ea"), ("a.b", "a.b")):
-            self.assertEqual(places("/m/{local}", Mailbox(local, "x"))[1], Path("/m") / name)
+            self.assertEqual(maildir_paths("/m/{local}", Mailbox(local, "x"))[1], Path("/m") / name)
 
     @given(st.lists(st.text(), min_size=2, max_size=2, unique=True))
     def test_no_way_out(self, local_parts: list[str]) -> None:
         """Every address has a folder of its own, right below the fixed part."""
-        found = [places("/m/{local}", Mailbox(local, "x"))[1] for local in local_parts]
+        found = [maildir_paths("/m/{local}", Mailbox(local, "x"))[1] for local in local_parts]
         self.assertNotEqual(*found)
         for path in found:
             self.assertEqual(path.parts[:2], ("/", "m"))
@@ -415,7 +423,7 @@ class PlaceTests(SynchronousTestCase):
             ("a\u3000b", "a%E3%80%80b"),
             ("\ud800", "%ED%A0%80"),
         ):
-            self.assertEqual(places("/m/{local}", Mailbox(local, "x"))[1], Path("/m") / name)
+            self.assertEqual(maildir_paths("/m/{local}", Mailbox(local, "x"))[1], Path("/m") / name)
 
 
 class FormerNameTests(MaildirTestCase):
@@ -573,7 +581,7 @@ class QuotaTests(MaildirTestCase):
 
     def test_large(self) -> None:
         """A message that is written in pieces counts as well."""
-        self.assertEqual(Status.DEFERRED, self.send("A1", SMALL).status)
+        self.assertEqual(Status.DEFERRED, self.send("A1", MAX_IN_MEMORY).status)
         self.assertEqual([], self.new())
 
     def test_others(self) -> None:

@@ -53,7 +53,7 @@ class PerHostTests(SynchronousTestCase):
         return result
 
     def begin(self) -> bool:
-        return self.wait(self.mail.begin())
+        return self.wait(self.mail.begin_connection())
 
     def take(self) -> Delivery:
         taken = self.wait(self.mail.next())
@@ -69,14 +69,14 @@ class PerHostTests(SynchronousTestCase):
         self.mail.report(self.take(), [TAKEN, REFUSED])
         self.assertEqual(self.source.outcomes, {"M1": (TAKEN, REFUSED)})
         self.assertTrue(self.mail.progress)
-        self.assertTrue(self.mail.is_through)
+        self.assertTrue(self.mail.is_done)
 
     def test_the_next_host_gets_the_rest(self) -> None:
         """Only the targets that are open; the delivery is settled as a whole."""
         self.mail.report(self.take(), [TAKEN, LATER])
         self.assertEqual(self.source.outcomes, {})
-        self.assertFalse(self.mail.is_through)
-        self.assertTrue(self.mail.is_same_everywhere)
+        self.assertFalse(self.mail.is_done)
+        self.assertTrue(self.mail.is_same_at_all_addresses)
         self.assertFalse(self.wait(self.mail.wait()))
         self.mail.leave_host()
         self.assertTrue(self.begin())
@@ -154,7 +154,7 @@ class PerHostTests(SynchronousTestCase):
 
     def test_a_suspect_goes_alone(self) -> None:
         """When all before it have come back, and before all that are behind it."""
-        self.suspects.judge(mail("M2"), [BROKE])
+        self.suspects.learn(mail("M2"), [BROKE])
         first = self.take()
         self.assertIsNone(self.wait(self.mail.next()))
         self.mail.report(first, [TAKEN, TAKEN])
@@ -179,5 +179,5 @@ class PerHostTests(SynchronousTestCase):
         self.patch(per_host, "MAX_SUSPECTS", 2)
         deliveries = [mail(name) for name in ("M1", "M2", "M3")]
         for each in deliveries:
-            self.suspects.judge(each, [BROKE])
+            self.suspects.learn(each, [BROKE])
         self.assertEqual([each in self.suspects for each in deliveries], [False, True, True])

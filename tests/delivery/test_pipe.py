@@ -20,9 +20,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from mta.delivery import pipe
+from mta.delivery import command_process
+from mta.delivery.command_process import KILL_AFTER, LAST_WORDS, MAX_OUTPUT
 from mta.delivery.local import DiscardAgent, RejectAgent
-from mta.delivery.pipe import KILL_AFTER, LAST_WORDS, MAX_OUTPUT, TIMEOUT, PipeAgent
+from mta.delivery.pipe import TIMEOUT, PipeAgent
 from mta.interfaces import IDeliveryAgent
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.queued import Target
@@ -138,7 +139,7 @@ class ProcessTests(TestCase):
 
     async def test_whom_it_leaves_behind(self) -> None:
         """A child that keeps the output open is nobody whom the message waits for."""
-        self.patch(pipe, "LAST_WORDS", 0.1)
+        self.patch(command_process, "LAST_WORDS", 0.1)
         outcome = await self.run_script("cat >mail; sleep 600 & echo $! >child; exit 0")
         self.addCleanup(os.kill, int((self.folder / "child").read_text()), signal.SIGKILL)
         self.assertEqual(outcome.status, Status.DELIVERED)

@@ -12,7 +12,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mta.delivery.relay import Dialler
+from mta.delivery.dialler import Dialler
 from mta.mail import Agent, Hop, Security
 from mta.peers.exchange import Exchange
 from mta.queued import Delivery, HopFailure, IContent

@@ -21,8 +21,8 @@ from twisted.trial.unittest import FailTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mta import resolver as resolver_module
+from mta.delivery.dialler import Dialler
 from mta.delivery.exchangers import MAX_EXCHANGERS, exchangers
-from mta.delivery.relay import Dialler
 from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
 from mta.mail import Agent, Hop, Outcome, Status
 from mta.queued import HopFailure

@@ -35,6 +35,7 @@ PLAIN_FUNCTIONS = {
     "in_thread": "how functions run in threads, which the reactor decides",
     "in_steps": "how long work is cut, which the reactor decides",
     "shuffle": "chance",
+    "is_on_interface": "a look at the system, as a clock is",
     "token": "chance",
     "answer": "a row of a table of functions: the verbs",
     "out_of_phase": "a row of a table of functions: the verbs",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.delivery.patience import PATIENCE
-from mta.delivery.relay import CONNECT_TIMEOUT, HURRIED_CONNECT_TIMEOUT
+from mta.delivery.dialler import CONNECT_TIMEOUT, HURRIED_CONNECT_TIMEOUT
+from mta.delivery.silence import MAX_SILENCE
 from mta.mail import Agent, Hop, Security, Status
 from mta.settings import Queue
 from mta.testing import FakeResolver
@@ -16,7 +16,7 @@ OPENING = ("220 x", "250 x")
 TAKEN = ("250 mail", "250 rcpt", "354 go", "250 taken")
 
 
-class PatienceTests(SynchronousTestCase):
+class SilenceLimitTests(SynchronousTestCase):
     """One place for two hops; the first one's hosts accept the connection and say nothing."""
 
     def setUp(self) -> None:
@@ -67,7 +67,7 @@ class PatienceTests(SynchronousTestCase):
         first.reset()
         second = self.connection("192.0.2.2")
         second.say(b"220 x\r\n")
-        self.pass_time(PATIENCE + 5)
+        self.pass_time(MAX_SILENCE + 5)
         self.assertTrue(second.transport.disconnecting)
         second.reset()
         self.say(self.connection("192.0.2.9"), *OPENING, *TAKEN)
