@@ -86,7 +86,7 @@ def _account(arguments: argparse.Namespace, settings: Settings) -> Account | Non
 def _look_as(account: Account, path: Path) -> _Report:
     """Look in a process of its own, which becomes another user for good."""
     # Before it becomes somebody who may not read our own files.
-    importlib.import_module("mta.service.addresses")
+    importlib.import_module("mta.service.findings")
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -116,15 +116,14 @@ def _look_without_rights(account: Account, path: Path) -> _Report:
 
 
 def _look(path: Path) -> _Report:
-    from mta.service.addresses import unusable
-    from mta.service.findings import findings, open_secrets
+    from mta.service.findings import findings, open_secrets, unusable_addresses
 
     try:
         settings = load(path)
         places = Places(path)
     except ConfigurationError as error:
         return _Report(error.problems)
-    found = [*findings(settings), *unusable(settings)]
+    found = [*findings(settings), *unusable_addresses(settings)]
     problems = {False: [*open_secrets(path, places)], True: []}
     for finding in found:
         problems[finding.is_fatal].append(places.problem(finding.keys, finding.text))

@@ -280,7 +280,7 @@ class CheckTests(CheckCase):
             taken.bind(os.fspath(self.folder / "taken.sock"))
             taken.listen()
             self.assert_warned("another program listens", listen=listen("taken.sock"))
-        self.assert_warned("nobody listens there any more", listen=listen("taken.sock"))
+        self.assert_warned("no program listens there any more", listen=listen("taken.sock"))
         (self.folder / "taken.sock.lock").symlink_to("1234567")
         self.assertEqual(self.check(listen=listen("taken.sock"))[2], [])
 

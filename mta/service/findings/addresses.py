@@ -1,4 +1,4 @@
-"""Addresses that can't be listened on, where no server of ours runs that could have them."""
+"""A trial of the listeners' addresses, while no server has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mta.config.endpoints import PROXIED
-from mta.service.findings import Finding, endpoints_of, socket_path
+from mta.service.findings.endpoints import endpoints_of, socket_path
+from mta.service.findings.finding import Finding
 from mta.settings import Settings
 from mta.spool import inspection
 
@@ -20,7 +21,7 @@ _INTERFACE = re.compile(r"(?<!\\):interface=((?:[^:\\]|\\.)*)")
 _MISSING = "no interface of this host has that address"
 
 
-def unusable(settings: Settings) -> Iterator[Finding]:
+def unusable_addresses(settings: Settings) -> Iterator[Finding]:
     """Endpoints that the server would not get now.  Binds each for a moment."""
     if inspection.is_in_use(Path(settings.spool)):
         return
@@ -38,7 +39,7 @@ def unusable(settings: Settings) -> Iterator[Finding]:
 
 
 def _why_not(kind: str, port: str, rest: str) -> str:
-    """Why the server can't have a port; empty where it can, as far as we may know."""
+    """The reason why the server can't have a port; empty: it can."""
     interface = _INTERFACE.search(rest)
     host = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
     family = socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET
@@ -57,16 +58,16 @@ def _why_not(kind: str, port: str, rest: str) -> str:
 
 
 def _why_no_socket(path: Path) -> str:
-    """The same of the file of a UNIX socket."""
+    """The reason why it can't have a UNIX socket; empty: it can."""
     if not path.is_socket():
         return ""
     with socket.socket(socket.AF_UNIX) as trial:
         try:
             trial.connect(os.fspath(path))
         except ConnectionRefusedError:
-            # Who is gone left a lock, too, where it was one of ours: then the file is replaced.
+            # A process of ours left a lock as well: then the next one replaces the file.
             is_ours = path.with_name(f"{path.name}.lock").is_symlink()
-            return "" if is_ours else f"nobody listens there any more: rm {path}"
+            return "" if is_ours else f"no program listens there any more: rm {path}"
         except OSError:
             return ""
     return "another program listens there (ss -lxp names it)"

@@ -1,0 +1,70 @@
+"""Checks of the files and folders of the server's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mta.service.findings.finding import Finding
+from mta.service.findings.paths import exists, private, unix_socket, why_unwritable
+from mta.settings import Settings
+from mta.spool import inspection
+from mta.users import UserFault, UserFile
+
+DOVECOT = "dovecot:"
+
+
+def users(settings: Settings) -> Iterator[Finding]:
+    """`users`: the file or Dovecot's socket, and the users of peers."""
+    if settings.users.startswith(DOVECOT):
+        yield from unix_socket(settings.users.removeprefix(DOVECOT), ("users",))
+        return
+    if not settings.users:
+        return
+    path = Path(settings.users)
+    try:
+        known = UserFile(path).load().users
+    except UserFault as fault:
+        yield Finding(("users",), str(fault), True)
+        return
+    yield from private(path, ("users",), "password hashes")
+    for name, peer in settings.peers.items():
+        if peer.user and peer.user.lower() not in known:
+            yield Finding(
+                ("peers", name, "user"),
+                f"no user is called {peer.user!r}, so that this peer can't log in:"
+                f" mta user add {peer.user}",
+            )
+
+
+def spool(settings: Settings) -> Iterator[Finding]:
+    """`spool`: the folder can be made or used, its files are sound."""
+    path = Path(settings.spool)
+    trouble = why_unwritable(path) or inspection.problem_of(path)
+    if not trouble:
+        return
+    if settings.run_as and not exists(path):
+        yield Finding(
+            ("spool",), f"{path} is not there, and only root can make it, at the server's start"
+        )
+    else:
+        yield Finding(("spool",), f"cannot use the spool {path}: {trouble}", True)
+
+
+def log(settings: Settings) -> Iterator[Finding]:
+    """`log.file`: it can be written."""
+    if not settings.log.file:
+        return
+    path = Path(settings.log.file)
+    trouble = ""
+    if not path.parent.is_dir():
+        trouble = f"{path.parent}: there is no such folder"
+    elif path.is_dir():
+        trouble = f"{path}: Is a directory"
+    elif not path.exists():
+        trouble = why_unwritable(path.parent)
+    elif not os.access(path, os.W_OK):
+        trouble = f"{path}: Permission denied"
+    if trouble:
+        yield Finding(("log", "file"), f"cannot write the log: {trouble}", True)
