@@ -80,6 +80,7 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
         epilog="The server itself is started by: twistd mta --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"mta {__version__}")
+    parser.set_defaults(parser=parser)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     is_one = wanted in _COMMANDS and wanted != _NEEDS_ALL
     for name in [wanted] if is_one else _COMMANDS:

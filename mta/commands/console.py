@@ -51,14 +51,21 @@ def add_command(
 
 def add_config(parser: argparse.ArgumentParser, letter: str) -> None:
     """Let a command name its configuration, by ``--config`` or a letter."""
-    parser.add_argument(
-        letter,
-        "--config",
-        metavar="FILE",
-        type=Path,
-        default=Path(os.environ.get("MTA_CONFIG") or DEFAULT_CONFIG),
-        help=f"the configuration (default: $MTA_CONFIG, then {DEFAULT_CONFIG})",
+    is_file(
+        parser.add_argument(
+            letter,
+            "--config",
+            metavar="FILE",
+            type=Path,
+            default=Path(os.environ.get("MTA_CONFIG") or DEFAULT_CONFIG),
+            help=f"the configuration (default: $MTA_CONFIG, then {DEFAULT_CONFIG})",
+        )
     )
+
+
+def is_file(argument: argparse.Action) -> None:
+    """Let shells complete an argument with the names of files."""
+    argument.complete = "file"  # type: ignore[attr-defined]  # shtab looks for it
 
 
 def add_group(subparsers: Subparsers, name: str, summary: str) -> Subparsers:

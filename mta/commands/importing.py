@@ -16,6 +16,7 @@ from mta.commands.console import (
     add_command,
     add_group,
     home_domain,
+    is_file,
     printable,
     settings_of,
 )
@@ -42,7 +43,7 @@ def register(subparsers: Subparsers) -> None:
     group = add_group(subparsers, "import", "take in the alias tables of another server")
     for form, summary in _SUMMARIES.items():
         parser = add_command(group, form, _run, summary)
-        parser.add_argument("table", metavar="FILE", type=Path)
+        is_file(parser.add_argument("table", metavar="FILE", type=Path))
         parser.add_argument(
             "--domain",
             metavar="D",

@@ -18,6 +18,7 @@ from mta.commands.console import (
     Failed,
     add_command,
     add_json,
+    is_file,
     print_json,
     printable,
     settings_of,
@@ -41,12 +42,15 @@ def register(subparsers: Subparsers) -> None:
     """Add the command."""
     parser = add_command(subparsers, "trace", _run, "follow one message through the log")
     parser.add_argument("id", metavar="ID", type=str.upper)
-    parser.add_argument(
-        "--log",
-        action="append",
-        metavar="FILE",
-        help="a log, as text or as JSON, compressed or not; - is standard input (default: log.file"
-        " of the configuration, and what was rotated beside it, else the journal of mta.service)",
+    is_file(
+        parser.add_argument(
+            "--log",
+            action="append",
+            metavar="FILE",
+            help="a log, as text or as JSON, compressed or not; - is standard input (default:"
+            " log.file of the configuration, and what was rotated beside it, else the journal of"
+            " mta.service)",
+        )
     )
     add_json(parser)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from textwrap import dedent
 
 from tests.commands.test_commands import CommandCase
-from tests.processes import need_program
+from tests.processes import DEADLINE, need_program, source_environment
 
 
 class BashTests(CommandCase):
@@ -15,7 +17,7 @@ class BashTests(CommandCase):
         """What bash would offer for the last of these words."""
         script = self.succeed("completion", "bash")
         line = " ".join(f"'{word}'" for word in ("mta", *words))
-        ask = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _mta\n"
+        ask = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _shtab_mta\n"
         ask = f'compopt() {{ :; }}\n{ask}printf "%s\\n" "${{COMPREPLY[@]}}"\n'
         ended = subprocess.run(
             [need_program(self, "bash"), "--norc", "-u", "-c", ask],
@@ -32,7 +34,8 @@ class BashTests(CommandCase):
         self.assertLessEqual({"queue", "check", "sendmail", "completion"}, set(self.complete("")))
         self.assertEqual(self.complete("qu"), ["queue"])
         self.assertEqual(self.complete("queue", "re"), ["release", "retry"])
-        self.assertEqual(self.complete("completion", ""), ["-h", "--help", "bash", "zsh"])
+        self.assertEqual(self.complete("completion", ""), ["bash", "zsh", "tcsh"])
+        self.assertEqual(self.complete("completion", "-"), ["-h", "--help"])
 
     def test_options(self) -> None:
         """The options of a command, wherever on its line."""
@@ -44,27 +47,82 @@ class BashTests(CommandCase):
         """The values of an option that has few, and files."""
         self.assertEqual(self.complete("queue", "list", "--state", "h"), ["held"])
         self.assertEqual(self.complete("check", "--config", "mt"), ["mta.yaml"])
+        self.assertEqual(self.complete("trace", "--log", "mt"), ["mta.yaml"])
+        self.assertEqual(self.complete("import", "aliases", "mt"), ["mta.yaml"])
 
 
 class ZshTests(CommandCase):
-    """zsh."""
+    """zsh, with its completion system, on a terminal of its own."""
 
-    def test_it_is_zsh(self) -> None:
-        """zsh offers what fits, and reads the script without complaint."""
-        script = self.succeed("completion", "zsh")
-        self.assertTrue(script.startswith("#compdef mta\n"))
-        zsh = need_program(self, "zsh")
-        # What the completion system gives, and takes, stands here for itself.
-        ask = f"compdef() {{ :; }}; compadd() {{ shift; print -l -- $@; }}\n{script}\n"
-        ask += "words=(mta queue list --state ''); CURRENT=5; _mta\n"
-        ask += "words=(mta completion ''); CURRENT=3; _mta\n"
-        said = subprocess.run([zsh, "-f", "-c", ask], text=True, capture_output=True, check=False)
-        self.assertEqual(said.stderr, "")
-        self.assertEqual(
-            said.stdout.split(),
-            ["active", "waiting", "held", "on-hold", "damaged", "-h", "--help", "bash", "zsh"],
-        )
+    def complete(self, line: str, until: str) -> str:
+        """What zsh shows once these keys were hit, up to a text that is awaited."""
+        (self.folder / "_mta").write_text(self.succeed("completion", "zsh"))
+        ask = f"""\
+            zmodload zsh/zpty
+            zpty shell zsh -f -i
+            zpty -w shell "PS1='READY> '; autoload -U compinit; compinit -u -D; source ./_mta"
+            zpty -r -m shell said '*READY> *READY> *'
+            zpty -n -w shell $'{line}'
+            zpty -r -m shell said '*{until}*'
+            print -r -- $said
+            zpty -d shell
+        """
         ended = subprocess.run(
-            [zsh, "-n"], input=script, text=True, capture_output=True, check=False
+            [need_program(self, "zsh"), "-f", "-c", dedent(ask)],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
         )
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+        return ended.stdout
+
+    def test_commands(self) -> None:
+        """The commands, each with what it does."""
+        self.assertIn("release", self.complete(r"mta queue re\t\t", "retry"))
+
+    def test_values(self) -> None:
+        """The values of an option that has few, and files."""
+        self.assertIn("--state on-hold", self.complete(r"mta queue list --state on\t", "on-hold"))
+        self.assertIn("mta.yaml", self.complete(r"mta check --config mt\t", "mta.yaml"))
+
+    def test_it_is_found(self) -> None:
+        """compinit finds it among its own, by its first line."""
+        self.assertTrue(self.succeed("completion", "zsh").startswith("#compdef mta\n"))
+
+
+class TcshTests(CommandCase):
+    """tcsh, which has no functions."""
+
+    def test_it_is_tcsh(self) -> None:
+        """It takes the script, and has a rule for our commands."""
+        (self.folder / "rules").write_text(self.succeed("completion", "tcsh"))
+        tcsh = need_program(self, "tcsh")
+        said = subprocess.run(
+            [tcsh, "-f", "-c", "source ./rules; complete mta"],
+            cwd=self.folder,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        self.assertEqual((said.returncode, said.stderr), (0, ""))
+        self.assertIn("'n/--state/(active waiting held on-hold damaged)/'", said.stdout)
+
+
+class StartTests(CommandCase):
+    """What it costs the other commands."""
+
+    def test_the_library_is_for_this_command(self) -> None:
+        """Neither the help nor another command imports it."""
+        code = "import sys; from mta.commands import main; main(['check']); print(*sys.modules)"
+        said = subprocess.run(
+            [sys.executable, "-c", code],
+            env=source_environment() | {"MTA_CONFIG": str(self.config)},
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        modules = set(said.stdout.split())
+        self.assertIn("mta.commands.check", modules)
+        self.assertEqual(modules & {"shtab", "ruamel.yaml"}, set())

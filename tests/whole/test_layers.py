@@ -40,6 +40,7 @@ THIRD_PARTY = {
     "zope": "zope.interface",
     "yaml": "pyyaml",
     "ruamel": "ruamel.yaml",
+    "shtab": "shtab",
     "idna": "idna",
     "OpenSSL": "twisted[tls]",
     "service_identity": "twisted[tls]",
