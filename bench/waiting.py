@@ -11,7 +11,8 @@ from mta.spool.database import open_database, transaction
 from mta.spool.folder import Folder
 
 LATER = 86400.0  # seconds
-CONTENT = b"Subject: waits\r\n\r\n" + b"x" * 500 + b"\r\n"
+HEADER = b"Subject: waits\r\n\r\n"
+BODY = b"x" * 500 + b"\r\n"
 _PORTION = 1000
 
 
@@ -25,7 +26,9 @@ def fill(folder: Path, number: int) -> None:
     due = time.time() + LATER
     for start in range(0, number, _PORTION):
         arrivals = [
-            rows.Arrival(ids.next(), envelope, due + place, None, len(CONTENT), True, CONTENT)
+            rows.Arrival(
+                ids.next(), envelope, due + place, None, len(HEADER + BODY), True, HEADER, BODY
+            )
             for place in range(start, min(start + _PORTION, number))
         ]
         with transaction(connection):

@@ -13,6 +13,7 @@ from enum import Enum
 from zope.interface import Attribute, Interface
 
 from mta.mail import Envelope, Hop, Mailbox, Outcome, Recipient
+from mta.session import NOTICE_ORIGIN, UNKNOWN_ORIGIN, Origin
 
 MAX_HISTORY = 20  # attempts of a recipient that are remembered: enough for a notice
 
@@ -20,21 +21,29 @@ MAX_HISTORY = 20  # attempts of a recipient that are remembered: enough for a no
 class IContent(Interface):
     """The content of one message: header section and body.
 
-    Lines end in CRLF, and dots are not stuffed.
+    Lines end in CRLF, and dots are not stuffed.  It may be read as often as wanted, in pieces of
+    some hundred KiB.  All methods raise OSError where the spool can't be read.
     """
 
-    size: int = Attribute("octets")
+    size: int = Attribute("octets of header section and body")
     is_ascii: bool = Attribute("whether every octet is below 128")
 
-    def pieces() -> AsyncIterator[bytes]:
-        """The octets from the start, in pieces of some hundred KiB.
+    async def header() -> bytes:
+        """The header section, with the empty line that ends it, where there is one.
 
-        As often as asked.          Raises OSError where the spool can't be read.
+        It has at most `mta.smtp.header.MAX_HEADER` octets and some fields of ours: what is beyond
+        that counts as body.
         """
+
+    def body() -> AsyncIterator[bytes]:
+        """The octets behind the header section."""
+
+    def pieces() -> AsyncIterator[bytes]:
+        """The header section, and then the body."""
 
 
 class IDraft(Interface):
-    """Content that is still arriving.  Holds little memory, whatever the size."""
+    """A body that is still arriving.  Holds little memory, whatever the size."""
 
     id: str = Attribute("the queue id that the message will have")
 
@@ -100,8 +109,8 @@ class Message:
     """A queued message.  `arrived`: seconds since the epoch.
 
     `recovered` is true where an earlier owner died while it held the lease, so that a
-    delivery may have happened without being recorded.  `on_hold` is the standing hold that a new
-    message fits, in words: it is not leased then, and waits for the operator.
+    delivery may have happened without being recorded.  `on_hold` says why a new
+    message is kept for the operator, in words: it is not leased then.
     """
 
     id: str
@@ -113,14 +122,25 @@ class Message:
     warned: bool = False
     recovered: bool = False
     on_hold: str = ""
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A delivery status notification, for the spool."""
+    """A delivery status notification, for the spool.
+
+    `header` ends in an empty line.
+    """
 
     envelope: Envelope
-    content: bytes
+    header: bytes
+    body: bytes
+    origin: Origin = NOTICE_ORIGIN
+
+    @property
+    def content(self) -> bytes:
+        """All of it."""
+        return self.header + self.body
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mta.settings import Service
 
@@ -39,6 +39,33 @@ class TLSInfo:
     bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The client that brought a message, and how; empty is what is not known.
+
+    It is kept with the message as evidence, and never gives a right.
+    """
+
+    address: str = ""  # LOCAL_ADDRESS for a program of this host
+    name: str = ""  # the confirmed name of the address, where it was looked up
+    port: int = 0
+    hello: str = ""  # what HELO, EHLO or LHLO named
+    protocol: str = ""  # the WITH keyword of the Received: field, RFC 3848
+    tls_version: str = ""
+    tls_cipher: str = ""
+    user: str = ""  # proved by AUTH, or the number of a user of this host
+    service: str = ""  # of the listener; or sendmail, maildrop, notice
+    turned_peer: str = ""  # the peer on whose turned connection it came
+
+    def without_client(self) -> Origin:
+        """Return the same without what tells where the client is."""
+        return replace(self, address="", name="", port=0, hello="")
+
+
+UNKNOWN_ORIGIN = Origin()
+NOTICE_ORIGIN = Origin(LOCAL_ADDRESS, service="notice")
+
+
 @dataclass(slots=True)
 class Session:
     """One conversation as the receiver sees it: greeting to QUIT or TURN.
@@ -57,6 +84,7 @@ class Session:
     cleartext_auth: bool = False  # a password may come without TLS
     wasted: int = 0  # commands that brought no mail, at the end
     host_wasted: int = 0  # the same in other sessions of the host, lately
+    port: int = 0  # of the client, 0 where it is not known
 
     @property
     def protocol(self) -> str:
@@ -65,6 +93,24 @@ class Session:
         if self.service is Service.LMTP:
             name = "LMTP"
         return name + ("S" if self.tls else "") + ("A" if self.identity else "")
+
+    def origin(self, *, smtputf8: bool = False) -> Origin:
+        """Return the origin of a message that comes now."""
+        protocol, tls = self.protocol, self.tls
+        if smtputf8:
+            protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 section 4.3
+        return Origin(
+            self.client,
+            "",
+            self.port,
+            self.hello,
+            protocol,
+            tls.version if tls else "",
+            tls.cipher if tls else "",
+            self.identity,
+            self.service.value,
+            self.turned_peer,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Conversation:
         wanted += ">" if mark else ""
         assert wanted == f"{path} -> {paths}", f"accepted: {path} -> {paths}"
         draft = next(draft for draft in self.spool.drafts if draft.id == message.id)
-        assert octets(content) in draft.data, f"content: {draft.data!r}"
+        assert octets(content) in draft.content, f"content: {draft.content!r}"
 
     def event(self, name: str) -> None:
         """Something happens that the client does not do."""

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from mta.link import Link
 from mta.mail import Body, Envelope, Mailbox, Recipient
 from mta.queued import Delivery, HopFailure, IContent
+from mta.smtp.header import body_of, section_of
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import HostRecord, Pipelining
 from mta.smtp.sender import Sender
@@ -136,6 +137,14 @@ class Broken:
 
     def __init__(self) -> None:
         self._is_good = True
+
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return await section_of(self.pieces())
+
+    def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        return body_of(self.pieces())
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """One piece, and once the rest."""

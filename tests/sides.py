@@ -38,7 +38,7 @@ from mta.peers.provider import Provider
 from mta.peers.tally import Tally
 from mta.queue.runner import Runner, RunnerConfig
 from mta.queued import HopFailure, Message
-from mta.session import ChannelLost, Session, TLSInfo
+from mta.session import UNKNOWN_ORIGIN, ChannelLost, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
 from mta.smtp.errors import PeerFault
 from mta.smtp.intake import Depot
@@ -131,9 +131,11 @@ class Side:
     def take(self, forward_path: Mailbox, body: bytes) -> None:
         """A message that came in just now."""
         draft = self.spool.draft()
-        draft.data = b"Subject: test\r\n\r\n" + body
+        draft.data = body
         envelope = Envelope(ALICE, (Recipient(forward_path),))
-        committing = Deferred.fromCoroutine(self.spool.commit(draft, envelope))
+        committing = Deferred.fromCoroutine(
+            self.spool.commit(draft, envelope, b"Subject: test\r\n\r\n", UNKNOWN_ORIGIN)
+        )
         committing.addCallback(self.runner.accept)
         self.clock.advance(0)
 

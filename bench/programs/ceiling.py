@@ -26,6 +26,7 @@ from mta.metrics import NullMeter
 from mta.queued import IDraft, Message
 from mta.routing import Router
 from mta.service.listeners import Receivers
+from mta.session import Origin
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Reception
 from mta.smtp.srs import SenderRewriting
@@ -79,12 +80,14 @@ class NullSpool:
         """See `ISpool.draft`."""
         return Draft(self._ids.next(), self._folder, 0, _never)
 
-    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
+    async def commit(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
         """See `ISpool.commit`; nothing is durable."""
         assert isinstance(draft, Draft)
-        content = await draft.finish()
-        assert content is not None
-        return Message(draft.id, 0.0, envelope, MemoryContent(content, draft.is_ascii), ())
+        body = await draft.finish()
+        assert body is not None
+        return Message(draft.id, 0.0, envelope, MemoryContent(header, body, draft.is_ascii), ())
 
 
 def _never(function: Callable[..., Any], *args: Any) -> NoReturn:

@@ -7,12 +7,14 @@ import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from mta.commands.console import columns, duration, moment, printable, size
 from mta.commands.terminal import Paint, plain
 from mta.mail import Mailbox
 from mta.queued import Entry, HistoryEntry, Message, Progress, State
+from mta.session import Origin
 from mta.spool.listing import Listed, ListedRecipient
 
 _FORMAT = "{:13}  {:>5}  {:>8}  {:8}  {:>8}  {:>7}  {}"
@@ -117,6 +119,7 @@ def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
     everything = summary(_listed(entry), now) | {
         "on_hold": entry.on_hold,
         "arrived": moment(message.arrived),
+        "origin": asdict(message.origin),
         "body": envelope.body.value,
         "smtputf8": envelope.smtputf8,
         "require_tls": envelope.require_tls,
@@ -154,6 +157,7 @@ def page(entry: Entry, now: float, paint: Paint = plain) -> str:
             ("on hold", "until it is released" if entry.on_hold else ""),
             ("because", printable(entry.reason)),
             ("arrived", f"{moment(message.arrived)} ({duration(now - message.arrived)} ago)"),
+            ("from", printable(_origin(message.origin))),
             ("size", size(message.content.size)),
             ("attempts", str(message.attempts)),
             ("next attempt", next_attempt and f"{next_attempt} (in {duration(entry.due - now)})"),
@@ -166,6 +170,22 @@ def page(entry: Entry, now: float, paint: Paint = plain) -> str:
         ]
     )
     return "\n\n".join([head, *(_page_of(progress, paint) for progress in message.progress)])
+
+
+def _origin(origin: Origin) -> str:
+    """Return the client that brought a message, and how, as far as it is known."""
+    port = f":{origin.port}" if origin.port else ""
+    words = {
+        origin.hello: origin.hello,
+        f"[{origin.address}]{port}": origin.address,
+        origin.name: origin.name,
+        f"by {origin.service}": origin.service,
+        f"with {origin.protocol}": origin.protocol,
+        f"({origin.tls_version} {origin.tls_cipher})": origin.tls_version,
+        f"user {origin.user}": origin.user,
+        f"turned by {origin.turned_peer}": origin.turned_peer,
+    }
+    return " ".join(text for text, known in words.items() if known)
 
 
 def print_content(message: Message) -> None:

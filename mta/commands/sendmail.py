@@ -37,6 +37,7 @@ from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
 from mta.maildrop import batch, drop, published
 from mta.privileges import PrivilegeFault
 from mta.queued import Filter, SpoolFull
+from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import Listener, Settings
 from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal
@@ -195,7 +196,8 @@ def _submit(arguments: argparse.Namespace) -> None:
         said = _hand_over(settings, envelope, content)
     else:
         with closing(tools):
-            queue_id = tools.enqueue(envelope, content)
+            origin = Origin(LOCAL_ADDRESS, user=str(arguments.userid), service="sendmail")
+            queue_id = tools.enqueue(envelope, content, origin)
         said = f"queued as {queue_id}"
         note(
             settings.log,

@@ -53,6 +53,7 @@ class Pipes:
     """A channel over two descriptors.  It blocks, so whatever is awaited is done at once."""
 
     remote_address = LOCAL_ADDRESS
+    remote_port = 0
     tls: TLSInfo | None = None
     closing = False
 

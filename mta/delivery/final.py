@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator
 from mta.mail import Mailbox
 from mta.queued import IContent
 from mta.smtp import header
-from mta.smtp.header import MAX_HEADER
 from mta.smtp.trace import one_line
 
 
@@ -22,50 +21,35 @@ def trace_fields(reverse_path: Mailbox, address: Mailbox) -> bytes:
 
 
 async def final_pieces(content: IContent) -> AsyncGenerator[bytes, None]:
-    """The content in its final form, without the fields of `trace_fields`.
+    """Read the content in its final form, without the fields of `trace_fields`.
 
-    The first piece has the whole header section, as far as that is looked through.
-    Raises OSError where the spool can't be read.
+    The header section comes with the first of the body, so that a body that can't be read is
+    known before anything is delivered.  Raises OSError.
     """
-    form = FinalForm()
-    async for piece in content.pieces():
-        if text := form.feed(piece):
+    lines = _Lines()
+    top = header.without(lines.feed(await content.header()), b"return-path")
+    async for piece in content.body():
+        text, top = top + lines.feed(piece), b""
+        if text:
             yield text
-    if text := form.finish():
+    if text := top + lines.finish():
         yield text
 
 
-class FinalForm:
-    """Changes CRLF to LF, and drops Return-Path: fields.
+class _Lines:
+    """Changes CRLF to LF, however content is cut into pieces."""
 
-    Content may be cut into any pieces.  Keeps at most `MAX_HEADER` octets and one piece.  The
-    header section ends where a line is no field; one that is longer than `MAX_HEADER` is only
-    looked through that far.
-    """
-
-    __slots__ = ("_carriage_return", "_header", "_in_header")
+    __slots__ = ("_carriage_return",)
 
     def __init__(self) -> None:
-        self._in_header = True
-        self._header = b""
         self._carriage_return = b""  # the last octet, which an LF may follow
 
     def feed(self, piece: bytes) -> bytes:
-        """Take a piece; returns as much as is certain by now."""
+        """Take a piece; return what can be said of the final form so far."""
         text = self._carriage_return + piece
         self._carriage_return = b"\r" if text.endswith(b"\r") else b""
-        text = text.removesuffix(b"\r").replace(b"\r\n", b"\n")
-        if not self._in_header:
-            return text
-        self._header += text
-        if b"\n\n" in self._header or len(self._header) > MAX_HEADER:
-            return self._end_header()
-        return b""
+        return text.removesuffix(b"\r").replace(b"\r\n", b"\n")
 
     def finish(self) -> bytes:
-        """Return the rest of the final form, as no more content comes."""
-        return (self._end_header() if self._in_header else b"") + self._carriage_return
-
-    def _end_header(self) -> bytes:
-        text, self._header, self._in_header = self._header, b"", False
-        return header.without(text, b"return-path")
+        """Return what is left when no more content comes."""
+        return self._carriage_return

@@ -20,7 +20,7 @@ from mta.delivery.final import final_pieces, trace_fields
 from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.mail import Hop, Mailbox, Outcome, Status
 from mta.queued import Delivery, Target
-from mta.smtp import trace
+from mta.session import LOCAL_ADDRESS, Origin
 from mta.smtp.templates import UNSAFE, command_line, placeholders
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -62,7 +62,7 @@ class PipeAgent:
         try:
             async with aclosing(final_pieces(delivery.message.content)) as pieces:
                 head = await anext(pieces, b"")
-                environment = _environment(delivery, target, values, head)
+                environment = _environment(delivery, target, values)
                 run = self._start(executable, filled, environment)
                 if run is None:
                     return deferred("The program behind this address can't be run now")
@@ -128,9 +128,9 @@ async def _feed(run: CommandProcess, top: bytes, pieces: AsyncIterator[bytes]) -
 
 
 def _environment(
-    delivery: Delivery, target: Target, values: Mapping[str, str], head: bytes
+    delivery: Delivery, target: Target, values: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """The environment of a command; `head` begins with the header section."""
+    """The environment of a command."""
     forward_path = delivery.recipient(target).forward_path
     return {
         "PATH": PATH,
@@ -141,7 +141,7 @@ def _environment(
         "EXTENSION": _extension(forward_path, target.address),
         "ORIGINAL_RECIPIENT": str(forward_path),
         "QUEUE_ID": delivery.message.id,
-        **_client(delivery.message.id, head),
+        **_client(delivery.message.origin),
     }
 
 
@@ -153,15 +153,14 @@ def _extension(named: Mailbox, final: Mailbox) -> str:
     return local[len(mailbox) + 1 :]
 
 
-def _client(queue_id: str, head: bytes) -> Mapping[str, str]:
-    """The client of the message, by the Received: field that we added."""
-    client = trace.client(head, queue_id)
-    if client is None:
+def _client(origin: Origin) -> Mapping[str, str]:
+    """The client that brought the message by SMTP, as far as it is known."""
+    if not origin.protocol:
         return {}
     known = {
-        "CLIENT_HELO": client.hello,
-        "CLIENT_ADDRESS": client.address,
-        "CLIENT_PROTOCOL": client.protocol,
+        "CLIENT_HELO": origin.hello,
+        "CLIENT_ADDRESS": "localhost" if origin.address == LOCAL_ADDRESS else origin.address,
+        "CLIENT_PROTOCOL": origin.protocol,
     }
     return {name: value for name, value in known.items() if value}
 

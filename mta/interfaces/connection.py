@@ -18,6 +18,7 @@ class IConnection(Interface):
     remote_address: str = Attribute(
         "the address of the other end, as Received: shows it; 'unix' for a local one"
     )
+    remote_port: int = Attribute("the port of the other end, 0 where it has none")
     tls: TLSInfo | None = Attribute("TLS, where it is on")
     closing: bool = Attribute("whether the service is stopping, so that nothing new should begin")
 

@@ -8,20 +8,24 @@ from zope.interface import Interface
 
 from mta.mail import Envelope
 from mta.queued import IDraft, Message, Settlement
+from mta.session import Origin
 
 
 class ISpool(Interface):
     """The store of accepted mail.  What was committed survives a power loss."""
 
     def draft() -> IDraft:
-        """A place to write content that arrives."""
+        """A place to write a body that arrives."""
 
-    async def commit(draft: IDraft, envelope: Envelope) -> Message:
+    async def commit(
+        draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
         """Take responsibility for a message (RFC 5321 section 6.1).
 
-        Returns once content and envelope are on stable storage; the message is leased to this
-        process, or on hold.  Raises SpoolFull (answer 452) or OSError (answer 451); then nothing
-        is left behind.
+        `header` is its header section, with the empty line behind it, and `draft` has its body;
+        `hold` says why it is kept for the operator.  Returns once all of it is on stable storage;
+        the message is leased to this process, or on hold.  Raises SpoolFull (answer 452) or
+        OSError (answer 451); then nothing is left behind.
         """
 
 

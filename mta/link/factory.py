@@ -39,6 +39,7 @@ class LinkFactory(ServerFactory):
         role = self._roles.first_role()
         link = Link(role, self._clock, self._tls, record_per_line=self._record_per_line)
         link.remote_address = host_of(address)
+        link.remote_port = getattr(address, "port", 0)
         self.links.add(link)
         link.ended.addErrback(self._failed, link).addBoth(lambda _: self.links.discard(link))
         return link

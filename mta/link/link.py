@@ -57,6 +57,7 @@ class Link(Protocol):
         self.tls: TLSInfo | None = None
         self.closing = False
         self.remote_address = ""
+        self.remote_port = 0
         self._first_role = role
         self._clock = clock
         self._tls = tls
@@ -165,8 +166,10 @@ class Link(Protocol):
         """Twisted calls this when the connection stands."""
         transport = self.transport
         self._output.open(transport)
-        host = host_of(transport.getPeer())
-        self.remote_address = self.remote_address or host
+        peer = transport.getPeer()
+        host = host_of(peer)
+        if not self.remote_address:
+            self.remote_address, self.remote_port = host, getattr(peer, "port", 0)
         if isinstance(transport, Connection) and host != LOCAL_ADDRESS:
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)

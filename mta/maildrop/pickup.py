@@ -26,9 +26,11 @@ from mta.maildrop import batch, published
 from mta.maildrop.batch import Malformed
 from mta.maildrop.drop import FOLDER
 from mta.queued import Message
+from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import DAY, Settings
 from mta.smtp import trace
 from mta.smtp.content import LineCheck
+from mta.smtp.header import HeaderSection
 
 MAX_OF_USER = 50  # messages of one user that a pass takes: the others come in between
 KEEP_JUNK = 7 * DAY  # seconds that stay what is no message, and what was never completed
@@ -132,15 +134,17 @@ class Pickup:
         file, userid = await self._in_thread(_open, waiting.path)
         try:
             envelope = await self._in_thread(batch.read_envelope, file)
-            draft = self._spool.draft()
+            draft, section = self._spool.draft(), HeaderSection()
             try:
-                await draft.write(self._trace(userid, draft.id))
                 async for piece in self._content(file, self._settings.limits.message_size):
-                    await draft.write(piece)
+                    if body := section.feed(piece):
+                        await draft.write(body)
             except BaseException:
                 draft.discard()
                 raise
-            message = await self._spool.commit(draft, envelope)
+            top = self._trace(userid, draft.id) + section.octets
+            origin = Origin(LOCAL_ADDRESS, user=str(userid), service="maildrop")
+            message = await self._spool.commit(draft, envelope, top, origin)
         finally:
             file.close()
         self._accepted(message, userid)

@@ -71,17 +71,18 @@ class NoticeWriter:
         )
         made: list[bytes] = []
         await self._in_steps(report.steps(self._token(), original, made))
-        content = b"".join(made)
-        body = Body.SEVEN_BIT if content.isascii() else Body.EIGHT_BIT
+        section, body = header.split(b"".join(made))
+        is_ascii = section.isascii() and body.isascii()
         return Notice(
             Envelope(
                 NULL_PATH,
                 (reader,),
-                body,
+                Body.SEVEN_BIT if is_ascii else Body.EIGHT_BIT,
                 reader.forward_path.is_internationalised,
                 require_tls=envelope.require_tls,
             ),
-            content,
+            section,
+            body,
         )
 
     def _reader(self, message: Message, reports: Sequence[Report]) -> Recipient | None:
@@ -107,14 +108,12 @@ class NoticeWriter:
 
         A message that was lost is all the more one that its sender should hear of.
         """
-        full = full and message.content.size <= MAX_CONTENT
-        most = MAX_CONTENT if full else MAX_HEADER
-        octets = bytearray()
+        content = message.content
+        full = full and content.size <= MAX_CONTENT
         try:
-            async for piece in message.content.pieces():
-                octets += piece
-                if len(octets) > most or (not full and b"\r\n\r\n" in octets):
-                    break
+            octets = await content.header()
+            if full:
+                octets += b"".join([piece async for piece in content.body()])
         except OSError as error:
             self.log.error(
                 "{queue_id} can't be read for a notice: {error}",
@@ -123,9 +122,9 @@ class NoticeWriter:
             )
             return None
         utf8 = message.envelope.smtputf8
-        if full and await self._is_returnable(bytes(octets), utf8):
-            return Original("message/global" if utf8 else "message/rfc822", bytes(octets))
-        lines = _header_lines(bytes(octets[:MAX_HEADER]), utf8)
+        if full and await self._is_returnable(octets, utf8):
+            return Original("message/global" if utf8 else "message/rfc822", octets)
+        lines = _header_lines(octets[:MAX_HEADER], utf8)
         kind = "message/global-headers" if utf8 else "text/rfc822-headers"
         return Original(kind, b"".join(line + b"\r\n" for line in lines))
 

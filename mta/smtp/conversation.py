@@ -263,7 +263,8 @@ def _new_session(
 ) -> Session:
     """A session that knows nothing, or what a proxy told."""
     if client is None:
-        return Session(service, channel.remote_address, channel.tls, turned_peer)
+        port = channel.remote_port
+        return Session(service, channel.remote_address, channel.tls, turned_peer, port=port)
     return Session(
         service,
         client.address or UNKNOWN_ADDRESS,

@@ -79,6 +79,14 @@ class ContentInMemory:
         self.is_ascii = octets.isascii()
         self._octets = octets
 
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return header.split(self._octets)[0]
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        yield header.split(self._octets)[1]
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """See `IContent.pieces`."""
         yield self._octets
@@ -117,8 +125,7 @@ async def _needs_smtputf8(delivery: Delivery) -> bool:
         return True
     if not message.envelope.smtputf8 or message.content.is_ascii:
         return False
-    section = await header.read_section(message.content)
-    return not section.octets.isascii()
+    return not (await message.content.header()).isascii()
 
 
 async def _form(message: Message, peer: Capabilities) -> Form:

@@ -15,7 +15,6 @@ from mta.interfaces import IRouter
 from mta.mail import Envelope, Mailbox
 from mta.queued import IContent, Message
 from mta.smtp.errors import Refusal
-from mta.smtp.header import read_section
 from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to
 
 
@@ -70,6 +69,14 @@ class ForwardedContent:
         """See `IContent.is_ascii`."""
         return self.top.isascii() and self.content.is_ascii
 
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return self.top + await self.content.header()
+
+    def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        return self.content.body()
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """See `IContent.pieces`."""
         yield self.top
@@ -79,8 +86,7 @@ class ForwardedContent:
 
 async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
     """Tell whether that address of ours has forwarded the content before.  Raises OSError."""
-    section = await read_section(content)
-    return was_delivered_to(forwarder, section.octets)
+    return was_delivered_to(forwarder, await content.header())
 
 
 def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Message:

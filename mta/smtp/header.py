@@ -8,9 +8,8 @@ All functions take octets that begin with a header section; each looks at all of
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from functools import lru_cache
-
-from mta.queued import IContent
 
 MAX_HEADER = 256 * 1024  # octets: far more than honest mail has, and quickly looked through
 
@@ -103,21 +102,36 @@ def _named(wanted: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.MULTILINE | re.IGNORECASE)
 
 
-async def read_section(content: IContent) -> HeaderSection:
-    """The header section of content that is there already.  Raises OSError."""
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Split content into its header section, empty line and all, and its body."""
     section = HeaderSection()
-    async for piece in content.pieces():
+    body = section.feed(content)
+    return section.octets, body
+
+
+async def section_of(pieces: AsyncIterator[bytes]) -> bytes:
+    """Read the header section of content that comes in pieces.  Raises OSError."""
+    section = HeaderSection()
+    async for piece in pieces:
         section.feed(piece)
         if section.complete:
             break
-    return section
+    return section.octets
+
+
+async def body_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Read the body of content that comes in pieces.  Raises OSError."""
+    section = HeaderSection()
+    async for piece in pieces:
+        if body := section.feed(piece):
+            yield body
 
 
 class HeaderSection:
     """Gathers the header section at the start of content, within a bound.
 
-    `octets` is what was gathered; content over `MAX_HEADER` octets without an empty line is
-    taken as header section up to there, and `cut` says so.
+    `octets` is what was gathered, with the empty line that ends it.  Of content that has none in
+    `MAX_HEADER` octets, so much is taken as header section, and `cut` says so.
     """
 
     __slots__ = ("_fields", "_gathered", "_octets", "complete", "cut")
@@ -139,15 +153,17 @@ class HeaderSection:
         return self._octets
 
     def feed(self, piece: bytes) -> bytes:
-        """Add content; returns what follows the header section once that is complete."""
+        """Take the next octets of content; return what of them is body."""
+        if self.complete:
+            return piece
         gathered = self._gathered
         unseen = max(0, len(gathered) - 3)  # the end may be cut, too
         gathered += piece
         if gathered.startswith(b"\r\n"):
-            end = 0
+            end = 2
         else:
             end = gathered.find(b"\r\n\r\n", unseen, MAX_HEADER + 1)
-            end = end + 2 if end >= 0 else -1
+            end = end + 4 if end >= 0 else -1
         if end < 0 and len(gathered) <= MAX_HEADER:
             return b""
         self.complete = True

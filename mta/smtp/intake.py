@@ -57,6 +57,10 @@ class Intake:
         envelope: Envelope,
         draft: IDraft,
     ) -> None:
+        origin = session.origin(smtputf8=envelope.smtputf8)
+        if session.service is Service.SUBMISSION and depot.hide_client:
+            origin = origin.without_client()
+        self._origin = origin
         self._depot = depot
         self._access = access
         self._session = session
@@ -81,19 +85,16 @@ class Intake:
             piece = self._header.feed(piece)
             if not self._header.complete:
                 return
-            self._check_header()
-            if self.refusal is not None:
-                return
-            piece = self._head() + piece
-        await self._keep(piece)
+            piece = self._checked_header() + piece
+        if piece:
+            await self._keep(piece)
 
     async def accept(self) -> Reply:
         """The content is complete: take responsibility for it, or refuse it."""
         if self.refusal is not None:
             return self.refusal
         if not self._header.complete:
-            self._check_header()
-            await self._keep(self._head())
+            await self._keep(self._checked_header())
         if self._lines is not None:
             self._lines.end()
             if self._lines.broken:
@@ -103,7 +104,9 @@ class Intake:
         if self.refusal is not None:
             return self.refusal
         try:
-            message = await self._depot.spool.commit(self._draft, self._envelope)
+            message = await self._depot.spool.commit(
+                self._draft, self._envelope, self._top() + self._section, self._origin
+            )
         except OSError as error:
             return _spool_refusal(error)
         self._depot.accepted(message, self._session)
@@ -161,33 +164,28 @@ class Intake:
         except OSError as error:
             self.refuse(_spool_refusal(error))
 
-    def _head(self) -> bytes:
-        """The header section with what we put on top of it.
+    def _checked_header(self) -> bytes:
+        """Check the header section, and return what of it is body.
 
         Where a user says who wrote it, all readers must see the same fields: text without an empty
         line before it gets one.
         """
-        octets = self._header.octets
-        if self._is_users:
-            fields = self._header.fields
-            if len(fields) < len(octets):
-                octets = fields + CRLF + octets[len(fields) :]
-        return self._top() + octets
+        self._check_header()
+        self._section = octets = self._header.octets
+        fields = self._header.fields if self._is_users else octets
+        rest = octets[len(fields) :]
+        if rest in (b"", CRLF):
+            return b""
+        self._section = fields + CRLF
+        return rest
 
     def _top(self) -> bytes:
         """What we put on top of the message."""
         now = self._depot.now()
-        hostname = self._depot.hostname
-        submitted = self._session.service is Service.SUBMISSION
         top = trace.received(
-            self._session,
-            hostname,
-            self._draft.id,
-            self._envelope,
-            now,
-            hides_client=submitted and self._depot.hide_client,
+            self._origin, self._depot.hostname, self._draft.id, self._envelope, now
         )
-        if submitted:
+        if self._session.service is Service.SUBMISSION:
             top += self._submission_fields(now)
         return top
 

@@ -52,6 +52,14 @@ class Converted:
         self._edits = edits
         self._in_steps = in_steps
 
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return await header.section_of(self.pieces())
+
+    def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        return header.body_of(self.pieces())
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """See `IContent.pieces`."""
         editor = _Editor(self._edits)

@@ -13,15 +13,13 @@ from mta.limited_log import LimitedLog
 from mta.mail import Envelope
 from mta.queued import IContent, Message, Progress, Settlement
 from mta.spool import leases, queue_id, rows
-from mta.spool.content import Draft, InThread, MemoryContent
+from mta.spool.content import Draft, Incoming, InThread, MemoryContent
 from mta.spool.holds import StandingHolds
 from mta.spool.jobs import ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
 
 _limited = LimitedLog(Logger())
-
-Drafts = Sequence[tuple[Draft, Envelope]]
 
 
 class Commits:
@@ -59,7 +57,7 @@ class Commits:
 
     async def commit(
         self,
-        drafts: Drafts,
+        incoming: Sequence[Incoming],
         updates: Sequence[Settlement] = (),
         removals: Sequence[int] = (),
     ) -> Sequence[Message]:
@@ -68,36 +66,35 @@ class Commits:
         All or nothing is left.
         """
         try:
-            arrivals = [await self._arrival(draft, envelope) for draft, envelope in drafts]
+            arrivals = [await self._arrival(each) for each in incoming]
         except BaseException:
-            _discard(drafts)
+            _discard(incoming)
             raise
-        self._open.difference_update(draft.number for draft, _ in drafts)
+        self._open.difference_update(arrival.number for arrival in arrivals)
         job = Job(arrivals, updates, removals)
         if job.is_intake and self._open:  # others may share its commit in a moment
             committed = self._committer.submit_soon(job)
         else:
             committed = self._committer.submit(job)
-        named = [*drafts]
+        named = [*incoming]
         committed.addCallbacks(
             lambda _: self._committed(named, arrivals), lambda failure: _failed(failure, named)
         )
         if not updates:  # else it may be leased again at once, and nobody may wait here
             committed.addCallback(_settled_down)
         answer: Deferred[Any] = Deferred()
-        committed.addBoth(self._tell, answer, [draft.id for draft, _ in drafts])
+        committed.addBoth(self._tell, answer, [each.draft.id for each in incoming])
         await answer  # who is cancelled leaves a job that goes on
-        return [
-            self._taken_in(draft.id, arrival)
-            for (draft, _), arrival in zip(drafts, arrivals, strict=True)
-        ]
+        return [*map(self._taken_in, arrivals)]
 
-    def _committed(self, drafts: Drafts, arrivals: Sequence[rows.Arrival]) -> list[Deferred[None]]:
+    def _committed(
+        self, incoming: Sequence[Incoming], arrivals: Sequence[rows.Arrival]
+    ) -> list[Deferred[None]]:
         """What came is ours; returns when nothing of the drafts is left."""
         for arrival in arrivals:
             if not arrival.on_hold:
                 self._leased[arrival.number] = arrival.data is None
-        settling = [draft.committed() for draft, _ in drafts]
+        settling = [each.draft.committed() for each in incoming]
         return [each for each in settling if each is not None]
 
     def _tell(self, result: object, answer: Deferred[Any], ids: Sequence[str]) -> None:
@@ -107,16 +104,20 @@ class Commits:
         elif ids and not isinstance(result, Failure):
             Deferred.fromCoroutine(self._release(dict.fromkeys(ids, 0.0)))
 
-    async def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
+    async def _arrival(self, incoming: Incoming) -> rows.Arrival:
+        draft = incoming.draft
         return rows.Arrival(
             data=await draft.finish(),
+            header=incoming.header,
             number=draft.number,
-            envelope=envelope,
+            envelope=incoming.envelope,
             due=leases.NEVER,
             owner=self._owner,
-            size=draft.size,
-            is_ascii=draft.is_ascii,
-            on_hold=self._hold(envelope),
+            size=incoming.size,
+            is_ascii=incoming.is_ascii,
+            origin=incoming.origin,
+            on_hold=incoming.hold or self._hold(incoming.envelope),
+            reason=incoming.hold,
             shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
         )
 
@@ -128,19 +129,20 @@ class Commits:
             _limited.error("holds", "no mail is taken: {error}", error=str(error))
             raise
 
-    def _taken_in(self, name: str, arrival: rows.Arrival) -> Message:
+    def _taken_in(self, arrival: rows.Arrival) -> Message:
         return Message(
-            id=name,
+            id=queue_id.encode(arrival.number),
             arrived=queue_id.arrival(arrival.number) + arrival.shift,
             envelope=arrival.envelope,
             content=self._content_of(arrival),
             progress=tuple(map(Progress, arrival.envelope.recipients)),
             on_hold=arrival.on_hold,
+            origin=arrival.origin,
         )
 
     def _content_of(self, arrival: rows.Arrival) -> IContent:
         if arrival.data is not None:
-            return MemoryContent(arrival.data, arrival.is_ascii)
+            return MemoryContent(arrival.header, arrival.data, arrival.is_ascii)
         return self._leasing.content(
             ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
         )
@@ -150,12 +152,12 @@ def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any] | None:
     return DeferredList(waiting) if waiting else None
 
 
-def _failed(failure: Failure, drafts: Drafts) -> Failure:
-    _discard(drafts)
+def _failed(failure: Failure, incoming: Sequence[Incoming]) -> Failure:
+    _discard(incoming)
     return failure
 
 
-def _discard(drafts: Drafts) -> None:
+def _discard(incoming: Sequence[Incoming]) -> None:
     """Forget drafts, and whatever of them was written."""
-    for draft, _ in drafts:
-        draft.discard()
+    for each in incoming:
+        each.draft.discard()

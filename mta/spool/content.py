@@ -1,7 +1,8 @@
 """Message content on its way into the spool, and out of it.
 
-Content up to `SMALL` octets lives in memory and in the database.  Larger content is written to a
-file while it arrives, by threads, with at most two pieces of `SMALL` octets in memory.
+The header section lives in the database, and so does a body of up to `SMALL` octets.  A larger one
+is written to a file while it arrives, by threads, with at most two pieces of `SMALL` octets in
+memory.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from zope.interface import implementer
 
 from mta.files import sync
 from mta.limited_log import LimitedLog
+from mta.mail import Envelope
 from mta.queued import IContent, IDraft
+from mta.session import Origin
+from mta.smtp import header
 from mta.spool import queue_id
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder, create
+from mta.spool.rows import Halves
 
 _limited = LimitedLog(Logger())
 
@@ -42,49 +47,100 @@ class InThread(Protocol):
 class MemoryContent:
     """Content that is still in memory."""
 
-    data: bytes
+    header_octets: bytes
+    body_octets: bytes
     is_ascii: bool
 
     @property
     def size(self) -> int:
         """Octets."""
-        return len(self.data)
+        return len(self.header_octets) + len(self.body_octets)
+
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return self.header_octets
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        yield self.body_octets
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of it."""
-        yield self.data
+        """See `IContent.pieces`."""
+        yield self.header_octets
+        yield self.body_octets
 
 
 @implementer(IContent)
 @dataclass(frozen=True, slots=True)
 class RowContent:
-    """Content that is in the database; `read` gets it, in a thread."""
+    """Content that is in the database.
+
+    `read` gets header section and body in a thread, None where the message is gone.
+    """
 
     size: int
     is_ascii: bool
     name: str
-    read: Callable[[], Deferred[bytes | None]]
+    read: Callable[[], Deferred[Halves | None]]
+
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        section, _ = await self._halves()
+        return section
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        _, body = await self._halves()
+        yield body
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """All of it.  Raises OSError where it can't be read or was removed."""
-        data = await self.read()
-        if data is None:
+        """See `IContent.pieces`."""
+        for piece in await self._halves():
+            yield piece
+
+    async def _halves(self) -> tuple[bytes, bytes]:
+        halves = await self.read()
+        if halves is None:
             raise FileNotFoundError(f"content of {self.name} is no longer in the spool")
-        yield data
+        section, body = halves
+        return header.split(body) if section is None else (section, body)
 
 
 @implementer(IContent)
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """Content that is in a file of its own."""
+    """Content whose body is in a file of its own.
+
+    `read_header` gets the header section in a thread, None where an older version put all of the
+    content into the file.
+    """
 
     size: int
     is_ascii: bool
     path: Path
     in_thread: InThread
+    read_header: Callable[[], Deferred[bytes | None]]
+
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        section = await self.read_header()
+        return await header.section_of(self._file()) if section is None else section
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        is_apart = await self.read_header() is not None
+        async for piece in self._file() if is_apart else header.body_of(self._file()):
+            yield piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Pieces of at most `SMALL` octets.  Raises OSError."""
+        """See `IContent.pieces`."""
+        if section := await self.read_header():
+            yield section
+        async for piece in self._file():
+            yield piece
+
+    async def _file(self) -> AsyncIterator[bytes]:
+        """The octets of the file, in pieces of at most `SMALL` octets."""
         file = await self.in_thread(open, self.path, "rb", 0)
         try:
             while piece := await self.in_thread(file.read, SMALL):
@@ -93,9 +149,30 @@ class FileContent:
             file.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message to be committed; `hold` says why it is kept for the operator, if it is."""
+
+    draft: Draft
+    envelope: Envelope
+    header: bytes
+    origin: Origin
+    hold: str = ""
+
+    @property
+    def size(self) -> int:
+        """Octets of header section and body."""
+        return len(self.header) + self.draft.size
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether every octet is below 128."""
+        return self.draft.is_ascii and self.header.isascii()
+
+
 @implementer(IDraft)
 class Draft:
-    """Content that arrives, for a message with this number.
+    """A body that arrives, for a message with this number.
 
     `discarded` is called with the number when it will not become a message.
     """
@@ -137,7 +214,7 @@ class Draft:
             await self._flush()
 
     async def finish(self) -> bytes | None:
-        """Return small content; put large content on stable storage, named, and return None.
+        """Return a small body; put a large one on stable storage, named, and return None.
 
         Raises SpoolFull or OSError.
         """

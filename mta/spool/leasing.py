@@ -56,8 +56,9 @@ class Leasing:
         """The content of a message, to be read in threads."""
         if key.in_file:
             path = self._folder.content(key.number)
-            return FileContent(key.size, key.is_ascii, path, self._in_thread)
-        read = partial(self._in_thread, self._reader.call, rows.data, key.number)
+            read_header = partial(self._in_thread, self._reader.call, rows.header, key.number)
+            return FileContent(key.size, key.is_ascii, path, self._in_thread, read_header)
+        read = partial(self._in_thread, self._reader.call, rows.content, key.number)
         return RowContent(key.size, key.is_ascii, queue_id.encode(key.number), read)
 
     def _chosen(self, connection: Connection, choose: Choose) -> list[int]:

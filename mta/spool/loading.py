@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.queued import HistoryEntry, IContent, Message, Progress, State
-from mta.spool import queue_id
+from mta.spool import origins, queue_id
 from mta.spool.database import is_damage
 from mta.spool.folder import Folder
 
@@ -83,8 +83,10 @@ SELECT id, shift, size, is_ascii, in_file, attempts, warned, recovered,
 FROM message WHERE id IN (SELECT value FROM json_each(?))
 """
 _CONTENTS = """
-SELECT id, typeof(data), length(data) FROM content WHERE id IN (SELECT value FROM json_each(?))
+SELECT id, origin, typeof(header), length(header), typeof(data), length(data)
+FROM content WHERE id IN (SELECT value FROM json_each(?))
 """
+_NO_CONTENT = ("", "null", None, "blob", None)  # as the row of a file that an older version took
 
 
 def _load(
@@ -101,10 +103,11 @@ def _load(
         if number not in found:
             continue
         try:
-            message = _message(found[number], recipients.get(number, ()), content)
-            in_file = bool(found[number][4])
-            row = ("blob", folder.length(number)) if in_file else contents.get(number)
-            _require_content(found[number][2], row)
+            origin, *lengths = contents.get(number, _NO_CONTENT)
+            message = _message(found[number], recipients.get(number, ()), content, origin)
+            if found[number][4]:
+                lengths[-2:] = "blob", folder.length(number)
+            _require_content(found[number][2], *lengths)
         except _WRONG as error:
             loaded.damaged[number] = _words(error)
         else:
@@ -121,7 +124,10 @@ def _words(error: Exception) -> str:
 
 
 def _message(
-    row: tuple[Any, ...], recipients: Collection[tuple[Any, ...]], content: MakeContent
+    row: tuple[Any, ...],
+    recipients: Collection[tuple[Any, ...]],
+    content: MakeContent,
+    origin: str,
 ) -> Message:
     """A message.  Raises what `_WRONG` names where a value can't be right."""
     number, shift, size, is_ascii, in_file, attempts, warned, recovered, *rest, _ = row
@@ -140,16 +146,20 @@ def _message(
         attempts=attempts,
         warned=bool(warned),
         recovered=bool(recovered),
+        origin=origins.decoded(_text("origin", origin)),
     )
 
 
-def _require_content(size: int, row: tuple[str, int | None] | None) -> None:
+def _require_content(
+    size: int, header_kind: str, header_length: int | None, kind: str, length: int | None
+) -> None:
     """Raise ValueError where the content, by type and length, is not what the message says."""
-    kind, length = row or ("blob", None)
-    if kind != "blob":
-        raise ValueError(f"its content is of type {kind}")
+    for each in (header_kind if header_length is not None else "blob", kind):
+        if each != "blob":
+            raise ValueError(f"its content is of type {each}")
     if length is None:
         raise ValueError("its content is missing")
+    length += header_length or 0
     if length != size:
         raise ValueError(f"its content has {length} octets and not {size}")
 

@@ -18,14 +18,16 @@ from itertools import chain
 
 from mta.mail import Envelope
 from mta.queued import Progress, Settlement
-from mta.spool import queue_id
+from mta.session import UNKNOWN_ORIGIN, Origin
+from mta.spool import origins, queue_id
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message to be inserted.  `data` None: its content is in a file.
+    """A message to be inserted.  `data` is its body, None where that is in a file.
 
-    `on_hold`: the standing hold that it fits, empty where there is none.
+    `size` is that of header section and body.  `on_hold` is the standing hold that it fits, empty
+    where there is none; `reason` says why the program itself keeps it.
     """
 
     number: int
@@ -34,8 +36,11 @@ class Arrival:
     owner: int | None
     size: int
     is_ascii: bool
+    header: bytes
     data: bytes | None
+    origin: Origin = UNKNOWN_ORIGIN
     on_hold: str = ""
+    reason: str = ""
     shift: float = 0.0
 
 
@@ -45,17 +50,20 @@ _CHUNK = 64  # rows in one INSERT: each number of rows is a prepared statement o
 
 
 def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
-    """Insert messages with their recipients and their content, as far as it has no file."""
+    """Insert messages with their recipients, and what of their content has no file."""
     _insert(
         connection,
         "message (id, due, owner, on_hold, size, is_ascii, in_file, local_part, domain,"
-        " body, smtputf8, ret, envid, require_tls, outside, shift)",
+        " body, smtputf8, ret, envid, require_tls, outside, shift, reason)",
         [_message_row(arrival) for arrival in arrivals],
     )
     _insert(
         connection,
-        "content (id, data)",
-        [(arrival.number, arrival.data) for arrival in arrivals if arrival.data is not None],
+        "content (id, origin, header, data)",
+        [
+            (arrival.number, origins.encoded(arrival.origin), arrival.header, arrival.data or b"")
+            for arrival in arrivals
+        ],
     )
     _insert(
         connection,
@@ -83,6 +91,7 @@ def _message_row(arrival: Arrival) -> tuple[object, ...]:
         envelope.require_tls,
         envelope.outside,
         arrival.shift,
+        arrival.reason,
     )
 
 
@@ -177,10 +186,21 @@ def _progress_columns(progress: Progress) -> tuple[str, ...]:
 # --- reading -------------------------------------------------------------------
 
 
-def data(connection: sqlite3.Connection, number: int) -> bytes | None:
-    """Content that is in the database; None where it is not, or no more."""
+Halves = tuple[bytes | None, bytes]  # header section and body; None: both are in the second
+
+
+def content(connection: sqlite3.Connection, number: int) -> Halves | None:
+    """Read what the database has of a message's content; None: nothing."""
+    row: Halves | None = connection.execute(
+        "SELECT CAST(header AS BLOB), CAST(data AS BLOB) FROM content WHERE id = ?", (number,)
+    ).fetchone()
+    return row
+
+
+def header(connection: sqlite3.Connection, number: int) -> bytes | None:
+    """Read the header section of a message; None where it is not apart from the body."""
     row = connection.execute(
-        "SELECT CAST(data AS BLOB) FROM content WHERE id = ?", (number,)
+        "SELECT CAST(header AS BLOB) FROM content WHERE id = ?", (number,)
     ).fetchone()
     return row[0] if row else None
 

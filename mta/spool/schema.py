@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
 
-VERSION = 4
+VERSION = 5
 
-# `message` is what attempts change, small and apart from `content`, which never changes.
-# Where `in_file` is set, the content is a file and has no row.  `put_by` is the owner that gave a
+# `message` is what attempts change, small and apart from `content`, which never changes: the origin
+# as JSON, the header section, and the body in `data`, empty where `in_file` says that it is a file.
+# Where `header` is NULL an older version took the message: all of its content is in `data`, or in
+# the file, without a row.  `put_by` is the owner that gave a
 # message back untried, and remembers it.  `on_hold` is one of `mta.spool.rows.Hold`, `reason` says
 # why where that was no person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by
 # which the clock was set since the message arrived.  `outside`: neither a user nor a host of ours
@@ -51,7 +53,12 @@ CREATE TABLE clock (
     uptime REAL NOT NULL,
     boot TEXT NOT NULL
 );
-CREATE TABLE content (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE content (
+    id INTEGER PRIMARY KEY,
+    origin TEXT NOT NULL DEFAULT '',
+    header BLOB,
+    data BLOB NOT NULL
+);
 CREATE TABLE recipient (
     message INTEGER NOT NULL,
     number INTEGER NOT NULL,
@@ -97,6 +104,10 @@ UPDATE message SET due = 9e999 WHERE owner IS NOT NULL;
 """,
     3: """
 ALTER TABLE message ADD COLUMN outside INTEGER NOT NULL DEFAULT 1;
+""",
+    4: """
+ALTER TABLE content ADD COLUMN header BLOB;
+ALTER TABLE content ADD COLUMN origin TEXT NOT NULL DEFAULT '';
 """,
 }
 VERSIONS = (0, *_UPGRADES, VERSION)  # all that there ever were; 0: without tables

@@ -22,11 +22,12 @@ from zope.interface import implementer
 from mta.interfaces import IAttempts, ICommitMeter, IQueue, ISpool, ISpoolListener
 from mta.mail import Envelope
 from mta.queued import IDraft, Message, Notice, Settlement, State
+from mta.session import Origin
 from mta.spool import clock, leases, owner_rows, owners, queue_id, rows
 from mta.spool.attempts import Attempts
 from mta.spool.commits import Commits
 from mta.spool.committer import Committer
-from mta.spool.content import Draft, FileContent
+from mta.spool.content import Draft, FileContent, Incoming
 from mta.spool.database import (
     ReadConnection,
     SpoolDamaged,
@@ -189,10 +190,13 @@ class SqliteSpool:
         """Somewhere to write content that arrives."""
         return self._commits.draft(self._ids.next())
 
-    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
+    async def commit(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
         """Take responsibility for a message.  Raises SpoolFull or OSError."""
         assert isinstance(draft, Draft)
-        (message,) = await self._commits.commit([(draft, envelope)])
+        incoming = Incoming(draft, envelope, header, origin, hold)
+        (message,) = await self._commits.commit([incoming])
         return message
 
     # --- IQueue --------------------------------------------------------------------
@@ -234,12 +238,12 @@ class SqliteSpool:
         number = queue_id.decode(settlement.id)
         if all(progress.state is State.DONE for progress in settlement.progress):
             notices = await self._commits.commit(
-                await self._drafts(settlement.notices), removals=[number]
+                await self._incoming(settlement.notices), removals=[number]
             )
             await self._gone([number])
         else:
             notices = await self._commits.commit(
-                await self._drafts(settlement.notices), updates=[settlement]
+                await self._incoming(settlement.notices), updates=[settlement]
             )
             self._leases.pop(number, None)
             self._suspect_tried(number)
@@ -315,13 +319,13 @@ class SqliteSpool:
 
     # --- the rest ---------------------------------------------------------------------
 
-    async def _drafts(self, notices: Sequence[Notice]) -> list[tuple[Draft, Envelope]]:
-        drafts = []
+    async def _incoming(self, notices: Sequence[Notice]) -> list[Incoming]:
+        incoming = []
         for notice in notices:
             draft = self.draft()
-            await draft.write(notice.content)
-            drafts.append((draft, notice.envelope))
-        return drafts
+            await draft.write(notice.body)
+            incoming.append(Incoming(draft, notice.envelope, notice.header, notice.origin))
+        return incoming
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, function, *args)

@@ -17,8 +17,10 @@ from zope.interface import implementer
 from mta.interfaces import ISpool
 from mta.mail import Envelope
 from mta.queued import Entry, Filter, IContent, IDraft, Message, Notice, SpoolFull
+from mta.session import UNKNOWN_ORIGIN, Origin
+from mta.smtp.header import HeaderSection
 from mta.spool import leases, owner_rows, owners, queue_id, rows
-from mta.spool.content import Draft, FileContent, RowContent
+from mta.spool.content import Draft, FileContent, Incoming, RowContent
 from mta.spool.database import as_oserror, commit_lock, open_database, spare, transaction
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHolds
@@ -161,8 +163,9 @@ class SpoolTools:
 
     def _notice(self, inlet: Inlet, notice: Notice) -> tuple[Draft, rows.Arrival]:
         draft = inlet.draft()
-        result_of(draft.write(notice.content))
-        return draft, self._arrival(draft, notice.envelope)
+        result_of(draft.write(notice.body))
+        incoming = Incoming(draft, notice.envelope, notice.header, notice.origin)
+        return draft, self._arrival(incoming)
 
     def _untouched(self, messages: Sequence[Message]) -> set[int]:
         """The numbers of those that nobody works on, or has worked on since they were read."""
@@ -177,21 +180,24 @@ class SpoolTools:
             )
         }
 
-    def enqueue(self, envelope: Envelope, pieces: Iterable[bytes]) -> str:
+    def enqueue(
+        self, envelope: Envelope, pieces: Iterable[bytes], origin: Origin = UNKNOWN_ORIGIN
+    ) -> str:
         """Put a message into the spool, due now; returns its queue id.
 
         The content comes in pieces, with CRLF line ends.  It is on stable storage when this
         returns.  Raises SpoolFull or OSError; then nothing is left behind.
         """
         with self.inlet() as inlet:
-            draft = inlet.draft()
+            draft, section = inlet.draft(), HeaderSection()
             try:
                 for piece in pieces:
-                    result_of(draft.write(piece))
+                    if body := section.feed(piece):
+                        result_of(draft.write(body))
             except BaseException:
                 draft.discard()
                 raise
-            return result_of(inlet.commit(draft, envelope)).id
+            return result_of(inlet.commit(draft, envelope, section.octets, origin)).id
 
     @contextmanager
     def inlet(self) -> Iterator[Inlet]:
@@ -206,42 +212,47 @@ class SpoolTools:
         """Somewhere for an owner to write content that arrives."""
         return Draft(self._ids.next(), self._folder, owner, _at_once)
 
-    def insert(self, draft: Draft, envelope: Envelope) -> Message:
+    def insert(self, incoming: Incoming) -> Message:
         """Commit what was written, leased to nobody, and due now or on hold.
 
         Raises SpoolFull or OSError.
         """
         self._folder.require_room(spare(self._connection))
-        arrival = self._arrival(draft, envelope)
+        arrival = self._arrival(incoming)
         with as_oserror(self._folder), commit_lock(self._folder), transaction(self._connection):
             rows.insert(self._connection, [arrival])
             # Once it is committed, it may be gone at once.
-            [message] = load(self._connection, [draft.number], self._folder, self._content).messages
+            number = arrival.number
+            [message] = load(self._connection, [number], self._folder, self._content).messages
         self._wake(Signal.WORK)
         return message
 
-    def _arrival(self, draft: Draft, envelope: Envelope) -> rows.Arrival:
+    def _arrival(self, incoming: Incoming) -> rows.Arrival:
         return rows.Arrival(
-            data=result_of(draft.finish()),
-            number=draft.number,
-            envelope=envelope,
+            data=result_of(incoming.draft.finish()),
+            header=incoming.header,
+            number=incoming.draft.number,
+            envelope=incoming.envelope,
             due=self._now(),
             owner=None,
-            size=draft.size,
-            is_ascii=draft.is_ascii,
-            on_hold=str(self.standing_holds.which(envelope) or ""),
+            size=incoming.size,
+            is_ascii=incoming.is_ascii,
+            origin=incoming.origin,
+            on_hold=incoming.hold or str(self.standing_holds.which(incoming.envelope) or ""),
+            reason=incoming.hold,
         )
 
     def _content(self, key: ContentKey) -> IContent:
         if key.in_file:
             path = self._folder.content(key.number)
-            return FileContent(key.size, key.is_ascii, path, _at_once)
-        read = partial(_at_once, self._data, key.number)
+            read_header = partial(_at_once, self._read, rows.header, key.number)
+            return FileContent(key.size, key.is_ascii, path, _at_once, read_header)
+        read = partial(_at_once, self._read, rows.content, key.number)
         return RowContent(key.size, key.is_ascii, queue_id.encode(key.number), read)
 
-    def _data(self, number: int) -> bytes | None:
+    def _read(self, read: Callable[[Connection, int], T], number: int) -> T:
         with as_oserror(self._folder):
-            return rows.data(self._connection, number)
+            return read(self._connection, number)
 
     def _change(
         self, change: str, condition: str, ids: Collection[str], signal: Signal
@@ -342,11 +353,13 @@ class Inlet:
         """See `ISpool.draft`."""
         return self._tools.draft(self._owner)
 
-    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
+    async def commit(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
         """See `ISpool.commit`; but the message is leased to nobody, and due."""
         assert isinstance(draft, Draft)
         try:
-            return self._tools.insert(draft, envelope)
+            return self._tools.insert(Incoming(draft, envelope, header, origin, hold))
         except BaseException:
             draft.discard()
             raise

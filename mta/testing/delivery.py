@@ -12,6 +12,7 @@ from zope.interface import implementer
 from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
 from mta.queued import Delivery, IContent, Message, Progress, Target
+from mta.smtp.header import body_of, section_of
 
 ALICE = Mailbox("alice", "example.com")
 CAROL = Mailbox("carol", "partner.example")
@@ -32,6 +33,14 @@ class FakeContent:
         self.is_ascii = all(piece.isascii() for piece in pieces)
         self._pieces = pieces
         self._failure = failure
+
+    async def header(self) -> bytes:
+        """Return what the pieces have of the header section."""
+        return await section_of(self.pieces())
+
+    def body(self) -> AsyncIterator[bytes]:
+        """Yield what is behind it."""
+        return body_of(self.pieces())
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the pieces."""

@@ -113,7 +113,7 @@ class FakeNotices:
         if message.envelope.reverse_path.is_null:
             return None
         recipient = Recipient(message.envelope.reverse_path)
-        return Notice(Envelope(NULL_PATH, (recipient,)), "\n".join(lines).encode())
+        return Notice(Envelope(NULL_PATH, (recipient,)), b"", "\n".join(lines).encode())
 
 
 @implementer(IHeldMailWatch)

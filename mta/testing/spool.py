@@ -12,6 +12,7 @@ from zope.interface import implementer
 from mta.interfaces import IQueue, ISpool
 from mta.mail import Envelope
 from mta.queued import IDraft, Message, Notice, Progress, Settlement, State
+from mta.session import Origin
 from mta.spool import queue_id
 from mta.testing.delivery import FakeContent
 
@@ -20,11 +21,15 @@ POSTPONED_AT_ONCE = 1000  # messages
 
 @implementer(IDraft)
 class MemoryDraft:
-    """Content in memory.  `failure`, where set, is raised by `write`."""
+    """A body in memory.  `failure`, where set, is raised by `write`.
+
+    `header` is what the commit added.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.id = queue_id.encode(number)
+        self.header = b""
         self.data = b""
         self.discarded = False
         self.failure: OSError | None = None
@@ -34,6 +39,11 @@ class MemoryDraft:
         if self.failure:
             raise self.failure
         self.data += piece
+
+    @property
+    def content(self) -> bytes:
+        """The header section and the body."""
+        return self.header + self.data
 
     def discard(self) -> None:
         """Remember that it was discarded."""
@@ -112,11 +122,15 @@ class MemorySpool:
         self.drafts.append(MemoryDraft(self._ids.next()))
         return self.drafts[-1]
 
-    async def commit(self, draft: IDraft, envelope: Envelope) -> Message:
-        """Keep a message, leased."""
+    async def commit(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
+        """Keep a message, leased or on hold."""
         await self._begin()
         assert isinstance(draft, MemoryDraft)
-        return self.lend(self._message(draft.number, envelope, draft.data))
+        draft.header = header
+        message = self._message(draft.number, envelope, draft.content)
+        return self.lend(replace(message, origin=origin, on_hold=hold))
 
     # --- IQueue
 

@@ -8,6 +8,7 @@ import pty
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from email import message_from_bytes
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.commands import main, terminal
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Entry, Filter, HistoryEntry, Notice, Progress, Settlement, State
+from mta.session import Origin
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.folder import Folder
 from mta.spool.tools import SpoolTools
@@ -114,7 +116,7 @@ class BounceTests(QueueCase):
         name = self.enqueue()
         [entry] = self.entries()
         self.attempt(name, *entry.message.progress)
-        notice = Notice(Envelope(NULL_PATH, (Recipient(ALICE),)), b"x" * 300_000)
+        notice = Notice(Envelope(NULL_PATH, (Recipient(ALICE),)), b"", b"x" * 300_000)
         self.assertEqual(self.tools.bounce([(entry.message, notice)]), [])
         self.assertEqual([each.message.id for each in self.entries()], [name])
         self.assertEqual(list((self.spool / "content").iterdir()), [])
@@ -276,6 +278,31 @@ class HistoryTests(QueueCase):
         )
         document = json.loads(self.succeed("queue", "show", name, "--json"))
         self.assertEqual(len(document["recipients"][0]["history"]), 2)
+
+    def test_origin(self) -> None:
+        """The client that brought a message, as far as it is known."""
+        origin = Origin(
+            "192.0.2.1",
+            port=4711,
+            hello="client.example",
+            protocol="ESMTPSA",
+            tls_version="TLSv1.3",
+            tls_cipher="AES",
+            user="alice",
+            service="submission",
+        )
+        with closing(SpoolTools(self.spool)) as tools:
+            envelope = Envelope(ALICE, (Recipient(BOB),))
+            name = tools.enqueue(envelope, [b"Subject: x\r\n\r\n"], origin)
+            older = tools.enqueue(envelope, [b"Subject: x\r\n\r\n"])
+        self.assertRegex(
+            self.succeed("queue", "show", name),
+            r"(?m)^from +client.example \[192.0.2.1\]:4711 by submission with ESMTPSA"
+            r" \(TLSv1.3 AES\) user alice$",
+        )
+        document = json.loads(self.succeed("queue", "show", name, "--json"))
+        self.assertEqual(document["origin"], asdict(origin))
+        self.assertNotRegex(self.succeed("queue", "show", older), "(?m)^from ")
 
 
 class Terminal(Output):

@@ -28,6 +28,7 @@ from mta.interfaces import IAccessPolicy, IChannel, ISpool
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
 from mta.maildrop import batch
 from mta.queued import Filter, Message
+from mta.session import UNKNOWN_ORIGIN
 from mta.settings import Listener, ListenerTLS, Service, Settings
 from mta.spool.tools import Inlet, SpoolTools
 from mta.testing import MemorySpool
@@ -667,6 +668,9 @@ class InletTests(SynchronousTestCase):
             draft = inlet.draft()
             self.successResultOf(draft.write(b"x" * 300_000))
             with self.assertRaises(AssertionError):
-                self.successResultOf(inlet.commit(MemorySpool().draft(), None))  # type: ignore[arg-type]
-            self.failureResultOf(inlet.commit(draft, None), AttributeError)  # type: ignore[arg-type]
+                self.successResultOf(
+                    inlet.commit(MemorySpool().draft(), None, b"", UNKNOWN_ORIGIN)  # type: ignore[arg-type]
+                )
+            failing = inlet.commit(draft, None, b"", UNKNOWN_ORIGIN)  # type: ignore[arg-type]
+            self.failureResultOf(failing, AttributeError)
             self.assertEqual(list((folder / "content").iterdir()), [])

@@ -27,6 +27,7 @@ from mta.delivery.pipe import TIMEOUT, PipeAgent
 from mta.interfaces import IDeliveryAgent
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.queued import Target
+from mta.session import LOCAL_ADDRESS, Origin
 from mta.testing import ALICE, TEXT, FakeContent, FakeMailSource, delivery
 from tests.processes import temporary_folder
 
@@ -106,23 +107,23 @@ class ProcessTests(TestCase):
         return dict(line.split("=", 1) for line in lines)
 
     async def test_client(self) -> None:
-        """Whoever handed us the message is named as our own Received: field has it."""
-        client = (
-            b"Received: from mail.partner.example ([192.0.2.1])\r\n"
-            b"\t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n"
-            b"\tby mta.example with ESMTPS id A1\r\n\tfor <alice@example.com>; now\r\n"
-        )
-        environment = await self.environment(content=FakeContent(client + TEXT))
+        """The client that handed us the message is named, as far as it is known."""
+        origin = Origin("192.0.2.1", hello="mail.partner.example", protocol="ESMTPS")
+        environment = await self.environment(origin=origin)
         expected = {
             "CLIENT_HELO": "mail.partner.example",
             "CLIENT_ADDRESS": "192.0.2.1",
             "CLIENT_PROTOCOL": "ESMTPS",
         }
         self.assertEqual({**environment, **expected}, environment)
-        other = await self.environment(
-            content=FakeContent(client.replace(b"id A1", b"id B2") + TEXT)
-        )
-        self.assertFalse(expected.keys() & other.keys(), "the word of somebody else")
+        client = b"Received: from mail.partner.example ([192.0.2.1]) by x with ESMTPS id A1\r\n"
+        for other in (
+            await self.environment(content=FakeContent(client + TEXT)),
+            await self.environment(origin=Origin(LOCAL_ADDRESS, user="0", service="sendmail")),
+        ):
+            self.assertFalse(expected.keys() & other.keys(), "the word of another program")
+        local = await self.environment(origin=replace(origin, address=LOCAL_ADDRESS))
+        self.assertEqual(local["CLIENT_ADDRESS"], "localhost")
 
     async def test_no_family_left(self) -> None:
         """Whom the command has started ends with it when its time is over."""
@@ -350,19 +351,19 @@ class PipeAgentTests(SynchronousTestCase):
 
     def test_waits_for_room(self) -> None:
         """What the command does not take yet is not read either."""
-        self.reactor.full_after = b"one"
-        self.deliver(content=FakeContent(b"A: b\r\n\r\n", b"one", b"two"))
+        self.reactor.full_after = b"two"
+        self.deliver(content=FakeContent(b"A: b\r\n\r\n", b"one", b"two", b"three"))
         (process,), (protocol,) = self.reactor.processes, self.reactor.protocols
-        self.assertTrue(process.input.endswith(b"one"))
+        self.assertTrue(process.input.endswith(b"\n\nonetwo"))
         protocol.resumeProducing()
-        self.assertTrue(process.input.endswith(b"onetwo"))
+        self.assertTrue(process.input.endswith(b"\n\nonetwothree"))
 
     def test_deaf(self) -> None:
         """A command that closes its input while we wait gets no more."""
-        self.reactor.full_after = b"one"
+        self.reactor.full_after = b"two"
         self.deliver(content=FakeContent(b"A: b\r\n\r\n", b"one", b"two", b"three"))
         self.reactor.protocols[0].inConnectionLost()
-        self.assertTrue(self.reactor.processes[0].input.endswith(b"one"))
+        self.assertTrue(self.reactor.processes[0].input.endswith(b"onetwo"))
 
     def test_stopped(self) -> None:
         """When the service stops, the command does not take a part for the whole."""

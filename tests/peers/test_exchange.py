@@ -18,6 +18,7 @@ from mta.peers.exchange import Exchange
 from mta.queued import Delivery, HopFailure, IContent
 from mta.settings import Peer
 from mta.smtp.fit import MAX_IN_MEMORY
+from mta.smtp.header import body_of, section_of
 from mta.testing import FakeMailSource, FakeResolver, FakeTLS, MemorySpool
 from tests.conversations import reception
 from tests.next_hops import Connection
@@ -36,6 +37,14 @@ class Broken:
         self._octets = b"Subject: x\r\n\r\n" + b"body\r\n" * (MAX_IN_MEMORY // 6 + 1)
         self.size = len(self._octets)
         self._is_read = False
+
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return await section_of(self.pieces())
+
+    def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        return body_of(self.pieces())
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of it, and then only the beginning."""

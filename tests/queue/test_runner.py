@@ -764,7 +764,7 @@ class ForwardingTests(RunnerTests):
 
     def test_loop(self) -> None:
         """What the address has forwarded before is not forwarded again."""
-        content = MemoryContent(b"Delivered-To: x@a.example\r\n\r\nText\r\n", True)
+        content = MemoryContent(b"Delivered-To: x@a.example\r\n\r\n", b"Text\r\n", True)
         self.accept_address("1", "x@a.example", content=content)
         [notice] = self.sent
         self.assertEqual(NULL_PATH, notice.message.envelope.reverse_path)

@@ -19,7 +19,7 @@ RECIPIENT = Recipient(Mailbox("x", "a.example"))
 def message(size: int = 100, sender: str = "s") -> Message:
     """A message with so many octets."""
     envelope = Envelope(Mailbox(sender, "s.example"), (RECIPIENT,))
-    return Message(f"{sender}{size}", 0.0, envelope, MemoryContent(bytes(size), True), ())
+    return Message(f"{sender}{size}", 0.0, envelope, MemoryContent(b"", bytes(size), True), ())
 
 
 class TurnsTests(SynchronousTestCase):

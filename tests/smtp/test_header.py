@@ -99,16 +99,23 @@ class ReadingTests(SynchronousTestCase):
     """Header sections of content that is there."""
 
     def section(self, content: bytes) -> bytes:
-        """The header section of content in three pieces."""
+        """The header section of content in three pieces, of which the rest is the body."""
         source = cut_content(content, [3, 20])
-        section = self.successResultOf(Deferred.fromCoroutine(header.read_section(source)))
-        return section.octets
+        section = self.successResultOf(Deferred.fromCoroutine(source.header()))
+
+        async def body() -> bytes:
+            return b"".join([piece async for piece in source.body()])
+
+        rest = self.successResultOf(Deferred.fromCoroutine(body()))
+        self.assertEqual(section + rest, content)
+        self.assertEqual(header.split(content), (section, rest))
+        return section
 
     def test_it_is_read_as_far_as_it_goes(self) -> None:
         """Up to the empty line, or the end."""
-        self.assertEqual(self.section(FOLDED + b"\r\n" + b"x" * 100), FOLDED)
+        self.assertEqual(self.section(FOLDED + b"\r\n" + b"x" * 100), FOLDED + b"\r\n")
         self.assertEqual(self.section(FOLDED), FOLDED)
-        self.assertEqual(self.section(b"\r\nbody"), b"")
+        self.assertEqual(self.section(b"\r\nbody"), b"\r\n")
 
 
 class HeaderSectionTests(SynchronousTestCase):
@@ -118,20 +125,20 @@ class HeaderSectionTests(SynchronousTestCase):
         """The header section, what follows it, and whether it is complete."""
         header, rest = HeaderSection(), b""
         for piece in pieces:
-            rest += piece if header.complete else header.feed(piece)
+            rest += header.feed(piece)
         return header.octets, rest, header.complete
 
     def test_the_empty_line_ends_it(self) -> None:
-        """The empty line is the first of what follows."""
+        """The empty line belongs to neither, and is kept with the header section."""
         self.assertEqual(
             self.split([b"A: b\r\nC: d\r\n\r\nbody\r\n\r\n"]),
-            (b"A: b\r\nC: d\r\n", b"\r\nbody\r\n\r\n", True),
+            (b"A: b\r\nC: d\r\n\r\n", b"body\r\n\r\n", True),
         )
 
     def test_there_may_be_none(self) -> None:
         """Content that begins with an empty line has an empty header section."""
-        self.assertEqual(self.split([b"\r\nbody\r\n"]), (b"", b"\r\nbody\r\n", True))
-        self.assertEqual(self.split([b"\r", b"\n"]), (b"", b"\r\n", True))
+        self.assertEqual(self.split([b"\r\nbody\r\n"]), (b"\r\n", b"body\r\n", True))
+        self.assertEqual(self.split([b"\r", b"\n"]), (b"\r\n", b"", True))
 
     def test_it_may_be_all(self) -> None:
         """Content without an empty line is header section as far as we know."""
@@ -149,7 +156,7 @@ class HeaderSectionTests(SynchronousTestCase):
         """A header section of just the limit is whole."""
         limit = MAX_HEADER
         stream = b"x" * (limit - 3) + b"\r\n\r\nbody"
-        expected = (b"x" * (limit - 3) + b"\r\n", b"\r\nbody", True)
+        expected = (b"x" * (limit - 3) + b"\r\n\r\n", b"body", True)
         self.assertEqual(self.split([stream]), expected)
         self.assertEqual(self.split(cut(stream, range(limit - 5, limit + 5))), expected)
 
@@ -170,4 +177,4 @@ class HeaderSectionTests(SynchronousTestCase):
     @given(st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC:\r\n d\r\n"]), octets)
     def test_fields_and_body_are_told_apart(self, fields: bytes, body: bytes) -> None:
         """The first empty line decides."""
-        self.assertEqual(self.split([fields + b"\r\n" + body]), (fields, b"\r\n" + body, True))
+        self.assertEqual(self.split([fields + b"\r\n" + body]), (fields + b"\r\n", body, True))

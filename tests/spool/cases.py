@@ -20,6 +20,7 @@ from mta.queued import (
     Settlement,
     State,
 )
+from mta.session import UNKNOWN_ORIGIN
 from mta.spool.committer import Committer
 from mta.spool.content import SMALL
 from mta.spool.folder import Folder
@@ -33,6 +34,7 @@ EPOCH = 1_700_000_000.0  # seconds: when the tests begin
 
 ALICE = Mailbox("alice", "example.com")
 BOB = Mailbox("bob", "example.org")
+HEADER = b"Subject: x\r\n\r\n"
 LARGE = b"0123456789abcde\n" * (SMALL // 16) + b"and more"
 
 
@@ -148,7 +150,16 @@ class SpoolTestCase(SynchronousTestCase):
         draft = spool.draft()
         for start in range(0, len(content), 65536):
             self.wait(draft.write(content[start : start + 65536]))
-        return self.wait(spool.commit(draft, wanted or envelope()))
+        return self.wait(spool.commit(draft, wanted or envelope(), b"", UNKNOWN_ORIGIN))
+
+    def halves(self, message: Message) -> tuple[bytes, bytes]:
+        """The header section, and the body."""
+
+        async def read() -> tuple[bytes, bytes]:
+            body = b"".join([piece async for piece in message.content.body()])
+            return await message.content.header(), body
+
+        return self.wait(read())
 
     def content(self, message: Message) -> bytes:
         """The whole content."""

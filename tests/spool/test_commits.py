@@ -11,16 +11,22 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import IQueue, ISpool
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.queued import (
+    Filter,
     IContent,
     IDraft,
     Message,
     Progress,
 )
+from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool.committer import GATHER_DELAY
 from mta.spool.content import MemoryContent
 from mta.spool.jobs import acting
 from mta.testing import MemorySpool
-from tests.spool.cases import BOB, LARGE, CommitMeter, SpoolTestCase, envelope
+from tests.spool.cases import BOB, HEADER, LARGE, CommitMeter, SpoolTestCase, envelope
+
+ORIGIN = Origin(
+    "192.0.2.1", "client.example", 4711, "c.example", "ESMTPSA", "TLSv1.3", "AES", "al", "smtp", "p"
+)
 
 
 class InterfaceTests(SpoolTestCase):
@@ -52,7 +58,7 @@ class CommitTests(SpoolTestCase):
     def test_first_delivery_needs_no_read(self) -> None:
         """What `commit` returns has the content in memory."""
         message = self.commit(self.process(), b"Subject: x\r\n\r\n\xe9\r\n")
-        self.assertEqual(message.content, MemoryContent(b"Subject: x\r\n\r\n\xe9\r\n", False))
+        self.assertEqual(message.content, MemoryContent(b"", b"Subject: x\r\n\r\n\xe9\r\n", False))
         self.assertEqual(message.progress, (Progress(Recipient(BOB)),))
         self.assertAlmostEqual(message.arrived, self.now(), places=3)
         self.assertFalse(message.recovered)
@@ -61,7 +67,50 @@ class CommitTests(SpoolTestCase):
         """The Received: field can name the id before the content is complete."""
         spool = self.process()
         draft = spool.draft()
-        self.assertEqual(self.wait(spool.commit(draft, envelope())).id, draft.id)
+        self.assertEqual(
+            self.wait(spool.commit(draft, envelope(), b"", UNKNOWN_ORIGIN)).id, draft.id
+        )
+
+    def test_the_header_section_apart(self) -> None:
+        """It is given at the commit, and read alone or before the body, wherever that is."""
+        spool = self.process()
+        for body in (b"", b"body\xff", LARGE):
+            draft = spool.draft()
+            self.wait(draft.write(body))
+            message = self.wait(spool.commit(draft, envelope(), HEADER, ORIGIN))
+            self.wait(spool.release({message.id: 0.0}))
+            (again,) = self.wait(spool.lease_due(1))
+            for each in (message, again):
+                self.assertEqual(self.halves(each), (HEADER, body))
+                self.assertEqual(self.content(each), HEADER + body)
+                self.assertEqual(each.content.size, len(HEADER + body))
+                self.assertEqual(each.content.is_ascii, body.isascii())
+                self.assertEqual(each.origin, ORIGIN)
+            self.wait(spool.remove([message.id], 0.0))
+        self.assertEqual(self.files(), [])
+
+    def test_a_header_section_of_other_octets(self) -> None:
+        """The message is no ASCII, whatever its body."""
+        spool = self.process()
+        message = self.wait(
+            spool.commit(spool.draft(), envelope(), "Subject: ü\r\n".encode(), UNKNOWN_ORIGIN)
+        )
+        self.assertFalse(message.content.is_ascii)
+
+    def test_a_reason_to_keep_it(self) -> None:
+        """What is on hold from its beginning waits for the operator, and says why."""
+        spool = self.process()
+        message = self.wait(
+            spool.commit(spool.draft(), envelope(), HEADER, ORIGIN, "it looks like spam")
+        )
+        self.assertEqual(message.on_hold, "it looks like spam")
+        self.assertEqual(self.wait(spool.lease_due(9)), [])
+        (entry,) = self.tools().find(Filter())
+        self.assertEqual((entry.state, entry.on_hold), ("held", True))
+        self.assertEqual(entry.reason, "it looks like spam")
+        self.assertEqual(self.tools().release([message.id]), [message.id])
+        (again,) = self.wait(spool.lease_due(9))
+        self.assertEqual(again.id, message.id)
 
     def test_everything_comes_back(self) -> None:
         """A restart changes nothing of envelope and content."""
@@ -101,7 +150,7 @@ class CommitTests(SpoolTestCase):
         for place, draft in enumerate(drafts):
             self.wait(draft.write(b"%d" % place))
             to = [Mailbox(f"r{n}", f"d{place}.example") for n in range(place % 3 * 40 + 1)]
-            commits.append(spool.commit(draft, envelope(*to)))
+            commits.append(spool.commit(draft, envelope(*to), b"", UNKNOWN_ORIGIN))
         waiting = [self.started(commit) for commit in commits]
         free.set()
         messages = [self.wait(deferred) for deferred in waiting]
@@ -115,7 +164,10 @@ class CommitTests(SpoolTestCase):
         meter = CommitMeter()
         spool = self.restartable(meter)
         free = self.block(spool)
-        waiting = [self.started(spool.commit(spool.draft(), envelope())) for _ in range(20)]
+        waiting = [
+            self.started(spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN))
+            for _ in range(20)
+        ]
         free.set()
         for deferred in waiting:
             self.wait(deferred)
@@ -127,7 +179,10 @@ class CommitTests(SpoolTestCase):
         meter = CommitMeter()
         spool = self.restartable(meter)
         first, second = spool.draft(), spool.draft()
-        for deferred in [self.started(spool.commit(each, envelope())) for each in (first, second)]:
+        for deferred in [
+            self.started(spool.commit(each, envelope(), b"", UNKNOWN_ORIGIN))
+            for each in (first, second)
+        ]:
             self.wait(deferred)
         self.assertEqual(meter.counted, [2])
         self.wait(spool.stop())
@@ -140,7 +195,7 @@ class CommitTests(SpoolTestCase):
             if discarded:
                 other.discard()
             timers = len(self.clock.getDelayedCalls())
-            message = self.started(spool.commit(spool.draft(), envelope()))
+            message = self.started(spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN))
             self.clock.advance(0)
             self.assertEqual(len(self.clock.getDelayedCalls()) - timers, not discarded)
             self.clock.advance(GATHER_DELAY)
@@ -152,7 +207,7 @@ class CommitTests(SpoolTestCase):
         """`commit` returns only when the transaction has ended."""
         spool = self.process()
         free = self.block(spool)
-        deferred = self.started(spool.commit(spool.draft(), envelope()))
+        deferred = self.started(spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN))
         self.assertNoResult(deferred)
         free.set()
         self.assertIsInstance(self.wait(deferred), Message)

@@ -18,6 +18,7 @@ from mta.queued import (
     Notice,
     SpoolFull,
 )
+from mta.session import UNKNOWN_ORIGIN
 from mta.spool import batches, database
 from mta.spool import tools as tools_module
 from mta.spool.folder import BALLAST, Folder
@@ -43,7 +44,9 @@ class TroubleTests(SpoolTestCase):
         for content in (b"small", b"x" * 100_000, b"small too"):
             draft = spool.draft()
             self.wait(draft.write(content))
-            Deferred.fromCoroutine(spool.commit(draft, envelope())).addBoth(results.append)
+            Deferred.fromCoroutine(spool.commit(draft, envelope(), b"", UNKNOWN_ORIGIN)).addBoth(
+                results.append
+            )
         free.set()
         while len(results) < 3:
             self.clock.make_call()
@@ -61,9 +64,11 @@ class TroubleTests(SpoolTestCase):
         for content in (b"content", LARGE * 2):
             self.assertRaises(SpoolFull, self.commit, spool, content)
         blocked = self.block(spool)
-        notice = Notice(envelope(), b"failed")
+        notice = Notice(envelope(), b"", b"failed")
         settled = Deferred.fromCoroutine(spool.settle(replace(done(message), notices=(notice,))))
-        refused = Deferred.fromCoroutine(spool.commit(spool.draft(), envelope()))
+        refused = Deferred.fromCoroutine(
+            spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+        )
         blocked.set()
         self.assertRaises(SpoolFull, self.wait, refused)
         self.assertEqual(len(self.wait(settled)), 1)

@@ -28,6 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Message, Notice, Settlement, State
+from mta.session import UNKNOWN_ORIGIN
 from mta.spool import owners, queue_id
 from mta.spool.committer import Committer
 from mta.spool.content import SMALL
@@ -74,7 +75,7 @@ class Process:
         draft = self.spool.draft()
         for start in range(0, len(CONTENTS[kind]), 65536):
             await draft.write(CONTENTS[kind][start : start + 65536])
-        return await self.spool.commit(draft, envelope(kind))
+        return await self.spool.commit(draft, envelope(kind), b"", UNKNOWN_ORIGIN)
 
     def trace(self, statements: Callable[[str], object]) -> None:
         """Call a function with each statement that is committed from now on."""
@@ -108,7 +109,7 @@ def bounce(kind: str, path: Path, say: Say) -> None:
     message = process.clock.wait(process.commit("small"))
     say("acknowledged", message.id)
     say("settling", message.id)
-    notices = [Notice(envelope(name), CONTENTS[name]) for name in ("small", kind)]
+    notices = [Notice(envelope(name), b"", CONTENTS[name]) for name in ("small", kind)]
     process.clock.wait(process.spool.settle(settlement(message, *notices)))
     say("settled", message.id)
 
@@ -499,7 +500,7 @@ class OrderTests(CrashTestCase):
         self.patch(os, "fsync", traced_fsync)
         self.patch(os, "link", traced_link)
         process.clock.wait(draft.write(CONTENTS["large"]))
-        process.clock.wait(process.spool.commit(draft, envelope("large")))
+        process.clock.wait(process.spool.commit(draft, envelope("large"), b"", UNKNOWN_ORIGIN))
         self.assertEqual(
             trace,
             [

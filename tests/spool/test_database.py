@@ -6,11 +6,17 @@ import contextlib
 import errno
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
-from mta.spool.database import SpoolDamaged, open_database
+from mta.session import UNKNOWN_ORIGIN
+from mta.spool import schema
+from mta.spool.checking import Checker
+from mta.spool.database import SpoolDamaged, SpoolTooNew, open_database
 from mta.spool.folder import BALLAST, Folder
 from tests.spool.cases import (
+    HEADER,
+    LARGE,
     Once,
     SpoolTestCase,
 )
@@ -36,6 +42,40 @@ class DatabaseTests(SpoolTestCase):
         error = self.assertRaises(OSError, self.process)
         self.assertIn("newer version", str(error))
 
+    def older(self) -> Sequence[str]:
+        """Make the spool one of version 4, with a small and a large message; their ids."""
+        spool = self.restartable()
+        messages = [self.commit(spool, HEADER + b"\xff"), self.commit(spool, HEADER + LARGE)]
+        self.wait(spool.stop())
+        with contextlib.closing(sqlite3.connect(self.folder.database)) as connection:
+            connection.executescript(
+                "DELETE FROM content WHERE id IN (SELECT id FROM message WHERE in_file);"
+                " ALTER TABLE content DROP COLUMN header;"
+                " ALTER TABLE content DROP COLUMN origin;"
+                " PRAGMA user_version = 4;"
+            )
+        return [message.id for message in messages]
+
+    def test_mail_of_an_older_version(self) -> None:
+        """Its content is what it was, and its header section is found when it is read."""
+        ids = self.older()
+        messages = self.wait(self.process().lease_due(10))
+        self.assertEqual({message.id for message in messages}, {*ids})
+        for message, body in zip(messages, (b"\xff", LARGE), strict=True):
+            self.assertEqual(self.content(message), HEADER + body)
+            self.assertEqual(self.halves(message), (HEADER, body))
+            self.assertEqual(message.content.size, len(HEADER + body))
+            self.assertEqual(message.origin, UNKNOWN_ORIGIN)
+        self.assertEqual([*Checker(self.path).findings()], [])
+
+    def test_an_older_program(self) -> None:
+        """A program that knows version 4 refuses the spool of today, and changes nothing."""
+        self.older()
+        self.wait(self.restartable().stop())
+        self.patch(schema, "VERSION", 4)
+        error = self.assertRaises(SpoolTooNew, self.process)
+        self.assertIn("format 5, this one knows 4", str(error))
+
     def test_older_version(self) -> None:
         """A spool of version 1 becomes one of today, with all that is in it."""
         self.wait(self.restartable().stop())
@@ -47,6 +87,8 @@ class DatabaseTests(SpoolTestCase):
                 " ALTER TABLE message DROP COLUMN reason;"
                 " ALTER TABLE message DROP COLUMN shift;"
                 " ALTER TABLE message DROP COLUMN outside;"
+                " ALTER TABLE content DROP COLUMN header;"
+                " ALTER TABLE content DROP COLUMN origin;"
                 " PRAGMA user_version = 1;"
             )
         for _ in range(2):

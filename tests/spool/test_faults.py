@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs
 
 from mta.queued import Filter, SpoolFull
+from mta.session import UNKNOWN_ORIGIN
 from mta.spool import batches
 from mta.spool import committer as committer_module
 from mta.spool.committer import Committer
@@ -111,7 +112,9 @@ class GuardTests(SpoolTestCase):
                 if what == "translating":
                     self.patch(Folder, "has_room", failing(OSError(errno.EIO, "no")))
                 patch = self.patch(owner, name, failing(error))
-                waiting = Deferred.fromCoroutine(spool.commit(spool.draft(), envelope()))
+                waiting = Deferred.fromCoroutine(
+                    spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+                )
                 self.assertRaises(BaseException, self.wait, waiting)  # noqa: B017
                 patch.restore()
                 room.restore()
@@ -128,7 +131,9 @@ class GuardTests(SpoolTestCase):
         message = self.commit(spool)
         free = self.block(spool)
         self.patch(Folder, "has_room", failing(OSError(errno.EIO, "Input/output error")))
-        refused = Deferred.fromCoroutine(spool.commit(spool.draft(), envelope()))
+        refused = Deferred.fromCoroutine(
+            spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+        )
         settled = Deferred.fromCoroutine(spool.settle(settlement(message, self.now())))
         free.set()
         self.assertRaises(OSError, self.wait, refused)
@@ -159,7 +164,9 @@ class GuardTests(SpoolTestCase):
         spool = self.restartable()
         committer = self.committers[spool]
         free = self.block(spool)
-        waiting = Deferred.fromCoroutine(spool.commit(spool.draft(), envelope()))
+        waiting = Deferred.fromCoroutine(
+            spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+        )
         self.patch(committer, "_next_batch", failing(RuntimeError("no more")))
         free.set()
         self.assertRaises(OSError, self.wait, waiting)
@@ -205,7 +212,7 @@ class GuardTests(SpoolTestCase):
             draft = spool.draft()
             self.wait(draft.write(content))
             free = self.block(spool)
-            waiting = Deferred.fromCoroutine(spool.commit(draft, envelope()))
+            waiting = Deferred.fromCoroutine(spool.commit(draft, envelope(), b"", UNKNOWN_ORIGIN))
             while len(content) > 99 and not (self.folder.contents / draft.id).exists():
                 self.clock.make_call()
             waiting.cancel()

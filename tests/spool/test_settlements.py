@@ -58,7 +58,7 @@ class SettlementTests(SpoolTestCase):
         spool = self.process()
         message = self.commit(spool)
         to_alice = envelope(ALICE, reverse_path=NULL_PATH)
-        notices = (Notice(to_alice, b"small"), Notice(to_alice, LARGE))
+        notices = (Notice(to_alice, b"", b"small"), Notice(to_alice, b"", LARGE))
         small, large = self.wait(spool.settle(replace(done(message), notices=notices)))
         self.assertEqual((small.envelope, self.content(small)), (to_alice, b"small"))
         self.assertEqual(self.content(large), LARGE)
@@ -74,7 +74,7 @@ class SettlementTests(SpoolTestCase):
             raise OSError(errno.EIO, "Input/output error")
 
         self.patch(os, "fsync", fsync)
-        wanted = replace(done(message), notices=(Notice(envelope(), LARGE),))
+        wanted = replace(done(message), notices=(Notice(envelope(), b"", LARGE),))
         self.assertRaises(OSError, self.wait, spool.settle(wanted))
         (entry,) = self.tools().find(Filter())
         self.assertEqual((entry.message.id, entry.state), (message.id, "active"))

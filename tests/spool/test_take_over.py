@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from mta.session import UNKNOWN_ORIGIN
 from mta.spool import owners, queue_id, take_over
 from mta.spool.sqlite import SqliteSpool
 from tests.spool.cases import (
@@ -83,7 +84,7 @@ class TakeOverTests(SpoolTestCase):
         self.wait(draft.write(LARGE))
         self.assertEqual(self.wait(other.take_over()), 0)
         self.assertEqual(self.wait(other.lease_due(10)), [])
-        message = self.wait(alive.commit(draft, envelope()))
+        message = self.wait(alive.commit(draft, envelope(), b"", UNKNOWN_ORIGIN))
         self.assertEqual(self.content(message), LARGE * 2)
 
     def test_on_hold(self) -> None:

@@ -16,7 +16,7 @@ from mta.queued import (
     State,
 )
 from mta.spool import tools
-from tests.spool.cases import BOB, LARGE, SpoolTestCase, envelope, settlement
+from tests.spool.cases import BOB, HEADER, LARGE, SpoolTestCase, envelope, settlement
 
 
 class ToolTests(SpoolTestCase):
@@ -125,7 +125,7 @@ class ToolTests(SpoolTestCase):
 
     def test_enqueue(self) -> None:
         """A message put in by hand is due now, for any process."""
-        for content in (b"small", LARGE + b"\xff"):
+        for content in (b"small", HEADER + LARGE + b"\xff"):
             name = self.postmaster.enqueue(envelope(), [content[:3], content[3:]])
             (message,) = self.wait(self.spool.lease_due(2))
             self.assertEqual((message.id, message.recovered), (name, False))
@@ -141,7 +141,7 @@ class ToolTests(SpoolTestCase):
         self.path = Path(self.mktemp())
         self.path.mkdir(parents=True)
         os.chown(self.path, 1234, 1235)
-        name = self.tools().enqueue(envelope(), [LARGE])
+        name = self.tools().enqueue(envelope(), [HEADER, LARGE])
         self.assertEqual(self.files(), [name])
         for path in self.path.rglob("*"):
             self.assertEqual((path.stat().st_uid, path.stat().st_gid), (1234, 1235), path)

@@ -21,7 +21,7 @@ ALLOWED = {
     "mail": set(),
     "settings": {"mail"},
     "session": {"mail", "settings"},
-    "queued": {"mail", "settings"},
+    "queued": {"mail", "settings", "session"},
     "interfaces": {"mail", "settings", "session", "queued"},
     "smtp": FOUNDATION,
     "config": {"mail", "settings", "smtp", "files"},

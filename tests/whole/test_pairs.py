@@ -112,7 +112,7 @@ class Pair:
     def content(self, message: Message) -> bytes:
         """What arrived, without the Received: field of the receiver."""
         (draft,) = (draft for draft in self.spool.drafts if draft.id == message.id)
-        return draft.data.partition(b" +0000\r\n")[2]
+        return draft.content.partition(b" +0000\r\n")[2]
 
 
 def mail(
