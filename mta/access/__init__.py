@@ -2,7 +2,8 @@
 
 `policy` has the rules for mail, `logins` those for failed log-ins, `turning` those for TURN, ATRN
 and ETRN.  `counters` are the counts behind them, which outlive a configuration, made of `limits`
-and `bans`.  `hosts` has the addresses of clients, `local` the names that programs of this host use.
+and `bans`, which `log_in_file` shares with other processes.  `hosts` has the addresses of clients,
+`local` the names that programs of this host use.
 """
 
 from mta.access.policy import AccessPolicy

@@ -22,10 +22,10 @@ from mta.commands.console import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mta.access.log_in_file import LogInFile
     from mta.commands.console import Subparsers
     from mta.session import Ban
     from mta.settings import Settings
-    from mta.spool.log_ins import LogInFile
 
 
 def register(group: Subparsers) -> None:
@@ -49,7 +49,7 @@ def of_user(settings: Settings, user: str) -> Sequence[Ban]:
 
 
 def _file(settings: Settings) -> LogInFile:
-    from mta.spool.log_ins import LogInFile  # with Twisted, which takes a while
+    from mta.access.log_in_file import LogInFile  # with Twisted, which takes a while
 
     return LogInFile(Path(settings.spool))
 

@@ -16,7 +16,7 @@ from mta.config import load
 from mta.delivery.own_host import OwnHost
 from mta.privileges import act_as_server, server_account
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
-from mta.spool.folder import Folder, secret_key
+from mta.spool.folder import Folder
 from mta.spool.listing import Listing
 
 # What takes a while, and few commands need, is imported where it is used.
@@ -132,10 +132,13 @@ def router_of(settings: Settings) -> Router:
     """
     from mta.routing import Router
     from mta.smtp.srs import SenderRewriting
+    from mta.srs_key import srs_key
 
+    spool = Path(settings.spool)
     srs = None
     with suppress(OSError):
-        srs = SenderRewriting(secret_key(Path(settings.spool)))
+        if Folder(spool).database.exists():  # else the key would look like a spool that lost it
+            srs = SenderRewriting(srs_key(spool))
     return Router(
         settings.hostname,
         settings.domains,

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from mta.access.bans import Bans
 from mta.access.counters import Counters
+from mta.access.log_in_file import LogInFile, SharedLogIns
 from mta.interfaces import IMeter, ISpoolListener
 from mta.peers.held import HeldMail
 from mta.peers.ledger import Ledger
@@ -23,9 +24,8 @@ from mta.queued import Pressure
 from mta.service import threads
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
-from mta.spool.folder import secret_key
-from mta.spool.log_ins import LogInFile, SharedLogIns
 from mta.spool.sqlite import SqliteSpool
+from mta.srs_key import srs_key
 from mta.tls import TLSFault
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Process:
         )
         self.accepted_mail = AcceptedMail(self.runner, meter)
         self.held = HeldMail(self.spool, self.runner)
-        self.srs = SenderRewriting(secret_key(folder))
+        self.srs = SenderRewriting(srs_key(folder))
         self.records = Records(folder)
         self.ledger = Ledger(self.records, reactor, self.threads)
         in_thread = partial(deferToThreadPool, reactor, self.threads)

@@ -1,29 +1,29 @@
-"""The files of a spool: their names, and how they come to be on stable storage."""
+"""The folder of a spool: its files, and room on the disk."""
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta.files import atomic_write, sync
+from mta.files import sync
 from mta.queued import SpoolFull
 from mta.settings import HOUR, MIB
 from mta.spool import queue_id
 
-KEY = "srs.key"  # the file with the secret
-KEY_LENGTH = 32  # octets
 BALLAST = 16 * MIB  # octets: enough for commits that make room
 MIN_UNKNOWN_AGE = HOUR  # seconds: a younger file without a message may be one that arrives
 
 
 @dataclass(slots=True)
 class Folder:
-    """The folder that is the spool; `reserve`: octets of its disk that are not for new mail."""
+    """The folder of a spool.
+
+    `reserve`: octets of its disk that are not for new mail.
+    """
 
     path: Path
     reserve: int = 0
@@ -35,27 +35,27 @@ class Folder:
 
     @property
     def commit_lock(self) -> Path:
-        """The file whose lock says whose turn it is to commit."""
+        """The file that is locked during a commit."""
         return self.path / "commit.lock"
 
     @property
     def contents(self) -> Path:
-        """Where the content of large messages lies."""
+        """The folder for the content of large messages."""
         return self.path / "content"
 
     @property
     def arrivals(self) -> Path:
-        """Where content lies that no committed message refers to yet."""
+        """The folder for content that no committed message refers to yet."""
         return self.path / "incoming"
 
     @property
     def ballast(self) -> Path:
-        """A file that takes room, and is thrown off when there is no other."""
+        """A file that takes room until the disk is full."""
         return self.path / "ballast"
 
     @property
     def owners(self) -> Path:
-        """Where living processes have their locks."""
+        """The folder for the locks of living processes."""
         return self.path / "owners"
 
     def content(self, number: int) -> Path:
@@ -63,7 +63,10 @@ class Folder:
         return self.contents / queue_id.encode(number)
 
     def length(self, number: int) -> int | None:
-        """Octets of the file of a large message; None where there is none.  Raises OSError."""
+        """The octets in the file of a large message; None: no file.
+
+        Raises OSError.
+        """
         try:
             return self.content(number).stat().st_size
         except FileNotFoundError:
@@ -74,7 +77,7 @@ class Folder:
         return self.arrivals / f"{queue_id.encode(owner)}.{queue_id.encode(number)}"
 
     def incoming_of(self, owner: int) -> Iterator[int]:
-        """The ids of an owner's files that are, or were, arriving."""
+        """The ids of an owner's incoming files."""
         for path in self.arrivals.glob(f"{queue_id.encode(owner)}.*"):
             with suppress(ValueError):  # no name of ours
                 yield queue_id.decode(path.name.partition(".")[2])
@@ -91,15 +94,15 @@ class Folder:
             os.close(create(self.commit_lock, os.O_RDWR))
 
     def traces(self) -> str:
-        """The name of something that only a spool in use has; empty: it is a new one."""
+        """The name of a file that only used spools have, if any."""
         for folder in (self.contents, self.arrivals, self.path / "peers"):
             if folder.exists() and (file := next(folder.iterdir(), None)):
                 return str(file)
-        used = (path for path in (self.path / KEY, self.ballast) if path.exists())
+        used = (path for path in (self.path / "srs.key", self.ballast) if path.exists())
         return str(next(used, ""))
 
     def complete(self) -> set[int]:
-        """The ids of content that has come to its end and has its lasting name alone.
+        """The ids of complete content that has its lasting name alone.
 
         Each of them has, or had a moment ago, a row.  Raises OSError.
         """
@@ -107,14 +110,14 @@ class Folder:
         return named - {number for _, number in self.incoming_files()}
 
     def incoming_files(self) -> Iterator[tuple[int, int]]:
-        """The owner and the id of each file that is, or was, arriving.  Raises OSError."""
+        """The owner and the id of each incoming file.  Raises OSError."""
         for path in self.arrivals.iterdir():
             owner, _, number = path.name.partition(".")
             with suppress(ValueError):  # no name of ours
                 yield queue_id.decode(owner), queue_id.decode(number)
 
     def has_room(self, spare: int = 0) -> bool:
-        """Whether more than the reserve of the disk is left.
+        """Tell whether more than the reserve of the disk is left.
 
         `spare`: octets that are free in the database.
         """
@@ -146,13 +149,13 @@ class Folder:
         return True
 
     def _free(self) -> int:
-        """Octets of the disk that a program may use which is not root's."""
+        """The octets that are free for users other than root."""
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize
 
 
 def numbers_in(folder: Path, suffix: str = "") -> Iterator[int]:
-    """The ids that files in a folder are named by; other names mean nothing.  Raises OSError."""
+    """The ids that files in a folder are named by.  Raises OSError."""
     for path in folder.iterdir():
         with suppress(ValueError):
             if path.suffix == suffix:
@@ -160,7 +163,7 @@ def numbers_in(folder: Path, suffix: str = "") -> Iterator[int]:
 
 
 def create(path: Path, flags: int) -> int:
-    """Open a file, made with mode 0600 if need be, for the user whose folder it is in.
+    """Open a file of the folder's owner, made with mode 0600.
 
     Returns its descriptor.  Raises OSError, also where the name is a symbolic link.
     """
@@ -175,18 +178,6 @@ def _give(descriptor: int, folder: Path) -> None:
     ours, owner = os.fstat(descriptor), folder.stat()
     if ours.st_uid == 0 and ours.st_nlink == 1:  # and no file of root's that was linked there
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def secret_key(folder: Path) -> bytes:
-    """The secret that signs the reverse-paths of forwarded mail, made on first use.
-
-    All processes on the spool have the same one.  Raises OSError, also where there is no spool.
-    """
-    path = folder / KEY
-    if not path.exists():
-        Folder(folder).database.stat()
-        atomic_write(path, secrets.token_bytes(KEY_LENGTH), overwrite=False)
-    return path.read_bytes()
 
 
 def give_to_owner_of(folder: Path, path: Path) -> None:

@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mta.access import log_in_file
 from mta.access.bans import Bans
+from mta.access.log_in_file import MAX_BANS, LogInFile, SharedLogIns
 from mta.interfaces import ILogInStore
 from mta.session import Ban
-from mta.spool import log_ins
-from mta.spool.log_ins import MAX_BANS, LogInFile, SharedLogIns
 
 HOST, OTHER = "192.0.2.7", "2001:db8::/64"
 
@@ -122,7 +122,7 @@ class BansTests(SynchronousTestCase):
         self.file.lift()
         self.assertEqual(self.file.read().proven, ((HOST, "office"),))
         for number in range(3):
-            with patch.object(log_ins, "MAX_PROVEN", 3):
+            with patch.object(log_in_file, "MAX_PROVEN", 3):
                 self.file.add_proven(OTHER, f"user{number}")
         found = [user for _, user in LogInFile(self.folder).read().proven]
         self.assertEqual(found, ["user0", "user1", "user2"])

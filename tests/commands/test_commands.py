@@ -15,11 +15,11 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 import mta
+from mta.access.log_in_file import LogInFile
 from mta.commands import console, main
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Filter
 from mta.session import Ban
-from mta.spool.log_ins import LogInFile
 from mta.spool.tools import SpoolTools
 from tests.processes import configuration, source_environment
 

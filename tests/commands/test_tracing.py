@@ -123,6 +123,12 @@ class ExplainTests(CommandCase):
         )
         self.assertIn("back to ann@x.example", self.succeed("explain", str(rewritten)))
 
+    def test_no_spool(self) -> None:
+        """A look leaves nothing that a spool in use would have."""
+        (self.folder / "spool").mkdir(exist_ok=True)
+        self.succeed("explain", "x@y.example")
+        self.assertEqual([], list((self.folder / "spool").iterdir()))
+
     def test_nobody(self) -> None:
         """What would be refused fails, with the reply."""
         status, output, errors = self.run_command("explain", "x@office.example")

@@ -1,7 +1,6 @@
-"""What is known of log-ins: one small file in the spool, for all processes and tools.
+"""The file of bans and log-ins, in the spool, for all processes.
 
-It says who may not log in for a while, and who has logged in from which host.  Losing it lets
-somebody try again too early, so it is replaced whole and never synced.
+Where it is lost a banned client may try again too early, so it is replaced whole and never synced.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from mta.interfaces import ILogInStore
 from mta.session import Ban, LogInRecord
 
 NAME = "log-ins.json"
-MAX_BANS = 1000  # in the file; the one that ends first is forgotten
-MAX_PROVEN = 1000  # pairs in the file; the one noted first is forgotten
-MAX_OCTETS = 4 * 2**20  # of the file that are read
+MAX_BANS = 1000  # in the file: beyond them, the one that ends first is forgotten
+MAX_PROVEN = 1000  # pairs in the file: beyond them, the first one is forgotten
+MAX_OCTETS = 4 * 2**20  # of the file that are read: bounds the memory
 
 Stamp = tuple[int, int, int] | None
 
 
 class LogInFile:
-    """What is known of log-ins, in a spool folder.  All methods block."""
+    """The file in a spool folder.  All methods block."""
 
     def __init__(self, spool: Path, now: Callable[[], float] = time.time) -> None:
         self._path = spool / NAME
         self._now = now
 
     def stamp(self) -> Stamp:
-        """Something that differs when the file was written anew; None: there is none."""
+        """A value that differs when the file was replaced; None: no file."""
         try:
             status = self._path.stat()
         except OSError:
@@ -49,7 +48,10 @@ class LogInFile:
         return status.st_mtime_ns, status.st_ino, status.st_size
 
     def read(self) -> LogInRecord:
-        """All that is in force; nothing where the file is not one of ours.  Raises OSError."""
+        """The bans in force, and the log-ins.
+
+        There are none where the file is damaged.  Raises OSError.
+        """
         try:
             with self._path.open("rb") as file:
                 document = json.loads(file.read(MAX_OCTETS))
@@ -60,7 +62,7 @@ class LogInFile:
         return LogInRecord(tuple(ban for ban in bans if ban.is_in_force(self._now())), proven)
 
     def add_ban(self, ban: Ban) -> None:
-        """Keep one more.  Raises OSError."""
+        """Add a ban.  Raises OSError."""
         with self._changing() as record:
             others = sorted(
                 (other for other in record.bans if other.key != ban.key),
@@ -69,15 +71,15 @@ class LogInFile:
             self._write(replace(record, bans=(*others[-MAX_BANS + 1 :], ban)))
 
     def add_proven(self, host: str, user: str) -> None:
-        """Keep who has logged in from a host.  Raises OSError."""
+        """Add a user who has logged in from a host.  Raises OSError."""
         with self._changing() as record:
             others = [pair for pair in record.proven if pair != (host, user)]
             self._write(replace(record, proven=(*others[-MAX_PROVEN + 1 :], (host, user))))
 
     def lift(self, names: Collection[str] = ()) -> Sequence[Ban]:
-        """End the bans of these hosts and users, without names all; returns which.
+        """End the bans of these hosts and users; without names, all.
 
-        Raises OSError.
+        Returns those that ended.  Raises OSError.
         """
         if not self.read().bans:
             return ()
@@ -90,7 +92,7 @@ class LogInFile:
 
     @contextmanager
     def _changing(self) -> Iterator[LogInRecord]:
-        """What there is, to be replaced: by one process at a time."""
+        """Lock the file for its next content; gives the present one."""
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flock(folder, LOCK_EX)
@@ -103,13 +105,13 @@ class LogInFile:
 
 
 def _names(ban: Ban) -> set[str]:
-    """What a person may call a ban by: its host, or a user that was tried."""
+    """The names that a ban is lifted by: host and users."""
     return {ban.host.lower(), *(user.lower() for user in (ban.user, *ban.users) if user)}
 
 
 @implementer(ILogInStore)
 class SharedLogIns:
-    """The file as a running process keeps up with it: in a thread."""
+    """The file as a running process uses it: in threads."""
 
     log = Logger()
 
