@@ -1,4 +1,4 @@
-"""Where accepted mail waits: an embedded database and files for large content.
+"""The store of accepted mail: a database, and files for large content.
 
 ``docs/spool.rst`` has the invariants: which states exist, what a crash between any two steps
 leaves, and who repairs it.  `SqliteSpool` is the spool of a running process, `SpoolTools` the

@@ -1,8 +1,8 @@
-"""Which messages a process tries at this moment, for the one that takes over if it dies.
+"""Notes which messages a process tries, for the one that takes over.
 
 Each owner has a file of its own, mapped into memory: noting an attempt is a write to memory, and
-the system keeps it when the process ends, however that happens.  After a loss of power nobody
-asks: that was no message's fault.
+the system keeps it when the process ends, however that happens.  After a loss of power the notes
+count for nothing: that was no message's fault.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from mta.spool.clock import boot_id
 from mta.spool.folder import create
 
 SUFFIX = ".tries"
-SLOTS = 2048  # attempts at once; those beyond are not noted
+MAX_NOTED = 2048  # attempts at once: more than the runner makes; those beyond are not noted
 
 _NUMBER = struct.Struct("<Q")
 _HEADER = 64  # octets for the name of the boot
 
 
-class Attempts:
-    """The attempts of a living process."""
+class AttemptNotes:
+    """The notes of a living process."""
 
     def __init__(self, path: Path) -> None:
         """Make the file.  Raises OSError."""
         descriptor = create(path, os.O_RDWR | os.O_EXCL)
         try:
-            os.ftruncate(descriptor, _HEADER + SLOTS * _NUMBER.size)
+            os.ftruncate(descriptor, _HEADER + MAX_NOTED * _NUMBER.size)
             self._map = mmap.mmap(descriptor, 0)
         except ValueError as error:
             raise OSError(str(error)) from None
@@ -37,11 +37,11 @@ class Attempts:
             os.close(descriptor)
         header = boot_id().encode()[:_HEADER]
         self._map[: len(header)] = header
-        self._free = list(range(SLOTS))
+        self._free = list(range(MAX_NOTED))
         self._slots: dict[int, tuple[int, int]] = {}  # by message: its slot, and how many attempts
 
     def begin(self, number: int) -> None:
-        """Note that an attempt for a message begins; several may go on at once."""
+        """Note that an attempt for a message begins, perhaps beside another one."""
         slot, count = self._slots.get(number, (-1, 0))
         if not count:
             if not self._free:
@@ -51,7 +51,7 @@ class Attempts:
         self._slots[number] = slot, count + 1
 
     def end(self, number: int) -> None:
-        """Note that one of them is over."""
+        """Note that one of its attempts is over."""
         slot, count = self._slots.pop(number, (-1, 0))
         if count > 1:
             self._slots[number] = slot, count - 1
@@ -60,7 +60,7 @@ class Attempts:
             self._free.append(slot)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Unmap the file."""
         self._map.close()
 
     def _write(self, slot: int, number: int) -> None:
@@ -68,7 +68,10 @@ class Attempts:
 
 
 def noted_in(path: Path) -> list[int]:
-    """The messages that a process tried when it died; none where the machine stopped with it."""
+    """The messages that a process tried when it died.
+
+    None where the machine stopped with it.
+    """
     try:
         octets = path.read_bytes()
     except OSError:

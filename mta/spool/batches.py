@@ -1,4 +1,4 @@
-"""Commits a batch of jobs in one transaction, and finds out which of them failed."""
+"""Commits jobs in one transaction, or one by one where it fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class BatchWriter:
             os.close(self._commit_lock)
 
     def commit(self, jobs: Sequence[Job]) -> list[Any]:
-        """Commit all together; where one of them may be to blame, each by itself.
+        """Commit all together, or each by itself where one may have failed.
 
         Returns the result of each job, in order: a Failure where nothing of it was done.
         """
@@ -88,7 +88,7 @@ class BatchWriter:
             return False
 
     def _lack_of_room(self, count: int) -> Failure | None:
-        """The reason to refuse so many new messages; None: they can be taken."""
+        """The reason to refuse so many new messages, if there is one."""
         try:
             if not self._folder.has_room():
                 self._folder.require_room(spare(self._connection))
@@ -121,7 +121,10 @@ _NOT_THE_JOB = {
 
 
 def _may_be_one_job(error: Exception) -> bool:
-    """Whether the others may succeed.  A full disk may have room for the small ones."""
+    """Tell whether other jobs may succeed.
+
+    A full disk may have room for small ones.
+    """
     if isinstance(error, sqlite3.Error):
         return primary_code(error) not in _NOT_THE_JOB
     return not isinstance(error, OSError)

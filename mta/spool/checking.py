@@ -20,9 +20,9 @@ from mta.spool.folder import MIN_UNKNOWN_AGE, Folder
 from mta.spool.holds import StandingHolds
 from mta.spool.loading import ContentKey, load
 
-_PORTION = 500  # messages
+_BATCH_SIZE = 500  # messages read at once: bounds the memory
 _LOST = "FROM {table} WHERE {column} NOT IN (SELECT id FROM message)"
-_MAX_FAULTS = 100  # of the database's own check
+_MAX_FAULTS = 100  # lines of SQLite's own check: more say nothing new
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Checker:
         self._now = now
 
     def findings(self) -> Iterator[Finding]:
-        """Whatever is wrong.  Raises OSError where the spool can't be read at all."""
+        """Find all that is wrong.  Raises OSError where the spool can't be read at all."""
         with closing(open_database(self._folder)) as connection, as_oserror(self._folder):
             for check in (
                 self._database,
@@ -64,7 +64,7 @@ class Checker:
                     yield Finding(self._folder.database.name, str(error))
 
     def _holds(self, _: sqlite3.Connection) -> Iterator[Finding]:
-        """Standing holds that nobody can read: no mail is taken, then."""
+        """Find standing holds that can't be read: no mail is taken, then."""
         try:
             StandingHolds(self._folder).current()
         except OSError as error:
@@ -73,7 +73,10 @@ class Checker:
     # --- the database
 
     def _database(self, connection: sqlite3.Connection) -> Iterator[Finding]:
-        """What SQLite finds; its indexes can be made again from the tables."""
+        """Let SQLite check its file.
+
+        Indexes can be made again from the tables.
+        """
         name = self._folder.database.name
         found = _faults(connection)
         if found and self._repair:
@@ -85,10 +88,10 @@ class Checker:
             yield from (Finding(name, each) for each in found)
 
     def _messages(self, connection: sqlite3.Connection) -> Iterator[Finding]:
-        """Messages that can't be delivered as they are."""
+        """Find messages that can't be delivered as they are."""
         query = "SELECT id FROM message WHERE id > ? ORDER BY id LIMIT ?"
         after: int | float = float("-inf")
-        while ids := rows.ids(connection.execute(query, (after, _PORTION))):
+        while ids := rows.ids(connection.execute(query, (after, _BATCH_SIZE))):
             damaged = self._damaged(connection, ids)
             # What is gone when it is looked at again was removed meanwhile, content first.
             for number, problem in self._damaged(connection, list(damaged)).items():
@@ -99,7 +102,10 @@ class Checker:
         return load(connection, ids, self._folder, _no_content).damaged if ids else {}
 
     def _undated(self, connection: sqlite3.Connection) -> Iterator[Finding]:
-        """Messages that would never be tried; nothing is lost where they are tried now."""
+        """Find messages that would never be tried.
+
+        Nothing is lost where they are tried now.
+        """
         found = leases.undated(connection)
         if found and self._repair:
             with commit_lock(self._folder), transaction(connection):
@@ -111,13 +117,13 @@ class Checker:
             yield Finding(queue_id.encode(number), problem, self._repair)
 
     def _leases(self, connection: sqlite3.Connection) -> Iterator[Finding]:
-        """Messages leased to owners that are dead, or never were."""
+        """Find messages leased to owners that never were."""
         having = owner_rows.owners_of_messages(connection)
         beats = owner_rows.beats(connection)
         locked = owners.known_owners(self._folder)
         for number in having:
             if number in beats or number in locked:
-                continue  # it lives, or whoever runs next takes over
+                continue  # it lives, or the next process takes over
             with commit_lock(self._folder), transaction(connection):
                 ids = owner_rows.leased(connection, number)
                 if self._repair:
@@ -162,7 +168,7 @@ class Checker:
                 yield self._unknown(path, "the process that wrote it is gone")
 
     def _unknown(self, path: Path, problem: str) -> Finding:
-        """A file that nobody knows, which is removed when it is old."""
+        """A file that nothing refers to.  It is removed when it is old."""
         try:
             is_old = self._now() - path.stat().st_mtime > MIN_UNKNOWN_AGE
         except FileNotFoundError:
@@ -185,7 +191,7 @@ class Checker:
 
 
 def _faults(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite's own check finds, a line each."""
+    """The faults that SQLite's own check finds, a line each."""
     found = connection.execute(f"PRAGMA integrity_check({_MAX_FAULTS})")
     return [line for (text,) in found for line in str(text).splitlines() if line != "ok"]
 

@@ -1,4 +1,4 @@
-"""By how much the wall clock jumped, told by the clock that counts the seconds since the boot."""
+"""Jumps of the wall clock, measured by the seconds since the boot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-TOLERANCE = 60.0  # seconds; less is how a clock is set right, and no mail needs to hear of it
+TOLERANCE = 60.0  # seconds: a clock that is set right jumps by less, which harms no mail
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at both clocks: seconds since the epoch, and since the boot with this name."""
+    """The time by both clocks, in seconds.
+
+    `wall` is since the epoch, `uptime` since the boot with the name `boot`.
+    """
 
     wall: float
     uptime: float
@@ -23,13 +26,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Both clocks; `now`: seconds since the epoch, `uptime`: of a clock that nobody sets."""
+    """Both clocks.
+
+    `now`: seconds since the epoch; `uptime`: seconds of a clock that is never set.
+    """
 
     now: Callable[[], float]
     uptime: Callable[[], float]
 
     def read(self) -> Reading:
-        """Look at both."""
+        """Read both."""
         return Reading(self.now(), self.uptime(), boot_id())
 
 
@@ -39,7 +45,7 @@ def seconds_since_boot() -> float:
 
 
 def boot_id() -> str:
-    """The name of this run of the machine; empty where the system has none."""
+    """The name of this boot of the machine, empty where unknown."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -47,9 +53,9 @@ def boot_id() -> str:
 
 
 def jump(before: Reading, after: Reading) -> float:
-    """Seconds by which the wall clock jumped, negative for back; 0 within `TOLERANCE`.
+    """The seconds by which the wall clock jumped; 0 within `TOLERANCE`.
 
-    Across a boot nobody knows how long it took, so only a jump back is seen.
+    Negative for back.  How long a boot took is unknown, so across one only a jump back is seen.
     """
     passed = after.wall - before.wall
     expected = after.uptime - before.uptime if before.boot == after.boot else passed

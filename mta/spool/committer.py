@@ -38,9 +38,10 @@ _Result = tuple["Deferred[Any]", Any]
 
 @implementer(ICommitter)
 class Committer:
-    """Commits the jobs of one owner, in batches, in a thread that ends with `stop` alone.
+    """Commits the jobs of one owner, in batches, in a thread.
 
-    If it should end otherwise, what waits and all that comes fails with OSError.
+    It ends with `stop` alone.  If it should end otherwise, what waits and all that comes fails
+    with OSError.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -170,7 +171,10 @@ class Committer:
             self._call(self._refuse_all)
 
     def _next_batch(self) -> list[_Waiting] | None:
-        """All that waits, once there is something; None: it is time to stop."""
+        """Wait for jobs, and take all that there are.
+
+        None: it is time to stop.
+        """
         first = self._jobs.get()
         if first is None:
             return None
@@ -204,7 +208,7 @@ class Committer:
         self._call(self._finish, answers, 0.0 if failed else took)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        """Let the reactor call a function; without memory for that, a moment later."""
+        """Let the reactor call a function, later where memory is short."""
         while True:
             try:
                 self._reactor.callFromThread(function, *arguments)

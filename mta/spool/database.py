@@ -1,4 +1,4 @@
-"""The database of the spool: how it is opened, its tables, and its errors."""
+"""The database of the spool: opening, locking, reading, errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from mta.spool.folder import Folder, create
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BUSY_TIMEOUT = 30  # seconds; a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
+BUSY_TIMEOUT = 30  # seconds: a client waits ten minutes for its 250, RFC 5321 section 4.5.3.2.6
 
-# Octets; such pages hold most messages without overflow pages.
-PAGE = 8192
+PAGE = 8192  # octets: such pages hold most messages without overflow pages
 
 # A checkpoint every 16 MiB finds that most of the log is about messages that have come and gone.
 # Debian's SQLite overwrites what is deleted: that is a second write of each message.
@@ -41,7 +40,10 @@ PRAGMA secure_delete = OFF;
 
 
 class SpoolUnusable(OSError):
-    """The spool can't be used until a person has looked at it: one line says why and what to do."""
+    """The spool can't be used until the operator has done something.
+
+    One line says why, and what to do.
+    """
 
 
 class SpoolDamaged(SpoolUnusable):
@@ -66,7 +68,10 @@ def open_database(folder: Folder) -> sqlite3.Connection:
 
 
 def _is_made(folder: Folder) -> bool:
-    """Whether there is a database.  An empty file is what a loss of power may have left."""
+    """Tell whether there is a database.
+
+    An empty file is what a loss of power may have left.
+    """
     try:
         return folder.database.stat().st_size > 0
     except FileNotFoundError:
@@ -74,7 +79,7 @@ def _is_made(folder: Folder) -> bool:
 
 
 def _make(folder: Folder) -> None:
-    """Make the database whole under another name, so that no crash leaves half of one.
+    """Make the database under another name first: no crash leaves half.
 
     Raises SpoolDamaged where the folder has had one before.
     """
@@ -117,7 +122,7 @@ def verify(folder: Folder) -> None:
 
 
 def _refuse_lost(folder: Folder) -> None:
-    """Raise SpoolDamaged where something is there that only a spool in use has."""
+    """Raise SpoolDamaged where the folder has what only a used spool has."""
     log = Path(f"{folder.database}-wal")
     if trace := folder.traces() or (log.exists() and log.stat().st_size and str(log)):
         raise _lost(folder, trace)
@@ -148,7 +153,7 @@ def _damaged(folder: Folder, reason: str) -> SpoolDamaged:
 
 
 def _require_tables(connection: sqlite3.Connection, folder: Folder) -> None:
-    """Raise SpoolDamaged where a table or a column of this version is missing."""
+    """Raise SpoolDamaged where a table or a column is missing."""
     if missing := schema.missing_columns(connection):
         raise _damaged(folder, f"its column {missing[0]} is missing")
 
@@ -187,7 +192,7 @@ def _prepare(connection: sqlite3.Connection, folder: Folder) -> None:
 
 @contextmanager
 def commit_lock(folder: Folder) -> Iterator[None]:
-    """Hold the commit lock of a spool, for programs that commit now and then.
+    """Hold the commit lock, in a program that commits seldom.
 
     Raises OSError.
     """
@@ -201,7 +206,7 @@ def commit_lock(folder: Folder) -> Iterator[None]:
 
 @contextmanager
 def locked(descriptor: int) -> Iterator[None]:
-    """Hold a lock, waiting for it in the kernel: SQLite itself would poll for its own."""
+    """Hold a file lock.  The kernel wakes us for it, where SQLite would poll."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield
@@ -210,7 +215,7 @@ def locked(descriptor: int) -> Iterator[None]:
 
 
 def _was_used(connection: sqlite3.Connection) -> bool:
-    """Whether a server ever ran on this database, or something was put into it."""
+    """Tell whether a server ran on this database, or mail came in."""
     (used,) = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM clock) OR EXISTS (SELECT 1 FROM message)"
         " OR EXISTS (SELECT 1 FROM leftover)"
@@ -258,7 +263,7 @@ class ReadConnection:
     ) -> T:
         """Call a function with the connection.  Raises OSError for the database's errors."""
         if not self._lock.acquire(blocking=self._waits):
-            raise BlockingIOError(errno.EAGAIN, "another look at the queue is under way")
+            raise BlockingIOError(errno.EAGAIN, "the queue is being read already")
         try:
             with as_oserror(self._folder):
                 return function(self._connection, *args, **kwargs)
@@ -273,7 +278,7 @@ class ReadConnection:
 
 @contextmanager
 def as_oserror(folder: Folder) -> Iterator[None]:
-    """Turn what goes wrong with the disk or the database into the spool's errors."""
+    """Raise the spool's errors for those of the disk or the database."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -284,7 +289,7 @@ def as_oserror(folder: Folder) -> Iterator[None]:
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the rows that were asked for are damaged, so that others may be read.
+    """Tell whether the rows are damaged, and others may be read.
 
     Python has no code of SQLite's for text that is none.
     """
@@ -309,9 +314,9 @@ def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether there is no room on the disk.
+    """Tell whether the error means that the disk is full.
 
-    The file of shared memory can't grow for no other reason; SQLite calls that an I/O error.
+    SQLite has an I/O error where the file of shared memory can't grow, which has no other reason.
     """
     if isinstance(error, sqlite3.Error):
         extended = getattr(error, "sqlite_errorcode", 0)
@@ -320,5 +325,5 @@ def is_full(error: Exception) -> bool:
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's result code without its extension; 0 where Python itself found the fault."""
+    """SQLite's result code without its extension; 0 for errors of Python's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,6 +1,7 @@
-"""Standing holds: what new mail is put on hold as it comes, until a person lifts them.
+"""Standing holds: filters for new mail that is put on hold.
 
-They are a file in the spool, which every process looks at for each message that it takes in.
+They are a file in the spool, which every process looks at for the mail that it takes in, until a
+person lifts them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from mta.spool.listing import address_key
 
 @dataclass(frozen=True, slots=True)
 class StandingHold:
-    """Which new mail is put on hold: what fits every part that is not empty.
+    """A filter: mail that fits all its parts is put on hold.
 
-    The parts are those of `mta.interfaces.Filter`.  `since`: seconds since the epoch.
+    An empty part fits all mail.
+
+    The parts are those of `mta.queued.Filter`.  `since`: seconds since the epoch.
     """
 
     reverse_path: str = ""
@@ -34,7 +37,10 @@ class StandingHold:
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """What makes it the same as another one, in the form in which it is compared."""
+        """The parts as they are compared.
+
+        Two holds with the same ones are one.
+        """
         return (
             self.reverse_path and address_key(self.reverse_path),
             self.forward_path and address_key(self.forward_path),
@@ -42,7 +48,7 @@ class StandingHold:
         )
 
     def fits(self, envelope: Envelope) -> bool:
-        """Whether a message with that envelope is put on hold."""
+        """Tell whether a message with that envelope is put on hold."""
         reverse_path, forward_path, domain = self.parts
         paths = [recipient.forward_path for recipient in envelope.recipients]
         return (
@@ -67,7 +73,7 @@ class StandingHolds:
         self._holds: Sequence[StandingHold] = ()
 
     def current(self) -> Sequence[StandingHold]:
-        """Those that stand now.  Raises OSError."""
+        """The holds that stand now.  Raises OSError."""
         try:
             status = self._path.stat()
         except FileNotFoundError:
@@ -84,11 +90,11 @@ class StandingHolds:
         return next((hold for hold in self.current() if hold.fits(envelope)), None)
 
     def add(self, hold: StandingHold) -> None:
-        """Add one, from now on for all processes; nothing where it stands.  Raises OSError."""
+        """Add one, for all processes; nothing where it stands.  Raises OSError."""
         self._change(lambda holds: [*_without(holds, hold), hold])
 
     def lift(self, hold: StandingHold) -> bool:
-        """Take one away; whether it stood.  Raises OSError."""
+        """Take one away; returns whether it stood.  Raises OSError."""
         before = len(self.current())
         self._change(lambda holds: _without(holds, hold))
         return len(self.current()) < before

@@ -1,4 +1,4 @@
-"""Whether a spool can be used, found out without making or changing anything."""
+"""Looks at a spool without making or changing anything."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mta.spool.folder import Folder
 
 
 def problem_of(spool: Path) -> str:
-    """What is wrong with a spool folder, in one line; empty: nothing, or nothing is there yet.
+    """The problem with a spool folder, in one line; empty: none.
 
-    Blocks.
+    None either where nothing is there yet.  Blocks.
     """
     try:
         if spool.exists():
@@ -25,7 +25,7 @@ def problem_of(spool: Path) -> str:
 
 
 def is_in_use(spool: Path) -> bool:
-    """Whether a process works with the spool now.  Blocks."""
+    """Tell whether a process works with the spool now.  Blocks."""
     try:
         return bool(owners.live_owners(Folder(spool)))
     except OSError:

@@ -1,4 +1,4 @@
-"""The jobs of a commit, and the committer as the rest of the spool uses it."""
+"""Jobs of a commit, and the committer as its users see it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job:
 
     @property
     def is_intake(self) -> bool:
-        """Whether it only makes the queue longer."""
+        """Tell whether it only makes the queue longer."""
         return bool(self.arrivals) and not (self.updates or self.removals)
 
 
@@ -56,19 +56,25 @@ class ICommitter(Interface):
         """
 
     def submit(job: Job) -> Deferred[Any]:
-        """Do a job; fires with its result when it is on stable storage.
+        """Do a job; fires with its result, which is on stable storage.
 
         Fails with SpoolFull or OSError; then nothing of the job was done.
         """
 
     def submit_soon(job: Job) -> Deferred[Any]:
-        """Do a job a moment later than `submit`, for others to share its commit."""
+        """Do a job a moment later, for others to share its commit.
+
+        Else it is as `submit`.
+        """
 
     async def remove(numbers: Collection[int], delay: float) -> None:
-        """Remove messages, in a commit that begins in `delay` seconds at the latest.
+        """Remove messages, in a commit that begins within `delay` seconds.
 
         Raises SpoolFull or OSError; then none of them was removed.
         """
 
     def stop() -> Deferred[None]:
-        """Commit what waits; fires when the database is closed, or does not close in time."""
+        """Commit what waits; fires when the database is closed.
+
+        It fires as well where that does not happen in time.
+        """

@@ -60,7 +60,7 @@ _SUSPECT_TRIED = "EXISTS (SELECT 1 FROM message WHERE deaths > 0 AND due = 9e999
 
 
 def suspect(connection: sqlite3.Connection, now: float) -> list[int]:
-    """The id of one message that an owner died on and that may be tried.
+    """The id of a message that an owner died on, if any.
 
     All processes together try one at a time.
     """
@@ -95,7 +95,7 @@ def without_suspects(
 
 
 def free(connection: sqlite3.Connection, numbers: Collection[int]) -> list[int]:
-    """Those of these messages that are neither leased nor on hold, in that order."""
+    """Those of these messages that may be leased, in that order."""
     return ids(
         connection.execute(
             """
@@ -108,7 +108,7 @@ def free(connection: sqlite3.Connection, numbers: Collection[int]) -> list[int]:
 
 
 def next_due(connection: sqlite3.Connection, *, suspects: bool = True) -> float | None:
-    """The due time of the first message that may be tried; None: there is none."""
+    """The due time of the first message to be tried, if any."""
     query = "SELECT due FROM message WHERE due >= -9e999 AND {} ORDER BY due LIMIT 1"
     found = connection.execute(query.format("deaths = 0")).fetchall()
     if suspects:
@@ -173,7 +173,7 @@ def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int) ->
 
 
 def release(connection: sqlite3.Connection, dues: Sequence[tuple[int, float]], owner: int) -> None:
-    """End leases that are still the owner's; each message is due at its time."""
+    """End leases that are still the owner's, with new due times."""
     connection.execute(
         """
         UPDATE message
@@ -187,7 +187,7 @@ def release(connection: sqlite3.Connection, dues: Sequence[tuple[int, float]], o
 
 
 def recalled(connection: sqlite3.Connection, numbers: Collection[int], owner: int) -> list[int]:
-    """Those of an owner's messages that are gone, on hold, or another owner's."""
+    """Those of an owner's messages that are gone, on hold, or another's."""
     return ids(
         connection.execute(
             """
@@ -204,7 +204,7 @@ def recalled(connection: sqlite3.Connection, numbers: Collection[int], owner: in
 
 
 def hold_damaged(connection: sqlite3.Connection, reasons: Mapping[int, str]) -> None:
-    """Put damaged messages on hold, leased or not; `reasons` say what is wrong."""
+    """Put damaged messages on hold, leased or not, for these reasons."""
     connection.execute(
         """
         UPDATE message SET owner = NULL, due = 9e999, on_hold = 3, reason = new.value
@@ -215,7 +215,7 @@ def hold_damaged(connection: sqlite3.Connection, reasons: Mapping[int, str]) -> 
 
 
 def undated(connection: sqlite3.Connection) -> dict[int, str]:
-    """The ids of messages whose `due` is no time, each with what it is."""
+    """The ids of messages whose `due` is no time, with reasons."""
     found = connection.execute(
         """
         SELECT id, substr(quote(due), 1, 60) FROM message WHERE due IS NULL

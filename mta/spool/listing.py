@@ -1,4 +1,4 @@
-"""The queue as a person looks at it: quickly, from its first message on, damaged rows and all.
+"""The queue as the operator lists it: quickly, and damaged rows, too.
 
 Content is not touched, nothing is changed, and nothing of Twisted is needed.
 """
@@ -20,12 +20,12 @@ from mta.spool.database import as_oserror, open_database
 from mta.spool.folder import Folder
 from mta.spool.loading import ContentKey, load
 
-_FIRST_PORTION = 20  # messages: the first lines are wanted at once
-_PORTION = 1000
+_FIRST_BATCH_SIZE = 20  # messages: the first lines are wanted at once
+_BATCH_SIZE = 1000  # messages: bounds the memory
 REPLACEMENT = "\ufffd"  # what text that is damaged is shown with
 _NULL = "<>"  # the null reverse-path, as a person writes it
 DAMAGED = "damaged"  # the state of a message that can't be read whole
-_READ_WHOLE = 2000  # messages; of more, only what seems damaged: it takes twice as long
+_MAX_READ_WHOLE = 2000  # messages: it takes twice as long, so of more only what seems damaged
 ON_HOLD = "on-hold"  # as a `Filter.state`: on hold, and not waiting for a peer
 
 # ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
@@ -51,7 +51,7 @@ FROM recipient WHERE message IN (SELECT value FROM json_each(?)) ORDER BY messag
 
 @dataclass(frozen=True, slots=True)
 class ListedRecipient:
-    """One recipient of a listed message: where it stands, and the last attempt if there was one."""
+    """One recipient of a listed message, with its last attempt, if any."""
 
     forward_path: Mailbox
     state: str
@@ -105,18 +105,18 @@ class Listing:
     def find(self, wanted: Filter) -> Iterator[Listed]:
         """The messages that fit, oldest first, in portions."""
         query = _query(wanted)
-        parameters = {**self._parameters(wanted), "after": -1, "limit": _FIRST_PORTION}
+        parameters = {**self._parameters(wanted), "after": -1, "limit": _FIRST_BATCH_SIZE}
         read = 0
         while portion := self._portion(
-            query, parameters, is_thorough=wanted.state == DAMAGED or read < _READ_WHOLE
+            query, parameters, is_thorough=wanted.state == DAMAGED or read < _MAX_READ_WHOLE
         ):
             read += len(portion)
             yield from (each for each in portion if wanted.state in ("", ON_HOLD, each.state))
             after = queue_id.decode(portion[-1].id)
-            parameters |= {"after": after, "limit": _PORTION}
+            parameters |= {"after": after, "limit": _BATCH_SIZE}
 
     def count(self, wanted: Filter) -> int:
-        """How many messages fit."""
+        """Count the messages that fit."""
         if wanted.state == DAMAGED:
             return sum(1 for _ in self.find(wanted))
         parameters = {**self._parameters(wanted), "after": -1, "limit": -1}
@@ -131,7 +131,7 @@ class Listing:
     def _portion(
         self, query: str, parameters: Mapping[str, object], *, is_thorough: bool
     ) -> list[Listed]:
-        """Read some messages; all of each, where damage is sought or seems to be."""
+        """Read some messages, whole where damage is sought or seems to be."""
         with as_oserror(self._folder):
             messages = self._connection.execute(query, parameters).fetchall()
             numbers = json.dumps([row[0] for row in messages])
@@ -175,7 +175,7 @@ def _listed(
 
 
 def _seems_whole(row: tuple[object, ...], recipients: Sequence[ListedRecipient | None]) -> bool:
-    """Whether what a list shows of a message can be read."""
+    """Tell whether what a list shows of a message can be read."""
     _, state, due, _, attempts, size, local_part, domain, reason = row
     texts = (state, local_part, domain, reason)
     return (
@@ -251,7 +251,7 @@ def _parameters(wanted: Filter, now: float) -> dict[str, object]:
 
 
 def address_key(text: str) -> str:
-    """An address as filters compare it: as its columns look when they are joined, in lower case."""
+    """An address as filters compare it: columns joined, in lower case."""
     if text == _NULL:
         return "@"
     local_part, _, domain = text.rpartition("@") if "@" in text else (text, "", "")
@@ -259,7 +259,7 @@ def address_key(text: str) -> str:
 
 
 def numbers(ids: Collection[str]) -> list[int]:
-    """The numbers of queue ids; what is no queue id names no message."""
+    """The numbers of queue ids, without texts that are none."""
     found = []
     for text in ids:
         try:

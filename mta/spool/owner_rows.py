@@ -103,7 +103,7 @@ def make_released_due(connection: sqlite3.Connection, owner: int, now: float, li
 def count_death(connection: sqlite3.Connection, numbers: Collection[int], now: float) -> list[int]:
     """Count the death of an owner against the messages that it tried.
 
-    Those that it happened to too often are put on hold, and returned; the others are tried later
+    Those on which too many died are put on hold, and returned; the others are tried later
     than all else.
     """
     wanted = listed(numbers)

@@ -1,4 +1,4 @@
-"""Owners: the processes that live on one spool, known by the locks that they hold."""
+"""Owners: the processes that use a spool, known by their locks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mta.spool.folder import Folder, create, numbers_in
 
 
 class Owner:
-    """The lock of one owner, which we hold: our own, or that of a dead one."""
+    """The lock of one owner: our own, or of a dead one."""
 
     def __init__(self, folder: Folder, number: int, descriptor: int) -> None:
         self.number = number
@@ -31,7 +31,7 @@ class Owner:
         return _path(self._folder, self.number).with_suffix(attempts.SUFFIX)
 
     def remove(self) -> None:
-        """Remove the files of an owner whose messages are free, and unlock it.
+        """Remove the files of an owner whose messages are free; unlock it.
 
         Raises OSError; what is left then is found at the next look.
         """

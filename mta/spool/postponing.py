@@ -1,4 +1,4 @@
-"""Putting off in bulk what is due for hops that are down.
+"""Puts off the messages for hops that are down, in bulk.
 
 Which hop a recipient waits for is what its last attempt says, or, where it has had none, the
 default for its domain.  Mail that waits for another hop by now is only delayed by it.
@@ -15,7 +15,7 @@ from mta.mail import Agent
 from mta.spool import queue_id
 from mta.spool.database import is_damage
 
-MAX_EXAMINED = 2000  # messages looked at in one transaction: others want to commit, too
+MAX_EXAMINED = 2000  # messages read in one transaction: others want to commit, too
 
 _DUE = f"""
 SELECT message.id, shift, warned, CASE
@@ -34,11 +34,11 @@ def postpone(
     warn_after: float,
     give_up_after: float,
 ) -> Counter[str]:
-    """Put off messages that wait for nothing but these hops, each of which has a new due time.
+    """Put off messages that wait for nothing but these hops.
 
-    Returns how many it were, by hop.  What has to be given up or warned about before is due then;
-    what should have been already stays.  Where a row is damaged, nothing is put off: whoever leases
-    it puts it aside.
+    `dues`: the new due time of each hop's mail.  A message that has to be given up or warned about
+    before is due then; one that should have been already stays.  Where a row is damaged, nothing is
+    put off: the process that leases it puts it on hold.  Returns how many it were, by hop.
     """
     found: dict[int, tuple[float, str]] = {}
     others: set[int] = set()

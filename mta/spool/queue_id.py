@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Callable
 
-MAX_MOMENT = 253402300799.0  # seconds since the epoch: the year 9999, the last of calendars here
+MAX_MOMENT = 253402300799.0  # seconds since the epoch: the year 9999, the last that Python knows
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SHIFTS = range(60, -1, -5)  # thirteen digits of five bits
@@ -28,7 +28,7 @@ class QueueIds:
         self._process = secrets.randbits(_PROCESS_BITS)
 
     def next(self) -> int:
-        """A new queue id; still a new one when the clock steps back."""
+        """A new queue id, also when the clock steps back."""
         self._last = max(int(self._now() * 1_000_000), self._last + 1)
         return self._last << _PROCESS_BITS | self._process
 
@@ -46,10 +46,16 @@ def decode(text: str) -> int:
 
 
 def arrival(number: int) -> float:
-    """When the message with this id began to arrive, seconds since the epoch."""
+    """The time at which a message began to arrive.
+
+    In seconds since the epoch.
+    """
     return (number >> _PROCESS_BITS) / 1_000_000
 
 
 def earliest(moment: float) -> int:
-    """The least id of a message that arrived at `moment` (seconds since the epoch) or later."""
+    """The least id of messages that arrived at `moment` or later.
+
+    In seconds since the epoch.
+    """
     return int(moment * 1_000_000) << _PROCESS_BITS

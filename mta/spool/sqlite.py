@@ -24,7 +24,7 @@ from mta.mail import Envelope
 from mta.queued import IDraft, Message, Notice, Settlement, State
 from mta.session import Origin
 from mta.spool import clock, leases, owner_rows, owners, queue_id, rows
-from mta.spool.attempts import Attempts
+from mta.spool.attempts import AttemptNotes
 from mta.spool.commits import Commits
 from mta.spool.committer import Committer
 from mta.spool.content import Draft, FileContent, Incoming
@@ -93,7 +93,7 @@ class SqliteSpool:
             with as_oserror(self._folder), transaction(connection):
                 owner_rows.register(connection, self._owner.number)
                 owner_rows.set_clock(connection, self._clocks.read())
-        self._attempts = Attempts(self._owner.attempts)
+        self._attempts = AttemptNotes(self._owner.attempts)
         self._reader = ReadConnection(self._folder)
         self._watcher = ReadConnection(self._folder, waits=False)
         self._leasing = Leasing(self._folder, self._owner.number, self._reader, self._in_thread)

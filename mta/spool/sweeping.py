@@ -20,7 +20,7 @@ _BATCH_SIZE = 1000  # files removed at once
 
 
 class FileSweeper:
-    """Removes content of messages that are gone, and files that nothing refers to."""
+    """Removes content of messages that are gone, and files without any."""
 
     log: ClassVar[Logger] = Logger()
 
@@ -91,7 +91,7 @@ class FileSweeper:
         return self._reader.call(rows.unknown, old)[:_BATCH_SIZE] if old else []
 
     def _remove_abandoned(self) -> None:
-        """Remove incoming files of owners that do not even have a lock any more."""
+        """Remove incoming files of owners that have no lock any more."""
         arriving = list(self._folder.incoming_files())
         known = owners.known_owners(self._folder)
         for owner, number in arriving:

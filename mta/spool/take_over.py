@@ -72,9 +72,10 @@ class TakeOver:
             return 0
 
     async def take_over_from(self, owner: owners.Owner, *, died: bool) -> int:
-        """Free what an owner had leased, and remove the owner; returns how many messages.
+        """Free what an owner had leased, and remove the owner.
 
-        Where it `died`, one of those that it tried at that moment may have been the cause.
+        Returns how many messages were freed.  Where it `died`, one of those that it tried at that
+        moment may have been the cause.
         """
         tried = await self._in_thread(attempts.noted_in, owner.attempts) if died else ()
         freed, kept = await self._committer.submit(acting(self._free, owner=owner, tried=tried))
@@ -105,7 +106,7 @@ class TakeOver:
     # --- owners without a lock, and those that stand still
 
     async def _silent(self, ours: int) -> list[int]:
-        """Owners that have leased something and show no sign of life, or never were.
+        """Owners that have leased something and show no sign of life.
 
         A living one shows it by its beats.  They are counted in looks, and not in seconds, so
         that no clock that jumps, and no sleep of the machine, makes a process look dead.
@@ -138,7 +139,7 @@ class TakeOver:
         return freed
 
     async def _hold_undated(self) -> None:
-        """Put messages on hold that would never be tried, as their due time is none."""
+        """Put messages on hold that would never be tried."""
         reasons = await self._in_thread(self._reader.call, leases.undated)
         if reasons:
             await self._committer.submit(acting(leases.hold_damaged, reasons=reasons))

@@ -25,7 +25,7 @@ class Signal(Enum):
 def wake_processes(
     folder: Folder, signal: Signal = Signal.WORK, *, except_for: Path | None = None
 ) -> None:
-    """Wake every process on the spool, except for the one whose FIFO is named.
+    """Wake every process on the spool, except for one, by its FIFO.
 
     A FIFO that can't be written loses nothing but time: what is due is found without it.
     """

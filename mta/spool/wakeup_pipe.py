@@ -17,7 +17,7 @@ from mta.spool.wakeup import Signal
 
 @implementer(IReadDescriptor)
 class WakeupPipe:
-    """Reads our FIFO, and tells the listener once what it was woken for."""
+    """Reads our FIFO, and tells the listener why we are woken."""
 
     log = Logger()
 
@@ -74,4 +74,4 @@ class WakeupPipe:
         self._listener.wake()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Ignore that Twisted gave the descriptor up, at the end of the process."""
+        """Ignore that Twisted gave the descriptor up: the process ends."""
