@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from zope.interface import Interface
 
+from mta.dns_answer import Answer, RecordType
+
 
 class IResolver(Interface):
     """The domain name system, as far as mail needs it."""
@@ -20,6 +22,12 @@ class IResolver(Interface):
         """The A and AAAA records, in the order to try them.
 
         An IP address is its own.
+        """
+
+    async def query(name: str, kind: RecordType) -> Answer:
+        """The answer to any question; that there is nothing is one, too.
+
+        Raises ResolutionFailed (try again).
         """
 
 

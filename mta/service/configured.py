@@ -117,7 +117,6 @@ class _Maker:
         self._closing: list[Callable[[], None]] = []
         self._users = self._make_users()
         self._resolver = Resolver(process.reactor, settings.resolver)
-        self._closing.append(self._resolver.close)
 
     def make(self) -> Configured:
         settings, process = self._settings, self._process

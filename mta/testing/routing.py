@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from zope.interface import implementer
 
+from mta.dns_answer import Answer, RecordType
 from mta.interfaces import (
     DomainNotFound,
     IHeldMailWatch,
@@ -67,10 +68,10 @@ class FakeRouter:
 
 @implementer(IResolver)
 class FakeResolver:
-    """The DNS as two tables: MX records by domain, addresses by host.
+    """The DNS as tables: MX records by domain, addresses by host.
 
-    What is in neither does not exist.  A host with ``none`` for an address does not exist,
-    one with ``unknown`` gets no answer.
+    `answers` has others, by name and type.  What is in none does not exist.  A host with ``none``
+    for an address does not exist, one with ``unknown`` gets no answer.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class FakeResolver:
     ) -> None:
         self.records = records
         self.known = known
+        self.answers: dict[tuple[str, RecordType], Answer] = {}
         self.asked: list[str] = []
 
     async def mx(self, domain: str) -> Sequence[tuple[int, str]]:
@@ -95,6 +97,10 @@ class FakeResolver:
         if found == ["unknown"]:
             raise ResolutionFailed(f"{host}: timed out")
         return found
+
+    async def query(self, name: str, kind: RecordType) -> Answer:
+        """Return the answer that was put into `answers`."""
+        return self.answers.get((name, kind), Answer(exists=False))
 
 
 @implementer(INotices)

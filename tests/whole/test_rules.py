@@ -21,7 +21,6 @@ KNOWN: dict[str, int] = {
     "notices": 25,
     "peers": 46,
     "queue": 191,
-    "resolver": 20,
     "routing": 27,
     "service": 83,
     "settings": 17,
