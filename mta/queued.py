@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 from mta.mail import Envelope, Hop, Mailbox, Outcome, Recipient
 from mta.session import NOTICE_ORIGIN, UNKNOWN_ORIGIN, Origin
 
+EVERYWHERE = "."  # among domains: any domain at all
 MAX_HISTORY = 20  # attempts of a recipient that are remembered: enough for a notice
 
 

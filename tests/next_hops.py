@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
 
 from mta.delivery.dialler import Dialler
 from mta.delivery.own_host import OwnHost
@@ -20,6 +21,8 @@ from mta.delivery.relay import RelayAgent
 from mta.link import Link
 from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Security
 from mta.queue.destinations import Destinations
+from mta.queue.interfaces import IDeliveryResults
+from mta.queue.noted import NoAttempts
 from mta.queued import Delivery, Pressure
 from mta.settings import Queue
 from mta.testing import FakeResolver, FakeTLS, MemoryTransport, delivery
@@ -69,6 +72,7 @@ class Connection:
         self.link.connectionLost(Failure(reason))
 
 
+@implementer(IDeliveryResults)
 class NextHops:
     """Our delivery, and the hosts that it dials.
 
@@ -104,18 +108,21 @@ class NextHops:
             pressure=self.pressure,
         )
         agent = RelayAgent(dialler)
-        self.destinations = Destinations(
-            self.reactor,
-            self._settled,
-            lambda delivery: self.returned.append(delivery.message.id),
-            lambda delivery: self.left.append(delivery.message.id),
-            self.pressure,
-        )
+        self.destinations = Destinations(self.reactor, self, self.pressure, NoAttempts())
         self.destinations.use(dict.fromkeys(Agent, agent), queue or Queue(per_destination=1))
 
-    def _settled(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IDeliveryResults.report`."""
         assert delivery.message.id not in self.outcomes, "settled once"
         self.outcomes[delivery.message.id] = tuple(outcomes)
+
+    def not_attempted(self, delivery: Delivery) -> None:
+        """See `IDeliveryResults.not_attempted`."""
+        self.returned.append(delivery.message.id)
+
+    def outcome_unknown(self, delivery: Delivery) -> None:
+        """See `IDeliveryResults.outcome_unknown`."""
+        self.left.append(delivery.message.id)
 
     def send(
         self,

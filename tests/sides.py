@@ -36,7 +36,8 @@ from mta.peers.held import HeldMail
 from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
 from mta.peers.tally import Tally
-from mta.queue.runner import Runner, RunnerConfig
+from mta.queue.config import RunnerConfig
+from mta.queue.runner import Runner
 from mta.queued import HopFailure, Message
 from mta.session import UNKNOWN_ORIGIN, ChannelLost, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service

@@ -256,7 +256,7 @@ def _bounce(
 
 def _notice(writer: NoticeWriter, message: Message) -> Notice | None:
     """The notice of failure for all recipients that are still open; None: nobody is to be told."""
-    from mta.queue.rounds import UNROUTED
+    from mta.queue.planning import UNROUTED
     from mta.sync import result_of
 
     if message.envelope.reverse_path.is_null:

@@ -17,8 +17,7 @@ from mta.peers.exchange import Exchange, NoMail
 from mta.peers.keeper import Keeper
 from mta.peers.ledger import Ledger
 from mta.peers.tally import Tally
-from mta.queue.held import EVERYWHERE
-from mta.queued import HopFailure
+from mta.queued import EVERYWHERE, HopFailure
 from mta.settings import Peer
 from mta.smtp.receiver import Reception
 

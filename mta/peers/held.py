@@ -22,11 +22,11 @@ class HeldMail:
 
     async def count(self, peer: str, domains: Collection[str], limit: int) -> int:
         """See `IHeldMail.count`."""
-        await self._runner.held_is_recorded(peer, MAX_DELAY)
+        await self._runner.record_held(peer, MAX_DELAY)
         count: int = await self._queue.count_held(peer, domains, limit)
         return count
 
     def open(self, peer: str, domains: Collection[str], linger: float) -> IHeldSource:
         """See `IHeldMail.open`."""
-        source: IHeldSource = self._runner.held(peer, domains, linger)
+        source: IHeldSource = self._runner.open_held(peer, domains, linger)
         return source

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from mta.peers.exchange import ExchangeFailed
 from mta.peers.tally import Tally
-from mta.queue.bell import Bell
+from mta.queue.event import Event
 from mta.queued import HopFailure
 from mta.settings import Peer
 
@@ -53,8 +53,8 @@ class Keeper:
         self._short_links = 0  # in a row, with a peer that holds its links
         self._holds_links = False
         self._send_failures = 0  # second connections in a row
-        self._next = Bell(clock)
-        self._outgoing = Bell(clock)
+        self._next = Event(clock)
+        self._outgoing = Event(clock)
         self._stopped = False
 
     def start(self) -> None:
@@ -65,24 +65,24 @@ class Keeper:
     def stop(self) -> None:
         """Dial no more.  What is under way ends when its connections do."""
         self._stopped = True
-        self._next.ring()
-        self._outgoing.ring()
+        self._next.set()
+        self._outgoing.set()
 
     def mail_came(self) -> None:
         """Mail for the peer waits: it need not wait for the next exchange."""
         if not self._peer.send:
             return
         if self._exchanging and not self._send_failures:
-            self._outgoing.ring()
+            self._outgoing.set()
         elif not self._exchanging and not self._failures:
-            self._next.ring()
+            self._next.set()
 
     def retry(self) -> None:
         """After failures, try again now: a person wants it, or has seen that the peer is there."""
         if self._failures and not self._exchanging:
-            self._next.ring()
+            self._next.set()
         if self._send_failures:
-            self._outgoing.ring()
+            self._outgoing.set()
 
     async def _keep(self) -> None:
         """One exchange after the other."""

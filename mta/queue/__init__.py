@@ -1,9 +1,8 @@
 """The queue: works off what waits in the spool.
 
-`runner` takes each message from its 250 to its last outcome: it routes, groups by hop, and
-records every round of attempts in one commit.  `destinations` shares the connections among the
-hops and leaves dead ones alone for a while; `window` and `turns` see to it that no hop and no
-sender keeps the others waiting.  `rounds` and `schedule` decide, purely, what an
-attempt changed and when the next one comes.  `held` hands out the mail that waits for a peer to
-turn a connection.
+`runner` takes each message from its 250 to its last outcome.  `leases` gives it what is due,
+`active_queue` makes one attempt for each message: `planning` routes it, `destinations` hand
+the deliveries to the agents, `held_sources` to turned connections.  `attempt` says what the
+outcomes mean, `recorder` writes that into the spool, `backlog` remembers what a crowded hop could
+not take.
 """

@@ -1,4 +1,4 @@
-"""Hops that can't be reached are left alone, longer after each failure, and then probed."""
+"""Back-off from hops that could not be reached, longer after each failure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mta.settings import HOUR
 FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
 MAX_BACK_OFF = HOUR
 MIN_WAIT = 1.0  # seconds, so that nothing goes round and round at the end of a back-off
-MAX_REMEMBERED = 10_000  # hops that are down; the domains of mail are anybody's choice
+MAX_REMEMBERED = 10_000  # hops that are down: strangers choose the domains of mail
 
 
 @dataclass(frozen=True, slots=True)
 class _BackOff:
-    """Until when a hop is left alone, in seconds of the clock, and why."""
+    """The reason to leave a hop alone.  `until`: seconds of the clock."""
 
     failures: int
     until: float
@@ -27,14 +27,14 @@ class _BackOff:
 
 
 class BackOffs:
-    """The hops that are down: they could not be reached when they were last tried."""
+    """The hops that are down: they could not be reached lately."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._down: OrderedDict[Hop, _BackOff] = OrderedDict()
 
     def __contains__(self, hop: Hop) -> bool:
-        """Whether a hop is down."""
+        """Tell whether a hop is down."""
         return hop in self._down
 
     def __iter__(self) -> Iterator[Hop]:
@@ -44,7 +44,7 @@ class BackOffs:
         return len(self._down)
 
     def failed(self, hop: Hop, outcome: Outcome) -> float:
-        """A hop failed: leave it alone; returns for how many seconds."""
+        """Leave a hop alone that failed; returns for how many seconds."""
         before = self._down.pop(hop, None)
         failures = before.failures + 1 if before else 1
         # A bounded exponent: a host may be dead for longer than numbers are good for.
@@ -55,16 +55,16 @@ class BackOffs:
         return seconds
 
     def answered(self, hop: Hop) -> None:
-        """A hop is there."""
+        """Note that a hop is there."""
         self._down.pop(hop, None)
 
     def left(self, hop: Hop) -> float:
-        """For how many more seconds a hop is left alone; 0 where it is not."""
+        """The seconds for which a hop is still left alone, or 0."""
         back_off = self._down.get(hop)
         return max(0.0, back_off.until - self._clock.seconds()) if back_off else 0.0
 
-    def verdict(self, hop: Hop) -> Outcome | None:
-        """What it means for mail that its hop is left alone now; None: it isn't."""
+    def outcome(self, hop: Hop) -> Outcome | None:
+        """The outcome of mail whose hop is left alone, if it is."""
         back_off = self._down.get(hop)
         left = self.left(hop)
         if back_off is None or left <= 0:
@@ -74,7 +74,7 @@ class BackOffs:
         return replace(back_off.outcome, reply=known, wait=max(left, MIN_WAIT))
 
     def probe(self) -> None:
-        """Let the next message for each find out whether it is back."""
+        """Let the next message for each hop try it."""
         now = self._clock.seconds()
         for hop, back_off in self._down.items():
             self._down[hop] = replace(back_off, until=now)

@@ -1,4 +1,4 @@
-"""Things that are done together with the others of the same turn of the reactor."""
+"""Items of one iteration of the reactor, worked on together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class Batch(Generic[T]):
-    """Gathers items, and calls `act` with all of them at the end of the turn."""
+    """Gathers items, and acts on all of them at the iteration's end."""
 
-    def __init__(self, clock: IReactorTime, act: Callable[[Sequence[T]], None]) -> None:
+    def __init__(self, clock: IReactorTime, action: Callable[[Sequence[T]], object]) -> None:
         self._clock = clock
-        self._act = act
+        self._action = action
         self._items: list[T] = []
         self._timer: IDelayedCall | None = None
 
@@ -28,11 +28,15 @@ class Batch(Generic[T]):
         if self._timer is None:
             self._timer = self._clock.callLater(0, self.flush)
 
-    def flush(self, *more: T) -> None:
-        """Act now, on what was gathered and on `more`, where there is anything."""
+    def take(self) -> Sequence[T]:
+        """Take what was gathered, and do not act on it."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-        items, self._items = [*self._items, *more], []
-        if items:
-            self._act(items)
+        items, self._items = self._items, []
+        return items
+
+    def flush(self) -> None:
+        """Act now on what was gathered, where there is anything."""
+        if items := self.take():
+            self._action(items)

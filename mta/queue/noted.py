@@ -1,4 +1,7 @@
-"""Notes which messages are tried at this moment, so that one that ends the program is found."""
+"""Notes which messages are tried at this moment.
+
+So a message that ends the program is found: a process that takes over from it may ask.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,9 @@ from contextlib import contextmanager
 from zope.interface import implementer
 
 from mta.interfaces import IAttempts, IMailSource
-from mta.mail import Outcome, Reply, Status
+from mta.mail import Outcome
+from mta.queue.outcomes import STOOD_STILL
 from mta.queued import Delivery
-
-# A process that stood still may have lost its messages to others: it asks before it tries more.
-UNSURE = Outcome(
-    Status.DEFERRED, Reply(451, "4.3.0", ("This server stood still for a moment",)), wait=5.0
-)
 
 
 @implementer(IAttempts)
@@ -30,8 +29,8 @@ class NoAttempts:
 
 
 @implementer(IMailSource)
-class Noted:
-    """Another source, whose deliveries are noted as long as they are out."""
+class NotedSource:
+    """Notes the deliveries of another source while they are out."""
 
     def __init__(self, source: IMailSource, attempts: IAttempts) -> None:
         self._source = source
@@ -44,7 +43,7 @@ class Noted:
             if self._attempts.begin_attempt(delivery.message.id):
                 self._out[id(delivery)] = delivery
                 return delivery
-            self._source.report(delivery, [UNSURE] * len(delivery.targets))
+            self._source.report(delivery, [STOOD_STILL] * len(delivery.targets))
         return None
 
     async def wait(self) -> bool:
@@ -63,7 +62,7 @@ class Noted:
         self._source.return_unsent(delivery)
 
     def close(self) -> None:
-        """Whoever had the source is done; what is still out is tried no more."""
+        """Note that nothing of this source is tried any more."""
         for delivery in list(self._out.values()):
             self._end(delivery)
 
@@ -74,7 +73,7 @@ class Noted:
 
 @contextmanager
 def noted(attempts: IAttempts, ids: Collection[str]) -> Iterator[None]:
-    """Note that something is done with messages that may end the program."""
+    """Note for a while that these messages are worked on."""
     for id in ids:
         attempts.begin_attempt(id)
     try:

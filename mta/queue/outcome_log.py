@@ -1,4 +1,4 @@
-"""What the log says of attempts: a line for each recipient that something is new of."""
+"""The log of attempts: a line for each change of a recipient."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from collections.abc import Sequence
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.queue.rounds import Report, final_address, words
+from mta.interfaces import IDeliveryMeter
+from mta.mail import Outcome
+from mta.queue.attempt import final_address
+from mta.queue.outcomes import Report, printable
 from mta.queue.waiting_log import WaitingLog
-from mta.queued import Message
+from mta.queued import Message, Target
 
 
 class OutcomeLog:
-    """The log of one runner's attempts; `waiting` counts what was not even tried."""
+    """The log of one runner's attempts.
+
+    `waiting` counts what was not even tried; `meter` counts what was.
+    """
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, meter: IDeliveryMeter) -> None:
+        self._meter = meter
         self.waiting = WaitingLog(clock)
 
-    def tell(self, message: Message, news: Sequence[Report], now: float) -> None:
-        """One line for each target that was tried.  `now`: seconds since the epoch."""
-        for report in news:
-            if report[1].wait:
-                self.waiting.add({str(report[0].hop): 1})
+    def tell(self, message: Message, changes: Sequence[Report], now: float) -> None:
+        """Write a line for each target that was tried.  `now`: seconds since the epoch."""
+        for target, outcome in changes:
+            self._meter.attempted(target.hop, outcome)
+            if outcome.wait:
+                self.waiting.add({str(target.hop): 1})
             else:
-                self._tell_one(message, report, now - message.arrived)
+                self._tell_one(message, target, outcome, now - message.arrived)
 
-    def _tell_one(self, message: Message, report: Report, delay: float) -> None:
-        target, outcome = report
+    def _tell_one(self, message: Message, target: Target, outcome: Outcome, delay: float) -> None:
         forward_path = message.envelope.recipients[target.number].forward_path
         address = final_address(target, forward_path)
         self.log.info(
@@ -42,6 +49,6 @@ class OutcomeLog:
             hop=str(target.hop),
             at=f" [{outcome.remote}]" if outcome.remote else "",
             remote=outcome.remote,
-            reply=words(outcome.reply),
+            reply=printable(outcome.reply),
             delay=delay,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from mta.queue.bell import Bell
+from mta.queue.event import Event
 
 
 class Pauses:
@@ -12,22 +12,22 @@ class Pauses:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._bells: set[Bell] = set()
+        self._ends: set[Event] = set()
         self.stopped = False
 
     def stop(self) -> None:
         """End those under way; there are no more."""
         self.stopped = True
-        for bell in self._bells:
-            bell.ring()
+        for end in self._ends:
+            end.set()
 
     async def wait(self, seconds: float) -> None:
         """Let time pass, less of it when we stop."""
         if self.stopped:
             return
-        bell = Bell(self._clock)
-        self._bells.add(bell)
+        end = Event(self._clock)
+        self._ends.add(end)
         try:
-            await bell.wait(seconds)
+            await end.wait(seconds)
         finally:
-            self._bells.discard(bell)
+            self._ends.discard(end)

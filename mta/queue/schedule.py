@@ -1,4 +1,4 @@
-"""When a message is tried again, when its sender is warned, when it is given up.
+"""The times to try again, to warn the sender, to give up.
 
 All is decided by a message's age and never by a count of attempts, so that a changed setting
 applies to mail that already waits.  Pure: time and chance are arguments.  RFC 5321 section
@@ -31,7 +31,7 @@ class Schedule:
     def retry_due(
         self, hop: Hop, attempts: int, arrived: float, now: float, *, warned: bool
     ) -> float:
-        """When to try again after `attempts` attempts, never later than the last chance."""
+        """The time to try again, never past the last chance."""
         delays = self.settings.retry
         delay = delays[min(max(attempts, 1), len(delays)) - 1]
         delay *= 1 + JITTER * (2 * self.random() - 1)
@@ -40,32 +40,32 @@ class Schedule:
     def resume_due(
         self, hop: Hop, wait: float, arrived: float, now: float, *, warned: bool
     ) -> float:
-        """When to try what had to wait untried, for `wait` seconds at least."""
+        """The time to try what waits untried, for `wait` seconds at least."""
         due = now + wait * (1 + JITTER * self.random())
         return self._not_too_late(due, hop, arrived, now, warned)
 
     def held_due(self, hop: Hop, arrived: float, warned: bool) -> float:
-        """When held mail next needs attention: to warn its sender, or to give it up."""
+        """The time to warn the sender of held mail, or give up."""
         warning = self._warn_after(hop)
         if warning and not warned:
             return min(arrived + warning, self.expires(hop, arrived))
         return self.expires(hop, arrived)
 
     def expires(self, hop: Hop, arrived: float) -> float:
-        """When mail for this hop is given up."""
+        """The time at which mail for this hop is given up."""
         if hop.agent is Agent.HOLD:
             return arrived + self._peer(hop).hold_for
         return arrived + self.settings.give_up_after
 
     def must_warn(self, hop: Hop, arrived: float, now: float) -> bool:
-        """Whether mail for this hop has waited so long that its sender should know."""
+        """Tell whether the sender should know how long mail waits."""
         warning = self._warn_after(hop)
         return warning > 0 and now >= arrived + warning
 
     def _not_too_late(
         self, due: float, hop: Hop, arrived: float, now: float, warned: bool
     ) -> float:
-        """`due`, or when the sender has to be told before that."""
+        """The time `due`, or before that the one to tell the sender."""
         warning = arrived + self._warn_after(hop)
         if not warned and now < warning:
             due = min(due, warning)

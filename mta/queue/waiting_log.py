@@ -1,4 +1,4 @@
-"""One log line a hop and minute about mail that is not tried, as its hop is down or crowded."""
+"""The log of untried mail: one line a minute for each hop."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 INTERVAL = 60.0  # seconds
-MAX_HOPS = (
-    100  # that have a line of their own each minute; the domains of mail are anybody's choice
-)
+MAX_HOPS = 100  # with a line of their own each minute: strangers choose the domains of mail
 
 
 class WaitingLog:
-    """Counts messages that go on waiting, and tells of them once a minute."""
+    """Counts messages that go on waiting, and says so once a minute."""
 
     log = Logger()
 
@@ -25,13 +23,13 @@ class WaitingLog:
         self._timer: IDelayedCall | None = None
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """So many messages for each of these hops go on waiting."""
+        """Count messages that go on waiting, by hop."""
         self._counts.update(counts)
         if self._counts and self._timer is None:
             self._timer = self._clock.callLater(INTERVAL, self.tell)
 
     def tell(self) -> None:
-        """Tell now of what was counted."""
+        """Write now what was counted."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None

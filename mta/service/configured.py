@@ -26,7 +26,7 @@ from mta.mail import Agent
 from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
-from mta.queue.runner import RunnerConfig
+from mta.queue.config import RunnerConfig
 from mta.resolver import Resolver
 from mta.routing import Router
 from mta.service.open_files import affordable

@@ -10,15 +10,13 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
-from mta.queue import back_off, shares
-from mta.queue.destinations import (
-    COMPANY,
-    FIRST_VISITS,
-    RIPENING,
-    SHARE,
-    Destinations,
-)
-from mta.queue.visit import BATCH, MAX_RIPENINGS
+from mta.queue import back_off, concurrency
+from mta.queue.batch_delay import DELAY, FULL_BATCH, MAX_DELAYS
+from mta.queue.destination import FIRST_SESSIONS, max_sessions
+from mta.queue.destinations import MAX_BEHIND_PROBE, Destinations
+from mta.queue.interfaces import IDeliveryResults, ISessionWatch
+from mta.queue.noted import NoAttempts
+from mta.queue.sessions import MAX_IN_ROW
 from mta.queued import Delivery, HopFailure, Message, Pressure, Progress, Target
 from mta.settings import Queue
 
@@ -57,33 +55,44 @@ class ScriptedAgent:
         await self.visit(hop, mail)
 
 
+@implementer(IDeliveryResults)
+class Results:
+    """Remembers what became of deliveries, by name."""
+
+    def __init__(self) -> None:
+        self.reported: list[tuple[str, Outcome]] = []
+        self.untried: list[str] = []
+        self.unknown: list[str] = []
+
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IDeliveryResults.report`."""
+        self.reported.append((delivery.message.id, outcomes[0]))
+
+    def not_attempted(self, delivery: Delivery) -> None:
+        """See `IDeliveryResults.not_attempted`."""
+        self.untried.append(delivery.message.id)
+
+    def outcome_unknown(self, delivery: Delivery) -> None:
+        """See `IDeliveryResults.outcome_unknown`."""
+        self.unknown.append(delivery.message.id)
+
+
 class DestinationsTests(SynchronousTestCase):
     """Destinations with agents that do what the test says."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.settled: list[tuple[str, Outcome]] = []
-        self.returned: list[str] = []
-        self.left: list[str] = []
+        self.results = Results()
         self.visits: list[tuple[Hop, IMailSource, Deferred[None]]] = []
         self.destinations = self.make(Queue(concurrency=4, per_destination=3))
 
     def make(self, settings: Queue, pressure: Pressure | None = None) -> Destinations:
         self.settings = settings
         self.destinations = Destinations(
-            self.clock, self.report, self.return_unsent, self.leave, pressure
+            self.clock, self.results, pressure or Pressure(), NoAttempts()
         )
         self.visit_with(self.wait)
         return self.destinations
-
-    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        self.settled.append((delivery.message.id, outcomes[0]))
-
-    def return_unsent(self, delivery: Delivery) -> None:
-        self.returned.append(delivery.message.id)
-
-    def leave(self, delivery: Delivery) -> None:
-        self.left.append(delivery.message.id)
 
     async def wait(self, hop: Hop, mail: IMailSource) -> None:
         """A visit that the test plays by hand."""
@@ -121,13 +130,15 @@ class DestinationsTests(SynchronousTestCase):
     def test_source(self) -> None:
         """An agent gets an IMailSource."""
         self.add(A, "1")
+        verifyObject(IDeliveryResults, self.results)
+        verifyObject(ISessionWatch, self.destinations)
         verifyObject(IMailSource, self.visits[0][1])
 
     def test_one_visit_carries_all(self) -> None:
         """A visit draws deliveries in order until there is none."""
         self.visit_with(self.succeed)
         self.add(A, "1", "2", "3")
-        self.assertEqual([(name, RELAYED) for name in "123"], self.settled)
+        self.assertEqual([(name, RELAYED) for name in "123"], self.results.reported)
 
     def test_per_destination(self) -> None:
         """A hop gets no more visits than mail waits, at first a few, and each success allows one
@@ -135,7 +146,7 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1")
         self.assertEqual(1, len(self.visits))
         self.add(A, *"23456789")
-        self.assertEqual(FIRST_VISITS, len(self.visits))
+        self.assertEqual(FIRST_SESSIONS, len(self.visits))
         for number in range(4):
             taken = self.take(0)
             assert taken is not None
@@ -153,9 +164,9 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_not_all_for_one(self) -> None:
         """However much one hop may have, a place is left for others."""
-        for concurrency, most in [(1, 1), (2, 2), (4, 3), (10, 8)]:
-            self.destinations = self.make(Queue(concurrency=concurrency, per_destination=99))
-            self.assertEqual(most, self.destinations._most_visits(A))
+        for places, most in [(1, 1), (2, 2), (4, 3), (10, 8)]:
+            self.destinations = self.make(Queue(concurrency=places, per_destination=99))
+            self.assertEqual(most, max_sessions(A, self.settings))
 
     def silent(self, number: int, *, reverse_path: Mailbox | None = None) -> None:
         """Mail for a hop that answers nothing."""
@@ -184,7 +195,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(smart_host, self.visits[-1][0])
         self.assertEqual(8, len(self.visits))
         self.add(MAILDIR, "local")
-        self.clock.advance(RIPENING)
+        self.clock.advance(DELAY)
         self.assertEqual(MAILDIR, self.visits[-1][0])
 
     def test_notices(self) -> None:
@@ -227,8 +238,8 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_proven_hops_are_forgotten(self) -> None:
         """The names in the DNS are anybody's choice."""
-        self.patch(shares, "MAX_PROVEN", 2)
-        proven = shares.ProvenHops()
+        self.patch(concurrency, "MAX_PROVEN", 2)
+        proven = concurrency.ProvenHops()
         hops = [Hop(Agent.MX, f"{number}.example") for number in range(3)]
         for hop in hops:
             proven.took_mail(hop)
@@ -244,28 +255,28 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_local_batches(self) -> None:
         """A local agent gets two visits, each of which may take many deliveries."""
-        for number in range(3 * BATCH):
+        for number in range(3 * FULL_BATCH):
             self.add(MAILDIR, str(number))
         self.assertEqual(2, len(self.visits))
 
     def test_a_batch_forms(self) -> None:
         """Mail for Maildirs waits for more as long as more keeps coming, but not for long."""
         self.add(MAILDIR, "1")
-        self.clock.advance(RIPENING)
+        self.clock.advance(DELAY)
         self.assertEqual(1, len(self.visits))
         self.successResultOf(self.succeed(MAILDIR, self.visits[0][1]))
         self.end(0)
         self.add(MAILDIR, "0")
-        for number in range(1, MAX_RIPENINGS + 2):
+        for number in range(1, MAX_DELAYS + 2):
             self.add(MAILDIR, str(number))
             self.assertEqual(1, len(self.visits))
-            self.clock.advance(RIPENING)
+            self.clock.advance(DELAY)
         self.assertEqual(2, len(self.visits))
         self.assertEqual("0", self.take(1).message.id)
 
     def test_a_batch_is_there(self) -> None:
         """What makes a batch waits no longer."""
-        for number in range(BATCH):
+        for number in range(FULL_BATCH):
             self.assertEqual(0, len(self.visits))
             self.add(MAILDIR, str(number))
         self.assertEqual(1, len(self.visits))
@@ -277,7 +288,7 @@ class DestinationsTests(SynchronousTestCase):
         """At the end it is given back as it is."""
         self.add(MAILDIR, "1")
         self.successResultOf(Deferred.fromCoroutine(self.destinations.stop(10)))
-        self.assertEqual(["1"], self.returned)
+        self.assertEqual(["1"], self.results.untried)
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_what_is_not_written_needs_no_batch(self) -> None:
@@ -288,18 +299,18 @@ class DestinationsTests(SynchronousTestCase):
     def test_no_endless_visit(self) -> None:
         """A visit ends after its share while other hops wait for a place."""
         self.destinations = self.make(Queue(concurrency=1))
-        self.add(A, *map(str, range(2 * SHARE)))
+        self.add(A, *map(str, range(2 * MAX_IN_ROW)))
         self.add(B, "b")
         taken = 0
         while self.take(0) is not None:
             taken += 1
-        self.assertEqual(SHARE, taken)
+        self.assertEqual(MAX_IN_ROW, taken)
 
-    def test_alone_nobody_shares(self) -> None:
+    def test_alone_nobody_concurrency(self) -> None:
         """A visit goes on while nobody else waits."""
         self.destinations = self.make(Queue(concurrency=1))
-        self.add(A, *map(str, range(2 * SHARE)))
-        for _ in range(2 * SHARE):
+        self.add(A, *map(str, range(2 * MAX_IN_ROW)))
+        for _ in range(2 * MAX_IN_ROW):
             self.assertIsNotNone(self.take(0))
 
     def test_forgotten(self) -> None:
@@ -310,7 +321,7 @@ class DestinationsTests(SynchronousTestCase):
 
     # --- connections that are kept
 
-    def rest(self, *visits: int) -> list[Deferred[bool]]:
+    def be_idle(self, *visits: int) -> list[Deferred[bool]]:
         """Each visit delivers what there is, and then waits for more."""
         waiting = []
         for number in visits:
@@ -322,7 +333,7 @@ class DestinationsTests(SynchronousTestCase):
     def test_new_mail_takes_the_connection_that_is_there(self) -> None:
         """No new visit begins while one rests; the one that rested last is woken first."""
         self.add(A, "1", "2")
-        first, second = self.rest(0, 1)
+        first, second = self.be_idle(0, 1)
         self.add(A, "3")
         self.assertNoResult(first)
         self.assertTrue(self.successResultOf(second))
@@ -335,7 +346,7 @@ class DestinationsTests(SynchronousTestCase):
         """A visit does not rest for long."""
         self.destinations = self.make(Queue(connection_idle=2.0))
         self.add(A, "1")
-        (waiting,) = self.rest(0)
+        (waiting,) = self.be_idle(0)
         self.clock.advance(1.9)
         self.assertNoResult(waiting)
         self.clock.advance(0.1)
@@ -347,7 +358,7 @@ class DestinationsTests(SynchronousTestCase):
         """The settings may say that no connection is kept."""
         self.destinations = self.make(Queue(connection_idle=0.0))
         self.add(A, "1")
-        (waiting,) = self.rest(0)
+        (waiting,) = self.be_idle(0)
         self.clock.advance(0)
         self.assertFalse(self.successResultOf(waiting))
 
@@ -355,9 +366,9 @@ class DestinationsTests(SynchronousTestCase):
         """After so many a visit gets no more, and another one begins."""
         self.destinations = self.make(Queue(per_destination=1, connection_messages=2))
         self.add(A, "1", "2", "3")
-        (waiting,) = self.rest(0)
+        (waiting,) = self.be_idle(0)
         self.assertFalse(self.successResultOf(waiting))
-        self.assertEqual(["1", "2"], [name for name, _ in self.settled])
+        self.assertEqual(["1", "2"], [name for name, _ in self.results.reported])
         self.end(0)
         self.assertEqual("3", self.take(1).message.id)
 
@@ -366,7 +377,7 @@ class DestinationsTests(SynchronousTestCase):
         settings = Queue(per_destination=1, connection_age=10.0, connection_idle=60.0)
         self.destinations = self.make(settings)
         self.add(A, "1")
-        (waiting,) = self.rest(0)
+        (waiting,) = self.be_idle(0)
         self.clock.advance(10)
         self.add(A, "2")
         self.assertFalse(self.successResultOf(waiting))
@@ -386,29 +397,29 @@ class DestinationsTests(SynchronousTestCase):
         """Other hops get visits; of too many that rest, the one ends that began first."""
         self.destinations = self.make(Queue(concurrency=1, per_destination=1))
         self.add(A, "1")
-        (first,) = self.rest(0)
+        (first,) = self.be_idle(0)
         self.add(B, "2")
-        (second,) = self.rest(1)
+        (second,) = self.be_idle(1)
         self.assertFalse(self.successResultOf(first))
         self.assertNoResult(second)
 
-    def test_rest_between_shares(self) -> None:
+    def test_rest_between_concurrency(self) -> None:
         """Who has had its share while others wait gets its next one in its turn."""
         self.destinations = self.make(Queue(concurrency=1, per_destination=1))
-        self.add(A, *map(str, range(2 * SHARE)))
+        self.add(A, *map(str, range(2 * MAX_IN_ROW)))
         self.add(B, "b")
-        (waiting,) = self.rest(0)
-        self.assertEqual(SHARE, len(self.settled))
+        (waiting,) = self.be_idle(0)
+        self.assertEqual(MAX_IN_ROW, len(self.results.reported))
         self.assertNoResult(waiting)
-        self.rest(1)
+        self.be_idle(1)
         self.assertTrue(self.successResultOf(waiting))
-        self.rest(0)
-        self.assertEqual(2 * SHARE + 1, len(self.settled))
+        self.be_idle(0)
+        self.assertEqual(2 * MAX_IN_ROW + 1, len(self.results.reported))
 
     def test_an_awaited_peer_that_goes(self) -> None:
         """Waiting may be cut off: new mail then begins a new visit."""
         self.add(A, "1")
-        (waiting,) = self.rest(0)
+        (waiting,) = self.be_idle(0)
         waiting.addErrback(lambda failure: failure.trap(CancelledError))
         waiting.cancel()
         self.end(0)
@@ -425,12 +436,12 @@ class DestinationsTests(SynchronousTestCase):
         self.assertRaises(ValueError, self.visits[0][1].return_unsent, taken)
         self.end(0)
         self.assertEqual("1", self.take(1).message.id)
-        self.assertEqual([], self.settled)
+        self.assertEqual([], self.results.reported)
 
     def test_stop_wakes(self) -> None:
         """At the end nobody rests."""
         self.add(A, "1")
-        (waiting,) = self.rest(0)
+        (waiting,) = self.be_idle(0)
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))
         self.assertFalse(self.successResultOf(waiting))
         self.end(0)
@@ -447,13 +458,13 @@ class DestinationsTests(SynchronousTestCase):
         self.assertRaises(ValueError, source.report, taken, [])
         source.report(taken, [RELAYED])
         self.assertRaises(ValueError, source.report, taken, [RELAYED])
-        self.assertEqual([("1", RELAYED)], self.settled)
+        self.assertEqual([("1", RELAYED)], self.results.reported)
 
     def test_lost_sight_of(self) -> None:
         """What a visit took and didn't settle is deferred."""
         self.add(A, "1")
         self.take(0), self.end(0)
-        (settled,) = self.settled
+        (settled,) = self.results.reported
         self.assertIs(Status.DEFERRED, settled[1].status)
 
     def test_bug(self) -> None:
@@ -462,7 +473,9 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1", "2")
         self.take(0), self.end(0, ZeroDivisionError())
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
-        self.assertEqual([("1", "451 4.3.0")], [(i, str(o.reply)[:9]) for i, o in self.settled])
+        self.assertEqual(
+            [("1", "451 4.3.0")], [(i, str(o.reply)[:9]) for i, o in self.results.reported]
+        )
         taken = self.take(1)
         assert taken is not None
         self.assertEqual("2", taken.message.id)
@@ -475,7 +488,7 @@ class DestinationsTests(SynchronousTestCase):
 
         self.visit_with(idle)
         self.add(A, "1", "2")
-        self.assertEqual(["1", "2"], [name for name, _ in self.settled])
+        self.assertEqual(["1", "2"], [name for name, _ in self.results.reported])
 
     # --- hops that are down
 
@@ -487,14 +500,14 @@ class DestinationsTests(SynchronousTestCase):
             if takes:
                 self.take(-1)
             self.end(-1, HopFailure(UNREACHABLE))
-            self.assertEqual([("1", UNREACHABLE), ("2", left_alone(30))], self.settled)
-            self.settled.clear()
+            self.assertEqual([("1", UNREACHABLE), ("2", left_alone(30))], self.results.reported)
+            self.results.reported.clear()
 
     def test_fewer_connections(self) -> None:
         """Where one of several visits fails, the others go on with the mail."""
         self.add(A, "1", "2")
         self.take(1), self.end(1, HopFailure(CLOSING))
-        self.assertEqual([], self.settled)
+        self.assertEqual([], self.results.reported)
         self.assertEqual(["1", "2"], [self.take(0).message.id for _ in range(2)])
 
     def test_others_unhurt(self) -> None:
@@ -512,7 +525,7 @@ class DestinationsTests(SynchronousTestCase):
             before = len(self.visits)
             self.clock.advance(seconds - 1)
             self.add(A, "early")
-            self.assertEqual(("early", left_alone(1)), self.settled[-1])
+            self.assertEqual(("early", left_alone(1)), self.results.reported[-1])
             self.assertEqual(before, len(self.visits))
             self.clock.advance(1)
 
@@ -549,7 +562,7 @@ class DestinationsTests(SynchronousTestCase):
         self.end(0, HopFailure(UNREACHABLE))
         self.assertFalse(self.destinations.is_crowded(A))
         self.clock.advance(30)
-        self.add(A, *map(str, range(COMPANY)))
+        self.add(A, *map(str, range(MAX_BEHIND_PROBE)))
         self.assertTrue(self.destinations.is_crowded(A))
         self.assertFalse(self.destinations.is_crowded(B))
         probe = self.take(1)
@@ -562,7 +575,7 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1")
         self.destinations.add(A, delivery(A, "2"))
         self.end(0, HopFailure(NO_MAIL))
-        self.assertEqual([("1", NO_MAIL), ("2", NO_MAIL)], self.settled)
+        self.assertEqual([("1", NO_MAIL), ("2", NO_MAIL)], self.results.reported)
         self.add(A, "3")
         self.assertEqual(2, len(self.visits))
 
@@ -606,8 +619,8 @@ class DestinationsTests(SynchronousTestCase):
             taken = self.take(0)
             assert taken is not None
             self.visits[0][1].report(taken, [PUT_OFF])
-            self.assertEqual(FIRST_VISITS, len(self.visits))
-            self.assertEqual(FIRST_VISITS, self.destinations._destinations[A].limit)
+            self.assertEqual(FIRST_SESSIONS, len(self.visits))
+            self.assertEqual(FIRST_SESSIONS, self.destinations._destinations[A].limit)
 
     # --- the end
 
@@ -618,12 +631,12 @@ class DestinationsTests(SynchronousTestCase):
         taken = self.take(0)
         assert taken is not None
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))
-        self.assertEqual(["2"], self.returned)
+        self.assertEqual(["2"], self.results.untried)
         self.assertIsNone(self.take(0))
         self.visits[0][1].report(taken, [RELAYED])
         self.end(0)
         self.successResultOf(stopping)
-        self.assertEqual([("1", RELAYED)], self.settled)
+        self.assertEqual([("1", RELAYED)], self.results.reported)
 
     def test_grace(self) -> None:
         """A visit that doesn't end in time is cancelled, and nobody knows of its mail."""
@@ -634,10 +647,10 @@ class DestinationsTests(SynchronousTestCase):
         self.assertNoResult(stopping)
         self.clock.advance(1)
         self.successResultOf(stopping)
-        self.assertEqual((["1"], []), (self.left, self.returned))
+        self.assertEqual((["1"], []), (self.results.unknown, self.results.untried))
 
     def test_after_the_end(self) -> None:
         """What is added after the end is returned."""
         self.successResultOf(Deferred.fromCoroutine(self.destinations.stop(10)))
         self.add(A, "1")
-        self.assertEqual(["1"], self.returned)
+        self.assertEqual(["1"], self.results.untried)

@@ -22,7 +22,7 @@ from mta.spool.listing import Listing
 from mta.spool.wakeup import Signal
 from tests.commands.test_queue import ALICE, QueueCase
 from tests.processes import ROOT
-from tests.queue.test_runner import RunnerTests, message
+from tests.queue.runners import RunnerTests, message
 
 EVE = Mailbox("eve", "moving.example")
 

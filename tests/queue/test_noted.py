@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Status
-from mta.queue.noted import UNSURE, Noted, noted
+from mta.queue.noted import NotedSource, noted
+from mta.queue.outcomes import STOOD_STILL
 from mta.queued import Delivery
 from mta.testing import FakeMailSource, delivery
 
@@ -35,7 +36,7 @@ class NotedTests(SynchronousTestCase):
         hop = Hop(Agent.SMTP, "smtp://relay.example")
         self.mail = FakeMailSource(delivery(hop, "A1"), delivery(hop, "A2"), delivery(hop, "A3"))
         self.attempts = Attempts()
-        self.source = Noted(self.mail, self.attempts)
+        self.source = NotedSource(self.mail, self.attempts)
 
     def next(self) -> Delivery:
         """The next delivery."""
@@ -47,7 +48,7 @@ class NotedTests(SynchronousTestCase):
         """It is, and each is over once."""
         first, second = self.next(), self.next()
         self.assertEqual(self.attempts.tried, ["A1", "A2"])
-        self.source.report(first, [UNSURE])
+        self.source.report(first, [STOOD_STILL])
         self.assertEqual(self.attempts.tried, ["A2"])
         self.source.close()
         self.source.close()

@@ -8,11 +8,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Mailbox, Notify, Recipient, distinct
-from mta.queue.rounds import plan
+from mta.queue.planning import plan
 from mta.queued import Delivery, State
 from mta.routing import Router
 from mta.settings import Domain, Forward
-from tests.queue.test_runner import LATER, NO, RunnerTests, message
+from tests.queue.runners import LATER, NO, RunnerTests, message
 from tests.routing.test_routing import LMTP, MAILDIR, domain, mailbox
 
 SUCCESS, FAILURE, DELAY, NEVER = Notify.SUCCESS, Notify.FAILURE, Notify.DELAY, Notify.NEVER

@@ -14,7 +14,7 @@ from mta.queued import Filter, HistoryEntry, HopFailure, Message, Progress, Stat
 from mta.settings import DAY, HOUR
 from mta.spool import postponing, queue_id
 from tests.commands.test_queue import QueueCase
-from tests.queue.test_runner import ARRIVED, UNREACHABLE, RunnerTests, message
+from tests.queue.runners import ARRIVED, UNREACHABLE, RunnerTests, message
 
 DEAD, OTHER = Mailbox("a", "dead.example"), Mailbox("b", "other.example")
 
@@ -158,7 +158,7 @@ class RunnerBulkTests(RunnerTests):
         """What history can't tell apart is not put off for each other's sake."""
         first = Hop(Agent.SMTP, "relay", 25, user="alice")
         other = Hop(Agent.SMTP, "relay", 25, user="bob")
-        down = self.runner._destinations
+        down = self.runner._active.destinations
         down._down.failed(first, UNREACHABLE)
         self.assertEqual({"smtp://relay:25"}, set(down.waits()))
         down._users["smtp://relay:25"] = {first, other}

@@ -1,130 +1,47 @@
-"""The runner: rounds of attempts, what they leave in the spool, and held mail."""
+"""The runner: attempts, and what they leave in the spool."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IDeliveryAgent, IMailSource, INotices, IQueue, IRouter
+from mta.interfaces import IDeliveryAgent, INotices, IQueue, IRouter
 from mta.mail import (
-    NULL_PATH,
     Agent,
     Envelope,
     Hop,
-    Mailbox,
     Notify,
     Outcome,
     Recipient,
     Reply,
     Status,
 )
-from mta.metrics import NullMeter
-from mta.queue.destinations import COMPANY, RIPENING
-from mta.queue.held import MAX_PUT_OFF, POLL, HeldMail
-from mta.queue.held import PORTION as HELD_PORTION
-from mta.queue.held import PUT_OFF as HELD_PUT_OFF
+from mta.queue.batch_delay import DELAY
+from mta.queue.destinations import MAX_BEHIND_PROBE
 from mta.queue.leases import MAX_SLEEP
-from mta.queue.rounds import CROWDED
-from mta.queue.runner import PATIENCE, PUT_OFF, Runner, RunnerConfig
-from mta.queued import Delivery, HopFailure, IContent, Message, Progress, Settlement, State
-from mta.settings import DAY, HOUR, Peer, Queue
-from mta.spool.content import MemoryContent
+from mta.queue.recorder import REMOVAL_DELAY
+from mta.queued import Delivery, HopFailure, Message, Progress, Settlement, State
+from mta.settings import DAY, HOUR, Queue
 from mta.testing import (
-    TEXT,
-    FakeAgent,
     FakeContent,
-    FakeHeldMailWatch,
-    FakeNotices,
-    FakeRouter,
-    MemorySpool,
 )
-from mta.testing import message as make_message
-
-ARRIVED = 1_000_000.0
-A, B = Hop(Agent.MX, "a.example"), Hop(Agent.MX, "b.example")
-OFFICE = Hop(Agent.HOLD, "office")
-HOPS = {"a.example": A, "b.example": B, "office.example": OFFICE, "s.example": A}
-DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("OK",)))
-RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
-LATER = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("Try later",)), "mx.example")
-UNREACHABLE = Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("No answer",)))
-NO = Outcome(Status.FAILED, Reply(550, "5.1.1", ("No such user",)), "mx.example")
-NO_SUCH_USER = Reply(550, "5.1.1", ("No such user here",))
-
-
-def message(id: str, *addresses: str, sender: str = "s@s.example", **more: object) -> Message:
-    """A message as the spool gives it after commit."""
-    return make_message(
-        id,
-        to=[mailbox(address) for address in addresses],
-        reverse_path=mailbox(sender) if sender else NULL_PATH,
-        **{"arrived": ARRIVED, **more},
-    )
-
-
-def mailbox(address: str) -> Mailbox:
-    return Mailbox(*address.split("@"))
-
-
-class RunnerTests(SynchronousTestCase):
-    """A runner on a spool in memory, with agents that obey, and a clock that we turn."""
-
-    settings = Queue()
-
-    def setUp(self) -> None:
-        self.peers = {"office": Peer("office", domains=("office.example",))}
-        self.clock = Clock()
-        self.queue = MemorySpool(self.now)
-        self.router = FakeRouter(HOPS)
-        self.agent = FakeAgent(RELAYED)
-        self.notices = FakeNotices()
-        self.watch = FakeHeldMailWatch()
-        self.runner = self.make()
-
-    def make(self, **limits: int) -> Runner:
-        runner = Runner(
-            self.queue, self.clock, NullMeter(), now=self.now, random=lambda: 0.5, **limits
-        )
-        runner.use(self.config(self.settings))
-        return runner
-
-    def config(self, settings: Queue) -> RunnerConfig:
-        return RunnerConfig(
-            self.router,
-            dict.fromkeys(Agent, self.agent),
-            self.notices,
-            settings,
-            self.peers,
-            self.watch,
-        )
-
-    def now(self) -> float:
-        return ARRIVED + self.clock.seconds()
-
-    def accept(self, message: Message) -> None:
-        self.runner.accept(self.queue.lend(message))
-        self.clock.advance(0)
-
-    def accept_address(self, id: str, *addresses: str, **more: object) -> None:
-        self.accept(message(id, *addresses, **more))
-
-    @property
-    def last(self) -> Settlement:
-        return self.queue.settlements[-1]
-
-    def states(self) -> list[State]:
-        return [progress.state for progress in self.last.progress]
-
-    def run_until(self, seconds: float) -> None:
-        """Turn the clock to an hour of the test, in steps as a reactor would."""
-        while self.clock.seconds() < seconds:
-            calls = [call.getTime() for call in self.clock.getDelayedCalls()]
-            step = min([*calls, seconds]) - self.clock.seconds()
-            self.clock.advance(max(step, 0.001))
+from tests.queue.runners import (
+    ARRIVED,
+    DELIVERED,
+    LATER,
+    NO,
+    NO_SUCH_USER,
+    RELAYED,
+    UNREACHABLE,
+    A,
+    B,
+    RunnerTests,
+    mailbox,
+    message,
+)
 
 
 class FirstAttemptTests(RunnerTests):
@@ -384,7 +301,8 @@ class TroubleTests(RunnerTests):
         self.agent.outcomes["x@a.example"] = LATER
         self.accept_address("1", "x@a.example")
         self.assertEqual([], self.flushLoggedErrors())
-        self.assertEqual((2, {}, {}), (self.last.attempts, self.queue.leased, self.runner._rounds))
+        self.assertEqual((2, {}), (self.last.attempts, self.queue.leased))
+        self.assertEqual(0, len(self.runner._active))
 
     def test_spool_trouble(self) -> None:
         """An outcome that can't be recorded is kept until it can be, and not tried again."""
@@ -415,156 +333,6 @@ class TroubleTests(RunnerTests):
         self.assertEqual(1, len(self.agent.deliveries))
 
 
-class BoundTests(RunnerTests):
-    """Memory is bounded, whatever comes in and whatever waits."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.going: list[Deferred[None]] = []
-        self.agent.attempt = self.hold
-
-    def hold(self, delivery: Delivery) -> Deferred[None]:
-        self.going.append(Deferred())
-        return self.going[-1]
-
-    def test_messages(self) -> None:
-        """What is accepted beyond the bound waits in the spool, and is taken when there is room."""
-        self.runner = self.make(max_messages=2)
-        self.runner.start()
-        for id, domain in zip("1234", "abab", strict=True):
-            self.accept_address(id, f"x@{domain}.example")
-        self.assertEqual(["3", "4"], self.queue.released)
-        for going in self.going[:2]:
-            going.callback(None)
-        self.clock.advance(0)
-        self.assertEqual(["1", "2", "3", "4"], [id for _, id, _ in self.agent.deliveries])
-
-    def test_octets(self) -> None:
-        """Content counts too; a message over the bound goes when it is alone."""
-        self.runner = self.make(max_octets=1000)
-        self.accept_address("1", "x@a.example", content=FakeContent(b"x" * 5000))
-        self.accept_address("2", "x@a.example")
-        self.assertEqual(["2"], self.queue.released)
-        self.assertEqual(1, len(self.going))
-
-    def test_long_queue(self) -> None:
-        """Of a long queue for one hop no more is in memory than is still free; the rest comes
-        as soon as there is room."""
-        self.runner = self.make(max_messages=10)
-        for number in range(100):
-            self.queue.put(message(f"{number:03}", "x@a.example"))
-        self.runner.start()
-        self.clock.advance(0)
-        self.assertEqual(5, len(self.queue.leased))
-        while self.going:
-            self.going.pop(0).callback(None)
-            self.clock.advance(0.1)
-            self.assertLessEqual(len(self.queue.leased), 10)
-        self.assertEqual(100, len(self.agent.deliveries))
-        self.assertLess(self.clock.seconds(), PUT_OFF)
-
-
-class FairnessTests(RunnerTests):
-    """Ten thousand messages for one hop delay neither another hop nor another sender."""
-
-    settings = Queue(per_destination=1)
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.going: list[Deferred[None]] = []
-        self.agent.attempt = self.hold
-        self.runner = self.make(max_messages=100)
-
-    def hold(self, delivery: Delivery) -> Deferred[None]:
-        self.going.append(Deferred())
-        return self.going[-1]
-
-    def flood(self, count: int = 1000) -> None:
-        for number in range(count):
-            self.runner.accept(self.queue.lend(message(f"{number:04}", "x@a.example")))
-        self.clock.advance(0)
-
-    def delivered(self) -> list[str]:
-        """The queue ids of what was handed to the agent."""
-        return [id for _, id, _ in self.agent.deliveries]
-
-    def go_on(self, times: int) -> None:
-        for _ in range(times):
-            self.going.pop(0).callback(None)
-            self.clock.advance(0.001)
-
-    def test_other_hop(self) -> None:
-        """What comes after a flood for another hop goes out at once."""
-        self.flood()
-        self.accept_address("other", "x@b.example")
-        self.assertEqual(["0000", "other"], self.delivered())
-
-    def test_other_hop_in_the_spool(self) -> None:
-        """What was due after a long queue for another hop goes out soon."""
-        for number in range(1000):
-            self.queue.put(message(f"{number:04}", "x@a.example"))
-        self.queue.put(message("other", "x@b.example"), due=1.0)
-        self.runner.start()
-        self.run_until(5.0)
-        self.assertEqual(["0000", "other"], self.delivered())
-
-    def test_other_sender(self) -> None:
-        """Who brings one message for a crowded hop is next but one."""
-        self.flood()
-        self.accept_address("other", "x@a.example", sender="t@t.example")
-        self.go_on(2)
-        self.assertIn("other", self.delivered()[:3])
-
-    def test_many_senders(self) -> None:
-        """Nor do many senders for one hop take all the room."""
-        for number in range(1000):
-            self.accept_address(str(number), "x@a.example", sender=f"{number}@s.example")
-        self.assertLess(len(self.queue.leased), 80)
-
-    def test_all_goes(self) -> None:
-        """What was put off follows without a pause, all of it."""
-        self.flood(300)
-        self.go_on(300)
-        self.assertEqual(300, len(set(self.delivered())))
-        self.assertEqual({}, self.queue.waiting)
-
-    def test_no_hot_loop(self) -> None:
-        """While the hop stands still, its mail rests in the spool."""
-        self.runner.start()
-        self.flood()
-        released = len(self.queue.released)
-        self.run_until(PUT_OFF / 2)
-        self.assertEqual(released, len(self.queue.released))
-        self.assertLess(len(self.queue.leases), 20)
-
-    def test_hop_fails(self) -> None:
-        """What was put off for a hop that proves dead is not hurried."""
-        self.flood(300)
-        self.going.pop().errback(HopFailure(LATER))
-        self.clock.advance(1)
-        self.assertEqual(1, len(self.delivered()))
-        self.assertEqual(300, len(self.queue.waiting))
-
-    def test_put_off_for_long(self) -> None:
-        """Mail that has had no turn for an hour counts as tried: its history says why."""
-        self.flood(100)
-        self.clock.advance(HOUR)
-        self.accept_address("old", "x@a.example")
-        (attempt,) = self.last.progress[0].history
-        self.assertEqual(str(CROWDED.reply), attempt.reply)
-
-    def test_several_hops(self) -> None:
-        """A message for a crowded hop and another goes to the other, and waits for the first."""
-        self.flood()
-        self.accept_address("both", "x@a.example", "y@b.example")
-        self.going.pop().callback(None)
-        self.clock.advance(0)
-        self.assertIn((B, "both", ["y@b.example"]), self.agent.deliveries)
-        settled = next(each for each in self.queue.settlements if each.id == "both")
-        self.assertEqual([State.WAITING, State.DONE], [each.state for each in settled.progress])
-        self.assertGreaterEqual(settled.due, ARRIVED + PUT_OFF)
-
-
 class RemovalTests(RunnerTests):
     """What is delivered to all is removed."""
 
@@ -580,12 +348,12 @@ class RemovalTests(RunnerTests):
         """Only what a repeated delivery would find in its Maildir may wait to be recorded."""
         self.router.hops["m.example"] = Hop(Agent.MAILDIR, "/var/mail/{local}")
         for addresses, patience in [
-            (["x@m.example"], PATIENCE),
+            (["x@m.example"], REMOVAL_DELAY),
             (["x@a.example"], 0.0),
             (["x@m.example", "x@a.example"], 0.0),
         ]:
             self.accept_address("1", *addresses)
-            self.clock.advance(RIPENING)
+            self.clock.advance(DELAY)
             self.assertEqual(patience, self.queue.removal_delay)
 
     def test_spool_trouble(self) -> None:
@@ -603,7 +371,7 @@ class RemovalTests(RunnerTests):
         gate: Deferred[None] = Deferred()
         self.router.hops["m.example"] = Hop(Agent.MAILDIR, "/var/mail/{local}")
         self.accept_address("1", "x@m.example")
-        self.clock.advance(RIPENING)
+        self.clock.advance(DELAY)
         stopping = Deferred.fromCoroutine(self.runner.stop(10))
         gate.callback(None)
         self.successResultOf(stopping)
@@ -635,7 +403,7 @@ class RecallTests(RunnerTests):
         """A turned connection hands out no more of it either."""
         for id in ("1", "2", "3"):
             self.accept_address(id, "x@office.example")
-        source = self.runner.held("office", {"office.example"})
+        source = self.runner.open_held("office", {"office.example"}, 0.0)
         first = self.successResultOf(source.next())
         self.queue.unwanted = {"1", "2"}
         self.runner.recall()
@@ -657,7 +425,7 @@ class DeadHopTests(RunnerTests):
     """A hop that can't be reached for a while, and much mail for it."""
 
     settings = Queue(retry=(60.0, 4 * HOUR))
-    count = 3 * COMPANY
+    count = 3 * MAX_BEHIND_PROBE
 
     def setUp(self) -> None:
         super().setUp()
@@ -711,93 +479,12 @@ class DeadHopTests(RunnerTests):
         """Who wants all of it tried now has it all tried: one finds out, the rest follows."""
         self.run_until(3 * HOUR)
         self.is_dead = False
-        for message, _ in list(self.queue.waiting.values()):
-            self.queue.put(message)
+        for waiting, _ in list(self.queue.waiting.values()):
+            self.queue.put(waiting)
         self.runner.retry()
         self.runner.wake()
         self.run_until(3 * HOUR + 120)
         self.assertEqual({}, self.queue.waiting)
-
-
-class ForwardingTests(RunnerTests):
-    """Mail for an address of ours that goes on elsewhere."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.router.is_ours = lambda domain: domain == "a.example"
-        self.router.rewritten = lambda path, forwarder: replace(path, domain="ours.example")
-        self.router.aliases["x@a.example"] = ["x@b.example"]
-        self.sent: list[Delivery] = []
-        self.agent.attempt = self.see
-
-    def see(self, delivery: Delivery) -> Deferred[None]:
-        self.sent.append(delivery)
-        return succeed(None)
-
-    def test_as_ours(self) -> None:
-        """It goes out under a reverse-path of ours, with a field that says who forwarded it."""
-        self.accept_address("1", "X@a.example", "x@a.example")
-        (plain, forwarded) = self.sent
-        self.assertEqual("s@s.example", str(plain.message.envelope.reverse_path))
-        self.assertEqual("s@ours.example", str(forwarded.message.envelope.reverse_path))
-        content = forwarded.message.content
-        verifyObject(IContent, content)
-        octets = b"".join(self.successResultOf(Deferred.fromCoroutine(pieces(content))))
-        self.assertEqual(b"Delivered-To: x@a.example\r\n" + TEXT, octets)
-        self.assertEqual(len(octets), content.size)
-        self.assertEqual([State.DONE] * 2, self.states())
-
-    def test_sent_by_itself(self) -> None:
-        """Where it shares its hop with a recipient that is not forwarded, each goes in its way."""
-        self.accept_address("1", "y@b.example", "x@a.example")
-        paths = {str(each.message.envelope.reverse_path) for each in self.sent}
-        self.assertEqual({"s@s.example", "s@ours.example"}, paths)
-        self.assertEqual([B, B], [each.targets[0].hop for each in self.sent])
-        self.assertEqual([State.DONE] * 2, self.states())
-
-    def test_failure(self) -> None:
-        """Where it fails at once, the sender is told as ever."""
-        self.agent.outcomes["x@b.example"] = NO
-        self.accept_address("1", "x@a.example")
-        (told,) = self.queue.notices[0].envelope.recipients
-        self.assertEqual("s@s.example", str(told.forward_path))
-
-    def test_loop(self) -> None:
-        """What the address has forwarded before is not forwarded again."""
-        content = MemoryContent(b"Delivered-To: x@a.example\r\n\r\n", b"Text\r\n", True)
-        self.accept_address("1", "x@a.example", content=content)
-        [notice] = self.sent
-        self.assertEqual(NULL_PATH, notice.message.envelope.reverse_path)
-        self.assertEqual(["x@b.example failed"], self.notices.asked[0][1])
-
-    def test_unreadable(self) -> None:
-        """Where its content can't be read, it waits."""
-        self.accept_address("1", "x@a.example", content=LostContent())
-        self.assertEqual([State.WAITING], self.states())
-
-
-async def pieces(content: IContent) -> list[bytes]:
-    return [piece async for piece in content.pieces()]
-
-
-class SlowContent(FakeContent):
-    """Content that comes when `arrived` fires."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.arrived: Deferred[None] = Deferred()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        await self.arrived
-        yield b"\r\n"
-
-
-class LostContent(FakeContent):
-    """Content that the spool can't read."""
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        raise OSError("damaged")
-        yield b""
 
 
 class StopTests(RunnerTests):
@@ -879,353 +566,3 @@ class StopTests(RunnerTests):
         self.going[0].callback(None)
         self.successResultOf(self.stop())
         self.assertIn("1", self.queue.leased)
-
-
-class HeldTests(RunnerTests):
-    """Mail that waits for a peer, and the source that hands it out."""
-
-    def source(self, linger: float = 0.0, *domains: str) -> HeldMail:
-        return self.runner.held("office", domains or ("office.example",), linger)
-
-    def next(self, source: HeldMail) -> Delivery | None:
-        return self.successResultOf(Deferred.fromCoroutine(source.next()))
-
-    def waiting_next(self, source: HeldMail) -> Deferred[Delivery | None]:
-        async def wait() -> Delivery | None:
-            while (delivery := await source.next()) is None:
-                if not await source.wait():
-                    return None
-            return delivery
-
-        return Deferred.fromCoroutine(wait())
-
-    def taken(self, source: HeldMail) -> list[str]:
-        """The ids of all that the source hands out, each relayed."""
-        ids = []
-        while (delivery := self.next(source)) is not None:
-            ids.append(delivery.message.id)
-            source.report(delivery, [RELAYED] * len(delivery.targets))
-        return ids
-
-    def hold(self, *ids: str) -> None:
-        for id in ids:
-            self.accept_address(id, "x@office.example")
-
-    def test_held(self) -> None:
-        """A message with a hold hop waits for its peer until `hold_for` is over."""
-        self.hold("1")
-        (progress,) = self.last.progress
-        self.assertEqual((State.HELD, "office"), (progress.state, progress.peer))
-        self.assertEqual(ARRIVED + 20 * DAY, self.last.due)
-        self.assertEqual(0, self.last.attempts)
-
-    def test_expires(self) -> None:
-        """Held mail that nobody fetched bounces when its time is over."""
-        self.hold("1")
-        self.runner.start()
-        self.run_until(20 * DAY - 10)
-        self.assertEqual([], self.queue.notices)
-        self.run_until(20 * DAY + 10)
-        self.assertEqual([b"x@office.example failed"], [n.content for n in self.queue.notices])
-
-    def test_warning(self) -> None:
-        """Where the peer's entry says so, the sender of held mail is warned, once."""
-        self.peers = {"office": Peer("office", warn_after=DAY)}
-        self.runner = self.make()
-        self.hold("1")
-        self.runner.start()
-        self.run_until(DAY + 10)
-        self.assertEqual([b"x@office.example held"], [n.content for n in self.queue.notices])
-        self.run_until(10 * DAY)
-        self.assertEqual(1, len(self.queue.notices))
-
-    def test_route_changed(self) -> None:
-        """Held mail that is due takes the route that the configuration has now."""
-        self.hold("1")
-        self.router.hops["office.example"] = B
-        self.runner.start()
-        self.run_until(20 * DAY + 10)
-        self.assertEqual([(B, "1", ["x@office.example"])], self.agent.deliveries)
-
-    def test_source(self) -> None:
-        """A source provides IMailSource."""
-        verifyObject(IMailSource, self.source())
-
-    def test_oldest_first(self) -> None:
-        """All that waits is handed out, oldest first and in small portions."""
-        ids = [f"{number:03}" for number in range(2 * HELD_PORTION + 5)]
-        self.hold(*ids)
-        source = self.source()
-        first = self.next(source)
-        assert first is not None
-        self.assertEqual(HELD_PORTION, len(self.queue.leased))
-        source.report(first, [RELAYED])
-        self.assertEqual(ids[1:], self.taken(source))
-        self.clock.advance(0)
-        self.assertEqual(({}, {}), (self.queue.waiting, self.queue.leased))
-
-    def test_own_domains_only(self) -> None:
-        """A peer is never handed mail for other domains than it may have."""
-        self.router.hops["branch.example"] = OFFICE
-        self.accept_address("1", "x@branch.example")
-        self.accept_address("2", "x@office.example", "x@branch.example")
-        source = self.source()
-        delivery = self.next(source)
-        assert delivery is not None
-        self.assertEqual(["x@office.example"], [str(target.address) for target in delivery.targets])
-        source.report(delivery, [RELAYED])
-        self.assertIsNone(self.next(source))
-        self.assertEqual([State.DONE, State.HELD], self.states())
-
-    def test_routed_anew(self) -> None:
-        """What no longer waits for the peer takes its ordinary way."""
-        self.hold("1")
-        self.router.hops["office.example"] = B
-        self.assertEqual([], self.taken(self.source()))
-        self.assertEqual([(B, "1", ["x@office.example"])], self.agent.deliveries)
-
-    def test_refused_by_the_peer(self) -> None:
-        """A peer's refusal makes a notice."""
-        self.hold("1")
-        source = self.source()
-        source.report(self.next(source), [NO])
-        self.assertEqual([b"x@office.example failed"], [n.content for n in self.queue.notices])
-
-    def test_deferred_by_the_peer(self) -> None:
-        """What a peer deferred isn't handed out again at once, but on its next connection."""
-        self.hold("1", "2")
-        source = self.source()
-        for _ in range(2):
-            source.report(self.next(source), [LATER])
-        self.assertIsNone(self.successResultOf(self.waiting_next(source)))
-        source.close()
-        self.assertEqual([State.HELD], self.states())
-        self.assertEqual("451 4.3.0 Try later", self.last.progress[0].history[-1].reply)
-        self.assertEqual(["1", "2"], self.taken(self.source()))
-
-    def test_deferred_on_a_held_link(self) -> None:
-        """What a peer deferred is offered again on the same connection after a while."""
-        self.hold("1")
-        source = self.source(HOUR)
-        source.report(self.next(source), [LATER])
-        waiting = self.waiting_next(source)
-        self.run_until(HELD_PUT_OFF - 1)
-        self.assertNoResult(waiting)
-        self.run_until(HELD_PUT_OFF + POLL + 1)
-        self.assertEqual("1", self.successResultOf(waiting).message.id)
-
-    def test_all_deferred(self) -> None:
-        """A peer that defers everything is soon handed no more."""
-        self.hold(*(f"{number:03}" for number in range(MAX_PUT_OFF + 30)))
-        source = self.source(HOUR)
-        handed = 0
-        while (delivery := self.next(source)) is not None:
-            handed += 1
-            source.report(delivery, [LATER])
-        self.assertEqual(MAX_PUT_OFF, handed)
-        self.assertEqual({}, self.queue.leased)
-
-    def test_partly_deferred(self) -> None:
-        """What a peer took is recorded at once, whatever it deferred beside it."""
-        self.accept_address("1", "x@office.example", "y@office.example")
-        source = self.source(HOUR)
-        source.report(self.next(source), [RELAYED, LATER])
-        self.assertEqual([State.DONE, State.HELD], self.states())
-
-    def test_broken_link(self) -> None:
-        """What a broken connection leaves unsettled goes on waiting, and nothing else does."""
-        self.hold("1", "2", "3", "4")
-        source = self.source()
-        first, second, third = (self.next(source) for _ in range(3))
-        source.report(first, [RELAYED])
-        source.report(second, [LATER])
-        source.close()
-        self.assertEqual(["2", "3", "4"], sorted(self.queue.waiting))
-        self.assertEqual(["2", "3", "4"], self.taken(self.source()))
-        source.report(third, [RELAYED])  # too late, and harmless
-
-    def test_what_is_not_yet_recorded(self) -> None:
-        """Who asks how much is held waits until what was just accepted is known to be."""
-
-        def wait(peer: str) -> Deferred[None]:
-            return Deferred.fromCoroutine(self.runner.held_is_recorded(peer, 5.0))
-
-        self.successResultOf(wait("office"))
-        recorded: Deferred[None] = Deferred()
-        settle = self.queue.settle
-
-        async def slow(settlement: Settlement) -> Sequence[Message]:
-            await recorded
-            return await settle(settlement)
-
-        self.queue.settle = slow  # type: ignore[method-assign]
-        self.runner.accept(self.queue.lend(message("1", "x@office.example")))
-        waiting, impatient = wait("office"), wait("office")
-        self.successResultOf(wait("other"))
-        self.clock.advance(4.9)
-        self.assertNoResult(waiting)
-        recorded.callback(None)
-        self.successResultOf(waiting)
-        self.successResultOf(impatient)
-        self.assertEqual([State.HELD], self.states())
-
-    def test_what_can_not_be_recorded(self) -> None:
-        """Nobody waits longer than he would, and it is recorded all the same."""
-        recorded: Deferred[Sequence[Message]] = Deferred()
-        self.queue.settle = lambda settlement: recorded  # type: ignore[method-assign, assignment]
-        self.accept_address("1", "x@office.example")
-        waiting = Deferred.fromCoroutine(self.runner.held_is_recorded("office", 5.0))
-        self.clock.advance(5)
-        self.successResultOf(waiting)
-        recorded.callback([])
-        self.assertEqual({}, self.runner._rounds)
-        self.assertEqual([], self.flushLoggedErrors())
-
-    def test_alias_into_a_held_domain(self) -> None:
-        """What waits is the final address: an alias of another domain is fetched with it."""
-        self.router.aliases["chief@a.example"] = ["chief@office.example"]
-        self.accept(message("1", "chief@a.example"))
-        self.assertEqual(["1"], self.taken(self.source()))
-
-    def test_forward_into_a_held_domain(self) -> None:
-        """A forward is handed out though the look whether it goes in a circle takes its time."""
-        self.router.is_ours = lambda domain: domain == "a.example"
-        self.router.aliases["x@a.example"] = ["x@office.example"]
-        content = SlowContent()
-        self.accept_address("1", "x@a.example", content=content)
-        content.arrived.callback(None)
-        self.clock.advance(0)
-        self.assertEqual([State.HELD], self.states())
-        for linger in (0.0, HOUR):
-            content.arrived = Deferred()
-            source = self.source(linger)
-            waiting = Deferred.fromCoroutine(source.next())
-            self.assertNoResult(waiting)
-            content.arrived.callback(None)
-            delivery = self.successResultOf(waiting)
-            assert delivery is not None
-            source.close()
-            self.clock.advance(0)
-
-    def test_lingers(self) -> None:
-        """A lingering source hands out new mail at once, without a detour by the spool."""
-        waiting = self.waiting_next(source := self.source(HOUR))
-        self.clock.advance(0)
-        self.assertNoResult(waiting)
-        self.hold("1")
-        delivery = self.successResultOf(waiting)
-        assert delivery is not None
-        self.assertEqual([], self.queue.settlements)
-        source.report(delivery, [RELAYED])
-        self.clock.advance(0)
-        self.assertEqual([State.DONE], self.states())
-
-    def test_lingers_for_others(self) -> None:
-        """Mail that another process held goes out when we are told of it."""
-        waiting = self.waiting_next(self.source(HOUR))
-        self.hold_elsewhere("1")
-        self.assertNoResult(waiting)
-        self.runner.wake()
-        self.assertIsNotNone(self.successResultOf(waiting))
-
-    def test_lingers_untold(self) -> None:
-        """Mail that nobody told of is found within a minute."""
-        waiting = self.waiting_next(self.source(HOUR))
-        self.hold_elsewhere("1")
-        self.run_until(POLL)
-        self.assertIsNotNone(self.successResultOf(waiting))
-
-    def hold_elsewhere(self, id: str) -> None:
-        held = message(id, "x@office.example")
-        progress = replace(
-            held.progress[0], state=State.HELD, peer="office", domain="office.example"
-        )
-        self.queue.put(replace(held, progress=(progress,)), self.now() + DAY)
-
-    def test_linger_ends(self) -> None:
-        """Without new mail the source ends after its time, however often it was asked."""
-        source = self.source(100)
-        for _ in range(4):
-            waiting = self.waiting_next(source)
-            self.run_until(self.clock.seconds() + 24)
-            waiting.cancel()
-            self.failureResultOf(waiting, CancelledError)
-        waiting = self.waiting_next(source)
-        self.run_until(101)
-        self.assertIsNone(self.successResultOf(waiting))
-
-    def test_cancelled(self) -> None:
-        """Cancelling the wait loses no mail, not even while a portion is on its way."""
-        self.hold("1")
-        lease, answer = self.queue.lease_held, Deferred()
-        self.patch(self.queue, "lease_held", lambda *arguments: answer)
-        source = self.source(HOUR)
-        waiting = self.waiting_next(source)
-        waiting.cancel()
-        self.failureResultOf(waiting, CancelledError)
-        answer.callback(self.successResultOf(lease("office", ["office.example"], 5)))
-        self.assertEqual("1", self.next(source).message.id)
-
-    def test_burst(self) -> None:
-        """Mail that comes faster than it goes keeps its order, and memory its bounds."""
-        self.hold_elsewhere("000")
-        source = self.source(HOUR)
-        ids = [f"{number:03}" for number in range(2 * HELD_PORTION)]
-        self.hold(*ids[1:5])
-        waiting = self.waiting_next(source)
-        self.hold(*ids[5:])
-        self.assertLessEqual(len(self.queue.leased), HELD_PORTION)
-        first = self.successResultOf(waiting)
-        source.report(first, [RELAYED])
-        self.assertEqual(ids, [first.message.id, *self.taken(source)])
-
-    def test_takeover(self) -> None:
-        """A second connection of a peer takes over, and the first ends with what it has out."""
-        self.hold("1", "2")
-        older = self.source(HOUR)
-        out = self.next(older)
-        assert out is not None
-        newer = self.source(HOUR)
-        self.assertIsNone(self.next(older))
-        second = self.next(newer)
-        assert second is not None
-        self.assertEqual("2", second.message.id)
-        older.report(out, [RELAYED])
-        older.close()
-        self.clock.advance(0)
-        self.assertEqual(["2"], list(self.queue.leased))
-        waiting = self.waiting_next(newer)
-        self.hold("3")
-        self.assertEqual("3", self.successResultOf(waiting).message.id)
-
-    def test_stop(self) -> None:
-        """At the end a source hands out no more, and what is out may end in the grace time."""
-        self.hold("1", "2")
-        source = self.source(HOUR)
-        out = self.next(source)
-        assert out is not None
-        stopping = Deferred.fromCoroutine(self.runner.stop(10))
-        self.assertIsNone(self.next(source))
-        self.clock.advance(5)
-        self.assertNoResult(stopping)
-        source.report(out, [RELAYED])
-        self.successResultOf(stopping)
-        self.assertEqual(["2"], list(self.queue.waiting))
-        self.assertEqual({}, self.queue.leased)
-
-    def test_spool_trouble(self) -> None:
-        """Where the spool can't be read there is no mail to hand out."""
-        self.hold("1")
-        self.queue.faults = 1
-        self.assertEqual([], self.taken(self.source()))
-
-    def test_no_circles(self) -> None:
-        """What has come to wait under another domain doesn't go round and round."""
-        self.hold(*(f"{number:03}" for number in range(HELD_PORTION)))
-        self.router.hops["branch.example"] = OFFICE
-        self.router.aliases["x@office.example"] = ["x@branch.example"]
-        before = len(self.queue.settlements)
-        waiting = self.waiting_next(self.source(HOUR))
-        self.clock.advance(1)
-        self.assertNoResult(waiting)
-        self.assertEqual(HELD_PORTION, len(self.queue.settlements) - before)

@@ -12,7 +12,7 @@ from mta.queue.leases import MAX_SLEEP
 from mta.queued import Delivery, State
 from mta.service.steady import use_steady_clock
 from mta.settings import DAY, HOUR, Queue
-from tests.queue.test_runner import ARRIVED, LATER, RunnerTests, message
+from tests.queue.runners import ARRIVED, LATER, RunnerTests, message
 
 
 class RunnerTimeTests(RunnerTests):

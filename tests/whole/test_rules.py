@@ -20,7 +20,6 @@ KNOWN: dict[str, int] = {
     "maildrop": 19,
     "notices": 25,
     "peers": 46,
-    "queue": 191,
     "routing": 27,
     "service": 83,
     "settings": 17,

@@ -1,4 +1,4 @@
-"""Waiting in line, where nobody waits behind all that somebody else has brought."""
+"""A queue in which one sender does not keep the others waiting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
-    """Items, first in first out for each key; the keys take turns."""
+class FairQueue(Generic[T]):
+    """Items: first in, first out for each key; round robin between keys."""
 
     def __init__(self) -> None:
         self._lines: OrderedDict[Hashable, deque[T]] = OrderedDict()
@@ -19,9 +19,9 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def of(self, key: Hashable) -> int:
-        """How many items of a key wait."""
-        return len(self._lines.get(key, ()))
+    def has_only(self, key: Hashable) -> bool:
+        """Tell whether all items have this key."""
+        return len(self._lines) == 1 and key in self._lines
 
     def put(self, key: Hashable, item: T) -> None:
         """Add an item behind those of its key."""

@@ -1,4 +1,4 @@
-"""Waiting for something to happen, or for time to pass, whichever comes first."""
+"""An event that a coroutine can wait for, with a time-out."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 
-class Bell:
-    """Wakes the one coroutine that waits for it; a ring that nobody heard is remembered."""
+class Event:
+    """Wakes the one coroutine that waits for it.
+
+    An event that comes while none waits is remembered, and ends the next wait.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._waiting: Deferred[None] | None = None
-        self._rung = False
+        self._is_set = False
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """End the wait that is under way, or else the next one."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
-            self._rung = True
+            self._is_set = True
         else:
             waiting.callback(None)
 
-    async def wait(self, longest: float) -> None:
-        """Return when the bell rings, at the latest after `longest` seconds.
+    async def wait(self, timeout: float) -> None:
+        """Return when the event comes, at the latest after `timeout` seconds.
 
-        May be cancelled; a ring is then kept for the next wait.
+        May be cancelled; an event is then kept for the next wait.
         """
-        if self._rung:
-            self._rung = False
+        if self._is_set:
+            self._is_set = False
             return
         waiting: Deferred[None] = Deferred()
         self._waiting = waiting
-        timer = self._clock.callLater(max(longest, 0.0), self.ring)
+        timer = self._clock.callLater(max(timeout, 0.0), self.set)
         try:
             await waiting
         finally:

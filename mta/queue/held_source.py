@@ -1,40 +1,38 @@
-"""The mail that waits for a peer, as the source of a turned connection (RFC 2645, RFC 821 3.8).
+"""The mail held for a peer, as a turned connection gets it.
 
-Oldest first, and each message is routed again: what no longer waits for this peer takes its
-ordinary way.  What a broken connection leaves unsettled goes on waiting.
+RFC 2645, RFC 821 section 3.8.  Oldest first, and each message is routed again: what no longer waits
+for this peer takes its ordinary way.  What a broken connection leaves unsettled goes on waiting.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IAttempts, IHeldSource, IQueue
+from mta.interfaces import IAttempts, IHeldLeases, IHeldSource
 from mta.mail import Mailbox, Outcome, Status
-from mta.queue.bell import Bell
-from mta.queue.noted import NoAttempts
-from mta.queue.rounds import held_for
-from mta.queued import Delivery, Message
+from mta.queue.event import Event
+from mta.queue.interfaces import IActiveQueue
+from mta.queue.outcomes import held_outcome
+from mta.queue.tasks import Tasks
+from mta.queued import EVERYWHERE, Delivery, Message
 
-PORTION = 20  # messages leased for a peer at once
-EVERYWHERE = "."  # as a domain: any
+BATCH_SIZE = 20  # messages leased for a peer at once: it may take none of them
 POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
-PUT_OFF = 60.0  # seconds until mail that the peer deferred is offered to it again
-MAX_PUT_OFF = 100  # messages deferred by a peer; it is handed no more on that connection
+PAUSE_AFTER_DEFERRAL = 60.0  # seconds until mail that the peer deferred is offered to it again
+MAX_DEFERRED = 100  # messages; a peer that defers more is handed no more on that connection
 
 
 @implementer(IHeldSource)
-class HeldMail:
-    """What waits for one peer and some of its domains; a leading dot means subdomains.
+class HeldSource:
+    """The mail of one peer for some of its domains.
 
-    With `linger` over 0, `more` waits up to so many seconds since the last delivery for new
-    mail.  Whoever asked for the source calls `close` when
-    the connection is over, however it ended.
+    A leading dot means subdomains.  With `linger` over 0, `wait` waits up to so many seconds since
+    the last delivery for new mail.  The connection calls `close` at its end, however it ended.
     """
 
     log = Logger()
@@ -44,38 +42,33 @@ class HeldMail:
         peer: str,
         domains: Collection[str],
         linger: float,
-        *,
-        queue: IQueue,
+        queue: IHeldLeases,
+        active: IActiveQueue,
+        attempts: IAttempts,
+        tasks: Tasks,
         clock: IReactorTime,
-        begin: Callable[[Message, HeldMail], Awaitable[None]],
-        settled: Callable[[Delivery, Sequence[Outcome]], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-        closed: Callable[[HeldMail], None],
-        attempts: IAttempts | None = None,
     ) -> None:
         self.peer = peer
+        self.is_closed = False
         self._domains = frozenset(domains)
         self._suffixes = tuple(domain for domain in domains if domain.startswith("."))
         self._linger = linger
         self._queue = queue
+        self._active = active
+        self._attempts = attempts
+        self._tasks = tasks
         self._clock = clock
-        self._begin = begin
-        self._settled = settled
-        self._spawn = spawn
-        self._on_close = closed
-        self._attempts = attempts or NoAttempts()
         self._ready: deque[Delivery] = deque()
         self._out: dict[int, Delivery] = {}  # a message may have several
-        self._put_off: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
+        self._deferred: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
         self._given = 0
-        self._stale = True  # whether the spool may hold something that we have not seen
-        self._filling = False
-        self._filled_at = 0.0
+        self._stale = True  # the spool may hold something that we have not seen
+        self._leasing = False
+        self._leased_at = 0.0
         self._last_used = clock.seconds()
         self._retired = False
-        self._closed = False
-        self._bell = Bell(clock)
-        self._quiet = Bell(clock)
+        self._changed = Event(clock)
+        self._returned = Event(clock)
 
     # --- for the connection
 
@@ -90,11 +83,11 @@ class HeldMail:
                 self._out[id(delivery)] = delivery
                 self._last_used = self._clock.seconds()
                 return delivery
-            if self._stale and not self._filling:
-                self._filling = True
-                self._spawn(self._fill())
-            elif self._filling:
-                await self._bell.wait(POLL)
+            if self._stale and not self._leasing:
+                self._leasing = True
+                self._tasks.start(self._lease())
+            elif self._leasing:
+                await self._changed.wait(POLL)
             else:
                 return None
         return None
@@ -102,15 +95,15 @@ class HeldMail:
     async def wait(self) -> bool:
         """See `IMailSource.wait`."""
         while not self._retired:
-            if self._clock.seconds() >= self._filled_at + POLL:
+            if self._clock.seconds() >= self._leased_at + POLL:
                 self._stale = True
             self._offer_again()
-            if self._ready or self._stale or self._filling:
+            if self._ready or self._stale or self._leasing:
                 return True
             left = self._last_used + self._linger - self._clock.seconds()
             if left <= 0:
                 return False
-            await self._bell.wait(min(left, POLL))
+            await self._changed.wait(min(left, POLL))
         return False
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
@@ -122,54 +115,53 @@ class HeldMail:
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
         if self._out.pop(id(delivery), None) is None:
-            if self._closed:
+            if self.is_closed:
                 return
             raise ValueError("a delivery is settled once, by the source that handed it out")
         self._attempts.end_attempt(delivery.message.id)
         self._last_used = self._clock.seconds()
         waiting = [_still_held(outcome) for outcome in outcomes]
         if self._retired or any(outcome.status is not Status.HELD for outcome in waiting):
-            self._settled(delivery, waiting)
+            self._active.report(delivery, waiting)
         else:
-            self._put_off.append((self._clock.seconds(), delivery, waiting))
-            if len(self._put_off) >= MAX_PUT_OFF:
+            self._deferred.append((self._clock.seconds(), delivery, waiting))
+            if len(self._deferred) >= MAX_DEFERRED:
                 self.retire()
         if not self._out:
-            self._quiet.ring()
+            self._returned.set()
 
     def return_unsent(self, delivery: Delivery) -> None:
         """See `IMailSource.return_unsent`: it goes on waiting."""
-        self.report(delivery, [held_for(self.peer)] * len(delivery.targets))
+        self.report(delivery, [held_outcome(self.peer)] * len(delivery.targets))
 
     def retire(self) -> None:
         """Hand out no more; what is out may still be settled."""
         if self._retired:
             return
         self._retired = True
-        self._bell.ring()
+        self._changed.set()
         while self._ready:
-            self._return_unsent(self._ready.popleft())
-        while self._put_off:
-            _, delivery, outcomes = self._put_off.popleft()
-            self._settled(delivery, outcomes)
+            self._go_on_waiting(self._ready.popleft())
+        while self._deferred:
+            _, delivery, outcomes = self._deferred.popleft()
+            self._active.report(delivery, outcomes)
 
     def close(self) -> None:
-        """The connection is over: what it left unsettled goes on waiting."""
-        if self._closed:
+        """See `IHeldSource.close`."""
+        if self.is_closed:
             return
         self.retire()
-        self._closed = True
+        self.is_closed = True
         out, self._out = self._out, {}
         for delivery in out.values():
             self._attempts.end_attempt(delivery.message.id)
-            self._return_unsent(delivery)
-        self._quiet.ring()
-        self._on_close(self)
+            self._go_on_waiting(delivery)
+        self._returned.set()
 
     # --- for the runner
 
     def takes(self, address: Mailbox) -> bool:
-        """Whether this source hands out mail for that address."""
+        """Tell whether this source hands out mail for that address."""
         if self._retired:
             return False
         return (
@@ -180,76 +172,83 @@ class HeldMail:
 
     @property
     def is_current(self) -> bool:
-        """Whether new mail may go out at once, as none that is older waits in the spool."""
+        """Tell whether new mail may go out at once.
+
+        It may not while older mail waits in the spool.
+        """
         return (
-            not (self._retired or self._stale or self._filling)
+            not (self._retired or self._stale or self._leasing)
             and self._linger > 0
-            and len(self._ready) + len(self._out) < PORTION
+            and len(self._ready) + len(self._out) < BATCH_SIZE
         )
 
     def give(self, delivery: Delivery) -> None:
         """Hand out this delivery next; it is settled as any other."""
         if self._retired:
-            self._return_unsent(delivery)
+            self._go_on_waiting(delivery)
             return
         self._given += 1
         self._ready.append(delivery)
-        self._bell.ring()
+        self._changed.set()
 
     def withdraw(self, ids: Collection[str]) -> None:
-        """Hand out none of these messages; what is out already may still be settled."""
+        """Hand out none of these messages any more.
+
+        What is out already may still be settled.
+        """
         ready, self._ready = self._ready, deque()
         for delivery in ready:
             if delivery.message.id in ids:
-                self._return_unsent(delivery)
+                self._go_on_waiting(delivery)
             else:
                 self._ready.append(delivery)
 
     def wake(self) -> None:
-        """The spool may hold new mail for the peer."""
+        """Look into the spool, which may hold new mail for the peer."""
         self._stale = True
-        self._bell.ring()
+        self._changed.set()
 
-    async def stop(self, grace: float) -> None:
-        """Hand out no more, wait up to `grace` seconds for what is out, and close."""
+    async def stop(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for what is out, and close."""
         self.retire()
-        end = self._clock.seconds() + grace
+        end = self._clock.seconds() + timeout
         while self._out and (left := end - self._clock.seconds()) > 0:
-            await self._quiet.wait(left)
+            await self._returned.wait(left)
         self.close()
 
-    async def _fill(self) -> None:
-        """Lease a portion, whoever may be cancelled meanwhile."""
+    async def _lease(self) -> None:
+        """Lease some messages, whatever becomes of the call that waits for them."""
         self._stale = False
-        self._filled_at = self._clock.seconds()
+        self._leased_at = self._clock.seconds()
         messages: Sequence[Message] = ()
         try:
-            messages = await self._queue.lease_held(self.peer, self._domains, PORTION)
+            messages = await self._queue.lease_held(self.peer, self._domains, BATCH_SIZE)
         except OSError as error:
             self.log.error(
                 "mail held for {peer} can't be read: {error}", peer=self.peer, error=str(error)
             )
         given = self._given
         for message in messages:
-            await self._begin(message, self)
-        # Where nothing of a portion was for us, the next one would be the same again.
-        if len(messages) == PORTION and self._given > given:
+            await self._active.attempt_held(message, self)
+        # Where nothing of a batch was for us, the next one would be the same again.
+        if len(messages) == BATCH_SIZE and self._given > given:
             self._stale = True
-        self._filling = False
-        self._bell.ring()
+        self._leasing = False
+        self._changed.set()
 
-    def _return_unsent(self, delivery: Delivery) -> None:
-        self._settled(delivery, [held_for(self.peer)] * len(delivery.targets))
+    def _go_on_waiting(self, delivery: Delivery) -> None:
+        self._active.report(delivery, [held_outcome(self.peer)] * len(delivery.targets))
 
     def _offer_again(self) -> None:
-        """Put back what the peer deferred some time ago: a look into the spool will find it."""
-        while self._put_off and self._clock.seconds() >= self._put_off[0][0] + PUT_OFF:
-            _, delivery, outcomes = self._put_off.popleft()
-            self._settled(delivery, outcomes)
+        """Put back what the peer deferred, to be leased again."""
+        now = self._clock.seconds()
+        while self._deferred and now >= self._deferred[0][0] + PAUSE_AFTER_DEFERRAL:
+            _, delivery, outcomes = self._deferred.popleft()
+            self._active.report(delivery, outcomes)
 
 
 def _still_held(outcome: Outcome) -> Outcome:
-    """A deferral as held mail has it."""
+    """The outcome, with a deferral as held mail has it."""
     if outcome.status is not Status.DEFERRED:
         return outcome
     return Outcome(Status.HELD, outcome.reply, outcome.remote)

@@ -1,0 +1,285 @@
+"""The active queue: the messages under way, each in one attempt.
+
+An attempt routes what is open, groups it by hop, hands the deliveries to the destinations or to
+turned connections, and is over when the last one is back.  What a crowded hop can't take yet is
+not attempted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mta.interfaces import IAttempts, IHeldLeases, IRouter
+from mta.mail import Agent, Hop, Mailbox, Outcome
+from mta.queue.active_limits import ActiveLimits
+from mta.queue.attempt import Attempt
+from mta.queue.backlog import Backlog
+from mta.queue.config import RunnerConfig
+from mta.queue.destinations import Destinations
+from mta.queue.held_source import HeldSource
+from mta.queue.held_sources import HeldSources
+from mta.queue.interfaces import IActiveQueue, IAttemptWatch
+from mta.queue.noted import noted
+from mta.queue.outcomes import CROWDED, FAULT, FORWARD_LOOP, held_outcome
+from mta.queue.planning import deferred_by_fault, plan
+from mta.queue.tasks import Tasks
+from mta.queued import Delivery, Message, Pressure, Target
+from mta.settings import HOUR
+from mta.smtp.forwarding import forwarded, has_forwarded
+
+T = TypeVar("T")
+
+CLOCK_TOLERANCE = 60.0  # seconds; less is how a clock is set right
+
+
+@implementer(IActiveQueue)
+class ActiveQueue:
+    """The attempts that are under way.
+
+    Their deliveries go to the destinations, or to the sources of turned connections.
+
+    `watch` hears of each attempt that is over.
+    """
+
+    log = Logger()
+
+    _router: IRouter
+
+    def __init__(
+        self,
+        queue: IHeldLeases,
+        limits: ActiveLimits,
+        backlog: Backlog,
+        watch: IAttemptWatch,
+        pressure: Pressure,
+        attempts: IAttempts,
+        tasks: Tasks,
+        clock: IReactorTime,
+        now: Callable[[], float],
+    ) -> None:
+        self.destinations = Destinations(clock, self, pressure, attempts)
+        self.held_sources = HeldSources(queue, self, attempts, tasks, clock)
+        self._limits = limits
+        self._backlog = backlog
+        self._watch = watch
+        self._noted = attempts
+        self._tasks = tasks
+        self._clock = clock
+        self._now = now
+        self._wall_offset = now() - clock.seconds()
+        self._attempts: dict[str, Attempt] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(self._attempts.values())
+
+    # --- attempts
+
+    def use(self, config: RunnerConfig) -> None:
+        """Go by this configuration, from the next attempt on."""
+        self._router = config.router
+        self.destinations.use(config.agents, config.settings)
+        # A peer that turned a connection may have other rights now, and calls again.
+        self.held_sources.retire()
+
+    def attempt(self, message: Message, source: HeldSource | None = None) -> Attempt:
+        """Attempt a message: route it, and hand each hop its delivery.
+
+        `source` leased it for its peer.  The watch hears when the last delivery is back: a
+        coroutine that waits for that costs 3 % of all that is done for a message.
+        """
+        attempt = self._attempts[message.id] = Attempt(message, source)
+        self._limits.enter(message)
+        groups, sources = self._grouped(attempt)
+        attempt.outstanding = len(groups)
+        for (hop, forwarder), targets in groups.items():
+            delivery = Delivery(message, tuple(targets))
+            if forwarder is None:
+                self._hand_over(delivery, sources.get(hop))
+            else:
+                looking = self._tasks.start(self._forward(delivery, forwarder, sources.get(hop)))
+                attempt.looking.append(looking)
+        if not groups:
+            self._watch.ended(attempt)
+        return attempt
+
+    async def attempt_held(self, message: Message, source: HeldSource) -> None:
+        """See `IActiveQueue.attempt_held`."""
+        attempt = self.attempt(message, source)
+        self.destinations.dispatch()
+        for looking in attempt.looking:
+            await looking
+
+    def drop(self, attempt: Attempt) -> bool:
+        """Forget an attempt: its message is out of our hands.
+
+        It may be in them again already, in a newer attempt.  Returns whether it pays now to look
+        for more mail, and did not before.
+        """
+        had_room = self._limits.has_ample_room
+        if self._attempts.get(attempt.message.id) is attempt:
+            del self._attempts[attempt.message.id]
+        self._limits.leave(attempt.message)
+        return not had_room and self._limits.has_ample_room
+
+    async def held_recorded(self, peer: str, timeout: float) -> None:
+        """Return when what was found to wait for a peer is recorded.
+
+        At the latest after `timeout` seconds.
+        """
+        recorded: list[Deferred[None]] = []
+        for attempt in self:
+            if attempt.recording is not None and attempt.holds_for(peer):
+                recorded.append(Deferred())
+                attempt.recording.addBoth(_passed_on, recorded[-1])
+        with suppress(TimeoutError):
+            await DeferredList(recorded, consumeErrors=True).addTimeout(timeout, self._clock)
+
+    def withdraw(self, ids: Collection[str]) -> None:
+        """Give up what is not yet on its way of these messages."""
+        self.destinations.withdraw(ids)
+        self.held_sources.withdraw(ids)
+
+    def follow_wall_clock(self) -> None:
+        """Move arrivals as the wall clock was set.
+
+        So no message is older for that.  The spool takes care of what waits there.
+        """
+        offset = self._now() - self._clock.seconds()
+        jumped, self._wall_offset = offset - self._wall_offset, offset
+        if abs(jumped) > CLOCK_TOLERANCE:
+            for attempt in self:
+                message = attempt.message
+                attempt.message = replace(message, arrived=message.arrived + jumped)
+
+    async def stop(self, timeout: float) -> None:
+        """End all deliveries, those under way after at most `timeout` seconds."""
+        end = self._clock.seconds() + timeout
+        self.held_sources.begin_stop()
+        await self.destinations.stop(timeout)
+        await self.held_sources.stop(end)
+
+    # --- what comes back
+
+    def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """See `IDeliveryResults.report`."""
+        self._limits.end(delivery)
+        self._settle(delivery, outcomes)
+        self._watch.hop_has_room(delivery.targets[0].hop)
+
+    def not_attempted(self, delivery: Delivery) -> None:
+        """See `IDeliveryResults.not_attempted`."""
+        self._limits.end(delivery)
+        self._leave_untried(delivery)
+
+    def outcome_unknown(self, delivery: Delivery) -> None:
+        """See `IDeliveryResults.outcome_unknown`."""
+        self._attempts[delivery.message.id].is_doubtful = True
+        self.not_attempted(delivery)
+
+    def _settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        attempt = self._attempts[delivery.message.id]
+        for target, outcome in zip(delivery.targets, outcomes, strict=True):
+            attempt.report(target, outcome)
+        self._came_back(attempt)
+
+    def _leave_untried(self, delivery: Delivery) -> None:
+        attempt = self._attempts[delivery.message.id]
+        attempt.leave_untried(delivery.targets)
+        self._came_back(attempt)
+
+    def _came_back(self, attempt: Attempt) -> None:
+        attempt.outstanding -= 1
+        if not attempt.outstanding:
+            self._watch.ended(attempt)
+
+    # --- what goes out
+
+    def _grouped(
+        self, attempt: Attempt
+    ) -> tuple[dict[tuple[Hop, Mailbox | None], list[Target]], dict[Hop, HeldSource]]:
+        """The targets of an attempt by hop and forwarder, and sources.
+
+        The sources are for held mail whose peer has turned a connection.  What needs no delivery is
+        reported to the attempt.
+        """
+        message = attempt.message
+        try:
+            targets, attempt.reports = plan(message, self._router)
+        except Exception:  # noqa: BLE001 - outermost for the router: a bug in it defers one message
+            self.log.failure("{queue_id} can't be routed", queue_id=message.id)
+            targets, attempt.reports = [], deferred_by_fault(message)
+        groups: dict[tuple[Hop, Mailbox | None], list[Target]] = {}
+        sources: dict[Hop, HeldSource] = {}
+        for target in targets:
+            hop = target.hop
+            if hop.agent is Agent.HOLD:
+                source = self.held_sources.taking(target, attempt.leased_by)
+                if source is None:
+                    attempt.report(target, held_outcome(hop.next_hop))
+                    continue
+                sources[hop] = source
+            groups.setdefault((hop, target.forwarder), []).append(target)
+        return groups, sources
+
+    def _hand_over(self, delivery: Delivery, source: HeldSource | None) -> None:
+        """Let a delivery wait for its hop, or go to `source`."""
+        hop = delivery.targets[0].hop
+        if source is not None:
+            self._limits.begin(delivery)
+            source.give(delivery)
+        elif self._limits.is_crowded(hop, delivery.message) or self.destinations.is_crowded(hop):
+            self._put_off(delivery)
+        else:
+            self._limits.begin(delivery)
+            self.destinations.add(hop, delivery)
+
+    async def _forward(
+        self, delivery: Delivery, forwarder: Mailbox, source: HeldSource | None
+    ) -> None:
+        """Hand over forwarded mail, unless it goes in a circle."""
+        message, targets = delivery.message, delivery.targets
+        try:
+            with noted(self._noted, [message.id]):
+                is_loop = await has_forwarded(forwarder, message.content)
+        except OSError as error:
+            self.log.error(
+                "{queue_id} can't be read: {error}", queue_id=message.id, error=str(error)
+            )
+            self._settle(delivery, [FAULT] * len(targets))
+            return
+        if is_loop:
+            self._settle(delivery, [FORWARD_LOOP] * len(targets))
+            return
+        reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
+        self._hand_over(Delivery(forwarded(message, forwarder, reverse_path), targets), source)
+        self.destinations.dispatch()
+
+    def _put_off(self, delivery: Delivery) -> None:
+        """Leave a delivery in the spool, as its hop is crowded."""
+        message, hop = delivery.message, delivery.targets[0].hop
+        attempt, now = self._attempts[message.id], self._now()
+        wait = self._backlog.wait(hop)
+        attempt.crowded = hop
+        if now - message.arrived >= HOUR:
+            # Its history says why, its sender is warned in time, and some day it is given up.
+            self._settle(delivery, [replace(CROWDED, wait=wait)] * len(delivery.targets))
+        else:
+            attempt.later = now + wait
+            self._leave_untried(delivery)
+
+
+def _passed_on(result: T, to: Deferred[None]) -> T:
+    """Let another Deferred fire as well."""
+    to.callback(None)
+    return result
