@@ -7,11 +7,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta import routing
 from mta.delivery.own_host import OwnHost
 from mta.interfaces import IRouter
 from mta.mail import Agent, Hop, Mailbox, canonical_domain
-from mta.routing import MAX_ADDRESSES, MAX_ALIASES, Router
+from mta.routing import MAX_ADDRESSES, MAX_ALIASES, Router, router
 from mta.settings import Domain, Forward
 from mta.smtp import srs
 from mta.smtp.errors import Refusal
@@ -233,7 +232,7 @@ class AliasTests(RouterTestCase):
 
     def test_bound_of_what_is_kept(self) -> None:
         """However many addresses are asked for, a bounded number of them is kept."""
-        self.patch(routing, "MAX_KEPT", 10)
+        self.patch(router, "MAX_KEPT", 10)
         self.given(domain(mailboxes=None))
         first = self.router.route(mailbox("u@example.com"))
         self.assertIs(first, self.router.route(mailbox("u@example.com")))
