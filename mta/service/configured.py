@@ -219,7 +219,7 @@ class _Maker:
         kind, _, socket = settings.users.partition(":")
         if kind == "dovecot":
             endpoint = UNIXClientEndpoint(process.reactor, socket)
-            users = DovecotUsers(endpoint, process.reactor, self._router.is_ours)
+            users = DovecotUsers(endpoint, process.reactor, self._router)
             self._closing.append(users.close)
             return users
         if not settings.users:
@@ -231,7 +231,7 @@ class _Maker:
         }
         return Users(
             UserFile(Path(settings.users), scram=settings.submission.scram),
-            self._router.is_ours,
+            self._router,
             process.reactor,
             process.threads,
             certificates,

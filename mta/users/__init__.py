@@ -1,4 +1,4 @@
-"""Who may log in, and as whom they may write.
+"""The users: log-ins, and the addresses that they may write from.
 
 `file` keeps users in a file of our own, `local` is the server's view of that file, `dovecot`
 asks a Dovecot server instead, so that one user base serves IMAP and SMTP.

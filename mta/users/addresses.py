@@ -1,29 +1,28 @@
-"""Which addresses belong to a user."""
+"""The addresses that belong to a user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from mta.interfaces import IRouter
 from mta.mail import Mailbox, canonical_domain
 
 ANY = "*"
 
 
-def is_own(
-    address: Mailbox, name: str, addresses: Sequence[str], is_ours: Callable[[str], bool]
-) -> bool:
-    """Whether a user may write as `address`.
+def is_own(address: Mailbox, name: str, addresses: Sequence[str], router: IRouter) -> bool:
+    """Return whether a user may write as `address`.
 
     `addresses` are as `normalised` leaves them: ``local@domain``, ``@domain``, or ``*`` for any
     (a smaller server that relays through us).  A user without addresses has one: the name itself
-    where it is an address, else the name in each domain of ours (`is_ours`).
+    where it is an address, else the name in each domain of ours, by `router`.
     """
     local_part, domain = address.local_part.lower(), address.domain
     if addresses:
         return any(entry in addresses for entry in (f"{local_part}@{domain}", f"@{domain}", ANY))
     if "@" in name:
         return f"{local_part}@{domain}" == normalised(name)
-    return local_part == name.lower() and is_ours(domain)
+    return local_part == name.lower() and router.is_ours(domain)
 
 
 def normalised(address: str) -> str:

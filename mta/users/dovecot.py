@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,7 +24,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.interfaces import IUsers
+from mta.interfaces import IRouter, IUsers
 from mta.mail import Mailbox
 from mta.session import Session
 from mta.settings import Service
@@ -53,7 +53,10 @@ class Answer:
     parameters: tuple[bytes, ...]
 
     def value(self, name: bytes) -> bytes | None:
-        """The value of ``name=value``; empty for a bare name; None where it is missing."""
+        """Return the value of ``name=value``.
+
+        It is empty for a bare name, None where the name is missing.
+        """
         for parameter in self.parameters:
             key, _, value = parameter.partition(b"=")
             if key == name:
@@ -101,7 +104,7 @@ class DovecotLink(LineOnlyReceiver):
                     waiting.callback(Answer(verb, tuple(parameters)))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted calls this: nobody will be answered any more."""
+        """Twisted calls this: no exchange gets an answer any more."""
         self.lost = True
         waiting, self._waiting = self._waiting, {}
         fault = AuthenticationUnavailable("the connection to Dovecot is lost")
@@ -139,8 +142,7 @@ class DovecotLink(LineOnlyReceiver):
 class DovecotUsers:
     """The users that the Dovecot server behind `endpoint` knows.
 
-    `is_ours` tells the domains that we are the last stop for.  The connection is made when it
-    is first needed, and again when it was lost.
+    The connection is made when it is first needed, and again when it was lost.
     """
 
     log = Logger()
@@ -149,11 +151,11 @@ class DovecotUsers:
         self,
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
-        is_ours: Callable[[str], bool],
+        router: IRouter,
     ) -> None:
         self._endpoint = endpoint
         self._clock = clock
-        self._is_ours = is_ours
+        self._router = router
         self._link: DovecotLink | None = None
         self._reachable = True
         self._exchanges = 0  # under way
@@ -222,13 +224,13 @@ class DovecotUsers:
             raise AuthenticationFailed(str(failed), failed.user, is_known=is_known) from None
 
     def _is_address_of_ours(self, user: str) -> bool:
-        """Whether a name is surely no password, whether there is such a user or not."""
+        """Return whether a name is surely no password.  There may be no such user."""
         domain = user.rpartition("@")[2].lower() if "@" in user else ""
-        return bool(domain) and self._is_ours(domain)
+        return bool(domain) and self._router.is_ours(domain)
 
     def may_use(self, identity: str, address: Mailbox) -> bool:
         """See `IUsers.may_use`: Dovecot knows no addresses, so the user's name decides."""
-        return is_own(address, identity, (), self._is_ours)
+        return is_own(address, identity, (), self._router)
 
     async def _connected(self) -> DovecotLink:
         """The link, once its handshake is over.  Raises AuthenticationUnavailable."""
@@ -245,7 +247,7 @@ class DovecotUsers:
             link.transport.abortConnection()
             raise
         if self._link is not None and not self._link.lost:
-            link.transport.loseConnection()  # somebody else was faster
+            link.transport.loseConnection()  # another log-in was faster
             return self._link
         self._link = link
         return link
@@ -259,7 +261,10 @@ def _too_late(result: T | Failure, timeout: float) -> T | Failure:
 
 
 def _may_offer(name: str, flags: frozenset[bytes], session: Session) -> bool:
-    """What needs our own view of TLS or certificates, or names nobody, can't go through."""
+    """Return whether we can carry a mechanism for this session.
+
+    What needs our own view of TLS or certificates, or is anonymous, can't go through.
+    """
     if flags & {b"anonymous", b"private"} or name == EXTERNAL or name.endswith("-PLUS"):
         return False
     if session.tls is not None or session.cleartext_auth:

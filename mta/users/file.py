@@ -42,7 +42,7 @@ class UserFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PasswordHash:
-    """A password as scrypt leaves it (RFC 7914); `cost` is the logarithm of N."""
+    """The scrypt hash of a password (RFC 7914).  `cost` is the logarithm of N."""
 
     salt: bytes
     digest: bytes = field(repr=False)
@@ -57,7 +57,7 @@ class PasswordHash:
         return replace(unset, digest=unset._hash(password))
 
     def matches(self, password: str) -> bool:
-        """Whether this is the hash of a prepared password.  Tens of milliseconds."""
+        """Return whether this is the hash of a prepared password.  Tens of milliseconds."""
         return hmac.compare_digest(self._hash(password), self.digest)
 
     def _hash(self, password: str) -> bytes:
@@ -74,8 +74,11 @@ class PasswordHash:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user.  `addresses` as in `mta.users.addresses`; `cram_md5` is a plain secret, empty
-    for nearly everybody.  `scram` None: the user has no keys for SCRAM."""
+    """One user.
+
+    `addresses` as in `mta.users.addresses`.  `cram_md5` is a plain secret, empty for most users.
+    `scram` None: the user has no keys for SCRAM.
+    """
 
     name: str
     password: PasswordHash
@@ -86,7 +89,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """All users by name in lower case: names that differ in case only are one name.
+    """All users by name in lower case.  Names that differ in case only are one name.
 
     `decoy` is the key of the answers that users get who do not exist.
     """
@@ -99,7 +102,10 @@ class Roster:
         return self.users.get(name.lower())
 
     def scram_keys(self, name: str) -> ScramKeys:
-        """A user's keys; for an unknown name the same ones each time, which nothing fits."""
+        """Return the keys of a user.
+
+        For an unknown name they are the same each time, and no password fits them.
+        """
         user = self.find(name)
         if user is not None and user.scram is not None:
             return user.scram
@@ -110,7 +116,7 @@ class Roster:
         return ScramKeys(salt[:SALT_SIZE], self._decoy_iterations(name), stored_key, server_key)
 
     def _decoy_iterations(self, name: str) -> int:
-        """As many as some user has: keys of former times have fewer than new ones."""
+        """Return the rounds of some user.  Older keys have fewer rounds than new ones."""
         counts = sorted(user.scram.iterations for user in self.users.values() if user.scram)
         chosen = hmac.digest(self.decoy, f"iterations {name.lower()}".encode(), "sha256")
         return counts[int.from_bytes(chosen) % len(counts)] if counts else sasl.ITERATIONS
@@ -134,7 +140,7 @@ class UserFile:
         self._owner = owner
 
     def stamp(self) -> Stamp:
-        """Something that differs when the file was written anew; None: there is no file."""
+        """Return a value that differs when the file was written anew.  None: there is no file."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -144,7 +150,7 @@ class UserFile:
         return status.st_mtime_ns, status.st_ino, status.st_size
 
     def load(self) -> Roster:
-        """Everything in the file; where there is none, nobody."""
+        """Return everything in the file.  Where there is no file, there are no users."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
@@ -184,12 +190,12 @@ class UserFile:
             users[old.name.lower()] = replace(new, addresses=old.addresses)
 
     def is_outdated(self, user: User) -> bool:
-        """Whether a user's hashes are not those that the password would get today."""
+        """Return whether a password would get other hashes today."""
         iterations = user.scram.iterations if user.scram else 0
         return iterations < sasl.ITERATIONS if self.scram else user.scram is not None
 
     def renew(self, user: User, password: str) -> None:
-        """Hash a prepared password as it would be today, if it is still the user's."""
+        """Hash a prepared password anew, if it is still the user's."""
         keys = self._keys(password)
         with self._changing() as users:
             now = users.get(user.name.lower())
@@ -207,7 +213,7 @@ class UserFile:
         return [users[name] for name in sorted(users)]
 
     def check(self, name: str, password: str) -> bool:
-        """Whether that is the user's password."""
+        """Return whether that is the user's password."""
         user = self._existing(self.load().users, name)
         return user.password.matches(_told(prepare, password))
 
@@ -250,7 +256,10 @@ class UserFile:
 
 
 def _told(check: Any, text: str) -> str:
-    """What `check` makes of a text from a person, who is told where it does not fit."""
+    """Return what `check` makes of a text.
+
+    Its ValueError becomes a fault that a person is told.
+    """
     try:
         return check(text)  # type: ignore[no-any-return]
     except ValueError as error:

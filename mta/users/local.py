@@ -1,4 +1,7 @@
-"""The server's view of the users file: read anew when it changes, hashes in threads."""
+"""The server's view of the users file.
+
+It is read anew when it changes; hashes are computed in threads.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import IUsers
+from mta.interfaces import IRouter, IUsers
 from mta.mail import Mailbox
 from mta.session import Session
 from mta.settings import Service
@@ -35,9 +38,9 @@ T = TypeVar("T")
 class Users:
     """The users of a file, and the secrets behind their log-ins (`sasl.Credentials`).
 
-    `is_ours` tells the domains that we are the last stop for.  `certificates` says for which
-    user a client certificate stands, by its SHA-256 fingerprint.  `channel_binding`: everybody is
-    offered SCRAM-SHA-256-PLUS.  The file is read at once: raises UserFault.
+    `certificates` says for which user a client certificate stands, by its SHA-256 fingerprint.
+    `channel_binding`: SCRAM-SHA-256-PLUS is offered on all listeners.  The file is read at once:
+    raises UserFault.
     """
 
     log = Logger()
@@ -45,7 +48,7 @@ class Users:
     def __init__(
         self,
         file: UserFile,
-        is_ours: Callable[[str], bool],
+        router: IRouter,
         reactor: IReactorFromThreads,
         threads: ThreadPool,
         certificates: Mapping[str, str] = MappingProxyType({}),
@@ -53,7 +56,7 @@ class Users:
         channel_binding: bool = True,
     ) -> None:
         self._file = file
-        self._is_ours = is_ours
+        self._router = router
         self._reactor = reactor
         self._threads = threads
         self._certificates = certificates
@@ -109,7 +112,7 @@ class Users:
         """See `IUsers.may_use`."""
         user = self._roster.find(identity)
         addresses = user.addresses if user else ()
-        return is_own(address, identity, addresses, self._is_ours)
+        return is_own(address, identity, addresses, self._router)
 
     # --- sasl.Credentials
 
@@ -125,14 +128,14 @@ class Users:
         return matches and known is not None
 
     def _renew(self, user: User, password: str) -> None:
-        """Bring a user's hashes up to date, beside the log-in that showed the password."""
+        """Bring a user's hashes up to date, with the password just shown."""
         if self._may_renew and user.name not in self._renewing:
             self._renewing.add(user.name)
             done = self._hashing.run(self._in_thread, self._file.renew, user, password)
             done.addErrback(self._not_renewed).addBoth(lambda _: self._renewing.discard(user.name))
 
     def _not_renewed(self, failure: Failure) -> None:
-        """The server may be one that must not write there: say so once."""
+        """Log once that the server may not write the file."""
         failure.trap(UserFault)
         self._may_renew = False
         self.log.info(
@@ -163,7 +166,10 @@ class Users:
             self.log.info("{path} read anew", path=str(self._file.path))
 
     def _binds(self, session: Session) -> bool:
-        """Whether log-ins may be bound to TLS: on the service that only servers use, always."""
+        """Return whether log-ins may be bound to TLS.
+
+        On the service that only servers use, they always may.
+        """
         return self._channel_binding or session.service is Service.ODMR
 
     def _certificate_user(self, session: Session) -> str:

@@ -14,7 +14,7 @@ from mta.resolver import Resolver
 from mta.service.listeners import Receivers
 from mta.service.repeating import Repeating
 from mta.smtp.sasl import PLAIN
-from mta.testing import MemorySpool
+from mta.testing import FakeRouter, MemorySpool
 from mta.users import DovecotUsers
 from tests.conversations import reception
 from tests.users.test_dovecot import FakeEndpoint, session
@@ -94,7 +94,7 @@ class ClosingTests(SynchronousTestCase):
     def test_dovecot(self) -> None:
         """Its connection ends when the exchanges under way are over, and a new one as well."""
         endpoint = FakeEndpoint()
-        users = DovecotUsers(endpoint, Clock(), lambda domain: True)
+        users = DovecotUsers(endpoint, Clock(), FakeRouter({}))
 
         async def challenge(text: bytes) -> bytes:
             return b""

@@ -24,11 +24,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IUsers
-from mta.mail import Mailbox
+from mta.mail import Agent, Hop, Mailbox
 from mta.session import Session, TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
+from mta.testing import FakeRouter
 from mta.users import DovecotUsers
 from mta.users.dovecot import ANSWER_TIMEOUT
 from tests.processes import Process, need_program, temporary_folder, wait_until
@@ -41,6 +42,8 @@ GREETING = (
     b"MECH\tEXTERNAL\nMECH\tINTERNAL\tprivate\n"
     b"SPID\t7\nCUID\t1\nCOOKIE\tabcd\nDONE\n"
 )
+
+ROUTER = FakeRouter({"example.com": Hop(Agent.DISCARD)})
 
 
 def session(tls: TLSInfo | None = TLS, service: Service = Service.SMTP) -> Session:
@@ -84,7 +87,7 @@ class ScriptedTests(SynchronousTestCase):
 
     def make_users(self, endpoint: IStreamClientEndpoint) -> DovecotUsers:
         """Users behind that endpoint; example.com is ours."""
-        return DovecotUsers(endpoint, self.clock, lambda domain: domain == "example.com")
+        return DovecotUsers(endpoint, self.clock, ROUTER)
 
     def said(self) -> bytes:
         """What we said to Dovecot since the last time."""
@@ -340,7 +343,7 @@ class RealTests(TestCase):
         self.addCleanup(dovecot.kill)
         wait_until((folder / "auth").exists, "Dovecot's socket")
         endpoint = UNIXClientEndpoint(reactor, str(folder / "auth"))
-        self.users = DovecotUsers(endpoint, reactor, lambda domain: True)  # type: ignore[arg-type]
+        self.users = DovecotUsers(endpoint, reactor, FakeRouter({}))  # type: ignore[arg-type]
 
     async def log_in(self, mechanism: str, password: str) -> str:
         """Our client's side against Dovecot, through our server's side."""

@@ -16,17 +16,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IUsers
-from mta.mail import Mailbox
+from mta.mail import Agent, Hop, Mailbox
 from mta.session import Session, TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
+from mta.testing import FakeRouter
 from mta.users import UserFault, UserFile, Users
 from mta.users import local as local_module
 from mta.users.addresses import is_own
 
 ROUNDS = sasl.ITERATIONS  # before the tests make them cheap
 TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+
+ROUTER = FakeRouter({"example.com": Hop(Agent.DISCARD)})
 
 
 class FileTestCase(SynchronousTestCase):
@@ -172,7 +175,7 @@ class OwnAddressTests(SynchronousTestCase):
 
     def own(self, address: str, name: str, *addresses: str) -> bool:
         """Whether it is, where example.com is ours."""
-        return is_own(mailbox(address), name, addresses, lambda domain: domain == "example.com")
+        return is_own(mailbox(address), name, addresses, ROUTER)
 
     def test_configured(self) -> None:
         """With addresses, these and no others; letters of either case."""
@@ -241,7 +244,7 @@ class UsersTests(FileTestCase):
         """The server's view, with example.com as ours."""
         return Users(
             self.file,
-            lambda domain: domain == "example.com",
+            ROUTER,
             FakeReactor(),  # type: ignore[arg-type]
             self.threads,  # type: ignore[arg-type]
             certificates,
@@ -367,7 +370,7 @@ class UsersTests(FileTestCase):
         """It is offered to servers alone, and who supposes that we lack it gets in elsewhere."""
         self.users = Users(
             self.file,
-            lambda domain: domain == "example.com",
+            ROUTER,
             FakeReactor(),  # type: ignore[arg-type]
             self.threads,  # type: ignore[arg-type]
             channel_binding=False,
