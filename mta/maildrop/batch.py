@@ -1,4 +1,6 @@
-"""A message in the maildrop: SMTP commands, and its content to the end of the file.
+"""A message in the maildrop: SMTP commands, then its content.
+
+The content goes to the end of the file.
 
 ::
 

@@ -17,10 +17,10 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def leave(spool: Path, envelope: Envelope, pieces: Iterable[bytes]) -> None:
-    """Put a message into the maildrop; it is on stable storage when this returns.
+    """Put a message into the maildrop, on stable storage.
 
-    The server is another user, so the file is readable to everybody: what keeps it to the two of
-    us is a name that nobody can list or guess.  Raises OSError; then nothing is left.
+    The server is another user, so every user may read the file.  What keeps it private is a name
+    that can't be listed or guessed.  Raises OSError; then nothing is left.
     """
     path = spool / FOLDER / secrets.token_hex(16)
     draft = path.with_name(path.name + DRAFT)

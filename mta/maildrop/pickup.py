@@ -1,8 +1,8 @@
 """Taking what lies in the maildrop into the spool.
 
-What lies there was put there by anybody: nothing in it is believed, no link is followed, nobody's
-files keep those of others waiting, and what is no message does no harm.  A crash between commit
-and removal takes a message in once more; no crash loses one.
+Any user may have put it there: nothing in it is believed, no link is followed, the files of one
+user do not keep those of others waiting, and what is no message does no harm.  A crash between
+commit and removal takes a message in once more; no crash loses one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import Any, BinaryIO
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mta.interfaces import ISpool
+from mta.interfaces import IPickedUpMail, ISpool
 from mta.maildrop import batch, published
 from mta.maildrop.batch import Malformed
 from mta.maildrop.drop import FOLDER
-from mta.queued import Message
 from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import DAY, Settings
 from mta.smtp import trace
@@ -38,7 +37,7 @@ PIECE = 256 * 1024  # octets that are read at once
 IDLE_SHARE = 20  # times as long as a look takes, until the next one
 BAD = ".bad"  # behind the name of what is no message
 
-OPEN, CLOSED = 0o1733, 0o700  # everybody may put files there, and only we see which there are
+OPEN, CLOSED = 0o1733, 0o700  # every user may put files there, and only we see which there are
 _LOOPBACK = ip_address("127.0.0.1")
 _NAME = re.compile("[0-9a-f]{32}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -55,8 +54,7 @@ class _Waiting:
 class Pickup:
     """Takes messages from the maildrop of a spool, one after the other.
 
-    `accepted` is called with each that is committed, and the user id of who left it there;
-    `in_thread` calls a function that blocks.
+    `mail` takes over what is committed; `in_thread` calls a function that blocks.
     """
 
     log = Logger()
@@ -65,13 +63,13 @@ class Pickup:
         self,
         folder: Path,
         spool: ISpool,
-        accepted: Callable[[Message, int], None],
+        mail: IPickedUpMail,
         in_thread: Callable[..., Deferred[Any]],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._spool = spool
-        self._accepted = accepted
+        self._mail = mail
         self._in_thread = in_thread
         self._now = now
         self._settings: Settings | None = None  # those that the folder was made by
@@ -95,7 +93,7 @@ class Pickup:
             self._last_trouble = ""
 
     async def prepare(self, settings: Settings) -> None:
-        """Open the folder, so that mail can be left there, if it may be."""
+        """Make the folder, and open it where mail may be left."""
         try:
             await self._prepare(settings)
         except OSError as error:
@@ -107,7 +105,10 @@ class Pickup:
             self._settings = settings
 
     async def _take_all(self, waiting: list[_Waiting]) -> None:
-        """Raises OSError where the spool takes nothing now: all that is left stays."""
+        """Take all files in.
+
+        Raises OSError where the spool takes nothing now; the rest then stays.
+        """
         junk: dict[int, list[str]] = {}
         for each in waiting:
             try:
@@ -147,7 +148,7 @@ class Pickup:
             message = await self._spool.commit(draft, envelope, top, origin)
         finally:
             file.close()
-        self._accepted(message, userid)
+        self._mail.picked_up(message, userid)
         try:
             await self._in_thread(waiting.path.unlink, True)
         except OSError:
@@ -186,7 +187,7 @@ class Pickup:
 
 
 def _make_folder(spool: Path, settings: Settings) -> None:
-    """Make the folder; it is open to those who may send from this host without a log-in."""
+    """Make the folder.  It is open where users of this host may send without a log-in."""
     is_open = any(
         _LOOPBACK in network for network in settings.relay.networks if network.version == 4
     )
@@ -201,7 +202,7 @@ def _make_folder(spool: Path, settings: Settings) -> None:
 
 
 def _look(folder: Path, now: float) -> list[_Waiting]:
-    """What may be messages, not too many of each user; old junk is removed."""
+    """Return what may be messages, some of each user.  Old junk is removed."""
     found: dict[int, list[_Waiting]] = {}
     for entry, status in _entries(folder):
         path = Path(entry.path)
@@ -209,7 +210,7 @@ def _look(folder: Path, now: float) -> list[_Waiting]:
             own = found.setdefault(status.st_uid, [])
             if len(own) < MAX_OF_USER:
                 own.append(_Waiting(path, status.st_uid))
-        elif now - status.st_ctime > KEEP_JUNK:  # a time that nobody can choose
+        elif now - status.st_ctime > KEEP_JUNK:  # a time that no user can choose
             with suppress(OSError):
                 (path.rmdir if stat.S_ISDIR(status.st_mode) else path.unlink)()
     return [each for own in found.values() for each in own]

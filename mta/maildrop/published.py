@@ -1,4 +1,7 @@
-"""What every user of this host may know of the configuration, who may not read the file itself."""
+"""The part of the configuration that every local user may know.
+
+Users who may not read the file itself need it to send mail.
+"""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ class MailService(MultiService):
         """Take in what is left there from now on, which is for the first process alone."""
         process = self._process
         in_thread = partial(deferToThreadPool, self._reactor, process.threads)
-        pickup = Pickup(process.folder, process.spool, process.accepted_mail.picked_up, in_thread)
+        pickup = Pickup(process.folder, process.spool, process.accepted_mail, in_thread)
 
         async def pick_up() -> None:
             await pickup.run(process.configured.settings)

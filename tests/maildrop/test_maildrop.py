@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from mta.interfaces import IPickedUpMail
 from mta.mail import NULL_PATH, Agent, Body, Envelope, Hop, Mailbox, Notify, Recipient
 from mta.maildrop import batch, drop, pickup, published
 from mta.maildrop.batch import Malformed, read_envelope
@@ -114,6 +116,7 @@ class BatchTests(SynchronousTestCase):
             read_envelope(file)
 
 
+@implementer(IPickedUpMail)
 class PickupTests(SynchronousTestCase):
     """Taking in what lies there."""
 
@@ -127,11 +130,15 @@ class PickupTests(SynchronousTestCase):
         self.pickup = Pickup(
             self.spool,
             self.inside,
-            lambda message, userid: self.taken.append((message, userid)),
+            self,
             at_once,
             lambda: self.now,
         )
         self.run_once()
+
+    def picked_up(self, message: Message, userid: int) -> None:
+        """See `IPickedUpMail.picked_up`."""
+        self.taken.append((message, userid))
 
     def run_once(self, settings: Settings = SETTINGS) -> None:
         """One pass, whenever the last one was."""
