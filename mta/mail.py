@@ -80,7 +80,7 @@ NULL_PATH = Mailbox("")
 
 
 class Notify(Enum):
-    """A condition on which the sender wants a notice (RFC 3461 section 4.1)."""
+    """A condition for a notice to the sender (RFC 3461 section 4.1)."""
 
     SUCCESS = "SUCCESS"
     FAILURE = "FAILURE"
@@ -141,7 +141,7 @@ class Body(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The envelope of one message, as MAIL and RCPT gave it (RFC 5321 section 2.3.1)."""
+    """The envelope of one message (RFC 5321 section 2.3.1)."""
 
     reverse_path: Mailbox
     recipients: tuple[Recipient, ...]
@@ -155,9 +155,10 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply: three digits, an enhanced code such as ``5.1.1`` or none, and its lines.
+    """A reply: digits, perhaps an enhanced code, and lines.
 
-    RFC 5321 section 4.2, RFC 2034.  `lines` are without code, enhanced code and CRLF.
+    An enhanced code is such as ``5.1.1``, or empty.  RFC 5321 section 4.2, RFC 2034.  `lines` are
+    without code, enhanced code and CRLF.
     """
 
     code: int
@@ -166,7 +167,7 @@ class Reply:
 
     @property
     def is_positive(self) -> bool:
-        """Tell whether the command was carried out (2xx) or may go on (3xx)."""
+        """Tell whether the command was carried out, or may go on.  These are 2xx and 3xx."""
         return self.code < 400
 
     @property
@@ -211,7 +212,7 @@ class Security(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """The next hop of a message: a delivery agent, and what that needs to know.
+    """The next hop of a message: an agent, and its parameters.
 
     `next_hop` is the domain for MX, the host or ``unix:PATH`` for SMTP and LMTP, the path
     template for MAILDIR, the command for PIPE, the peer's name for HOLD, the text for REJECT.

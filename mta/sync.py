@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def result_of(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
-    """The result of a coroutine that waits for nothing; what it raises is raised."""
+    """Return the result of a coroutine that waits for nothing.  What it raises is raised."""
     results: list[T | Failure] = []
     Deferred.fromCoroutine(coroutine).addBoth(results.append)
     (result,) = results

@@ -1,8 +1,8 @@
-"""What outsiders are told: what became of the addresses they named, and nothing of what is behind.
+"""Reports for outsiders, without what is behind an address.
 
-Whom an alias stands for, where an address forwards to, the hosts that mail goes through and their
-replies are not for strangers, who may be told by a notice that somebody else caused (RFC 3464
-section 4.2, RFC 3461 section 5.2.7).
+The members of an alias, the target of a forward, the hosts that mail goes through and their
+replies are not for strangers; and another sender may have caused the notice that they get (RFC
+3464 section 4.2, RFC 3461 section 5.2.7).
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ HIDDEN = "[...]"
 
 
 def one_for_each(message: Message, reports: Sequence[Report]) -> tuple[list[Report], Sequence[int]]:
-    """One report for each address that was named, and the places of those that are several.
+    """Keep one report for each address that was named.
 
-    A success is told once, with the first of the addresses that one stands for.
+    Returns also the places of addresses that stand for several.  A success is told once, with the
+    first of the addresses that one stands for.
     """
     groups: dict[int, list[Report]] = {}
     for report in reports:
@@ -53,7 +54,7 @@ def one_for_each(message: Message, reports: Sequence[Report]) -> tuple[list[Repo
 
 
 def public(report: Report, named: Mailbox) -> Report:
-    """What may be told of a report about the address that was named."""
+    """Return what an outsider may know of a report."""
     target, outcome = report
     reply = outcome.reply
     if target.address.matches(named):
@@ -67,7 +68,10 @@ def public(report: Report, named: Mailbox) -> Report:
 
 
 def _without_hosts(text: str, target: Target, outcome: Outcome) -> str:
-    """A reply without the words that name a host, a file, an IP address or another address."""
+    """Return a reply without words that name hosts or addresses.
+
+    Files and IP addresses are left out too.
+    """
     names = {name.lower() for name in (outcome.remote, target.hop.next_hop) if name}
     own = str(target.address).lower()
 

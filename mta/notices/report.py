@@ -27,7 +27,7 @@ _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How notices of one kind are worded."""
+    """The wording of one kind of notice."""
 
     subject: str
     opening: str
@@ -108,7 +108,7 @@ class ReportText:
         object.__setattr__(self, "_is_utf8", self._needs_utf8())
 
     def steps(self, token: str, original: Original | None, made: list[bytes]) -> Iterator[None]:
-        """Make the whole notice, a recipient at a time; `made` gets it, lines ended by CRLF.
+        """Make the whole notice, a recipient at a time.  `made` gets it, lines ended by CRLF.
 
         `token` goes into boundary and Message-ID.
         """
@@ -140,7 +140,7 @@ class ReportText:
         return _KINDS[self.reports[0][1].status][0]
 
     def _needs_utf8(self) -> bool:
-        """Whether the notice takes the forms of RFC 6533."""
+        """Return whether the notice takes the forms of RFC 6533."""
         envelope = self.message.envelope
         targets = [target for target, _ in self.reports]
         shown = [self._named(each) if self.is_public else each.address for each in targets]
@@ -206,7 +206,7 @@ class ReportText:
         yield from _wrapped("What follows is for programs, and for your postmaster.")
 
     def _story(self, target: Target, outcome: Outcome) -> Iterator[str]:
-        """What happened to one address."""
+        """The lines on what became of one address."""
         named = self._clean(str(self._named(target)))
         address = self._clean(str(target.address))
         yield f"  {named}" if address == named else f"  {named} (which stands for {address})"
@@ -251,7 +251,10 @@ class ReportText:
         return f"{kind}; {self._clean(str(address))}"
 
     def _diagnostic(self, outcome: Outcome) -> str:
-        """Type smtp is for what a server said (RFC 3464 section 2.3.6), x-mta for us."""
+        """Return the diagnostic code, typed smtp or x-mta.
+
+        The first is for what a server said (RFC 3464 section 2.3.6), the second for us.
+        """
         return f"{'smtp' if outcome.remote else 'x-mta'}; {self._clean(str(outcome.reply))}"
 
 
@@ -283,7 +286,10 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 
 
 def _field(name: str, value: str) -> list[str]:
-    """A field of one-line text, folded at spaces, and within a word only where it has to be."""
+    """Return a field of one-line text, folded at spaces.
+
+    Within a word it is folded only where it has to be.
+    """
     line = f"{name}: {value}"
     if len(line) <= FOLD and line.isascii() and value == value.strip():
         return [line]
@@ -302,7 +308,7 @@ def _encode(lines: Iterable[str]) -> bytes:
 
 
 def is_wanted(message: Message, report: Report) -> bool:
-    """Whether the sender wants to hear of this (RFC 3461 section 4.1)."""
+    """Return whether the sender wants this report (RFC 3461 section 4.1)."""
     target, outcome = report
     notify = message.envelope.recipients[target.number].notify
     condition = _KINDS[outcome.status][1]

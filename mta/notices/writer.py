@@ -1,4 +1,7 @@
-"""Who is told what of a message, and what of it is returned (RFC 3461, RFC 3464)."""
+"""The notices that a message needs (RFC 3461, RFC 3464).
+
+Says who is told, and what of the message is returned.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ MAX_HEADER = 64 * KIB  # octets of a header section that are returned
 class NoticeWriter:
     """Writes notices in the name of `hostname`.
 
-    `now` gives seconds since the epoch; `token` a new text that nobody can guess, of letters
-    and digits.  `in_steps` does work that takes long, step by step.
+    `now` gives seconds since the epoch; `token` a new text of letters and digits that can't be
+    guessed.  `in_steps` does work that takes long, step by step.
     """
 
     log = Logger()
@@ -37,7 +40,7 @@ class NoticeWriter:
         self,
         hostname: str,
         now: Callable[[], float] = time.time,
-        token: Callable[[], str] = lambda: secrets.token_hex(16),
+        token: Callable[[], str] = secrets.token_hex,
         in_steps: InSteps = at_once,
     ) -> None:
         self._hostname = hostname
@@ -62,7 +65,7 @@ class NoticeWriter:
                 return None
         is_failure = wanted[0][1].status is Status.FAILED
         # What must not travel without TLS does not come back in full (RFC 8689 section 5), nor
-        # does what an outsider sent: its reverse-path may be somebody else's.
+        # does what an outsider sent: its reverse-path may be another's.
         wants_full = reader is POSTMASTER or (envelope.ret == "FULL" and not is_outsider)
         full = is_failure and wants_full and not envelope.require_tls
         original = await self._original(message, full)
@@ -86,7 +89,7 @@ class NoticeWriter:
         )
 
     def _reader(self, message: Message, reports: Sequence[Report]) -> Recipient | None:
-        """Who is told; None: nobody."""
+        """Return the recipient of the notice, None where there is none."""
         envelope = message.envelope
         if not reports:
             return None
@@ -104,7 +107,7 @@ class NoticeWriter:
         return POSTMASTER
 
     async def _original(self, message: Message, full: bool) -> Original | None:
-        """What is returned of the message; None where the spool can't be read.
+        """Return what goes back of the message.  None where the spool can't be read.
 
         A message that was lost is all the more one that its sender should hear of.
         """
@@ -129,7 +132,7 @@ class NoticeWriter:
         return Original(kind, b"".join(line + b"\r\n" for line in lines))
 
     async def _is_returnable(self, octets: bytes, utf8: bool) -> bool:
-        """Whether content can be returned as it is: in lines that any server takes.
+        """Return whether content can be returned as it is.  It can in lines that any server takes.
 
         With 8-bit octets it must be convertible for a server that does not take them, as a part of
         the notice: a message/global may be encoded as a whole (RFC 6532), a message/rfc822 not.
