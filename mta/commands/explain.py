@@ -19,7 +19,7 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.mail import NULL_PATH, Mailbox
-from mta.routing import Step
+from mta.routing import RoutingStep
 from mta.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _address(text: str, settings: Settings) -> Mailbox:
     return address
 
 
-def _lines(steps: Sequence[Step]) -> Iterator[str]:
+def _lines(steps: Sequence[RoutingStep]) -> Iterator[str]:
     """A line for each step, with what an address stands for below it."""
     depths = {steps[0].address: 0}
     for step in steps:
@@ -92,7 +92,7 @@ def _lines(steps: Sequence[Step]) -> Iterator[str]:
         yield f"{'  ' * depth}{step.address}: {_words(step)}"
 
 
-def _words(step: Step) -> str:
+def _words(step: RoutingStep) -> str:
     if step.reply is not None:
         return f"refused: {step.reply}"
     why = _WHY.get(step.why, step.why)
@@ -103,7 +103,7 @@ def _words(step: Step) -> str:
     return f"{why}{targets}{to}, by {step.hop}"
 
 
-def _document(step: Step) -> dict[str, Any]:
+def _document(step: RoutingStep) -> dict[str, Any]:
     return {
         "address": str(step.address),
         "why": step.why,
