@@ -95,8 +95,8 @@ class Router:
             if domain is None or self._reverse_paths.original(address):
                 break
             main = main_address(address, domain)
-            if main == address:
-                break
+            if main == address or not self.is_ours(main.domain):
+                break  # on the way elsewhere, the sender of what we forward does not count
             address = main
         return address
 

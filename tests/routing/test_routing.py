@@ -455,6 +455,14 @@ class ForwardTests(RouterTestCase):
             ((_, found),) = self.router.route(mailbox(address), mailbox(sender))
             self.assertEqual(hop, found, (address, sender))
 
+    def test_senders_of_what_a_catch_all_sends_elsewhere(self) -> None:
+        """The routes of senders do not count for it: a stranger may have written it."""
+        boss = Hop(Agent.SMTP, "boss", 25)
+        self.given(domain(catch_all="all@other.example"), senders={"boss@shop.example": boss})
+        ((final, hop),) = self.router.route(mailbox("x@example.com"), mailbox("boss@shop.example"))
+        self.assertEqual("all@other.example", str(final))
+        self.assertEqual(Hop(Agent.MX, "other.example"), hop)
+
 
 class RewritingTests(RouterTestCase):
     """The reverse-path of forwarded mail, and bounces to it."""
