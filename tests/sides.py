@@ -33,8 +33,8 @@ from mta.mail import (
 from mta.metrics import NullMeter
 from mta.peers.customer import Customer
 from mta.peers.held import HeldMail
-from mta.peers.ledger import Ledger
 from mta.peers.provider import Provider
+from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queue.config import RunnerConfig
 from mta.queue.runner import Runner
@@ -71,7 +71,7 @@ def _users() -> FakeUsers:
     return FakeUsers({"office": "secret"}, ["PLAIN"], owns_all=True)
 
 
-class FakeLedger:
+class FakeStatusLog:
     """Remembers what was noted last, and how many links stand."""
 
     def __init__(self) -> None:
@@ -80,13 +80,13 @@ class FakeLedger:
         self.errors: dict[str, list[object]] = {}
 
     def note(self, peer: str, **changes: object) -> None:
-        """See `Ledger`."""
+        """See `PeerStatusLog`."""
         self.notes.update(changes)
         if changes.get("last_error"):
             self.errors.setdefault(peer, []).append(changes["last_error"])
 
-    def link(self, peer: str) -> FakeLedger:
-        """See `Ledger`."""
+    def link(self, peer: str) -> FakeStatusLog:
+        """See `PeerStatusLog`."""
         return self
 
     def __enter__(self) -> None:
@@ -104,7 +104,7 @@ class Side:
         self.hostname = f"{name}.example"
         self.peer = peer
         self.shelf = FakeAgent(DELIVERED)
-        self.ledger = FakeLedger()
+        self.status = FakeStatusLog()
         self.router = FakeRouter({domain: LOCAL}, elsewhere)
         self.spool = MemorySpool(clock.seconds)
         self.runner = Runner(self.spool, clock, NullMeter(), now=clock.seconds)
@@ -154,9 +154,9 @@ class Side:
         return [each.partition(b"\r\n\r\n")[2] for each in octets]
 
     @property
-    def ledger_as_typed(self) -> Ledger:
-        """The ledger, for those who ask for the real one."""
-        return cast(Ledger, self.ledger)
+    def typed_status(self) -> PeerStatusLog:
+        """The status log, for code that asks for the real one."""
+        return cast(PeerStatusLog, self.status)
 
 
 class ProviderSide(Side):
@@ -165,7 +165,7 @@ class ProviderSide(Side):
     def __init__(self, clock: Clock, peer: Peer, service: Service) -> None:
         super().__init__(clock, "provider", "outside.example", Hop(Agent.HOLD, "office"), peer)
         self.router.ours.add("office.example")
-        self.provider = Provider(self.hostname, self.shelf, self.held, self.ledger_as_typed, clock)
+        self.provider = Provider(self.hostname, self.shelf, self.held, self.typed_status, clock)
         reversal = Reversal([peer], self.held, self.provider)
         self.reception = Reception(
             self.depot, self.access, Limits(), service, users=_users(), reversal=reversal
@@ -287,7 +287,7 @@ class CustomerSide(Side):
             cast(Dialler, self.dialler),
             Reception(self.depot, self.access, Limits()),
             self.held,
-            self.ledger_as_typed,
+            self.typed_status,
             provider.clock,
         )
         self.start(self.customer)

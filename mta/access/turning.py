@@ -69,7 +69,7 @@ class Reversal:
         A peer without mail is not refused: RFC 821 has no reply that says so.
         """
         peer = self._peer(session, "TURN")
-        return self._roles.hand_over(peer, peer.domains)
+        return self._roles.sender_for(peer, peer.domains)
 
     async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
         """See `IReversal.atrn`."""
@@ -79,7 +79,7 @@ class Reversal:
         wanted = domains or peer.domains
         if not peer.linger and not await self._count(peer, wanted, 1, replies.ATRN_LATER):
             raise Refusal(replies.NO_MAIL)
-        return self._roles.hand_over(peer, wanted)
+        return self._roles.sender_for(peer, wanted)
 
     async def etrn(self, session: Session, option: str, name: str) -> Reply:
         """See `IReversal.etrn`.  ``#`` names a peer, as a queue of its own."""

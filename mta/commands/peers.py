@@ -20,7 +20,7 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
-from mta.peers.records import Records
+from mta.peers.status_files import PeerStatusFiles
 from mta.settings import Peer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments)
     spool = Path(settings.spool)
-    records = Records(spool)
+    files = PeerStatusFiles(spool)
     if not arguments.json:
         print(
             _FORMAT.format("PEER", "WE ARE", "LINK FOR", "WAITING", "LAST EXCHANGE", "LAST ERROR")
@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with spool_of(settings) if has_spool(settings) else nullcontext() as tools:
         for peer in settings.peers.values():
             waiting = tools.count_held(peer.name) if tools else 0
-            document = _document(peer, records, waiting)
+            document = _document(peer, files, waiting)
             found = bans.of_user(settings, peer.user) if peer.user else ()
             document |= bans.key(found)
             if arguments.json:
@@ -58,23 +58,23 @@ def _run(arguments: argparse.Namespace) -> None:
                     print(f"{'':20}  {bans.line(ban)}")
 
 
-def _document(peer: Peer, records: Records, waiting: int) -> dict[str, Any]:
-    record = records.read(peer.name)
-    since = records.link_since(peer.name)
+def _document(peer: Peer, files: PeerStatusFiles, waiting: int) -> dict[str, Any]:
+    status = files.read(peer.name)
+    since = files.link_since(peer.name)
     return {
         "name": peer.name,
         "role": "customer" if peer.connect else "provider",
         "link_since": moment(since) if since else None,
         "link_seconds": round(time.time() - since) if since else None,
         "waiting": waiting,
-        "last_exchange": moment(record.last_exchange) if record.last_exchange else None,
+        "last_exchange": moment(status.last_exchange) if status.last_exchange else None,
         "last_exchange_seconds": (
-            round(time.time() - record.last_exchange) if record.last_exchange else None
+            round(time.time() - status.last_exchange) if status.last_exchange else None
         ),
         # An error of before the link stood would look like today's.
-        "last_error": "" if since and since > (record.error_at or 0.0) else record.last_error,
-        "sent": record.sent,
-        "received": record.received,
+        "last_error": "" if since and since > (status.error_at or 0.0) else status.last_error,
+        "sent": status.sent,
+        "received": status.received,
     }
 
 

@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from zope.interface import implementer
+
 from mta.commands.console import (
     Failed,
     add_command,
@@ -18,6 +20,7 @@ from mta.commands.console import (
 )
 from mta.commands.terminal import CLEAR_LINE
 from mta.mail import Reply
+from mta.peers.interfaces import ITallyWatch
 from mta.peers.tally import Tally
 from mta.privileges import require_no_root
 from mta.queued import HopFailure
@@ -76,6 +79,7 @@ def _peer(settings: Settings, name: str) -> Peer:
     return peer
 
 
+@implementer(ITallyWatch)
 class _Progress:
     """The exchange while it runs, and the line on the terminal that tells of it."""
 
@@ -106,10 +110,11 @@ class _Progress:
         from mta.service.steady import use_steady_clock
 
         use_steady_clock(reactor)
-        exchange = Deferred.fromCoroutine(exchange_alone(settings, self._peer, self._show, reactor))
+        exchange = Deferred.fromCoroutine(exchange_alone(settings, self._peer, self, reactor))
         return exchange.addTimeout(timeout, reactor).addBoth(self._results.append)
 
-    def _show(self, tally: Tally) -> None:
+    def changed(self, tally: Tally) -> None:
+        """See `ITallyWatch.changed`."""
         self._tally = tally
         if sys.stderr.isatty():
             line = f"{self._peer.name}: {_summary(tally)}, {size(tally.octets)}"

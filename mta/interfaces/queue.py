@@ -99,7 +99,7 @@ class IHeldMailWatch(Interface):
 class ITurnedRoles(Interface):
     """The answers to a peer that wants its mail.  Both raise Refusal."""
 
-    def hand_over(peer: Peer, domains: Sequence[str]) -> IRole:
+    def sender_for(peer: Peer, domains: Sequence[str]) -> IRole:
         """The role that sends the peer its mail on its own connection."""
 
     def start_run(peer: Peer, domains: Sequence[str]) -> None:

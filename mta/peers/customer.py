@@ -1,11 +1,10 @@
-"""The customer's side as a whole: the peers that we dial, and our mail for them."""
+"""The customer's side: peers that we dial, and mail for them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -13,22 +12,24 @@ from zope.interface import implementer
 
 from mta.delivery.dialler import Dialler
 from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource
+from mta.peers.dial_loop import DialLoop
 from mta.peers.exchange import Exchange, NoMail
-from mta.peers.keeper import Keeper
-from mta.peers.ledger import Ledger
+from mta.peers.interfaces import IDialledPeer, ITallyWatch
+from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queued import EVERYWHERE, HopFailure
 from mta.settings import Peer
 from mta.smtp.receiver import Reception
 
-SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
+MAX_SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 
 
 @implementer(IHeldMailWatch)
 class Customer:
     """Dials peers: now, or again and again.
 
-    `reception` is what receivers on turned connections need; `held` is our mail for peers.
+    `reception` is what receivers on turned connections need; `held` is our mail for peers; `status`
+    is told what becomes of it.
     """
 
     def __init__(
@@ -36,30 +37,28 @@ class Customer:
         dialler: Dialler,
         reception: Reception,
         held: IHeldMail,
-        ledger: Ledger,
+        status: PeerStatusLog,
         clock: IReactorTime,
     ) -> None:
         self._dialler = dialler
         self._reception = reception
         self._held = held
-        self._ledger = ledger
+        self._status = status
         self._clock = clock
-        self._keepers: dict[str, Keeper] = {}
+        self._loops: dict[str, DialLoop] = {}
 
-    async def exchange(
-        self, peer: Peer, progress: Callable[[Tally], None] = lambda _: None
-    ) -> Tally:
-        """One whole exchange with a peer.  Raises ExchangeFailed."""
+    async def exchange(self, peer: Peer, watch: ITallyWatch | None = None) -> Tally:
+        """Hold one whole exchange with a peer.  Raises ExchangeFailed."""
         exchange = Exchange(
-            peer, self._dialler, self._reception, progress, self._ledger.link(peer.name)
+            peer, self._dialler, self._reception, watch, self._status.link(peer.name)
         )
         try:
             with self._own_mail(peer) as source:
                 tally = await exchange.run(source)
         except HopFailure as failure:
-            self._ledger.note(peer.name, last_error=str(failure.outcome.reply))
+            self._status.note(peer.name, last_error=str(failure.outcome.reply))
             raise
-        self._ledger.note(
+        self._status.note(
             peer.name,
             last_exchange=time.time(),
             last_error=tally.trouble,
@@ -68,66 +67,54 @@ class Customer:
         )
         return tally
 
-    async def exchange_once(self, peer: Peer, progress: Callable[[Tally], None]) -> Tally:
-        """As `exchange`, and no longer than mail comes: the peer might hold the link for hours."""
-        silence: IDelayedCall | None = None
+    async def exchange_once(self, peer: Peer, watch: ITallyWatch) -> Tally:
+        """Hold one exchange, no longer than mail comes.
 
-        def changed(tally: Tally) -> None:
-            nonlocal silence
-            progress(tally)
-            if silence is not None and silence.active():
-                silence.reset(SILENCE)
-            elif tally.replies:
-                silence = self._clock.callLater(SILENCE, self._dialler.close_gently)
-
+        Else the peer might hold the link for hours.
+        """
+        silence = _Silence(self._dialler, self._clock, watch)
         try:
-            return await self.exchange(peer, changed)
+            return await self.exchange(peer, silence)
         finally:
-            if silence is not None and silence.active():
-                silence.cancel()
+            silence.stop()
 
-    def keep_up(self, peers: Iterable[Peer]) -> None:
-        """Dial those of these peers that are to be dialled every so often."""
-        for peer in peers:
-            if peer.connect is not None and peer.every:
-                keeper = Keeper(
-                    peer,
-                    partial(self.exchange, peer),
-                    partial(self._hand_in, peer),
-                    self._clock,
-                    failed=partial(self._note_next_try, peer.name),
-                )
-                self._keepers[peer.name] = keeper
-                keeper.start()
-
-    def mail_came(self, peer: str) -> None:
-        """See `IHeldMailWatch.mail_came`."""
-        if peer in self._keepers:
-            self._keepers[peer].mail_came()
-
-    def retry(self) -> None:
-        """Dial at once the peers whose next try is some time away: they may be there again."""
-        for keeper in self._keepers.values():
-            keeper.retry()
-
-    def _note_next_try(self, peer: str, seconds: float) -> None:
-        self._ledger.note(peer, next_try=time.time() + seconds)
-
-    async def stop(self, grace: float) -> None:
-        """Dial no more, and end what is under way, after at most `grace` seconds."""
-        for keeper in self._keepers.values():
-            keeper.stop()
-        self._dialler.close_gently()
-        ended = DeferredList([keeper.ended for keeper in self._keepers.values()])
-        # Connections that do not end in time are cut: cancelled.
-        await ended.addTimeout(grace, self._clock).addErrback(lambda failure: [])
-
-    async def _hand_in(self, peer: Peer) -> None:
+    async def send_held(self, peer: Peer) -> None:
         """Send a peer what came for it while its link is turned.  Raises HopFailure."""
         if await self._held.count(peer.name, [EVERYWHERE], 1):
             exchange = Exchange(peer, self._dialler, self._reception)
             with self._own_mail(peer) as source:
-                await exchange.hand_over(source)
+                await exchange.send(source)
+
+    def note_next_try(self, peer: str, seconds: float) -> None:
+        """Note in how many seconds a peer is dialled again."""
+        self._status.note(peer, next_try=time.time() + seconds)
+
+    def keep_up(self, peers: Iterable[Peer]) -> None:
+        """Dial those of these peers that have `every`, again and again."""
+        for peer in peers:
+            if peer.connect is not None and peer.every:
+                loop = DialLoop(peer, _DialledPeer(self, peer), self._clock)
+                self._loops[peer.name] = loop
+                loop.start()
+
+    def mail_came(self, peer: str) -> None:
+        """See `IHeldMailWatch.mail_came`."""
+        if peer in self._loops:
+            self._loops[peer].mail_came()
+
+    def retry(self) -> None:
+        """Dial at once the peers that failed: they may be there again."""
+        for loop in self._loops.values():
+            loop.retry()
+
+    async def stop(self, timeout: float) -> None:
+        """Dial no more, and end exchanges after at most `timeout` seconds."""
+        for loop in self._loops.values():
+            loop.stop()
+        self._dialler.close_gently()
+        ended = DeferredList([loop.ended for loop in self._loops.values()])
+        # Connections that do not end in time are cut: cancelled.
+        await ended.addTimeout(timeout, self._clock).addErrback(lambda failure: [])
 
     @contextmanager
     def _own_mail(self, peer: Peer) -> Iterator[IMailSource]:
@@ -139,3 +126,48 @@ class Customer:
             yield source
         finally:
             source.close()
+
+
+@implementer(IDialledPeer)
+class _DialledPeer:
+    """One peer of a customer."""
+
+    def __init__(self, customer: Customer, peer: Peer) -> None:
+        self._customer = customer
+        self._peer = peer
+
+    async def exchange(self) -> Tally:
+        """See `IDialledPeer.exchange`."""
+        return await self._customer.exchange(self._peer)
+
+    async def send_held(self) -> None:
+        """See `IDialledPeer.send_held`."""
+        await self._customer.send_held(self._peer)
+
+    def note_next_try(self, seconds: float) -> None:
+        """See `IDialledPeer.note_next_try`."""
+        self._customer.note_next_try(self._peer.name, seconds)
+
+
+@implementer(ITallyWatch)
+class _Silence:
+    """Closes a turned link on which nothing has moved for a while."""
+
+    def __init__(self, dialler: Dialler, clock: IReactorTime, watch: ITallyWatch) -> None:
+        self._dialler = dialler
+        self._clock = clock
+        self._watch = watch
+        self._timer: IDelayedCall | None = None
+
+    def changed(self, tally: Tally) -> None:
+        """See `ITallyWatch.changed`."""
+        self._watch.changed(tally)
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(MAX_SILENCE)
+        elif tally.replies:
+            self._timer = self._clock.callLater(MAX_SILENCE, self._dialler.close_gently)
+
+    def stop(self) -> None:
+        """Close nothing any more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()

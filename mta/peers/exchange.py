@@ -1,32 +1,31 @@
-"""The customer's side: dial a peer, hand over our mail, turn the connection, take ours.
+"""One exchange with a peer that we dial.
 
-RFC 2645 section 5, RFC 821 section 3.8, RFC 1985.  Whoever we dialled is, once the connection
-is turned, an MX for our domains and nothing more: AUTH proved us to it, and it to us nothing.
+Our mail is sent, the connection is turned, and the peer's mail is taken.  RFC 2645 section 5, RFC
+821 section 3.8, RFC 1985.  Once the connection is turned, the peer is an MX for our domains and
+nothing more: AUTH proved us to it, and nothing to us.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from zope.interface import implementer
 
 from mta.delivery.dialler import Dialler, Transfer
-from mta.interfaces import IChannel, IMailSource, IRole, ITurnReplies
+from mta.interfaces import IMailSource, ITurnReplies
 from mta.mail import Outcome, Reply, Status
-from mta.peers.tally import Counted, Tally
-from mta.queued import Delivery, HopFailure, Message
-from mta.session import ChannelLost, ChannelTimeout, Session
+from mta.peers.interfaces import ITallyWatch
+from mta.peers.tally import CountedSource, Tally, Unwatched
+from mta.peers.turned_receiver import TurnedReceiver
+from mta.queued import Delivery, HopFailure
 from mta.settings import Peer
-from mta.smtp.receiver import LINE, Receiver, Reception
+from mta.smtp.receiver import LINE, Reception
 from mta.smtp.turn import TurnRequest
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
 NOT_IMPLEMENTED = frozenset({500, 502})
-# Keepalives without a NOOP or mail after which a turned link is dead: two may be lost or late.
-SILENT_KEEPALIVES = 2.5
-DEAD = "the link is dead: no mail, no NOOP; a NAT or firewall between may have forgotten it"
 NO_TURN = Reply(451, "4.4.2", ("The connection was lost before it was turned",))
 
 
@@ -50,10 +49,10 @@ class NoMail:
 
 
 @implementer(IMailSource)
-class _Waiting:
-    """Our mail for a peer: it goes on waiting where the peer takes no mail at all on that port.
+class _WaitingSource:
+    """Lets mail wait on that a peer does not take there.
 
-    So it is with port 366 (RFC 2645 section 5); nothing is wrong with the message.
+    It takes none at all on port 366 (RFC 2645 section 5); nothing is wrong with the message.
     """
 
     def __init__(self, source: IMailSource) -> None:
@@ -99,7 +98,7 @@ class ExchangeFailed(HopFailure):
 class Exchange:
     """One exchange with a peer that we dial.
 
-    `reception` is what a receiver of ours needs; `progress` hears of each change of the tally;
+    `reception` is what a receiver of ours needs; `watch` follows the tally;
     `while_turned` lasts as long as the turned connection.
     """
 
@@ -108,19 +107,18 @@ class Exchange:
         peer: Peer,
         dialler: Dialler,
         reception: Reception,
-        progress: Callable[[Tally], None] = lambda _: None,
+        watch: ITallyWatch | None = None,
         while_turned: AbstractContextManager[None] | None = None,
     ) -> None:
         self._peer = peer
         self._dialler = dialler
         self._reception = reception
-        self._progress = progress
+        self._watch = watch or Unwatched()
         self._while_turned = while_turned or nullcontext()
-        self._turned: _Turned | None = None
         self._tally = Tally()
 
     async def run(self, source: IMailSource) -> Tally:
-        """Hand over what `source` has, then ask for our mail and take it.
+        """Send what `source` has, then ask for our mail and take it.
 
         Where the connection ends over our own mail, another one is for the peer's alone.  Raises
         ExchangeFailed with what the peer said, or what kept us from hearing it.
@@ -141,8 +139,8 @@ class Exchange:
             raise HopFailure(Outcome(Status.DEFERRED, refusal))
         return tally
 
-    async def hand_over(self, source: IMailSource) -> None:
-        """Only hand over what `source` has.  Raises HopFailure."""
+    async def send(self, source: IMailSource) -> None:
+        """Send what `source` has, and no more.  Raises HopFailure."""
         await self._converse(source, None)
 
     async def _converse(self, source: IMailSource, turn: TurnRequest | None) -> bool:
@@ -150,8 +148,8 @@ class Exchange:
         peer = self._peer
         assert peer.connect is not None
         hop = replace(peer.connect, security=peer.tls, pin=peer.pin)
-        waiting = _Waiting(source)
-        counted = Counted(waiting, self._tally, self._changed)
+        waiting = _WaitingSource(source)
+        counted = CountedSource(waiting, self._tally, self._watch)
         transfer = Transfer(counted, turn)
         try:
             await self._dialler.converse(hop, transfer)
@@ -166,73 +164,20 @@ class Exchange:
         if peer.method == "etrn":
             commands = etrn_commands(peer.domains)
             return TurnRequest(commands, self, second_forms=etrn_by_queue(commands))
-        silence = SILENT_KEEPALIVES * peer.keepalive
-        depot = replace(self._reception.depot, accepted=self._accepted)
-        reception = replace(self._reception, depot=depot, silence=silence)
-        receiver = Receiver(reception, turned_peer=peer.name)
+        receiver = TurnedReceiver(
+            peer, self._reception, self._tally, self._watch, self._while_turned
+        )
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
-        self._turned = _Turned(receiver, self._tally, self._while_turned, silence)
-        return TurnRequest([command], self, self._turned)
+        return TurnRequest([command], self, receiver)
 
     def replied(self, reply: Reply) -> None:
         """See `ITurnReplies.replied`."""
         self._tally.replies.append(reply)
-        self._changed()
-
-    def _accepted(self, message: Message, session: Session) -> None:
-        assert self._turned is not None
-        self._turned.mail_came()
-        self._tally.received += 1
-        self._tally.octets += message.content.size
-        self._changed()
-        self._reception.depot.accepted(message, session)
-
-    def _changed(self) -> None:
-        self._progress(self._tally)
-
-
-@implementer(IRole)
-class _Turned:
-    """The receiver after the turn, which notes how long it lasted and how it ended."""
-
-    def __init__(
-        self,
-        receiver: Receiver,
-        tally: Tally,
-        while_turned: AbstractContextManager[None],
-        silence: float,
-    ) -> None:
-        self._receiver = receiver
-        self._tally = tally
-        self._while_turned = while_turned
-        self._silence = silence
-
-    def mail_came(self) -> None:
-        """A message was taken over."""
-        self._quiet_since = self._channel.seconds()
-
-    async def converse(self, channel: IChannel) -> IRole | None:
-        """See `IRole.converse`."""
-        tally, began = self._tally, channel.seconds()
-        self._channel, self._quiet_since = channel, began
-        channel.notice_loss(self._silence)
-        tally.turned = True
-        try:
-            with self._while_turned:
-                return await self._receiver.converse(channel)
-        except ChannelTimeout:
-            tally.lost, tally.trouble = True, DEAD
-            return None
-        except ChannelLost as lost:
-            tally.lost, tally.trouble = True, f"the turned connection broke: {lost}"
-            return None
-        finally:
-            ended = channel.seconds()
-            tally.turned_for, tally.quiet_for = ended - began, ended - self._quiet_since
+        self._watch.changed(self._tally)
 
 
 def atrn_command(domains: Sequence[str]) -> str:
-    """ATRN for these domains: for all that the peer has where it can't name them."""
+    """The ATRN for these domains; for all where it can't name them."""
     command = f"ATRN {','.join(domains)}"
     is_one_line = len(command) + 2 <= LINE
     if is_one_line and not any(domain.startswith(".") for domain in domains):
@@ -241,12 +186,15 @@ def atrn_command(domains: Sequence[str]) -> str:
 
 
 def etrn_commands(domains: Sequence[str]) -> Sequence[str]:
-    """An ETRN for each domain, with ``@`` for those below it (RFC 1985 section 5.3)."""
+    """An ETRN for each domain, ``@`` for subdomains (RFC 1985 section 5.3)."""
     return [
         f"ETRN @{domain[1:]}" if domain.startswith(".") else f"ETRN {domain}" for domain in domains
     ]
 
 
 def etrn_by_queue(commands: Sequence[str]) -> Mapping[str, str]:
-    """The form with ``#`` of each ETRN for a domain: the only one that Exim takes by itself."""
+    """The form with ``#`` of each ETRN for a domain.
+
+    It is the only one that Exim takes by itself.
+    """
     return {command: command.replace(" ", " #", 1) for command in commands if " @" not in command}

@@ -1,4 +1,4 @@
-"""The mail held for peers: how much there is, and as the source of a turned connection."""
+"""Held mail: the one seam between peers and the queue."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from zope.interface import implementer
 from mta.interfaces import IHeldLeases, IHeldMail, IHeldSource
 from mta.queue.runner import Runner
 
-MAX_DELAY = 5.0  # seconds that peers wait until it is known whose the newest mail is
+MAX_DELAY = 5.0  # seconds that a peer waits until it is known where the newest mail goes
 
 
 @implementer(IHeldMail)
 class HeldMail:
-    """The mail that the spool holds for peers, or the runner is about to hold."""
+    """The mail in the spool that waits for peers."""
 
     def __init__(self, queue: IHeldLeases, runner: Runner) -> None:
         self._queue = queue
@@ -28,5 +28,4 @@ class HeldMail:
 
     def open(self, peer: str, domains: Collection[str], linger: float) -> IHeldSource:
         """See `IHeldMail.open`."""
-        source: IHeldSource = self._runner.open_held(peer, domains, linger)
-        return source
+        return self._runner.open_held(peer, domains, linger)

@@ -1,34 +1,33 @@
-"""The provider's side: what peers get that dial in, on their connection or on one of ours.
+"""The provider's side: peers that dial in, and their mail.
 
-RFC 821 section 3.8, RFC 2645 and RFC 1985.  `mta.access.turning` decides who may ask for what.
+They get it on the connection that they turned, or on one of ours (ETRN).  RFC 821 section 3.8, RFC
+2645 and RFC 1985.  `mta.access.turning` decides who may ask for what.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.delivery.steps import Steps
-from mta.interfaces import IChannel, IDeliveryAgent, IHeldMail, IHeldSource, IRole, ITurnedRoles
+from mta.interfaces import IDeliveryAgent, IHeldMail, IRole, ITurnedRoles
 from mta.mail import Security
-from mta.peers.ledger import Ledger
-from mta.peers.tally import Counted, Tally
+from mta.peers.status_log import PeerStatusLog
+from mta.peers.tally import CountedSource, Tally
+from mta.peers.turned_sender import TurnedSender
 from mta.queued import HopFailure
 from mta.settings import Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import KnownHosts
-from mta.smtp.sender import Sender
 
-LOST_KEEPALIVES = 2.0  # within which a peer that acknowledges nothing is lost
-OVERTAKEN_GRACE = 10.0  # seconds in which a connection may end that a newer one took over from
 MAX_LINKS = 5  # turned connections of one peer; all but the newest are about to end
 MAX_WANTED = 100  # domains of one peer that wait for a queue run
 
@@ -47,25 +46,25 @@ class Provider:
         hostname: str,
         relay: IDeliveryAgent,
         held: IHeldMail,
-        ledger: Ledger,
+        status: PeerStatusLog,
         clock: IReactorTime,
     ) -> None:
         self._hostname = hostname
         self._relay = relay
         self._held = held
-        self._ledger = ledger
+        self._status = status
         self._clock = clock
         self._in_steps = Steps(clock)
         self._hosts = KnownHosts()
-        self._links: dict[str, list[HandOver]] = {}
+        self._links: dict[str, list[TurnedSender]] = {}
         self._wanted: dict[str, set[str]] = {}  # of the peers with a queue run under way
 
-    def hand_over(self, peer: Peer, domains: Collection[str]) -> IRole:
-        """See `ITurnedRoles.hand_over`."""
+    def sender_for(self, peer: Peer, domains: Collection[str]) -> IRole:
+        """See `ITurnedRoles.sender_for`."""
         links = self._links.setdefault(peer.name, [])
         if len(links) >= MAX_LINKS:
             raise Refusal(replies.ATRN_REFUSED)
-        demands = SenderConfig(
+        config = SenderConfig(
             self._hostname,
             security=Security.OFF,
             keepalive=peer.keepalive,
@@ -73,11 +72,7 @@ class Provider:
             in_steps=self._in_steps,
             host=self._hosts.record(peer.name, self._clock.seconds()),
         )
-
-        def open_source() -> IHeldSource:
-            return self._held.open(peer.name, domains, peer.linger)
-
-        return HandOver(peer.name, demands, open_source, links, self._ledger, self._clock)
+        return TurnedSender(peer, domains, config, self._held, links, self._status, self._clock)
 
     def start_run(self, peer: Peer, domains: Collection[str]) -> None:
         """Send a peer its mail to where ETRN has it sent.
@@ -107,12 +102,12 @@ class Provider:
         tally, trouble = Tally(), ""
         source = self._held.open(peer.name, domains, 0.0)
         try:
-            await self._relay.deliver(peer.etrn, Counted(source, tally))
+            await self._relay.deliver(peer.etrn, CountedSource(source, tally))
         except HopFailure as failure:
             trouble = str(failure.outcome.reply)
         finally:
             source.close()
-        self._ledger.note(
+        self._status.note(
             peer.name, last_exchange=time.time(), last_error=trouble, sent=tally.sent, received=0
         )
         self.log.info(
@@ -124,92 +119,3 @@ class Provider:
 
     def _broken(self, failure: Failure, peer: str) -> None:
         self.log.failure("the queue run for {peer} failed", failure, peer=peer)
-
-
-@implementer(IRole)
-class HandOver:
-    """The sender role on a connection that a peer turned.
-
-    `open_source` gives the peer's mail when the role begins, and with that takes it from the
-    `links` of the same peer that are there already.
-    """
-
-    log = Logger()
-
-    def __init__(
-        self,
-        peer: str,
-        demands: SenderConfig,
-        open_source: Callable[[], IHeldSource],
-        links: list[HandOver],
-        ledger: Ledger,
-        clock: IReactorTime,
-    ) -> None:
-        self._peer = peer
-        self._demands = demands
-        self._open_source = open_source
-        self._links = links
-        self._ledger = ledger
-        self._clock = clock
-        self._end: IDelayedCall | None = None
-
-    async def converse(self, channel: IChannel) -> IRole | None:
-        """See `IRole.converse`."""
-        self._channel = channel
-        channel.notice_loss(LOST_KEEPALIVES * self._demands.keepalive)
-        self.log.info(
-            "{peer} turned the connection from {client}",
-            peer=self._peer,
-            client=channel.remote_address,
-        )
-        for older in self._links:
-            older.overtaken()
-        self._links.append(self)
-        try:
-            with self._ledger.link(self._peer):
-                await self._hand_over()
-        finally:
-            self._links.remove(self)
-            if self._end is not None and self._end.active():
-                self._end.cancel()
-        return None
-
-    def overtaken(self) -> None:
-        """A newer connection stands: what this one has under way must end soon, as it may well
-        be dead and would keep its mail from the new one."""
-        if self._end is None:
-            self._end = self._clock.callLater(OVERTAKEN_GRACE, self._channel.abort)
-
-    async def _hand_over(self) -> None:
-        source, began = self._open_source(), self._channel.seconds()
-        tally, trouble = Tally(), "interrupted"
-        sender = Sender(Counted(source, tally), self._demands)
-        try:
-            await sender.converse(self._channel)
-            trouble = str(sender.failure or "")
-        except HopFailure as failure:
-            trouble = str(failure.outcome.reply)
-        finally:
-            source.close()
-            self._ledger.note(
-                self._peer,
-                last_exchange=time.time(),
-                last_error=trouble,
-                sent=tally.sent,
-                received=0,
-            )
-            self._tell(tally, trouble, self._channel.seconds() - began)
-
-    def _tell(self, tally: Tally, trouble: str, lasted: float) -> None:
-        """Say in the log how the connection ended."""
-        if not trouble:
-            self.log.info("{peer} was handed {sent} message(s)", peer=self._peer, sent=tally.sent)
-            return
-        self.log.warn(
-            "the link of {peer} broke after {lasted:.0f} s: {trouble}; "
-            "{sent} message(s) were handed over, the rest waits for its next link",
-            peer=self._peer,
-            lasted=lasted,
-            trouble=trouble,
-            sent=tally.sent,
-        )

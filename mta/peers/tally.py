@@ -1,24 +1,25 @@
-"""What went over one connection with a peer, counted as it goes."""
+"""The tally of the mail that one connection with a peer carries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
 from mta.interfaces import IMailSource
 from mta.mail import Outcome, Reply, Status
+from mta.peers.interfaces import ITallyWatch
 from mta.queued import Delivery
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one connection has carried so far; `octets` are those of content, both ways.
+    """The mail that one connection has carried.
 
-    `turned`: the roles have changed, and stayed so for `turned_for` seconds until the connection
-    ended, the last `quiet_for` of them without mail; `lost`: it broke, and `trouble` says how.
-    `replies` are the peer's to our request for mail.
+    `octets` are those of content, both ways.  `turned`: the roles have changed, and stayed so for
+    `turned_for` seconds until the connection ended, the last `quiet_for` of them without mail;
+    `lost`: it broke, and `trouble` says how.  `replies` are the peer's to our request for mail.
     """
 
     sent: int = 0
@@ -33,20 +34,26 @@ class Tally:
 
     @property
     def has_moved_mail(self) -> bool:
-        """Whether any mail went over the connection."""
+        """Tell whether any mail went over the connection."""
         return bool(self.sent or self.received)
 
 
-@implementer(IMailSource)
-class Counted:
-    """A source whose deliveries count in a tally; `changed` is called when one did."""
+@implementer(ITallyWatch)
+class Unwatched:
+    """Follows nothing."""
 
-    def __init__(
-        self, source: IMailSource, tally: Tally, changed: Callable[[], None] = lambda: None
-    ) -> None:
+    def changed(self, tally: Tally) -> None:
+        """See `ITallyWatch.changed`."""
+
+
+@implementer(IMailSource)
+class CountedSource:
+    """Counts the deliveries of another source in a tally."""
+
+    def __init__(self, source: IMailSource, tally: Tally, watch: ITallyWatch | None = None) -> None:
         self._source = source
         self._tally = tally
-        self._changed = changed
+        self._watch = watch or Unwatched()
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.report`."""
@@ -54,7 +61,7 @@ class Counted:
         if any(outcome.status is Status.RELAYED for outcome in outcomes):
             self._tally.sent += 1
             self._tally.octets += delivery.message.content.size
-            self._changed()
+            self._watch.changed(self._tally)
 
     async def next(self) -> Delivery | None:
         """See `IMailSource.next`."""

@@ -105,7 +105,7 @@ class ActiveQueue:
         for (hop, forwarder), targets in groups.items():
             delivery = Delivery(message, tuple(targets))
             if forwarder is None:
-                self._hand_over(delivery, sources.get(hop))
+                self._enqueue(delivery, sources.get(hop))
             else:
                 looking = self._tasks.start(self._forward(delivery, forwarder, sources.get(hop)))
                 attempt.looking.append(looking)
@@ -232,7 +232,7 @@ class ActiveQueue:
             groups.setdefault((hop, target.forwarder), []).append(target)
         return groups, sources
 
-    def _hand_over(self, delivery: Delivery, source: HeldSource | None) -> None:
+    def _enqueue(self, delivery: Delivery, source: HeldSource | None) -> None:
         """Let a delivery wait for its hop, or go to `source`."""
         hop = delivery.targets[0].hop
         if source is not None:
@@ -262,7 +262,7 @@ class ActiveQueue:
             self._settle(delivery, [FORWARD_LOOP] * len(targets))
             return
         reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
-        self._hand_over(Delivery(forwarded(message, forwarder, reverse_path), targets), source)
+        self._enqueue(Delivery(forwarded(message, forwarder, reverse_path), targets), source)
         self.destinations.dispatch()
 
     def _put_off(self, delivery: Delivery) -> None:

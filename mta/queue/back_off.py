@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from twisted.application.internet import backoffPolicy
 from twisted.internet.interfaces import IReactorTime
 
 from mta.mail import Hop, Outcome
@@ -14,6 +15,7 @@ from mta.settings import HOUR
 FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
 MAX_BACK_OFF = HOUR
 MIN_WAIT = 1.0  # seconds, so that nothing goes round and round at the end of a back-off
+_seconds_after = backoffPolicy(FIRST_BACK_OFF, MAX_BACK_OFF, factor=2.0, jitter=float)  # no jitter
 MAX_REMEMBERED = 10_000  # hops that are down: strangers choose the domains of mail
 
 
@@ -47,8 +49,7 @@ class BackOffs:
         """Leave a hop alone that failed; returns for how many seconds."""
         before = self._down.pop(hop, None)
         failures = before.failures + 1 if before else 1
-        # A bounded exponent: a host may be dead for longer than numbers are good for.
-        seconds = min(FIRST_BACK_OFF * 2.0 ** min(failures - 1, 16), MAX_BACK_OFF)
+        seconds = _seconds_after(failures - 1)
         self._down[hop] = _BackOff(failures, self._clock.seconds() + seconds, outcome)
         if len(self._down) > MAX_REMEMBERED:
             self._down.popitem(last=False)

@@ -121,7 +121,9 @@ class _Maker:
     def make(self) -> Configured:
         settings, process = self._settings, self._process
         relay = RelayAgent(self._dialler())
-        provider = Provider(settings.hostname, relay, process.held, process.ledger, process.reactor)
+        provider = Provider(
+            settings.hostname, relay, process.held, process.peer_status, process.reactor
+        )
         reversal = Reversal(settings.peers.values(), process.held, provider)
         access = self._access()
         depot = Depot(
@@ -174,7 +176,7 @@ class _Maker:
             self._dialler(),
             reception,
             process.held,
-            process.ledger,
+            process.peer_status,
             process.reactor,
         )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import deferLater
 
 from mta.metrics import NullMeter
+from mta.peers.interfaces import ITallyWatch
 from mta.peers.tally import Tally
 from mta.service.configured import configure
 from mta.service.process import Process
@@ -20,9 +20,7 @@ SETTLING = 5.0  # seconds in which mail of ours comes to wait for a peer, before
 STOP_TIMEOUT = 10.0  # seconds that deliveries of what came have then
 
 
-async def exchange_alone(
-    settings: Settings, peer: Peer, progress: Callable[[Tally], None], reactor: Any
-) -> Tally:
+async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, reactor: Any) -> Tally:
     """Hold one exchange, and deliver what it brings, whether the server is up or down.
 
     Raises HopFailure, TLSFault, UserFault and OSError.
@@ -33,7 +31,7 @@ async def exchange_alone(
     process.runner.start()
     try:
         await _quiet(process, SETTLING)
-        tally = await process.configured.customer.exchange_once(peer, progress)
+        tally = await process.configured.customer.exchange_once(peer, watch)
         await _quiet(process, STOP_TIMEOUT)
     finally:
         await process.configured.close(STOP_TIMEOUT)

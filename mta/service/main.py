@@ -305,9 +305,9 @@ class MailService(MultiService):
 
     def links(self) -> Mapping[str, bool]:
         """See `IStatusSource.links`."""
-        records = self._process.records
+        files = self._process.peer_status_files
         return {
-            name: records.link_since(name) is not None
+            name: files.link_since(name) is not None
             for name in self._process.configured.settings.peers
         }
 

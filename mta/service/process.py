@@ -16,8 +16,8 @@ from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
 from mta.interfaces import IMeter, ISpoolListener
 from mta.peers.held import HeldMail
-from mta.peers.ledger import Ledger
-from mta.peers.records import Records
+from mta.peers.status_files import PeerStatusFiles
+from mta.peers.status_log import PeerStatusLog
 from mta.queue.accepted import AcceptedMail
 from mta.queue.runner import Runner
 from mta.queued import Pressure
@@ -62,8 +62,8 @@ class Process:
         self.accepted_mail = AcceptedMail(self.runner, meter)
         self.held = HeldMail(self.spool, self.runner)
         self.srs = SenderRewriting(srs_key(folder))
-        self.records = Records(folder)
-        self.ledger = Ledger(self.records, reactor, self.threads)
+        self.peer_status_files = PeerStatusFiles(folder)
+        self.peer_status = PeerStatusLog(self.peer_status_files, reactor, self.threads)
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
@@ -122,5 +122,5 @@ class Process:
     async def stop(self, grace: float) -> None:
         """End what the runner does, in at most `grace` seconds, and close the spool."""
         await self.runner.stop(grace)
-        await self.ledger.flush()
+        await self.peer_status.flush()
         await self.spool.stop()

@@ -46,7 +46,7 @@ class ReversalTests(SynchronousTestCase):
             raise self.failure
         return min(self.held, most)
 
-    def hand_over(self, peer: Peer, domains: Sequence[str]) -> IRole:
+    def sender_for(self, peer: Peer, domains: Sequence[str]) -> IRole:
         """Remember it."""
         self.handed.append((peer.name, list(domains)))
         role: IRole = GreetingRole()

@@ -8,7 +8,7 @@ import sys
 
 from mta.commands.turn import _advised, _Progress
 from mta.mail import Agent, Hop, Reply
-from mta.peers.records import Records
+from mta.peers.status_files import PeerStatusFiles
 from mta.peers.tally import Tally
 from mta.settings import MIB, Peer
 from tests.commands.test_commands import CommandCase
@@ -65,8 +65,8 @@ class TurnTests(CommandCase):
         screen = Terminal()
         self.patch(sys, "stderr", screen)
         progress = _Progress(DIALLED)
-        progress._show(Tally(sent=600, octets=25 * MIB))
-        progress._show(Tally(sent=0))
+        progress.changed(Tally(sent=600, octets=25 * MIB))
+        progress.changed(Tally(sent=0))
         progress._clear()
         lines = ["", "vps: sent 600, received 0, 25.0 MiB", "vps: sent 0, received 0, 0 B", ""]
         self.assertEqual(screen.text.split("\r\x1b[K"), lines)
@@ -87,7 +87,7 @@ class PeersTests(CommandCase):
     def setUp(self) -> None:
         super().setUp()
         self.configure(peers=PEERS)
-        self.records = Records(self.folder / "spool")
+        self.records = PeerStatusFiles(self.folder / "spool")
         (self.folder / "spool").mkdir()
 
     def test_nothing_yet(self) -> None:

@@ -103,7 +103,7 @@ class LingeringProviderTests(SynchronousTestCase):
         customer = office(self, provider)
         self.assertEqual(run_mta(customer, "turn", "provider"), "sent 0, received 1\n")
         self.assertEqual(numbers(customer.wait_for_mail(BOBS)), [1])
-        wait_until(lambda: "was handed 1 message" in provider.log, "the provider's end of it")
+        wait_until(lambda: "was sent 1 message" in provider.log, "the provider's end of it")
         self.assertNotRegex(provider.log, r"(?<![.\d])421 ")  # "0.421 s" is no reply
 
 

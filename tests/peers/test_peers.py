@@ -1,60 +1,78 @@
-"""The parts behind role reversal: keeper, queue runs, records, and what we ask a peer for."""
+"""The parts behind role reversal: dial loop, queue runs, status, and what we ask a peer for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource, IRole, ITurnedRoles
+from mta.interfaces import (
+    IAcceptedMail,
+    IHeldMail,
+    IHeldMailWatch,
+    IMailSource,
+    IRole,
+    ITurnedRoles,
+)
 from mta.mail import Agent, Hop
+from mta.peers.dial_loop import LINGERED, LONG_LINK, MAX_PAUSE, DialLoop
 from mta.peers.exchange import ExchangeFailed, NoMail, atrn_command, etrn_by_queue, etrn_commands
-from mta.peers.keeper import LINGERED, LONG_LINK, MAX_PAUSE, Keeper
-from mta.peers.ledger import Ledger
-from mta.peers.provider import MAX_LINKS, MAX_WANTED, OVERTAKEN_GRACE, Provider
-from mta.peers.records import Record, Records
-from mta.peers.tally import Counted, Tally
+from mta.peers.interfaces import IDialledPeer, ITallyWatch
+from mta.peers.provider import MAX_LINKS, MAX_WANTED, Provider
+from mta.peers.status_files import PeerStatus, PeerStatusFiles
+from mta.peers.status_log import PeerStatusLog
+from mta.peers.tally import CountedSource, Tally, Unwatched
+from mta.peers.turned_receiver import TurnedReceiver
+from mta.peers.turned_sender import OVERTAKEN_TIMEOUT
 from mta.queued import HopFailure
 from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.testing import ImmediateThreads
-from tests.sides import REFUSED, FakeLedger, sides
+from tests.sides import REFUSED, FakeStatusLog, sides
 
 PROVIDER = Peer("provider", ("office.example",), connect=Hop(Agent.SMTP, "p.example"), every=300.0)
 
 
-class KeeperTests(SynchronousTestCase):
-    """A keeper whose exchanges the test ends, and a clock that it turns."""
+@implementer(IDialledPeer)
+class DialLoopTests(SynchronousTestCase):
+    """A loop whose exchanges the test ends, and a clock that it moves."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.exchanges: list[Deferred[Tally]] = []
+        self.next_tries: list[float] = []
         self.sent = 0
         self.send_failure: HopFailure | None = None
-        self.keeper = self.make(PROVIDER)
-        self.keeper.start()
+        self.loop = self.make(PROVIDER)
+        self.loop.start()
 
-    def make(self, peer: Peer) -> Keeper:
-        """A keeper without chance."""
-        return Keeper(peer, self.exchange, self.send, self.clock, lambda: 0.5)
+    def make(self, peer: Peer) -> DialLoop:
+        """A loop without chance."""
+        return DialLoop(peer, self, self.clock, lambda: 0.5)
 
     def exchange(self) -> Awaitable[Tally]:
         """Begin an exchange."""
         self.exchanges.append(Deferred())
         return self.exchanges[-1]
 
-    async def send(self) -> None:
+    async def send_held(self) -> None:
         """The second connection."""
         self.sent += 1
         if self.send_failure:
             raise self.send_failure
+
+    def note_next_try(self, seconds: float) -> None:
+        """See `IDialledPeer.note_next_try`."""
+        self.next_tries.append(seconds)
 
     def end(self, **tally: object) -> None:
         """The exchange under way ends well."""
@@ -139,30 +157,25 @@ class KeeperTests(SynchronousTestCase):
 
     def test_wanted_now(self) -> None:
         """After failures a person may end the pause; one between exchanges stays."""
-        self.keeper.retry()
+        self.loop.retry()
         self.end()
-        self.keeper.retry()
+        self.loop.retry()
         self.assertEqual((len(self.exchanges), self.pause()), (1, 300))
         for _ in range(8):
             self.fail()
             self.pause()
         self.fail()
         count = len(self.exchanges)
-        self.keeper.retry()
+        self.loop.retry()
         self.assertEqual(len(self.exchanges), count + 1)
 
     def test_next_try(self) -> None:
         """Who tells of failures hears how long each pause is."""
-        pauses: list[float] = []
-        self.keeper = Keeper(
-            PROVIDER, self.exchange, self.send, self.clock, lambda: 0.5, failed=pauses.append
-        )
-        self.keeper.start()
         for _ in range(3):
             self.fail()
             self.pause()
         self.end()
-        self.assertEqual(pauses, [1, 2, 4])
+        self.assertEqual(self.next_tries, [1, 2, 4])
 
     def test_a_bug(self) -> None:
         """An exchange that fails for a fault of ours is logged, and counts as a failure."""
@@ -173,19 +186,19 @@ class KeeperTests(SynchronousTestCase):
     def test_mail_came_between_exchanges(self) -> None:
         """The next exchange begins at once; but the pause after a failure is kept."""
         self.end()
-        self.keeper.mail_came()
+        self.loop.mail_came()
         self.assertEqual((len(self.exchanges), self.sent), (2, 0))
         self.fail()
-        self.keeper.mail_came()
+        self.loop.mail_came()
         self.assertEqual((len(self.exchanges), self.pause()), (2, 1))
 
     def test_mail_came_during_an_exchange(self) -> None:
         """It goes out on a second connection, and in the end on a third if that failed."""
-        self.keeper.mail_came()
+        self.loop.mail_came()
         self.assertEqual(self.sent, 1)
         self.send_failure = HopFailure(REFUSED)
-        self.keeper.mail_came()
-        self.keeper.mail_came()
+        self.loop.mail_came()
+        self.loop.mail_came()
         self.assertEqual(self.sent, 2)
         self.send_failure = None
         self.clock.advance(1)
@@ -198,26 +211,26 @@ class KeeperTests(SynchronousTestCase):
 
     def test_nothing_to_send(self) -> None:
         """With `send` off mail waits for nobody."""
-        keeper = self.make(Peer("quiet", connect=PROVIDER.connect, send=False))
-        keeper.start()
-        keeper.mail_came()
+        loop = self.make(Peer("quiet", connect=PROVIDER.connect, send=False))
+        loop.start()
+        loop.mail_came()
         self.assertEqual(self.sent, 0)
 
     def test_stop(self) -> None:
         """A pause ends, an exchange is waited for, and none begins any more."""
-        self.keeper.stop()
-        self.assertNoResult(self.keeper.ended)
+        self.loop.stop()
+        self.assertNoResult(self.loop.ended)
         self.end()
-        self.successResultOf(self.keeper.ended)
-        self.keeper.mail_came()
+        self.successResultOf(self.loop.ended)
+        self.loop.mail_came()
         self.clock.advance(HOUR)
         self.assertEqual((len(self.exchanges), self.sent), (1, 0))
 
     def test_stop_in_a_pause(self) -> None:
         """It ends at once."""
         self.end()
-        self.keeper.stop()
-        self.successResultOf(self.keeper.ended)
+        self.loop.stop()
+        self.successResultOf(self.loop.ended)
 
 
 class CommandTests(SynchronousTestCase):
@@ -246,7 +259,13 @@ class CommandTests(SynchronousTestCase):
         verifyObject(IHeldMailWatch, office.customer)
         verifyObject(ITurnedRoles, provider.provider)
         verifyObject(IMailSource, NoMail())
-        verifyObject(IMailSource, Counted(NoMail(), Tally()))
+        verifyObject(IMailSource, CountedSource(NoMail(), Tally()))
+        verifyObject(ITallyWatch, Unwatched())
+        receiver = TurnedReceiver(
+            office.peer, office.customer._reception, Tally(), Unwatched(), nullcontext()
+        )
+        verifyObject(IRole, receiver)
+        verifyObject(IAcceptedMail, receiver)
 
 
 class QueueRunTests(SynchronousTestCase):
@@ -255,12 +274,12 @@ class QueueRunTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.asked: list[set[str]] = []
         self.running: list[Deferred[None]] = []
-        self.ledger = FakeLedger()
+        self.status = FakeStatusLog()
         self.provider = Provider(
             "provider.example",
             self,  # the relay
             cast(IHeldMail, self),
-            cast(Ledger, self.ledger),
+            cast(PeerStatusLog, self.status),
             Clock(),
         )
         self.peer = Peer("office", (".example",), etrn=Hop(Agent.SMTP, "10.1.2.3", 25))
@@ -298,7 +317,7 @@ class QueueRunTests(SynchronousTestCase):
         """It is noted, and the next run may begin."""
         self.provider.start_run(self.peer, ["a.example"])
         self.running[0].errback(HopFailure(REFUSED))
-        self.assertEqual(self.ledger.notes["last_error"], str(REFUSED.reply))
+        self.assertEqual(self.status.notes["last_error"], str(REFUSED.reply))
         self.provider.start_run(self.peer, ["a.example"])
         self.assertEqual(len(self.running), 2)
 
@@ -318,13 +337,13 @@ class Closeable(NoMail):
         """See `IHeldSource`."""
 
 
-class HandOverTests(SynchronousTestCase):
+class TurnedSenderTests(SynchronousTestCase):
     """The role after a turn."""
 
     def test_interface(self) -> None:
         """It is a role."""
         provider, _ = sides()
-        verifyObject(IRole, provider.provider.hand_over(provider.peer, ["office.example"]))
+        verifyObject(IRole, provider.provider.sender_for(provider.peer, ["office.example"]))
 
     def test_bounded(self) -> None:
         """A peer that turns connections and leaves them be gets no more of them."""
@@ -338,7 +357,7 @@ class HandOverTests(SynchronousTestCase):
         office.dialler.carry()
         failure = self.failureResultOf(refused, HopFailure)
         self.assertEqual(failure.value.outcome.reply, replies.ATRN_REFUSED)
-        office.clock.advance(OVERTAKEN_GRACE)
+        office.clock.advance(OVERTAKEN_TIMEOUT)
         office.dialler.carry()
         exchanges.append(office.exchange())
         office.dialler.carry()
@@ -348,79 +367,79 @@ class HandOverTests(SynchronousTestCase):
             self.assertTrue(self.successResultOf(exchange).turned)
 
 
-class RecordTests(SynchronousTestCase):
+class PeerStatusTests(SynchronousTestCase):
     """What is kept of exchanges, in files."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.folder.mkdir(parents=True)
         self.now = 100.0
-        self.records = Records(self.folder, lambda: self.now)
+        self.files = PeerStatusFiles(self.folder, lambda: self.now)
 
     def test_nothing_yet(self) -> None:
         """No file: nothing is known, and no link stands."""
-        self.assertEqual(self.records.read("office"), Record())
-        self.assertIsNone(self.records.link_since("office"))
+        self.assertEqual(self.files.read("office"), PeerStatus())
+        self.assertIsNone(self.files.link_since("office"))
 
     def test_update(self) -> None:
         """What is not named stays."""
-        self.records.update("office", last_exchange=5.0, sent=3)
-        self.records.update("office", last_error="451 no")
+        self.files.update("office", last_exchange=5.0, sent=3)
+        self.files.update("office", last_error="451 no")
         self.assertEqual(
-            self.records.read("office"), Record(5.0, "451 no", 3, 0, 100.0, 100.0, None)
+            self.files.read("office"), PeerStatus(5.0, "451 no", 3, 0, 100.0, 100.0, None)
         )
-        self.assertEqual(self.records.read("lab"), Record())
+        self.assertEqual(self.files.read("lab"), PeerStatus())
 
     def test_failures_in_a_row(self) -> None:
         """When they began stays known until all is well again."""
-        self.records.update("office", last_error="451 no", next_try=101.0)
+        self.files.update("office", last_error="451 no", next_try=101.0)
         self.now = 102.0
-        self.records.update("office", last_error="451 still no")
+        self.files.update("office", last_error="451 still no")
         self.assertEqual(
-            self.records.read("office"), Record(None, "451 still no", 0, 0, 102.0, 100.0, None)
+            self.files.read("office"), PeerStatus(None, "451 still no", 0, 0, 102.0, 100.0, None)
         )
-        self.records.update("office", last_error="", sent=1)
-        self.assertEqual(self.records.read("office"), Record(sent=1))
+        self.files.update("office", last_error="", sent=1)
+        self.assertEqual(self.files.read("office"), PeerStatus(sent=1))
 
     def test_of_another_version(self) -> None:
         """What a newer program wrote there is passed over."""
         (self.folder / "peers").mkdir()
         (self.folder / "peers" / "office.json").write_text('{"sent": 3, "moon": "full"}')
-        self.assertEqual(self.records.read("office"), Record(sent=3))
+        self.assertEqual(self.files.read("office"), PeerStatus(sent=3))
 
     def test_a_damaged_file(self) -> None:
         """It is as good as none."""
-        self.records.update("office", sent=3)
+        self.files.update("office", sent=3)
         for text in ("", "{", "[1]", '{"unknown": 1}'):
             (self.folder / "peers" / "office.json").write_text(text)
-            self.assertEqual(self.records.read("office"), Record())
+            self.assertEqual(self.files.read("office"), PeerStatus())
 
     def test_link(self) -> None:
         """It stands as long as somebody holds it."""
-        first, second = self.records.mark_link("office"), self.records.mark_link("office")
-        self.assertIsNotNone(self.records.link_since("office"))
+        first, second = self.files.mark_link("office"), self.files.mark_link("office")
+        self.assertIsNotNone(self.files.link_since("office"))
         os.close(first)
-        self.assertIsNotNone(self.records.link_since("office"))
+        self.assertIsNotNone(self.files.link_since("office"))
         os.close(second)
-        self.assertIsNone(self.records.link_since("office"))
+        self.assertIsNone(self.files.link_since("office"))
 
-    def test_ledger(self) -> None:
+    def test_log(self) -> None:
         """It keeps the order of changes, and a link while it stands."""
         threads = ImmediateThreads()
-        ledger = Ledger(self.records, threads, threads)  # type: ignore[arg-type]
-        with ledger.link("office"):
-            self.assertIsNotNone(self.records.link_since("office"))
-            ledger.note("office", sent=1)
-            ledger.note("office", sent=2)
-        self.successResultOf(Deferred.fromCoroutine(ledger.flush()))
-        self.assertEqual(self.records.read("office").sent, 2)
-        self.assertIsNone(self.records.link_since("office"))
+        log = PeerStatusLog(self.files, threads, threads)  # type: ignore[arg-type]
+        with log.link("office"):
+            self.assertIsNotNone(self.files.link_since("office"))
+            log.note("office", sent=1)
+            log.note("office", sent=2)
+        self.successResultOf(Deferred.fromCoroutine(log.flush()))
+        self.assertEqual(self.files.read("office").sent, 2)
+        self.assertIsNone(self.files.link_since("office"))
 
     def test_a_folder_that_can_not_be_written(self) -> None:
         """Nobody is hindered."""
         (self.folder / "peers").write_text("a file, not a folder")
         threads = ImmediateThreads()
-        ledger = Ledger(self.records, threads, threads)  # type: ignore[arg-type]
-        with ledger.link("office"):
-            ledger.note("office", sent=1)
-        self.successResultOf(Deferred.fromCoroutine(ledger.flush()))
+        log = PeerStatusLog(self.files, threads, threads)  # type: ignore[arg-type]
+        with log.link("office"):
+            log.note("office", sent=1)
+        self.successResultOf(Deferred.fromCoroutine(log.flush()))

@@ -86,13 +86,13 @@ class ExchangeTests(PairTests):
         """Both sides note what became of it, and the link while it stands."""
         self.make()
         exchange = self.office.exchange()
-        while self.office.ledger.links + self.provider.ledger.links < 2:
+        while self.office.status.links + self.provider.status.links < 2:
             self.assertTrue(self.wires[0].carry())
         self.office.dialler.carry()
         self.successResultOf(exchange)
         for side, sent, received in ((self.office, 3, 4), (self.provider, 4, 0)):
-            notes = side.ledger.notes
-            self.assertEqual(side.ledger.links, 0)
+            notes = side.status.notes
+            self.assertEqual(side.status.links, 0)
             self.assertEqual((notes["sent"], notes["received"]), (sent, received))
             self.assertEqual(notes["last_error"], "")
 
@@ -101,7 +101,7 @@ class ExchangeTests(PairTests):
         self.make("turn")
         exchange = self.office.exchange()
         wire = self.wires[0]
-        while not self.office.ledger.links:
+        while not self.office.status.links:
             self.assertTrue(wire.carry())
         for command in (b"EHLO x\r\n", b"TURN\r\n", b"ATRN\r\n", b"STARTTLS\r\n"):
             wire.client.dataReceived(command)
@@ -197,7 +197,7 @@ class HeldLinkTests(PairTests):
         """The provider gives up a link on which NOOP has no answer; its mail waits for the next."""
         self.wires[0].is_dead = True
         self.advance(60 + 31)
-        self.assertEqual(self.provider.ledger.links, 0)
+        self.assertEqual(self.provider.status.links, 0)
         self.provider.take(BOB, b"later\r\n")
         self.assertEqual(self.provider.waiting(), [b"later\r\n"])
         self.advance(300)
@@ -208,9 +208,9 @@ class HeldLinkTests(PairTests):
         """It knows when a NOOP is due, and dials again when two have not come."""
         self.wires[0].is_dead = True
         self.advance(149)
-        self.assertEqual((self.office.ledger.links, len(self.wires)), (1, 1))
+        self.assertEqual((self.office.status.links, len(self.wires)), (1, 1))
         self.advance(3)
-        self.assertIn("the link is dead", self.office.ledger.errors["provider"][-1])
+        self.assertIn("the link is dead", self.office.status.errors["provider"][-1])
         self.provider.take(BOB, b"later\r\n")
         self.advance(5)
         self.assertEqual(self.office.bodies[4:], [b"later\r\n"])
@@ -244,7 +244,7 @@ class HeldLinkTests(PairTests):
         self.wires[0].cut()
         self.advance(2)
         self.assertEqual(len(self.wires), 2)
-        self.assertEqual((self.office.ledger.links, self.provider.ledger.links), (1, 1))
+        self.assertEqual((self.office.status.links, self.provider.status.links), (1, 1))
 
     def test_the_end_of_linger(self) -> None:
         """The provider ends the link; a customer that was held so long comes again at once."""
@@ -259,7 +259,7 @@ class HeldLinkTests(PairTests):
         self.office.dialler.carry()
         self.successResultOf(stopping)
         self.assertTrue(self.wires[0].is_cut)
-        self.assertEqual(self.provider.ledger.notes["last_error"], "")
+        self.assertEqual(self.provider.status.notes["last_error"], "")
         self.advance(7200)
         self.assertEqual(len(self.wires), 1)
 
@@ -267,7 +267,7 @@ class HeldLinkTests(PairTests):
         """Whoever answers before it is asked can't be trusted with mail: the link ends."""
         self.wires[0].server.dataReceived(b"250 OK\r\n")
         self.assertTrue(self.wires[0].is_closed_by_server)
-        self.assertIn("a reply to nothing", str(self.provider.ledger.notes["last_error"]))
+        self.assertIn("a reply to nothing", str(self.provider.status.notes["last_error"]))
 
     def test_the_office_is_told_to_stop_and_the_link_is_dead(self) -> None:
         """It waits no longer than it may."""

@@ -16,7 +16,6 @@ KNOWN: dict[str, int] = {
     "config": 65,
     "delivery": 2,
     "interfaces": 2,
-    "peers": 46,
     "queued": 1,
     "service": 75,
     "session": 1,

@@ -1,6 +1,7 @@
-"""What became of the exchanges with each peer: small files in the spool, for people to look at.
+"""The status of each peer, in small files in the spool.
 
-Losing one loses no mail, so they are replaced whole and never synced.
+It is for users to look at: what became of the exchanges.  Losing one loses no mail, so they are
+replaced whole and never synced.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FOLDER = "peers"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PeerStatus:
     """The last exchange with a peer.  Times are in seconds since the epoch, None: never.
 
     `sent` and `received` count its messages; `last_error` is empty where it went well, and is of
@@ -38,28 +39,31 @@ class Record:
     next_try: float | None = None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Record:
-        """The record with these values, of another version perhaps.  Raises TypeError."""
+    def of(cls, values: Mapping[str, Any]) -> PeerStatus:
+        """The status with these values, of another version perhaps.  Raises TypeError."""
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
-class Records:
-    """The records in a spool folder.  All methods block.  `now`: seconds since the epoch."""
+class PeerStatusFiles:
+    """The files in a spool folder.  All methods block.  `now`: seconds since the epoch."""
 
     def __init__(self, spool: Path, now: Callable[[], float] = time.time) -> None:
         self._folder = spool / FOLDER
         self._now = now
 
-    def read(self, peer: str) -> Record:
-        """The record of a peer, an empty one where there is none.  Raises OSError."""
+    def read(self, peer: str) -> PeerStatus:
+        """The status of a peer, an empty one where there is none.  Raises OSError."""
         try:
-            return Record.of(json.loads(self._path(peer).read_text()))
+            return PeerStatus.of(json.loads(self._path(peer).read_text()))
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
-            return Record()
+            return PeerStatus()
 
     def link_since(self, peer: str) -> float | None:
-        """Since when a turned connection stands, in seconds since the epoch.  Raises OSError."""
+        """The time since which a turned connection stands; None: none does.
+
+        In seconds since the epoch.  Raises OSError.
+        """
         try:
             descriptor = os.open(self._mark(peer), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -73,19 +77,19 @@ class Records:
         return None
 
     def update(self, peer: str, **changes: Any) -> None:
-        """Replace some values of a record.  Raises OSError."""
+        """Replace some values of a status.  Raises OSError."""
         self._make_folder()
         path = self._path(peer)
-        record = self.read(peer)
+        status = self.read(peer)
         if "last_error" in changes:
             now = self._now() if changes["last_error"] else None
-            times = {"error_at": now, "failing_since": now and (record.failing_since or now)}
+            times = {"error_at": now, "failing_since": now and (status.failing_since or now)}
             changes = {**times, "next_try": None, **changes}
-        record = replace(record, **changes)
-        atomic_write(path, json.dumps(asdict(record)).encode(), durable=False)
+        status = replace(status, **changes)
+        atomic_write(path, json.dumps(asdict(status)).encode(), durable=False)
 
     def mark_link(self, peer: str) -> int:
-        """Say that a turned connection stands, for as long as the descriptor returned is open.
+        """Mark that a turned connection stands, until the descriptor is closed.
 
         That ends with the process at the latest, however it ends.  Raises OSError.
         """

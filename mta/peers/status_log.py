@@ -1,4 +1,4 @@
-"""The records of the peers, as a running process keeps them."""
+"""The status of the peers, as a running process writes it."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from mta.peers.records import Records
+from mta.peers.status_files import PeerStatusFiles
 
 
-class Ledger:
-    """The records as a running process keeps them: in a thread, one change after the other.
+class PeerStatusLog:
+    """Writes changes of status in a thread, one after the other.
 
-    What can't be written is logged, and hinders nobody.
+    What can't be written is logged, and hinders no exchange.
     """
 
     log = Logger()
 
-    def __init__(self, records: Records, reactor: Any, threads: ThreadPool) -> None:
-        self._records = records
+    def __init__(self, files: PeerStatusFiles, reactor: Any, threads: ThreadPool) -> None:
+        self._files = files
         self._reactor = reactor
         self._threads = threads
         self._lock = DeferredLock()
 
     def note(self, peer: str, **changes: Any) -> None:
-        """Change values of a peer's record, see `Record`."""
+        """Change values of a peer's `PeerStatus`."""
         self._lock.run(self._update, peer, changes).addErrback(self._failed, peer)
 
     @contextmanager
     def link(self, peer: str) -> Iterator[None]:
-        """Say that a turned connection stands while this lasts, and that all is well."""
+        """Mark that a turned connection stands while this lasts."""
         self.note(peer, last_error="")
         try:
-            descriptor = self._records.mark_link(peer)
+            descriptor = self._files.mark_link(peer)
         except OSError as error:
-            self.log.warn("the record of {peer}: {error}", peer=peer, error=str(error))
+            self.log.warn("the status of {peer}: {error}", peer=peer, error=str(error))
             yield
             return
         try:
@@ -57,8 +57,8 @@ class Ledger:
         return deferToThreadPool(self._reactor, self._threads, self._write, peer, changes)
 
     def _write(self, peer: str, changes: Mapping[str, Any]) -> None:
-        self._records.update(peer, **changes)
+        self._files.update(peer, **changes)
 
     def _failed(self, failure: Failure, peer: str) -> None:
         failure.trap(OSError)
-        self.log.warn("the record of {peer}: {error}", peer=peer, error=failure.getErrorMessage())
+        self.log.warn("the status of {peer}: {error}", peer=peer, error=failure.getErrorMessage())

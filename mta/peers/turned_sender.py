@@ -1,0 +1,120 @@
+"""The sender on a connection that a peer dialled and turned.
+
+RFC 821 section 3.8, RFC 2645.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mta.interfaces import IChannel, IHeldMail, IRole
+from mta.peers.status_log import PeerStatusLog
+from mta.peers.tally import CountedSource, Tally
+from mta.queued import HopFailure
+from mta.settings import Peer
+from mta.smtp.opening import SenderConfig
+from mta.smtp.sender import Sender
+
+LOST_KEEPALIVES = 2.0  # within which a peer that acknowledges nothing is lost
+OVERTAKEN_TIMEOUT = 10.0  # seconds in which a connection may end that a newer one took over from
+
+
+@implementer(IRole)
+class TurnedSender:
+    """Sends a peer its mail on the connection that it turned.
+
+    It opens the peer's mail when it begins, and with that takes it from the `links` of the same
+    peer that are there already.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        peer: Peer,
+        domains: Collection[str],
+        config: SenderConfig,
+        held: IHeldMail,
+        links: list[TurnedSender],
+        status: PeerStatusLog,
+        clock: IReactorTime,
+    ) -> None:
+        self._peer = peer
+        self._domains = domains
+        self._config = config
+        self._held = held
+        self._links = links
+        self._status = status
+        self._clock = clock
+        self._end: IDelayedCall | None = None
+
+    async def converse(self, channel: IChannel) -> IRole | None:
+        """See `IRole.converse`."""
+        self._channel = channel
+        channel.notice_loss(LOST_KEEPALIVES * self._config.keepalive)
+        self.log.info(
+            "{peer} turned the connection from {client}",
+            peer=self._peer.name,
+            client=channel.remote_address,
+        )
+        for older in self._links:
+            older.overtaken()
+        self._links.append(self)
+        try:
+            with self._status.link(self._peer.name):
+                await self._send()
+        finally:
+            self._links.remove(self)
+            if self._end is not None and self._end.active():
+                self._end.cancel()
+        return None
+
+    def overtaken(self) -> None:
+        """End soon, as a newer connection of the peer stands.
+
+        This one may well be dead, and would keep its mail from the new one.
+        """
+        if self._end is None:
+            self._end = self._clock.callLater(OVERTAKEN_TIMEOUT, self._channel.abort)
+
+    async def _send(self) -> None:
+        source = self._held.open(self._peer.name, self._domains, self._peer.linger)
+        began = self._channel.seconds()
+        tally, trouble = Tally(), "interrupted"
+        sender = Sender(CountedSource(source, tally), self._config)
+        try:
+            await sender.converse(self._channel)
+            trouble = str(sender.failure or "")
+        except HopFailure as failure:
+            trouble = str(failure.outcome.reply)
+        finally:
+            source.close()
+            self._status.note(
+                self._peer.name,
+                last_exchange=time.time(),
+                last_error=trouble,
+                sent=tally.sent,
+                received=0,
+            )
+            self._log_end(tally, trouble, self._channel.seconds() - began)
+
+    def _log_end(self, tally: Tally, trouble: str, lasted: float) -> None:
+        """Log how the connection ended."""
+        if not trouble:
+            self.log.info(
+                "{peer} was sent {sent} message(s)", peer=self._peer.name, sent=tally.sent
+            )
+            return
+        self.log.warn(
+            "the link of {peer} broke after {lasted:.0f} s: {trouble}; "
+            "{sent} message(s) were sent, the rest waits for its next link",
+            peer=self._peer.name,
+            lasted=lasted,
+            trouble=trouble,
+            sent=tally.sent,
+        )
