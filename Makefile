@@ -1,7 +1,7 @@
 # make run     install into .venv and start the demonstration server in the foreground
 # make test    run every test
 # make lint    ruff, mypy, and the news fragments of changes/
-# make check   what every change must pass: lint and test
+# make check   what every change must pass: lint, docs and test
 # make attack  attack the running program for MINUTES (10)
 # make bench   measure, side by side with Postfix; see docs/performance.rst
 # make docs    the documentation as HTML, in docs/_build/html
@@ -39,8 +39,9 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/towncrier build --draft --version Unreleased > /dev/null
 
-# Lint first, also with -j: it is over in seconds.
+# One after the other, also with -j: lint is over in seconds.
 check: lint
+	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory test
 
 MINUTES ?= 10

@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-from twisted.test.iosim import makeFakeClient, makeFakeServer
 
 from mta.access import AccessPolicy
 from mta.access.turning import Reversal
@@ -46,6 +43,7 @@ from mta.smtp.intake import Depot
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver, Reception
 from mta.testing import (
+    ConnectionPair,
     FakeAgent,
     FakeHeldMailWatch,
     FakeNotices,
@@ -177,63 +175,6 @@ class ProviderSide(Side):
         return Receiver(self.reception)
 
 
-class Wire:
-    """One connection; carries writes one by one, until it is cut.
-
-    A dead one carries nothing, and nobody is told.
-    """
-
-    def __init__(self, client: Link, server: Link) -> None:
-        self.client, self.server = client, server
-        self.carried = 0
-        self.is_cut = False
-        self.is_dead = False
-        self._up = {client, server}
-        self._there, self._here = makeFakeServer(server), makeFakeClient(client)
-        server.makeConnection(self._there)
-        client.makeConnection(self._here)
-
-    def carry(self) -> bool:
-        """Carry one write, or an end of the connection, to the other side; whether there was."""
-        if self.is_cut:
-            return False
-        if self.is_dead:
-            return self._close_alone()
-        for transport, link in ((self._here, self.server), (self._there, self.client)):
-            if transport.stream:
-                link.dataReceived(transport.stream.pop(0))
-                self.carried += 1
-                return True
-        if self._here.disconnecting or self._there.disconnecting:
-            self.cut()
-            return True
-        return False
-
-    def _close_alone(self) -> bool:
-        """Tell a side that closed or gave up the connection that it is gone."""
-        ends = ((self._here, self.client), (self._there, self.server))
-        closed = [link for transport, link in ends if transport.disconnecting and link in self._up]
-        for link in closed:
-            self._up.discard(link)
-            link.connectionLost(Failure(ConnectionLost()))
-        return bool(closed)
-
-    def said_by_client(self) -> list[bytes]:
-        """What the client has written and nobody has carried."""
-        return list(self._here.stream)
-
-    @property
-    def is_closed_by_server(self) -> bool:
-        """Whether the server has closed its end."""
-        return bool(self._there.disconnecting)
-
-    def cut(self) -> None:
-        """The connection breaks, if it stands; what was on its way is lost."""
-        self.is_cut = True
-        while self._up:
-            self._up.pop().connectionLost(Failure(ConnectionLost()))
-
-
 class FakeDialler:
     """Makes every connection to one provider, of which the test carries the writes.
 
@@ -241,7 +182,7 @@ class FakeDialler:
     """
 
     def __init__(self, provider: ProviderSide) -> None:
-        self.wires: list[Wire] = []
+        self.wires: list[ConnectionPair] = []
         self.refuses = False
         self._provider = provider
 
@@ -259,7 +200,7 @@ class FakeDialler:
         )
         client.tls = server.tls = SECURED
         server.ended.addErrback(lambda failure: failure.trap(ChannelLost, PeerFault))
-        self.wires.append(Wire(client, server))
+        self.wires.append(ConnectionPair(client, server))
         try:
             await client.ended
         except (ChannelLost, PeerFault) as error:

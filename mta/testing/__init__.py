@@ -5,7 +5,7 @@ interface that such a test needs has an implementation here, in memory and with 
 ``docs/develop.rst`` has an example.  No other room imports this one.
 """
 
-from mta.testing.connections import FakeTLS, MemoryTransport
+from mta.testing.connections import ConnectionPair, FakeTLS, MemoryTransport
 from mta.testing.delivery import (
     ALICE,
     CAROL,
@@ -32,6 +32,7 @@ __all__ = [
     "ALICE",
     "CAROL",
     "TEXT",
+    "ConnectionPair",
     "FakeAccessPolicy",
     "FakeAgent",
     "FakeContent",

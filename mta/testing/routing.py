@@ -1,4 +1,4 @@
-"""Tables in place of router, DNS and notices, and who waits for held mail."""
+"""Tables in place of router, DNS, notices and others."""
 
 from __future__ import annotations
 

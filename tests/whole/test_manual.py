@@ -71,6 +71,20 @@ class FileTests(SynchronousTestCase):
                     missing.append(f"{page.name}: {name}")
         self.assertEqual(missing, [])
 
+    def test_names(self) -> None:
+        """A class, function or constant that the pages for developers name is in the source."""
+        folders = ("mta", "tests", "bench", "twisted")
+        words = {"camelCase", "snake_case"}
+        for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+            words.update((path.stem, *re.findall(r"\w+", path.read_text("utf-8"))))
+        missing = []
+        for page in ("develop", "design", "flow", "hosts"):
+            text = (ROOT / f"docs/{page}.rst").read_text("utf-8")
+            for name in re.findall(r"``(?:[\w.]+\.)?(\w+)``", text):
+                if name not in words and "NAME" not in name:
+                    missing.append(f"{page}: {name}")
+        self.assertEqual(missing, [])
+
     def test_of_the_ways(self) -> None:
         """Each step of ``docs/flow.rst`` names modules that there are."""
         text = (ROOT / "docs/flow.rst").read_text("utf-8")

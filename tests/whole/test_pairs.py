@@ -6,10 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport, makeFakeClient, makeFakeServer
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.link import Link
@@ -19,7 +17,7 @@ from mta.settings import Limits, Service
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver
 from mta.smtp.sender import Sender
-from mta.testing import FakeAccessPolicy, FakeMailSource, MemorySpool, delivery
+from mta.testing import ConnectionPair, FakeAccessPolicy, FakeMailSource, MemorySpool, delivery
 from tests.conversations import reception
 
 EXTENSIONS = (
@@ -69,38 +67,26 @@ class Pair:
         self.failures: list[Failure] = []
         for link in (self.receiver, self.sender):
             link.ended.addErrback(self.failures.append)
-        self._there = makeFakeServer(self.receiver)
-        self._here = makeFakeClient(self.sender)
-        self.receiver.makeConnection(self._there)
-        self.sender.makeConnection(self._here)
+        self._pair = ConnectionPair(self.sender, self.receiver)
+        self._pair.transmitted = self._edited  # type: ignore[method-assign]
 
     def pump(self, most: int | None = None) -> int:
         """Carry writes from the one to the other until there are none, or so many were carried."""
-        carried = 0
-        while most is None or carried < most:
-            for transport, link in ((self._here, self.receiver), (self._there, self.sender)):
-                if transport.stream:
-                    link.dataReceived(self._edited(transport.stream.pop(0)))
-                    carried += 1
-                    break
-            else:
-                break
-        return carried
+        before = self._pair.carried
+        while self._pair.carried - before != most and self._pair.carry_write():
+            pass
+        return self._pair.carried - before
 
     def cut(self) -> None:
         """The connection breaks; what was on its way is lost."""
-        for link in (self.receiver, self.sender):
-            link.connectionLost(Failure(ConnectionLost()))
+        self._pair.cut()
 
     def run(self) -> None:
         """Everything, to the end."""
         self.pump()
-        assert self.ended(self._here) and self.ended(self._there), "somebody waits for ever"
+        assert self._pair.is_closed_by_client, "the sender waits for ever"
+        assert self._pair.is_closed_by_server, "the receiver waits for ever"
         self.cut()
-
-    def ended(self, transport: FakeTransport) -> bool:
-        """Whether that side has closed."""
-        return bool(transport.disconnecting)
 
     def _edited(self, octets: bytes) -> bytes:
         if not octets.startswith(b"250-mta.example\r\n"):

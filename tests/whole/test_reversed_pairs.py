@@ -16,9 +16,9 @@ from mta.queued import HopFailure
 from mta.session import Session
 from mta.settings import HOUR, Service
 from mta.smtp.receiver import Receiver
-from mta.testing import FakeReversal, GreetingRole, MemorySpool, MemoryTransport
+from mta.testing import ConnectionPair, FakeReversal, GreetingRole, MemorySpool, MemoryTransport
 from tests.conversations import reception
-from tests.sides import BOB, CAROL, CustomerSide, ProviderSide, Wire, sides
+from tests.sides import BOB, CAROL, CustomerSide, ProviderSide, sides
 
 IN = [b"to the office %d\r\n" % number for number in range(4)]
 OUT = [b"from the office %d\r\n" % number for number in range(3)]
@@ -55,7 +55,7 @@ class PairTests(SynchronousTestCase):
             self.office.dialler.carry()
 
     @property
-    def wires(self) -> list[Wire]:
+    def wires(self) -> list[ConnectionPair]:
         """The connections so far."""
         return self.office.dialler.wires
 

@@ -22,7 +22,6 @@ KNOWN: dict[str, int] = {
     "settings": 17,
     "smtp": 137,
     "spool": 94,
-    "testing": 1,
 }
 
 
