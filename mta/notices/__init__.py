@@ -5,6 +5,7 @@ a notice.
 """
 
 from mta.notices.report import POSTMASTER
-from mta.notices.writer import MAX_CONTENT, NoticeWriter
+from mta.notices.returned import MAX_CONTENT
+from mta.notices.writer import NoticeWriter
 
 __all__ = ["MAX_CONTENT", "POSTMASTER", "NoticeWriter"]

@@ -16,9 +16,9 @@ from mta.queued import Message, Target
 
 Report = tuple[Target, Outcome]
 
-MAX_WORD = 255  # characters; a longer one is no word, and would take long to look through
+MAX_WORD = 255  # characters: a longer one is no word, and patterns take long to match it
 # By the subject of the enhanced status code (RFC 3463 section 3).
-_WORDS = {
+_TEXTS = {
     "1": "The address is not known, or can't be used",
     "2": "The mailbox does not take the message",
     "3": "The mail system does not take the message",
@@ -27,7 +27,7 @@ _WORDS = {
     "6": "The content can't be passed on",
     "7": "The message is refused by policy",
 }
-_OTHER_WORDS = "The message could not be delivered"
+_OTHER_TEXT = "The message could not be delivered"
 _HOST = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.[A-Za-z]{2,}"
 _IP_ADDRESS = r"\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
 _PORT = r"[A-Za-z][A-Za-z0-9_-]*:\d"
@@ -39,18 +39,18 @@ HIDDEN = "[...]"
 def one_for_each(message: Message, reports: Sequence[Report]) -> tuple[list[Report], Sequence[int]]:
     """Keep one report for each address that was named.
 
-    Returns also the places of addresses that stand for several.  A success is told once, with the
-    first of the addresses that one stands for.
+    Returns also the places of addresses that stand for several.  A success is reported once, with
+    the first of the addresses that one stands for.
     """
     groups: dict[int, list[Report]] = {}
     for report in reports:
         groups.setdefault(report[0].number, []).append(report)
-    told = []
+    kept = []
     for number, group in groups.items():
         is_success = group[0][1].status in (Status.DELIVERED, Status.RELAYED)
         if not (is_success and message.progress[number].settled):
-            told.append(group[0])
-    return told, [number for number, group in groups.items() if len(group) > 1]
+            kept.append(group[0])
+    return kept, [number for number, group in groups.items() if len(group) > 1]
 
 
 def public(report: Report, named: Mailbox) -> Report:
@@ -58,11 +58,11 @@ def public(report: Report, named: Mailbox) -> Report:
     target, outcome = report
     reply = outcome.reply
     if target.address.matches(named):
-        lines = reply.lines if outcome.remote else reply.lines[:1]  # what follows tells of hosts
+        lines = reply.lines if outcome.remote else reply.lines[:1]  # the others tell of hosts
         text = _without_hosts(" ".join(lines), target, outcome)
     else:
         subject = reply.enhanced[2:].partition(".")[0]
-        text = _WORDS.get(subject, _OTHER_WORDS)
+        text = _TEXTS.get(subject, _OTHER_TEXT)
     shown = replace(outcome, reply=Reply(reply.code, reply.enhanced, (text,)), remote="")
     return replace(target, address=named), shown
 

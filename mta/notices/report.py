@@ -6,92 +6,33 @@ Where addresses are internationalised its parts are those of RFC 6533.
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from mta.mail import Mailbox, Notify, Outcome, Recipient, Status
+from mta.mail import Mailbox, Outcome, Recipient, Status
+from mta.notices import kinds
 from mta.notices.outsiders import Report, public
+from mta.notices.returned import MAX_LINE, Returned
 from mta.queued import Message, Target
 
-MAX_LINE = 998  # octets, RFC 5322 section 2.1.1
-MAX_TEXT = 2000  # characters of one reply or address
-WIDTH = 72  # columns of the part for people
-FOLD = 76  # columns of a field
+MAX_TEXT = 2000  # characters: of one reply or address, as a peer chooses how many
+WIDTH = 72  # columns: of the part for people
+FOLD = 76  # columns: of a field, RFC 5322 section 2.1.1 asks for 78
 
-_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """The wording of one kind of notice."""
-
-    subject: str
-    opening: str
-    closing: str = ""
-
-
-_FAILED = _Kind(
-    "Your message could not be delivered",
-    "Your message could not be delivered to the following addresses. It will not be tried again.",
-)
-_LOST = _Kind(
-    "A notice could not be delivered",
-    "A message without a reverse-path, as notices are, could not be delivered to the following"
-    " addresses. It will not be tried again. Its sender can't be told, so you are.",
-)
-_DELAYED = _Kind(
-    "Your message is delayed",
-    "Your message has not yet reached the following addresses. It is still being tried.",
-    "You need not send it again. You will be told if it can't be delivered in the end.",
-)
-_SUCCEEDED = _Kind(
-    "Your message was delivered",
-    "You asked to be told: your message has reached the following addresses.",
-)
-
-_KINDS = {
-    Status.FAILED: (_FAILED, Notify.FAILURE, "failed", "5.0.0"),
-    Status.DEFERRED: (_DELAYED, Notify.DELAY, "delayed", "4.0.0"),
-    Status.HELD: (_DELAYED, Notify.DELAY, "delayed", "4.0.0"),
-    Status.DELIVERED: (_SUCCEEDED, Notify.SUCCESS, "delivered", "2.0.0"),
-    Status.RELAYED: (_SUCCEEDED, Notify.SUCCESS, "relayed", "2.0.0"),
-}
-
-# What the sender can do, by the beginning of the enhanced status code (RFC 3463).
-_ADVICE = {
-    "5.1.8": "The server does not accept your own address; ask your postmaster about it.",
-    "5.1.7": "The server does not accept your own address; ask your postmaster about it.",
-    "5.1.": "Check the address for mistakes, and send your message again to the right one.",
-    "5.2.2": "The mailbox is full; tell its owner by another way, or try again later.",
-    "5.2.3": "Your message is too large; send less, or share large files by another way.",
-    "5.3.4": "Your message is too large; send less, or share large files by another way.",
-    "5.4.7": "The server could not be reached in time; try again later, or by another way.",
-    "5.7.": "The server refuses the message by its policy; the recipient may be able to"
-    " change that, so try to reach them by another way.",
-}
-# Without a domain: whoever reads it here (RFC 5321 section 4.5.1).
+# Without a domain: the reader of this host's postmaster mail (RFC 5321 section 4.5.1).
 POSTMASTER = Recipient(Mailbox("Postmaster"))
-_GENERAL_ADVICE = "If you can't tell from this what to do, show it to your postmaster."
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """The third part: its media type and its octets."""
-
-    media_type: str
-    octets: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ReportText:
     """One notice while it is written.
 
-    `is_public`: it tells nothing of what is behind the addresses that were named; `expanded` are
-    then the places of those that stand for several.  `expires` and `now`: seconds since the epoch.
+    `is_public`: it is for an outsider, and tells nothing of what is behind the addresses that were
+    named; `expanded` are then the places of those that stand for several.  `expires` and `now`:
+    seconds since the epoch.
     """
 
     hostname: str
@@ -107,7 +48,7 @@ class ReportText:
         # Each character of a reply may ask for it.
         object.__setattr__(self, "_is_utf8", self._needs_utf8())
 
-    def steps(self, token: str, original: Original | None, made: list[bytes]) -> Iterator[None]:
+    def steps(self, token: str, returned: Returned | None, made: list[bytes]) -> Iterator[None]:
         """Make the whole notice, a recipient at a time.  `made` gets it, lines ended by CRLF.
 
         `token` goes into boundary and Message-ID.
@@ -119,7 +60,7 @@ class ReportText:
         text, fields = list(self._opening()), list(self._message_fields())
         for report in self.reports:
             target, outcome = public(report, self._named(report[0])) if self.is_public else report
-            text += ["", *self._story(target, outcome)]
+            text += ["", *self._outcome_lines(target, outcome)]
             fields += ["", *self._recipient_fields(target, outcome)]
             yield
         text += self._closing()
@@ -127,17 +68,17 @@ class ReportText:
             self._part(f"text/plain; charset={charset}", _encode(text)),
             self._part(status, _encode(fields)),
         ]
-        if original is not None:
-            parts.append(self._part(original.media_type, original.octets))
+        if returned is not None:
+            parts.append(self._part(returned.media_type, returned.octets))
         made += [_encode(self._header(token, boundary)), b"\r\n"]
         made += [delimiter + part for part in parts]
         made.append(f"--{boundary}--\r\n".encode())
 
     @property
-    def _kind(self) -> _Kind:
+    def _kind(self) -> kinds.Kind:
         if self.message.envelope.reverse_path.is_null:
-            return _LOST
-        return _KINDS[self.reports[0][1].status][0]
+            return kinds.LOST
+        return kinds.TERMS[self.reports[0][1].status].kind
 
     def _needs_utf8(self) -> bool:
         """Return whether the notice takes the forms of RFC 6533."""
@@ -199,18 +140,18 @@ class ReportText:
             yield ""
             yield from _wrapped(self._kind.closing)
             yield from _wrapped(f"It is tried until {_date(self.expires)}.")
-        if self._kind is _FAILED:
+        if self._kind is kinds.FAILED:
             yield ""
-            yield from _wrapped(_GENERAL_ADVICE)
+            yield from _wrapped(kinds.GENERAL_ADVICE)
         yield ""
         yield from _wrapped("What follows is for programs, and for your postmaster.")
 
-    def _story(self, target: Target, outcome: Outcome) -> Iterator[str]:
-        """The lines on what became of one address."""
+    def _outcome_lines(self, target: Target, outcome: Outcome) -> Iterator[str]:
+        """The lines on the outcome of one address."""
         named = self._clean(str(self._named(target)))
         address = self._clean(str(target.address))
         yield f"  {named}" if address == named else f"  {named} (which stands for {address})"
-        if self._kind is _SUCCEEDED:
+        if self._kind is kinds.SUCCEEDED:
             delivered = outcome.status is Status.DELIVERED or target.number in self.expanded
             further = "The next server took it over. That one may not tell you more."
             yield from _wrapped("It has arrived." if delivered else further, "    ")
@@ -218,8 +159,8 @@ class ReportText:
         who = f"The server {self._clean(outcome.remote)} said:" if outcome.remote else "Why:"
         yield from _wrapped(who, "    ")
         yield from _wrapped(self._clean(str(outcome.reply)), "      ")
-        if self._kind is _FAILED:
-            yield from _wrapped(_advice(_status(outcome)), "    ")
+        if self._kind is kinds.FAILED:
+            yield from _wrapped(kinds.advice(outcome), "    ")
 
     # --- the part for programs
 
@@ -235,15 +176,15 @@ class ReportText:
         if original:
             yield from _field("Original-Recipient", self._clean(original))
         yield from _field("Final-Recipient", self._address(target.address))
-        is_expanded = self._kind is _SUCCEEDED and target.number in self.expanded
-        yield f"Action: {'expanded' if is_expanded else _KINDS[outcome.status][2]}"
-        yield f"Status: {_status(outcome)}"
+        is_expanded = self._kind is kinds.SUCCEEDED and target.number in self.expanded
+        yield f"Action: {'expanded' if is_expanded else kinds.TERMS[outcome.status].action}"
+        yield f"Status: {kinds.enhanced_status(outcome)}"
         if outcome.remote:
             yield from _field("Remote-MTA", f"dns; {self._clean(outcome.remote)}")
-        if self._kind is not _SUCCEEDED:
+        if self._kind is not kinds.SUCCEEDED:
             yield from _field("Diagnostic-Code", self._diagnostic(outcome))
         yield f"Last-Attempt-Date: {_date(self.now)}"
-        if self._kind is _DELAYED:
+        if self._kind is kinds.DELAYED:
             yield f"Will-Retry-Until: {_date(self.expires)}"
 
     def _address(self, address: Mailbox) -> str:
@@ -256,22 +197,6 @@ class ReportText:
         The first is for what a server said (RFC 3464 section 2.3.6), the second for us.
         """
         return f"{'smtp' if outcome.remote else 'x-mta'}; {self._clean(str(outcome.reply))}"
-
-
-def _status(outcome: Outcome) -> str:
-    """The enhanced status code, as well as the reply gives it.
-
-    Its class says what is to become of the message, whatever a reply before it was of.
-    """
-    enhanced, usual = outcome.reply.enhanced, _KINDS[outcome.status][3]
-    return usual[0] + enhanced[1:] if _ENHANCED.fullmatch(enhanced) else usual
-
-
-def _advice(status: str) -> str:
-    for beginning, advice in _ADVICE.items():
-        if status.startswith(beginning):
-            return advice
-    return "Try to reach the recipient by another way."
 
 
 def _date(seconds: float) -> str:
@@ -305,13 +230,3 @@ def _field(name: str, value: str) -> list[str]:
 
 def _encode(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "replace")
-
-
-def is_wanted(message: Message, report: Report) -> bool:
-    """Return whether the sender wants this report (RFC 3461 section 4.1)."""
-    target, outcome = report
-    notify = message.envelope.recipients[target.number].notify
-    condition = _KINDS[outcome.status][1]
-    if not notify:
-        return condition is not Notify.SUCCESS
-    return condition in notify
