@@ -1,7 +1,7 @@
-"""What `twistd mta` runs: the only place where the parts are joined.
+"""The plugin behind `twistd mta`, where all parts are joined.
 
-`process` makes what lives as long as the process, `configured` what the configuration says, and
-anew when it is read again; `listeners` opens the ports, `main` starts, reloads and stops it all.
+`process` makes the parts that live as long as the process, `configured` those that the
+configuration says, again at each reload; `main` starts and stops them all.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""What the configuration made: one value, which a reload replaces whole."""
+"""All parts that are made of the configuration, in one value.
+
+A reload makes another one, puts it in its place, and closes the old one.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,10 +45,9 @@ _log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """Everything that is made of the settings, and of nothing that changes.
+    """The parts made of the settings, and of nothing that changes.
 
     `receptions`: what the receivers of each listener share, in the order of `settings.listen`.
-    `closing` is called when another value has taken the place of this one.
     """
 
     settings: Settings
@@ -56,7 +58,7 @@ class Configured:
     receptions: Sequence[Reception]
     server_tls: ServerTLS
     client_tls: ClientTLS
-    closing: Sequence[Callable[[], None]]
+    users: IUsers | None
 
     @property
     def runner(self) -> RunnerConfig:
@@ -72,7 +74,7 @@ class Configured:
 
     @property
     def queue(self) -> Queue:
-        """What this process may do of what all worker processes may do: something, at least."""
+        """The limits of `queue`, for one of its `workers` processes."""
         queue = self.settings.queue
         return replace(
             queue,
@@ -80,22 +82,25 @@ class Configured:
             per_destination=-(-queue.per_destination // queue.workers),
         )
 
-    async def close(self, grace: float) -> None:
-        """Dial no more, and give up connections; what is under way has `grace` seconds."""
-        await self.customer.stop(grace)
-        for close in self.closing:
-            close()
+    async def close(self, timeout: float) -> None:
+        """Dial no more, and close connections.
+
+        Exchanges under way end after at most `timeout` seconds.
+        """
+        await self.customer.stop(timeout)
+        if isinstance(self.users, DovecotUsers):
+            self.users.close()
 
 
 def configure(settings: Settings, process: Process) -> Configured:
-    """Make what the settings say, and change nothing.  Raises TLSFault or UserFault."""
+    """Make the parts of the settings, and change nothing.  Raises TLSFault or UserFault."""
     return _Maker(settings, process).make()
 
 
 class _Maker:
     """Makes the parts, each of those before it.
 
-    First comes what can fail: nothing that would have to be closed exists by then.
+    Those that may fail are first: no other would have to be closed then.
     """
 
     def __init__(self, settings: Settings, process: Process) -> None:
@@ -114,7 +119,6 @@ class _Maker:
             process.srs,
             own=self._own,
         )
-        self._closing: list[Callable[[], None]] = []
         self._users = self._make_users()
         self._resolver = Resolver(process.reactor, settings.resolver)
 
@@ -143,7 +147,7 @@ class _Maker:
             [self._reception(listener, depot, access, reversal) for listener in settings.listen],
             self._server_tls,
             self._client_tls,
-            self._closing,
+            self._users,
         )
 
     def _access(self) -> IAccessPolicy:
@@ -221,9 +225,7 @@ class _Maker:
         kind, _, socket = settings.users.partition(":")
         if kind == "dovecot":
             endpoint = UNIXClientEndpoint(process.reactor, socket)
-            users = DovecotUsers(endpoint, process.reactor, self._router)
-            self._closing.append(users.close)
-            return users
+            return DovecotUsers(endpoint, process.reactor, self._router)
         if not settings.users:
             return None
         certificates = {

@@ -1,4 +1,4 @@
-"""One exchange with a peer, by a process that lives for this alone."""
+"""One exchange with a peer, in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from mta.metrics import NullMeter
 from mta.peers.interfaces import ITallyWatch
 from mta.peers.tally import Tally
 from mta.service.configured import configure
-from mta.service.process import Process
+from mta.service.process import STOP_TIMEOUT, Process
 from mta.settings import Peer, Settings
 from mta.spool.folder import Folder
 from mta.spool.wakeup import Signal, wake_processes
 
-SETTLING = 5.0  # seconds in which mail of ours comes to wait for a peer, before it is dialled
-STOP_TIMEOUT = 10.0  # seconds that deliveries of what came have then
+MAX_START_WAIT = 5.0  # seconds in which mail of ours comes to wait for the peer, before we dial
+IDLE_CHECK_INTERVAL = 0.02  # seconds: a person waits for the end of the command
 
 
 async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, reactor: Any) -> Tally:
-    """Hold one exchange, and deliver what it brings, whether the server is up or down.
+    """Hold one exchange, and deliver the mail that it brings.
 
-    Raises HopFailure, TLSFault, UserFault and OSError.
+    It works beside a server that runs, or without one.  Raises HopFailure, TLSFault, UserFault and
+    OSError.
     """
     process = Process(Path(settings.spool), reactor, NullMeter())
-    process.begin(configure(settings, process))
+    process.use(configure(settings, process))
     await process.take_over()
     process.runner.start()
     try:
-        await _quiet(process, SETTLING)
+        await _idle(process, MAX_START_WAIT)
         tally = await process.configured.customer.exchange_once(peer, watch)
-        await _quiet(process, STOP_TIMEOUT)
+        await _idle(process, STOP_TIMEOUT)
     finally:
         await process.configured.close(STOP_TIMEOUT)
         await process.stop(STOP_TIMEOUT)
@@ -41,8 +42,8 @@ async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, rea
     return tally
 
 
-async def _quiet(process: Process, longest: float) -> None:
-    """Return when the runner has nothing to do, at the latest after so many seconds."""
-    end = process.reactor.seconds() + longest
+async def _idle(process: Process, timeout: float) -> None:
+    """Return when the runner has nothing to do, or after `timeout` seconds."""
+    end = process.reactor.seconds() + timeout
     while not process.runner.is_idle and process.reactor.seconds() < end:
-        await deferLater(process.reactor, 0.02)
+        await deferLater(process.reactor, IDLE_CHECK_INTERVAL)

@@ -1,54 +1,28 @@
-"""The listeners: opened once, while low ports can be bound, and served by what is configured."""
+"""The listeners: open as long as the process, and served as configured."""
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.python.failure import Failure
+from twisted.application.service import Service as TwistedService
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
 from zope.interface import implementer
 
 from mta.config.endpoints import PROXIED
 from mta.interfaces import IFirstRoles, IRole, ISessionMeter
-from mta.link import Link, LinkFactory
+from mta.link import LinkFactory
 from mta.proxy_protocol import ProxiedFactory
-from mta.service import workers
 from mta.service.configured import Configured
+from mta.service.endpoints import adopt, listen, shown
+from mta.service.process import STOP_TIMEOUT, IConfigurable
 from mta.settings import Listener, Service
 from mta.smtp.receiver import Receiver, Reception
-
-BACKLOG = 1024  # connections that wait until we take them; any burst would fill Twisted's 50
-SOCKET_MODE = "660"  # of UNIX sockets: not all local users are to hand us mail
-
-_ADVICE = {
-    errno.EADDRINUSE: "another program has it (ss -ltnp names it)",
-    errno.EACCES: "ports below 1024 are for root, or for who has CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "no interface of this host has that address",
-}
-
-
-class CannotStart(Exception):
-    """The server can't run so: one line for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A listener that is open."""
-
-    listener: Listener
-    port: IListeningPort
-    factory: LinkFactory
-    stop: Callable[[], Any]
 
 
 @implementer(IFirstRoles)
@@ -65,31 +39,62 @@ class Receivers:
         return Receiver(self._reception)
 
 
-class Listeners:
-    """The open listeners.
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A listener that is open."""
 
+    listener: Listener
+    port: IListeningPort
+    factory: LinkFactory
+
+
+@implementer(IConfigurable)
+class Listeners(TwistedService):
+    """The listeners of `settings.listen`, with the sessions on them.
+
+    They are opened while low ports can be bound; no client is answered before the reactor runs.
     `inherited` are the descriptors of those that the first process opened, where we are a worker.
     """
 
-    def __init__(self, reactor: Any, meter: ISessionMeter, inherited: Sequence[int]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        listeners: Sequence[Listener],
+        meter: ISessionMeter,
+        inherited: Sequence[int],
+    ) -> None:
         self._reactor = reactor
+        self._listeners = listeners
         self._meter = meter
         self._inherited = inherited
         self._open: list[_Open] = []
 
-    def open(self, listeners: Sequence[Listener]) -> None:
-        """Open them; nobody is answered before the reactor runs.  Raises CannotStart."""
-        for number, listener in enumerate(listeners):
+    def privilegedStartService(self) -> None:
+        """Twisted calls this while low ports can be bound.  Raises CannotStart."""
+        for number, listener in enumerate(self._listeners):
             factory = LinkFactory(self._reactor)
             is_proxied = listener.endpoint.startswith(PROXIED)
             front = ProxiedFactory(factory, self._reactor) if is_proxied else factory
             if self._inherited:
-                port = workers.adopt(self._reactor, self._inherited[number], front)
-                stop = port.stopReading  # a socket's file is the first process's to remove
+                port = adopt(self._reactor, self._inherited[number], front)
             else:
                 port = listen(self._reactor, listener.endpoint, front)
-                stop = port.stopListening
-            self._open.append(_Open(listener, port, factory, stop))
+            self._open.append(_Open(listener, port, factory))
+
+    def startService(self) -> None:
+        """Twisted calls this, and under `twist` nothing before it.  Raises CannotStart."""
+        super().startService()
+        if not self._open:
+            self.privilegedStartService()
+
+    def use(self, configured: Configured) -> None:
+        """See `IConfigurable.use`: it counts for new connections."""
+        for opened, reception in zip(self._open, configured.receptions, strict=True):
+            opened.factory.serve(
+                Receivers(reception, self._meter),
+                configured.server_tls,
+                record_per_line=reception.service is Service.ODMR,
+            )
 
     @property
     def ports(self) -> Sequence[IListeningPort]:
@@ -105,71 +110,28 @@ class Listeners:
                 yield Path(os.fsdecode(address.name))
 
     def described(self) -> Iterator[tuple[str, Listener]]:
-        """Each listener, and its endpoint with the port that the system chose where it had to."""
+        """Each listener, with its endpoint as `shown`."""
         for opened in self._open:
             yield shown(opened.listener.endpoint, opened.port), opened.listener
 
-    def serve(self, configured: Configured) -> None:
-        """Serve connections that come from now on as it is configured."""
-        for opened, reception in zip(self._open, configured.receptions, strict=True):
-            opened.factory.serve(
-                Receivers(reception, self._meter),
-                configured.server_tls,
-                record_per_line=reception.service is Service.ODMR,
-            )
+    def stopService(self) -> Deferred[None]:
+        """Twisted calls this when the process is to end.
 
-    async def close(self) -> Sequence[Link]:
-        """Take no more connections; returns those that stand."""
+        Fires when no session is left.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         for opened in self._open:
-            await maybeDeferred(opened.stop)
-        return [link for opened in self._open for link in opened.factory.links]
-
-
-def listen(reactor: Any, endpoint: str, factory: IProtocolFactory) -> IListeningPort:
-    """Open a listener at once.  Raises CannotStart."""
-    results: list[Any] = []
-    try:
-        listening = serverFromString(reactor, _complete(endpoint)).listen(factory)
-    except (ValueError, TypeError, LookupError, OSError) as error:
-        raise CannotStart(f"cannot listen on {endpoint}: {_reason(endpoint, error)}") from None
-    listening.addBoth(results.append)
-    if not results:
-        raise CannotStart(f"cannot listen on {endpoint}: not ready at once")
-    if isinstance(results[0], Failure):
-        reason = _reason(endpoint, results[0].value)
-        raise CannotStart(f"cannot listen on {endpoint}: {reason}")
-    port: IListeningPort = results[0]
-    return port
-
-
-def _complete(endpoint: str) -> str:
-    """An endpoint string with what Twisted would choose otherwise than we do."""
-    description = endpoint.removeprefix(PROXIED)
-    if description.startswith("tcp") and ":backlog=" not in description:
-        return f"{description}:backlog={BACKLOG}"
-    if description.startswith("unix:") and ":mode=" not in description:
-        return f"{description}:mode={SOCKET_MODE}"
-    return description
-
-
-def _reason(endpoint: str, error: BaseException | None) -> str:
-    if endpoint.removeprefix(PROXIED).startswith("systemd:"):
-        return "systemd passed no such socket; is there a .socket unit of it?"
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    if not isinstance(cause, OSError):
-        return str(cause)
-    reason = cause.strerror or str(cause)
-    if endpoint.startswith("unix:"):
-        if cause.errno == errno.EADDRINUSE:
-            return f"{reason}; another program listens there, or left that file: remove it then"
-        return f"{reason}; its folder must be there, and one that we may write to"
-    advice = _ADVICE.get(cause.errno or 0)
-    return f"{reason}; {advice}" if advice else reason
-
-
-def shown(endpoint: str, port: IListeningPort) -> str:
-    """An endpoint string, with the port that the system chose where it had to."""
-    address = port.getHost()
-    if isinstance(address, (IPv4Address, IPv6Address)):
-        return re.sub(r"(?<=tcp:|cp6:)0\b", str(address.port), endpoint)
-    return endpoint
+            if self._inherited:
+                opened.port.stopReading()  # type: ignore[attr-defined]
+                # To stop it would remove the file of a UNIX socket, which is for the first process.
+            else:
+                await maybeDeferred(opened.port.stopListening)
+        links = [link for opened in self._open for link in opened.factory.links]
+        for link in links:
+            link.close_gently()
+        # Links that do not end in time are cancelled, which ends them.
+        ended = DeferredList([link.ended for link in links if not link.ended.called])
+        await ended.addTimeout(STOP_TIMEOUT, self._reactor).addErrback(lambda _: None)

@@ -1,4 +1,7 @@
-"""What lives as long as the process, however often the configuration is read again."""
+"""The parts that live as long as the process, whatever is configured.
+
+They are the spool, the runner, the counts; a reload makes none of them anew.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from mta.access.bans import Bans
 from mta.access.counters import Counters
@@ -32,12 +35,24 @@ if TYPE_CHECKING:
     from mta.service.configured import Configured
 
 
-@implementer(ISpoolListener)
+# Seconds that sessions, exchanges and deliveries under way have to end when the service stops, or
+# another configuration takes the place of theirs.
+STOP_TIMEOUT = 10.0
+
+
+class IConfigurable(Interface):
+    """A part of the service that a reload gives another configuration."""
+
+    def use(configured: Configured) -> None:
+        """Go by this configuration from now on."""
+
+
+@implementer(IConfigurable, ISpoolListener)
 class Process:
     """The spool, the runner, the counters and the threads.
 
-    It gets settings by `begin` and `use` alone, so that none can be left behind by a reload.
-    `configured` is what is in force.
+    It gets settings by `use` alone, so that none can be left behind by a reload.  `configured` is
+    the configuration in force.
     """
 
     log = Logger()
@@ -45,7 +60,7 @@ class Process:
     configured: Configured
 
     def __init__(self, folder: Path, reactor: Any, meter: IMeter) -> None:
-        """Open the spool in `folder`.  Raises OSError, or SpoolDamaged, in one line for people."""
+        """Open the spool in `folder`.  Raises OSError, SpoolDamaged among others."""
         threads.take_little_memory()
         self.reactor = reactor
         self.threads = reactor.getThreadPool()
@@ -68,10 +83,6 @@ class Process:
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
 
-    def begin(self, configured: Configured) -> None:
-        """Go by the first configuration."""
-        self.use(configured)
-
     def wake(self) -> None:
         """See `ISpoolListener.wake`."""
         self.runner.wake()
@@ -86,14 +97,14 @@ class Process:
         self.configured.customer.retry()
 
     def use(self, configured: Configured) -> None:
-        """Go by this configuration from now on."""
+        """See `IConfigurable.use`."""
         self.configured = configured
         self.meter.know(configured.settings.hops)
         self.spool.reserve = configured.settings.limits.free_space
         self.runner.use(configured.runner)
 
     async def take_over(self) -> None:
-        """Take over the mail that processes which died had leased."""
+        """Take over the mail that dead processes had leased."""
         try:
             freed = await self.spool.take_over()
         except OSError as error:
@@ -104,7 +115,10 @@ class Process:
             self.runner.wake()
 
     async def refresh_certificates(self) -> None:
-        """Take up certificates that were written anew; both sides may show the same one."""
+        """Read certificates whose files have changed.
+
+        As a server and as a client we may show the same one.
+        """
         configured = self.configured
         is_changed, problems = False, set()
         for tls in (configured.server_tls, configured.client_tls):
@@ -115,12 +129,12 @@ class Process:
             except TLSFault as fault:
                 problems.add(str(fault))
         for problem in problems:
-            self.log.error("{problem}; the certificates of before stay", problem=problem)
+            self.log.error("{problem}; the certificates stay as they were", problem=problem)
         if is_changed:
-            self.log.info("certificates read anew")
+            self.log.info("certificates read again")
 
-    async def stop(self, grace: float) -> None:
-        """End what the runner does, in at most `grace` seconds, and close the spool."""
-        await self.runner.stop(grace)
+    async def stop(self, timeout: float) -> None:
+        """End deliveries, after at most `timeout` seconds, and close the spool."""
+        await self.runner.stop(timeout)
         await self.peer_status.flush()
         await self.spool.stop()

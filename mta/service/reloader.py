@@ -1,12 +1,13 @@
-"""SIGHUP: the configuration is read again, and takes the place of the one before."""
+"""Reading the configuration again, on SIGHUP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -15,42 +16,43 @@ from twisted.python.failure import Failure
 from mta import config, logs
 from mta.service.configured import configure
 from mta.service.findings import findings, warnings
-from mta.service.process import Process
-from mta.service.reload import in_force
+from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
+from mta.service.restart import in_force
 from mta.settings import Settings
 from mta.tls import TLSFault
 from mta.users import UserFault
 
-CLOSING_TIMEOUT = 10.0  # seconds that the connections of the configuration before have
-
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a file says, as far as it takes no restart, and what was found about it."""
+    """The settings after a reload, and the findings about them.
+
+    `restart` has the keys of those that changed and take a restart.
+    """
 
     settings: Settings
     restart: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-class Reloader:
-    """Reads the file when asked to, one time after the other.
-
-    `use` is called with the process when it goes by another configuration.
-    """
+class Reloader(Service):
+    """Reads the configuration file when asked to, and lets `parts` use it."""
 
     log = Logger()
 
     def __init__(
-        self, path: Path, process: Process, writer: logs.LogWriter | None, use: Callable[[], None]
+        self,
+        path: Path,
+        process: Process,
+        parts: Sequence[IConfigurable],
+        writer: logs.LogWriter | None,
     ) -> None:
         self._path = path
         self._process = process
+        self._parts = parts
         self._writer = writer
-        self._use = use
         self._reading: Deferred[None] | None = None
         self._is_asked_again = False
-        self._is_stopped = False
 
     def ask(self) -> None:
         """Read the configuration, after the reading that is under way."""
@@ -58,25 +60,21 @@ class Reloader:
             self._is_asked_again = True
             return
         self._reading = Deferred.fromCoroutine(self._reload())
-        self._reading.addErrback(self._failed).addCallback(self._over)
+        self._reading.addErrback(self._failed).addCallback(self._finished)
 
-    def stop(self) -> None:
-        """Take up nothing more."""
-        self._is_stopped = True
-
-    def _over(self, _: object) -> None:
+    def _finished(self, _: object) -> None:
         self._reading = None
         if self._is_asked_again:
             self._is_asked_again = False
             self.ask()
 
     async def _reload(self) -> None:
-        """Take up the configuration as it is now; a bad one changes nothing."""
+        """Use the configuration as it is now; a bad one changes nothing."""
         old = self._process.configured
         try:
             read = await self._in_thread(self._read, old.settings)
-            if self._is_stopped:
-                return
+            if not self.running:
+                return  # the service stops
             new = configure(read.settings, self._process)
         except config.ConfigurationError as error:
             for problem in error.problems:
@@ -84,9 +82,9 @@ class Reloader:
         except (TLSFault, UserFault) as error:
             self.log.error("{error}", error=str(error))
         else:
-            self._process.use(new)
-            Deferred.fromCoroutine(old.close(CLOSING_TIMEOUT)).addErrback(self._failed)
-            self._use()
+            Deferred.fromCoroutine(old.close(STOP_TIMEOUT)).addErrback(self._failed)
+            for part in self._parts:
+                part.use(new)
             self._tell(read)
             return
         self.log.error("the configuration stays as it was")

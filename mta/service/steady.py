@@ -7,7 +7,7 @@ from typing import Any
 
 
 def use_steady_clock(reactor: Any) -> None:
-    """Let the reactor count seconds by a clock that nobody sets.
+    """Let the reactor count seconds by the monotonic clock.
 
     Twisted counts them by the wall clock: when that is set back by an hour, every time-out and
     every pause under way takes an hour longer.

@@ -1,6 +1,6 @@
-"""What systemd is told of the service: that it is ready, that it lives, that it stops (sd_notify).
+"""Messages to systemd (sd_notify): that we are ready, live, and stop.
 
-Where the service is not one of systemd's, nobody is told.
+Where systemd did not start us, there are none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Mapping
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Tell ``READY=1``, ``WATCHDOG=1``, ``STOPPING=1``.  What can't be told hinders nobody."""
+    """Send ``READY=1``, ``WATCHDOG=1`` or ``STOPPING=1``.
+
+    It raises nothing where that fails.
+    """
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -22,11 +25,11 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
         try:
             channel.sendto(state.encode(), address)
         except OSError:
-            return  # systemd then sees nothing, and does what it is told to do in that case
+            return  # systemd then does what the unit says for a service that is silent
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float:
-    """How often to say that we live, in seconds; 0: nobody wants to know."""
+    """The seconds between two messages that we live; 0: none are wanted."""
     meant = environ.get("WATCHDOG_PID") in (None, str(os.getpid()))
     microseconds = environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 2_000_000 if meant and microseconds.isdecimal() else 0.0

@@ -1,4 +1,4 @@
-"""The threads of the process: all are started at once, so that none is missing later."""
+"""The threads of the process, all of them started at the beginning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-COUNT = 20
+MAX_THREADS = 20  # as many as wait for disks and hashes at a time
 STACK = 1024 * 1024  # octets; the system's default takes eight times as much of the address space
 
 _M_ARENA_MAX = -8  # of malloc.h
@@ -18,7 +18,7 @@ _log = Logger()
 
 
 def take_little_memory() -> None:
-    """Let all threads that are started from now on take little of the address space.
+    """Let threads that are started from now on take few addresses.
 
     Where that is limited, they share one heap: GNU's malloc sets 64 MiB aside for each.
     """
@@ -30,10 +30,10 @@ def take_little_memory() -> None:
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
-def start_all(pool: ThreadPool, count: int = COUNT) -> int:
-    """Start the threads of a running pool, as many as the system allows; returns how many.
+def start_all(pool: ThreadPool, count: int = MAX_THREADS) -> int:
+    """Start the threads of a running pool; returns their number.
 
-    Where it is one that it wants and can't have, Twisted forgets the work that it was for.
+    Twisted would start each when there is work for it, and forget the work where it can't.
     """
     started = pool.workers
     while started < count:

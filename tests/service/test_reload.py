@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.config.schema import SECTIONS
 from mta.mail import Agent, Hop, Mailbox
-from mta.service.reload import NEED_RESTART, in_force
+from mta.service.restart import NEED_RESTART, in_force
 from mta.settings import (
     CertificatePair,
     Domain,

@@ -1,6 +1,11 @@
-"""The parts of the service: what repeats, what a reload closes."""
+"""The small services that the whole one is made of, and what a reload closes."""
 
 from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -8,11 +13,16 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IFirstRoles
+from mta.interfaces import IFirstRoles, IStatusSource
 from mta.metrics import NullMeter
 from mta.resolver import Resolver
+from mta.service.configured import Configured
 from mta.service.listeners import Receivers
-from mta.service.repeating import Repeating
+from mta.service.monitoring import Status
+from mta.service.peers import PeersService
+from mta.service.periodic import Periodic
+from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
+from mta.service.signals import StopSignals
 from mta.smtp.sasl import PLAIN
 from mta.testing import FakeRouter, MemorySpool
 from mta.users import DovecotUsers
@@ -20,55 +30,141 @@ from tests.conversations import reception
 from tests.users.test_dovecot import FakeEndpoint, session
 
 
-class RepeatingTests(SynchronousTestCase):
-    """What is done every so many seconds."""
+class PeriodicTests(SynchronousTestCase):
+    """Tasks that are done every so many seconds."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.done = 0
 
-    def start(self, action: object = None) -> Repeating:
+    def start(self, action: Callable[[], Awaitable[None]] | None = None) -> Periodic:
         """Something that is done every ten seconds."""
-        repeating = Repeating(10, action or self.count, self.clock)  # type: ignore[arg-type]
-        repeating.startService()
-        return repeating
+        periodic = Periodic(10, action or self.count, self.clock)
+        periodic.startService()
+        return periodic
 
     async def count(self) -> None:
         """Do it."""
         self.done += 1
 
-    async def fail(self) -> None:
+    async def fail_each_time(self) -> None:
         """Do it, and fail."""
         self.done += 1
         raise ZeroDivisionError
 
     def test_again_and_again(self) -> None:
-        """Not at once, then every ten seconds, until it is stopped."""
-        repeating = self.start()
-        self.assertEqual(self.done, 0)
+        """At once, then every ten seconds, until it is stopped."""
+        periodic = self.start()
+        self.assertEqual(self.done, 1)
         self.clock.pump([10] * 3)
-        self.assertEqual(self.done, 3)
-        self.successResultOf(repeating.stopService())
+        self.assertEqual(self.done, 4)
+        self.successResultOf(periodic.stopService())
         self.clock.pump([10] * 3)
-        self.assertEqual(self.done, 3)
+        self.assertEqual(self.done, 4)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_failure_is_not_the_end(self) -> None:
         """It is logged, with its name, and the next time comes."""
-        self.start(self.fail)
+        self.start(self.fail_each_time)
         self.clock.pump([10] * 3)
-        self.assertEqual(self.done, 3)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+        self.assertEqual(self.done, 4)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
 
     def test_the_end_waits(self) -> None:
-        """Until what is under way is over."""
+        """Until the run under way is over."""
         under_way: Deferred[None] = Deferred()
-        repeating = self.start(lambda: under_way)
-        self.clock.advance(10)
-        stopped = repeating.stopService()
-        assert stopped is not None
+        stopped = self.start(lambda: under_way).stopService()
         self.assertNoResult(stopped)
         under_way.callback(None)
         self.successResultOf(stopped)
+
+
+class FakeConfigured:
+    """A configuration with one peer to dial."""
+
+    def __init__(self) -> None:
+        self.settings = SimpleNamespace(peers={"office": "the office"})
+        self.customer = self
+        self.dialled: list[str] = []
+        self.closed: list[float] = []
+
+    def keep_up(self, peers: Iterable[str]) -> None:
+        """Dial them."""
+        self.dialled += peers
+
+    async def close(self, timeout: float) -> None:
+        """Close it."""
+        self.closed.append(timeout)
+
+
+class PeersTests(SynchronousTestCase):
+    """The peers that a process dials."""
+
+    def use(self, peers: PeersService) -> FakeConfigured:
+        """Another configuration."""
+        configured = FakeConfigured()
+        peers.use(cast(Configured, configured))
+        return configured
+
+    def test_interface(self) -> None:
+        """It goes by the configuration."""
+        self.assertTrue(verifyObject(IConfigurable, PeersService(is_first=True)))
+
+    def test_from_the_beginning(self) -> None:
+        """Not before the runner runs; a reload later dials those of the new one."""
+        peers = PeersService(is_first=True)
+        first = self.use(peers)
+        self.assertEqual(first.dialled, [])
+        peers.begin()
+        self.assertEqual(first.dialled, ["the office"])
+        self.assertEqual(self.use(peers).dialled, ["the office"])
+
+    def test_workers_dial_none(self) -> None:
+        """The first process does, for all."""
+        peers = PeersService(is_first=False)
+        peers.use(cast(Configured, configured := FakeConfigured()))
+        peers.begin()
+        self.assertEqual(configured.dialled, [])
+
+    def test_the_end(self) -> None:
+        """The configuration in force is closed."""
+        peers = PeersService(is_first=True)
+        old, new = self.use(peers), self.use(peers)
+        self.successResultOf(peers.stopService())
+        self.assertEqual((old.closed, new.closed), ([], [STOP_TIMEOUT]))
+
+
+class StatusTests(SynchronousTestCase):
+    """The state of the process, for monitoring."""
+
+    def test_interface(self) -> None:
+        """It is what metrics ask for."""
+        self.assertTrue(verifyObject(IStatusSource, Status()))
+
+    def test_health(self) -> None:
+        """Mail is not taken before the start is over; then the spool knows."""
+        status = Status()
+        self.assertEqual(self.successResultOf(status.health()), "starting or stopping")
+        status.process = cast(Process, SimpleNamespace(spool=SimpleNamespace(trouble="no disk")))
+        status.is_ready = True
+        self.assertEqual(self.successResultOf(status.health()), "no disk")
+
+
+class StopSignalTests(SynchronousTestCase):
+    """Signals to stop."""
+
+    def test_the_first_counts(self) -> None:
+        """Twisted hears of one, and of none where we stop already."""
+        heard: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            signal.signal(number, lambda number, frame: heard.append(number))
+        signals = StopSignals()
+        signals.watch()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        self.assertEqual(heard, [signal.SIGTERM])
+        self.assertTrue(signals.has_come)
 
 
 class ReceiversTests(SynchronousTestCase):

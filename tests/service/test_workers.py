@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.service.workers import VARIABLE, Inheritance, inherited, places
+from mta.service.inheritance import VARIABLE, Inheritance, inherited
+from mta.service.processors import cpu_sets
 from mta.settings import Listener, ListenerTLS, Queue, Service, Settings
 
 
@@ -15,20 +16,20 @@ class PlacesTests(SynchronousTestCase):
 
     def test_more_processors(self) -> None:
         """The system does better than we where it has a choice."""
-        self.assertEqual([[0, 1, 2]] * 2, places(2, [0, 1, 2]))
-        self.assertEqual([[5]], places(1, [5]))
+        self.assertEqual([[0, 1, 2]] * 2, cpu_sets(2, [0, 1, 2]))
+        self.assertEqual([[5]], cpu_sets(1, [5]))
 
     def test_as_many(self) -> None:
         """Each has its own."""
-        self.assertEqual([(3,), (5,)], places(2, [3, 5]))
+        self.assertEqual([(3,), (5,)], cpu_sets(2, [3, 5]))
 
     def test_more_processes(self) -> None:
         """They are spread evenly."""
-        self.assertEqual([(3,), (5,), (3,)], places(3, [3, 5]))
+        self.assertEqual([(3,), (5,), (3,)], cpu_sets(3, [3, 5]))
 
     def test_not_told(self) -> None:
         """Some systems don't tell."""
-        self.assertEqual([()] * 2, places(2, ()))
+        self.assertEqual([()] * 2, cpu_sets(2, ()))
 
 
 class InheritanceTests(SynchronousTestCase):

@@ -234,8 +234,8 @@ def constants(source: Source) -> Iterator[Violation]:
 def places(source: Source, page: str) -> Iterator[Violation]:
     """Modules that the page on the design does not name in the entry of their room."""
     room, *inner = Path(source.path).with_suffix("").parts[1:]
-    if room == "__init__" or inner == ["__init__"]:
-        inner = []
+    if inner[-1:] == ["__init__"]:
+        inner.pop()
     entry = _entry(page, room)
     if room != "__init__" and not all(f"``{name}``" in entry for name in (room, *inner[-1:])):
         yield source.at(source.tree, "design", f"docs/design.rst: not in the entry of {room}")

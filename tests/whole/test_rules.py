@@ -17,7 +17,6 @@ KNOWN: dict[str, int] = {
     "delivery": 2,
     "interfaces": 2,
     "queued": 1,
-    "service": 75,
     "session": 1,
     "settings": 17,
     "smtp": 137,

@@ -51,7 +51,7 @@ def placed(path: Path, found: Iterable[Finding]) -> list[str]:
 
 
 def warnings(path: Path, found: Iterable[Finding]) -> list[str]:
-    """A line for each finding that is not fatal, and each open secret."""
+    """A line for each finding that is not fatal, and open secret."""
     lines = placed(path, [finding for finding in found if not finding.is_fatal])
     with suppress(ConfigurationError):
         lines += map(str, open_secrets(path, Places(path)))

@@ -1,4 +1,4 @@
-"""What a reload does with each setting."""
+"""The settings that take a restart, and a reload leaves alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import replace
 
 from mta.settings import Listener, Settings
 
-# The keys whose change takes a restart, as `docs/config.rst` has them; all others count at once.
+# The keys whose change takes a restart, as `docs/config.rst` has them; all others apply at once.
 # The process opens and binds these before it gives up the rights to do so.
 NEED_RESTART = ("spool", "run_as", "listen[].endpoint", "metrics", "queue.workers")
 
 
 def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
-    """The new settings, but for those that take a restart; and the keys of these, where changed."""
+    """The settings after a reload, and the keys that need a restart.
+
+    Those are the keys whose value has changed in the file.
+    """
     changed = [
         new.spool != old.spool,
         new.run_as != old.run_as,
@@ -39,7 +42,10 @@ def _endpoints(settings: Settings) -> Counter[str]:
 
 
 def _served(new: Sequence[Listener], old: Sequence[Listener]) -> tuple[Listener, ...]:
-    """The listeners that are open, in their order, each as it is now configured if it still is."""
+    """The open listeners, in their order, each as it is now configured.
+
+    One that is no longer configured stays as it was.
+    """
     by_endpoint: defaultdict[str, deque[Listener]] = defaultdict(deque)
     for listener in new:
         by_endpoint[listener.endpoint].append(listener)
