@@ -17,6 +17,7 @@ from tests.processes import ROOT
 
 MAX_FILE_LINES = 450
 MAX_CLASS_LINES = 250
+MAX_BODY_LINES = 35  # of a function, without its signature and docstring
 MAX_METHODS = 5  # of an interface, without those that it inherits
 MAX_SUMMARY_WORDS = 12  # of the first sentence of a docstring
 
@@ -92,13 +93,18 @@ def sources(folder: Path = ROOT / "mta") -> list[Source]:
 
 
 def sizes(source: Source) -> Iterator[Violation]:
-    """Files and classes that are too long."""
+    """Files, classes and functions that are too long."""
     if (lines := len(source.text.splitlines())) > MAX_FILE_LINES:
         yield source.at(source.tree, "file", f"{lines} lines, {MAX_FILE_LINES} allowed")
     for node in source.classes():
         assert node.end_lineno is not None
         if (lines := node.end_lineno - node.lineno + 1) > MAX_CLASS_LINES:
             yield source.at(node, "class", f"{node.name}: {lines} lines, {MAX_CLASS_LINES} allowed")
+    for function in (node for node in ast.walk(source.tree) if isinstance(node, FUNCTION)):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        if body and (lines := function.end_lineno - body[0].lineno + 1) > MAX_BODY_LINES:
+            text = f"{function.name}: {lines} lines, {MAX_BODY_LINES} allowed"
+            yield source.at(function, "function", text)
 
 
 def interfaces(source: Source) -> Iterator[Violation]:

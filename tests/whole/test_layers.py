@@ -70,6 +70,18 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield f"{node.module}.{alias.name}", node.lineno
 
 
+class LayoutTests(SynchronousTestCase):
+    """The tests lie as the rooms do."""
+
+    def test_each_has_its_room(self) -> None:
+        """A folder or module of tests is named as a room; the others are known."""
+        rooms = {room for _, room in modules()}
+        folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+        files = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+        self.assertEqual(folders - rooms, {"attacks", "dialogues", "interop", "whole"})
+        self.assertEqual(files - rooms, set())
+
+
 class LayerTests(SynchronousTestCase):
     """Who may import whom."""
 

@@ -12,15 +12,15 @@ from tests.whole import rules
 
 # How many violations each room still has: fewer are welcome, more are not.
 KNOWN: dict[str, int] = {
-    "commands": 157,
+    "commands": 158,
     "config": 65,
     "delivery": 2,
     "interfaces": 2,
     "queued": 1,
     "session": 1,
     "settings": 17,
-    "smtp": 137,
-    "spool": 94,
+    "smtp": 138,
+    "spool": 95,
 }
 
 
@@ -49,6 +49,12 @@ class RuleTests(SynchronousTestCase):
         """A class has a bound."""
         self.assertEqual({"class"}, broken("class A:\n" + "    x = 1\n" * 250))
         self.assertEqual(set(), broken("class A:\n" + "    x = 1\n" * 249))
+
+    def test_functions(self) -> None:
+        """A function has a bound, to which its signature and docstring do not count."""
+        head = 'def a(\n    b,\n):\n    """Do it."""\n'
+        self.assertEqual(set(), broken(head + "    x = 1\n" * 35))
+        self.assertEqual({"function"}, broken(head + "    x = 1\n" * 36))
 
     def test_interfaces(self) -> None:
         """Inherited methods and attributes do not count."""
