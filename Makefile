@@ -5,6 +5,7 @@
 # make attack  attack the running program for MINUTES (10)
 # make bench   measure, side by side with Postfix; see docs/performance.rst
 # make docs    the documentation as HTML, in docs/_build/html
+# make dist    the archives of a release, in dist; the same from the same commit, wherever they are made
 
 PYTHON ?= python3
 VENV   := .venv
@@ -18,7 +19,7 @@ SPACE  :=
 HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
 'alice@demo.example', 'Subject: hello\n\nIt works.')
 
-.PHONY: run test lint check attack bench docs clean
+.PHONY: run test lint check attack bench docs dist clean
 
 run: $(VENV)/.program
 	@mkdir -p var
@@ -56,8 +57,16 @@ docs: $(VENV)/.docs
 	$(SOURCE) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+dist: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
+dist: $(VENV)/.test
+	@rm -rf dist mailturn.egg-info
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	@rm -rf mailturn.egg-info
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 clean:
-	rm -rf $(VENV) build mta.egg-info docs/_build _trial_temp* .coverage .coverage.*
+	rm -rf $(VENV) build dist mailturn.egg-info docs/_build _trial_temp* .coverage .coverage.*
 
 $(VENV)/.created:
 	@echo "making $(VENV) ..."
@@ -68,14 +77,14 @@ $(VENV)/.created:
 # A normal installation, as a newcomer would have it: Twisted does not find the plugin of an editable one.
 $(VENV)/.program: $(VENV)/.created $(FILES)
 	@echo "installing mta into $(VENV) ..."
-	@rm -rf mta.egg-info
+	@rm -rf mailturn.egg-info
 	@$(PIP) install .
-	@rm -rf mta.egg-info
+	@rm -rf mailturn.egg-info
 	@touch $@
 
 $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: $(VENV)/.created setup.cfg setup.py pyproject.toml
 	@echo "installing what $* needs into $(VENV) ..."
-	@rm -rf mta.egg-info
+	@rm -rf mailturn.egg-info
 	@$(PIP) install '.[$*]'
-	@rm -rf mta.egg-info
+	@rm -rf mailturn.egg-info
 	@touch $@

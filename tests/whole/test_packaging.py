@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import venv
 import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,8 +27,18 @@ from tests.processes import ROOT, Server, configuration, temporary_folder, wait_
 BOB = "bob@office.example"
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 
-_SOURCES = ("setup.cfg", "setup.py", "pyproject.toml", "README.rst", "LICENSE", "mta", "twisted")
-_NOT_FROM_HERE = ("mta", "mta-*", "mta_plugin*", "dropin.cache", "__pycache__", "__editable__*")
+_SOURCES = (
+    *("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in", "README.rst", "LICENSE"),
+    *("mta", "twisted"),
+)
+_NOT_FROM_HERE = (
+    "mta",
+    "mailturn-*",
+    "mta_plugin*",
+    "dropin.cache",
+    "__pycache__",
+    "__editable__*",
+)
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
@@ -130,6 +142,51 @@ class WheelTests(SynchronousTestCase):
             run((*command, "--wheel-dir", folder, source), workshop())
             [built] = folder.glob("*.whl")
             self.assertEqual("mta/stale.py" in zipfile.ZipFile(built).namelist(), is_there)
+
+
+@cache
+def archives(time: float) -> tuple[Path, Path]:
+    """A wheel and an archive of the sources, from files that were changed at that time."""
+    source, built = workshop() / f"tree-{time}", workshop() / f"built-{time}"
+    leave = shutil.ignore_patterns(
+        *("__pycache__", "dropin.cache", ".*_cache", ".git", ".venv", ".hypothesis"),
+        *("_trial_temp*", "_build", "*.egg-info", "var", "dist", ".coverage*"),
+    )
+    shutil.copytree(ROOT, source, ignore=leave)
+    for path in source.rglob("*"):
+        os.utime(path, (time, time))
+    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", built, source)
+    with patch.dict(os.environ, SOURCE_DATE_EPOCH="1700000000"):
+        run(command, workshop())
+    [wheel], [sources] = built.glob("*.whl"), built.glob("*.tar.gz")
+    return wheel, sources
+
+
+class ArchiveTests(SynchronousTestCase):
+    """What is released: a wheel and an archive of the sources."""
+
+    def test_the_same_from_the_same_sources(self) -> None:
+        """Wherever and whenever they are built, the archives are equal, octet by octet."""
+        for one, other in zip(archives(1.6e9), archives(1.7e9), strict=True):
+            self.assertEqual(one.name, other.name)
+            self.assertEqual(one.read_bytes(), other.read_bytes(), one.name)
+
+    def test_checked(self) -> None:
+        """PyPI would show the description, and the wheel has nothing that does not belong there."""
+        built = archives(1.6e9)
+        run((sys.executable, "-m", "twine", "check", "--strict", *built), workshop())
+        configured = ("--config", ROOT / "pyproject.toml", built[0])
+        run((sys.executable, "-m", "check_wheel_contents", *configured), workshop())
+
+    def test_the_sources_are_all_there(self) -> None:
+        """Who has the archive of the sources has the tests, the documents and the examples."""
+        _, archive = archives(1.6e9)
+        with tarfile.open(archive) as file:
+            names = {name.partition("/")[2] for name in file.getnames()}
+        for path in ("Makefile", "docs/index.rst", "etc/mta.yaml", "bench/__main__.py", ".ci/run"):
+            self.assertIn(path, names)
+        tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.txt")}
+        self.assertEqual(tests - names, set())
 
 
 class InstalledTests(SynchronousTestCase):
