@@ -1,4 +1,4 @@
-"""The addresses that belong to a user."""
+"""The addresses that a user may write as."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ANY = "*"
 
 
 def is_own(address: Mailbox, name: str, addresses: Sequence[str], router: IRouter) -> bool:
-    """Return whether a user may write as `address`.
+    """Tell whether a user may write as `address`.
 
     `addresses` are as `normalised` leaves them: ``local@domain``, ``@domain``, or ``*`` for any
     (a smaller server that relays through us).  A user without addresses has one: the name itself
-    where it is an address, else the name in each domain of ours, by `router`.
+    where it is an address, else the name in each domain of ours, which `router` knows.
     """
     local_part, domain = address.local_part.lower(), address.domain
     if addresses:

@@ -1,27 +1,22 @@
-"""Users of a Dovecot server, by its authentication protocol 1.2 (client side).
+"""Users of a Dovecot server, which holds the server's side of each SASL exchange.
 
-Dovecot holds the server's side of the SASL exchange; we carry challenges and responses between
-it and the SMTP client.
+We carry challenges and responses between it and the SMTP client, over one connection
+(`dovecot_protocol`).
 """
 
 from __future__ import annotations
 
-import os
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import connectProtocol
+from twisted.application.internet import ClientService, backoffPolicy
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, ITCPTransport
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.interfaces import IRouter, IUsers
@@ -36,127 +31,74 @@ from mta.smtp.sasl import (
     Challenge,
 )
 from mta.users.addresses import is_own
+from mta.users.dovecot_protocol import Answer, DovecotLink
 
-ANSWER_TIMEOUT = 30.0  # seconds; Dovecot holds a refusal back for a few
-MAX_WAITING = 1000  # exchanges under way at once
-
-T = TypeVar("T")
-
-_ESCAPES = {b"0": b"\0", b"1": b"\1", b"t": b"\t", b"r": b"\r", b"l": b"\n"}
+MAX_PAUSE = 60.0  # seconds between two attempts to connect that no log-in waits for
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One line about one exchange: OK, CONT or FAIL, and its parameters."""
+class DovecotConnection(Factory):
+    """The connection to Dovecot, made when it is first needed.
 
-    verb: bytes
-    parameters: tuple[bytes, ...]
-
-    def value(self, name: bytes) -> bytes | None:
-        """Return the value of ``name=value``.
-
-        It is empty for a bare name, None where the name is missing.
-        """
-        for parameter in self.parameters:
-            key, _, value = parameter.partition(b"=")
-            if key == name:
-                return value
-        return None
-
-
-class DovecotLink(LineOnlyReceiver):
-    """One connection to Dovecot's authentication service.
-
-    `ready` fires with the link when Dovecot has said what it can do; `mechanisms` are then
-    the names that it announced, with their flags.  `lost` is true when the link is over.
+    It is made anew when it was lost: with pauses, or at once where a log-in needs it.
     """
 
-    delimiter = b"\n"
-    MAX_LENGTH = 16384
-    transport: ITCPTransport
+    noisy = False
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self.mechanisms: dict[str, frozenset[bytes]] = {}
-        self.ready: Deferred[DovecotLink] = Deferred()
-        self.lost = False
+    def __init__(self, endpoint: IStreamClientEndpoint, clock: IReactorTime) -> None:
+        self._endpoint = endpoint
         self._clock = clock
-        self._last = 0
-        self._waiting: dict[int, Deferred[Answer]] = {}
+        self._service: ClientService | None = None
+        self._link: DovecotLink | None = None
+        self._waiting = 0  # log-ins, for a connection
 
-    def connectionMade(self) -> None:
-        """Twisted calls this: our side of the handshake."""
-        self.transport.write(b"VERSION\t1\t2\nCPID\t%d\n" % os.getpid())
+    def buildProtocol(self, addr: IAddress | None) -> DovecotLink:
+        """Twisted calls this: there is a connection."""
+        self._link = DovecotLink(self._clock)
+        return self._link
 
-    def lineReceived(self, line: bytes) -> None:
-        """Twisted calls this: a line of Dovecot's handshake, or about an exchange."""
-        verb, *fields = (_unescaped(field) for field in line.split(b"\t"))
-        match verb, fields:
-            case b"VERSION", [major, *_] if major != b"1":
-                self.transport.abortConnection()
-            case b"MECH", [name, *flags]:
-                self.mechanisms[name.decode("ascii", "replace").upper()] = frozenset(flags)
-            case b"DONE", _:
-                if not self.ready.called:
-                    self.ready.callback(self)
-            case ((b"OK" | b"CONT" | b"FAIL"), [number, *parameters]) if number.isdigit():
-                waiting = self._waiting.pop(int(number), None)
-                if waiting is not None:
-                    waiting.callback(Answer(verb, tuple(parameters)))
+    async def link(self) -> DovecotLink:
+        """The link, once its handshake is over.  Raises AuthenticationUnavailable."""
+        if self._link is None or self._link.lost:
+            await self._connected()
+        link = self._link
+        assert link is not None
+        await link.when_ready()
+        return link
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted calls this: no exchange gets an answer any more."""
-        self.lost = True
-        waiting, self._waiting = self._waiting, {}
-        fault = AuthenticationUnavailable("the connection to Dovecot is lost")
-        for deferred in waiting.values():
-            deferred.errback(Failure(fault))
-        if not self.ready.called:
-            self.ready.errback(Failure(fault))
+    async def _connected(self) -> None:
+        if self._service is None or not self._waiting:
+            self.close()  # it may be in a pause, and a log-in waits for none
+            pauses = backoffPolicy(maxDelay=MAX_PAUSE)
+            self._service = ClientService(self._endpoint, self, pauses, self._clock)
+        connected = self._service.whenConnected(failAfterFailures=1)
+        if not self._service.running:
+            self._service.startService()
+        self._waiting += 1
+        try:
+            await connected
+        except (ConnectError, CancelledError) as error:
+            raise AuthenticationUnavailable(f"Dovecot can't be reached: {error}") from None
+        finally:
+            self._waiting -= 1
 
-    def begin(self, mechanism: str, parameters: Sequence[bytes]) -> tuple[int, Deferred[Answer]]:
-        """Start an exchange; returns its number and Dovecot's first answer."""
-        self._last += 1
-        line = (b"AUTH", b"%d" % self._last, mechanism.encode("ascii"), *parameters)
-        return self._last, self._ask(self._last, line)
-
-    def go_on(self, number: int, response: bytes) -> Deferred[Answer]:
-        """Hand over the client's response to a challenge."""
-        return self._ask(number, (b"CONT", b"%d" % number, b64encode(response)))
-
-    def cancel(self, number: int) -> None:
-        """Give an exchange up that has not ended."""
-        self._waiting.pop(number, None)
-        if not self.lost:
-            self.transport.write(b"CANCEL\t%d\n" % number)
-
-    def _ask(self, number: int, fields: Sequence[bytes]) -> Deferred[Answer]:
-        answer: Deferred[Answer] = Deferred()
-        if self.lost or len(self._waiting) >= MAX_WAITING:
-            raise AuthenticationUnavailable("Dovecot takes no more log-ins now")
-        self._waiting[number] = answer
-        self.transport.write(b"\t".join(fields) + b"\n")
-        return answer.addTimeout(ANSWER_TIMEOUT, self._clock, _too_late)
+    def close(self) -> None:
+        """End the connection, until it is needed again."""
+        if self._service is not None:
+            self._service.stopService()
+            self._service = self._link = None
 
 
 @implementer(IUsers)
 class DovecotUsers:
-    """The users that the Dovecot server behind `endpoint` knows.
-
-    The connection is made when it is first needed, and again when it was lost.
-    """
+    """The users that the Dovecot server behind `endpoint` knows."""
 
     log = Logger()
 
     def __init__(
-        self,
-        endpoint: IStreamClientEndpoint,
-        clock: IReactorTime,
-        router: IRouter,
+        self, endpoint: IStreamClientEndpoint, clock: IReactorTime, router: IRouter
     ) -> None:
-        self._endpoint = endpoint
-        self._clock = clock
+        self._connection = DovecotConnection(endpoint, clock)
         self._router = router
-        self._link: DovecotLink | None = None
         self._reachable = True
         self._exchanges = 0  # under way
         self._closed = False
@@ -167,8 +109,8 @@ class DovecotUsers:
         self._release()
 
     def _release(self) -> None:
-        if self._closed and not self._exchanges and self._link and not self._link.lost:
-            self._link.transport.loseConnection()
+        if self._closed and not self._exchanges:
+            self._connection.close()
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
@@ -184,7 +126,7 @@ class DovecotUsers:
         """See `IUsers.mechanisms`: what Dovecot announces and this session may use."""
         try:
             with self._exchange():
-                link = await self._connected()
+                link = await self._connection.link()
         except AuthenticationUnavailable as fault:
             if self._reachable:
                 self.log.error("no log-ins: {fault}", fault=str(fault))
@@ -203,7 +145,7 @@ class DovecotUsers:
     async def _authenticate(
         self, session: Session, mechanism: str, initial: bytes | None, challenge: Challenge
     ) -> str:
-        link = await self._connected()
+        link = await self._connection.link()
         flags = link.mechanisms.get(mechanism)
         if flags is None or not _may_offer(mechanism, flags, session):
             raise AuthenticationFailed("no such mechanism")
@@ -224,7 +166,7 @@ class DovecotUsers:
             raise AuthenticationFailed(str(failed), failed.user, is_known=is_known) from None
 
     def _is_address_of_ours(self, user: str) -> bool:
-        """Return whether a name is surely no password.  There may be no such user."""
+        """Tell whether a name is surely no password, but maybe no user."""
         domain = user.rpartition("@")[2].lower() if "@" in user else ""
         return bool(domain) and self._router.is_ours(domain)
 
@@ -232,38 +174,11 @@ class DovecotUsers:
         """See `IUsers.may_use`: Dovecot knows no addresses, so the user's name decides."""
         return is_own(address, identity, (), self._router)
 
-    async def _connected(self) -> DovecotLink:
-        """The link, once its handshake is over.  Raises AuthenticationUnavailable."""
-        if self._link is not None and not self._link.lost and self._link.ready.called:
-            return self._link
-        link = DovecotLink(self._clock)
-        try:
-            await connectProtocol(self._endpoint, link)
-        except ConnectError as error:
-            raise AuthenticationUnavailable(f"Dovecot can't be reached: {error}") from None
-        try:
-            await link.ready.addTimeout(ANSWER_TIMEOUT, self._clock, _too_late)
-        except AuthenticationUnavailable:
-            link.transport.abortConnection()
-            raise
-        if self._link is not None and not self._link.lost:
-            link.transport.loseConnection()  # another log-in was faster
-            return self._link
-        self._link = link
-        return link
-
-
-def _too_late(result: T | Failure, timeout: float) -> T | Failure:
-    if isinstance(result, Failure):
-        result.trap(CancelledError)
-        raise AuthenticationUnavailable(f"no answer from Dovecot within {timeout:.0f} seconds")
-    return result
-
 
 def _may_offer(name: str, flags: frozenset[bytes], session: Session) -> bool:
-    """Return whether we can carry a mechanism for this session.
+    """Tell whether a mechanism can pass through us.
 
-    What needs our own view of TLS or certificates, or is anonymous, can't go through.
+    One that names no user can't, nor one that needs our own view of TLS or certificates.
     """
     if flags & {b"anonymous", b"private"} or name == EXTERNAL or name.endswith("-PLUS"):
         return False
@@ -306,8 +221,3 @@ def _text(value: bytes | None) -> str:
         return (value or b"").decode()
     except UnicodeDecodeError:
         return ""
-
-
-def _unescaped(field: bytes) -> bytes:
-    """Undo Dovecot's tab-escaping."""
-    return re.sub(rb"\x01(.)", lambda match: _ESCAPES.get(match[1], match[1]), field, flags=re.S)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -204,6 +206,6 @@ class ClosingTests(SynchronousTestCase):
         link.dataReceived(b"OK\t1\tuser=alice\n")
         self.assertEqual(self.successResultOf(done), "alice")
         self.assertTrue(link.transport.disconnecting)
-        link.connectionLost()
+        link.connectionLost(Failure(connectionDone.value))
         self.successResultOf(Deferred.fromCoroutine(users.mechanisms(session())))
         self.assertTrue(endpoint.links[-1].transport.disconnecting)

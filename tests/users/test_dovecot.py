@@ -24,17 +24,19 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IUsers
-from mta.mail import Agent, Hop, Mailbox
+from mta.mail import Mailbox
 from mta.session import Session, TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
 from mta.testing import FakeRouter
 from mta.users import DovecotUsers
-from mta.users.dovecot import ANSWER_TIMEOUT
+from mta.users.dovecot import MAX_PAUSE
+from mta.users.dovecot_protocol import ANSWER_TIMEOUT
 from tests.processes import Process, need_program, temporary_folder, wait_until
 
 TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+ROUTER = FakeRouter({}, ours=["example.com"])
 GREETING = (
     b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nMECH\tLOGIN\tplaintext\n"
     b"MECH\tCRAM-MD5\tdictionary\tactive\nMECH\tSCRAM-SHA-256\tmutual-auth\n"
@@ -42,8 +44,6 @@ GREETING = (
     b"MECH\tEXTERNAL\nMECH\tINTERNAL\tprivate\n"
     b"SPID\t7\nCUID\t1\nCOOKIE\tabcd\nDONE\n"
 )
-
-ROUTER = FakeRouter({"example.com": Hop(Agent.DISCARD)})
 
 
 def session(tls: TLSInfo | None = TLS, service: Service = Service.SMTP) -> Session:
@@ -232,6 +232,31 @@ class ScriptedTests(SynchronousTestCase):
         self.answer(b"OK\t1\tuser=alice")
         self.assertEqual(self.successResultOf(done), "alice")
 
+    def test_it_comes_back(self) -> None:
+        """A lost connection is made anew, after a pause that a log-in does not wait for."""
+        self.offer()
+        self.endpoint.links[-1].connectionLost(Failure(connectionDone.value))
+        self.assertEqual(len(self.endpoint.links), 1)
+        self.clock.advance(MAX_PAUSE)
+        self.assertEqual(len(self.endpoint.links), 2)
+        self.offer()
+        self.assertEqual(len(self.endpoint.links), 2)
+        self.users.close()
+        self.assertTrue(self.endpoint.links[-1].transport.disconnecting)
+        self.endpoint.links[-1].connectionLost(Failure(connectionDone.value))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slow_greeting(self) -> None:
+        """Log-ins that come before the handshake is over share the connection."""
+        self.endpoint = FakeEndpoint(b"")
+        self.users = self.make_users(self.endpoint)
+        first, second = self.begin(), self.begin()
+        self.assertEqual(len(self.endpoint.links), 1)
+        self.endpoint.links[0].dataReceived(GREETING)
+        for number, done in enumerate((first, second), 1):
+            self.answer(b"OK\t%d\tuser=alice" % number)
+            self.assertEqual(self.successResultOf(done), "alice")
+
     def test_nonsense(self) -> None:
         """An OK that names nobody and a challenge that is no base64 prove nothing."""
         for line in (b"OK\t1", b"OK\t1\tuser=", b"OK\t1\tuser=\xff", b"CONT\t1\t!"):
@@ -276,7 +301,8 @@ class ScriptedTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.assertEqual(self.offer(), ())
             self.assertEqual(self.offer(), ())
-        self.assertEqual([event["log_level"].name for event in events], ["error"])
+        ours = [event for event in events if event["log_namespace"].startswith("mta.")]
+        self.assertEqual([event["log_level"].name for event in ours], ["error"])
 
     def test_may_use(self) -> None:
         """A user of Dovecot's writes as its name, in our domains."""
@@ -343,7 +369,8 @@ class RealTests(TestCase):
         self.addCleanup(dovecot.kill)
         wait_until((folder / "auth").exists, "Dovecot's socket")
         endpoint = UNIXClientEndpoint(reactor, str(folder / "auth"))
-        self.users = DovecotUsers(endpoint, reactor, FakeRouter({}))  # type: ignore[arg-type]
+        self.users = DovecotUsers(endpoint, reactor, ROUTER)  # type: ignore[arg-type]
+        self.addCleanup(self.users.close)
 
     async def log_in(self, mechanism: str, password: str) -> str:
         """Our client's side against Dovecot, through our server's side."""
@@ -384,7 +411,6 @@ class RealTests(TestCase):
         self.assertEqual(set(offers), {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256"})
         for mechanism in offers:
             self.assertEqual(await self.log_in(mechanism, "wonderland"), "alice", mechanism)
-        self._disconnect()
 
     async def test_wrong_password(self) -> None:
         """A wrong password proves nothing, by whatever mechanism."""
@@ -392,9 +418,3 @@ class RealTests(TestCase):
             await self.assertFailure(
                 Deferred.fromCoroutine(self.log_in(mechanism, "wrong")), AuthenticationFailed
             )
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        link = self.users._link
-        assert link is not None
-        link.transport.abortConnection()

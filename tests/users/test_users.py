@@ -26,6 +26,7 @@ from mta.users import UserFault, UserFile, Users
 from mta.users import local as local_module
 from mta.users.addresses import is_own
 
+ROUTER = FakeRouter({}, ours=["example.com"])
 ROUNDS = sasl.ITERATIONS  # before the tests make them cheap
 TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 
