@@ -1,14 +1,17 @@
-"""Replacing files as a whole.
+"""Replacing files as a whole, and reading files that have an end.
 
 A reader sees the old text or the new one, never a part, and neither does a crash leave a part.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _DRAFT = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -60,6 +63,22 @@ def atomic_write(
     if durable:
         sync(path.parent)
     return True
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read it.
+
+    Raises OSError, also for a pipe, a socket or a device, which may never end.
+    """
+    # Opening a pipe waits for a writer, unless it is told not to.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def sync(folder: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.files import atomic_write
+from mta.files import atomic_write, open_regular
 from mta.spool.folder import create
 from tests.processes import temporary_folder
 
@@ -104,3 +105,28 @@ def failing(number: int) -> Callable[..., Any]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+class OpenRegularTests(SynchronousTestCase):
+    """Files to read that come to an end."""
+
+    def test_what_is_none(self) -> None:
+        """A folder, a pipe and a device are refused by name, before anything is read."""
+        folder = temporary_folder(self)
+        os.mkfifo(folder / "pipe")
+        for path, number in (
+            (folder, errno.EISDIR),
+            (folder / "pipe", errno.EINVAL),
+            (Path(os.devnull), errno.EINVAL),
+            (folder / "nothing", errno.ENOENT),
+        ):
+            error = self.assertRaises(OSError, open_regular, path)
+            self.assertEqual((error.errno, error.filename), (number, str(path)))
+
+    def test_file(self) -> None:
+        """A file is read, also behind a link."""
+        folder = temporary_folder(self)
+        (folder / "file").write_bytes(b"text")
+        (folder / "link").symlink_to("file")
+        with open_regular(folder / "link") as file:
+            self.assertEqual(file.read(), b"text")

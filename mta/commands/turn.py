@@ -131,7 +131,7 @@ class _Progress:
         from twisted.internet.defer import TimeoutError
 
         from mta.tls import TLSFault
-        from mta.users import UserFault
+        from mta.users.file import UserFault
 
         failure.trap(HopFailure, TimeoutError, OSError, TLSFault, UserFault)
         error = failure.value

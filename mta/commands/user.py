@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mta.commands.console import Subparsers
-    from mta.users import UserFile
+    from mta.users.file import UserFile
 
 
 def register(subparsers: Subparsers) -> None:
@@ -68,7 +68,7 @@ def _add(
 def _with_file(
     run: Callable[[argparse.Namespace, UserFile], None], arguments: argparse.Namespace
 ) -> None:
-    from mta.users import UserFault  # with Twisted, which takes a while
+    from mta.users.file import UserFault
 
     try:
         run(arguments, _file(arguments))
@@ -77,7 +77,7 @@ def _with_file(
 
 
 def _file(arguments: argparse.Namespace) -> UserFile:
-    from mta.users import UserFile
+    from mta.users.file import UserFile
 
     settings = settings_of(arguments, keep_root=True)
     users = settings.users

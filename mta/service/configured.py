@@ -38,7 +38,9 @@ from mta.settings import Limits, Listener, Queue, Settings
 from mta.smtp.intake import Depot
 from mta.smtp.receiver import Reception
 from mta.tls import ClientTLS, ServerTLS
-from mta.users import DovecotUsers, UserFile, Users
+from mta.users.dovecot import DovecotUsers
+from mta.users.file import UserFile
+from mta.users.local import Users
 
 _log = Logger()
 

@@ -16,7 +16,7 @@ from mta.privileges import PrivilegeFault
 from mta.service.endpoints import CannotStart
 from mta.spool.database import SpoolUnusable
 from mta.tls import TLSFault
-from mta.users import UserFault
+from mta.users.file import UserFault
 
 # Exceptions whose text is one line for the operator.
 _FAULTS = (CannotStart, MetricsFault, PrivilegeFault, SpoolUnusable, TLSFault, UserFault)

@@ -20,7 +20,7 @@ from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
 from mta.service.restart import in_force
 from mta.settings import Settings
 from mta.tls import TLSFault
-from mta.users import UserFault
+from mta.users.file import UserFault
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Users of a Dovecot server, which holds the server's side of each SASL exchange.
+"""Users of a Dovecot server.
 
-We carry challenges and responses between it and the SMTP client, over one connection
-(`dovecot_protocol`).
+It holds the server's side of each SASL exchange: we carry challenges and responses between it and
+the SMTP client, over one connection (`dovecot_protocol`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client's side of Dovecot's authentication protocol 1.2: one connection, line by line."""
+"""The client's side of Dovecot's authentication protocol 1.2, line by line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The server's view of the users file.
 
-It is read anew when it changes; hashes are computed in threads.
+It is read anew when it changes; passwords are hashed in threads.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable, ScramKeys
 from mta.users.addresses import is_own
-from mta.users.file import HASH_SIZE, SALT_SIZE, PasswordHash, User, UserFault, UserFile
+from mta.users.file import UserFault, UserFile
+from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, User
 
 CONCURRENT_HASHES = 2  # 16 MiB and a processor each
 MAX_WAITING = 100  # log-ins that may wait for their hash
 
-_NOBODY = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
+_NO_PASSWORD = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
 
 T = TypeVar("T")
 
@@ -38,9 +39,9 @@ T = TypeVar("T")
 class Users:
     """The users of a file, and the secrets behind their log-ins (`sasl.Credentials`).
 
-    `certificates` says for which user a client certificate stands, by its SHA-256 fingerprint.
-    `channel_binding`: SCRAM-SHA-256-PLUS is offered on all listeners.  The file is read at once:
-    raises UserFault.
+    `router` knows the domains that we are the last stop for.  `certificates`: the users that
+    client certificates stand for, by SHA-256 fingerprint.  `channel_binding`: all clients are
+    offered SCRAM-SHA-256-PLUS.  The file is read at once: raises UserFault.
     """
 
     log = Logger()
@@ -121,21 +122,21 @@ class Users:
         if len(self._hashing.waiting) >= MAX_WAITING:
             raise AuthenticationUnavailable("too many log-ins at once")
         known = self._roster.find(user)
-        expected = known.password if known else _NOBODY
+        expected = known.password if known else _NO_PASSWORD
         matches = await self._hashing.run(self._in_thread, expected.matches, password)
         if matches and known is not None and self._file.is_outdated(known):
             self._renew(known, password)
         return matches and known is not None
 
     def _renew(self, user: User, password: str) -> None:
-        """Bring a user's hashes up to date, with the password just shown."""
+        """Bring a user's hashes up to date, after a log-in."""
         if self._may_renew and user.name not in self._renewing:
             self._renewing.add(user.name)
             done = self._hashing.run(self._in_thread, self._file.renew, user, password)
             done.addErrback(self._not_renewed).addBoth(lambda _: self._renewing.discard(user.name))
 
     def _not_renewed(self, failure: Failure) -> None:
-        """Log once that the server may not write the file."""
+        """Tell once that the server may not write there, perhaps."""
         failure.trap(UserFault)
         self._may_renew = False
         self.log.info(
@@ -166,10 +167,7 @@ class Users:
             self.log.info("{path} read anew", path=str(self._file.path))
 
     def _binds(self, session: Session) -> bool:
-        """Return whether log-ins may be bound to TLS.
-
-        On the service that only servers use, they always may.
-        """
+        """Tell whether log-ins may be bound to TLS: those of servers always."""
         return self._channel_binding or session.service is Service.ODMR
 
     def _certificate_user(self, session: Session) -> str:

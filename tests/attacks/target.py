@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.users import UserFile
+from mta.users.file import UserFile
 from tests.certificates import Authority
 from tests.processes import DEADLINE, Server, listener, temporary_folder
 

@@ -19,7 +19,7 @@ import yaml
 from mta.settings import CertificatePair
 from mta.spool.tools import SpoolTools
 from mta.tls.selfsigned import self_signed
-from mta.users import UserFile
+from mta.users.file import UserFile
 from tests.certificates import Authority
 from tests.commands.test_commands import CommandCase
 from tests.processes import configuration, local_domain, source_environment, temporary_folder

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.spool.tools import SpoolTools
-from mta.users import UserFile
+from mta.users.file import UserFile
 from tests.processes import (
     DEADLINE,
     TWISTD,

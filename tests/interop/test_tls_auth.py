@@ -17,7 +17,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.settings import CertificatePair
-from mta.users import UserFile
+from mta.users.file import UserFile
 from tests.certificates import Authority, fingerprint_of
 from tests.interop.dovecot import Dovecot
 from tests.interop.postfix import DOMAIN, Postfix

@@ -29,7 +29,7 @@ from mta.settings import (
     Settings,
     TLSSettings,
 )
-from mta.users import UserFile
+from mta.users.file import UserFile
 from tests.certificates import Authority
 from tests.processes import (
     DEADLINE,

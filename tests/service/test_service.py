@@ -27,7 +27,7 @@ from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
 from mta.service.signals import StopSignals
 from mta.smtp.sasl import PLAIN
 from mta.testing import FakeRouter, MemorySpool
-from mta.users import DovecotUsers
+from mta.users.dovecot import DovecotUsers
 from tests.conversations import reception
 from tests.users.test_dovecot import FakeEndpoint, session
 

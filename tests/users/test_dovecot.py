@@ -30,8 +30,7 @@ from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
 from mta.testing import FakeRouter
-from mta.users import DovecotUsers
-from mta.users.dovecot import MAX_PAUSE
+from mta.users.dovecot import MAX_PAUSE, DovecotUsers
 from mta.users.dovecot_protocol import ANSWER_TIMEOUT
 from tests.processes import Process, need_program, temporary_folder, wait_until
 

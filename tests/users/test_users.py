@@ -22,9 +22,10 @@ from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
 from mta.testing import FakeRouter
-from mta.users import UserFault, UserFile, Users
 from mta.users import local as local_module
 from mta.users.addresses import is_own
+from mta.users.file import UserFault, UserFile
+from mta.users.local import Users
 
 ROUTER = FakeRouter({}, ours=["example.com"])
 ROUNDS = sasl.ITERATIONS  # before the tests make them cheap

@@ -10,7 +10,7 @@ from mta.service.findings.finding import Finding
 from mta.service.findings.paths import exists, private, unix_socket, why_unwritable
 from mta.settings import Settings
 from mta.spool import inspection
-from mta.users import UserFault, UserFile
+from mta.users.file import UserFault, UserFile
 
 DOVECOT = "dovecot:"
 
