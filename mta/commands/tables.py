@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mta.commands.addressees import addressees
 from mta.config import Problem
+from mta.files import open_regular
 from mta.mail import Mailbox
 from mta.smtp import grammar
 
@@ -50,7 +52,7 @@ class Entry:
 
 def aliases(path: Path, domain: str) -> Iterator[Entry | Problem]:
     """The lines of an aliases(5) file, for addresses in `domain`.  Raises OSError."""
-    for line, text in _lines(path):
+    for line, text in _lines(path, path.open("rb")):
         match = _KEY.fullmatch(text)
         if match is None:
             yield Problem(path, line, 1, f"no `name: value` in {text[:40]!r}")
@@ -69,7 +71,7 @@ def aliases(path: Path, domain: str) -> Iterator[Entry | Problem]:
 
 def virtual(path: Path, domain: str) -> Iterator[Entry | Problem]:
     """The lines of a virtual(5) table; names without a domain are in `domain`.  Raises OSError."""
-    for line, text in _lines(path):
+    for line, text in _lines(path, path.open("rb")):
         pattern, *rest = text.split(None, 1)
         value = rest[0] if rest else ""
         try:
@@ -107,7 +109,7 @@ def _included(path: Path, domain: str, depth: int) -> Iterator[Mailbox]:
     if not depth:
         raise ValueError(f"{path}: too many files that include one another")
     try:
-        lines = list(_lines(path))
+        lines = list(_lines(path, open_regular(path)))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     for _, text in lines:
@@ -158,12 +160,12 @@ def _lowered(address: Mailbox) -> Mailbox:
     return Mailbox(address.local_part.lower(), address.domain)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The logical lines of a table, with the number of their first; none is empty or a comment.
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """The logical lines of a table, each with its number; none is a comment.
 
     A line that begins with white space goes on with the one before.  Raises OSError.
     """
-    with path.open("rb") as file:
+    with file:
         octets = file.read(MAX_OCTETS + 1)
     if len(octets) > MAX_OCTETS or b"\0" in octets:
         raise OSError(f"{path}: not a table of text; the source of a .db file has no ending")

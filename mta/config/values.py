@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mta.config.document import Fields, Reader, Value, list_of, listed, read_record, suggest
+from mta.files import open_regular
 from mta.mail import Mailbox, canonical_domain
 from mta.settings import DAY, GIB, HOUR, KIB, MIB, MINUTE, CertificatePair, Network
 from mta.smtp import grammar
@@ -241,7 +242,7 @@ def readable_file(value: Value) -> Path:
 
 def _first_octets(value: Value, file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return stream.read(MAX_SECRET)
     except OSError as error:
         raise value.wrong(f"{file}: {error.strerror}, expected a file that can be read") from None

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mta.files import atomic_write
+from mta.files import atomic_write, open_regular
 from mta.mail import Agent, Hop
 from mta.settings import Domain, Limits, Listener, ListenerTLS, Service, Settings
 
@@ -28,7 +28,7 @@ def publish(spool: Path, settings: Settings) -> None:
 def read(spool: Path) -> Settings | None:
     """The settings that were published; None where there are none."""
     try:
-        with (spool / FILE).open("rb") as file:
+        with open_regular(spool / FILE) as file:
             document = json.loads(file.read(MAX_OCTETS))
         return _settings(spool, document)
     except (OSError, ValueError, TypeError, KeyError):

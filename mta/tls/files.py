@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import SSL
 
+from mta.files import open_regular
 from mta.settings import CertificatePair
 from mta.tls.names import is_for, name_of, names_in
 
@@ -103,7 +104,8 @@ def certificates_in(path: Path) -> Sequence[x509.Certificate]:
 def read(path: Path) -> bytes:
     """The octets of a file.  Raises TLSFault."""
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise TLSFault(f"{path}: {error.strerror}") from None
 
