@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 
 from mta import config, logs
 from mta.service.configured import configure
+from mta.service.effects import in_force
 from mta.service.findings import findings, warnings
 from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
-from mta.service.restart import in_force
 from mta.settings import Settings
 from mta.tls import TLSFault
 from mta.users.file import UserFault

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.config.schema import SECTIONS
 from mta.mail import Agent, Hop, Mailbox
-from mta.service.restart import NEED_RESTART, in_force
+from mta.service.effects import EFFECTS, Effect, effect_of, in_force
 from mta.settings import (
     CertificatePair,
     Domain,
@@ -108,17 +108,19 @@ class InForceTests(SynchronousTestCase):
     """What a reload makes of each setting."""
 
     def test_every_setting(self) -> None:
-        """It is in force, or else it is named: neither is forgotten, and none is both."""
+        """The table says when it applies; where that is at the next start, it is kept and named."""
         walked = set()
         for key, new in changes(SETTINGS):
             with self.subTest(key):
                 walked.add(key)
+                is_kept = effect_of(key) is Effect.NEXT_START
                 settings, restart = in_force(new, SETTINGS)
                 self.assertNotEqual(new, SETTINGS)
-                self.assertEqual(list(restart), [key] if key in NEED_RESTART else [])
-                self.assertEqual(settings == SETTINGS, key in NEED_RESTART)
-                self.assertEqual(settings == new, key not in NEED_RESTART)
-        self.assertLessEqual(set(NEED_RESTART), walked)
+                self.assertEqual(list(restart), [key] if is_kept else [])
+                self.assertEqual(settings == SETTINGS, is_kept)
+                self.assertEqual(settings == new, not is_kept)
+        for key in EFFECTS:
+            self.assertTrue(any(each.startswith(key) for each in walked), key)
 
     def test_every_key_is_walked(self) -> None:
         """Whatever the configuration has is a setting that the other test changes."""
@@ -152,10 +154,17 @@ class InForceTests(SynchronousTestCase):
         self.assertEqual(in_force(old, old), (old, []))
 
     def test_documented(self) -> None:
-        """The manual names the same ones."""
-        text = (ROOT / "docs/config.rst").read_text("utf-8")
-        for key in NEED_RESTART:
-            self.assertIn(f"``{key}``", text.partition("Reading it again")[2][:2000])
+        """The manual has the same table, where its last row is for all others."""
+        page = (ROOT / "docs/config.rst").read_text("utf-8").partition("Reading it again")[2]
+        documented = {}
+        for line in page.split("=\n", 2)[1].splitlines():
+            keys, effect = line[:49], line[49:]
+            documented.update(dict.fromkeys(re.findall("``(.*?)``", keys), effect))
+        self.assertLessEqual(set(documented), set(EFFECTS))
+        for key, effect in EFFECTS.items():
+            key = "routes" if key == "default_route" else key
+            text = documented.get(key, Effect.NEXT_CONNECTION.value)
+            self.assertTrue(text.startswith(effect.value), f"{key}: {text}")
 
 
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"

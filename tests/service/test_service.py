@@ -13,18 +13,19 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface.verify import verifyObject
+from zope.interface.verify import verifyClass, verifyObject
 
 from mta.interfaces import IFirstRoles, IStatusSource
 from mta.metrics import NullMeter
 from mta.resolver import Resolver
 from mta.service.configured import Configured
-from mta.service.listeners import Receivers
+from mta.service.listeners import Listeners, Receivers
 from mta.service.monitoring import Status
 from mta.service.peers import PeersService
 from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
 from mta.service.signals import StopSignals
+from mta.service.workers import Workers
 from mta.smtp.sasl import PLAIN
 from mta.testing import FakeRouter, MemorySpool
 from mta.users.dovecot import DovecotUsers
@@ -108,10 +109,6 @@ class PeersTests(SynchronousTestCase):
         peers.use(cast(Configured, configured))
         return configured
 
-    def test_interface(self) -> None:
-        """It goes by the configuration."""
-        self.assertTrue(verifyObject(IConfigurable, PeersService(is_first=True)))
-
     def test_from_the_beginning(self) -> None:
         """Not before the runner runs; a reload later dials those of the new one."""
         peers = PeersService(is_first=True)
@@ -134,6 +131,15 @@ class PeersTests(SynchronousTestCase):
         old, new = self.use(peers), self.use(peers)
         self.successResultOf(peers.stopService())
         self.assertEqual((old.closed, new.closed), ([], [STOP_TIMEOUT]))
+
+
+class ConfigurableTests(SynchronousTestCase):
+    """The parts that a reload gives another configuration."""
+
+    def test_interface(self) -> None:
+        """All of them take one."""
+        for part in (Process, Listeners, PeersService, Workers):
+            self.assertTrue(verifyClass(IConfigurable, part))
 
 
 class StatusTests(SynchronousTestCase):
