@@ -30,7 +30,7 @@ class IContent(Interface):
     is_ascii: bool = Attribute("whether every octet is below 128")
 
     async def header() -> bytes:
-        """The header section, with the empty line that ends it, where there is one.
+        """The header section, with the empty line that ends it.
 
         It has at most `mta.smtp.header.MAX_HEADER` octets and some fields of ours: what is beyond
         that counts as body.

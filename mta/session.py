@@ -41,9 +41,9 @@ class TLSInfo:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The client that brought a message, and how; empty is what is not known.
+    """The client that brought a message, and how.
 
-    It is kept with the message as evidence, and never gives a right.
+    What is not known is empty.  It is kept with the message as evidence, and never gives a right.
     """
 
     address: str = ""  # LOCAL_ADDRESS for a program of this host

@@ -10,16 +10,19 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from mta.interfaces import IAccessPolicy, IReversal, IUsers
+from mta.interfaces import IAcceptedMail, IAccessPolicy, IReversal, IUsers
 from mta.link import Link
 from mta.mail import Mailbox, Reply
-from mta.queued import Message, SpoolFull
+from mta.queued import SpoolFull
 from mta.session import ChannelLost
 from mta.settings import Limits, ListenerTLS, Service
-from mta.smtp.intake import Depot
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import Receiver
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import (
+    AcceptedMail,
     FakeAccessPolicy,
+    FakeClientNames,
+    FakeMailingLists,
     FakeReversal,
     FakeTLS,
     FakeUsers,
@@ -32,9 +35,9 @@ _LIMITS = ("message_size", "recipients", "errors", "greet_delay")
 _REPEATED = re.compile(rb"\{(.*?) \* (\d+)\}", re.DOTALL)
 
 
-def reception(
+def receiver_config(
     spool: MemorySpool,
-    accepted: Callable[[Message], object] = lambda message: None,
+    accepted: IAcceptedMail | None = None,
     *,
     service: Service = Service.SMTP,
     tls: ListenerTLS = ListenerTLS.OFF,
@@ -42,17 +45,20 @@ def reception(
     access: IAccessPolicy | None = None,
     users: IUsers | None = None,
     reversal: IReversal | None = None,
-) -> Reception:
+) -> ReceiverConfig:
     """What all receivers of one listener share, around a spool in memory."""
-    limits = limits or Limits()
-    depot = Depot(
+    return ReceiverConfig(
         HOSTNAME,
         spool,
-        lambda message, session: accepted(message),
+        AcceptedMail() if accepted is None else accepted,
+        access or FakeAccessPolicy(),
+        limits or Limits(),
         lambda: 0.0,
-        limits.message_size,
+        service,
+        tls,
+        users,
+        reversal,
     )
-    return Reception(depot, access or FakeAccessPolicy(), limits, service, tls, users, reversal)
 
 
 class Conversation:
@@ -66,7 +72,7 @@ class Conversation:
         self.access = FakeAccessPolicy(
             Reply(554, "5.7.1", ("Go away",)) if "access" in settings else None
         )
-        self.accepted: list[Message] = []
+        self.accepted = AcceptedMail()
         self.clock, self.transport = Clock(), MemoryTransport(lenient=True)
         self.replies = b""
         self.writes = 0
@@ -74,9 +80,9 @@ class Conversation:
         limits = replace(
             Limits(), **{name: int(settings[name]) for name in _LIMITS if name in settings}
         )
-        shared = reception(
+        shared = receiver_config(
             self.spool,
-            self.accepted.append,
+            self.accepted,
             service=Service(settings.get("service", "smtp")),
             tls=ListenerTLS(settings.get("tls", "off")),
             limits=limits,
@@ -85,11 +91,11 @@ class Conversation:
             reversal=FakeReversal() if "reversal" in settings else None,
         )
         if "hide_client" in settings:
-            shared = replace(shared, depot=replace(shared.depot, hide_client=True))
+            shared = replace(shared, hide_client=True)
         if "expn" in settings:
-            shared = replace(shared, expand=lambda address: [address, Mailbox("b", "mta.example")])
+            shared = replace(shared, lists=FakeMailingLists(Mailbox("b", "mta.example")))
         if "proxy" in settings:
-            shared = replace(shared, is_proxy=lambda address: address == settings["proxy"])
+            shared = replace(shared, names=FakeClientNames(settings["proxy"]))
         turned_peer = settings.get("partner", "")
         self.link = Link(Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
         self.problems: list[Failure] = []

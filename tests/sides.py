@@ -6,15 +6,17 @@ exchange, links.  What a wire carries, and when it breaks, is up to the test.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from mta.access import AccessPolicy
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler, Transfer
-from mta.interfaces import IHeldMailWatch, IRole
+from mta.interfaces import IAcceptedMail, IHeldMailWatch, IRole
 from mta.link import Link
 from mta.mail import (
     Agent,
@@ -39,9 +41,9 @@ from mta.queued import HopFailure, Message
 from mta.session import UNKNOWN_ORIGIN, ChannelLost, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
 from mta.smtp.errors import PeerFault
-from mta.smtp.intake import Depot
 from mta.smtp.opening import SenderConfig
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import Receiver
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import (
     ConnectionPair,
     FakeAgent,
@@ -94,6 +96,7 @@ class FakeStatusLog:
         self.links -= 1
 
 
+@implementer(IAcceptedMail)
 class Side:
     """One mail server: its spool, its runner, and what arrived here for good."""
 
@@ -108,7 +111,9 @@ class Side:
         self.runner = Runner(self.spool, clock, NullMeter(), now=clock.seconds)
         self.held = HeldMail(self.spool, self.runner)
         self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, _users(), clock)
-        self.depot = Depot(self.hostname, self.spool, self._accepted, clock.seconds, 10**6)
+        self.config = ReceiverConfig(
+            self.hostname, self.spool, self, self.access, Limits(), clock.seconds
+        )
 
     def start(self, watch: IHeldMailWatch) -> None:
         """Begin to deliver."""
@@ -117,7 +122,8 @@ class Side:
         self.runner.use(RunnerConfig(self.router, agents, FakeNotices(), Queue(), peers, watch))
         self.runner.start()
 
-    def _accepted(self, message: Message, session: Session) -> None:
+    def accepted(self, message: Message, session: Session) -> None:
+        """See `IAcceptedMail.accepted`."""
         self.runner.accept(message)
 
     def put(self, forward_path: Mailbox, body: bytes) -> None:
@@ -165,14 +171,12 @@ class ProviderSide(Side):
         self.router.ours.add("office.example")
         self.provider = Provider(self.hostname, self.shelf, self.held, self.typed_status, clock)
         reversal = Reversal([peer], self.held, self.provider)
-        self.reception = Reception(
-            self.depot, self.access, Limits(), service, users=_users(), reversal=reversal
-        )
+        self.config = replace(self.config, service=service, users=_users(), reversal=reversal)
         self.start(FakeHeldMailWatch())
 
     def role(self) -> IRole:
         """What a connection begins with here."""
-        return Receiver(self.reception)
+        return Receiver(self.config)
 
 
 class FakeDialler:
@@ -226,7 +230,7 @@ class CustomerSide(Side):
         self.dialler = FakeDialler(provider)
         self.customer = Customer(
             cast(Dialler, self.dialler),
-            Reception(self.depot, self.access, Limits()),
+            self.config,
             self.held,
             self.typed_status,
             provider.clock,

@@ -14,7 +14,7 @@ from mta.metrics import NullMeter
 from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
 from mta.service.listeners import Receivers
 from mta.testing import MemorySpool
-from tests.conversations import reception
+from tests.conversations import receiver_config
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 TEXT = b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 25\r\n"
@@ -90,7 +90,7 @@ class ProxiedTests(SynchronousTestCase):
         self.clock = Clock()
         self.links = LinkFactory(self.clock)
         self.factory = ProxiedFactory(self.links, self.clock)
-        shared = reception(MemorySpool())
+        shared = receiver_config(MemorySpool())
         self.links.serve(Receivers(shared, NullMeter()))
 
     def connect(self) -> StringTransport:

@@ -19,16 +19,15 @@ from zope.interface import implementer
 
 from mta import config
 from mta.access import AccessPolicy
-from mta.interfaces import ISpool
+from mta.interfaces import IAcceptedMail, ISpool
 from mta.link import LinkFactory
 from mta.mail import Envelope
 from mta.metrics import NullMeter
 from mta.queued import IDraft, Message
 from mta.routing import Router
 from mta.service.listeners import Receivers
-from mta.session import Origin
-from mta.smtp.intake import Depot
-from mta.smtp.receiver import Reception
+from mta.session import Origin, Session
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.srs import SenderRewriting
 from mta.spool.content import Draft, MemoryContent
 from mta.spool.folder import Folder
@@ -90,11 +89,19 @@ class NullSpool:
         return Message(draft.id, 0.0, envelope, MemoryContent(header, body, draft.is_ascii), ())
 
 
+@implementer(IAcceptedMail)
+class Forgotten:
+    """Delivers nothing."""
+
+    def accepted(self, message: Message, session: Session) -> None:
+        """See `IAcceptedMail.accepted`."""
+
+
 def _never(function: Callable[..., Any], *args: Any) -> NoReturn:
     raise RuntimeError("the messages of this measurement are small")
 
 
-def reception(path: Path, clock: Any) -> ServerFactory:
+def receivers(path: Path, clock: Any) -> ServerFactory:
     """What `mta.service` makes of the first listener, with a `NullSpool`."""
     settings = config.load(path)
     listener = settings.listen[0]
@@ -108,8 +115,16 @@ def reception(path: Path, clock: Any) -> ServerFactory:
     )
     access = AccessPolicy(settings.relay, settings.limits, (), router, None, clock)
     spool = NullSpool(Path(settings.spool))
-    depot = Depot(settings.hostname, spool, lambda message, session: None, time.time, 2**20)
-    shared = Reception(depot, access, settings.limits, listener.service, listener.tls)
+    shared = ReceiverConfig(
+        settings.hostname,
+        spool,
+        Forgotten(),
+        access,
+        settings.limits,
+        time.time,
+        listener.service,
+        listener.tls,
+    )
     factory = LinkFactory(clock)
     factory.serve(Receivers(shared, NullMeter()))
     return factory
@@ -121,7 +136,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "canned":
         factory = ServerFactory.forProtocol(Canned)
     else:
-        factory = reception(Path(sys.argv[2]), reactor)
+        factory = receivers(Path(sys.argv[2]), reactor)
     port = reactor.listenTCP(0, factory, backlog=BACKLOG, interface="127.0.0.1")
     print(port.getHost().port, flush=True)
     reactor.run()

@@ -1,31 +1,50 @@
-"""Reverse-paths of this host's own programs, made valid elsewhere."""
+"""The names that programs of this host and its proxies use."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
+
+from zope.interface import implementer
 
 from mta.access import hosts
+from mta.interfaces import IClientNames
 from mta.mail import Mailbox
 from mta.session import LOCAL_ADDRESS, Session
 from mta.settings import Network
 
 
-def qualified(
-    session: Session,
-    reverse_path: Mailbox,
-    *,
-    networks: Iterable[Network],
-    local_names: Collection[str],
-    home_domain: str,
-) -> Mailbox:
-    """A reverse-path that other hosts can answer to.
+@implementer(IClientNames)
+class ClientNames:
+    """Makes reverse-paths of this host's own programs valid elsewhere.
 
-    `root@localhost`, and an address at this host's name where that is no domain of ours, is in
-    `home_domain` then.  So it is for clients in `networks` only, without a log-in.
+    `networks` are our own, `proxies` those whose clients may use XCLIENT.
     """
-    is_near = session.client == LOCAL_ADDRESS or hosts.is_in(session.client, networks)
-    if session.turned_peer or session.identity or not is_near:
-        return reverse_path
-    if reverse_path.domain not in local_names:
-        return reverse_path
-    return Mailbox(reverse_path.local_part, home_domain)
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        proxies: Sequence[Network],
+        local_names: Collection[str],
+        home_domain: str,
+    ) -> None:
+        self._networks = networks
+        self._proxies = proxies
+        self._local_names = local_names
+        self._home_domain = home_domain
+
+    def is_proxy(self, address: str) -> bool:
+        """See `IClientNames.is_proxy`."""
+        return hosts.is_in(address, self._proxies)
+
+    def qualified(self, session: Session, reverse_path: Mailbox) -> Mailbox:
+        """See `IClientNames.qualified`.
+
+        `root@localhost`, and an address at this host's name where that is no domain of ours, is in
+        the home domain then.  So it is for clients in our networks only, without a log-in.
+        """
+        if reverse_path.domain not in self._local_names:
+            return reverse_path
+        is_near = session.client == LOCAL_ADDRESS or hosts.is_in(session.client, self._networks)
+        if session.turned_peer or session.identity or not is_near:
+            return reverse_path
+        return Mailbox(reverse_path.local_part, self._home_domain)

@@ -13,8 +13,9 @@ from zope.interface import implementer
 
 from mta.access.policy import rejection
 from mta.commands.console import router_of
-from mta.interfaces import IAccessPolicy, IChannel, IRouter, ISpool
+from mta.interfaces import IAcceptedMail, IAccessPolicy, IChannel, IRouter, ISpool
 from mta.mail import Envelope, Mailbox, Recipient
+from mta.queued import Message
 from mta.session import (
     LOCAL_ADDRESS,
     ChannelLost,
@@ -25,8 +26,8 @@ from mta.session import (
 )
 from mta.settings import Settings
 from mta.smtp.errors import Refusal
-from mta.smtp.intake import Depot
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import Receiver
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.wire import Wire
 from mta.sync import result_of
 
@@ -35,17 +36,21 @@ _PIECE = 65536  # octets
 
 def converse(settings: Settings, spool: ISpool, incoming: int, outgoing: int) -> None:
     """Hold one conversation over two descriptors.  Raises OSError."""
-    depot = Depot(
-        settings.hostname,
-        spool,
-        lambda message, session: None,
-        time.time,
-        settings.limits.message_size,
-    )
     access = LocalAccessPolicy(router_of(settings))
-    receiver = Receiver(Reception(depot, access, settings.limits))
+    config = ReceiverConfig(
+        settings.hostname, spool, LeftToServer(), access, settings.limits, time.time
+    )
+    receiver = Receiver(config)
     with suppress(ChannelLost):  # who called us has ended
         result_of(receiver.converse(Pipes(incoming, outgoing)))
+
+
+@implementer(IAcceptedMail)
+class LeftToServer:
+    """Leaves what was committed to the server, which the spool has woken."""
+
+    def accepted(self, message: Message, session: Session) -> None:
+        """See `IAcceptedMail.accepted`."""
 
 
 @implementer(IChannel)

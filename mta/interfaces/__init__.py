@@ -7,9 +7,11 @@ each user names the part that it needs.  Every implementation has a ``verifyObje
 
 from mta.interfaces.access import (
     IAccessPolicy,
+    IClientNames,
     IContentPolicy,
     ILogInPolicy,
     ILogInStore,
+    IMailingLists,
     IReversal,
     IUsers,
 )
@@ -61,6 +63,7 @@ __all__ = [
     "IAttemptRecords",
     "IAttempts",
     "IChannel",
+    "IClientNames",
     "IClientTLS",
     "ICommitMeter",
     "IConnection",
@@ -77,6 +80,7 @@ __all__ = [
     "ILogInPolicy",
     "ILogInStore",
     "IMailSource",
+    "IMailingLists",
     "IMeter",
     "INotices",
     "IOwnHost",

@@ -84,6 +84,23 @@ class IAccessPolicy(ILogInPolicy, IContentPolicy):
         """Return whether the client is no user and no host of ours."""
 
 
+class IClientNames(Interface):
+    """The names that clients use, and the clients that proxies speak for."""
+
+    def is_proxy(address: str) -> bool:
+        """Return whether that client may speak for others (XCLIENT)."""
+
+    def qualified(session: Session, reverse_path: Mailbox) -> Mailbox:
+        """Return the reverse-path in a form that other hosts can answer to."""
+
+
+class IMailingLists(Interface):
+    """The addresses that stand for others."""
+
+    def expand(address: Mailbox) -> Sequence[Mailbox]:
+        """Return the addresses behind one of ours (EXPN).  Raises Refusal."""
+
+
 class IUsers(Interface):
     """The users who may log in."""
 

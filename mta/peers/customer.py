@@ -19,7 +19,7 @@ from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queued import EVERYWHERE, HopFailure
 from mta.settings import Peer
-from mta.smtp.receiver import Reception
+from mta.smtp.receiver_config import ReceiverConfig
 
 MAX_SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 
@@ -28,20 +28,20 @@ MAX_SILENCE = 5.0  # seconds on a turned link after which a single exchange is o
 class Customer:
     """Dials peers: now, or again and again.
 
-    `reception` is what receivers on turned connections need; `held` is our mail for peers; `status`
+    `receiver` is what receivers on turned connections need; `held` is our mail for peers; `status`
     is told what becomes of it.
     """
 
     def __init__(
         self,
         dialler: Dialler,
-        reception: Reception,
+        receiver: ReceiverConfig,
         held: IHeldMail,
         status: PeerStatusLog,
         clock: IReactorTime,
     ) -> None:
         self._dialler = dialler
-        self._reception = reception
+        self._receiver = receiver
         self._held = held
         self._status = status
         self._clock = clock
@@ -50,7 +50,7 @@ class Customer:
     async def exchange(self, peer: Peer, watch: ITallyWatch | None = None) -> Tally:
         """Hold one whole exchange with a peer.  Raises ExchangeFailed."""
         exchange = Exchange(
-            peer, self._dialler, self._reception, watch, self._status.link(peer.name)
+            peer, self._dialler, self._receiver, watch, self._status.link(peer.name)
         )
         try:
             with self._own_mail(peer) as source:
@@ -81,7 +81,7 @@ class Customer:
     async def send_held(self, peer: Peer) -> None:
         """Send a peer what came for it while its link is turned.  Raises HopFailure."""
         if await self._held.count(peer.name, [EVERYWHERE], 1):
-            exchange = Exchange(peer, self._dialler, self._reception)
+            exchange = Exchange(peer, self._dialler, self._receiver)
             with self._own_mail(peer) as source:
                 await exchange.send(source)
 

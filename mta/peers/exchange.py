@@ -21,7 +21,8 @@ from mta.peers.tally import CountedSource, Tally, Unwatched
 from mta.peers.turned_receiver import TurnedReceiver
 from mta.queued import Delivery, HopFailure
 from mta.settings import Peer
-from mta.smtp.receiver import LINE, Reception
+from mta.smtp.receiver import LINE
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.turn import TurnRequest
 
 NO_MAIL = 453  # RFC 2645 section 5.2.1: an answer, not a failure
@@ -98,7 +99,7 @@ class ExchangeFailed(HopFailure):
 class Exchange:
     """One exchange with a peer that we dial.
 
-    `reception` is what a receiver of ours needs; `watch` follows the tally;
+    `config` is what a receiver of ours needs; `watch` follows the tally;
     `while_turned` lasts as long as the turned connection.
     """
 
@@ -106,13 +107,13 @@ class Exchange:
         self,
         peer: Peer,
         dialler: Dialler,
-        reception: Reception,
+        config: ReceiverConfig,
         watch: ITallyWatch | None = None,
         while_turned: AbstractContextManager[None] | None = None,
     ) -> None:
         self._peer = peer
         self._dialler = dialler
-        self._reception = reception
+        self._config = config
         self._watch = watch or Unwatched()
         self._while_turned = while_turned or nullcontext()
         self._tally = Tally()
@@ -164,9 +165,7 @@ class Exchange:
         if peer.method == "etrn":
             commands = etrn_commands(peer.domains)
             return TurnRequest(commands, self, second_forms=etrn_by_queue(commands))
-        receiver = TurnedReceiver(
-            peer, self._reception, self._tally, self._watch, self._while_turned
-        )
+        receiver = TurnedReceiver(peer, self._config, self._tally, self._watch, self._while_turned)
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
         return TurnRequest([command], self, receiver)
 

@@ -13,7 +13,8 @@ from mta.peers.tally import Tally
 from mta.queued import Message
 from mta.session import ChannelLost, ChannelTimeout, Session
 from mta.settings import Peer
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import Receiver
+from mta.smtp.receiver_config import ReceiverConfig
 
 # Keepalives without a NOOP or mail after which a turned link is dead: two may be lost or late.
 SILENT_KEEPALIVES = 2.5
@@ -31,16 +32,15 @@ class TurnedReceiver:
     def __init__(
         self,
         peer: Peer,
-        reception: Reception,
+        config: ReceiverConfig,
         tally: Tally,
         watch: ITallyWatch,
         while_turned: AbstractContextManager[None],
     ) -> None:
         self._silence = SILENT_KEEPALIVES * peer.keepalive
-        self._accepted = reception.depot.accepted
-        depot = replace(reception.depot, accepted=self.accepted)
-        reception = replace(reception, depot=depot, silence=self._silence)
-        self._receiver = Receiver(reception, turned_peer=peer.name)
+        self._accepted_mail = config.accepted_mail
+        config = replace(config, accepted_mail=self, idle_timeout=self._silence)
+        self._receiver = Receiver(config, turned_peer=peer.name)
         self._tally = tally
         self._watch = watch
         self._while_turned = while_turned
@@ -70,4 +70,4 @@ class TurnedReceiver:
         self._tally.received += 1
         self._tally.octets += message.content.size
         self._watch.changed(self._tally)
-        self._accepted(message, session)
+        self._accepted_mail.accepted(message, session)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from zope.interface import implementer
 
-from mta.interfaces import IOwnHost, IRouter
+from mta.interfaces import IMailingLists, IOwnHost, IRouter
 from mta.mail import NULL_PATH, Hop, Mailbox, Reply
 from mta.routing.expansion import MAX_ALIASES, SRS, Expander, RoutingStep
 from mta.routing.local_parts import main_address
@@ -24,7 +24,7 @@ MAX_KEPT = 50_000  # steps: on the way of all addresses whose routes are kept
 Routed = Sequence[tuple[Mailbox, Hop]] | Reply
 
 
-@implementer(IRouter)
+@implementer(IRouter, IMailingLists)
 class Router:
     """The routes of one configuration.
 
@@ -76,7 +76,7 @@ class Router:
         return self._reverse_paths.rewritten(reverse_path, forwarder)
 
     def expand(self, address: Mailbox) -> Sequence[Mailbox]:
-        """The final addresses behind one of our own (EXPN).  Raises Refusal."""
+        """See `IMailingLists.expand`."""
         if not self.is_ours(address.domain):
             raise Refusal(replies.NO_SUCH_USER)
         return [final for final, _ in self.route(address)]

@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.logger import Logger
 
-from mta.access import AccessPolicy, hosts
-from mta.access.local import qualified
+from mta.access import AccessPolicy
+from mta.access.local import ClientNames
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler
 from mta.delivery.local import DiscardAgent, RejectAgent
@@ -35,8 +34,7 @@ from mta.routing import Router
 from mta.service.open_files import affordable
 from mta.service.process import Process
 from mta.settings import Limits, Listener, Queue, Settings
-from mta.smtp.intake import Depot
-from mta.smtp.receiver import Reception
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.tls import ClientTLS, ServerTLS
 from mta.users.dovecot import DovecotUsers
 from mta.users.file import UserFile
@@ -49,7 +47,7 @@ _log = Logger()
 class Configured:
     """The parts made of the settings, and of nothing that changes.
 
-    `receptions`: what the receivers of each listener share, in the order of `settings.listen`.
+    `receivers`: what the receivers of each listener share, in the order of `settings.listen`.
     """
 
     settings: Settings
@@ -57,7 +55,7 @@ class Configured:
     agents: Mapping[Agent, IDeliveryAgent]
     notices: INotices
     customer: Customer
-    receptions: Sequence[Reception]
+    receivers: Sequence[ReceiverConfig]
     server_tls: ServerTLS
     client_tls: ClientTLS
     users: IUsers | None
@@ -131,22 +129,21 @@ class _Maker:
             settings.hostname, relay, process.held, process.peer_status, process.reactor
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
-        access = self._access()
-        depot = Depot(
+        shared = ReceiverConfig(
             settings.hostname,
             process.spool,
-            process.accepted_mail.accepted,
+            process.accepted_mail,
+            self._access(),
+            settings.limits,
             time.time,
-            settings.limits.message_size,
-            settings.submission.hide_client,
         )
         return Configured(
             settings,
             self._router,
             self._agents(relay),
             NoticeWriter(settings.hostname, in_steps=Steps(process.reactor)),
-            self._customer(Reception(depot, access, settings.limits)),
-            [self._reception(listener, depot, access, reversal) for listener in settings.listen],
+            self._customer(shared),
+            [self._receiver(listener, shared, reversal) for listener in settings.listen],
             self._server_tls,
             self._client_tls,
             self._users,
@@ -176,11 +173,11 @@ class _Maker:
             self._process.pressure,
         )
 
-    def _customer(self, reception: Reception) -> Customer:
+    def _customer(self, receiver: ReceiverConfig) -> Customer:
         process = self._process
         return Customer(
             self._dialler(),
-            reception,
+            receiver,
             process.held,
             process.peer_status,
             process.reactor,
@@ -198,28 +195,27 @@ class _Maker:
             )
         return replace(limits, connections=connections)
 
-    def _reception(
-        self, listener: Listener, depot: Depot, access: IAccessPolicy, reversal: IReversal
-    ) -> Reception:
+    def _receiver(
+        self, listener: Listener, shared: ReceiverConfig, reversal: IReversal
+    ) -> ReceiverConfig:
+        """Return what the receivers of one listener share."""
         settings = self._settings
-        return Reception(
-            depot,
-            access,
-            settings.limits,
-            listener.service,
-            listener.tls,
-            self._users,
-            reversal,
-            partial(hosts.is_in, networks=settings.relay.xclient),
-            self._router.expand if settings.submission.expn else None,
-            self._process.meter.replied,
-            listener.allow_cleartext_auth,
-            partial(
-                qualified,
-                networks=settings.relay.networks,
-                local_names=settings.local_names,
-                home_domain=settings.home_domain,
+        return replace(
+            shared,
+            service=listener.service,
+            tls=listener.tls,
+            users=self._users,
+            reversal=reversal,
+            names=ClientNames(
+                settings.relay.networks,
+                settings.relay.xclient,
+                settings.local_names,
+                settings.home_domain,
             ),
+            lists=self._router if settings.submission.expn else None,
+            meter=self._process.meter,
+            cleartext_auth=listener.allow_cleartext_auth,
+            hide_client=settings.submission.hide_client,
         )
 
     def _make_users(self) -> IUsers | None:

@@ -22,21 +22,22 @@ from mta.service.configured import Configured
 from mta.service.endpoints import adopt, listen, shown
 from mta.service.process import STOP_TIMEOUT, IConfigurable
 from mta.settings import Listener, Service
-from mta.smtp.receiver import Receiver, Reception
+from mta.smtp.receiver import Receiver
+from mta.smtp.receiver_config import ReceiverConfig
 
 
 @implementer(IFirstRoles)
 class Receivers:
     """The receivers of one listener, which are counted."""
 
-    def __init__(self, reception: Reception, meter: ISessionMeter) -> None:
-        self._reception = reception
+    def __init__(self, config: ReceiverConfig, meter: ISessionMeter) -> None:
+        self._config = config
         self._meter = meter
 
     def first_role(self) -> IRole:
         """See `IFirstRoles.first_role`."""
-        self._meter.session(self._reception.service)
-        return Receiver(self._reception)
+        self._meter.session(self._config.service)
+        return Receiver(self._config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,11 @@ class Listeners(TwistedService):
 
     def use(self, configured: Configured) -> None:
         """See `IConfigurable.use`: it counts for new connections."""
-        for opened, reception in zip(self._open, configured.receptions, strict=True):
+        for opened, config in zip(self._open, configured.receivers, strict=True):
             opened.factory.serve(
-                Receivers(reception, self._meter),
+                Receivers(config, self._meter),
                 configured.server_tls,
-                record_per_line=reception.service is Service.ODMR,
+                record_per_line=config.service is Service.ODMR,
             )
 
     @property

@@ -20,13 +20,13 @@ from mta.smtp.transactions import MAX_TRANSACTIONS
 async def helo(talk: Conversation, argument: bytes) -> Answer:
     """HELO: a session without extensions (RFC 5321 section 4.1.1.1)."""
     _begin_session(talk, argument, extended=False)
-    return Reply(250, "", (talk.reception.depot.hostname,))
+    return Reply(250, "", (talk.config.hostname,))
 
 
 async def ehlo(talk: Conversation, argument: bytes) -> Answer:
     """EHLO and LHLO: a session with extensions."""
     _begin_session(talk, argument, extended=True)
-    return Reply(250, "", (talk.reception.depot.hostname, *await _extensions(talk)))
+    return Reply(250, "", (talk.config.hostname, *await _extensions(talk)))
 
 
 def _begin_session(talk: Conversation, argument: bytes, *, extended: bool) -> None:
@@ -38,17 +38,17 @@ def _begin_session(talk: Conversation, argument: bytes, *, extended: bool) -> No
 
 async def _extensions(talk: Conversation) -> list[str]:
     """The EHLO keywords: what this session may use now, and nothing else."""
-    reception, session = talk.reception, talk.session
+    config, session = talk.config, talk.session
     keywords = ["ENHANCEDSTATUSCODES", "PIPELINING"]
-    if reception.service is not Service.ODMR:
+    if config.service is not Service.ODMR:
         keywords += [
-            f"SIZE {reception.limits.message_size}",
+            f"SIZE {config.limits.message_size}",
             "8BITMIME",
             "SMTPUTF8",
             "CHUNKING",
             "BINARYMIME",
             "DSN",
-            f"LIMITS MAILMAX={MAX_TRANSACTIONS} RCPTMAX={reception.limits.recipients}",
+            f"LIMITS MAILMAX={MAX_TRANSACTIONS} RCPTMAX={config.limits.recipients}",
         ]
         if session.tls is not None:
             keywords.append("REQUIRETLS")
@@ -56,10 +56,10 @@ async def _extensions(talk: Conversation) -> list[str]:
         keywords.append("STARTTLS")
     if talk.may_expand:
         keywords.append("EXPN")
-    if talk.is_proxied and reception.service is not Service.ODMR:
+    if talk.is_proxied and config.service is not Service.ODMR:
         keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
-    if reception.reversal is not None:
-        keywords += reception.reversal.methods(session)
+    if config.reversal is not None:
+        keywords += config.reversal.methods(session)
     if mechanisms := await talk.mechanisms():
         keywords.append(" ".join(("AUTH", *mechanisms)))
     return [*keywords, "HELP"]
@@ -83,7 +83,7 @@ async def xclient(talk: Conversation, argument: bytes) -> Answer:
 async def quit(talk: Conversation, argument: bytes) -> Answer:
     """QUIT (RFC 5321 section 4.1.1.10)."""
     _no_argument(argument)
-    return Parting(replies.closing(talk.reception.depot.hostname))
+    return Parting(replies.closing(talk.config.hostname))
 
 
 # --- log-ins
@@ -91,7 +91,7 @@ async def quit(talk: Conversation, argument: bytes) -> Answer:
 
 async def auth(talk: Conversation, argument: bytes) -> Answer:
     """AUTH (RFC 4954 section 4)."""
-    session, access, users = talk.session, talk.reception.access, talk.reception.users
+    session, access, users = talk.session, talk.config.access, talk.config.users
     if users is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
     if session.identity:
@@ -169,9 +169,9 @@ def _reversing(talk: Conversation, successor: IRole) -> Answer:
 
 
 def _reversal(talk: Conversation) -> IReversal:
-    if talk.reception.reversal is None:
+    if talk.config.reversal is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
-    return talk.reception.reversal
+    return talk.config.reversal
 
 
 # --- what brings nothing
@@ -203,9 +203,10 @@ async def vrfy(talk: Conversation, argument: bytes) -> Answer:
 
 async def expn(talk: Conversation, argument: bytes) -> Answer:
     """EXPN, for users only where it is allowed (RFC 5321 sections 3.5 and 7.3)."""
-    if not talk.may_expand or talk.reception.expand is None:
+    lists = talk.config.lists
+    if not talk.may_expand or lists is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
-    members = talk.reception.expand(grammar.parse_list(argument))
+    members = lists.expand(grammar.parse_list(argument))
     return Reply(250, "2.1.5", tuple(f"<{member}>" for member in members))
 
 

@@ -1,25 +1,25 @@
 """What the answers to commands share: the session, the transaction, the connection.
 
-`Reception` is what all sessions of a listener share, `Conversation` is one session on one
-connection.
+`Conversation` is one session on one connection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from mta.interfaces import IAccessPolicy, IChannel, IReversal, IRole, IUsers
-from mta.mail import Envelope, Mailbox, Recipient, Reply, distinct
+from mta.interfaces import IChannel, IRole
+from mta.mail import Envelope, Recipient, Reply, distinct
 from mta.queued import IDraft
 from mta.session import UNKNOWN_ADDRESS, Session
-from mta.settings import Limits, ListenerTLS, Service
+from mta.settings import ListenerTLS, Service
 from mta.smtp import grammar, replies
 from mta.smtp.cost import FREE, LITTLE, Cost, Slices
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
-from mta.smtp.intake import Depot, Intake
+from mta.smtp.intake import Intake
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.wire import Wire
 
 LINE = 512  # octets of a command line, CRLF included, RFC 5321 section 4.5.3.1.4
@@ -66,31 +66,6 @@ class Restart:
 Answer = Reply | Parting | Restart | tuple[Reply, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reception:
-    """What all receivers of one listener share.
-
-    `is_proxy` says which addresses may name their clients by XCLIENT; `expand` gives the members
-    of a list, to users, where EXPN is allowed at all; `replied` hears of each reply; `qualified`
-    gives a reverse-path a domain that means something elsewhere.  `silence`: seconds between
-    transactions after which the client must be gone, where `limits` give it more; 0: no matter.
-    """
-
-    depot: Depot
-    access: IAccessPolicy
-    limits: Limits
-    service: Service = Service.SMTP
-    tls: ListenerTLS = ListenerTLS.OFF
-    users: IUsers | None = None
-    reversal: IReversal | None = None
-    is_proxy: Callable[[str], bool] = lambda address: False
-    expand: Callable[[Mailbox], Sequence[Mailbox]] | None = None
-    replied: Callable[[Reply], None] = lambda reply: None
-    cleartext_auth: bool = False
-    qualified: Callable[[Session, Mailbox], Mailbox] = lambda session, reverse_path: reverse_path
-    silence: float = 0.0
-
-
 class Transaction:
     """MAIL to the end of content (RFC 5321 section 3.3).  It is dropped, never cleared.
 
@@ -129,19 +104,20 @@ class Conversation:
 
     def __init__(
         self,
-        reception: Reception,
+        config: ReceiverConfig,
         channel: IChannel,
         verbs: Sequence[str],
         *,
         turned_peer: str = "",
         client: ProxiedClient | None = None,
     ) -> None:
-        self.reception = reception
+        self.config = config
+        self._meter = config.meter
         self.channel = channel
         self.verbs = verbs
         self.client = client
-        self.session = _new_session(reception.service, channel, turned_peer, client)
-        self.session.cleartext_auth = reception.cleartext_auth
+        self.session = _new_session(config.service, channel, turned_peer, client)
+        self.session.cleartext_auth = config.cleartext_auth
         self.cost = Cost()
         self.is_refused = False
         self.transaction: Transaction | None = None
@@ -156,16 +132,16 @@ class Conversation:
         wire: Wire = channel.wire
         if (line := wire.line(AUTH_LINE)) is not None:
             return line
-        reception = self.reception
-        timeout = reception.limits.timeout
-        if reception.silence and self.transaction is None:
-            timeout = min(timeout, reception.silence)
+        config = self.config
+        timeout = config.limits.timeout
+        if config.idle_timeout and self.transaction is None:
+            timeout = min(timeout, config.idle_timeout)
         end = channel.seconds() + timeout  # for the whole line
         while line is None:
             if len(wire) and grammar.is_foreign(wire.first):
                 raise Refusal(replies.NOT_SMTP)
             if channel.closing and self.transaction is None:
-                raise Refusal(replies.shutting_down(self.reception.depot.hostname))
+                raise Refusal(replies.shutting_down(self.config.hostname))
             await channel.receive(end)
             line = wire.line(AUTH_LINE)
         self.slices.begin()
@@ -173,7 +149,8 @@ class Conversation:
 
     def say(self, reply: Reply) -> None:
         """Send a reply."""
-        self.reception.replied(reply)
+        if self._meter is not None:
+            self._meter.replied(reply)
         self.channel.write(replies.encode(reply))
 
     async def yield_turn(self) -> None:
@@ -224,7 +201,7 @@ class Conversation:
     @property
     def awaits_tls(self) -> bool:
         """Whether nothing may be done before TLS."""
-        return self.reception.tls is ListenerTLS.REQUIRED and self.session.tls is None
+        return self.config.tls is ListenerTLS.REQUIRED and self.session.tls is None
 
     @property
     def offers_tls(self) -> bool:
@@ -234,7 +211,7 @@ class Conversation:
         rights for the client's.
         """
         return (
-            self.reception.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
+            self.config.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
             and self.session.tls is None
             and not self.session.turned_peer
             and self.client is None
@@ -243,16 +220,19 @@ class Conversation:
     @property
     def may_expand(self) -> bool:
         """Whether EXPN is answered."""
-        return self.reception.expand is not None and bool(self.session.identity)
+        return self.config.lists is not None and bool(self.session.identity)
 
     @property
     def is_proxied(self) -> bool:
         """Whether XCLIENT is answered."""
-        return not self.session.turned_peer and self.reception.is_proxy(self.channel.remote_address)
+        names = self.config.names
+        if names is None or self.session.turned_peer:
+            return False
+        return names.is_proxy(self.channel.remote_address)
 
     async def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms that this session may use: nobody logs in on a turned link."""
-        users = self.reception.users
+        users = self.config.users
         if users is None or self.session.turned_peer or self.awaits_tls:
             return ()
         return await users.mechanisms(self.session)

@@ -6,12 +6,9 @@ RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from mta.interfaces import IAccessPolicy, ISpool
 from mta.mail import Body, Envelope, Reply
-from mta.queued import IDraft, Message, SpoolFull
+from mta.queued import IDraft, SpoolFull
 from mta.session import Session
 from mta.settings import Service
 from mta.smtp import header, replies, trace
@@ -19,26 +16,11 @@ from mta.smtp.authors import authors
 from mta.smtp.content import LineCheck
 from mta.smtp.errors import Refusal
 from mta.smtp.header import HeaderSection
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.wire import CRLF
 
 # A line that looks like a From: field to somebody, where we see no fields any more.
 _LIKE_AN_AUTHOR = re.compile(rb"^[^a-z\n]*+from[^a-z\n:]*+:", re.MULTILINE | re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Depot:
-    """Where accepted messages go: the spool, and then whoever delivers them.
-
-    `now` gives seconds since the epoch; `message_size`: octets.  `hide_client`: what users submit
-    does not tell where they are.
-    """
-
-    hostname: str
-    spool: ISpool
-    accepted: Callable[[Message, Session], None]
-    now: Callable[[], float]
-    message_size: int
-    hide_client: bool = False
 
 
 class Intake:
@@ -51,18 +33,16 @@ class Intake:
 
     def __init__(
         self,
-        depot: Depot,
-        access: IAccessPolicy,
+        config: ReceiverConfig,
         session: Session,
         envelope: Envelope,
         draft: IDraft,
     ) -> None:
         origin = session.origin(smtputf8=envelope.smtputf8)
-        if session.service is Service.SUBMISSION and depot.hide_client:
+        if session.service is Service.SUBMISSION and config.hide_client:
             origin = origin.without_client()
         self._origin = origin
-        self._depot = depot
-        self._access = access
+        self._config = config
         self._session = session
         self._envelope = envelope
         self._draft = draft
@@ -76,7 +56,7 @@ class Intake:
         if self.refusal is not None:
             return
         self._size += len(piece)
-        if self._size > self._depot.message_size:
+        if self._size > self._config.limits.message_size:
             self.refuse(replies.TOO_BIG)
             return
         if self._lines is not None:
@@ -104,12 +84,12 @@ class Intake:
         if self.refusal is not None:
             return self.refusal
         try:
-            message = await self._depot.spool.commit(
+            message = await self._config.spool.commit(
                 self._draft, self._envelope, self._top() + self._section, self._origin
             )
         except OSError as error:
             return _spool_refusal(error)
-        self._depot.accepted(message, self._session)
+        self._config.accepted_mail.accepted(message, self._session)
         return Reply(250, "2.0.0", (f"OK queued as {message.id}",))
 
     def refuse(self, reply: Reply) -> None:
@@ -121,14 +101,14 @@ class Intake:
     @property
     def _is_users(self) -> bool:
         """Whether a user submits it, who writes as nobody else (RFC 6409 section 6.1)."""
-        return bool(self._session.identity) and self._access.checks_authors(self._session)
+        return bool(self._session.identity) and self._config.access.checks_authors(self._session)
 
     def _check_header(self) -> None:
         """The header section is complete: look at who wrote it, and where it was before."""
         try:
             if self._is_users:
                 self._check_authors()
-            self._access.header_section(self._envelope, self._header.octets)
+            self._config.access.header_section(self._envelope, self._header.octets)
         except Refusal as refusal:
             self.refuse(refusal.reply)
 
@@ -154,7 +134,7 @@ class Intake:
         except ValueError:
             raise Refusal(replies.AUTHOR_UNCLEAR) from None
         for mailbox in mailboxes:
-            self._access.header_from(self._session, mailbox)
+            self._config.access.header_from(self._session, mailbox)
 
     async def _keep(self, octets: bytes) -> None:
         if self.refusal is not None:
@@ -181,9 +161,9 @@ class Intake:
 
     def _top(self) -> bytes:
         """What we put on top of the message."""
-        now = self._depot.now()
+        now = self._config.now()
         top = trace.received(
-            self._origin, self._depot.hostname, self._draft.id, self._envelope, now
+            self._origin, self._config.hostname, self._draft.id, self._envelope, now
         )
         if self._session.service is Service.SUBMISSION:
             top += self._submission_fields(now)
@@ -195,7 +175,7 @@ class Intake:
         if not header.count(octets, b"date"):
             fields.append(f"Date: {trace.date(int(now))}\r\n")
         if not header.count(octets, b"message-id"):
-            fields.append(f"Message-ID: <{self._draft.id}@{self._depot.hostname}>\r\n")
+            fields.append(f"Message-ID: <{self._draft.id}@{self._config.hostname}>\r\n")
         if not header.count(octets, b"from") and not self._envelope.reverse_path.is_null:
             fields.append(f"From: <{self._envelope.reverse_path}>\r\n")
         return "".join(fields).encode()

@@ -13,13 +13,14 @@ from mta.mail import Reply
 from mta.session import ChannelTimeout
 from mta.settings import ListenerTLS, Service
 from mta.smtp import grammar, replies
-from mta.smtp.conversation import LINE, Answer, Conversation, Parting, Phase, Reception, Restart
+from mta.smtp.conversation import LINE, Answer, Conversation, Parting, Phase, Restart
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
+from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.verbs import KNOWN, VERBS, Unread, Verb
 from mta.smtp.wire import LineTooLong
 
-__all__ = ["LINE", "VERBS", "Receiver", "Reception"]
+__all__ = ["LINE", "VERBS", "Receiver", "ReceiverConfig"]
 
 BAD_COMMANDS = frozenset({500, 501, 502, 503, 504, 555})
 
@@ -35,14 +36,14 @@ class Receiver:
 
     def __init__(
         self,
-        reception: Reception,
+        config: ReceiverConfig,
         *,
         turned_peer: str = "",
         client: ProxiedClient | None = None,
         after_tls: bool = False,
     ) -> None:
-        self._reception = reception
-        self._verbs = VERBS[reception.service]
+        self._config = config
+        self._verbs = VERBS[config.service]
         self._turned_peer = turned_peer
         self._client = client
         self._after_tls = after_tls
@@ -50,7 +51,7 @@ class Receiver:
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._talk = talk = Conversation(
-            self._reception,
+            self._config,
             channel,
             tuple(self._verbs),
             turned_peer=self._turned_peer,
@@ -65,7 +66,7 @@ class Receiver:
             raise
         finally:
             talk.end()
-            self._reception.access.disconnect(talk.session)
+            self._config.access.disconnect(talk.session)
 
     # --- what comes before the first command
 
@@ -76,14 +77,14 @@ class Receiver:
         """
         talk, channel = self._talk, self._talk.channel
         try:
-            await self._reception.access.connect(talk.session)
+            await self._config.access.connect(talk.session)
             talk.admitted()
             if self._begins_with_tls:
                 await channel.start_tls()
                 talk.session.tls = channel.tls
             if not self._after_tls:
                 await self._await_silence()
-                talk.say(replies.service_ready(self._reception.depot.hostname))
+                talk.say(replies.service_ready(self._config.hostname))
         except Refusal as refusal:
             if self._begins_with_tls:
                 return False  # there is no way yet to say anything
@@ -95,13 +96,13 @@ class Receiver:
     @property
     def _begins_with_tls(self) -> bool:
         """Whether a handshake is the next thing on the connection."""
-        implicit = self._reception.tls is ListenerTLS.IMPLICIT
+        implicit = self._config.tls is ListenerTLS.IMPLICIT
         return (self._after_tls or implicit) and self._talk.channel.tls is None
 
     async def _await_silence(self) -> None:
         """Hold the greeting back: who talks before it does not listen to replies."""
-        delay = self._reception.limits.greet_delay
-        if delay and self._reception.service is Service.SMTP and not self._turned_peer:
+        delay = self._config.limits.greet_delay
+        if delay and self._config.service is Service.SMTP and not self._turned_peer:
             await self._talk.channel.sleep(delay)
             if len(self._talk.channel.wire):
                 raise Refusal(replies.TALKED_EARLY)
@@ -131,7 +132,7 @@ class Receiver:
             self._talk.say(answer.reply)
         if isinstance(answer, Parting):
             return answer.successor
-        return Receiver(self._reception, client=answer.client, after_tls=answer.after_tls)
+        return Receiver(self._config, client=answer.client, after_tls=answer.after_tls)
 
     async def _answer(self, line: bytes) -> Answer:
         """Look the command up, and answer it where it may come now."""
@@ -175,6 +176,6 @@ class Receiver:
 
     def _refused(self, reply: Reply) -> Answer:
         """Count bad commands; 421 ends the session (RFC 5321 section 3.8)."""
-        if reply.code in BAD_COMMANDS and not self._talk.cost.error(self._reception.limits.errors):
+        if reply.code in BAD_COMMANDS and not self._talk.cost.error(self._config.limits.errors):
             reply = replies.TOO_MANY_ERRORS
         return Parting(reply) if reply.code == 421 else reply

@@ -21,32 +21,33 @@ RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
 
 async def mail(talk: Conversation, argument: bytes) -> Answer:
     """MAIL (RFC 5321 section 4.1.1.2)."""
-    reception, session = talk.reception, talk.session
+    config, session = talk.config, talk.session
     if talk.transactions >= MAX_TRANSACTIONS:
         raise Refusal(replies.TOO_MANY_TRANSACTIONS)
     parameters = MAIL_PARAMETERS if session.tls is None else TLS_MAIL_PARAMETERS
     parsed = grammar.parse_mail(argument, _offered(talk, parameters))
-    if parsed.size is not None and parsed.size > reception.limits.message_size:
+    if parsed.size is not None and parsed.size > config.limits.message_size:
         raise Refusal(replies.TOO_BIG)
-    reverse_path = reception.qualified(session, parsed.reverse_path)
-    if reverse_path is not parsed.reverse_path:
-        parsed = replace(parsed, reverse_path=reverse_path)
-    await reception.access.mail(session, parsed.reverse_path)
+    if config.names is not None:
+        reverse_path = config.names.qualified(session, parsed.reverse_path)
+        if reverse_path is not parsed.reverse_path:
+            parsed = replace(parsed, reverse_path=reverse_path)
+    await config.access.mail(session, parsed.reverse_path)
     talk.transactions += 1
-    talk.transaction = Transaction(parsed, reception.depot.spool.draft())
+    talk.transaction = Transaction(parsed, config.spool.draft())
     talk.cost.towards_mail()
     return replies.SENDER_OK
 
 
 async def rcpt(talk: Conversation, argument: bytes) -> Answer:
     """RCPT (RFC 5321 section 4.1.1.3)."""
-    reception, transaction = talk.reception, _transaction(talk)
-    if len(transaction.recipients) >= reception.limits.recipients:
+    config, transaction = talk.config, _transaction(talk)
+    if len(transaction.recipients) >= config.limits.recipients:
         raise Refusal(replies.TOO_MANY_RECIPIENTS)
     recipient = grammar.parse_rcpt(
         argument, _offered(talk, RCPT_PARAMETERS), smtputf8=transaction.argument.smtputf8
     )
-    await reception.access.rcpt(talk.session, transaction.argument.reverse_path, recipient)
+    await config.access.rcpt(talk.session, transaction.argument.reverse_path, recipient)
     transaction.recipients.append(recipient)
     talk.cost.towards_mail()
     return replies.RECIPIENT_OK
@@ -64,11 +65,11 @@ async def data(talk: Conversation, argument: bytes) -> Answer:
     if transaction.argument.body is Body.BINARY:
         raise Refusal(replies.BAD_SEQUENCE)  # RFC 3030 section 3
     if not transaction.recipients:
-        lmtp = talk.reception.service is Service.LMTP
+        lmtp = talk.config.service is Service.LMTP
         raise Refusal(replies.BAD_SEQUENCE if lmtp else replies.NO_RECIPIENTS)  # RFC 2033 4.2
     transaction.intake = intake = _intake(talk, transaction)
     talk.say(replies.START_CONTENT)
-    await read_data(talk.channel, talk.reception.limits.timeout, intake)
+    await read_data(talk.channel, talk.config.limits.timeout, intake)
     return await _end_of_content(talk, transaction, intake)
 
 
@@ -81,7 +82,7 @@ async def bdat(talk: Conversation, argument: bytes) -> Answer:
         raise Refusal(replies.NO_RECIPIENTS)
     if transaction.intake is None:
         transaction.intake = _intake(talk, transaction)
-    await read_chunk(talk.channel, talk.reception.limits.timeout, size, transaction.intake)
+    await read_chunk(talk.channel, talk.config.limits.timeout, size, transaction.intake)
     if last or size >= MIN_CHUNK:
         talk.cost.towards_mail()
     if last:
@@ -95,7 +96,7 @@ async def bdat(talk: Conversation, argument: bytes) -> Answer:
 async def skip_chunk(talk: Conversation, argument: bytes) -> None:
     """Take the chunk of a BDAT that is refused: what is in it must not be read as commands."""
     size, _ = grammar.parse_bdat(argument)
-    await read_chunk(talk.channel, talk.reception.limits.timeout, size, None)
+    await read_chunk(talk.channel, talk.config.limits.timeout, size, None)
 
 
 def _transaction(talk: Conversation) -> Transaction:
@@ -105,9 +106,9 @@ def _transaction(talk: Conversation) -> Transaction:
 
 
 def _intake(talk: Conversation, transaction: Transaction) -> Intake:
-    depot, access = talk.reception.depot, talk.reception.access
-    envelope = transaction.envelope(outside=access.is_outsider(talk.session))
-    return Intake(depot, access, talk.session, envelope, transaction.draft)
+    config, session = talk.config, talk.session
+    envelope = transaction.envelope(outside=config.access.is_outsider(session))
+    return Intake(config, session, envelope, transaction.draft)
 
 
 async def _end_of_content(talk: Conversation, transaction: Transaction, intake: Intake) -> Answer:
@@ -119,6 +120,6 @@ async def _end_of_content(talk: Conversation, transaction: Transaction, intake: 
     else:
         talk.cost.no_message()
     talk.slices.begin()  # there was a commit to wait for
-    if talk.reception.service is Service.LMTP:
+    if talk.config.service is Service.LMTP:
         return (reply,) * len(transaction.recipients)  # RFC 2033 section 4.2
     return reply

@@ -18,7 +18,10 @@ from mta.testing.delivery import (
 )
 from mta.testing.routing import FakeHeldMailWatch, FakeNotices, FakeResolver, FakeRouter
 from mta.testing.sessions import (
+    AcceptedMail,
     FakeAccessPolicy,
+    FakeClientNames,
+    FakeMailingLists,
     FakeReversal,
     FakeUsers,
     GreetingRole,
@@ -32,12 +35,15 @@ __all__ = [
     "ALICE",
     "CAROL",
     "TEXT",
+    "AcceptedMail",
     "ConnectionPair",
     "FakeAccessPolicy",
     "FakeAgent",
+    "FakeClientNames",
     "FakeContent",
     "FakeHeldMailWatch",
     "FakeMailSource",
+    "FakeMailingLists",
     "FakeNotices",
     "FakeResolver",
     "FakeReversal",

@@ -7,15 +7,19 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from zope.interface import implementer
 
 from mta.interfaces import (
+    IAcceptedMail,
     IAccessPolicy,
     IChannel,
+    IClientNames,
     IFirstRoles,
+    IMailingLists,
     IReversal,
     IRole,
     ITurnReplies,
     IUsers,
 )
 from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.queued import Message
 from mta.session import Session
 from mta.smtp import replies, sasl
 from mta.smtp.errors import Refusal
@@ -84,6 +88,54 @@ class FakeAccessPolicy:
         """Refuse `boss`."""
         if mailbox.local_part == "boss":
             raise Refusal(Reply(550, "5.7.1", ("That is not you",)))
+
+
+@implementer(IAcceptedMail)
+class AcceptedMail(list[Message]):
+    """The messages that sessions have committed.  `sessions` are theirs, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sessions: list[Session] = []
+
+    def accepted(self, message: Message, session: Session) -> None:
+        """Append the message."""
+        self.append(message)
+        self.sessions.append(session)
+
+
+@implementer(IClientNames)
+class FakeClientNames:
+    """Names of clients, of which one is a proxy.
+
+    Reverse-paths at ``localhost`` are at `domain` elsewhere.
+    """
+
+    def __init__(self, proxy: str = "", domain: str = "mta.example") -> None:
+        self._proxy = proxy
+        self._domain = domain
+
+    def is_proxy(self, address: str) -> bool:
+        """Tell whether it is that one."""
+        return address == self._proxy
+
+    def qualified(self, session: Session, reverse_path: Mailbox) -> Mailbox:
+        """Replace the domain ``localhost``."""
+        if reverse_path.domain != "localhost":
+            return reverse_path
+        return Mailbox(reverse_path.local_part, self._domain)
+
+
+@implementer(IMailingLists)
+class FakeMailingLists:
+    """Lists of which each has itself and some others as members."""
+
+    def __init__(self, *others: Mailbox) -> None:
+        self._others = others
+
+    def expand(self, address: Mailbox) -> Sequence[Mailbox]:
+        """Return the address, and the others."""
+        return (address, *self._others)
 
 
 @implementer(IUsers)

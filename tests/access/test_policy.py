@@ -19,8 +19,8 @@ from zope.interface.verify import verifyObject
 from mta.access import AccessPolicy, hosts
 from mta.access.counters import Counters
 from mta.access.limits import MAX_DELAY, ConcurrencyLimit, RateLimit, RecentNames, failure_delay
-from mta.access.local import qualified
-from mta.interfaces import IAccessPolicy, IRouter, IUsers
+from mta.access.local import ClientNames
+from mta.interfaces import IAccessPolicy, IClientNames, IRouter, IUsers
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.session import Session, TLSInfo
 from mta.settings import HOUR, Limits, Peer, Relay, Service
@@ -351,15 +351,14 @@ class QualifiedTests(PolicyTestCase):
 
     def qualified(self, session: Session, address: str) -> str:
         """The address as it goes on."""
-        return str(
-            qualified(
-                session,
-                mailbox(address),
-                networks=[ip_network("10.0.0.0/8")],
-                local_names={"localhost", "host.example.com"},
-                home_domain="example.com",
-            )
+        names = ClientNames(
+            networks=[ip_network("10.0.0.0/8")],
+            proxies=[],
+            local_names={"localhost", "host.example.com"},
+            home_domain="example.com",
         )
+        self.assertTrue(verifyObject(IClientNames, names))
+        return str(names.qualified(session, mailbox(address)))
 
     def test_programs_of_ours(self) -> None:
         """What is sent from this host's names, on this host or near it, gets our domain."""

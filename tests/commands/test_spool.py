@@ -76,7 +76,7 @@ class CheckTests(SpoolCase):
     def test_rows(self) -> None:
         """Rows without a message, and leases of nobody."""
         name = self.enqueue()
-        self.change("INSERT INTO content VALUES (?1, x'00')")
+        self.change("INSERT INTO content (id, data) VALUES (?1, x'00')")
         self.change(
             "INSERT INTO recipient VALUES (?1, 0, 'a', 'b', '', '', 'done', '', '', '', '')"
         )

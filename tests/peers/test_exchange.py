@@ -20,7 +20,7 @@ from mta.settings import Peer
 from mta.smtp.fit import MAX_IN_MEMORY
 from mta.smtp.header import body_of, section_of
 from mta.testing import FakeMailSource, FakeResolver, FakeTLS, MemorySpool
-from tests.conversations import reception
+from tests.conversations import receiver_config
 from tests.next_hops import Connection
 from tests.senders import mail
 
@@ -78,7 +78,7 @@ class Scripted:
         peer = Peer(
             "provider", ("office.example",), connect=connect, tls=Security.OFF, method=method
         )
-        self.exchange = Exchange(peer, dialler, reception(MemorySpool()))
+        self.exchange = Exchange(peer, dialler, receiver_config(MemorySpool()))
         self.running = Deferred.fromCoroutine(self.exchange.run(self.source))
 
     @property

@@ -262,7 +262,7 @@ class CommandTests(SynchronousTestCase):
         verifyObject(IMailSource, CountedSource(NoMail(), Tally()))
         verifyObject(ITallyWatch, Unwatched())
         receiver = TurnedReceiver(
-            office.peer, office.customer._reception, Tally(), Unwatched(), nullcontext()
+            office.peer, office.customer._receiver, Tally(), Unwatched(), nullcontext()
         )
         verifyObject(IRole, receiver)
         verifyObject(IAcceptedMail, receiver)

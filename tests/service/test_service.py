@@ -29,7 +29,7 @@ from mta.service.workers import Workers
 from mta.smtp.sasl import PLAIN
 from mta.testing import FakeRouter, MemorySpool
 from mta.users.dovecot import DovecotUsers
-from tests.conversations import reception
+from tests.conversations import receiver_config
 from tests.users.test_dovecot import FakeEndpoint, session
 
 
@@ -180,7 +180,7 @@ class ReceiversTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """Each connection has a receiver of its own."""
-        receivers = Receivers(reception(MemorySpool()), NullMeter())
+        receivers = Receivers(receiver_config(MemorySpool()), NullMeter())
         self.assertTrue(verifyObject(IFirstRoles, receivers))
         self.assertIsNot(receivers.first_role(), receivers.first_role())
 

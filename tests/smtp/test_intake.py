@@ -11,14 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
-from mta.queued import Message, SpoolFull
+from mta.queued import SpoolFull
 from mta.session import Session
-from mta.settings import Service
+from mta.settings import Limits, Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.header import MAX_HEADER
-from mta.smtp.intake import Depot, Intake
-from mta.testing import FakeAccessPolicy, MemoryDraft, MemorySpool
+from mta.smtp.intake import Intake
+from mta.smtp.receiver_config import ReceiverConfig
+from mta.testing import AcceptedMail, FakeAccessPolicy, MemoryDraft, MemorySpool
 from tests.smtp.pieces import cut, octets, places, single_octets
 
 ALICE = Mailbox("alice", "a.example")
@@ -32,7 +33,7 @@ class IntakeTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.spool = MemorySpool()
-        self.accepted: list[tuple[Message, Session]] = []
+        self.accepted = AcceptedMail()
 
     def intake(
         self,
@@ -44,15 +45,18 @@ class IntakeTestCase(SynchronousTestCase):
         identity: str = "",
     ) -> Intake:
         """An intake for one message; `most`: octets."""
-        depot = Depot("mta.example", self.spool, self.accept, lambda: 0.0, most)
+        config = ReceiverConfig(
+            "mta.example",
+            self.spool,
+            self.accepted,
+            FakeAccessPolicy(),
+            Limits(message_size=most),
+            lambda: 0.0,
+        )
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         self.session.identity = identity
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
-        return Intake(depot, FakeAccessPolicy(), self.session, envelope, self.spool.draft())
-
-    def accept(self, message: Message, session: Session) -> None:
-        """Whoever delivers messages is told of one."""
-        self.accepted.append((message, session))
+        return Intake(config, self.session, envelope, self.spool.draft())
 
     def take(self, intake: Intake, pieces: Sequence[bytes]) -> Reply:
         """The answer to that content."""
@@ -80,7 +84,7 @@ class AcceptTests(IntakeTestCase):
         reply = self.take(self.intake(), [MESSAGE])
         (message,) = self.spool.messages
         self.assertEqual(str(reply), f"250 2.0.0 OK queued as {message.id}")
-        self.assertEqual(self.accepted, [(message, self.session)])
+        self.assertEqual((self.accepted, self.accepted.sessions), ([message], [self.session]))
         self.assertEqual(self.kept(), MESSAGE)
 
     def test_the_commit_comes_before_the_answer(self) -> None:
@@ -268,7 +272,7 @@ class AuthorTests(IntakeTestCase):
 
     def submit(self, content: bytes, service: Service = Service.SMTP) -> Reply:
         """The answer to content of somebody who logged in."""
-        self.spool, self.accepted = MemorySpool(), []
+        self.spool, self.accepted = MemorySpool(), AcceptedMail()
         return self.take(self.intake(service, body=Body.BINARY, identity="alice"), [content])
 
     def test_folded(self) -> None:

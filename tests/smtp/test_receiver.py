@@ -12,20 +12,20 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import IAccessPolicy, IReversal, IRole, IUsers
 from mta.link import Link
-from mta.mail import Mailbox
-from mta.queued import Message
 from mta.session import Session
 from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
 from mta.testing import (
+    AcceptedMail,
     FakeAccessPolicy,
+    FakeClientNames,
     FakeReversal,
     FakeUsers,
     GreetingRole,
     MemorySpool,
     MemoryTransport,
 )
-from tests.conversations import Conversation, reception
+from tests.conversations import Conversation, receiver_config
 
 
 class ReceiverTests(SynchronousTestCase):
@@ -33,7 +33,7 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_it_is_a_role(self) -> None:
         """So are the stand-ins what they stand for."""
-        self.assertTrue(verifyObject(IRole, Receiver(reception(MemorySpool()))))
+        self.assertTrue(verifyObject(IRole, Receiver(receiver_config(MemorySpool()))))
         self.assertTrue(verifyObject(IRole, GreetingRole()))
         self.assertTrue(verifyObject(IAccessPolicy, FakeAccessPolicy()))
         self.assertTrue(verifyObject(IUsers, FakeUsers()))
@@ -51,7 +51,7 @@ class ReceiverTests(SynchronousTestCase):
                 return await self.ready
 
         transport, reversal = MemoryTransport(), SlowReversal()
-        shared = reception(MemorySpool(), reversal=reversal)
+        shared = receiver_config(MemorySpool(), reversal=reversal)
         link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO client.example\r\n")
@@ -64,11 +64,11 @@ class ReceiverTests(SynchronousTestCase):
 
     def test_a_reverse_path_that_only_this_host_knows(self) -> None:
         """It is taken in the form that others can answer to."""
-        accepted: list[Message] = []
+        accepted = AcceptedMail()
         spool, transport = MemorySpool(), MemoryTransport()
         shared = replace(
-            reception(spool, accepted.append),
-            qualified=lambda session, path: Mailbox(path.local_part, "mta.example"),
+            receiver_config(spool, accepted),
+            names=FakeClientNames(),
         )
         link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)

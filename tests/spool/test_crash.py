@@ -40,7 +40,10 @@ from mta.testing import ThreadClock
 from tests.spool.cases import Listener
 
 # What a message is recognised by: its envelope names its content.
-CONTENTS = {"small": b"small\r\n" * 100, "large": b"large\r\n" * (SMALL // 3)}
+CONTENTS = {
+    "small": b"\r\n" + b"small\r\n" * 100,
+    "large": b"\r\n" + b"large\r\n" * (SMALL // 3),
+}
 
 STOPPED = 77  # the exit status of a process that crashed as it was told to
 STEPS = ("open", "write", "fsync", "link", "unlink", "mkdir", "mkfifo", "replace", "ftruncate")
@@ -310,12 +313,14 @@ class CrashTestCase(SynchronousTestCase):
             self.assertTrue(
                 number in messages or number in leftovers or file.name in incoming, file
             )
-        for number, (kind, in_file, recipients, data) in messages.items():
-            content = folder.content(number).read_bytes() if in_file else data
-            self.assertEqual(content, CONTENTS[kind])
+        for number, (kind, in_file, recipients, header, data) in messages.items():
+            body = folder.content(number).read_bytes() if in_file else data
+            self.assertEqual(header + body, CONTENTS[kind])
             self.assertEqual(recipients, 2)
 
-    def rows(self, folder: Folder) -> tuple[dict[int, tuple[str, bool, int, bytes]], set[int]]:
+    def rows(
+        self, folder: Folder
+    ) -> tuple[dict[int, tuple[str, bool, int, bytes, bytes]], set[int]]:
         """The messages and the leftovers, read without any code of the spool."""
         connection = sqlite3.connect(folder.database)
         try:
@@ -325,6 +330,7 @@ class CrashTestCase(SynchronousTestCase):
                 """
                 SELECT id, envid, in_file,
                     (SELECT count(*) FROM recipient WHERE message = m.id),
+                    (SELECT header FROM content WHERE id = m.id),
                     (SELECT data FROM content WHERE id = m.id)
                 FROM message AS m
                 """
@@ -505,7 +511,7 @@ class OrderTests(CrashTestCase):
             trace,
             [
                 *("sync ID", "sync incoming", "link", "sync content"),
-                *("BEGIN", "INSERT", "INSERT", "COMMIT"),
+                *("BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"),
             ],
         )
 

@@ -8,11 +8,14 @@ from zope.interface.verify import verifyObject
 
 from mta import interfaces, queued, testing
 from mta.interfaces import (
+    IAcceptedMail,
     IAccessPolicy,
+    IClientNames,
     IClientTLS,
     IDeliveryAgent,
     IFirstRoles,
     IHeldMailWatch,
+    IMailingLists,
     IMailSource,
     INotices,
     IQueue,
@@ -28,6 +31,9 @@ from mta.interfaces import (
 from mta.queued import IContent, IDraft
 
 STAND_INS = (
+    (testing.AcceptedMail(), [IAcceptedMail]),
+    (testing.FakeClientNames(), [IClientNames]),
+    (testing.FakeMailingLists(), [IMailingLists]),
     (testing.FakeAccessPolicy(), [IAccessPolicy]),
     (testing.FakeAgent(), [IDeliveryAgent]),
     (testing.FakeContent(b"x"), [IContent]),

@@ -17,8 +17,15 @@ from mta.settings import Limits, Service
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver
 from mta.smtp.sender import Sender
-from mta.testing import ConnectionPair, FakeAccessPolicy, FakeMailSource, MemorySpool, delivery
-from tests.conversations import reception
+from mta.testing import (
+    AcceptedMail,
+    ConnectionPair,
+    FakeAccessPolicy,
+    FakeMailSource,
+    MemorySpool,
+    delivery,
+)
+from tests.conversations import receiver_config
 
 EXTENSIONS = (
     "PIPELINING",
@@ -55,11 +62,11 @@ class Pair:
     ) -> None:
         self.source = FakeMailSource(*deliveries)
         self.spool, self.access = MemorySpool(), FakeAccessPolicy()
-        self.accepted: list[Message] = []
+        self.accepted = AcceptedMail()
         self._hidden = hidden
         clock = Clock()
-        shared = reception(
-            self.spool, self.accepted.append, service=service, access=self.access, limits=limits
+        shared = receiver_config(
+            self.spool, self.accepted, service=service, access=self.access, limits=limits
         )
         demands = SenderConfig("us.example", lmtp=service is Service.LMTP)
         self.receiver = Link(Receiver(shared), clock)

@@ -17,7 +17,7 @@ from mta.session import Session
 from mta.settings import HOUR, Service
 from mta.smtp.receiver import Receiver
 from mta.testing import ConnectionPair, FakeReversal, GreetingRole, MemorySpool, MemoryTransport
-from tests.conversations import reception
+from tests.conversations import receiver_config
 from tests.sides import BOB, CAROL, CustomerSide, ProviderSide, sides
 
 IN = [b"to the office %d\r\n" % number for number in range(4)]
@@ -297,7 +297,7 @@ class EmptyBufferTests(SynchronousTestCase):
     def test_while_the_spool_is_looked_into(self) -> None:
         """503, and the roles stay, though nothing had come when ATRN did."""
         reversal, transport = SlowReversal(), MemoryTransport()
-        shared = reception(MemorySpool(), service=Service.SUBMISSION, reversal=reversal)
+        shared = receiver_config(MemorySpool(), service=Service.SUBMISSION, reversal=reversal)
         link = Link(Receiver(shared), Clock())
         link.makeConnection(transport)
         link.dataReceived(b"EHLO x.example\r\n")

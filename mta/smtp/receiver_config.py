@@ -1,0 +1,46 @@
+"""What all receivers of one listener share: the values and the seams around a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mta.interfaces import (
+    IAcceptedMail,
+    IAccessPolicy,
+    IClientNames,
+    IMailingLists,
+    IReversal,
+    ISessionMeter,
+    ISpool,
+    IUsers,
+)
+from mta.settings import Limits, ListenerTLS, Service
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverConfig:
+    """The values and seams that all receivers of a listener share.
+
+    `accepted_mail` gets what was committed; `now` gives seconds since the epoch.  Without `lists`
+    EXPN is not offered.  `hide_client`: what users submit does not tell where they are.
+    `idle_timeout`: seconds between transactions after which the client must be gone, where
+    `limits` give it more; 0: no matter.
+    """
+
+    hostname: str
+    spool: ISpool
+    accepted_mail: IAcceptedMail
+    access: IAccessPolicy
+    limits: Limits
+    now: Callable[[], float]
+    service: Service = Service.SMTP
+    tls: ListenerTLS = ListenerTLS.OFF
+    users: IUsers | None = None
+    reversal: IReversal | None = None
+    names: IClientNames | None = None
+    lists: IMailingLists | None = None
+    meter: ISessionMeter | None = None
+    cleartext_auth: bool = False
+    hide_client: bool = False
+    idle_timeout: float = 0.0
