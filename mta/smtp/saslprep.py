@@ -1,4 +1,4 @@
-"""SASLprep: one form for user names and passwords, however they were typed (RFC 4013)."""
+"""SASLprep: one form for user names and passwords (RFC 4013)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROHIBITED = (
 
 
 def prepare(text: str) -> str:
-    """A user name or a password as SASLprep makes it (RFC 4013).
+    """Return a user name or a password as SASLprep makes it.
 
     Code points that Unicode 3.2 did not know pass, as in a query (RFC 3454 section 7).
     Raises ValueError for what may not occur, and for nothing at all.

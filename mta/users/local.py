@@ -22,7 +22,12 @@ from mta.mail import Mailbox
 from mta.session import Session
 from mta.settings import Service
 from mta.smtp import sasl
-from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable, ScramKeys
+from mta.smtp.sasl import (
+    AuthenticationFailed,
+    AuthenticationUnavailable,
+    ICredentials,
+    ScramKeys,
+)
 from mta.users.addresses import is_own
 from mta.users.file import UserFault, UserFile
 from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, User
@@ -35,9 +40,9 @@ _NO_PASSWORD = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
 T = TypeVar("T")
 
 
-@implementer(IUsers)
+@implementer(IUsers, ICredentials)
 class Users:
-    """The users of a file, and the secrets behind their log-ins (`sasl.Credentials`).
+    """The users of a file, and the secrets behind their log-ins (`ICredentials`).
 
     `router` knows the domains that we are the last stop for.  `certificates`: the users that
     client certificates stand for, by SHA-256 fingerprint.  `channel_binding`: all clients are
@@ -115,10 +120,10 @@ class Users:
         addresses = user.addresses if user else ()
         return is_own(address, identity, addresses, self._router)
 
-    # --- sasl.Credentials
+    # --- ICredentials
 
     async def verify_password(self, user: str, password: str) -> bool:
-        """See `sasl.Credentials.verify_password`."""
+        """See `ICredentials.verify_password`."""
         if len(self._hashing.waiting) >= MAX_WAITING:
             raise AuthenticationUnavailable("too many log-ins at once")
         known = self._roster.find(user)
@@ -145,11 +150,11 @@ class Users:
         )
 
     async def scram_keys(self, user: str) -> ScramKeys:
-        """See `sasl.Credentials.scram_keys`."""
+        """See `ICredentials.scram_keys`."""
         return self._roster.scram_keys(user)
 
     async def cram_secret(self, user: str) -> str | None:
-        """See `sasl.Credentials.cram_secret`."""
+        """See `ICredentials.cram_secret`."""
         known = self._roster.find(user)
         return known.cram_md5 or None if known else None
 

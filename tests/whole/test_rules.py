@@ -19,7 +19,7 @@ KNOWN: dict[str, int] = {
     "queued": 1,
     "session": 1,
     "settings": 17,
-    "smtp": 138,
+    "smtp": 116,
     "spool": 95,
 }
 
