@@ -75,7 +75,7 @@ class Lookups:
 
     def _tell(self, timed: Timed, question: Question) -> None:
         self._cache.put(question, timed)
-        for answered in self._uncancelled(question):
+        for answered in self._waiting.pop(question):
             answered.callback(timed.answer)
 
     def _tell_failure(self, failure: Failure, question: Question) -> None:
@@ -87,8 +87,5 @@ class Lookups:
         else:
             self.log.failure("the look-up of {name} failed", failure, name=name)
             reason = f"{name}: a fault of our own"
-        for answered in self._uncancelled(question):
+        for answered in self._waiting.pop(question):
             answered.errback(ResolutionFailed(reason))
-
-    def _uncancelled(self, question: Question) -> list[Deferred[Answer]]:
-        return [answered for answered in self._waiting.pop(question) if not answered.called]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,22 +18,19 @@ MAX_ATTEMPTS = 5  # resolv.conf(5)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A name server; if it is trusted, its verdict on DNSSEC counts.
-
-    So is one on this host, as no wire leads to it, and those that resolv.conf(5) trusts.
-    """
+    """A name server; if it is trusted, its verdict on DNSSEC counts."""
 
     address: str
     port: int = DNS_PORT
     is_trusted: bool = False
 
     @classmethod
-    def at(cls, address: str, port: int = DNS_PORT, is_trusted: bool = False) -> Server:
+    def at(cls, address: str, port: int = DNS_PORT) -> Server:
         """The server at an address.  Raises ValueError where that is none."""
         parsed = ip_address(address)
         if parsed.is_unspecified:
             parsed = ip_address("::1" if parsed.version == 6 else "127.0.0.1")
-        return cls(str(parsed), port, is_trusted or parsed.is_loopback)
+        return cls(str(parsed), port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,8 @@ class ConfiguredServers:
     """The servers of the configuration, as (address, port)."""
 
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
-        self._servers = Servers([Server.at(address, port) for address, port in servers])
+        listed = [Server.at(address, port) for address, port in servers]
+        self._servers = Servers(_with_trust(listed))
 
     def current(self) -> Servers:
         """The servers to ask now."""
@@ -93,16 +91,26 @@ def parse_resolv_conf(text: str) -> Servers:
             options |= {
                 name: number for name, _, number in (each.partition(":") for each in values)
             }
-    servers = list(_servers(addresses, "trust-ad" in options)) or [Server.at("127.0.0.1")]
+    servers = list(_servers(addresses)) or [Server.at("127.0.0.1")]
+    servers = _with_trust(servers, "trust-ad" in options)
     return Servers(servers, _timeouts(options), "rotate" in options)
 
 
-def _servers(addresses: Sequence[str], is_trusted: bool) -> Iterator[Server]:
+def _servers(addresses: Sequence[str]) -> Iterator[Server]:
     for address in addresses:
         try:
-            yield Server.at(address, is_trusted=is_trusted)
+            yield Server.at(address)
         except ValueError:
             continue
+
+
+def _with_trust(servers: Sequence[Server], are_trusted: bool = False) -> list[Server]:
+    """The servers, trusted if all are on this host: no wire leads to them.
+
+    If one were not, strangers would only have to keep the others busy: their verdict would be gone.
+    """
+    local = all(ip_address(server.address).is_loopback for server in servers)
+    return [replace(server, is_trusted=local or are_trusted) for server in servers]
 
 
 def _timeouts(options: dict[str, str]) -> Sequence[int]:

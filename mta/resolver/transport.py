@@ -8,9 +8,9 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.error import CannotListenError, ConnectError, ConnectingCancelledError
 from twisted.internet.protocol import DatagramProtocol, connectionDone
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
@@ -67,6 +67,8 @@ class Transport:
             await connectProtocol(endpoint, protocol)
         except (ConnectError, OSError) as error:
             raise Unanswered from error
+        except ConnectingCancelledError as error:
+            raise CancelledError from error
         try:
             return await protocol.answered.addTimeout(TCP_TIMEOUT, self._reactor)
         except TimeoutError as error:

@@ -34,6 +34,7 @@ class Network(Clock):
         super().__init__()
         self.servers: dict[str, Script] = {}
         self.asked: list[Asked] = []
+        self.hanging: set[str] = set()
         self.open_ports = 0
         self.most_ports = 0
 
@@ -47,7 +48,11 @@ class Network(Clock):
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> None:
-        """Twisted's endpoints call this."""
+        """Twisted's endpoints call this; a connection to a hanging host never comes."""
+        if host in self.hanging:
+            factory.doStart()
+            factory.startedConnecting(_Connector(factory))
+            return
         if host not in self.servers:
             factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
             return
@@ -86,6 +91,21 @@ class _Port:
     def stopListening(self) -> None:
         """Close it."""
         self._network.open_ports -= 1
+
+
+class _Connector:
+    """The wait for a connection."""
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def getDestination(self) -> str:
+        """Whither it leads."""
+        return "a host"
+
+    def stopConnecting(self) -> None:
+        """Wait no more."""
+        self._factory.clientConnectionFailed(self, Failure(ConnectionAborted()))
 
 
 class _Connection:

@@ -133,9 +133,20 @@ class ResponseTests(SynchronousTestCase):
 
     def test_cut_anywhere(self) -> None:
         """What is missing might be what was asked for."""
-        for end in range(len(WHOLE)):
-            with self.assertRaises(MalformedResponse):
-                parse(WHOLE[:end], RdataType.MX)
+        without_edns = WHOLE[:10] + b"\0\1" + WHOLE[12:-11]
+        for octets in (WHOLE, without_edns):
+            self.assertTrue(parse(octets, RdataType.MX).is_answer)
+            for end in range(len(octets)):
+                with self.assertRaises(MalformedResponse):
+                    parse(octets[:end], RdataType.MX)
+
+    def test_other_classes(self) -> None:
+        """Only the Internet has mail."""
+        question = b"\3www\7example\3com\0\0\x0f\0\1"
+        for rdclass, count in ((1, 1), (3, 0)):
+            record = b"\xc0\x0c\0\x0f" + bytes((0, rdclass)) + b"\0\0\0\x3c\0\3\0\1\0"
+            octets = WHOLE[:6] + b"\0\1\0\0\0\0" + question + record
+            self.assertEqual(len(parse(octets, RdataType.MX).answer), count)
 
     def test_extended_codes(self) -> None:
         """The OPT record has the upper bits of the code."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.resolver.resolv_conf import DEFAULT_TIMEOUTS, Server, Servers, parse_resolv_conf
+from mta.resolver.resolv_conf import (
+    DEFAULT_TIMEOUTS,
+    ConfiguredServers,
+    Server,
+    Servers,
+    parse_resolv_conf,
+)
 
 HERE = Server("127.0.0.1", 53, True)
 
@@ -28,6 +34,22 @@ class FileTests(SynchronousTestCase):
         ]:
             self.assertEqual(parse_resolv_conf(f"options {options}\n"), expected, options[:30])
 
+    def test_trust(self) -> None:
+        """Servers on this host are trusted, where there are no others that we might ask."""
+        for addresses, is_trusted in [
+            (["127.0.0.1"], True),
+            (["127.0.0.53", "::1"], True),
+            (["192.0.2.1"], False),
+            (["127.0.0.1", "192.0.2.1"], False),
+        ]:
+            text = "".join(f"nameserver {address}\n" for address in addresses)
+            for listed in (
+                ConfiguredServers([(address, 53) for address in addresses]).current(),
+                parse_resolv_conf(text),
+            ):
+                found = {server.is_trusted for server in listed.servers}
+                self.assertEqual(found, {is_trusted}, addresses)
+
     def test_servers(self) -> None:
         """All that are named, in their order; those that can't be read are passed over."""
         text = "nameserver 192.0.2.1\nnameserver x\nnameserver\n;nameserver 192.0.2.2\n"
@@ -39,4 +61,4 @@ class FileTests(SynchronousTestCase):
     def test_unspecified(self) -> None:
         """The address of nothing is this host, whose answers come from loopback."""
         for text, address in (("0.0.0.0", "127.0.0.1"), ("::", "::1")):
-            self.assertEqual(Server.at(text), Server(address, 53, True))
+            self.assertEqual(Server.at(text), Server(address, 53))

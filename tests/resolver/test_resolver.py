@@ -109,6 +109,9 @@ class CacheTests(ResolverCase):
             self.mx()
             self.assertEqual(self.questions, asked)
             self.network.advance(1)
+            self.mx()
+            self.assertEqual(self.questions, asked + 1)
+            self.network.advance(seconds)
 
     def test_nothing_of_no_zone_is_not_remembered(self) -> None:
         """Without an SOA record, nothing says how long it holds."""
@@ -531,6 +534,18 @@ class LookUpTests(ResolverCase):
             expected = f"{name}.example: no answer within 60 seconds"
             self.assertEqual(failure.getErrorMessage(), expected)
         self.assertEqual(self.network.open_ports, 0)
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_time_for_a_connection(self) -> None:
+        """It ends with the time for the look-up."""
+        self.network.servers[SERVER] = lambda octets, via: [
+            reply(octets, flags=dns.flags.TC).to_wire()
+        ]
+        self.network.hanging.add(SERVER)
+        asking = self.ask()
+        self.network.advance(lookups.MAX_SECONDS)
+        failure = self.failureResultOf(asking, ResolutionFailed)
+        self.assertIn("no answer within", failure.getErrorMessage())
         self.assertEqual(self.network.getDelayedCalls(), [])
 
     def test_a_fault_of_ours(self) -> None:
