@@ -29,7 +29,8 @@ from mta.service.listeners import Receivers
 from mta.session import Origin, Session
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.srs import SenderRewriting
-from mta.spool.content import Draft, MemoryContent
+from mta.spool.content import MemoryContent
+from mta.spool.drafts import Draft
 from mta.spool.folder import Folder
 from mta.spool.queue_id import QueueIds
 
@@ -77,7 +78,7 @@ class NullSpool:
 
     def draft(self) -> Draft:
         """See `ISpool.draft`."""
-        return Draft(self._ids.next(), self._folder, 0, _never)
+        return Draft(self._ids.next(), self._folder, 0, _never, set())
 
     async def commit(
         self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""

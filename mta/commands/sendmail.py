@@ -370,8 +370,8 @@ def _converse(arguments: argparse.Namespace) -> None:
         return
     from mta.commands import stdio
 
-    with closing(tools), tools.inlet() as inlet:
-        stdio.converse(settings, inlet, *ends)
+    with closing(tools), tools.sync_spool() as spool:
+        stdio.converse(settings, spool, *ends)
 
 
 def _nothing(arguments: argparse.Namespace) -> None:

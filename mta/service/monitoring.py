@@ -30,7 +30,7 @@ class Status:
 
     def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
         """See `IStatusSource.counts_by_state`."""
-        return self.process.spool.census()
+        return self.process.spool.counts_by_state()
 
     def links(self) -> Mapping[str, bool]:
         """See `IStatusSource.links`."""
@@ -44,7 +44,7 @@ class Status:
         """See `IStatusSource.health`."""
         if not self.is_ready:
             return "starting or stopping"
-        return self.process.spool.trouble
+        return self.process.spool.failure
 
 
 class MetricsService(Service):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from twisted.logger import Logger
@@ -23,6 +24,7 @@ from mta.spool.database import (
     translated,
 )
 from mta.spool.folder import Folder, create
+from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.jobs import Job
 
 
@@ -37,6 +39,8 @@ class BatchWriter:
         self._owner = owner
         self._limited = LimitedLog(self.log)
         self._connection = open_database(folder)
+        self._holds = StandingHolds(folder)
+        self._standing: Sequence[StandingHold] = ()
         self._commit_lock = create(folder.commit_lock, os.O_RDWR)
 
     def close(self) -> None:
@@ -52,22 +56,31 @@ class BatchWriter:
         """
         if not jobs:
             return []
-        intake = sum(job.is_intake for job in jobs)
-        if intake and (failure := self._lack_of_room(intake)):
-            others = iter(self.commit([job for job in jobs if not job.is_intake]))
-            return [failure if job.is_intake else next(others) for job in jobs]
+        intake = {job for job in jobs if job.is_intake}
+        if intake and (failure := self._lack_of_room(len(intake))):
+            return self._refuse(jobs, intake, failure)
+        with_mail = {job for job in jobs if job.arrivals}
+        if with_mail and (failure := self._read_holds()):
+            return self._refuse(jobs, with_mail, failure)
         try:
             return self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - a bug in one job must not harm the others
-            if is_full(error) and intake < len(jobs) and self._drop_ballast():
+            if is_full(error) and len(intake) < len(jobs) and self._drop_ballast():
                 return self.commit(jobs)
             if len(jobs) > 1 and _may_be_one_job(error):
                 return [result for job in jobs for result in self.commit([job])]
             return [self._failure(error, len(jobs))] * len(jobs)
 
+    def _refuse(self, jobs: Sequence[Job], refused: Set[Job], failure: Failure) -> list[Any]:
+        """Commit all jobs but the refused ones."""
+        others = iter(self.commit([job for job in jobs if job not in refused]))
+        return [failure if job in refused else next(others) for job in jobs]
+
     def _transact(self, jobs: Sequence[Job]) -> list[Any]:
         connection = self._connection
         arrivals = [arrival for job in jobs for arrival in job.arrivals]
+        if self._standing:
+            arrivals = [*map(self._on_hold, arrivals)]
         updates = [settlement for job in jobs for settlement in job.updates]
         removals = [number for job in jobs for number in job.removals]
         with locked(self._commit_lock), transaction(connection):
@@ -76,7 +89,25 @@ class BatchWriter:
                 rows.update(connection, self._owner, updates)
             if removals:
                 rows.remove(connection, removals)
-            return [job.action and job.action(connection) for job in jobs]
+            acted = [job.action and job.action(connection) for job in jobs]
+        on_hold = {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold}
+        return [done if job.action else on_hold for job, done in zip(jobs, acted, strict=True)]
+
+    def _on_hold(self, arrival: rows.Arrival) -> rows.Arrival:
+        """Put a new message on hold that fits a standing hold."""
+        fitting = (hold for hold in self._standing if hold.fits(arrival.envelope))
+        if arrival.on_hold or (hold := next(fitting, None)) is None:
+            return arrival
+        return replace(arrival, on_hold=str(hold))
+
+    def _read_holds(self) -> Failure | None:
+        """Read the standing holds; returns the reason where that can't be done."""
+        try:
+            self._standing = self._holds.current()
+        except OSError as error:
+            self._limited.error("holds", "no mail is taken: {error}", error=str(error))
+            return Failure(error)
+        return None
 
     def _drop_ballast(self) -> bool:
         """Make room on a full disk; returns whether that could be done."""

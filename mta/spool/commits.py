@@ -1,32 +1,26 @@
-"""Commits what comes, and what attempts changed: from drafts to messages that are leased to us."""
+"""Commits new messages, and what became of others, for one owner."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mta.limited_log import LimitedLog
-from mta.mail import Envelope
-from mta.queued import IContent, Message, Progress, Settlement
+from mta.queued import IContent, Message, Notice, Progress, Settlement, State
 from mta.spool import leases, queue_id, rows
-from mta.spool.content import Draft, Incoming, InThread, MemoryContent
-from mta.spool.holds import StandingHolds
+from mta.spool.content import ContentSource, MemoryContent
+from mta.spool.drafts import Draft, Incoming
 from mta.spool.jobs import ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
 
-_limited = LimitedLog(Logger())
-
 
 class Commits:
-    """Commits for one owner.
+    """Makes jobs of drafts, settlements and removals.
 
-    `leased` learns what is leased to us, by number, and whether it has a file; `release` gives
-    back, by their ids, messages that nobody waits for any more.
+    `ids` gives new messages their numbers, `now` is in seconds since the epoch.
     """
 
     def __init__(
@@ -34,26 +28,47 @@ class Commits:
         committer: ICommitter,
         owner: int,
         leasing: Leasing,
-        in_thread: InThread,
+        source: ContentSource,
+        ids: queue_id.QueueIds,
         now: Callable[[], float],
-        leased: dict[int, bool],
-        release: Callable[[Mapping[str, float]], Coroutine[Any, Any, None]],
     ) -> None:
         self._committer = committer
         self._owner = owner
         self._leasing = leasing
-        self._in_thread = in_thread
+        self._source = source
+        self._ids = ids
         self._now = now
-        self._leased = leased
-        self._release = release
-        self._holds = StandingHolds(committer.folder)
-        self._open: set[int] = set()  # drafts whose messages may come to be committed
+        self._arriving: set[int] = set()  # drafts whose messages may come to be committed
 
-    def draft(self, number: int) -> Draft:
-        """Somewhere to write content that arrives, for a message with this number."""
-        self._open.add(number)
-        folder, forget = self._committer.folder, self._open.discard
-        return Draft(number, folder, self._owner, self._in_thread, forget)
+    def draft(self) -> Draft:
+        """See `ISpool.draft`."""
+        number = self._ids.next()
+        self._arriving.add(number)
+        folder, in_thread = self._committer.folder, self._source.in_thread
+        return Draft(number, folder, self._owner, in_thread, self._arriving)
+
+    async def settle(self, settlement: Settlement) -> Sequence[Message]:
+        """See `IAttemptRecords.settle`.
+
+        Raises SpoolFull or OSError; then we keep the lease.
+        """
+        number = queue_id.decode(settlement.id)
+        incoming = await self._notices(settlement.notices)
+        if all(progress.state is State.DONE for progress in settlement.progress):
+            notices = await self.commit(incoming, removals=[number])
+            await self._leasing.removed([number])
+        else:
+            notices = await self.commit(incoming, updates=[settlement])
+            self._leasing.ended([number])
+            if _is_for_others(settlement, self._now()):
+                self._leasing.wake_others()
+        return notices
+
+    async def remove(self, ids: Collection[str], delay: float) -> None:
+        """See `IAttemptRecords.remove`."""
+        numbers = [*map(queue_id.decode, ids)]
+        await self._committer.remove(numbers, delay)
+        await self._leasing.removed(numbers)
 
     async def commit(
         self,
@@ -63,46 +78,68 @@ class Commits:
     ) -> Sequence[Message]:
         """Commit new messages, leased to us or on hold, and other changes.
 
-        All or nothing is left.
+        All or nothing is left.  Raises SpoolFull or OSError.
         """
         try:
             arrivals = [await self._arrival(each) for each in incoming]
         except BaseException:
             _discard(incoming)
             raise
-        self._open.difference_update(arrival.number for arrival in arrivals)
+        self._arriving.difference_update(arrival.number for arrival in arrivals)
         job = Job(arrivals, updates, removals)
-        if job.is_intake and self._open:  # others may share its commit in a moment
+        if job.is_intake and self._arriving:  # others may share its commit in a moment
             committed = self._committer.submit_soon(job)
         else:
             committed = self._committer.submit(job)
-        named = [*incoming]
         committed.addCallbacks(
-            lambda _: self._committed(named, arrivals), lambda failure: _failed(failure, named)
+            self._committed,
+            _failed,
+            callbackArgs=(incoming, arrivals, bool(updates)),
+            errbackArgs=(incoming,),
         )
-        if not updates:  # else it may be leased again at once, and nobody may wait here
-            committed.addCallback(_settled_down)
-        answer: Deferred[Any] = Deferred()
-        committed.addBoth(self._tell, answer, [each.draft.id for each in incoming])
-        await answer  # who is cancelled leaves a job that goes on
-        return [*map(self._taken_in, arrivals)]
+        answer: Deferred[Mapping[int, str]] = Deferred()
+        committed.addBoth(self._answer, answer, [each.draft.id for each in incoming])
+        held = await answer  # a caller that is cancelled leaves a job that goes on
+        return [self._message(arrival, held.get(arrival.number, "")) for arrival in arrivals]
 
     def _committed(
-        self, incoming: Sequence[Incoming], arrivals: Sequence[rows.Arrival]
-    ) -> list[Deferred[None]]:
-        """What came is ours; returns when nothing of the drafts is left."""
-        for arrival in arrivals:
-            if not arrival.on_hold:
-                self._leased[arrival.number] = arrival.data is None
-        settling = [each.draft.committed() for each in incoming]
-        return [each for each in settling if each is not None]
+        self,
+        held: Mapping[int, str],
+        incoming: Sequence[Incoming],
+        arrivals: Sequence[rows.Arrival],
+        is_update: bool,
+    ) -> Any:
+        """Take the messages on; fires when nothing of their drafts is left.
 
-    def _tell(self, result: object, answer: Deferred[Any], ids: Sequence[str]) -> None:
-        """Pass on what became of a commit; what came in for somebody who is gone is let go."""
+        `held`: the numbers of those that are on hold, and why.
+        """
+        self._leasing.took_in(each for each in arrivals if each.number not in held)
+        removing = [each.draft.committed() for each in incoming]
+        waiting = [each for each in removing if each is not None]
+        # An update may be leased again at once: the answer must come before.
+        if not waiting or is_update:
+            return held
+        return DeferredList(waiting).addCallback(lambda _: held)
+
+    def _answer(
+        self, result: Mapping[int, str] | Failure, answer: Deferred[Any], ids: Sequence[str]
+    ) -> None:
+        """Pass on what became of a commit.
+
+        Messages whose client is gone are released.
+        """
         if not answer.called:
             answer.callback(result)
         elif ids and not isinstance(result, Failure):
-            Deferred.fromCoroutine(self._release(dict.fromkeys(ids, 0.0)))
+            Deferred.fromCoroutine(self._leasing.release(dict.fromkeys(ids, 0.0)))
+
+    async def _notices(self, notices: Sequence[Notice]) -> list[Incoming]:
+        incoming = []
+        for notice in notices:
+            draft = self.draft()
+            await draft.write(notice.body)
+            incoming.append(Incoming(draft, notice.envelope, notice.header, notice.origin))
+        return incoming
 
     async def _arrival(self, incoming: Incoming) -> rows.Arrival:
         draft = incoming.draft
@@ -116,40 +153,34 @@ class Commits:
             size=incoming.size,
             is_ascii=incoming.is_ascii,
             origin=incoming.origin,
-            on_hold=incoming.hold or self._hold(incoming.envelope),
+            on_hold=incoming.hold,
             reason=incoming.hold,
             shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
         )
 
-    def _hold(self, envelope: Envelope) -> str:
-        """The standing hold that a message fits, or empty.  Raises OSError, and says so."""
-        try:
-            return str(self._holds.which(envelope) or "")
-        except OSError as error:
-            _limited.error("holds", "no mail is taken: {error}", error=str(error))
-            raise
-
-    def _taken_in(self, arrival: rows.Arrival) -> Message:
+    def _message(self, arrival: rows.Arrival, on_hold: str) -> Message:
         return Message(
             id=queue_id.encode(arrival.number),
             arrived=queue_id.arrival(arrival.number) + arrival.shift,
             envelope=arrival.envelope,
             content=self._content_of(arrival),
             progress=tuple(map(Progress, arrival.envelope.recipients)),
-            on_hold=arrival.on_hold,
+            on_hold=on_hold,
             origin=arrival.origin,
         )
 
     def _content_of(self, arrival: rows.Arrival) -> IContent:
         if arrival.data is not None:
             return MemoryContent(arrival.header, arrival.data, arrival.is_ascii)
-        return self._leasing.content(
-            ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
-        )
+        key = ContentKey(arrival.number, arrival.size, arrival.is_ascii, in_file=True)
+        return self._source.content(key)
 
 
-def _settled_down(waiting: Sequence[Deferred[None]]) -> Deferred[Any] | None:
-    return DeferredList(waiting) if waiting else None
+def _is_for_others(settlement: Settlement, now: float) -> bool:
+    """Tell whether another process may have work with the message at once."""
+    return settlement.due <= now or any(
+        progress.state is State.HELD for progress in settlement.progress
+    )
 
 
 def _failed(failure: Failure, incoming: Sequence[Incoming]) -> Failure:
@@ -158,6 +189,6 @@ def _failed(failure: Failure, incoming: Sequence[Incoming]) -> Failure:
 
 
 def _discard(incoming: Sequence[Incoming]) -> None:
-    """Forget drafts, and whatever of them was written."""
+    """Discard drafts, with all that was written of them."""
     for each in incoming:
         each.draft.discard()

@@ -249,11 +249,18 @@ class ReadConnection:
     waits for a read that takes long.
     """
 
-    def __init__(self, folder: Folder, *, waits: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        waits: bool = True,
+        connection: sqlite3.Connection | None = None,
+    ) -> None:
+        """Open the database, where no `connection` is given.  Raises OSError."""
         self._folder = folder
         self._lock = threading.Lock()
         self._waits = waits
-        self._connection = open_database(folder)
+        self._connection = connection or open_database(folder)
 
     def call(
         self,

@@ -21,7 +21,8 @@ class Job:
     """Work that must happen in one transaction, or not at all.
 
     `action` gets the connection, and is done after the arrivals, updates and removals of all
-    jobs in the transaction; what it returns is the result of the job.
+    jobs in the transaction; what it returns is the result of the job.  Without one, that is which
+    new messages are on hold, and why, by their numbers.
     """
 
     arrivals: Sequence[rows.Arrival] = ()

@@ -119,9 +119,7 @@ def next_due(connection: sqlite3.Connection, *, suspects: bool = True) -> float 
 
 # --- what waits for a peer -------------------------------------------------------------
 
-EVERYWHERE = "."  # as a domain: mail for any
-
-# What waits for peer :peer in the domains :domains.
+# What waits for peer :peer in the domains :domains, where '.' is `EVERYWHERE`.
 _HELD = """
 SELECT DISTINCT message FROM recipient
 WHERE state = 'held' AND peer = :peer
@@ -165,7 +163,7 @@ def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int) ->
     """Give messages to an owner."""
     connection.execute(
         """
-        UPDATE message SET owner = ?, due = 9e999, put_by = NULL
+        UPDATE message SET owner = ?, due = 9e999, released_by = NULL
         WHERE id IN (SELECT value FROM json_each(?))
         """,
         (owner, listed(numbers)),
@@ -177,7 +175,7 @@ def release(connection: sqlite3.Connection, dues: Sequence[tuple[int, float]], o
     connection.execute(
         """
         UPDATE message
-        SET owner = NULL, put_by = owner,
+        SET owner = NULL, released_by = owner,
             due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END
         FROM json_each(?) AS new
         WHERE message.id = new.value ->> 0 AND owner = ?

@@ -27,7 +27,7 @@ _WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, R
 
 @dataclass(frozen=True, slots=True)
 class ContentKey:
-    """What a message's row knows of its content."""
+    """The facts about content in a message's row."""
 
     number: int
     size: int
@@ -37,7 +37,7 @@ class ContentKey:
 
 @dataclass(slots=True)
 class Loaded:
-    """Messages, and by their ids what is wrong with those that can't be delivered.
+    """Messages, and the faults of damaged ones, by their ids.
 
     `suspects` are those that an owner died on.
     """
@@ -56,9 +56,9 @@ class Loaded:
 def load(
     connection: sqlite3.Connection, numbers: Sequence[int], folder: Folder, content: MakeContent
 ) -> Loaded:
-    """Read the messages with these ids that exist, in that order; `content` makes their content.
+    """Read the messages with these ids that exist, in that order.
 
-    Raises sqlite3.Error where the fault is not one of the rows.
+    `content` makes their content.  Raises sqlite3.Error where the fault is not one of the rows.
     """
     try:
         return _load(connection, numbers, folder, content)
@@ -118,7 +118,7 @@ def _load(
 
 
 def _words(error: Exception) -> str:
-    """What is wrong, in one printable line."""
+    """The error in one printable line."""
     text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
     return "".join(each if each.isprintable() else "?" for each in text)[:200]
 
@@ -153,7 +153,7 @@ def _message(
 def _require_content(
     size: int, header_kind: str, header_length: int | None, kind: str, length: int | None
 ) -> None:
-    """Raise ValueError where the content, by type and length, is not what the message says."""
+    """Raise ValueError where type or length of the content are wrong."""
     for each in (header_kind if header_length is not None else "blob", kind):
         if each != "blob":
             raise ValueError(f"its content is of type {each}")
@@ -251,7 +251,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _moment(name: str, value: object) -> float:
-    """Seconds since the epoch that a calendar has: infinity and NaN are none."""
+    """A time in seconds since the epoch: infinity and NaN are none."""
     if not 0 <= (moment := _number(name, value)) <= queue_id.MAX_MOMENT:
         raise ValueError(f"its {name} is at {value!r} s")
     return moment
@@ -275,7 +275,7 @@ def _list(name: str, value: object) -> list[Any]:
 
 
 def salvage(connection: sqlite3.Connection, number: int, content: MakeContent) -> Message:
-    """Read what can be read of a damaged message, for people to look at."""
+    """Read what can be read of a damaged message, for the operator."""
     row = _lenient(
         connection,
         "SELECT size, is_ascii, in_file, attempts, local_part, domain FROM message WHERE id = ?",
@@ -299,7 +299,10 @@ def salvage(connection: sqlite3.Connection, number: int, content: MakeContent) -
 
 
 def _lenient(connection: sqlite3.Connection, query: str, number: int) -> list[tuple[Any, ...]]:
-    """Rows, with signs for what is no text; none where they can't be read at all."""
+    """Rows, with signs for what is no text.
+
+    There are none where they can't be read at all.
+    """
     before = connection.text_factory
     connection.text_factory = lambda octets: octets.decode("utf-8", "replace")
     try:

@@ -1,4 +1,7 @@
-"""The origin of a message as its row has it: JSON of what is known, empty for older mail."""
+"""The origin of a message as JSON, as its row has it.
+
+It has what is known, and is empty for mail of older versions.
+"""
 
 from __future__ import annotations
 

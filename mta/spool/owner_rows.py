@@ -1,4 +1,4 @@
-"""Owners, what they leave when they die, and the clock, as rows of the database."""
+"""Owners, what dead ones left, and the clock, as rows."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def make_released_due(connection: sqlite3.Connection, owner: int, now: float, li
     return connection.execute(
         """
         UPDATE message
-        SET put_by = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE min(due, ?) END
-        WHERE id IN (SELECT id FROM message WHERE put_by = ? LIMIT ?)
+        SET released_by = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE min(due, ?) END
+        WHERE id IN (SELECT id FROM message WHERE released_by = ? LIMIT ?)
         """,
         (now, owner, limit),
     ).rowcount
@@ -138,7 +138,7 @@ WHERE typeof(wall) = 'real' AND wall BETWEEN 0 AND ?2
 
 
 def set_clock(connection: sqlite3.Connection, reading: Reading) -> float:
-    """Note the time; returns the seconds that the wall clock jumped since the last note.
+    """Note the time; returns the seconds by which the wall clock jumped.
 
     What waits stays due as long as it was, and no message is older for it.  What a clock that
     jumped forward makes due is tried early, which does no harm.

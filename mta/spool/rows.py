@@ -1,6 +1,6 @@
 """Messages as rows, and rows as messages.
 
-Whoever holds the interpreter lock makes us wait once for every SQL statement that ends, while
+Each SQL statement that ends waits once for the interpreter lock, which the reactor holds, while
 SQLite itself works without it.  So statements here take many messages at once: several rows in
 one VALUES, or a list as JSON.  Beside a busy reactor that is several times as fast as
 executemany().
@@ -50,7 +50,7 @@ _CHUNK = 64  # rows in one INSERT: each number of rows is a prepared statement o
 
 
 def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
-    """Insert messages with their recipients, and what of their content has no file."""
+    """Insert messages, their recipients, and content that has no file."""
     _insert(
         connection,
         "message (id, due, owner, on_hold, size, is_ascii, in_file, local_part, domain,"
@@ -125,30 +125,41 @@ def _insertion(into: str, rows: int, columns: int) -> str:
 
 
 def remove(connection: sqlite3.Connection, numbers: Collection[int]) -> int:
-    """Remove messages, whoever has leased them; files go to `leftover`.  Returns how many."""
+    """Remove messages, leased or not; returns how many.
+
+    Their files are listed in `leftover`.
+    """
     return connection.execute(
         "DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))", (listed(numbers),)
     ).rowcount
 
 
+_UPDATE_RECIPIENTS = """
+UPDATE recipient
+SET state = new.value ->> 2, peer = new.value ->> 3, held_domain = new.value ->> 4,
+    settled = new.value ->> 5, history = new.value ->> 6
+FROM json_each(?) AS new
+WHERE message = new.value ->> 0 AND number = new.value ->> 1
+    AND (SELECT owner FROM message WHERE id = new.value ->> 0) = ?
+"""
+_UPDATE_MESSAGES = """
+UPDATE message
+SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END,
+    attempts = new.value ->> 2, warned = new.value ->> 3,
+    recovered = recovered OR new.value ->> 4, deaths = 0
+FROM json_each(?) AS new
+WHERE message.id = new.value ->> 0 AND owner = ?
+"""
+
+
 def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Settlement]) -> None:
-    """Record attempts and end their leases, as far as they are still the owner's."""
+    """Record attempts and end leases that are still the owner's."""
     recipients = [
         (queue_id.decode(settlement.id), place, *_progress_columns(progress))
         for settlement in settlements
         for place, progress in enumerate(settlement.progress)
     ]
-    connection.execute(
-        """
-        UPDATE recipient
-        SET state = new.value ->> 2, peer = new.value ->> 3, held_domain = new.value ->> 4,
-            settled = new.value ->> 5, history = new.value ->> 6
-        FROM json_each(?) AS new
-        WHERE message = new.value ->> 0 AND number = new.value ->> 1
-            AND (SELECT owner FROM message WHERE id = new.value ->> 0) = ?
-        """,
-        (json.dumps(recipients), owner),
-    )
+    connection.execute(_UPDATE_RECIPIENTS, (json.dumps(recipients), owner))
     messages = [
         (
             queue_id.decode(settlement.id),
@@ -159,17 +170,7 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
         )
         for settlement in settlements
     ]
-    connection.execute(
-        """
-        UPDATE message
-        SET owner = NULL, due = CASE WHEN on_hold THEN 9e999 ELSE new.value ->> 1 END,
-            attempts = new.value ->> 2, warned = new.value ->> 3,
-            recovered = recovered OR new.value ->> 4, deaths = 0
-        FROM json_each(?) AS new
-        WHERE message.id = new.value ->> 0 AND owner = ?
-        """,
-        (json.dumps(messages), owner),
-    )
+    connection.execute(_UPDATE_MESSAGES, (json.dumps(messages), owner))
 
 
 def _progress_columns(progress: Progress) -> tuple[str, ...]:
@@ -198,15 +199,18 @@ def content(connection: sqlite3.Connection, number: int) -> Halves | None:
 
 
 def header(connection: sqlite3.Connection, number: int) -> bytes | None:
-    """Read the header section of a message; None where it is not apart from the body."""
+    """Read a message's header section; None: it is with the body."""
     row = connection.execute(
         "SELECT CAST(header AS BLOB) FROM content WHERE id = ?", (number,)
     ).fetchone()
     return row[0] if row else None
 
 
-def census(connection: sqlite3.Connection) -> dict[str, tuple[int, float]]:
-    """By state: how many messages, and when the oldest came, in seconds since the epoch."""
+def counts_by_state(connection: sqlite3.Connection) -> dict[str, tuple[int, float]]:
+    """The number of messages in each state, and when the oldest came.
+
+    In seconds since the epoch.
+    """
     found = connection.execute(
         """
         SELECT CASE

@@ -1,4 +1,4 @@
-"""The tables of the spool's database, and how those of older versions become them."""
+"""The tables of the spool's database, and how older ones become them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ VERSION = 5
 # `message` is what attempts change, small and apart from `content`, which never changes: the origin
 # as JSON, the header section, and the body in `data`, empty where `in_file` says that it is a file.
 # Where `header` is NULL an older version took the message: all of its content is in `data`, or in
-# the file, without a row.  `put_by` is the owner that gave a
-# message back untried, and remembers it.  `on_hold` is one of `mta.spool.rows.Hold`, `reason` says
-# why where that was no person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by
-# which the clock was set since the message arrived.  `outside`: neither a user nor a host of ours
-# sent it, or an older version took it, which did not ask.  `owner` has a row for each process,
-# whose `beat` grows as long as it commits; `clock` has one, the last look at the clocks.
+# the file, without a row.  `released_by` is the owner that released a message untried, and
+# remembers it.  `on_hold` is one of `mta.spool.leases.Hold`, `reason` says why where that was no
+# person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by which the clock was
+# set since the message arrived.  `outside`: neither a user nor a host of ours sent it, or an older
+# version took it, which did not ask.  `owner` has a row for each process, whose `beat` grows as
+# long as it commits; `clock` has one, the last look at the clocks.
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,
@@ -37,14 +37,14 @@ CREATE TABLE message (
     ret TEXT NOT NULL,
     envid TEXT NOT NULL,
     require_tls INTEGER NOT NULL,
-    put_by INTEGER,
+    released_by INTEGER,
     deaths INTEGER NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
     shift REAL NOT NULL DEFAULT 0,
     outside INTEGER NOT NULL DEFAULT 1
 );
 CREATE INDEX schedule ON message (due, owner);
-CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;
+CREATE INDEX released ON message (released_by) WHERE released_by IS NOT NULL;
 CREATE INDEX suspect ON message (due) WHERE deaths > 0;
 CREATE TABLE owner (id INTEGER PRIMARY KEY, beat INTEGER NOT NULL);
 CREATE TABLE clock (
@@ -108,13 +108,16 @@ ALTER TABLE message ADD COLUMN outside INTEGER NOT NULL DEFAULT 1;
     4: """
 ALTER TABLE content ADD COLUMN header BLOB;
 ALTER TABLE content ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+ALTER TABLE message RENAME COLUMN put_by TO released_by;
+DROP INDEX put_by;
+CREATE INDEX released ON message (released_by) WHERE released_by IS NOT NULL;
 """,
 }
 VERSIONS = (0, *_UPGRADES, VERSION)  # all that there ever were; 0: without tables
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Make the tables, or make older ones what they are today; nothing where nothing is to do."""
+    """Make the tables, or bring older ones to today's form."""
     found = version(connection)
     scripts = [_TABLES] if found == 0 else [_UPGRADES[old] for old in range(found, VERSION)]
     for script in scripts:
@@ -124,13 +127,13 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
 
 def version(connection: sqlite3.Connection) -> int:
-    """Which version made a database; 0: none has yet."""
+    """The version that made a database; 0: none has yet."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     return int(found)
 
 
 def missing_columns(connection: sqlite3.Connection) -> list[str]:
-    """What a database of this version does not have, as TABLE.COLUMN."""
+    """The columns that a database of this version lacks, as TABLE.COLUMN."""
     return sorted(_needed_columns() - _columns(connection))
 
 

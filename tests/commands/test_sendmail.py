@@ -30,7 +30,7 @@ from mta.maildrop import batch
 from mta.queued import Filter, Message
 from mta.session import UNKNOWN_ORIGIN
 from mta.settings import Listener, ListenerTLS, Service, Settings
-from mta.spool.tools import Inlet, SpoolTools
+from mta.spool.tools import SpoolTools
 from mta.testing import MemorySpool
 from tests.commands.test_commands import CommandCase, Output
 from tests.processes import (
@@ -437,10 +437,11 @@ class SMTPTests(SendmailCase):
         self.assertEqual(list(self.queued()), [])
 
     def test_interfaces(self) -> None:
-        """Channel, access and inlet promise what they should."""
+        """Channel, access and spool promise what they should."""
         verifyObject(IChannel, stdio.Pipes(0, 1))
         verifyObject(IAccessPolicy, stdio.LocalAccessPolicy(None))  # type: ignore[arg-type]
-        verifyObject(ISpool, Inlet(None, 0))  # type: ignore[arg-type]
+        with closing(SpoolTools(Path(self.mktemp()))) as tools, tools.sync_spool() as spool:
+            verifyObject(ISpool, spool)
 
 
 class AddresseesTests(SynchronousTestCase):
@@ -658,19 +659,19 @@ class HandoverTests(SendmailCase):
         self.assertIn("127.0.0.1:25", errors)
 
 
-class InletTests(SynchronousTestCase):
+class SyncSpoolTests(SynchronousTestCase):
     """The spool without a reactor."""
 
     def test_a_failed_commit_leaves_nothing(self) -> None:
         """Large content whose commit fails is removed."""
         folder = Path(self.mktemp())
-        with closing(SpoolTools(folder)) as tools, tools.inlet() as inlet:
-            draft = inlet.draft()
+        with closing(SpoolTools(folder)) as tools, tools.sync_spool() as spool:
+            draft = spool.draft()
             self.successResultOf(draft.write(b"x" * 300_000))
             with self.assertRaises(AssertionError):
                 self.successResultOf(
-                    inlet.commit(MemorySpool().draft(), None, b"", UNKNOWN_ORIGIN)  # type: ignore[arg-type]
+                    spool.commit(MemorySpool().draft(), None, b"", UNKNOWN_ORIGIN)  # type: ignore[arg-type]
                 )
-            failing = inlet.commit(draft, None, b"", UNKNOWN_ORIGIN)  # type: ignore[arg-type]
+            failing = spool.commit(draft, None, b"", UNKNOWN_ORIGIN)  # type: ignore[arg-type]
             self.failureResultOf(failing, AttributeError)
             self.assertEqual(list((folder / "content").iterdir()), [])

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Filter, HistoryEntry, Progress, State
-from mta.spool import queue_id, tools
+from mta.spool import queue_id, tool_commits
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.listing import Listing
@@ -274,7 +274,9 @@ class ManyTests(QueueCase):
     def setUp(self) -> None:
         super().setUp()
         self.signals: list[Signal] = []
-        self.patch(tools, "wake_processes", lambda folder, signal: self.signals.append(signal))
+        self.patch(
+            tool_commits, "wake_processes", lambda folder, signal: self.signals.append(signal)
+        )
 
     def test_signals(self) -> None:
         """Servers hear of it at its beginning, at its end, and not for each portion."""

@@ -153,7 +153,7 @@ class StatusTests(SynchronousTestCase):
         """Mail is not taken before the start is over; then the spool knows."""
         status = Status()
         self.assertEqual(self.successResultOf(status.health()), "starting or stopping")
-        status.process = cast(Process, SimpleNamespace(spool=SimpleNamespace(trouble="no disk")))
+        status.process = cast(Process, SimpleNamespace(spool=SimpleNamespace(failure="no disk")))
         status.is_ready = True
         self.assertEqual(self.successResultOf(status.health()), "no disk")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -19,9 +19,9 @@ from mta.queued import (
     SpoolFull,
 )
 from mta.session import UNKNOWN_ORIGIN
-from mta.spool import batches, database
-from mta.spool import tools as tools_module
+from mta.spool import batches, database, tool_commits
 from mta.spool.folder import BALLAST, Folder
+from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.jobs import Job
 from mta.spool.tools import SpoolTools
 from tests.spool.cases import LARGE, SpoolTestCase, done, envelope, of_sqlite
@@ -110,11 +110,11 @@ class TroubleTests(SpoolTestCase):
             if change == tools.release:
                 tools.hold([message.id])
             self.wait(spool.take_over())
-            patch = self.until_dropped(tools_module)
+            patch = self.until_dropped(tool_commits)
             self.assertEqual(change([message.id]), [message.id])
             self.assertFalse(self.folder.ballast.exists())
             patch.restore()
-        self.until_dropped(tools_module)
+        self.until_dropped(tool_commits)
         self.assertRaises(SpoolFull, tools.delete, [message.id])
 
     def until_dropped(self, module: ModuleType) -> MonkeyPatcher:
@@ -170,3 +170,62 @@ class TroubleTests(SpoolTestCase):
         (event,) = events
         self.assertEqual(event["log_level"], LogLevel.error)
         self.assertIn(str(self.folder.database), event["error"])
+
+
+class StandingHoldTests(SpoolTestCase):
+    """New mail is put on hold in the commit that takes it in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.spool = self.process()
+        self.holds = StandingHolds(self.folder)
+
+    def commits(self, count: int) -> list[Deferred[Message]]:
+        """Messages that share a commit."""
+        free = self.block(self.spool)
+        started = [
+            Deferred.fromCoroutine(
+                self.spool.commit(self.spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+            )
+            for _ in range(count)
+        ]
+        free.set()
+        return started
+
+    def test_once_for_each_commit(self) -> None:
+        """The file is looked at once for all the messages of a commit."""
+        looks: list[int] = []
+        current = StandingHolds.current
+
+        def counted(holds: StandingHolds) -> Sequence[StandingHold]:
+            looks.append(1)
+            return current(holds)
+
+        self.patch(StandingHolds, "current", counted)
+        messages = [self.wait(commit) for commit in self.commits(20)]
+        self.assertEqual([message.on_hold for message in messages], [""] * 20)
+        self.assertEqual(len(looks), 1)
+
+    def test_as_soon_as_it_stands(self) -> None:
+        """A hold that is added before the commit applies to what waits for it."""
+        free = self.block(self.spool)
+        waiting = Deferred.fromCoroutine(
+            self.spool.commit(self.spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+        )
+        self.holds.add(StandingHold(domain="example.org"))
+        free.set()
+        self.assertEqual(self.wait(waiting).on_hold, "--domain example.org")
+        self.assertEqual(self.wait(self.spool.lease_due(9)), [])
+
+    def test_damaged(self) -> None:
+        """Where they can't be read all but new mail goes on."""
+        message = self.commit(self.spool)
+        (self.folder.path / "holds.json").write_text("[{")
+        free = self.block(self.spool)
+        refused = Deferred.fromCoroutine(
+            self.spool.commit(self.spool.draft(), envelope(), b"", UNKNOWN_ORIGIN)
+        )
+        settled = Deferred.fromCoroutine(self.spool.settle(done(message)))
+        free.set()
+        self.assertRaises(OSError, self.wait, refused)
+        self.assertEqual(self.wait(settled), [])

@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.logger import LogLevel, capturedLogs
 
 from mta.queued import Filter, Message, State
-from mta.spool import commits, queue_id
+from mta.spool import queue_id
 from mta.spool.checking import Checker
 from mta.spool.database import SpoolDamaged, open_database, verify
 from mta.spool.folder import MIN_UNKNOWN_AGE
@@ -313,15 +313,15 @@ class DatabaseTests(SpoolTestCase):
 
     def test_standing_holds(self) -> None:
         """Where they can't be read no mail is taken, and the log and the check say why."""
-        spool = self.process()
         for text in ("[{", '{"a": 5}', "5"):
+            spool = self.restartable()
             (self.folder.path / "holds.json").write_text(text)
-            commits._limited._next.clear()
             with capturedLogs() as events:
                 for _ in range(3):
                     self.assertRaises(OSError, self.commit, spool)
             self.assertEqual(["holds.json" in event["error"] for event in events], [True])
             (finding,) = Checker(self.path).findings()
             self.assertIn("put on hold again", finding.problem)
+            self.wait(spool.stop())
         (self.folder.path / "holds.json").unlink()
-        self.commit(spool)
+        self.commit(self.process())

@@ -52,6 +52,8 @@ class DatabaseTests(SpoolTestCase):
                 "DELETE FROM content WHERE id IN (SELECT id FROM message WHERE in_file);"
                 " ALTER TABLE content DROP COLUMN header;"
                 " ALTER TABLE content DROP COLUMN origin;"
+                " DROP INDEX released; ALTER TABLE message RENAME COLUMN released_by TO put_by;"
+                " CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;"
                 " PRAGMA user_version = 4;"
             )
         return [message.id for message in messages]
@@ -81,8 +83,8 @@ class DatabaseTests(SpoolTestCase):
         self.wait(self.restartable().stop())
         with contextlib.closing(sqlite3.connect(self.folder.database)) as connection:
             connection.executescript(
-                "DROP INDEX put_by; DROP INDEX suspect; DROP TABLE owner; DROP TABLE clock;"
-                " ALTER TABLE message DROP COLUMN put_by;"
+                "DROP INDEX released; DROP INDEX suspect; DROP TABLE owner; DROP TABLE clock;"
+                " ALTER TABLE message DROP COLUMN released_by;"
                 " ALTER TABLE message DROP COLUMN deaths;"
                 " ALTER TABLE message DROP COLUMN reason;"
                 " ALTER TABLE message DROP COLUMN shift;"
@@ -183,5 +185,5 @@ class ReaderTests(SpoolTestCase):
             (again,) = self.wait(spool.lease_due(1))
             self.assertEqual(self.content(again), b"content")
             self.assertIsNone(self.wait(spool.next_due()))
-            self.assertRaises(BlockingIOError, spool.census)
-        self.assertEqual(spool.census()["active"][0], 1)
+            self.assertRaises(BlockingIOError, spool.counts_by_state)
+        self.assertEqual(spool.counts_by_state()["active"][0], 1)

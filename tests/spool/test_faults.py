@@ -121,7 +121,7 @@ class GuardTests(SpoolTestCase):
                 self.commit(spool)
                 self.wait(spool.release({first.id: 0.0}))
                 self.assertIn(first.id, [each.id for each in self.wait(spool.lease_due(99))])
-                self.assertEqual(spool.trouble, "")
+                self.assertEqual(spool.failure, "")
                 self.wait(spool.stop())
                 self.flushLoggedErrors()
 
@@ -171,7 +171,7 @@ class GuardTests(SpoolTestCase):
         free.set()
         self.assertRaises(OSError, self.wait, waiting)
         self.assertRaises(OSError, self.commit, spool)
-        self.assertIn("restart", spool.trouble)
+        self.assertIn("restart", spool.failure)
         self.assertTrue(spool.has_ended)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.wait(spool.stop())

@@ -19,20 +19,20 @@ class HeartbeatTests(SpoolTestCase):
         """Those who watch hear of a commit that fails, and of one that does not end."""
         spool = self.process()
         self.wait(spool.beat())
-        self.assertEqual(spool.trouble, "")
+        self.assertEqual(spool.failure, "")
         patch = self.patch(batches, "transaction", failing(of_sqlite("SQLITE_IOERR")))
         self.assertRaises(OSError, self.wait, spool.beat())
-        self.assertIn("can't be written", spool.trouble)
+        self.assertIn("can't be written", spool.failure)
         patch.restore()
         self.wait(spool.beat())
-        self.assertEqual(spool.trouble, "")
+        self.assertEqual(spool.failure, "")
         free = self.block(spool)
         beat = Deferred.fromCoroutine(spool.beat())
-        self.clock.advance(heartbeat.SLOW + 1)
-        self.assertIn("does not end", spool.trouble)
+        self.clock.advance(heartbeat.MAX_COMMIT + 1)
+        self.assertIn("does not end", spool.failure)
         free.set()
         self.wait(beat)
-        self.assertEqual(spool.trouble, "")
+        self.assertEqual(spool.failure, "")
 
     def test_no_room(self) -> None:
         """A disk with too little room for new mail is told of, as long as it is so."""
@@ -40,10 +40,10 @@ class HeartbeatTests(SpoolTestCase):
         self.patch(Folder, "_free", lambda folder: 10)
         spool.reserve = 10**9
         self.wait(spool.beat())
-        self.assertIn("new mail is refused", spool.trouble)
+        self.assertIn("new mail is refused", spool.failure)
         spool.reserve = 1
         self.wait(spool.beat())
-        self.assertEqual(spool.trouble, "")
+        self.assertEqual(spool.failure, "")
 
     def test_it_goes_on(self) -> None:
         """A beat that fails is not the last."""

@@ -116,7 +116,7 @@ class SettlementTests(SpoolTestCase):
         for each in both:
             self.assertRaises(OSError, self.wait, each)
         self.assertEqual(self.count("message"), 2)
-        self.assertEqual(len(spool._leases), 2)
+        self.assertEqual(len(spool._leasing._leased), 2)
 
     def test_a_lost_lease(self) -> None:
         """Whoever lost the lease can't put off the attempt of the new owner."""

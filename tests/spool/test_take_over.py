@@ -46,34 +46,34 @@ class TakeOverTests(SpoolTestCase):
         self.wait(heir.settle(settlement(message, self.now())))
         self.assertTrue(self.wait(heir.lease_due(1))[0].recovered)
 
-    def test_put_by(self) -> None:
-        """What a dead owner had put by, and alone remembered, is due at once, but not on hold."""
+    def test_released(self) -> None:
+        """What a dead owner had released for later is due at once, unless it is on hold."""
         self.patch(take_over, "_BATCH_SIZE", 2)
         dead, alive, heir = self.process(), self.process(), self.process()
         later = self.now() + 600
-        (kept,) = self.put_by(alive, later, 1)
-        on_hold, *put_by = self.put_by(dead, later, 4)
+        (kept,) = self.released(alive, later, 1)
+        on_hold, *released = self.released(dead, later, 4)
         self.tools().hold([on_hold])
         self.kill(dead)
         self.assertEqual(self.wait(heir.take_over()), 4)
         due = self.wait(heir.lease_due(10))
         self.assertEqual(
-            [(each.id, each.recovered) for each in due], [(id, False) for id in put_by]
+            [(each.id, each.recovered) for each in due], [(id, False) for id in released]
         )
         self.assertEqual([kept], [each.id for each in self.wait(alive.lease([kept]))])
 
-    def put_by(self, spool: SqliteSpool, due: float, count: int) -> list[str]:
-        """Messages that were given back untried until later."""
+    def released(self, spool: SqliteSpool, due: float, count: int) -> list[str]:
+        """Messages that were released untried until later."""
         ids = [self.commit(spool).id for _ in range(count)]
         self.wait(spool.release(dict.fromkeys(ids, due)))
         return ids
 
-    def test_put_by_and_stopped(self) -> None:
+    def test_released_and_stopped(self) -> None:
         """An orderly end leaves nothing that waits for a process that is gone."""
         stopped = self.restartable()
-        put_by = self.put_by(stopped, self.now() + 600, 2)
+        released = self.released(stopped, self.now() + 600, 2)
         self.wait(stopped.stop())
-        self.assertEqual([each.id for each in self.wait(self.process().lease_due(10))], put_by)
+        self.assertEqual([each.id for each in self.wait(self.process().lease_due(10))], released)
 
     def test_living(self) -> None:
         """Nothing of a living owner is touched."""

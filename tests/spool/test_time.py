@@ -145,7 +145,7 @@ class FrozenTests(SpoolTestCase):
         self.assertEqual(self.wait(other.take_over()), 1)
         (again,) = self.wait(other.lease_due(9))
         self.assertTrue(again.recovered)
-        self.clock.advance(heartbeat.SURE)
+        self.clock.advance(heartbeat.MAX_SURE)
         self.assertFalse(frozen.begin_attempt(message.id))
         self.heard(frozen)
         self.wait(frozen.beat())

@@ -68,7 +68,7 @@ class ToolTests(SpoolTestCase):
 
     def test_portions(self) -> None:
         """A long queue is read and changed in portions."""
-        self.patch(tools, "_PORTION", 2)
+        self.patch(tools, "_BATCH_SIZE", 2)
         messages = [self.waiting().id for _ in range(5)]
         self.assertEqual(self.found(), messages)
         self.assertEqual(len(self.postmaster.retry(messages)), 5)

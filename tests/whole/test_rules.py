@@ -20,7 +20,6 @@ KNOWN: dict[str, int] = {
     "session": 1,
     "settings": 17,
     "smtp": 116,
-    "spool": 95,
 }
 
 

@@ -1,0 +1,103 @@
+"""The spool for programs without a reactor: each coroutine ends at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from sqlite3 import Connection
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from zope.interface import implementer
+
+from mta.interfaces import ISpool
+from mta.mail import Envelope
+from mta.queued import IDraft, Message
+from mta.session import Origin
+from mta.spool import owners, queue_id, rows
+from mta.spool.content import ContentSource
+from mta.spool.database import ReadConnection, spare
+from mta.spool.drafts import Draft, Incoming
+from mta.spool.holds import StandingHolds
+from mta.spool.loading import load
+from mta.spool.tool_commits import ToolCommits
+from mta.spool.wakeup import Signal
+from mta.sync import result_of
+
+
+@implementer(ISpool)
+class SyncSpool:
+    """A way into the spool.  Messages are due, and not leased."""
+
+    def __init__(self, commits: ToolCommits, owner: int) -> None:
+        self._commits = commits
+        self._owner = owner
+        self._ids = queue_id.QueueIds(commits.now)
+        self._holds = StandingHolds(commits.folder)
+        self._source = blocking_source(commits)
+
+    def draft(self) -> Draft:
+        """See `ISpool.draft`."""
+        return Draft(self._ids.next(), self._commits.folder, self._owner, _at_once, set())
+
+    async def commit(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
+        """See `ISpool.commit`; but the message is not leased, and due."""
+        assert isinstance(draft, Draft)
+        try:
+            self._commits.folder.require_room(spare(self._commits.connection))
+            arrival = self.arrival(Incoming(draft, envelope, header, origin, hold))
+            message = self._commits.commit(self._insert, arrival)
+        except BaseException:
+            draft.discard()
+            raise
+        self._commits.wake(Signal.WORK)
+        return message
+
+    def _insert(self, connection: Connection, arrival: rows.Arrival) -> Message:
+        rows.insert(connection, [arrival])
+        # Once it is committed, it may be gone at once.
+        [message] = load(
+            connection, [arrival.number], self._commits.folder, self._source.content
+        ).messages
+        return message
+
+    def arrival(self, incoming: Incoming) -> rows.Arrival:
+        """A message to be inserted: its body is in memory, or durable.
+
+        Raises SpoolFull or OSError.
+        """
+        return rows.Arrival(
+            data=result_of(incoming.draft.finish()),
+            header=incoming.header,
+            number=incoming.draft.number,
+            envelope=incoming.envelope,
+            due=self._commits.now(),
+            owner=None,
+            size=incoming.size,
+            is_ascii=incoming.is_ascii,
+            origin=incoming.origin,
+            on_hold=incoming.hold or str(self._holds.which(incoming.envelope) or ""),
+            reason=incoming.hold,
+        )
+
+
+@contextmanager
+def sync_spool(commits: ToolCommits) -> Iterator[SyncSpool]:
+    """Be an owner with a way into the spool.  Raises OSError."""
+    owner = owners.register(commits.folder, queue_id.QueueIds(commits.now))
+    try:
+        yield SyncSpool(commits, owner.number)
+    finally:
+        owner.remove()
+
+
+def blocking_source(commits: ToolCommits) -> ContentSource:
+    """The content in a spool, read at once."""
+    reader = ReadConnection(commits.folder, connection=commits.connection)
+    return ContentSource(commits.folder, reader, _at_once)
+
+
+def _at_once(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    return maybeDeferred(function, *args)
