@@ -21,7 +21,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 class Service(Enum):
-    """What a listener is for."""
+    """The purpose of a listener."""
 
     SMTP = "smtp"
     SUBMISSION = "submission"  # RFC 6409
@@ -30,7 +30,7 @@ class Service(Enum):
 
 
 class ListenerTLS(Enum):
-    """When a listener speaks TLS."""
+    """The use of TLS on a listener."""
 
     OFF = "off"
     OPPORTUNISTIC = "opportunistic"
@@ -40,9 +40,10 @@ class ListenerTLS(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One place where mail comes in; `endpoint` is a Twisted server endpoint string.
+    """One place where mail comes in.
 
-    `allow_cleartext_auth`: passwords are taken without TLS, from a proxy on this host.
+    `endpoint` is a Twisted server endpoint string.  `allow_cleartext_auth`:
+    passwords are taken without TLS, from a proxy on this host.
     """
 
     endpoint: str
@@ -61,7 +62,9 @@ class CertificatePair:
 
 @dataclass(frozen=True, slots=True)
 class TLSSettings:
-    """Our certificates, and whom we trust.  No pair: a self-signed one is made.
+    """Our certificates, and the authorities that we trust.
+
+    No pair: a self-signed one is made.
 
     `certificates` hold further pairs, chosen by SNI.  `ca` None means the system's.
     `client_ca`: who may issue client certificates; None: none are asked for.
@@ -75,7 +78,7 @@ class TLSSettings:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Where the mail of a mailbox goes on to; `keep`: and stays as well."""
+    """The addresses that a mailbox is forwarded to.  `keep`: mail stays as well."""
 
     to: tuple[Mailbox, ...]
     keep: bool = False
@@ -104,7 +107,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Who may relay without AUTH, and which proxies may say by XCLIENT for whom they speak.
+    """Networks that may relay without AUTH, or speak for others by XCLIENT.
 
     `private_exchangers`: mail goes to hosts in private networks where the MX records of a domain
     lead there.
@@ -117,7 +120,7 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What users get who hand us mail (RFC 6409).
+    """The terms for users who hand us mail (RFC 6409).
 
     `hide_client`: the mail does not tell where they are.  `expn`: they may ask who is behind an
     alias.  `channel_binding`: SCRAM-SHA-256-PLUS is offered to them.
@@ -132,7 +135,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A host that we change roles with: one that dials in, or one that we dial.
+    """A host that we change roles with.  Either it dials in, or we dial it.
 
     `connect` None: it dials in, and proves to be `user` or shows the `certificate` with that
     SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
@@ -159,7 +162,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How queued mail is worked off.
+    """The working off of queued mail.
 
     A connection to a next hop carries at most `connection_messages`, none after `connection_age`,
     and stays open for `connection_idle` without mail.
@@ -178,7 +181,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a peer may ask of us.
+    """Limits on what a peer may ask of us.
 
     `free_space`: no mail is taken while the disk of the spool has fewer octets left.
     `greet_delay`: how long the greeting is held back, to see who talks before it; 0: not at all.
@@ -201,7 +204,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """How events are written, and where: `file` is an absolute path, empty for `twistd`'s own."""
+    """The form of events in the log, and its file.
+
+    `file` is an absolute path, empty for `twistd`'s own."""
 
     format: str = "text"
     level: str = "info"
@@ -238,7 +243,9 @@ class Settings:
 
     @property
     def home_domain(self) -> str:
-        """The domain of addresses that name none: ours, and nearest to the name of this host."""
+        """The domain of addresses that name none.
+
+        It is that of ours which is nearest to the name of this host."""
         name = self.hostname
         while name:
             if name in self.domains:
@@ -262,5 +269,5 @@ class Settings:
 
     @property
     def local_names(self) -> frozenset[str]:
-        """Names that programs of this host give it, and that are no domains of ours."""
+        """Names of this host in its mail, but for domains of ours."""
         return frozenset({"localhost", "localhost.localdomain", self.hostname} - set(self.domains))

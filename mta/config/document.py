@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from mta.config.syntax import explained
+from mta.config.syntax import explain
 from mta.mail import canonical_domain
 
 MAX_OCTETS = 4 * 2**20  # of a file
@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong, and where; `line` and `column` count from 1."""
+    """One thing that is wrong, and its place.  `line` and `column` count from 1."""
 
     file: Path
     line: int
@@ -51,7 +51,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where values come from: a file, and the variables that ``{env: NAME}`` may name.
+    """The source of values: a file, and the variables for ``{env: NAME}``.
 
     `secrets`: whether secrets are read, and the files that it names opened to see that they can be.
     """
@@ -84,17 +84,17 @@ class Value:
 
     @property
     def is_mapping(self) -> bool:
-        """Whether this is a mapping."""
+        """Return whether this is a mapping."""
         return isinstance(self.node, yaml.MappingNode)
 
     @property
     def is_list(self) -> bool:
-        """Whether this is a list."""
+        """Return whether this is a list."""
         return isinstance(self.node, yaml.SequenceNode)
 
     @property
     def place(self) -> tuple[int, int]:
-        """The line and the column that the value starts in, both counted from 1."""
+        """The line and the column of its start, both counted from 1."""
         return self.line, self.node.start_mark.column + 1
 
     def wrong(self, text: str) -> ConfigurationError:
@@ -102,9 +102,10 @@ class Value:
         return self.source.wrong(text, *self.place)
 
     def text(self, expected: str) -> str:
-        """The characters of a scalar as they stand in the file: ``off`` is no truth value here.
+        """The characters of a scalar as they stand in the file.
 
-        `expected` says what would be right.  Raises ConfigurationError.
+        ``off`` is no truth value here.  `expected` says what would be right.  Raises
+        ConfigurationError.
         """
         if not isinstance(self.node, yaml.ScalarNode) or self._is_nothing:
             raise self._unexpected(expected)
@@ -120,9 +121,9 @@ class Value:
         return [Value(node, self.source) for node in self.node.value]
 
     def members(self, expected: str) -> list[tuple[Value, Value]]:
-        """The keys and values of a mapping; nothing at all is an empty one.
+        """The keys and values of a mapping.
 
-        Raises ConfigurationError.
+        Nothing at all is an empty one.  Raises ConfigurationError.
         """
         if self._is_nothing:
             return []
@@ -133,9 +134,10 @@ class Value:
         ]
 
     def member(self, *keys: str) -> tuple[Value, Value]:
-        """Key and value of the member that these keys lead to, in whatever form they are written.
+        """Key and value of the member that these keys lead to.
 
-        For values that were read before: raises LookupError where there is none.
+        They may be written in another form.  For values that were read before: raises
+        LookupError where there is none.
         """
         for key, item in self.members("a mapping"):
             if canonical_domain(str(key.node.value)) == canonical_domain(keys[0]):
@@ -164,7 +166,7 @@ Fields = Mapping[str, Reader[Any]]
 
 
 class Findings:
-    """What several readers found wrong, to be raised together."""
+    """The problems that several readers found, to be raised together."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
@@ -177,7 +179,7 @@ class Findings:
         except ConfigurationError as error:
             self._problems.extend(error.problems)
 
-    def settle(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise ConfigurationError if there were any."""
         if self._problems:
             raise ConfigurationError(self._problems)
@@ -192,7 +194,7 @@ def list_of(read: Reader[T], expected: str = "a list") -> Reader[tuple[T, ...]]:
         for item in value.items(expected):
             with findings.collect():
                 found.append(read(item))
-        findings.settle()
+        findings.raise_if_any()
         return tuple(found)
 
     return reader
@@ -201,7 +203,7 @@ def list_of(read: Reader[T], expected: str = "a list") -> Reader[tuple[T, ...]]:
 def table_of(
     read_key: Reader[str], read: Callable[[str, Value], T], expected: str
 ) -> Reader[dict[str, T]]:
-    """The reader of a mapping with free keys; `read` is given the key too."""
+    """The reader of a mapping with free keys.  `read` is given the key too."""
 
     def reader(value: Value) -> dict[str, T]:
         findings = Findings()
@@ -209,20 +211,20 @@ def table_of(
         for name, item in _entries(value, read_key, expected, findings).items():
             with findings.collect():
                 found[name] = read(name, item)
-        findings.settle()
+        findings.raise_if_any()
         return found
 
     return reader
 
 
 def read_record(value: Value, fields: Fields, required: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a mapping with known keys; absent ones are absent in what is returned.
+    """Read a mapping with known keys.
 
-    Raises ConfigurationError.
+    Keys that are absent in the file are absent in the result.  Raises ConfigurationError.
     """
     findings = Findings()
     found = read_fields(value, fields, findings)
-    findings.settle()
+    findings.raise_if_any()
     for name in required:
         if name not in found:
             raise value.wrong(f"missing key {name!r}")
@@ -230,7 +232,7 @@ def read_record(value: Value, fields: Fields, required: Iterable[str] = ()) -> d
 
 
 def read_fields(value: Value, fields: Fields, findings: Findings) -> dict[str, Any]:
-    """Read those members of a mapping with known keys that can be read."""
+    """Read the members of a mapping with known keys that are right."""
 
     def known(key: Value) -> str:
         name = key.text("a key")
@@ -249,7 +251,7 @@ def read_fields(value: Value, fields: Fields, findings: Findings) -> dict[str, A
 def _entries(
     value: Value, read_key: Reader[str], expected: str, findings: Findings
 ) -> dict[str, Value]:
-    """The members of a mapping; a wrong key, or one that comes twice, is a finding."""
+    """The members of a mapping.  A wrong key, or one that comes twice, is a finding."""
     keys: dict[str, Value] = {}
     items: dict[str, Value] = {}
     with findings.collect():
@@ -265,15 +267,15 @@ def _entries(
 
 
 def suggest(name: str, known: Iterable[str], expected: str = "") -> str:
-    """The end of a line about a word that isn't known: a near one, or what was `expected`."""
+    """The end of a line about an unknown word.  It has a near one, or what was `expected`."""
     near = difflib.get_close_matches(name.lower(), known, 1)
     return f"did you mean {near[0]!r}?" if near else f"expected {expected or listed(known)}"
 
 
 def listed(words: Iterable[str]) -> str:
     """Words as a sentence names them: ``a, b or c``."""
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def read(source: Source) -> str:
@@ -293,7 +295,7 @@ def read(source: Source) -> str:
 
 
 def parse(text: str, source: Source) -> Value:
-    """Parse the text of a file as YAML, without giving it a meaning.
+    """Parse the text of a file as YAML, whatever it means.
 
     Raises ConfigurationError where it isn't YAML, or is out of all proportion.
     """
@@ -301,7 +303,7 @@ def parse(text: str, source: Source) -> Value:
         loader = _Loader(text)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        problem, (line, column) = explained(text, error)
+        problem, (line, column) = explain(text, error)
         raise source.wrong(f"not YAML: {problem}", line + 1, column + 1) from None
     except yaml.reader.ReaderError as error:
         raise _at(
@@ -309,12 +311,12 @@ def parse(text: str, source: Source) -> Value:
         ) from None
     if node is None:
         raise source.wrong("the file is empty, expected 'hostname: NAME' and more")
-    _bound(Value(node, source))
+    _require_bounded(Value(node, source))
     return Value(node, source)
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, without tags of the file's own and not deeper than Python can go."""
+    """A composer of nodes, without tags and of bounded depth."""
 
     _depth = 0
 
@@ -334,8 +336,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _bound(root: Value) -> None:
-    """See that aliases don't make more of a file than it looks (nor go round in circles)."""
+def _require_bounded(root: Value) -> None:
+    """Require that aliases do not multiply a file beyond a bound.  Circles have none."""
     waiting, count = [root.node], 0
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""Server endpoints as the configuration writes them: Twisted's strings, taken apart and checked."""
+"""Server endpoints in the configuration: strings of Twisted, taken apart and checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
 
 
 def endpoint(value: Value) -> str:
-    """A Twisted server endpoint string; the path of a UNIX socket becomes absolute."""
+    """A Twisted server endpoint string.  The path of a UNIX socket becomes absolute."""
     expected = f"a server endpoint: {listed(f'{kind}:' for kind in (*ARGUMENTS, 'haproxy:tcp'))}"
     text = value.text(expected)
     kind, *words = re.split(r"(?<!\\):", text.removeprefix(PROXIED))
@@ -42,7 +42,7 @@ def endpoint(value: Value) -> str:
 
 
 def _arguments(value: Value, kind: str, words: list[str]) -> Mapping[str, str]:
-    """What stands behind the kind, by name.  Raises ConfigurationError."""
+    """The arguments behind the kind, by name.  Raises ConfigurationError."""
     known = ARGUMENTS[kind]
     first, *_ = known
     found: dict[str, str] = {}
@@ -65,7 +65,7 @@ def _arguments(value: Value, kind: str, words: list[str]) -> Mapping[str, str]:
 
 
 def is_on_this_host(endpoint: str) -> bool:
-    """Whether only programs of this host can reach an endpoint."""
+    """Return whether only programs of this host can reach an endpoint."""
     kind, *arguments = re.split(r"(?<!\\):", endpoint.removeprefix(PROXIED))
     if kind == "unix":
         return True

@@ -1,4 +1,4 @@
-"""Next hops as the configuration writes them: text such as ``smtp://host``, or a mapping."""
+"""Next hops in the configuration: text such as ``smtp://host``, or mappings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ALL_CODE = ("ssh", "rsh", "eval", "sed", "awk", "gawk", "mawk")
 
 
 def next_hop(value: Value) -> Hop:
-    """A next hop: text, or a mapping with ``to`` and what belongs to it."""
+    """A next hop: text, or a mapping with ``to``."""
     if not value.is_mapping:
         return _text_hop(value)
     fields = read_record(value, HOP, required=["to"])
@@ -47,7 +47,7 @@ def next_hop(value: Value) -> Hop:
 
 
 def smtp_host(value: Value) -> Hop:
-    """A next hop that is one SMTP host: text, or a mapping with ``to``, ``user``, ``secret``."""
+    """A next hop that is one SMTP host: text, or a mapping."""
     if value.is_mapping:
         hop = _with_user(value, read_record(value, SMTP_HOST, required=["to"]))
     else:
@@ -71,7 +71,7 @@ def _with_user(value: Value, fields: dict[str, Any]) -> Hop:
 
 
 def _with_tls(value: Value, hop: Hop, fields: dict[str, Any]) -> Hop:
-    """The hop with what is demanded of TLS; a pinned certificate is demanded."""
+    """The hop with its demands of TLS.  A pinned certificate is one."""
     for key in ("tls", "pin"):
         if key in fields and not _can_have_tls(hop):
             raise value.wrong(
@@ -176,7 +176,7 @@ def _command(value: Value, command: str) -> str:
 
 
 def _is_code(program: str, arguments: Sequence[str], number: int) -> bool:
-    """Whether a shell or an interpreter would read that argument of a command."""
+    """Return whether an interpreter would read that argument as code."""
     word, before = arguments[number], arguments[number - 1] if number else ""
     if re.search(r"\s", word) or program in _ALL_CODE:
         return True

@@ -1,4 +1,4 @@
-"""Lines of a file that were edited in another form than its own.
+"""Edits of lines, made in another form of the file.
 
 `Before` and `after` are the file in that other form.  `merged` finds the edit between the two, and
 makes it in the lines as they were written.

@@ -1,4 +1,4 @@
-"""Where the values of a configuration file stand: for what is found wrong only later."""
+"""The places of values in a configuration file, for problems found later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Places:
         self._root = parse(read(source), source)
 
     def problem(self, keys: Keys, text: str) -> Problem:
-        """A problem with the value that these keys and numbers lead to, or as far as they lead."""
+        """A problem with the value that keys and numbers lead to.
+
+        Where they lead to nothing, it is at the last value on the way."""
         value, line, column = self._root, 1, 1
         for key in keys:
             try:
@@ -37,7 +39,7 @@ class Places:
         return Problem(self._root.source.file, line, column, text)
 
     def secrets(self) -> Iterator[tuple[Value, Path | None]]:
-        """Each secret that the file names, and the file that it is in; None: this one."""
+        """Each secret that the file names, and its file; None: this one."""
         yield from _secrets(self._root)
 
 

@@ -1,4 +1,4 @@
-"""What must fit together: names that one place of the file has and another one means."""
+"""Checks of references: names that another place of the file has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ Domains = Mapping[str, Domain]
 
 
 def check_peers(root: Value, peers: Mapping[str, Peer]) -> None:
-    """No two peers may be the same user or certificate: each has rights of its own."""
+    """Require that no two peers share a user or a certificate.
+
+    Each has rights of its own."""
     findings = Findings()
     owners: dict[str, str] = {}
     for name, peer in peers.items():
@@ -25,7 +27,7 @@ def check_peers(root: Value, peers: Mapping[str, Peer]) -> None:
                     raise item.wrong(
                         f"the {key} of the peer {owner!r} too, expected one of its own"
                     )
-    findings.settle()
+    findings.raise_if_any()
 
 
 def check_holds(
@@ -35,7 +37,7 @@ def check_holds(
     senders: Mapping[str, Hop],
     peers: Mapping[str, Peer],
 ) -> None:
-    """``hold:PEER`` names a peer that exists and that may be handed this mail."""
+    """Require that ``hold:PEER`` names a peer that may have this mail."""
     findings = Findings()
     for name, domain in domains.items():
         with findings.collect():
@@ -47,7 +49,7 @@ def check_holds(
     for name, hop in senders.items():
         with findings.collect():
             _check_hold(root, ("senders", name), "", hop, peers)
-    findings.settle()
+    findings.raise_if_any()
 
 
 def _check_hold(
@@ -83,7 +85,9 @@ def _covers(peer: Peer, destination: str) -> bool:
 
 
 def check_routes(root: Value, domains: Domains, routes: Mapping[str, Hop]) -> None:
-    """A route is for other domains: ours are delivered as they say themselves."""
+    """Require that routes are for other domains.
+
+    Ours are delivered as they say themselves."""
     findings = Findings()
     for name in routes:
         with findings.collect():
@@ -92,11 +96,11 @@ def check_routes(root: Value, domains: Domains, routes: Mapping[str, Hop]) -> No
                 raise key.wrong(
                     f"{name!r} is one of our 'domains', whose mail goes where its 'deliver' says"
                 )
-    findings.settle()
+    findings.raise_if_any()
 
 
 def check_alias_domains(root: Value, domains: Domains) -> None:
-    """A domain that is another name has a domain of ours behind it that is none."""
+    """Require that ``alias_of`` names a domain of ours that is no alias."""
     findings = Findings()
     real = [name for name, domain in domains.items() if not domain.alias_of]
     for name, domain in domains.items():
@@ -106,11 +110,11 @@ def check_alias_domains(root: Value, domains: Domains) -> None:
                 hint = suggest(domain.alias_of, real, "one of the 'domains'")
                 problem = "an alias itself" if domain.alias_of in domains else "none of our domains"
                 raise item.wrong(f"{domain.alias_of!r} is {problem}, {hint}")
-    findings.settle()
+    findings.raise_if_any()
 
 
 def check_aliases(root: Value, domains: Domains) -> None:
-    """What aliases, forwards and catch-alls lead to exists, and nothing leads back to itself."""
+    """Require that aliases, forwards and catch-alls lead to an end that exists."""
     findings = Findings()
     for name, domain in domains.items():
         with findings.collect():
@@ -125,15 +129,15 @@ def check_aliases(root: Value, domains: Domains) -> None:
                 with findings.collect():
                     if not (_is_known(domains, target) or _catch_all(domains, target)):
                         raise _missing(root, ("domains", name, *key), domains, target)
-    findings.settle()
+    findings.raise_if_any()
     for cycle in _alias_loops(domains):
         with findings.collect():
             raise _loop(root, domains, cycle)
-    findings.settle()
+    findings.raise_if_any()
 
 
 def _expansions(domain: Domain) -> Iterator[tuple[tuple[str, str], tuple[Mailbox, ...]]]:
-    """What leads from an address of the domain to others, each with its keys in the file."""
+    """The aliases and forwards of a domain, with their keys."""
     for alias, targets in domain.aliases.items():
         yield ("aliases", alias), targets
     for mailbox, forward in domain.forward.items():
@@ -158,7 +162,7 @@ def _no_mailbox(root: Value, domain: Domain, mailbox: str) -> Exception:
 
 
 def _is_known(domains: Domains, address: Mailbox) -> bool:
-    """Whether an address is elsewhere, or one of our mailboxes or aliases."""
+    """Return whether an address is elsewhere, or one of our own."""
     address = _real(domains, address)
     domain = domains.get(address.domain)
     if domain is None or domain.mailboxes is None:
@@ -168,7 +172,9 @@ def _is_known(domains: Domains, address: Mailbox) -> bool:
 
 
 def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
-    """An address as our tables have it: in lower case, without a detail that they don't know."""
+    """An address in the form of our tables.
+
+    It is in lower case, without a detail that they don't know."""
     address = _real(domains, address)
     domain = domains.get(address.domain)
     if domain is None:
@@ -207,7 +213,7 @@ def _alias_loops(domains: Domains) -> Iterator[list[Mailbox]]:
 
 
 def _steps(domains: Domains, targets: tuple[Mailbox, ...]) -> Iterator[Mailbox]:
-    """Where an alias leads in one step; what does not exist goes to the catch-all."""
+    """The next addresses of an alias.  What does not exist goes to the catch-all."""
     for target in targets:
         catch_all = _catch_all(domains, target)
         if catch_all and not _is_known(domains, target):

@@ -66,12 +66,12 @@ DEFAULT_LISTENERS = (
 ODMR_LISTENER = Listener("tcp:366", Service.ODMR, ListenerTLS.OPPORTUNISTIC)
 
 METHODS = ("atrn", "turn", "etrn")
-MANY = 1_000_000
+MAX_COUNT = 1_000_000  # of anything that is counted: more is a slip
 DESTINATIONS = ("domains", "routes", "peers")  # one of them is needed
 
 
 def read_settings(root: Value) -> Settings:
-    """What a whole file means.  Raises ConfigurationError with all that is wrong in it."""
+    """Return the settings of a whole file.  Raises ConfigurationError with all problems in it."""
     given = {str(key.node.value) for key, _ in root.members(f"a mapping with {listed(FILE)}")}
     findings = Findings()
     found = read_fields(root, FILE, findings)
@@ -86,7 +86,7 @@ def read_settings(root: Value) -> Settings:
         with findings.collect():
             names = (*DESTINATIONS, "senders")
             _check_references(root, **{name: found.get(name, {}) for name in names})
-    findings.settle()
+    findings.raise_if_any()
     return _settings(root, found)
 
 
@@ -107,7 +107,7 @@ def _check_references(
         check_aliases(root, domains)
     with findings.collect():
         check_routes(root, domains, routes)
-    findings.settle()
+    findings.raise_if_any()
 
 
 def _settings(root: Value, found: dict[str, Any]) -> Settings:
@@ -232,7 +232,7 @@ def _retry(value: Value) -> tuple[float, ...]:
 
 
 def _record(kind: Any, fields: Fields) -> Reader[Any]:
-    """The reader of a section whose keys are the fields of a frozen value."""
+    """The reader of a section whose keys are the fields of `kind`."""
     return lambda value: kind(**read_record(value, fields))
 
 
@@ -292,24 +292,24 @@ QUEUE: Fields = {
     "retry": _retry,
     "warn_after": values.duration,
     "give_up_after": values.positive_duration,
-    "concurrency": values.integer(1, MANY),
-    "per_destination": values.integer(1, MANY),
-    "connection_messages": values.integer(1, MANY),
+    "concurrency": values.integer(1, MAX_COUNT),
+    "per_destination": values.integer(1, MAX_COUNT),
+    "connection_messages": values.integer(1, MAX_COUNT),
     "connection_age": values.positive_duration,
     "connection_idle": values.duration,
     "workers": values.integer(1, 1024),
 }
 LIMITS: Fields = {
     "message_size": values.size,
-    "recipients": values.integer(1, MANY),
-    "connections": values.integer(1, MANY),
-    "connections_per_host": values.integer(1, MANY),
-    "errors": values.integer(1, MANY),
+    "recipients": values.integer(1, MAX_COUNT),
+    "connections": values.integer(1, MAX_COUNT),
+    "connections_per_host": values.integer(1, MAX_COUNT),
+    "errors": values.integer(1, MAX_COUNT),
     "timeout": values.positive_duration,
     "greet_delay": values.duration,
-    "auth_failures": values.integer(1, MANY),
-    "messages_per_minute": values.integer(0, MANY),
-    "recipients_per_hour": values.integer(0, MANY),
+    "auth_failures": values.integer(1, MAX_COUNT),
+    "messages_per_minute": values.integer(0, MAX_COUNT),
+    "recipients_per_hour": values.integer(0, MAX_COUNT),
     "free_space": values.size,
 }
 LOG: Fields = {

@@ -1,4 +1,4 @@
-"""What is wrong with a file that is no YAML, in words for whoever wrote it."""
+"""Faults in the syntax of YAML, in words for the author."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NO_COLON = "could not find expected ':'"
 _Place = tuple[int, int]
 
 
-def explained(text: str, error: yaml.MarkedYAMLError) -> tuple[str, _Place]:
-    """What is wrong with the text, and its line and column, both counted from 0."""
+def explain(text: str, error: yaml.MarkedYAMLError) -> tuple[str, _Place]:
+    """Explain a fault in the text.  Returns its line and column too, counted from 0."""
     mark = error.problem_mark or error.context_mark
     place = (mark.line, mark.column) if mark else (0, 0)
     lines = text.splitlines()
@@ -30,17 +30,17 @@ def explained(text: str, error: yaml.MarkedYAMLError) -> tuple[str, _Place]:
         return f"expected {_with_colon(lines[begun[0]][begun[1] :])!r}", begun
     if error.problem == _MAPPING_VALUE:
         return _of_mapping_value(lines, place)
-    said = ", ".join(filter(None, (error.context, error.problem)))
+    problem = ", ".join(filter(None, (error.context, error.problem)))
     for pattern, hint in _HINTS.items():
         if re.search(pattern, error.problem or ""):
             if "here" in hint and error.context_mark:
                 place = error.context_mark.line, error.context_mark.column
-            return f"{said}: {hint}", place
-    return said, place
+            return f"{problem}: {hint}", place
+    return problem, place
 
 
 def _of_mapping_value(lines: Sequence[str], place: _Place) -> tuple[str, _Place]:
-    """What is wrong with a line that has a colon where there can be none."""
+    """Explain a line that has a colon where none may be."""
     number, column = place
     line = lines[number]
     if ": " in line[:column]:
@@ -55,7 +55,7 @@ def _of_mapping_value(lines: Sequence[str], place: _Place) -> tuple[str, _Place]
 
 
 def _with_colon(line: str) -> str:
-    """The line as it is probably meant: a key, and its value if there is one."""
+    """The line as it is probably meant: a key, maybe a value."""
     text = re.sub(r"\s#.*", "", line).strip()
     key_and_value = re.fullmatch(r"([\w.-]+)(?::|\s+)(\S.*)", text)
     return f"{key_and_value[1]}: {key_and_value[2]}" if key_and_value else f"{text}:"

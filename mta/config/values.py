@@ -62,13 +62,13 @@ def word(*words: str) -> Reader[str]:
 boolean = one_of({"true": True, "false": False})
 
 
-def integer(least: int, most: int) -> Reader[int]:
+def integer(minimum: int, maximum: int) -> Reader[int]:
     """The reader of a whole number in a range."""
-    expected = f"a whole number from {least} to {most}"
+    expected = f"a whole number from {minimum} to {maximum}"
 
     def reader(value: Value) -> int:
         text = value.text(expected)
-        if not re.fullmatch("[0-9]{1,18}", text) or not least <= int(text) <= most:
+        if not re.fullmatch("[0-9]{1,18}", text) or not minimum <= int(text) <= maximum:
             raise value.wrong(f"found {text!r}, expected {expected}")
         return int(text)
 
@@ -102,13 +102,13 @@ def size(value: Value) -> int:
     return octets
 
 
-def _quantity(value: Value, units: Mapping[str, float], most: float, expected: str) -> Fraction:
+def _quantity(value: Value, units: Mapping[str, float], maximum: float, expected: str) -> Fraction:
     text = value.text(expected)
     match = _QUANTITY.fullmatch(text)
     if not match or match[2] not in units:
         raise value.wrong(f"found {text!r}, expected {expected}")
     quantity = Fraction(match[1]) * Fraction(units[match[2]])
-    if quantity > most:
+    if quantity > maximum:
         raise value.wrong(f"{text!r} is out of range, expected {expected}")
     return quantity
 
@@ -138,7 +138,7 @@ def _domain(value: Value, text: str, example: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether this can be looked up or dialled: a host name or an IP address."""
+    """Return whether this is a host name or an IP address."""
     try:
         ip_address(text)
     except ValueError:
@@ -163,7 +163,7 @@ def local_part(value: Value) -> str:
 
 
 def mailbox(value: Value) -> Mailbox:
-    """An address; one without a domain is left without one, in lower case."""
+    """An address.  One without a domain is left without one, in lower case."""
     text = value.text("an address")
     if "@" not in text:
         return Mailbox(local_part(value))
@@ -186,7 +186,7 @@ def mailboxes(value: Value) -> tuple[Mailbox, ...]:
 
 
 def sender(value: Value) -> str:
-    """An address, a domain, or ``.domain``, in the form in which senders are looked up."""
+    """An address, a domain, or ``.domain``, in the form of `Settings.senders`."""
     if "@" not in value.text("an address, a domain or .domain"):
         return domain_or_subdomains(value)
     return str(mailbox(value)).lower()
@@ -211,7 +211,7 @@ def peer_name(value: Value) -> str:
 
 
 def subaddress(value: Value) -> str:
-    """What separates a mailbox from its detail (RFC 5233): a character, or nothing."""
+    """The separator of mailbox and detail (RFC 5233): a character, or none."""
     expected = "one sign such as '+', or '' for none"
     text = value.text(expected)
     if text and text not in tuple(SIGNS):
@@ -257,9 +257,9 @@ PAIR: Fields = {"certificate": readable_file, "key": readable_file}
 
 
 def secret(value: Value) -> str:
-    """A secret: a string, the first line of a file, or a variable of the environment.
+    """A secret: text, the first line of a file, or a variable.
 
-    What it is never shows in a problem.  Empty where secrets are not to be read.
+    No problem repeats it.  Empty where secrets are not to be read.
     """
     if not value.is_mapping:
         found = value.text("a secret, {file: PATH} or {env: NAME}")
@@ -349,9 +349,9 @@ def name_server(value: Value) -> tuple[str, int]:
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
-    """Take apart HOST, HOST:PORT, [IPv6] or [IPv6]:PORT; ("", 0) where it is none of them.
+    """Take apart HOST, HOST:PORT, [IPv6] or [IPv6]:PORT.
 
-    A host name comes in its canonical form.
+    Returns ("", 0) for anything else.  A host name comes in its canonical form.
     """
     match = re.fullmatch(r"(?:\[([^][]+:[^][]*)\]|([^][:]+))(?::([0-9]{1,5}))?", text)
     if match is None:
