@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, unique
 from typing import Any, NamedTuple
 
 
+@unique
 class RecordType(Enum):
     """The types of records that mail asks for.
 

@@ -51,6 +51,8 @@ class Chain:
         self._size += response.size
         self._is_authenticated &= response.is_validated
         self._follow_aliases(response.answer)
+        if response.rcode == Rcode.NXDOMAIN:
+            return self._nothing(response.authority, exists=False)
         records = [
             record
             for record in response.answer
@@ -59,8 +61,6 @@ class Chain:
         if records:
             self._ttl = max(MIN_TTL, min(self._ttl, *(record.ttl for record in records)))
             return self._timed(records)
-        if response.rcode == Rcode.NXDOMAIN:
-            return self._nothing(response.authority, exists=False)
         if self.name == asked or self._is_denied(response.authority):
             return self._nothing(response.authority, exists=True)
         return None
@@ -72,7 +72,7 @@ class Chain:
         for record in answer:
             if record.kind == RdataType.CNAME:
                 aliases.setdefault(record.owner, record)
-        while alias := aliases.get(self.name):
+        while aliases and (alias := aliases.get(self.name)):
             self.name = alias.data.target
             self._ttl = min(self._ttl, alias.ttl)
             if self.name in self._passed or len(self._passed) > MAX_ALIASES:

@@ -16,7 +16,7 @@ from mta.resolver.name_servers import NameServers, NoAnswer
 from mta.resolver.names import to_name, to_text
 from mta.resolver.response import Response
 
-MAX_QUERIES = 200  # at once: each has a socket
+MAX_QUERIES = 100  # at once: each has a socket
 MAX_SECONDS = 60  # for a look-up: two servers can be silent at each try
 
 

@@ -53,32 +53,28 @@ class NameServer:
     async def _ask(self, name: Name, kind: RdataType, seconds: float) -> Response:
         """The response, without EDNS where the server does not know it."""
         edns = not self._is_now(self._rejects_edns)
-        response = await self._exchange(self._query(name, kind, edns), name, kind, seconds)
+        response = await self._exchange(self._query(name, kind, edns), seconds)
         if edns and response.rejects_edns:
-            query = self._query(name, kind, edns=False)
-            response = await self._exchange(query, name, kind, seconds)
+            response = await self._exchange(self._query(name, kind, edns=False), seconds)
             if response.is_answer:
                 self._rejects_edns = self._clock.seconds() + TRAIT_LIFETIME
         return response
 
-    async def _exchange(
-        self, query: Query, name: Name, kind: RdataType, seconds: float
-    ) -> Response:
+    async def _exchange(self, query: Query, seconds: float) -> Response:
         """The response to one query, by TCP where it takes that."""
         try:
             octets = await self._transport.by_udp(self._server, query, seconds)
         except Flooded:
-            return parse(await self._transport.by_tcp(self._server, query), kind)
+            octets = await self._transport.by_tcp(self._server, query)
         if not query.keeps_case(octets):
-            octets = await self._in_changed_case(query, name, kind, seconds)
-        response = parse(octets, kind)
+            octets = await self._in_changed_case(query, seconds)
+        response = parse(octets, query.kind)
         if response.is_truncated:
-            response = parse(await self._transport.by_tcp(self._server, query), kind)
+            octets = await self._transport.by_tcp(self._server, query)
+            response = parse(octets, query.kind)
         return response
 
-    async def _in_changed_case(
-        self, query: Query, name: Name, kind: RdataType, seconds: float
-    ) -> bytes:
+    async def _in_changed_case(self, query: Query, seconds: float) -> bytes:
         """The answer to a question that came back in another case.
 
         The server may be made so, or a forger has guessed the rest.  A connection tells them apart:
@@ -89,7 +85,7 @@ class NameServer:
             octets = await self._transport.by_tcp(self._server, query)
         except (Unanswered, Flooded):
             self._changes_case = self._clock.seconds() + TRAIT_LIFETIME
-            query = self._query(name, kind, query.has_edns)
+            query = self._query(query.name, query.kind, query.has_edns)
             return await self._transport.by_udp(self._server, query, seconds)
         if not query.keeps_case(octets):
             self._changes_case = self._clock.seconds() + TRAIT_LIFETIME

@@ -58,7 +58,7 @@ class NameServers:
         """
         current = self._listed.current()
         servers = self._in_order(current)
-        reason = "the name servers say nothing"
+        reason = "timed out"
         for seconds in current.timeouts:
             silent = []
             for server in servers:

@@ -26,6 +26,8 @@ ANSWERS = frozenset({Rcode.NOERROR, Rcode.NXDOMAIN})
 class Query:
     """A query as it goes out; a response repeats its `question`."""
 
+    name: Name
+    kind: RdataType
     octets: bytes
     question: bytes
     has_edns: bool
@@ -66,7 +68,8 @@ def make_query(
     if any_case:
         octets = _in_any_case(octets, random)
     question = octets + struct.pack("!HH", kind, RdataClass.IN)
-    return Query(header + question + (_opt(validated) if edns else b""), question, edns)
+    octets = header + question + (_opt(validated) if edns else b"")
+    return Query(name, kind, octets, question, edns)
 
 
 def _opt(validated: bool) -> bytes:

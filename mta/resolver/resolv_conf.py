@@ -105,9 +105,10 @@ def _servers(addresses: Sequence[str]) -> Iterator[Server]:
 
 
 def _with_trust(servers: Sequence[Server], are_trusted: bool = False) -> list[Server]:
-    """The servers, trusted if all are on this host: no wire leads to them.
+    """The servers, trusted if all are on this host.
 
-    If one were not, strangers would only have to keep the others busy: their verdict would be gone.
+    No wire leads there.  With another one beside them, a stranger would only have to keep them
+    busy, and their verdict would be gone.
     """
     local = all(ip_address(server.address).is_loopback for server in servers)
     return [replace(server, is_trusted=local or are_trusted) for server in servers]

@@ -230,6 +230,14 @@ class AnswerTests(ResolverCase):
         self.zone.add("a.example", "A", "192.0.2.3", "192.0.2.1", "192.0.2.2")
         self.assertEqual(self.addresses("a.example"), ["192.0.2.3", "192.0.2.1", "192.0.2.2"])
 
+    def test_records_of_no_name(self) -> None:
+        """A name that does not exist has none, whatever else the server says."""
+        self.zone.table["example.com", "MX"] = {
+            "answer": [rrset("example.com", "MX", "1 mx.example.")],
+            "code": Rcode.NXDOMAIN,
+        }
+        self.assertIs(self.failure(self.resolver.mx("example.com")), DomainNotFound)
+
     def test_records_of_others(self) -> None:
         """A record that was not asked for is not believed."""
         self.zone.table["example.com", "MX"] = [
