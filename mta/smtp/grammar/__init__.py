@@ -1,0 +1,65 @@
+"""The grammar of SMTP: octets to commands, and back.  RFC 5321 sections 4.1.2 and 4.1.3, RFC 6531.
+
+Whatever arrives, only `Refusal` is raised for it; whatever is sent, only `LocalFault`.
+
+`commands` has the command lines, `addresses` the paths and domains in them, `parameters` those of
+MAIL and RCPT, `xtext` the text in these, `xclient` what a proxy says of its client.
+"""
+
+from mta.smtp.grammar.addresses import (
+    MAX_DOMAIN,
+    MAX_LOCAL_PART,
+    MAX_OWN_PATH,
+    has_route,
+    parse_domain,
+    parse_mailbox,
+    path,
+)
+from mta.smtp.grammar.commands import (
+    Command,
+    MailArgument,
+    compile_patterns,
+    is_foreign,
+    mail_command,
+    parse_bdat,
+    parse_command,
+    parse_domains,
+    parse_etrn,
+    parse_hello,
+    parse_list,
+    parse_mail,
+    parse_rcpt,
+    rcpt_command,
+)
+from mta.smtp.grammar.xclient import XCLIENT_ATTRIBUTES, ProxiedClient, parse_xclient
+from mta.smtp.grammar.xtext import decode_xtext, encode_original, encode_xtext
+
+__all__ = [
+    "MAX_DOMAIN",
+    "MAX_LOCAL_PART",
+    "MAX_OWN_PATH",
+    "XCLIENT_ATTRIBUTES",
+    "Command",
+    "MailArgument",
+    "ProxiedClient",
+    "compile_patterns",
+    "decode_xtext",
+    "encode_original",
+    "encode_xtext",
+    "has_route",
+    "is_foreign",
+    "mail_command",
+    "parse_bdat",
+    "parse_command",
+    "parse_domain",
+    "parse_domains",
+    "parse_etrn",
+    "parse_hello",
+    "parse_list",
+    "parse_mail",
+    "parse_mailbox",
+    "parse_rcpt",
+    "parse_xclient",
+    "path",
+    "rcpt_command",
+]
