@@ -1,1 +1,1 @@
-"""SMTP itself, pure: no Twisted, no files, no clock, no sockets (RFC 5321)."""
+"""SMTP itself (RFC 5321), pure: no Twisted, files, clock or sockets."""

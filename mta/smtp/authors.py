@@ -1,7 +1,7 @@
-"""Who a message says it is from (RFC 5322 section 3.6.2).
+"""The authors that a message names (RFC 5322 section 3.6.2).
 
 Read more strictly than mail programs read it: what could be understood in two ways is refused,
-because the other way would be somebody else's address.
+because the other way would be the address of another user.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def authors(value: bytes) -> list[Mailbox]:
 
 
 def _text(value: bytes) -> tuple[str, bool]:
-    """The value as text, and whether that is UTF-8, not another charset of the same structure."""
+    """Return the value as text, and whether it is UTF-8.
+
+    Else it is another charset of the same structure.
+    """
     try:
         return value.decode(), True
     except UnicodeDecodeError:
@@ -66,7 +69,7 @@ def _text(value: bytes) -> tuple[str, bool]:
 
 
 def _items(text: str) -> list[str]:
-    """What stands between the commas, without comments.  Raises ValueError."""
+    """Return the items between the commas, without comments.  Raises ValueError."""
     items = [""]
     for lexeme in _LEXEME.findall(header.without_comments(text)):
         if lexeme == ",":
@@ -89,7 +92,10 @@ def _mailbox(item: str) -> Mailbox:
 
 
 def _check_encoded_words(text: str, mailboxes: list[Mailbox]) -> None:
-    """Raise ValueError where a reader that decodes before it parses sees another address."""
+    """Refuse what another reader would take for another address.
+
+    Raises ValueError where a reader that decodes before it parses would.
+    """
     if "=?" not in text:
         return
     if "=?" in _ENCODED_WORD.sub("", text):
@@ -105,7 +111,7 @@ def _check_encoded_words(text: str, mailboxes: list[Mailbox]) -> None:
 
 
 def _decoded(word: re.Match[str]) -> str:
-    """The text of an encoded word (RFC 2047), the word itself where it is broken."""
+    """Return the text of an encoded word (RFC 2047).  A broken one stays as it is."""
     charset, encoding, encoded = word[1], word[2].lower(), word[3].encode("utf-8", "replace")
     try:
         if encoding == "b":

@@ -1,4 +1,4 @@
-"""Message content on the wire: dot transparency and line ends (RFC 5321 section 4.5.2).
+"""Message content on the wire: dot transparency and line ends.  RFC 5321 section 4.5.2.
 
 The codecs keep their place between pieces, so content may be cut anywhere.  All work is
 done on whole pieces, never line by line.
@@ -12,7 +12,7 @@ END = b"\r\n.\r\n"
 
 
 class DotReader:
-    """Takes content as DATA sends it: finds its end and removes the dot stuffing.
+    """Takes content as DATA sends it, to its end.  Removes the dot stuffing.
 
     Only CRLF "." CRLF ends content: other servers have been made to see an end where we
     saw none, and the other way round, by bare CR or LF (SMTP smuggling).
@@ -87,10 +87,10 @@ class LineCheck:
         self._nul = self._nul or b"\0" in piece
 
     def end(self) -> None:
-        """The content is over: a CR at its very end stayed bare."""
+        """End the content.  A CR at its very end stayed bare."""
         self._line_ends.decode("", final=True)
 
     @property
     def broken(self) -> bool:
-        """Whether there was one so far."""
+        """Tell whether there was one so far."""
         return self._nul or self._line_ends.newlines not in (None, "\r\n")

@@ -1,4 +1,4 @@
-"""What a session costs us, and what it brings: the bounds on commands without mail."""
+"""The cost of a session, and bounds on commands without mail."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Cost:
         self.wasted += 1
 
     def idle_command(self) -> bool:
-        """Count one that can bring no mail; False: it is one too many."""
+        """Count a command that can bring no mail.  False: it is one too many."""
         self._idle += 1
         return self._idle <= MAX_IDLE
 
     def error(self, limit: int) -> bool:
-        """Count a bad command; False: there were more than `limit`."""
+        """Count a bad command.  False: there were more than `limit`."""
         self._errors += 1
         return self._errors <= limit
 
@@ -65,17 +65,17 @@ class Cost:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the session is to end."""
+        """Tell whether the session is to end."""
         return self.wasted > MAX_WASTED
 
     @property
     def delay(self) -> float:
-        """For how many seconds the next command has to wait."""
+        """The seconds that the next command has to wait."""
         return SLOWNESS if self.wasted > self.free else 0.0
 
 
 class Slices:
-    """Lets a session work for a while, and others after that.
+    """Lets a session work for a while, and then others.
 
     The later its turn comes, the more of those wait, and the longer it leaves them alone.
     """
@@ -88,11 +88,11 @@ class Slices:
         self.begin()
 
     def begin(self) -> None:
-        """Others have had their turn."""
+        """Begin to work, after others."""
         self._began = self._channel.seconds()
 
     async def end(self, delay: float) -> None:
-        """Let others work where it is time for that, or for `delay` seconds at least."""
+        """Let others work where their time has come.  It takes `delay` seconds at least."""
         seconds = self._channel.seconds
         now = seconds()
         if not delay and now - self._began <= (SHORT_SLICE if self._back_off else SLICE):

@@ -1,4 +1,4 @@
-"""The header section of a message, read in one way wherever it is read (RFC 5322 section 2.2).
+"""The one reader of header sections (RFC 5322 section 2.2).
 
 A field may be folded, may have white space before its colon (the obsolete form of section 4.5),
 and may be written in any case.  Lines end in CRLF, or in LF as they do in final delivery.
@@ -24,18 +24,18 @@ _CHARACTER = re.compile(r"\\.|.", re.DOTALL)  # or a quoted pair
 
 
 def end_of_fields(octets: bytes) -> int:
-    """The place of the first line that is no field, or the end."""
+    """Return the place of the first line that is no field.  It is the end where all lines are."""
     fields = _FIELDS.match(octets)
     return fields.end() if fields else 0
 
 
 def begins_field(line: bytes) -> bool:
-    """Whether a line is a field, or the first line of one."""
+    """Return whether a line begins a field."""
     return _BEGINNING.match(line) is not None
 
 
 def fields(octets: bytes) -> list[bytes]:
-    """The fields up to the first line that is none, each with its name and its line ends."""
+    """Return the fields, with names and line ends.  They end at the first line that is none."""
     return _FIELD.findall(octets, 0, end_of_fields(octets))
 
 
@@ -50,7 +50,7 @@ def value(field: bytes) -> bytes:
 
 
 def without_comments(text: str) -> str:
-    """An unfolded value with a line end for each comment (RFC 5322 section 3.2.2).
+    """Return an unfolded value with a line end for each comment.  See RFC 5322 section 3.2.2.
 
     Raises ValueError where a comment or a quoted string does not end.
     """
@@ -88,7 +88,10 @@ def _found(octets: bytes, wanted: bytes) -> list[bytes]:
 
 
 def without(octets: bytes, unwanted: bytes) -> bytes:
-    """The octets without the fields of one name, given in lower case, up to `end_of_fields`."""
+    """Return the octets without the fields of one name.
+
+    It is given in lower case.  What follows `end_of_fields` stays.
+    """
     if not _found(octets, unwanted):
         return octets
     end = end_of_fields(octets)
@@ -97,13 +100,13 @@ def without(octets: bytes, unwanted: bytes) -> bytes:
 
 @lru_cache(maxsize=32)  # names that we look for, not names that anybody sends
 def _named(wanted: bytes) -> re.Pattern[bytes]:
-    """What matches fields of one name at the start of lines."""
+    """Return a pattern for fields of one name."""
     pattern = rb"^" + re.escape(wanted) + rb"[ \t]*+:" + _VALUE
     return re.compile(pattern, re.MULTILINE | re.IGNORECASE)
 
 
 def split(content: bytes) -> tuple[bytes, bytes]:
-    """Split content into its header section, empty line and all, and its body."""
+    """Split content into its header section and its body.  The empty line belongs to the former."""
     section = HeaderSection()
     body = section.feed(content)
     return section.octets, body
@@ -145,7 +148,7 @@ class HeaderSection:
 
     @property
     def octets(self) -> bytes:
-        """What was gathered."""
+        """The header section, as far as it was gathered."""
         if not self.complete:
             return bytes(self._gathered)
         if self._octets is None:
@@ -175,7 +178,7 @@ class HeaderSection:
 
     @property
     def fields(self) -> bytes:
-        """The fields that were gathered, up to the first line that is none."""
+        """The fields that were gathered.  They end at the first line that is none."""
         if self._fields is None or not self.complete:
             octets = self.octets
             self._fields = octets[: end_of_fields(octets)]

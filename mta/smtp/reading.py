@@ -1,4 +1,4 @@
-"""Content on its way off the wire: DATA to its dot, BDAT to the end of a chunk."""
+"""Content on its way off the wire, by DATA or BDAT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MIN_RATE = 16 * 1024  # octets of content in one time-out: about the speed of a 
 
 
 class RateFloor:
-    """A floor under the speed of content: in each time-out `MIN_RATE` octets must come.
+    """A floor under the speed of content.  In each time-out `MIN_RATE` octets must come.
 
     A client that sends an octet now and then would otherwise hold its connection for ever.
     """
@@ -53,7 +53,7 @@ async def read_data(channel: IChannel, timeout: float, intake: Intake) -> None:
 
 
 async def read_chunk(channel: IChannel, timeout: float, size: int, intake: Intake | None) -> None:
-    """Take a chunk of `size` octets (RFC 3030 section 2); without an intake it is thrown away."""
+    """Take a chunk of `size` octets (RFC 3030 section 2).  Without an intake it is thrown away."""
     floor = RateFloor(channel, timeout)
     while size:
         piece = channel.wire.take(size)

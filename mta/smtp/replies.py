@@ -1,4 +1,4 @@
-"""Replies on the wire, and the stock replies by name (RFC 5321 section 4.2, RFC 2034).
+"""Replies on the wire, and stock replies by name.  RFC 5321 section 4.2, RFC 2034.
 
 Greetings, the answers to EHLO and intermediate replies bear no enhanced code
 (RFC 2034 section 4).
@@ -32,7 +32,7 @@ def encode(reply: Reply) -> bytes:
 
 
 def _fold(line: str, room: int) -> list[bytes]:
-    """The line in pieces of at most `room` octets; what could end it is made a space."""
+    """Return the line in pieces of at most `room` octets.  What could end it is made a space."""
     octets = _UNSAFE.sub(" ", line).encode("utf-8", "replace")
     pieces = []
     while len(octets) > room:
@@ -45,7 +45,7 @@ def _fold(line: str, room: int) -> list[bytes]:
 
 
 class ReplyParser:
-    """Puts the lines of a reply together; ready for the next reply after the last line."""
+    """Puts the lines of a reply together.  It is ready for the next reply after the last line."""
 
     __slots__ = ("_code", "_count", "_enhanced", "_lines", "_room")
 
@@ -61,7 +61,7 @@ class ReplyParser:
 
     @property
     def is_inside(self) -> bool:
-        """Whether more lines of a reply are to come."""
+        """Tell whether more lines of a reply are to come."""
         return bool(self._count)
 
     def feed_line(self, line: bytes) -> Reply | None:
@@ -99,7 +99,7 @@ class ReplyParser:
         return reply
 
     def _without_enhanced(self, text: str) -> str:
-        """The text of a line; the first enhanced code of our class is the reply's."""
+        """Return the text of a line.  The first enhanced code of our class is the reply's."""
         enhanced = _ENHANCED.match(text)
         if enhanced and text[0] == self._code[0]:
             self._enhanced = self._enhanced or enhanced[1]
@@ -125,12 +125,12 @@ def closing(domain: str) -> Reply:
 
 
 def shutting_down(domain: str) -> Reply:
-    """What a session hears when the service stops."""
+    """Return the reply to sessions when the service stops."""
     return Reply(421, "4.3.2", (f"{domain} Service shutting down, closing transmission channel",))
 
 
 def etrn_pending(messages: int) -> Reply:
-    """ETRN started a queue run for that many messages (RFC 1985 section 5.3)."""
+    """Return the reply to ETRN: a run for so many messages.  See RFC 1985 section 5.3."""
     return Reply(253, "2.0.0", (f"OK, {messages} pending messages for node started",))
 
 

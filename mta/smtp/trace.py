@@ -1,4 +1,4 @@
-"""The trace fields that we put on top of what we accept and deliver (RFC 5321 section 4.4)."""
+"""The trace fields of accepted and delivered mail.  RFC 5321 section 4.4."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def one_line(address: Mailbox) -> bytes:
 
 
 def was_delivered_to(address: Mailbox, header_section: bytes) -> bool:
-    """Whether a Delivered-To: field names the address, whatever its case (RFC 9228)."""
+    """Return whether a Delivered-To: field names the address (RFC 9228).  Case does not count."""
     return delivered_to(address).lower() in delivered_before(header_section)
 
 
@@ -71,5 +71,8 @@ def delivered_before(header_section: bytes) -> frozenset[bytes]:
 
 
 def delivered_to(address: Mailbox) -> bytes:
-    """The value of Delivered-To: (RFC 9228), in one form however the address was written."""
+    """Return the value of Delivered-To: (RFC 9228).
+
+    It has one form however the address was written.
+    """
     return one_line(Mailbox(address.local_part.lower(), address.domain))

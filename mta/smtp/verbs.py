@@ -1,4 +1,4 @@
-"""The verb table: who answers each command, and where, when and how it may come."""
+"""The verb table: the answer to each command, and its conditions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answering = Callable[[Conversation, bytes], Awaitable[Answer]]
 
 
 class Unread(Enum):
-    """What becomes of input that came together with a command.
+    """The fate of input that came together with a command.
 
     Where the meaning of what follows changes, octets sent ahead of our reply may not be
     carried over: they can't be what they pretend to be (RFC 2920 section 3.1, RFC 3207).
@@ -26,7 +26,7 @@ class Unread(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """How one command is treated.
+    """The treatment of one command.
 
     `line`: octets it may have.  `is_idle`: it keeps a session alive and brings no mail.
     `before_tls`: it may come where TLS is demanded and not yet there (RFC 3207 section 4).

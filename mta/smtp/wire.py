@@ -1,4 +1,4 @@
-"""The receive buffer: octets in, lines and pieces of content out (RFC 5321 section 4.5.3.1).
+"""The receive buffer: octets in, lines and pieces of content out.  RFC 5321 section 4.5.3.1.
 
 Memory stays bounded whatever the peer sends: an overlong line is thrown away as it
 arrives, and the channel stops reading while much is unread.
@@ -13,11 +13,11 @@ LF = b"\n"
 
 
 class LineTooLong(PeerFault):
-    """A line was longer than its limit; it has been read to its end and dropped."""
+    """A line that was longer than its limit.  It has been read to its end and dropped."""
 
 
 class Wire:
-    """What has arrived on a connection and is not yet read, in order."""
+    """The octets that have arrived and are not yet read."""
 
     __slots__ = ("_buffer", "_overlong", "_position")
 
@@ -27,7 +27,7 @@ class Wire:
         self._overlong = False
 
     def __len__(self) -> int:
-        """How many octets are unread."""
+        """The number of unread octets."""
         return len(self._buffer) - self._position
 
     def feed(self, data: bytes) -> int:
@@ -61,7 +61,7 @@ class Wire:
         return self._buffer[self._position : self._position + 1]
 
     def take(self, most: int | None = None) -> bytes:
-        """At most `most` unread octets, or all of them; empty when there are none."""
+        """Take at most `most` unread octets, or all.  Empty where there are none."""
         end = len(self._buffer) if most is None else self._position + most
         piece = self._buffer[self._position : end]
         self._position += len(piece)
