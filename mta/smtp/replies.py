@@ -141,7 +141,6 @@ CANNOT_VERIFY = Reply(252, "2.1.5", ("Cannot VRFY user, but will accept message 
 START_CONTENT = Reply(354, "", ("Start mail input; end with <CRLF>.<CRLF>",))
 
 START_TLS = Reply(220, "2.0.0", ("Ready to start TLS",))
-TLS_UNAVAILABLE = Reply(454, "4.7.0", ("TLS not available due to temporary reason",))
 TLS_NEEDED = Reply(530, "5.7.0", ("Must issue a STARTTLS command first",))
 
 AUTH_OK = Reply(235, "2.7.0", ("Authentication successful",))
