@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from mta.interfaces import IRouter
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient
+from mta.queued import IContent, Message
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.forwarding import is_forwarding, is_loop
+from mta.smtp.fit import ContentInMemory
+from mta.smtp.forwarding import forwarded, has_forwarded, is_forwarding, is_loop
 
+T = TypeVar("T")
 ALICE, BOB = Mailbox("alice", "ours.example"), Mailbox("bob", "ours.example")
 AWAY = Mailbox("alice", "elsewhere.example")
 
@@ -71,3 +77,33 @@ class LoopTests(SynchronousTestCase):
         self.assertTrue(is_forwarding(Router(), ALICE, AWAY))
         for forward_path, address in ((ALICE, ALICE), (ALICE, BOB), (AWAY, Mailbox("x", "y.z"))):
             self.assertFalse(is_forwarding(Router(), forward_path, address))
+
+
+class ContentTests(SynchronousTestCase):
+    """The content of forwarded mail."""
+
+    def test_delivered_to(self) -> None:
+        """It names the forwarding address in its header section, and is a loop when it is back."""
+        envelope = Envelope(Mailbox("s", "s.example"), (Recipient(ALICE),))
+        section, text = b"Subject: x\r\n\r\n", b"Text\r\n"
+        message = Message("A1", 0.0, envelope, ContentInMemory(section + text), ())
+        sent = forwarded(message, ALICE, AWAY)
+        self.assertEqual(AWAY, sent.envelope.reverse_path)
+        content = sent.content
+        verifyObject(IContent, content)
+        field = b"Delivered-To: alice@ours.example\r\n"
+        self.assertEqual(field + section, self.result(content.header()))
+        self.assertEqual([text], self.result(pieces(content.body())))
+        whole = b"".join(self.result(pieces(content.pieces())))
+        self.assertEqual(field + section + text, whole)
+        self.assertEqual((len(whole), True), (content.size, content.is_ascii))
+        self.assertFalse(self.result(has_forwarded(ALICE, message.content)))
+        self.assertTrue(self.result(has_forwarded(ALICE, content)))
+
+    def result(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of what need not wait."""
+        return self.successResultOf(Deferred.fromCoroutine(work))
+
+
+async def pieces(octets: AsyncIterator[bytes]) -> list[bytes]:
+    return [piece async for piece in octets]

@@ -80,6 +80,8 @@ class ConversionTests(SynchronousTestCase):
                 return None
             result = b"".join([piece async for piece in content.pieces()])
             self.assertTrue(verifyObject(IContent, content))
+            body = [piece async for piece in content.body()]
+            self.assertEqual(result, await content.header() + b"".join(body))
             self.assertEqual(content.is_ascii, result.isascii())
             self.assertTrue(keeps_8bit or result.isascii())
             self.assertEqual(content.size, len(result))
