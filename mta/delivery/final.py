@@ -45,11 +45,11 @@ class _Lines:
         self._carriage_return = b""  # the last octet, which an LF may follow
 
     def feed(self, piece: bytes) -> bytes:
-        """Take a piece; return what can be said of the final form so far."""
+        """Take a piece; return as much as is certain by now."""
         text = self._carriage_return + piece
         self._carriage_return = b"\r" if text.endswith(b"\r") else b""
         return text.removesuffix(b"\r").replace(b"\r\n", b"\n")
 
     def finish(self) -> bytes:
-        """Return what is left when no more content comes."""
+        """Return the rest, as no more content comes."""
         return self._carriage_return

@@ -154,7 +154,7 @@ def _extension(named: Mailbox, final: Mailbox) -> str:
 
 
 def _client(origin: Origin) -> Mapping[str, str]:
-    """The client that brought the message by SMTP, as far as it is known."""
+    """The SMTP client of the message, as far as it is known."""
     if not origin.protocol:
         return {}
     known = {

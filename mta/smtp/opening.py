@@ -116,35 +116,47 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
         wants_password = tls is not None and not sasl.NEEDS_TLS.isdisjoint(offers)
         reply = NO_PROOF if wants_password else NO_MECHANISM
         raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote))
-    opening = f"AUTH {mechanism}".encode()
-    is_challenged = False
-
-    async def exchange(response: bytes | None) -> bytes | None:
-        nonlocal opening, is_challenged
-        encoded = b"" if response is None else b64encode(response)
-        if opening:
-            line = opening + b" " + (encoded or b"=") if response is not None else opening
-            opening = b""
-        else:
-            line = encoded
-        reply = await dialogue.command(line, AUTH)
-        is_challenged = reply.code == 334
-        if reply.code == 235:
-            return None
-        dialogue.require(reply, 334)
-        return b64decode(reply.text)
-
+    exchange = _AuthExchange(dialogue, mechanism)
     try:
         await sasl.respond(
             mechanism,
             config.user,
             config.secret,
-            exchange,
+            exchange.send,
             bindings=tls.bindings if tls else sasl.NO_BINDINGS,
             derive=config.derive,
         )
     except (sasl.AuthenticationFailed, ValueError) as error:
-        if is_challenged:
-            await dialogue.command(b"*", AUTH)  # RFC 4954 section 4
+        await exchange.cancel()
         reply = Reply(454, "4.7.0", (f"Authentication failed: {error}",))
         raise HopFailure(Outcome(Status.DEFERRED, reply, dialogue.remote)) from error
+
+
+class _AuthExchange:
+    """The responses of one AUTH, and the challenges to them (RFC 4954 section 4)."""
+
+    def __init__(self, dialogue: Dialogue, mechanism: str) -> None:
+        self._dialogue = dialogue
+        self._prefix = f"AUTH {mechanism}".encode()  # of the first response
+        self._is_challenged = False
+
+    async def send(self, response: bytes | None) -> bytes | None:
+        """Send a response, None for no initial one; returns the next challenge.
+
+        None: the log-in succeeded.  Raises HopFailure where it failed.
+        """
+        line = b"" if response is None else b64encode(response)
+        if self._prefix:
+            line = self._prefix if response is None else self._prefix + b" " + (line or b"=")
+            self._prefix = b""
+        reply = await self._dialogue.command(line, AUTH)
+        self._is_challenged = reply.code == 334
+        if reply.code == 235:
+            return None
+        self._dialogue.require(reply, 334)
+        return b64decode(reply.text)
+
+    async def cancel(self) -> None:
+        """Cancel the exchange, if the server waits for a response."""
+        if self._is_challenged:
+            await self._dialogue.command(b"*", AUTH)
