@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from mta.access import AccessPolicy
+from mta.access.counters import Counters
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler, Transfer
 from mta.interfaces import IAcceptedMail, IHeldMailWatch, IRole
@@ -110,7 +111,9 @@ class Side:
         self.spool = MemorySpool(clock.seconds)
         self.runner = Runner(self.spool, clock, NullMeter(), now=clock.seconds)
         self.held = HeldMail(self.spool, self.runner)
-        self.access = AccessPolicy(Relay(()), Limits(), [peer], self.router, _users(), clock)
+        self.access = AccessPolicy(
+            Relay(()), Limits(), [peer], self.router, _users(), Counters(clock)
+        )
         self.config = ReceiverConfig(
             self.hostname, self.spool, self, self.access, Limits(), clock.seconds
         )

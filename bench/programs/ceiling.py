@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from mta import config
 from mta.access import AccessPolicy
+from mta.access.counters import Counters
 from mta.interfaces import IAcceptedMail, ISpool
 from mta.link import LinkFactory
 from mta.mail import Envelope
@@ -114,7 +115,7 @@ def receivers(path: Path, clock: Any) -> ServerFactory:
         settings.senders,
         SenderRewriting(b"k" * 32),
     )
-    access = AccessPolicy(settings.relay, settings.limits, (), router, None, clock)
+    access = AccessPolicy(settings.relay, settings.limits, (), router, None, Counters(clock))
     spool = NullSpool(Path(settings.spool))
     shared = ReceiverConfig(
         settings.hostname,

@@ -69,8 +69,8 @@ class LogIns:
             counters.proven_failures.add(f"{host} {name}")
         else:
             counters.account_failures.add(name)
-        who = name if self._is_shared(session.client) else ""
-        group = f"{host} {who}"
+        target = name if self._is_shared(session.client) else ""
+        group = f"{host} {target}"
         if is_known:
             counters.tried.add(group, user)
         count = counters.failures.add(group)
@@ -83,20 +83,20 @@ class LogIns:
             minutes=FAILURE_WINDOW / MINUTE,
         )
         # An unknown name may be a password, and no ban has it: see `_require_no_ban`.
-        if counters.failures.is_exhausted(group) and (is_known or not who):
-            self._ban(host, who, group)
+        if counters.failures.is_exhausted(group) and (is_known or not target):
+            self._ban(host, target, group)
         return max(failure_delay(count), self._account_delay(name))
 
-    def _ban(self, host: str, who: str, group: str) -> None:
+    def _ban(self, host: str, target: str, group: str) -> None:
         counters = self._counters
         users = counters.tried.of(group)
         failures = counters.failures.count(group)
-        counters.bans.add(host, who, failures, users, FAILURE_WINDOW)
+        counters.bans.add(host, target, failures, users, FAILURE_WINDOW)
         counters.failures.forget(group)
         counters.tried.forget(group)
         self.log.warn(
             "no log-ins{user} from {host} for {minutes:.0f} minutes: {count} failed ({users})",
-            user=f" of {_printable(who)}" if who else "",
+            user=f" of {_printable(target)}" if target else "",
             host=host,
             minutes=FAILURE_WINDOW / MINUTE,
             count=failures,

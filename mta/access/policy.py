@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mta.access import hosts
@@ -42,7 +41,7 @@ _TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
 class AccessPolicy:
     """The rules of one configuration.
 
-    `users` None: there are no log-ins.  `counters` are those of the process, None: new ones.
+    `users` None: there are no log-ins.  `counters` are those of the process, which outlive it.
     """
 
     def __init__(
@@ -52,8 +51,7 @@ class AccessPolicy:
         peers: Iterable[Peer],
         router: IRouter,
         users: IUsers | None,
-        clock: IReactorTime,
-        counters: Counters | None = None,
+        counters: Counters,
     ) -> None:
         self._networks = relay.networks
         self._proxies = relay.xclient
@@ -61,8 +59,7 @@ class AccessPolicy:
         self._router = router
         self._users = users
         self._connections = limits.connections
-        self._counters = counters or Counters(clock)
-        self._counters.use(limits)
+        self._counters = counters
         self._log_ins = LogIns(
             self._counters,
             (*relay.networks, *relay.xclient),

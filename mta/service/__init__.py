@@ -40,7 +40,7 @@ def makeService(options: Options) -> IService:
 
 def _made(path: Path, launcher: Mapping[str, Any]) -> IService:
     # What takes a while, here, where it may be interrupted.
-    from twisted.internet import reactor  # the outermost place: everybody else is given it
+    from twisted.internet import reactor  # the outermost place: all others are given it
 
     from mta import config, privileges
     from mta.service.main import MailService

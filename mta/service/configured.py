@@ -157,7 +157,6 @@ class _Maker:
             settings.peers.values(),
             self._router,
             self._users,
-            process.reactor,
             process.counters,
         )
 

@@ -20,7 +20,7 @@ SOCKET_MODE = "660"  # of UNIX sockets: not all users of this host may hand us m
 
 _ADVICE = {
     errno.EADDRINUSE: "another program has it (ss -ltnp names it)",
-    errno.EACCES: "ports below 1024 are for root, or for who has CAP_NET_BIND_SERVICE",
+    errno.EACCES: "ports below 1024 are for root, or take CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "no interface of this host has that address",
 }
 

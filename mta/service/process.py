@@ -100,6 +100,7 @@ class Process:
         """See `IConfigurable.use`."""
         self.configured = configured
         self.meter.know(configured.settings.hops)
+        self.counters.use(configured.settings.limits)
         self.spool.reserve = configured.settings.limits.free_space
         self.runner.use(configured.runner)
 

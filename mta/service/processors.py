@@ -1,7 +1,7 @@
 """Processors: one for each process, where the processes are as many.
 
-The threads of a process take turns anyway, and on one processor each finds in the caches there
-what the last one left.
+Only one thread of a process runs Python at a time, and on one processor each finds in the caches
+there what the last one left.
 """
 
 from __future__ import annotations

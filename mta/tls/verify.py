@@ -31,7 +31,7 @@ _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18
 _UNKNOWN_ISSUERS = (19, 20, 21)
 
 _NO_TLS = "it does not speak TLS there: a port that begins without TLS is for smtp://, not smtps://"
-_NO_VERSION = "it has no version of TLS in common with us, who speak 1.2 and 1.3"
+_NO_VERSION = "it has no version of TLS in common with us: ours are 1.2 and 1.3"
 _NO_CIPHER = "it has no cipher in common with us"
 _OURS_REFUSED = "it does not take our certificate"
 # By what OpenSSL calls it.
@@ -189,7 +189,7 @@ def _reason(certificate: x509.Certificate, error: int) -> str:
             f" `pin: {_shown(certificate)}`"
         )
     if error in _UNKNOWN_ISSUERS:
-        return "its issuer is not known (`tls.ca` has those whom we trust)"
+        return "its issuer is not known (`tls.ca` has those that we trust)"
     return f"it can't be verified (OpenSSL error {error})"
 
 

@@ -83,14 +83,16 @@ class Users:
 
 
 class PolicyTestCase(SynchronousTestCase):
-    """What the tests share: a access of one configuration, a clock."""
+    """What the tests share: the policy of one configuration, a clock."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.access = self.make_policy()
 
     def make_policy(self, counters: Counters | None = None, **limits: int) -> AccessPolicy:
-        """A access with these limits, that lets 10/8 relay."""
+        """A policy with these limits, that lets 10/8 relay."""
+        counters = counters or Counters(self.clock)
+        counters.use(Limits(**limits))
         return AccessPolicy(
             Relay(
                 (ip_network("10.0.0.0/8"), ip_network("fd00::/8")), (ip_network("10.255.0.0/16"),)
@@ -99,7 +101,6 @@ class PolicyTestCase(SynchronousTestCase):
             [OFFICE, CERTIFIED, PROVIDER],
             Router(),
             Users(),
-            self.clock,
             counters,
         )
 
@@ -341,7 +342,7 @@ class ReversePathTests(PolicyTestCase):
 
     def test_no_users(self) -> None:
         """Where nobody can log in, nobody writes as a user."""
-        self.access = AccessPolicy(Relay(), Limits(), [], Router(), None, self.clock)
+        self.access = AccessPolicy(Relay(), Limits(), [], Router(), None, Counters(self.clock))
         self.passes(self.mail(self.session(), "carol@elsewhere.example"))
         self.refuses(self.mail(self.session(identity="alice"), "alice@example.com"), "553 5.7.1")
 
