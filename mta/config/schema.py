@@ -166,7 +166,7 @@ def _domain(name: str, value: Value) -> Domain:
         raise value.wrong("'alias_of' makes a domain another name and no more, expected it alone")
     deliver = found.setdefault("deliver", DEFAULT_DELIVERY)
     if deliver.agent is not Agent.MAILDIR:
-        found.setdefault("mailboxes", None)  # whoever is behind it knows them
+        found.setdefault("mailboxes", None)  # the host behind it knows them
     found["aliases"] = {
         alias: tuple(_within(name, target) for target in targets)
         for alias, targets in found.get("aliases", {}).items()

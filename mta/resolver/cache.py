@@ -8,7 +8,7 @@ from typing import Any
 
 from mta.dns_answer import Answer, RecordType
 
-MAX_ENTRIES = 10_000  # answers; the domains of mail are anybody's choice
+MAX_ENTRIES = 10_000  # answers; clients choose the domains of mail
 MAX_OCTETS = 16 * 1024 * 1024  # of all responses: one may have 64 KiB
 ENTRY_OCTETS = 500  # of memory that an answer takes beside its response, about
 

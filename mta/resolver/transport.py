@@ -19,7 +19,7 @@ from mta.resolver.query import Query
 from mta.resolver.resolv_conf import Server
 
 TCP_TIMEOUT = 10.0  # seconds, for the connection and for the answer
-MAX_STRAYS = 20  # messages that do not fit: more, and somebody guesses
+MAX_STRAYS = 20  # messages that do not fit: more, and an attacker guesses
 
 
 class Unanswered(Exception):

@@ -24,7 +24,7 @@ _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*+"|\\.|.', re.DOTALL)
 # Folds, but no comments (line ends stand for them): to some readers they are part of an address.
 _AROUND_AT = re.compile(r"[ \t]*@[ \t]*")
 _NAMED = re.compile(r"(.*)<([^<>]*)>", re.DOTALL)
-# A display name, with what people leave unquoted in it and nobody misreads.
+# A display name, with what people leave unquoted in it and no program misreads.
 _DISPLAY_NAME = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^"\\<>@:;()])*', re.DOTALL)
 # Control characters, ends of lines, and what turns the direction of the text that is shown.
 _UNSHOWN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

@@ -22,7 +22,7 @@ class DotReader:
 
     def __init__(self) -> None:
         self._held = b"\r\n"  # content begins at the start of a line
-        self._virtual = 2  # octets of `_held` that nobody sent
+        self._virtual = 2  # octets of `_held` that never came
         self.ended = False
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:

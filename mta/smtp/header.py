@@ -98,7 +98,7 @@ def without(octets: bytes, unwanted: bytes) -> bytes:
     return _named(unwanted).sub(b"", octets[:end]) + octets[end:]
 
 
-@lru_cache(maxsize=32)  # names that we look for, not names that anybody sends
+@lru_cache(maxsize=32)  # names that we look for, never names out of mail
 def _named(wanted: bytes) -> re.Pattern[bytes]:
     """Return a pattern for fields of one name."""
     pattern = rb"^" + re.escape(wanted) + rb"[ \t]*+:" + _VALUE

@@ -91,5 +91,5 @@ VERBS: Mapping[Service, Mapping[str, Verb]] = {
     service: {name: verb for name, verb in TABLE.items() if service in verb.services}
     for service in Service
 }
-# Verbs of the RFCs that a listener may not offer: 502, where a word nobody knows gets 500.
+# Verbs of the RFCs that a listener may not offer: 502, where an unknown word gets 500.
 KNOWN = frozenset(VERBS[Service.SMTP]) | {"SEND", "SOML", "SAML"}

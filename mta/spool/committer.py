@@ -54,7 +54,7 @@ class Committer:
         self._jobs: SimpleQueue[_Waiting | None] = SimpleQueue()  # of the thread
         self._gathered: list[_Waiting] = []  # jobs that are not given to the thread yet
         self._removals: list[int] = []  # messages whose removal is not given to it yet
-        self._removed: list[Deferred[Any]] = []  # the answers to those who asked for it
+        self._removed: list[Deferred[Any]] = []  # the answers to the requests for it
         self._timer: IDelayedCall | None = None
         self._thread = threading.Thread(target=self._run, name="spool committer", daemon=True)
         self._stopped: Deferred[None] | None = None

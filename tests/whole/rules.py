@@ -7,8 +7,10 @@ the whole of ``mta/`` to them.
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +227,13 @@ def first_sentence(text: str) -> str:
     return paragraph[: match.start()] if match else paragraph
 
 
+def comments(source: Source) -> Iterator[Violation]:
+    """Comments that speak of people."""
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type == tokenize.COMMENT and PEOPLE.search(re.sub(r"`[^`]*`", "``", token.string)):
+            yield Violation(source.path, token.start[0], "people", token.string)
+
+
 def _around(match: re.Match[str]) -> str:
     return " ".join(match.string[max(0, match.start() - 40) : match.end() + 40].split())
 
@@ -263,7 +272,7 @@ def violations(folder: Path = ROOT / "mta") -> list[Violation]:
     page = (folder.parent / "docs/design.rst").read_text("utf-8")
     found: set[Violation] = set()
     for source in every:
-        for rule in (sizes, interfaces, docstrings, constants):
+        for rule in (sizes, interfaces, docstrings, comments, constants):
             found.update(rule(source))
         found.update(seams(source, aliases))
         found.update(places(source, page))
