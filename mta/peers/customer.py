@@ -14,7 +14,7 @@ from mta.delivery.dialler import Dialler
 from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource
 from mta.peers.dial_loop import DialLoop
 from mta.peers.exchange import Exchange, NoMail
-from mta.peers.interfaces import IDialledPeer, ITallyWatch
+from mta.peers.interfaces import IExchanges, ITallyWatch
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queued import EVERYWHERE, HopFailure
@@ -24,7 +24,7 @@ from mta.smtp.receiver_config import ReceiverConfig
 MAX_SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 
 
-@implementer(IHeldMailWatch)
+@implementer(IExchanges, IHeldMailWatch)
 class Customer:
     """Dials peers: now, or again and again.
 
@@ -48,7 +48,7 @@ class Customer:
         self._loops: dict[str, DialLoop] = {}
 
     async def exchange(self, peer: Peer, watch: ITallyWatch | None = None) -> Tally:
-        """Hold one whole exchange with a peer.  Raises ExchangeFailed."""
+        """See `IExchanges.exchange`.  Raises ExchangeFailed."""
         exchange = Exchange(
             peer, self._dialler, self._receiver, watch, self._status.link(peer.name)
         )
@@ -79,21 +79,21 @@ class Customer:
             silence.stop()
 
     async def send_held(self, peer: Peer) -> None:
-        """Send a peer what came for it while its link is turned.  Raises HopFailure."""
+        """See `IExchanges.send_held`."""
         if await self._held.count(peer.name, [EVERYWHERE], 1):
             exchange = Exchange(peer, self._dialler, self._receiver)
             with self._own_mail(peer) as source:
                 await exchange.send(source)
 
-    def note_next_try(self, peer: str, seconds: float) -> None:
-        """Note in how many seconds a peer is dialled again."""
-        self._status.note(peer, next_try=time.time() + seconds)
+    def note_next_try(self, peer: Peer, seconds: float) -> None:
+        """See `IExchanges.note_next_try`."""
+        self._status.note(peer.name, next_try=time.time() + seconds)
 
     def keep_up(self, peers: Iterable[Peer]) -> None:
         """Dial those of these peers that have `every`, again and again."""
         for peer in peers:
             if peer.connect is not None and peer.every:
-                loop = DialLoop(peer, _DialledPeer(self, peer), self._clock)
+                loop = DialLoop(peer, self, self._clock)
                 self._loops[peer.name] = loop
                 loop.start()
 
@@ -126,27 +126,6 @@ class Customer:
             yield source
         finally:
             source.close()
-
-
-@implementer(IDialledPeer)
-class _DialledPeer:
-    """One peer of a customer."""
-
-    def __init__(self, customer: Customer, peer: Peer) -> None:
-        self._customer = customer
-        self._peer = peer
-
-    async def exchange(self) -> Tally:
-        """See `IDialledPeer.exchange`."""
-        return await self._customer.exchange(self._peer)
-
-    async def send_held(self) -> None:
-        """See `IDialledPeer.send_held`."""
-        await self._customer.send_held(self._peer)
-
-    def note_next_try(self, seconds: float) -> None:
-        """See `IDialledPeer.note_next_try`."""
-        self._customer.note_next_try(self._peer.name, seconds)
 
 
 @implementer(ITallyWatch)

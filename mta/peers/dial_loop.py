@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mta.peers.exchange import ExchangeFailed
-from mta.peers.interfaces import IDialledPeer
+from mta.peers.interfaces import IExchanges
 from mta.peers.tally import Tally
 from mta.queue.event import Event
 from mta.queued import HopFailure
@@ -36,13 +36,13 @@ class DialLoop:
 
     def __init__(
         self,
-        settings: Peer,
-        peer: IDialledPeer,
+        peer: Peer,
+        exchanges: IExchanges,
         clock: IReactorTime,
         random: Callable[[], float] = chance.random,
     ) -> None:
-        self._settings = settings
         self._peer = peer
+        self._exchanges = exchanges
         self._clock = clock
         self._random = random
         self._exchanging = False
@@ -56,7 +56,7 @@ class DialLoop:
 
     def start(self) -> None:
         """Begin, with an exchange at once."""
-        loops = [self._dial(), self._send()] if self._settings.send else [self._dial()]
+        loops = [self._dial(), self._send()] if self._peer.send else [self._dial()]
         self.ended = DeferredList(map(Deferred.fromCoroutine, loops), consumeErrors=True)
 
     def stop(self) -> None:
@@ -67,7 +67,7 @@ class DialLoop:
 
     def mail_came(self) -> None:
         """Send new mail for the peer before the next exchange."""
-        if not self._settings.send:
+        if not self._peer.send:
             return
         if self._exchanging and not self._send_failures:
             self._send_due.set()
@@ -94,21 +94,21 @@ class DialLoop:
         """Hold one exchange; returns for how many seconds to wait then."""
         began = self._clock.seconds()
         try:
-            tally = await self._peer.exchange()
+            tally = await self._exchanges.exchange(self._peer)
         except CancelledError:
             raise
         except HopFailure as failure:
             moved = isinstance(failure, ExchangeFailed) and failure.tally.has_moved_mail
             return self._failed(str(failure.outcome.reply), worked=moved)
         except Exception:  # noqa: BLE001 - outermost: a bug must not end the exchanges
-            self.log.failure("an exchange with {peer} failed", peer=self._settings.name)
+            self.log.failure("an exchange with {peer} failed", peer=self._peer.name)
             return self._failed("a fault of our own", worked=False)
         self._holds_links = self._holds_links or tally.turned_for >= LONG_LINK
         counts = f"sent {tally.sent}, received {tally.received}"
         if tally.lost:
             worked = tally.has_moved_mail or tally.turned_for >= LONG_LINK
             return self._failed(f"{tally.trouble} ({counts})", worked=worked)
-        self.log.info("{peer}: {counts}", peer=self._settings.name, counts=counts)
+        self.log.info("{peer}: {counts}", peer=self._peer.name, counts=counts)
         self._failures = 0
         return self._succeeded(tally, self._clock.seconds() - began)
 
@@ -120,10 +120,10 @@ class DialLoop:
         self._failures = 0 if worked else self._failures + 1
         pause = _pause_after(max(self._failures - 1, 0))
         if not self._stopped:
-            self._peer.note_next_try(pause)
+            self._exchanges.note_next_try(self._peer, pause)
             self.log.warn(
                 "{peer}: {trouble}; next try in {pause:.0f} s",
-                peer=self._settings.name,
+                peer=self._peer.name,
                 trouble=trouble,
                 pause=pause,
             )
@@ -134,7 +134,7 @@ class DialLoop:
 
         Few after a link that the peer held: it might hold the next one, too.
         """
-        every = max(MIN_PAUSE, self._settings.every - lasted)
+        every = max(MIN_PAUSE, self._peer.every - lasted)
         if tally.turned_for >= LONG_LINK:
             self._short_links = 0
             return MIN_PAUSE
@@ -151,9 +151,7 @@ class DialLoop:
         """
         while not self._stopped:
             pause = (
-                _pause_after(self._send_failures - 1)
-                if self._send_failures
-                else self._settings.every
+                _pause_after(self._send_failures - 1) if self._send_failures else self._peer.every
             )
             await self._send_due.wait(self._jittered(pause))
             if self._exchanging and not self._stopped:
@@ -161,17 +159,15 @@ class DialLoop:
 
     async def _send_once(self) -> None:
         try:
-            await self._peer.send_held()
+            await self._exchanges.send_held(self._peer)
         except CancelledError:
             raise
         except HopFailure as failure:
             self._send_failures += 1
-            self.log.warn(
-                "{peer}: {reply}", peer=self._settings.name, reply=str(failure.outcome.reply)
-            )
+            self.log.warn("{peer}: {reply}", peer=self._peer.name, reply=str(failure.outcome.reply))
         except Exception:  # noqa: BLE001 - outermost, as above
             self._send_failures += 1
-            self.log.failure("sending to {peer} failed", peer=self._settings.name)
+            self.log.failure("sending to {peer} failed", peer=self._peer.name)
         else:
             self._send_failures = 0
 

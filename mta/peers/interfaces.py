@@ -1,10 +1,12 @@
-"""The seams inside of peers: progress, and a peer that is dialled."""
+"""The seams inside of peers: progress of an exchange, and exchanges."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from zope.interface import Interface
+
+from mta.settings import Peer
 
 if TYPE_CHECKING:
     from mta.peers.tally import Tally
@@ -17,19 +19,19 @@ class ITallyWatch(Interface):
         """Note what the connection has carried so far."""
 
 
-class IDialledPeer(Interface):
-    """A peer that we dial, for the loop that does so.  The first two raise HopFailure."""
+class IExchanges(Interface):
+    """The exchanges with peers that we dial.  The first two methods raise HopFailure."""
 
-    async def exchange() -> Tally:
+    async def exchange(peer: Peer) -> Tally:
         """Hold one whole exchange."""
 
-    async def send_held() -> None:
+    async def send_held(peer: Peer) -> None:
         """Send what waits for the peer, if anything does.
 
         On a second connection, while the first one is turned.
         """
 
-    def note_next_try(seconds: float) -> None:
+    def note_next_try(peer: Peer, seconds: float) -> None:
         """Note in how many seconds the next exchange is due.
 
         Called after failures.

@@ -21,6 +21,7 @@ from mta.mail import (
 )
 from mta.queue.batch_delay import DELAY
 from mta.queue.destinations import MAX_BEHIND_PROBE
+from mta.queue.interfaces import IActiveQueue, IAttemptWatch
 from mta.queue.leases import MAX_SLEEP
 from mta.queue.recorder import REMOVAL_DELAY
 from mta.queued import Delivery, HopFailure, Message, Progress, Settlement, State
@@ -46,6 +47,11 @@ from tests.queue.runners import (
 
 class FirstAttemptTests(RunnerTests):
     """From the 250 to the first outcome."""
+
+    def test_interfaces(self) -> None:
+        """The parts of the runner keep the promises that they make each other."""
+        verifyObject(IAttemptWatch, self.runner)
+        verifyObject(IActiveQueue, self.runner._active)
 
     def test_fakes(self) -> None:
         """What the tests put in place of the other rooms keeps their promises."""
