@@ -16,6 +16,8 @@ from mta.mail import Mailbox, Reply
 from mta.queued import SpoolFull
 from mta.session import ChannelLost
 from mta.settings import Limits, ListenerTLS, Service
+from mta.smtp.authors import AuthorCheck
+from mta.smtp.inspection import HeaderChecks
 from mta.smtp.receiver import Receiver
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import (
@@ -47,17 +49,19 @@ def receiver_config(
     reversal: IReversal | None = None,
 ) -> ReceiverConfig:
     """What all receivers of one listener share, around a spool in memory."""
+    access = access or FakeAccessPolicy()
     return ReceiverConfig(
         HOSTNAME,
         spool,
         AcceptedMail() if accepted is None else accepted,
-        access or FakeAccessPolicy(),
+        access,
         limits or Limits(),
         lambda: 0.0,
         service,
         tls,
         users,
         reversal,
+        inspectors=[HeaderChecks([AuthorCheck(access)])],
     )
 
 

@@ -15,12 +15,11 @@ from mta.access import hosts
 from mta.access.counters import Counters
 from mta.access.logins import LogIns
 from mta.interfaces import IAccessPolicy, IRouter, IUsers
-from mta.mail import Agent, Envelope, Hop, Mailbox, Recipient, Reply
+from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
 from mta.session import LOCAL_ADDRESS, Session
 from mta.settings import Limits, Peer, Relay, Service
 from mta.smtp import replies, templates
 from mta.smtp.errors import Refusal
-from mta.smtp.forwarding import is_loop
 from mta.smtp.grammar import has_route
 
 TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", ("Too many connections, try again later",))
@@ -133,11 +132,6 @@ class AccessPolicy:
         """See `IAccessPolicy.header_from`."""
         if not self._may_write_as(session, mailbox):
             raise Refusal(NOT_YOUR_FROM)
-
-    def header_section(self, envelope: Envelope, octets: bytes) -> None:
-        """See `IAccessPolicy.header_section`: no mail that a forward has seen before."""
-        if is_loop(self._router, envelope, octets):
-            raise Refusal(replies.FORWARD_LOOP)
 
     def _may_write_as(self, session: Session, address: Mailbox) -> bool:
         """Tell whether the session may use that address as a sender.

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from mta.access.policy import rejection
 from mta.commands.console import router_of
 from mta.interfaces import IAcceptedMail, IAccessPolicy, IChannel, IRouter, ISpool
-from mta.mail import Envelope, Mailbox, Recipient
+from mta.mail import Mailbox, Recipient
 from mta.queued import Message
 from mta.session import (
     LOCAL_ADDRESS,
@@ -152,9 +152,6 @@ class LocalAccessPolicy:
     def checks_authors(self, session: Session) -> bool:
         """See `IAccessPolicy.checks_authors`: nobody logs in here."""
         return False
-
-    def header_section(self, envelope: Envelope, octets: bytes) -> None:
-        """See `IAccessPolicy.header_section`."""
 
     def header_from(self, session: Session, mailbox: Mailbox) -> None:
         """See `IAccessPolicy.header_from`."""

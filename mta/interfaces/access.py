@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from zope.interface import Interface
 
 from mta.interfaces.connection import IRole
-from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.mail import Mailbox, Recipient, Reply
 from mta.session import Ban, LogInRecord, Session
 
 
@@ -46,20 +46,17 @@ class ILogInPolicy(Interface):
         """
 
 
-class IContentPolicy(Interface):
-    """The rules for what a header section says.  Refuses by `mta.smtp.errors.Refusal`."""
+class IAuthorPolicy(Interface):
+    """The rules for authors.  Refuses by `mta.smtp.errors.Refusal`."""
 
     def checks_authors(session: Session) -> bool:
         """Return whether From: must name the user who submits."""
-
-    def header_section(envelope: Envelope, octets: bytes) -> None:
-        """May content that begins so go to those recipients?"""
 
     def header_from(session: Session, mailbox: Mailbox) -> None:
         """May this session name that mailbox in From:?"""
 
 
-class IAccessPolicy(ILogInPolicy, IContentPolicy):
+class IAccessPolicy(ILogInPolicy, IAuthorPolicy):
     """The rules for clients and transactions.
 
     `connect`, `mail` and `rcpt` raise `mta.smtp.errors.Refusal`.

@@ -34,6 +34,9 @@ from mta.routing import Router
 from mta.service.open_files import affordable
 from mta.service.process import Process
 from mta.settings import Limits, Listener, Queue, Settings
+from mta.smtp.authors import AuthorCheck
+from mta.smtp.forwarding import ForwardLoopCheck
+from mta.smtp.inspection import HeaderChecks
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.tls import ClientTLS, ServerTLS
 from mta.users.dovecot import DovecotUsers
@@ -129,13 +132,15 @@ class _Maker:
             settings.hostname, relay, process.held, process.peer_status, process.reactor
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
+        access = self._access()
         shared = ReceiverConfig(
             settings.hostname,
             process.spool,
             process.accepted_mail,
-            self._access(),
+            access,
             settings.limits,
             time.time,
+            inspectors=[HeaderChecks([AuthorCheck(access), ForwardLoopCheck(self._router)])],
         )
         return Configured(
             settings,

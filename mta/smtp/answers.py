@@ -19,21 +19,27 @@ from mta.smtp.transactions import MAX_TRANSACTIONS
 
 async def helo(talk: Conversation, argument: bytes) -> Answer:
     """HELO: a session without extensions (RFC 5321 section 4.1.1.1)."""
-    _begin_session(talk, argument, extended=False)
+    await _begin_session(talk, argument, extended=False)
     return Reply(250, "", (talk.config.hostname,))
 
 
 async def ehlo(talk: Conversation, argument: bytes) -> Answer:
     """EHLO and LHLO: a session with extensions."""
-    _begin_session(talk, argument, extended=True)
+    await _begin_session(talk, argument, extended=True)
     return Reply(250, "", (talk.config.hostname, *await _extensions(talk)))
 
 
-def _begin_session(talk: Conversation, argument: bytes, *, extended: bool) -> None:
+async def _begin_session(talk: Conversation, argument: bytes, *, extended: bool) -> None:
     hello = grammar.parse_hello(argument)
     talk.drop_transaction()
     talk.session.hello = hello
     talk.session.extended = extended
+    if talk.inspection is not None:
+        try:
+            await talk.inspection.hello()
+        except Refusal:
+            talk.session.hello = ""
+            raise
 
 
 async def _extensions(talk: Conversation) -> list[str]:

@@ -13,13 +13,21 @@ from base64 import b64decode
 from encodings.aliases import aliases
 from pkgutil import iter_modules
 
-from mta.mail import Mailbox
-from mta.smtp import grammar, header
+from zope.interface import implementer
+
+from mta.interfaces import IAuthorPolicy, IHeaderCheck
+from mta.mail import Envelope, Mailbox
+from mta.session import Session
+from mta.smtp import grammar, header, replies
+from mta.smtp.content import LineCheck
+from mta.smtp.errors import Refusal
 
 MAX_OCTETS = 4096  # of one field, and four times that would take sixteen times as long
 MAX_AUTHORS = 50  # each is looked up
 BLANKS = " \t\n"  # and comments; to readers, other white space is a part of the address
 
+# A line that looks like a From: field to some readers, where we see no fields any more.
+_LIKE_AN_AUTHOR = re.compile(rb"^[^a-z\n]*+from[^a-z\n:]*+:", re.MULTILINE | re.IGNORECASE)
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*+"|\\.|.', re.DOTALL)
 # Folds, but no comments (line ends stand for them): to some readers they are part of an address.
 _AROUND_AT = re.compile(r"[ \t]*@[ \t]*")
@@ -33,6 +41,43 @@ _BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]+(?==\?)")
 # Python looks for a module of any other name, and keeps that name for ever.
 _CHARSETS = {module.name for module in iter_modules(encodings.__path__)} | set(aliases)
 _LIKE_AN_ADDRESS = re.compile(r'[^\s"(),:;<>@]*@[^\s"(),:;<>@]*')
+
+
+@implementer(IHeaderCheck)
+class AuthorCheck:
+    """Lets users write in their own names alone (RFC 6409 section 6.1)."""
+
+    def __init__(self, policy: IAuthorPolicy) -> None:
+        self._policy = policy
+
+    def check(self, session: Session, envelope: Envelope, section: bytes) -> None:
+        """See `IHeaderCheck.check`."""
+        if not (session.identity and self._policy.checks_authors(session)):
+            return
+        for mailbox in _clear_authors(section):
+            self._policy.header_from(session, mailbox)
+
+
+def _clear_authors(section: bytes) -> list[Mailbox]:
+    """Return the authors that all readers of a header section see.  Raises Refusal."""
+    if header.is_cut(section):
+        raise Refusal(replies.HEADER_TOO_LONG)
+    lines = LineCheck()  # a line of the header section that we don't see hides a field
+    lines.feed(section)
+    if lines.broken:
+        raise Refusal(replies.BARE_LINE_END)
+    end = header.end_of_fields(section)
+    if _LIKE_AN_AUTHOR.search(section, end):  # some readers look for more fields there
+        raise Refusal(replies.AUTHOR_UNCLEAR)
+    values = header.values(section[:end], b"from")
+    if not values:
+        return []
+    try:
+        if len(values) > 1:
+            raise ValueError("more than one")
+        return authors(values[0])
+    except ValueError:
+        raise Refusal(replies.AUTHOR_UNCLEAR) from None
 
 
 def authors(value: bytes) -> list[Mailbox]:

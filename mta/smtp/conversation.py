@@ -12,13 +12,14 @@ from enum import Flag, auto
 from mta.interfaces import IChannel, IRole
 from mta.mail import Envelope, Recipient, Reply, distinct
 from mta.queued import IDraft
-from mta.session import UNKNOWN_ADDRESS, Session
+from mta.session import UNKNOWN_ADDRESS, Origin, Session
 from mta.settings import ListenerTLS, Service
 from mta.smtp import grammar, replies
 from mta.smtp.cost import FREE, LITTLE, Cost, Slices
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
-from mta.smtp.intake import Intake
+from mta.smtp.incoming import IncomingMessage
+from mta.smtp.inspection import MessageInspection, SessionInspection
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.wire import Wire
 
@@ -72,13 +73,21 @@ class Transaction:
     It has a `draft` from its beginning, so that the spool knows what may come.
     """
 
-    __slots__ = ("argument", "draft", "intake", "recipients")
+    __slots__ = ("argument", "draft", "incoming", "inspection", "origin", "recipients")
 
-    def __init__(self, argument: grammar.MailArgument, draft: IDraft) -> None:
+    def __init__(self, argument: grammar.MailArgument, draft: IDraft, origin: Origin) -> None:
         self.argument = argument
         self.draft = draft
+        self.origin = origin
+        self.inspection: MessageInspection | None = None
         self.recipients: list[Recipient] = []
-        self.intake: Intake | None = None
+        self.incoming: IncomingMessage | None = None
+
+    def discard(self) -> None:
+        """Forget the message."""
+        self.draft.discard()
+        if self.inspection is not None:
+            self.inspection.abort()
 
     def envelope(self, *, outside: bool) -> Envelope:
         """The envelope as it now stands."""
@@ -118,6 +127,9 @@ class Conversation:
         self.client = client
         self.session = _new_session(config.service, channel, turned_peer, client)
         self.session.cleartext_auth = config.cleartext_auth
+        self.inspection: SessionInspection | None = None
+        if config.inspectors:
+            self.inspection = SessionInspection(config.inspectors, self.session)
         self.cost = Cost()
         self.is_refused = False
         self.transaction: Transaction | None = None
@@ -174,7 +186,7 @@ class Conversation:
         transaction = self.transaction
         if transaction is None:
             return Phase.READY
-        if transaction.intake is not None:
+        if transaction.incoming is not None:
             return Phase.CHUNKS
         return Phase.RECIPIENTS if transaction.recipients else Phase.MAIL
 
@@ -186,6 +198,8 @@ class Conversation:
     def end(self) -> None:
         """The session is over; what any session has, its host is not charged with."""
         self.drop_transaction()
+        if self.inspection is not None:
+            self.inspection.close()
         if self.cost.wasted > LITTLE:
             self.session.wasted = self.cost.wasted
 
@@ -193,7 +207,7 @@ class Conversation:
         """End the transaction without a message, where there is one."""
         transaction, self.transaction = self.transaction, None
         if transaction is not None:
-            transaction.draft.discard()
+            transaction.discard()
             self.cost.no_message()
 
     # --- what the session may use now

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 from zope.interface import implementer
 
-from mta.interfaces import IRouter
+from mta.interfaces import IHeaderCheck, IRouter
 from mta.mail import Envelope, Mailbox
 from mta.queued import IContent, Message
+from mta.session import Session
+from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to
 
@@ -49,6 +51,19 @@ def _is_forwarder(router: IRouter, address: Mailbox, reverse_path: Mailbox) -> b
     except Refusal:  # its attempt says so
         return False
     return any(is_forwarding(router, address, final) for final, _ in routed)
+
+
+@implementer(IHeaderCheck)
+class ForwardLoopCheck:
+    """Refuses mail that all its recipients have forwarded before."""
+
+    def __init__(self, router: IRouter) -> None:
+        self._router = router
+
+    def check(self, session: Session, envelope: Envelope, section: bytes) -> None:
+        """See `IHeaderCheck.check`."""
+        if is_loop(self._router, envelope, section):
+            raise Refusal(replies.FORWARD_LOOP)
 
 
 @implementer(IContent)

@@ -130,6 +130,11 @@ async def body_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield body
 
 
+def is_cut(section: bytes) -> bool:
+    """Tell whether a header section goes on beyond the bound."""
+    return len(section) >= MAX_HEADER and not section.endswith(b"\r\n\r\n")
+
+
 class HeaderSection:
     """Gathers the header section at the start of content, within a bound.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mta.interfaces import IChannel
 from mta.smtp.content import DotReader
-from mta.smtp.intake import Intake
+from mta.smtp.incoming import IncomingMessage
 
 MIN_RATE = 16 * 1024  # octets of content in one time-out: about the speed of a slow modem
 
@@ -37,7 +37,7 @@ class RateFloor:
         await self._channel.receive(self._end)
 
 
-async def read_data(channel: IChannel, timeout: float, intake: Intake) -> None:
+async def read_data(channel: IChannel, timeout: float, incoming: IncomingMessage) -> None:
     """Take content to the dot that ends it (RFC 5321 section 4.1.1.4)."""
     reader, floor = DotReader(), RateFloor(channel, timeout)
     while not reader.ended:
@@ -47,13 +47,15 @@ async def read_data(channel: IChannel, timeout: float, intake: Intake) -> None:
             continue
         piece, rest = reader.decode(octets)
         if piece:
-            await intake.write(piece)
+            await incoming.write(piece)
             floor.came(len(piece))
     channel.wire.put_back(rest)
 
 
-async def read_chunk(channel: IChannel, timeout: float, size: int, intake: Intake | None) -> None:
-    """Take a chunk of `size` octets (RFC 3030 section 2).  Without an intake it is thrown away."""
+async def read_chunk(
+    channel: IChannel, timeout: float, size: int, incoming: IncomingMessage | None
+) -> None:
+    """Take a chunk of `size` octets (RFC 3030 section 2).  Without a message it is thrown away."""
     floor = RateFloor(channel, timeout)
     while size:
         piece = channel.wire.take(size)
@@ -61,6 +63,6 @@ async def read_chunk(channel: IChannel, timeout: float, size: int, intake: Intak
             await floor.more()
             continue
         size -= len(piece)
-        if intake is not None:
-            await intake.write(piece)
+        if incoming is not None:
+            await incoming.write(piece)
         floor.came(len(piece))

@@ -82,12 +82,14 @@ class Receiver:
             if self._begins_with_tls:
                 await channel.start_tls()
                 talk.session.tls = channel.tls
+            if talk.inspection is not None:
+                await talk.inspection.connected()
             if not self._after_tls:
                 await self._await_silence()
                 talk.say(replies.service_ready(self._config.hostname))
         except Refusal as refusal:
-            if self._begins_with_tls:
-                return False  # there is no way yet to say anything
+            if self._begins_with_tls or self._after_tls:
+                return False  # there is no way yet, or no more, to say anything unasked
             talk.say(refusal.reply)
             talk.is_refused = True
             return refusal.reply.code != 421  # else the client says QUIT, RFC 5321 section 3.1
@@ -144,6 +146,8 @@ class Receiver:
         command = grammar.parse_command(line)
         verb = self._verbs.get(command.verb)
         if verb is None:
+            if talk.inspection is not None:
+                await talk.inspection.unknown(line)
             unknown = command.verb not in KNOWN
             raise Refusal(replies.COMMAND_UNRECOGNISED if unknown else replies.NOT_IMPLEMENTED)
         self._require_fit(verb, line)

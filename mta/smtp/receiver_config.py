@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mta.interfaces import (
     IAcceptedMail,
     IAccessPolicy,
     IClientNames,
+    IInspector,
     IMailingLists,
     IReversal,
     ISessionMeter,
@@ -23,9 +24,9 @@ class ReceiverConfig:
     """The values and seams that all receivers of a listener share.
 
     `accepted_mail` gets what was committed; `now` gives seconds since the epoch.  Without `lists`
-    EXPN is not offered.  `hide_client`: what users submit does not tell where they are.
-    `idle_timeout`: seconds between transactions after which the client must be gone, where
-    `limits` give it more; 0: no matter.
+    EXPN is not offered.  `inspectors` look at mail in this order.  `hide_client`: what users submit
+    does not tell where they are.  `idle_timeout`: seconds between transactions after which the
+    client must be gone, where `limits` give it more; 0: no matter.
     """
 
     hostname: str
@@ -41,6 +42,7 @@ class ReceiverConfig:
     names: IClientNames | None = None
     lists: IMailingLists | None = None
     meter: ISessionMeter | None = None
+    inspectors: Sequence[IInspector] = ()
     cleartext_auth: bool = False
     hide_client: bool = False
     idle_timeout: float = 0.0

@@ -10,7 +10,8 @@ from mta.smtp import grammar, replies
 from mta.smtp.conversation import Answer, Conversation, Transaction
 from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
-from mta.smtp.intake import Intake
+from mta.smtp.incoming import IncomingMessage
+from mta.smtp.inspection import SessionInspection
 from mta.smtp.reading import read_chunk, read_data
 
 MAX_TRANSACTIONS = 100_000  # on one connection; shown as MAILMAX, RFC 9422
@@ -34,9 +35,23 @@ async def mail(talk: Conversation, argument: bytes) -> Answer:
             parsed = replace(parsed, reverse_path=reverse_path)
     await config.access.mail(session, parsed.reverse_path)
     talk.transactions += 1
-    talk.transaction = Transaction(parsed, config.spool.draft())
+    origin = session.origin(smtputf8=parsed.smtputf8)
+    transaction = Transaction(parsed, config.spool.draft(), origin)
+    if talk.inspection is not None:
+        await _begin_inspection(talk.inspection, transaction)
+    talk.transaction = transaction
     talk.cost.towards_mail()
     return replies.SENDER_OK
+
+
+async def _begin_inspection(inspection: SessionInspection, transaction: Transaction) -> None:
+    """Let inspectors see the transaction.  Raises Refusal."""
+    draft, envelope = transaction.draft, transaction.envelope(outside=False)
+    try:
+        transaction.inspection = await inspection.message(draft.id, envelope, transaction.origin)
+    except BaseException:
+        draft.discard()
+        raise
 
 
 async def rcpt(talk: Conversation, argument: bytes) -> Answer:
@@ -48,6 +63,8 @@ async def rcpt(talk: Conversation, argument: bytes) -> Answer:
         argument, _offered(talk, RCPT_PARAMETERS), smtputf8=transaction.argument.smtputf8
     )
     await config.access.rcpt(talk.session, transaction.argument.reverse_path, recipient)
+    if transaction.inspection is not None:
+        await transaction.inspection.recipient(recipient)
     transaction.recipients.append(recipient)
     talk.cost.towards_mail()
     return replies.RECIPIENT_OK
@@ -67,10 +84,10 @@ async def data(talk: Conversation, argument: bytes) -> Answer:
     if not transaction.recipients:
         lmtp = talk.config.service is Service.LMTP
         raise Refusal(replies.BAD_SEQUENCE if lmtp else replies.NO_RECIPIENTS)  # RFC 2033 4.2
-    transaction.intake = intake = _intake(talk, transaction)
+    transaction.incoming = incoming = _incoming(talk, transaction)
     talk.say(replies.START_CONTENT)
-    await read_data(talk.channel, talk.config.limits.timeout, intake)
-    return await _end_of_content(talk, transaction, intake)
+    await read_data(talk.channel, talk.config.limits.timeout, incoming)
+    return await _end_of_content(talk, transaction, incoming)
 
 
 async def bdat(talk: Conversation, argument: bytes) -> Answer:
@@ -80,16 +97,16 @@ async def bdat(talk: Conversation, argument: bytes) -> Answer:
     if not transaction.recipients:
         await skip_chunk(talk, argument)
         raise Refusal(replies.NO_RECIPIENTS)
-    if transaction.intake is None:
-        transaction.intake = _intake(talk, transaction)
-    await read_chunk(talk.channel, talk.config.limits.timeout, size, transaction.intake)
+    if transaction.incoming is None:
+        transaction.incoming = _incoming(talk, transaction)
+    await read_chunk(talk.channel, talk.config.limits.timeout, size, transaction.incoming)
     if last or size >= MIN_CHUNK:
         talk.cost.towards_mail()
     if last:
-        return await _end_of_content(talk, transaction, transaction.intake)
-    if transaction.intake.refusal is not None:
+        return await _end_of_content(talk, transaction, transaction.incoming)
+    if transaction.incoming.refusal is not None:
         talk.drop_transaction()
-        return transaction.intake.refusal
+        return transaction.incoming.refusal
     return replies.OK
 
 
@@ -105,15 +122,24 @@ def _transaction(talk: Conversation) -> Transaction:
     return talk.transaction
 
 
-def _intake(talk: Conversation, transaction: Transaction) -> Intake:
+def _incoming(talk: Conversation, transaction: Transaction) -> IncomingMessage:
     config, session = talk.config, talk.session
     envelope = transaction.envelope(outside=config.access.is_outsider(session))
-    return Intake(config, session, envelope, transaction.draft)
+    return IncomingMessage(
+        config,
+        session,
+        transaction.origin,
+        envelope,
+        transaction.draft,
+        transaction.inspection,
+    )
 
 
-async def _end_of_content(talk: Conversation, transaction: Transaction, intake: Intake) -> Answer:
+async def _end_of_content(
+    talk: Conversation, transaction: Transaction, incoming: IncomingMessage
+) -> Answer:
     """The place where responsibility passes (RFC 5321 section 6.1)."""
-    reply = await intake.accept()
+    reply = await incoming.accept()
     talk.transaction = None
     if reply.is_positive:
         talk.cost.message()

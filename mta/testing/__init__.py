@@ -16,6 +16,7 @@ from mta.testing.delivery import (
     delivery,
     message,
 )
+from mta.testing.inspection import FakeInspector
 from mta.testing.routing import FakeHeldMailWatch, FakeNotices, FakeResolver, FakeRouter
 from mta.testing.sessions import (
     AcceptedMail,
@@ -42,6 +43,7 @@ __all__ = [
     "FakeClientNames",
     "FakeContent",
     "FakeHeldMailWatch",
+    "FakeInspector",
     "FakeMailSource",
     "FakeMailingLists",
     "FakeNotices",

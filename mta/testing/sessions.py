@@ -18,7 +18,7 @@ from mta.interfaces import (
     ITurnReplies,
     IUsers,
 )
-from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.mail import Mailbox, Recipient, Reply
 from mta.queued import Message
 from mta.session import Session
 from mta.smtp import replies, sasl
@@ -80,9 +80,6 @@ class FakeAccessPolicy:
     def checks_authors(self, session: Session) -> bool:
         """Have authors checked."""
         return True
-
-    def header_section(self, envelope: Envelope, octets: bytes) -> None:
-        """Refuse none."""
 
     def header_from(self, session: Session, mailbox: Mailbox) -> None:
         """Refuse `boss`."""

@@ -25,6 +25,7 @@ from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
 from mta.session import Session, TLSInfo
 from mta.settings import HOUR, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
+from mta.smtp.forwarding import ForwardLoopCheck
 
 STRANGER = "198.51.100.7"
 NEIGHBOUR = "10.1.2.3"
@@ -170,13 +171,14 @@ class RelayTests(PolicyTestCase):
 
     def test_loops(self) -> None:
         """Mail that a forward has seen before, and no other."""
+        check = ForwardLoopCheck(Router())
         for domain, is_loop in (("forwarded.example", True), ("any.example", False)):
             envelope = Envelope(NULL_PATH, (Recipient(Mailbox("x", domain)),))
             field = f"Delivered-To: x@{domain}\r\n".encode()
             if is_loop:
-                self.assertRaises(Refusal, self.access.header_section, envelope, field)
+                self.assertRaises(Refusal, check.check, self.session(), envelope, field)
             else:
-                self.access.header_section(envelope, field)
+                check.check(self.session(), envelope, field)
 
     def test_rejected(self) -> None:
         """What would be taken only to be rejected is refused at once, in the words for it."""

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import ROOT
 
-FOUNDATION = {"mail", "settings", "session", "queued", "dns_answer", "interfaces"}
+FOUNDATION = {"mail", "settings", "session", "queued", "verdict", "dns_answer", "interfaces"}
 FILES = {"files", "limited_log", "sync"}
 TOP = {"service", "commands"}
 
@@ -22,8 +22,9 @@ ALLOWED = {
     "settings": {"mail"},
     "session": {"mail", "settings"},
     "queued": {"mail", "settings", "session"},
+    "verdict": {"mail"},
     "dns_answer": set(),
-    "interfaces": {"mail", "settings", "session", "queued", "dns_answer"},
+    "interfaces": {"mail", "settings", "session", "queued", "verdict", "dns_answer"},
     "smtp": FOUNDATION,
     "config": {"mail", "settings", "smtp", "files"},
     "files": set(),

@@ -1,0 +1,79 @@
+"""Inspectors, which look at mail on its way in."""
+
+from __future__ import annotations
+
+from zope.interface import Interface
+
+from mta.mail import Envelope, Recipient
+from mta.session import Origin, Session
+from mta.verdict import Verdict
+
+
+class IInspector(Interface):
+    """Looks at the mail of all sessions."""
+
+    def session(session: Session) -> ISessionInspector:
+        """Return the inspector of one session, before its greeting."""
+
+
+class ISessionInspector(Interface):
+    """Looks at one session.
+
+    The coroutines may take their time, and refuse by `mta.smtp.errors.Refusal`, which is then the
+    reply.  `session` changes as the client goes on.
+    """
+
+    async def connected() -> None:
+        """Look at the client, before the greeting."""
+
+    async def hello() -> None:
+        """Look at the name that HELO, EHLO or LHLO gave."""
+
+    async def unknown(line: bytes) -> None:
+        """Look at a command that is not known."""
+
+    async def message(id: str, envelope: Envelope, origin: Origin) -> IMessageInspector | None:
+        """Begin a message, as MAIL has come; None: leave it alone.
+
+        The envelope has no recipients yet.
+        """
+
+    def close() -> None:
+        """Note that the session is over, however it ended."""
+
+
+class IMessageInspector(Interface):
+    """Looks at one message.
+
+    The coroutines refuse as those of `ISessionInspector` do; no more content is read while one has
+    not returned.  Either `end` is called at last, or `abort`.
+    """
+
+    async def recipient(recipient: Recipient) -> None:
+        """Look at a recipient that the access policy has allowed.
+
+        A refusal is for this one alone.
+        """
+
+    async def header(envelope: Envelope, section: bytes) -> None:
+        """Look at the header section as it came, empty line and all."""
+
+    async def body(piece: bytes) -> None:
+        """Look at the next octets of the body, in any cut."""
+
+    async def end(section: bytes) -> Verdict:
+        """Return the verdict, as the content is complete.
+
+        `section` is the header section as it is to be kept, but for our Received: field: with the
+        fields that a submission must have, and as the inspectors before have changed it.
+        """
+
+    def abort() -> None:
+        """Forget the message: it was refused, or the transaction ended without it."""
+
+
+class IHeaderCheck(Interface):
+    """A check that needs the header section alone, see `mta.smtp.inspection.HeaderChecks`."""
+
+    def check(session: Session, envelope: Envelope, section: bytes) -> None:
+        """Raise `mta.smtp.errors.Refusal` where content that begins so is not to be taken."""

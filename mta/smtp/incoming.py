@@ -1,0 +1,183 @@
+"""One message on its way into the spool: checked, completed, committed.
+
+RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
+"""
+
+from __future__ import annotations
+
+from mta.mail import Body, Envelope, Reply
+from mta.queued import IDraft, SpoolFull
+from mta.session import Origin, Session
+from mta.settings import Service
+from mta.smtp import header, replies, trace
+from mta.smtp.content import LineCheck
+from mta.smtp.errors import Refusal
+from mta.smtp.header import HeaderSection
+from mta.smtp.inspection import Inspected, MessageInspection
+from mta.smtp.receiver_config import ReceiverConfig
+from mta.smtp.wire import CRLF
+
+
+class IncomingMessage:
+    """Takes the content of one message.
+
+    Content that is refused is still taken to its end, and thrown away: only there is the client
+    listening for a reply, and what follows must not be read as commands.  `refusal` is the reply
+    that awaits it there.
+    """
+
+    def __init__(
+        self,
+        config: ReceiverConfig,
+        session: Session,
+        origin: Origin,
+        envelope: Envelope,
+        draft: IDraft,
+        inspection: MessageInspection | None = None,
+    ) -> None:
+        is_hidden = config.hide_client and session.service is Service.SUBMISSION
+        self._origin = origin.without_client() if is_hidden else origin
+        self._config = config
+        self._session = session
+        self._envelope = envelope
+        self._draft = draft
+        self._inspection = inspection
+        self._header = HeaderSection()
+        self._section = b""  # the header section as it is kept
+        self._lines = None if envelope.body is Body.BINARY else LineCheck()
+        self._size = 0
+        self.refusal: Reply | None = None
+
+    async def write(self, piece: bytes) -> None:
+        """Take the next octets of content."""
+        if self.refusal is not None:
+            return
+        self._size += len(piece)
+        if self._size > self._config.limits.message_size:
+            self._refuse(replies.TOO_BIG)
+            return
+        if self._lines is not None:
+            self._lines.feed(piece)
+        if not self._header.complete:
+            piece = self._header.feed(piece)
+            if not self._header.complete:
+                return
+            piece = await self._end_header() + piece
+        if piece:
+            await self._keep(piece)
+
+    async def accept(self) -> Reply:
+        """Take responsibility for the message, or refuse it: its content is complete."""
+        if self.refusal is None and not self._header.complete:
+            await self._keep(await self._end_header())
+        if self.refusal is None:
+            self._check_content()
+        if self.refusal is not None:
+            return self.refusal
+        try:
+            inspected = await self._inspected()
+        except Refusal as refusal:
+            self._refuse(refusal.reply)
+            return refusal.reply
+        if inspected.discard:
+            self._draft.discard()
+        else:
+            try:
+                message = await self._config.spool.commit(
+                    self._draft, inspected.envelope, inspected.header, self._origin, inspected.hold
+                )
+            except OSError as error:
+                return _spool_refusal(error)
+            self._config.accepted_mail.accepted(message, self._session)
+        return Reply(250, "2.0.0", (f"OK queued as {self._draft.id}",))
+
+    async def _end_header(self) -> bytes:
+        """Look at the header section, and return the octets of it that are body."""
+        if self._inspection is not None:
+            try:
+                await self._inspection.header(self._envelope, self._header.octets)
+            except Refusal as refusal:
+                self._refuse(refusal.reply)
+                return b""
+        return self._complete_header()
+
+    def _complete_header(self) -> bytes:
+        """Set the header section that is kept; return the octets of it that are body.
+
+        Where a user is to be the author, all readers must see the same fields: text without an
+        empty line before it gets one.
+        """
+        octets = self._header.octets
+        added = b""
+        if self._session.service is Service.SUBMISSION:
+            added = self._submission_fields()
+        fields = self._header.fields if self._is_author else octets
+        rest = octets[len(fields) :]
+        if rest in (b"", CRLF):
+            self._section = added + octets
+            return b""
+        self._section = added + fields + CRLF
+        return rest
+
+    @property
+    def _is_author(self) -> bool:
+        """Whether a user submits it, who writes in no other name (RFC 6409 section 6.1)."""
+        return bool(self._session.identity) and self._config.access.checks_authors(self._session)
+
+    def _submission_fields(self) -> bytes:
+        """Make the fields that a message must have and a mail program left out."""
+        octets, fields = self._header.fields, []
+        if not header.count(octets, b"date"):
+            fields.append(f"Date: {trace.date(int(self._config.now()))}\r\n")
+        if not header.count(octets, b"message-id"):
+            fields.append(f"Message-ID: <{self._draft.id}@{self._config.hostname}>\r\n")
+        if not header.count(octets, b"from") and not self._envelope.reverse_path.is_null:
+            fields.append(f"From: <{self._envelope.reverse_path}>\r\n")
+        return "".join(fields).encode()
+
+    async def _keep(self, octets: bytes) -> None:
+        """Pass octets of the body on, to inspectors and draft."""
+        if self.refusal is not None:
+            return
+        try:
+            if self._inspection is not None:
+                await self._inspection.body(octets)
+            await self._draft.write(octets)
+        except Refusal as refusal:
+            self._refuse(refusal.reply)
+        except OSError as error:
+            self._refuse(_spool_refusal(error))
+
+    def _check_content(self) -> None:
+        """Refuse content that is no lines, and mail that goes round in circles."""
+        if self._lines is not None:
+            self._lines.end()
+            if self._lines.broken:
+                self._refuse(replies.BARE_LINE_END)
+                return
+        if self._header.count(b"received") > trace.MAX_HOPS:
+            self._refuse(replies.MAIL_LOOP)
+
+    async def _inspected(self) -> Inspected:
+        """Return what is to be committed.  Raises Refusal."""
+        own = trace.received(
+            self._origin,
+            self._config.hostname,
+            self._draft.id,
+            self._envelope,
+            self._config.now(),
+        )
+        if self._inspection is None:
+            return Inspected(own + self._section, self._envelope)
+        return await self._inspection.end(own, self._section, self._envelope)
+
+    def _refuse(self, reply: Reply) -> None:
+        """Forget the message."""
+        self.refusal = reply
+        self._draft.discard()
+        if self._inspection is not None:
+            self._inspection.abort()
+
+
+def _spool_refusal(error: OSError) -> Reply:
+    return replies.SPOOL_FULL if isinstance(error, SpoolFull) else replies.LOCAL_ERROR

@@ -1,0 +1,320 @@
+"""The inspectors of a session, and what they do to a message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.interfaces import IHeaderCheck, IInspector, IMessageInspector, ISessionInspector
+from mta.link import Link
+from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.session import UNKNOWN_ORIGIN, Session
+from mta.settings import ListenerTLS, Service
+from mta.smtp.authors import AuthorCheck
+from mta.smtp.errors import Refusal
+from mta.smtp.field_edits import EditedSection
+from mta.smtp.forwarding import ForwardLoopCheck
+from mta.smtp.inspection import HeaderChecks
+from mta.smtp.receiver import Receiver
+from mta.smtp.receiver_config import ReceiverConfig
+from mta.testing import (
+    AcceptedMail,
+    FakeAccessPolicy,
+    FakeInspector,
+    FakeRouter,
+    FakeTLS,
+    FakeUsers,
+    MemorySpool,
+    MemoryTransport,
+)
+from mta.verdict import AddField, ChangeField, FieldEdit, InsertField, Verdict
+from tests.conversations import receiver_config
+
+MESSAGE = b"Subject: test\r\nX-Old: 1\r\n\r\nbody\r\n"
+NO = Reply(550, "5.7.1", ("Spam",))
+LATER = Reply(451, "4.7.1", ("Ask again",))
+OWN, SECTION = b"Received: ours\r\n", b"A: 1\r\nB: 2\r\na: 3\r\n\r\n"
+
+
+class EditTests(SynchronousTestCase):
+    """Fields that are added, changed and removed."""
+
+    def edited(self, *edits: FieldEdit, section: bytes = SECTION) -> bytes:
+        """All of the header section after these edits."""
+        edited = EditedSection(OWN, section)
+        edited.apply(edits)
+        self.assertEqual(edited.section, edited.octets.replace(OWN, b""))
+        return edited.octets
+
+    def test_each(self) -> None:
+        """Positions count with our own field, numbers without it."""
+        for edit, expected in (
+            (InsertField(0, b"N", b"0"), b"N: 0\r\n" + OWN + SECTION),
+            (InsertField(-1, b"N", b"0"), b"N: 0\r\n" + OWN + SECTION),
+            (InsertField(1, b"N", b"0"), OWN + b"N: 0\r\n" + SECTION),
+            (InsertField(99, b"N", b"0"), OWN + b"A: 1\r\nB: 2\r\na: 3\r\nN: 0\r\n\r\n"),
+            (AddField(b"N", b"0"), OWN + b"A: 1\r\nB: 2\r\na: 3\r\nN: 0\r\n\r\n"),
+            (ChangeField(b"A", 2, b"x"), OWN + b"A: 1\r\nB: 2\r\nA: x\r\n\r\n"),
+            (ChangeField(b"a", 1), OWN + b"B: 2\r\na: 3\r\n\r\n"),
+            (ChangeField(b"A", 3), OWN + SECTION),
+            (ChangeField(b"A", 3, b"x"), OWN + b"A: 1\r\nB: 2\r\na: 3\r\nA: x\r\n\r\n"),
+            (ChangeField(b"Received", 1), OWN + SECTION),
+        ):
+            self.assertEqual(self.edited(edit), expected, edit)
+
+    def test_in_order(self) -> None:
+        """Each edit finds what the one before it has left."""
+        edits = (ChangeField(b"A", 1), ChangeField(b"A", 1, b"x"), AddField(b"N", b"0"))
+        self.assertEqual(self.edited(*edits), OWN + b"B: 2\r\nA: x\r\nN: 0\r\n\r\n")
+        self.assertEqual(self.edited(), OWN + SECTION)
+
+    def test_what_is_no_field_stays_behind_them(self) -> None:
+        """Text without an empty line before it, and a field that is cut at the bound."""
+        for section, expected in (
+            (b"A: 1\r\nhello\r\n\r\n", b"A: 1\r\nN: 0\r\nhello\r\n\r\n"),
+            (b"A: 1\r\nB: 2", b"A: 1\r\nN: 0\r\nB: 2"),
+            (b"", b"N: 0\r\n"),
+        ):
+            self.assertEqual(self.edited(AddField(b"N", b"0"), section=section), OWN + expected)
+
+    def test_one_field(self) -> None:
+        """No value makes another field, or ends the header section."""
+        for value in (b"a\nb", b"a\r\n b\r\n", b"a\rX: y", b"a\n\n\nB: c", b"a\0\r\n"):
+            octets = self.edited(AddField(b"N", value), section=b"\r\n")
+            fields = octets.removeprefix(OWN).removesuffix(b"\r\n\r\n")
+            for line in fields.split(b"\r\n")[1:]:
+                self.assertTrue(line.startswith((b" ", b"\t")), octets)
+            self.assertNotIn(b"\0", octets)
+            self.assertEqual(octets.count(b"\n"), octets.count(b"\r\n"))
+        for name in (b"", b"N:", b"N\r\nX"):
+            self.assertRaises(ValueError, self.edited, AddField(name, b"x"))
+
+
+class InspectionTests(SynchronousTestCase):
+    """What inspectors see, and what comes of what they say."""
+
+    def begin(self, *inspectors: FakeInspector, **changes: object) -> None:
+        """A client connects."""
+        self.spool, self.accepted = MemorySpool(), AcceptedMail()
+        self.transport = MemoryTransport(lenient=True)
+        config: ReceiverConfig = receiver_config(self.spool, self.accepted)
+        config = replace(config, inspectors=inspectors, **changes)  # type: ignore[arg-type]
+        self.link = Link(Receiver(config), Clock(), FakeTLS())
+        self.link.ended.addErrback(lambda _: None)
+        self.link.makeConnection(self.transport)
+
+    def say(self, *lines: bytes) -> list[str]:
+        """The codes of the replies to these lines."""
+        self.transport.taken()
+        self.link.dataReceived(b"".join(line + b"\r\n" for line in lines))
+        return [
+            line[:3].decode() for line in self.transport.taken().splitlines() if line[3:4] == b" "
+        ]
+
+    def send(self, content: bytes = MESSAGE) -> list[str]:
+        """The codes of the replies to a message: MAIL, RCPT, DATA, content."""
+        self.say(b"EHLO client.example")
+        return self.say(
+            b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@mta.example>", b"DATA", content + b"."
+        )
+
+    @property
+    def section(self) -> bytes:
+        """The header section that was committed, without our own field."""
+        (draft,) = self.spool.drafts
+        return draft.header.partition(b"+0000\r\n")[2]
+
+    def test_they_are_what_they_say(self) -> None:
+        """All implementations of the seams."""
+        checks = HeaderChecks([AuthorCheck(FakeAccessPolicy()), ForwardLoopCheck(FakeRouter({}))])
+        session = Session(Service.SMTP, "192.0.2.1", None)
+        inspector = checks.session(session)
+        envelope = Envelope(Mailbox("a", "x.example"), ())
+        message = self.successResultOf(
+            Deferred.fromCoroutine(inspector.message("1", envelope, UNKNOWN_ORIGIN))
+        )
+        self.assertTrue(verifyObject(IInspector, checks))
+        self.assertTrue(verifyObject(ISessionInspector, inspector))
+        self.assertTrue(verifyObject(IMessageInspector, message))
+        self.assertTrue(verifyObject(IHeaderCheck, AuthorCheck(FakeAccessPolicy())))
+        self.assertTrue(verifyObject(IHeaderCheck, ForwardLoopCheck(FakeRouter({}))))
+
+    def test_all_of_a_session(self) -> None:
+        """From the connection to its end, each thing once and in order."""
+        inspector = FakeInspector()
+        self.begin(inspector)
+        self.assertEqual(self.say(b"FROBNICATE now"), ["500"])
+        self.assertEqual(self.send(), ["250", "250", "354", "250"])
+        self.assertEqual(self.say(b"QUIT"), ["221"])
+        self.assertEqual(
+            inspector.seen,
+            [
+                ("connected", "192.168.1.1"),
+                ("unknown", b"FROBNICATE now"),
+                ("hello", "client.example"),
+                ("message", "a@x.example"),
+                ("recipient", "b@mta.example"),
+                ("header", b"Subject: test\r\nX-Old: 1\r\n\r\n"),
+                ("body", b"body\r\n"),
+                ("end", b"Subject: test\r\nX-Old: 1\r\n\r\n"),
+                ("close", None),
+            ],
+        )
+        (origin,) = inspector.origins
+        self.assertEqual((origin.hello, origin.protocol), ("client.example", "ESMTP"))
+
+    def test_a_field_after_the_last_octet(self) -> None:
+        """It is in the message, and the octets of the body were not touched again."""
+        first = FakeInspector(Verdict((InsertField(0, b"X-Result", b"pass"),)))
+        second = FakeInspector(Verdict((ChangeField(b"X-Old", 1), AddField(b"X-New", b"2"))))
+        self.begin(first, second)
+        self.assertEqual(self.send(), ["250", "250", "354", "250"])
+        (draft,) = self.spool.drafts
+        self.assertEqual(draft.data, b"body\r\n")
+        self.assertTrue(draft.header.startswith(b"X-Result: pass\r\nReceived: from client.example"))
+        self.assertEqual(self.section, b"Subject: test\r\nX-New: 2\r\n\r\n")
+        self.assertEqual(
+            second.seen[-1], ("end", b"X-Result: pass\r\nSubject: test\r\nX-Old: 1\r\n\r\n")
+        )
+
+    def test_a_refusal(self) -> None:
+        """At each step it is the reply; the message is forgotten, by the other inspectors too."""
+        for step, codes in (
+            ("hello", []),
+            ("message", ["550", "503", "503", "421"]),
+            ("recipient", ["250", "550", "554"]),
+            ("header", ["250", "250", "354", "550"]),
+            ("body", ["250", "250", "354", "550"]),
+            ("end", ["250", "250", "354", "550"]),
+        ):
+            other, inspector = FakeInspector(), FakeInspector(**{step: NO})
+            self.begin(other, inspector)
+            if step == "hello":
+                self.assertEqual(self.say(b"EHLO client.example"), ["550"])
+                self.assertEqual(self.say(b"MAIL FROM:<>"), ["503"])
+                continue
+            self.assertEqual(self.send()[: len(codes)], codes, step)
+            self.assertEqual(self.spool.messages, [])
+            self.say(b"RSET")
+            self.assertTrue(all(draft.discarded for draft in self.spool.drafts))
+            if step != "end":
+                self.assertEqual(other.asked.count("abort"), 1, step)
+            self.assertEqual(other.asked.count("end") + other.asked.count("abort"), 1, step)
+            if step != "message":
+                self.assertEqual(inspector.asked.count("abort"), 1, step)
+
+    def test_a_client_that_is_not_wanted(self) -> None:
+        """It is refused in place of the greeting; after STARTTLS, where none is due, in silence."""
+        self.begin(FakeInspector(connected=NO))
+        self.assertTrue(self.transport.value().startswith(b"550 5.7.1 Spam"))
+        self.assertEqual(self.say(b"EHLO client.example", b"QUIT"), ["503", "221"])
+        inspector = FakeInspector()
+        self.begin(inspector, tls=ListenerTLS.OPPORTUNISTIC)
+        self.say(b"STARTTLS")
+        inspector.refusals["connected"] = NO
+        self.transport.taken()
+        self.link.handshakeCompleted()
+        self.assertEqual(self.transport.taken(), b"")
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_an_unknown_command(self) -> None:
+        """An inspector may have another reply to it."""
+        self.begin(FakeInspector(unknown=LATER))
+        self.assertEqual(self.say(b"FROBNICATE"), ["451"])
+
+    def test_a_reason_to_hold(self) -> None:
+        """The message is taken, and kept for the operator."""
+        reasons = [FakeInspector(Verdict(hold=text)) for text in ("a virus", "", "a rule")]
+        self.begin(*reasons)
+        self.assertEqual(self.send()[-1], "250")
+        (message,) = self.accepted
+        self.assertEqual(message.on_hold, "a virus; a rule")
+
+    def test_a_message_that_is_discarded(self) -> None:
+        """The client hears of nothing; those who have not been asked forget it."""
+        last = FakeInspector()
+        self.begin(FakeInspector(Verdict(discard=True)), last)
+        self.assertEqual(self.send()[-1], "250")
+        self.assertEqual((self.accepted, self.spool.messages), ([], []))
+        self.assertTrue(self.spool.drafts[-1].discarded)
+        self.assertEqual(last.asked[-1], "abort")
+        self.assertEqual(self.send()[:2], ["250", "250"])
+
+    def test_another_envelope(self) -> None:
+        """It goes on with what the last verdict says."""
+        other = Envelope(Mailbox("c", "x.example"), (Recipient(Mailbox("d", "mta.example")),))
+        self.begin(FakeInspector(Verdict(envelope=other)), FakeInspector())
+        self.send()
+        (message,) = self.accepted
+        self.assertEqual(message.envelope, other)
+
+    def test_the_transaction_ends(self) -> None:
+        """Whatever ends it, the message is aborted once."""
+        for end in (b"RSET", b"EHLO again.example", b"QUIT"):
+            inspector = FakeInspector()
+            self.begin(inspector)
+            self.say(b"EHLO client.example", b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>", end)
+            self.assertEqual(inspector.asked.count("abort"), 1, end)
+
+    def test_back_pressure(self) -> None:
+        """No more is read while an inspector works; a connection that is lost then aborts."""
+        inspector = FakeInspector()
+        inspector.ready = Deferred()
+        self.begin(inspector)
+        self.say(b"EHLO client.example", b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>", b"DATA")
+        self.link.dataReceived(b"\r\n" + b"x" * 5000 + b"\r\n")
+        self.link.dataReceived(b"y" * 100_000)
+        self.assertEqual(inspector.asked.count("body"), 1)
+        self.assertTrue(self.link.wire)
+        self.link.connectionLost(Failure(ConnectionDone()))
+        inspector.ready.callback(None)
+        self.assertEqual(inspector.asked[-2:], ["abort", "close"])
+        self.assertTrue(self.spool.drafts[-1].discarded)
+
+    def test_one_that_has_nothing_to_look_at(self) -> None:
+        """It is not asked again for this message."""
+
+        class Choosy(FakeInspector):
+            """Looks at no message."""
+
+            async def message(self, *what: object) -> None:  # type: ignore[override]
+                self._see("message", None)
+
+        inspector = Choosy()
+        self.begin(inspector)
+        self.assertEqual(self.send()[-1], "250")
+        self.assertEqual(inspector.asked, ["connected", "hello", "message"])
+
+    def test_checks_of_header_sections(self) -> None:
+        """Each sees the envelope and the header section; the first refusal counts."""
+
+        @implementer(IHeaderCheck)
+        class Check:
+            """Refuses by a line."""
+
+            def __init__(self, line: bytes, reply: Reply) -> None:
+                self.line, self.reply = line, reply
+
+            def check(self, session: Session, envelope: Envelope, section: bytes) -> None:
+                if self.line in section and envelope.recipients:
+                    raise Refusal(self.reply)
+
+        checks: Sequence[Check] = [Check(b"X-Old: 1", NO), Check(b"Subject", LATER)]
+        for content, code in ((MESSAGE, "550"), (b"Subject: x\r\n", "451"), (b"\r\n", "250")):
+            self.begin(HeaderChecks(checks))  # type: ignore[arg-type]
+            self.say(b"FROBNICATE")
+            self.assertEqual(self.send(content)[-1], code, content)
+
+    def test_users_are_checked(self) -> None:
+        """By whatever way they log in."""
+        policy = FakeAccessPolicy()
+        self.begin(HeaderChecks([AuthorCheck(policy)]), access=policy, users=FakeUsers())  # type: ignore[arg-type]
+        self.assertEqual(self.send(b"From: boss@mta.example\r\n\r\n")[-1], "250")
