@@ -1,6 +1,6 @@
-"""Whom a message is to, as its header section says (RFC 5322 section 3.6.3).
+"""The recipients that a header section names (RFC 5322 section 3.6.3).
 
-Unlike the author of a submitted message, nobody gains by a recipient that could be read in two
+Unlike the author of a submitted message, no client gains by a recipient that could be read in two
 ways.  So this takes what mail programs and scripts write: groups, names without a domain, dots in
 unquoted display names.
 """
@@ -29,9 +29,9 @@ _AT_LOCALHOST = re.compile(rf"{_LOCALHOST}\Z", re.IGNORECASE)
 
 
 def completed(text: str, domain: str) -> str:
-    """The value of a field of addresses, those that are only a name in `domain`.
+    """Return the value of a field with `domain` behind names alone.
 
-    So are those of ``localhost``, which nobody could answer.
+    So are addresses of ``localhost``, which could not be answered.
     """
     return _ITEM.sub(lambda item: _completed(item[0], domain), text)
 
@@ -43,16 +43,16 @@ def _completed(item: str, domain: str) -> str:
 
 
 def addressees(text: str, domain: str) -> list[Mailbox]:
-    """The mailboxes in a To:, Cc: or Bcc: field, or in a word of a command line.
+    """The mailboxes in a To:, Cc: or Bcc: field.
 
-    A name without a domain, or at ``localhost``, is one in `domain`.  Raises ValueError for what
-    is no address.
+    Or in a word of a command line.  A name without a domain, or at ``localhost``, is one in
+    `domain`.  Raises ValueError for what is no address.
     """
     return [_mailbox(item, domain) for item in _items(text) if item]
 
 
 def _items(text: str) -> list[str]:
-    """What stands between commas and the marks of groups, without comments."""
+    """The texts between commas and the marks of groups, without comments."""
     items, depth, angle = [""], 0, False  # an angle, or the brackets of an address literal
     for part in _PART.findall(text):
         if part in "()":

@@ -1,4 +1,4 @@
-"""``mta user bans`` and ``mta user unban``: who may not log in for a while."""
+"""``mta user bans`` and ``mta user unban``: hosts and users without log-ins."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def register(group: Subparsers) -> None:
 
 
 def of_user(settings: Settings, user: str) -> Sequence[Ban]:
-    """The bans that concern a user, as far as they may be read."""
+    """The bans of a user, as far as they may be read."""
     name = user.lower()
     with suppress(PermissionError):
         return [
@@ -55,7 +55,7 @@ def _file(settings: Settings) -> LogInFile:
 
 
 def key(found: Sequence[Ban]) -> dict[str, Any]:
-    """The key of a user's or a peer's JSON; none where nobody is banned."""
+    """The key of bans in JSON; none where there are no bans."""
     return {"bans": [_document(ban) for ban in found]} if found else {}
 
 

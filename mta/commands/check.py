@@ -1,4 +1,4 @@
-"""``mta check``: is this configuration one that the server starts with, and works with?"""
+"""``mta check``: whether the server would start with a configuration, and work."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ DENIED = "Permission denied"  # in whatever the system says
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What was found: what keeps the server from starting, and what a person should know."""
+    """The findings: what prevents a start, and what else is to know."""
 
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
-    def told_of(self, account: Account) -> _Report:
+    def naming(self, account: Account) -> _Report:
         """The same with the name of the user whose rights were tried."""
         named = f"{DENIED} for the user {account}"
 
-        def told(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+        def named_in(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
             return tuple(
                 _with(problem, problem.text.replace(DENIED, named)) for problem in problems
             )
 
-        return _Report(told(self.errors), told(self.warnings))
+        return _Report(named_in(self.errors), named_in(self.warnings))
 
 
 def register(subparsers: Subparsers) -> None:
@@ -59,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if account is None or os.geteuid() == account.uid:
         report = _look(path)
     elif os.geteuid() == ROOT:
-        report = _look_as(account, path).told_of(account)
+        report = _look_as(account, path).naming(account)
     else:
         report = _look_without_rights(account, path)
     for problem in report.warnings:
@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _account(arguments: argparse.Namespace, settings: Settings) -> Account | None:
-    """Whose rights count; None: our own."""
+    """The account whose rights count; None: our own."""
     try:
         if arguments.user:
             return account_named(arguments.user)
@@ -84,7 +84,7 @@ def _account(arguments: argparse.Namespace, settings: Settings) -> Account | Non
 
 
 def _look_as(account: Account, path: Path) -> _Report:
-    """Look in a process of its own, which becomes another user for good."""
+    """Look in a new process, which becomes another user for good."""
     # Before it becomes somebody who may not read our own files.
     importlib.import_module("mta.service.findings")
     reading, writing = os.pipe()
@@ -107,7 +107,7 @@ def _look_as(account: Account, path: Path) -> _Report:
 
 
 def _look_without_rights(account: Account, path: Path) -> _Report:
-    """Look as somebody who can't know what the server may do."""
+    """Look as a user that can't know what the server may do."""
     report = _look(path)
     errors = [problem for problem in report.errors if DENIED not in problem.text]
     warnings = [problem for problem in report.warnings if DENIED not in problem.text]

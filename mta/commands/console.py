@@ -1,4 +1,4 @@
-"""What the commands share: failing, finding the configuration, and words for people."""
+"""The common part of commands: failures, configuration, words for people."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
 class Failed(Exception):
-    """What was asked for could not be done: one line for a person."""
+    """A command that could not be done: one line for a person."""
 
 
 def add_command(
@@ -69,7 +69,7 @@ def is_file(argument: argparse.Action) -> None:
 
 
 def add_group(subparsers: Subparsers, name: str, summary: str) -> Subparsers:
-    """Add a command that only has commands of its own; returns where they go."""
+    """Add a command that has commands of its own.  Returns what these are added to."""
     parser = subparsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -82,10 +82,10 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def settings_of(
     arguments: argparse.Namespace, *, secrets: bool = False, keep_root: bool = False
 ) -> Settings:
-    """The configuration that the arguments name, its secrets too where it is asked for them.
+    """The configuration that the arguments name, maybe with its secrets.
 
-    Root is the server's user from now on, but with `keep_root`: for commands that touch nothing
-    of this user's.  He may not be able to read the file, so that it is read once.  Raises
+    Root is the server's user from now on, but with `keep_root`: for commands that touch nothing of
+    this user's.  The file is read once, as the server's user may not be able to read it.  Raises
     ConfigurationError, PrivilegeFault or OSError.
     """
     read: dict[bool, Settings] = vars(arguments).setdefault("settings", {})
@@ -118,7 +118,9 @@ def _require_spool(settings: Settings) -> None:
 
 
 def has_spool(settings: Settings) -> bool:
-    """Whether the server has made its spool.  Raises OSError, or Failed where it is not for us."""
+    """Return whether the server has made its spool.
+
+    Raises OSError, or Failed where it is not for us."""
     spool = Path(settings.spool)
     if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
         raise Failed(f"{spool}: only root and the user {server_account(settings)} may look there")
@@ -126,9 +128,9 @@ def has_spool(settings: Settings) -> bool:
 
 
 def router_of(settings: Settings) -> Router:
-    """How the server would route with this configuration.
+    """The router that the server would have with this configuration.
 
-    Who may not read the spool's key sees the addresses of SRS as any other.
+    A user who may not read the spool's key sees the addresses of SRS as any other.
     """
     from mta.routing import Router
     from mta.smtp.srs import SenderRewriting
@@ -171,8 +173,8 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def something(text: str) -> str:
-    """A word that is not empty, as an argument: in a script, a variable may be.
+def nonempty(text: str) -> str:
+    """An argument that is not empty, as variables of scripts may be.
 
     Raises ArgumentTypeError.
     """

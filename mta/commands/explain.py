@@ -1,4 +1,4 @@
-"""``mta explain``: where a message to an address would go, and which setting says so."""
+"""``mta explain``: the way of a message, and the settings behind it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _address(text: str, settings: Settings) -> Mailbox:
-    """The address that is meant; a name alone is one as programs on this host write it."""
+    """The address that is meant.  A name alone is one in the home domain."""
     try:
         [address] = addressees(text, home_domain(settings))
     except ValueError:
@@ -83,7 +83,7 @@ def _address(text: str, settings: Settings) -> Mailbox:
 
 
 def _lines(steps: Sequence[RoutingStep]) -> Iterator[str]:
-    """A line for each step, with what an address stands for below it."""
+    """A line for each step, with the targets below it."""
     depths = {steps[0].address: 0}
     for step in steps:
         depth = depths[step.address]

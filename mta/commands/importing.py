@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 class _Importer:
-    """What the lines of a table add to a configuration.
+    """The additions of a table to a configuration.
 
     `entries` are the lines by the keys that they add, `problems` what can't be taken in, `known`
     counts the lines that the configuration has in its own words already.
@@ -126,7 +126,7 @@ class _Importer:
                     self.problems.append(self.entries.pop(keys).problem(problem.text))
 
     def _additions(self) -> Edits:
-        """The values; a domain that gets members needs no value of its own."""
+        """The values.  A domain that gets members needs none of its own."""
         filled = {keys[:2] for keys in self._values if len(keys) > 2}
         return {keys: value for keys, value in self._values.items() if keys not in filled}
 
@@ -135,10 +135,10 @@ class _Importer:
         name = entry.address.domain
         domain = self._domains.get(name)
         keys, meaning = _meaning(entry, domain)
-        said = _said(domain, keys) if domain else None
-        if said == meaning:
+        configured = _configured(domain, keys) if domain else None
+        if configured == meaning:
             self.known += 1
-        elif said is not None:
+        elif configured is not None:
             raise ValueError(f"the configuration says something else in {'.'.join(keys)}")
         else:
             path = ("domains", name, *keys)
@@ -146,7 +146,7 @@ class _Importer:
 
 
 def _meaning(entry: Entry, domain: Domain | None) -> tuple[Keys, _Meaning]:
-    """Which keys of its domain the line is about, and what it says there.  Raises ValueError."""
+    """The keys that a line is about, and its meaning there.  Raises ValueError."""
     address, targets = entry.address, entry.targets
     if not targets:
         return (), ""
@@ -174,8 +174,8 @@ def _is_same(one: Mailbox, other: Mailbox) -> bool:
     return str(one).lower() == str(other).lower()
 
 
-def _said(domain: Domain, keys: Keys) -> _Meaning | None:
-    """What the configuration says there; None: nothing."""
+def _configured(domain: Domain, keys: Keys) -> _Meaning | None:
+    """The meaning of the configuration there; None: it has none."""
     match keys:
         case ("aliases", name):
             return domain.aliases.get(name)

@@ -1,4 +1,4 @@
-"""The journal of systemd: the log of a server that is a unit, and of the tools beside it."""
+"""The journal of systemd, for a server that is a unit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _LEVELS = ("critical", "critical", "critical", "error", "warn", "info", "info", 
 
 
 def lines(since: float) -> Iterator[str]:
-    """Our lines since a moment (seconds since the epoch), in the form of a log of ours.
+    """Our lines since a moment, in the form of our log.
+
+    `since`: seconds since the epoch.
 
     Raises FileNotFoundError where there is no journalctl.
     """

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mta.commands.console import columns, duration, moment, printable, size
+from mta.commands.situations import Situations
 from mta.commands.terminal import Paint, plain
 from mta.mail import Mailbox
 from mta.queued import Entry, HistoryEntry, Message, Progress, State
@@ -34,17 +35,17 @@ HEADING = _FORMAT.format("ID", "AGE", "SIZE", "STATE", "ATTEMPTS", "NEXT IN", "R
 
 
 class Lines:
-    """The queue for a person: a line for a message, one for each recipient still to be reached.
+    """Queued messages in lines: one each, and one for each open recipient.
 
-    A reason that several have is told once.  `situation` says how things are with a peer.
+    A reason that several have is printed once.  `situations` are those of the peers.
     """
 
     def __init__(
-        self, now: float, paint: Paint = plain, situation: Callable[[str], str] = lambda peer: ""
+        self, now: float, paint: Paint = plain, situations: Situations | None = None
     ) -> None:
         self._now = now
         self._paint = paint
-        self._situation = situation
+        self._situations = situations
         self._first: dict[str, str] = {}  # the message that each reason was told of
         self._counts: Counter[str] = Counter()
 
@@ -68,7 +69,7 @@ class Lines:
         return "\n".join([own, *(f"    {self._open(listed.id, each)}" for each in still_open)])
 
     def totals(self) -> str:
-        """How many recipients each reason holds up that was not told of each; or nothing."""
+        """The number of recipients for each reason that several have."""
         repeated = [each for each in self._counts.most_common() if each[1] > 1]
         return "\n".join(f"{count} recipients: {reason}" for reason, count in repeated)
 
@@ -82,10 +83,10 @@ class Lines:
         return "  ".join(words)
 
     def _reason(self, recipient: ListedRecipient) -> str:
-        """Why it still waits, as far as anything is known."""
+        """The reason why it still waits, as far as it is known."""
         last = recipient.last
         if recipient.state == State.HELD.value and (last is None or not last.remote):
-            return self._situation(recipient.peer)
+            return self._situations.of(recipient.peer) if self._situations else ""
         return f"{_where(last)}: {printable(last.reply)}" if last else ""
 
     def _once(self, id: str, reason: str) -> str:
@@ -97,7 +98,9 @@ class Lines:
 
 
 def summary(listed: Listed, now: float) -> dict[str, Any]:
-    """What ``mta queue list --json`` prints; what is not damaged, or on hold, does not say so."""
+    """The JSON of ``mta queue list``.
+
+    Messages that are neither damaged nor on hold have no keys for that."""
     return {
         "id": listed.id,
         "age_seconds": round(now - listed.arrived),
@@ -114,7 +117,7 @@ def summary(listed: Listed, now: float) -> dict[str, Any]:
 
 
 def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
-    """What ``mta queue show --json`` prints: the summary and all the rest."""
+    """The JSON of ``mta queue show``: the summary and all the rest."""
     message, envelope = entry.message, entry.message.envelope
     everything = summary(_listed(entry), now) | {
         "on_hold": entry.on_hold,
@@ -147,7 +150,7 @@ def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
 
 
 def page(entry: Entry, now: float, paint: Paint = plain) -> str:
-    """What ``mta queue show`` prints: everything but the content."""
+    """The text of ``mta queue show``: everything but the content."""
     message, envelope = entry.message, entry.message.envelope
     next_attempt = _next_attempt(_listed(entry))
     head = columns(
@@ -173,7 +176,7 @@ def page(entry: Entry, now: float, paint: Paint = plain) -> str:
 
 
 def _origin(origin: Origin) -> str:
-    """Return the client that brought a message, and how, as far as it is known."""
+    """The client that brought a message, as far as it is known."""
     port = f":{origin.port}" if origin.port else ""
     words = {
         origin.hello: origin.hello,
@@ -220,7 +223,7 @@ def _status(attempt: HistoryEntry, paint: Paint) -> str:
 
 
 def _where(attempt: HistoryEntry) -> str:
-    """The final address, if an alias led there; the hop, and the host that replied."""
+    """The final address of an alias, the hop, and the remote host."""
     words = (attempt.address, attempt.hop, attempt.remote and f"[{attempt.remote}]")
     return printable(" ".join(filter(None, words)))
 
@@ -269,7 +272,7 @@ def _attempt(attempt: HistoryEntry) -> dict[str, Any]:
 
 
 def _next_attempt(listed: Listed) -> str:
-    """When, or empty: it is being worked on, or nobody knows."""
+    """The moment of the next attempt; empty where none is set."""
     return moment(listed.due) if listed.state == "waiting" and math.isfinite(listed.due) else ""
 
 
@@ -278,7 +281,7 @@ def _path(mailbox: Mailbox) -> str:
 
 
 def _read(message: Message, write: Callable[[bytes], object]) -> None:
-    """Hand the content on piece by piece: the spool's tools read it without a reactor."""
+    """Read the content piece by piece, without a reactor."""
 
     async def read() -> None:
         async for piece in message.content.pieces():

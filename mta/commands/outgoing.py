@@ -1,7 +1,7 @@
-"""A message as a program hands it to ``sendmail``: what it lacks is added (RFC 6409 section 8).
+"""A message from a program that calls ``sendmail``.
 
-Line ends may be of any kind, and a missing header section is no mistake: cron jobs and scripts
-write what they like.
+What it lacks is added (RFC 6409 section 8).  Line ends may be of any kind, and a missing header
+section is no mistake: cron jobs and scripts write what they like.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _ADDRESSED = frozenset(
 _BLIND = frozenset({b"bcc", b"resent-bcc"})
 
 
-class Unfit(Exception):
-    """The message can't be sent as it is: one line for a person."""
+class UnsendableMessage(Exception):
+    """The message can't be sent: one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who the message is from where it does not say it itself.  `name`: in words, or empty."""
+    """The author, for a message without From:.  `name`: in words, or empty."""
 
     address: Mailbox
     name: str = ""
@@ -48,9 +48,10 @@ class Author:
 
 
 def lines(stream: BinaryIO, *, dot_ends: bool) -> Iterator[bytes]:
-    """The lines of a message with CRLF at their ends, a very long one in pieces.
+    """The lines of a message with CRLF at their ends.
 
-    Any of CRLF, LF and CR ends a line: nobody would take a bare one (RFC 5321 section 4.1.1.4).
+    Very long ones come in pieces.  Any of CRLF, LF and CR ends a line: no host would take a bare
+    one (RFC 5321 section 4.1.1.4).
     NULs are left out.  With `dot_ends` a line of one dot ends the message.
     """
     at_start = True
@@ -70,17 +71,17 @@ def lines(stream: BinaryIO, *, dot_ends: bool) -> Iterator[bytes]:
 
 
 class Outgoing:
-    """A message: its header section, and the rest, which is read while it is being spooled."""
+    """A message: its header section, and the rest to be read."""
 
     def __init__(self, content: Iterator[bytes]) -> None:
-        """Read the header section.  Raises Unfit."""
+        """Read the header section.  Raises UnsendableMessage."""
         self._fields: list[bytes] = []
         self._rest: Iterable[bytes] = content
         size = 0
         for line in content:
             size += len(line)
             if size > MAX_HEADER:
-                raise Unfit(f"a header section of more than {MAX_HEADER} octets")
+                raise UnsendableMessage(f"a header section of more than {MAX_HEADER} octets")
             if line == CRLF:
                 break
             if self._fields and line.startswith((b" ", b"\t")):
@@ -92,10 +93,10 @@ class Outgoing:
                 break
 
     def addressees(self, domain: str) -> list[Mailbox]:
-        """Whom it is to, by its own fields; names without a domain are in `domain`.
+        """The recipients by its own fields.
 
-        Where it was sent again, only the fields of that say it (RFC 5322 section 3.6.6).
-        Raises Unfit.
+        Names without a domain are in `domain`.  Where it was sent again, only the fields of that
+        count (RFC 5322 section 3.6.6).  Raises UnsendableMessage.
         """
         names = _RESENT if any(map(self._values, _RESENT)) else _RECIPIENTS
         try:
@@ -106,7 +107,7 @@ class Outgoing:
                 for mailbox in _addressees(value, domain)
             ]
         except ValueError as error:
-            raise Unfit(f"in the header section: {error}") from None
+            raise UnsendableMessage(f"in the header section: {error}") from None
 
     def remove_blind(self) -> None:
         """Leave out the fields that name blind copies."""
@@ -115,13 +116,13 @@ class Outgoing:
     def complete(
         self, author: Author, userid: int, hostname: str, domain: str, now: float
     ) -> Iterator[bytes]:
-        """The content, with a trace field on top and with what it lacked.
+        """The content, with a trace field and the fields that it lacked.
 
         Names without a domain, as cron writes them, are in `domain`.  `userid`: of the process;
-        `now`: seconds since the epoch.  Raises Unfit where it goes round in a circle.
+        `now`: seconds since the epoch.  Raises UnsendableMessage where it goes round in a circle.
         """
         if len(self._values(b"received")) > trace.MAX_HOPS:
-            raise Unfit("too many Received: fields: the message is in a loop")
+            raise UnsendableMessage("too many Received: fields: the message is in a loop")
         date = trace.date(int(now))
         missing = {
             b"date": f"Date: {date}\r\n",
@@ -142,7 +143,7 @@ class Outgoing:
 
 
 def _addressees(value: bytes, domain: str) -> list[Mailbox]:
-    """The mailboxes in a value, whose names may be in Latin-1, as old programs write them."""
+    """The mailboxes in a value.  Names may be in Latin-1, as old programs write them."""
     try:
         return addressees(value.decode(), domain)
     except UnicodeDecodeError:
@@ -154,7 +155,7 @@ def _addressees(value: bytes, domain: str) -> list[Mailbox]:
 
 
 def _with_domains(field: bytes, domain: str) -> bytes:
-    """A field whose addresses all have a domain; a field without addresses is as it was."""
+    """A field whose addresses all have a domain.  Others are as they were."""
     name, colon, value = field.partition(b":")
     if header.name(field) not in _ADDRESSED or colon != b":":
         return field

@@ -1,4 +1,4 @@
-"""``mta peers``: the hosts that we change roles with, and what became of the last exchange."""
+"""``mta peers``: the hosts that we change roles with."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ from mta.commands.console import (
     add_group,
     add_json,
     listing_of,
+    nonempty,
     print_json,
     router_of,
     seconds,
     settings_of,
-    something,
     spool_of,
 )
-from mta.commands.situations import situations
+from mta.commands.situations import Situations
 from mta.commands.terminal import Bar, pages, painter
 from mta.mail import Outcome, Reply, Status, canonical_domain
 from mta.queued import Filter, Message, Notice, Progress, State, Target
@@ -44,7 +44,7 @@ _WORDS = (
     ("--domain", "domain", "D", "still to be delivered to an address in this domain"),
     ("--peer", "peer", "P", "held for this peer"),
 )
-_PORTION = 500  # messages changed at once
+_BATCH_SIZE = 500  # messages changed at once
 
 _Change = Callable[[argparse.Namespace, "SpoolTools", Sequence[str]], Collection[str]]
 
@@ -91,7 +91,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     group.add_argument("ids", metavar="ID", nargs="*", type=str.upper)
     group.add_argument("--all", action="store_true", help="all messages")
     for option, name, letter, meaning in _WORDS:
-        group.add_argument(option, dest=name, metavar=letter, help=meaning, type=something)
+        group.add_argument(option, dest=name, metavar=letter, help=meaning, type=nonempty)
     group.add_argument(
         "--older", type=seconds, default=0.0, metavar="AGE", help="arrived before: 90s, 5m, 4h, 5d"
     )
@@ -158,7 +158,7 @@ def _flush(arguments: argparse.Namespace) -> None:
         peer = arguments.destination
         _change_all(arguments, Filter(peer=peer))
         if not (arguments.json or arguments.dry_run):
-            print(f"held for {peer}, {situations(settings)(peer)}")
+            print(f"held for {peer}, {Situations(settings).of(peer)}")
         return
     router = router_of(settings)
     _change_all(
@@ -171,7 +171,7 @@ def _flush(arguments: argparse.Namespace) -> None:
 
 
 def _goes_to(router: Router, listed: Listed, domain: str) -> bool:
-    """Whether a message still has to be delivered to an address in that domain."""
+    """Return whether a message is still to be delivered in that domain."""
     from mta.smtp.errors import Refusal
 
     for recipient in listed.recipients:
@@ -202,12 +202,12 @@ def _change_all(
         else:
             total = sum(map(tools.count, wanted))
             with closing(Bar(total)) as bar, tools.in_portions() as rest:
-                for portion in _portions(_found(tools, wanted)):
-                    fitting = [listed.id for listed in portion if fits(listed)]
+                for batch in _batches(_found(tools, wanted)):
+                    fitting = [listed.id for listed in batch if fits(listed)]
                     found.update(fitting)
-                    changed += _change_portion(arguments, settings, tools, fitting)
-                    bar.advance(len(portion))
-                    if len(portion) == _PORTION:
+                    changed += _change_batch(arguments, settings, tools, fitting)
+                    bar.advance(len(batch))
+                    if len(batch) == _BATCH_SIZE:
                         rest()
     if not arguments.dry_run:
         _report(arguments, len(found), changed)
@@ -217,10 +217,10 @@ def _change_all(
         raise Failed("the others are being delivered just now, or are that already")
 
 
-def _change_portion(
+def _change_batch(
     arguments: argparse.Namespace, settings: Settings, tools: SpoolTools, ids: Sequence[str]
 ) -> int:
-    """Change these messages, and say so in the log; returns how many there were to change."""
+    """Change these messages, and log it.  Returns the number of those that were changed."""
     from mta.logs import note
 
     changed = arguments.change(arguments, tools, ids)
@@ -255,7 +255,7 @@ def _bounce(
 
 
 def _notice(writer: NoticeWriter, message: Message) -> Notice | None:
-    """The notice of failure for all recipients that are still open; None: nobody is to be told."""
+    """The notice of failure for all open recipients, or None."""
     from mta.queue.planning import UNROUTED
     from mta.sync import result_of
 
@@ -284,7 +284,7 @@ def _report(arguments: argparse.Namespace, found: int, changed: int) -> None:
 
 
 def print_list(settings: Settings, listed: Iterable[Listed], *, in_json: bool = False) -> set[str]:
-    """Print messages as they are read, and before them what new mail is on hold.
+    """Print messages as they are read, below the standing holds.
 
     Returns their ids.
     """
@@ -304,7 +304,7 @@ def print_list(settings: Settings, listed: Iterable[Listed], *, in_json: bool = 
 def _print_lines(settings: Settings, listed: Iterable[Listed], now: float) -> set[str]:
     found: set[str] = set()
     paint = painter()
-    lines = messages.Lines(now, paint, situations(settings))
+    lines = messages.Lines(now, paint, Situations(settings))
     for each in listed:
         if not found:
             print(paint(messages.HEADING, "bold"))
@@ -322,9 +322,9 @@ def _complain_of_missing(ids: Collection[str]) -> None:
         raise Failed(f"not in the queue, or not what the filter says: {' '.join(sorted(ids))}")
 
 
-def _portions(listed: Iterator[Listed]) -> Iterator[list[Listed]]:
-    while portion := list(islice(listed, _PORTION)):
-        yield portion
+def _batches(listed: Iterator[Listed]) -> Iterator[list[Listed]]:
+    while batch := list(islice(listed, _BATCH_SIZE)):
+        yield batch
 
 
 _CHANGES: Sequence[tuple[str, _Change, str, str]] = (

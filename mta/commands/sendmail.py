@@ -1,4 +1,4 @@
-"""``mta sendmail``: what cron, mail programs and scripts call to send mail, as sendmail(1) has it.
+"""``mta sendmail``: sending mail as sendmail(1) does, for cron and other programs.
 
 Also a script of its own, ``mta-sendmail``, to be linked to as ``sendmail``.  Messages go straight
 into the spool, with the server up or down; those of users who may not write there go to the server
@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from mta.commands import handover
+from mta.commands import local_smtp
 from mta.commands.addressees import addressees
 from mta.commands.console import (
     Failed,
-    add_config,
     home_domain,
     listing_of,
     printable,
     settings_of,
     spool_of,
 )
-from mta.commands.outgoing import Author, Outgoing, Unfit, lines
+from mta.commands.outgoing import Author, Outgoing, UnsendableMessage, lines
+from mta.commands.sendmail_options import SUMMARY, SendmailError, parser, read
 from mta.config import ConfigurationError
 from mta.logs import note
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
@@ -46,56 +46,19 @@ from mta.spool.tools import SpoolTools
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
 
-_SUMMARY = "send the message on standard input, as sendmail(1) does"
-_STATUS = """\
-Exit status as in sysexits.h: 0 queued, 64 wrong usage, 65 not a message to be sent,
-67 a user without a name, 69 refused by the server, 73 the spool can't be written to,
-75 not now, 78 a bad configuration.
-"""
-_IGNORED = "ABLOXdehp"  # what other programs named sendmail know, and we have no use for
-_FLAGS_IGNORED = "GUmnx"
-
-
-class _Failed(Exception):
-    """What was asked for could not be done; `status` is one of sysexits.h."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, and end the program as sysexits.h has it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise _Failed(os.EX_USAGE, f"{message}; see mta sendmail --help")
-
-
-class _Flush(argparse.Action):
-    """``-q``, and ``-q30m`` of those who start a daemon: the server is one."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        namespace.mode = "q"
-
 
 def register(subparsers: Subparsers) -> None:
-    """Add the command to those that are known; its command line is read by `main` alone."""
-    subparsers.add_parser("sendmail", help=_SUMMARY, parents=[_parser()], add_help=False)
+    """Add the command for the help.  Its command line is read by `main` alone."""
+    subparsers.add_parser("sendmail", help=SUMMARY, parents=[parser()], add_help=False)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what sendmail(1) does; returns an exit status of sysexits.h."""
     try:
-        arguments = _read(sys.argv[1:] if words is None else words)
+        arguments = read(sys.argv[1:] if words is None else words)
         _MODES[arguments.mode](arguments)
         sys.stdout.flush()
-    except _Failed as failed:
+    except SendmailError as failed:
         status, reason = failed.status, str(failed)
     except ConfigurationError as error:
         status, reason = os.EX_CONFIG, str(error.problems[0])
@@ -103,13 +66,13 @@ def main(words: Sequence[str] | None = None) -> int:
         status, reason = os.EX_CANTCREAT, str(failed)
     except PrivilegeFault as fault:
         status, reason = os.EX_CONFIG, str(fault)
-    except Unfit as unfit:
-        status, reason = os.EX_DATAERR, str(unfit)
+    except UnsendableMessage as error:
+        status, reason = os.EX_DATAERR, str(error)
     except SpoolFull as error:
         status, reason = os.EX_TEMPFAIL, f"no room in the spool: {error}"
-    except handover.NoServer as error:
+    except local_smtp.NoServer as error:
         status, reason = os.EX_TEMPFAIL, str(error)
-    except handover.Refused as refused:
+    except local_smtp.Refused as refused:
         status = os.EX_TEMPFAIL if refused.is_transient else os.EX_UNAVAILABLE
         reason = str(refused)
     except BrokenPipeError:
@@ -126,49 +89,6 @@ def main(words: Sequence[str] | None = None) -> int:
     return status
 
 
-def _read(words: Sequence[str]) -> argparse.Namespace:
-    """The command line; options may follow addresses, as far as there is no ``--``."""
-    end = words.index("--") if "--" in words else len(words)
-    arguments = _parser().parse_intermixed_args(words[:end])
-    arguments.words += words[end + 1 :]
-    arguments.userid = os.getuid()  # of who calls, whoever root becomes for the work
-    return arguments
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="mta-sendmail",
-        description=f"{_SUMMARY.capitalize()}.",
-        epilog=_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=False,  # -h means something else
-    )
-    add = parser.add_argument
-    add("words", metavar="ADDRESS", nargs="*", help="whom to send to")
-    add("-t", dest="from_fields", action="store_true", help="to whom To:, Cc: and Bcc: name, too")
-    add("-f", "-r", dest="reverse_path", metavar="A", help="reverse-path; '' for the null one")
-    add("-F", dest="name", default="", metavar="NAME", help="the author, where From: is missing")
-    add("-i", dest="dot_is_text", action="store_true", help="a line of one dot is text, no end")
-    add("-o", dest="options", action="append", default=[], metavar="OPTION", help="-oi is -i")
-    add("-N", dest="notify", metavar="WHEN", help="notices: never, or success,failure,delay")
-    add("-R", dest="ret", metavar="full|hdrs", help="how much of the message a notice returns")
-    add("-V", dest="envid", metavar="ENVID", help="what notices call the message")
-    add("-v", dest="verbose", action="store_true", help="say the queue id")
-    add("-b", dest="mode", default="m", choices=tuple(_MODES), help="s: SMTP; p: list the queue")
-    add("--help", action="help", help="show this, and end")
-    add("-q", dest="mode", action=_Flush, nargs="?", help="try all waiting messages now")
-    for letter in _IGNORED:
-        add(f"-{letter}", action="append", help=argparse.SUPPRESS, dest="ignored")
-    for letter in _FLAGS_IGNORED:
-        add(f"-{letter}", action="store_true", help=argparse.SUPPRESS, dest="ignored_flag")
-    add_config(parser, "-C")
-    return parser
-
-
-# --- what it does ----------------------------------------------------------------
-
-
 def _submit(arguments: argparse.Namespace) -> None:
     """Take a message in."""
     settings = _settings(arguments)
@@ -176,14 +96,16 @@ def _submit(arguments: argparse.Namespace) -> None:
     wishes = _wishes(arguments)
     named = [mailbox for word in arguments.words for mailbox in _addressees(word, settings)]
     if not (named or arguments.from_fields):
-        raise _Failed(os.EX_USAGE, "to whom?  Name addresses, or use -t; see mta sendmail --help")
+        raise SendmailError(
+            os.EX_USAGE, "to whom?  Name addresses, or use -t; see mta sendmail --help"
+        )
     dot_ends = not (arguments.dot_is_text or "i" in arguments.options)
     outgoing = Outgoing(lines(sys.stdin.buffer, dot_ends=dot_ends))
     if arguments.from_fields:
         named += outgoing.addressees(home_domain(settings))
         outgoing.remove_blind()
     if not named:
-        raise Unfit("To:, Cc: and Bcc: name nobody")
+        raise UnsendableMessage("To:, Cc: and Bcc: name nobody")
     envelope = _envelope(_reverse_path(arguments, settings), named, wishes)
     content = _bounded(
         outgoing.complete(
@@ -193,53 +115,66 @@ def _submit(arguments: argparse.Namespace) -> None:
     )
     tools = _spool(settings)
     if tools is None:
-        said = _hand_over(settings, envelope, content)
+        result = _send_or_leave(settings, envelope, content)
     else:
         with closing(tools):
-            origin = Origin(LOCAL_ADDRESS, user=str(arguments.userid), service="sendmail")
-            queue_id = tools.enqueue(envelope, content, origin)
-        said = f"queued as {queue_id}"
-        note(
-            settings.log,
-            "{queue_id} accepted <{reverse_path}> from userid {userid}",
-            queue_id=queue_id,
-            reverse_path=str(envelope.reverse_path),
-            userid=arguments.userid,
-        )
+            result = _enqueue(tools, settings, envelope, content, arguments.userid)
     if arguments.verbose:
-        print(printable(said))
+        print(printable(result))
 
 
-def _hand_over(settings: Settings, envelope: Envelope, content: Iterator[bytes]) -> str:
-    """Give a message to the server, or leave it where the server finds it; returns what to say.
+def _enqueue(
+    tools: SpoolTools,
+    settings: Settings,
+    envelope: Envelope,
+    content: Iterator[bytes],
+    userid: int,
+) -> str:
+    """Put a message into the spool.  Returns what to tell the user."""
+    origin = Origin(LOCAL_ADDRESS, user=str(userid), service="sendmail")
+    queue_id = tools.enqueue(envelope, content, origin)
+    note(
+        settings.log,
+        "{queue_id} accepted <{reverse_path}> from userid {userid}",
+        queue_id=queue_id,
+        reverse_path=str(envelope.reverse_path),
+        userid=userid,
+    )
+    return f"queued as {queue_id}"
+
+
+def _send_or_leave(settings: Settings, envelope: Envelope, content: Iterator[bytes]) -> str:
+    """Give a message to the server, or leave it in its maildrop.
+
+    Returns what to tell the user.
 
     Raises NoServer, Refused or OSError.
     """
     octets = b"".join(content)
     try:
-        return handover.send(settings, envelope, octets)
-    except handover.NoServer as error:
+        return local_smtp.send(settings, envelope, octets)
+    except local_smtp.NoServer as error:
         failure: Exception = error
-    except handover.Refused as refused:
+    except local_smtp.Refused as refused:
         if not refused.is_transient:
             raise
         envelope = replace(envelope, recipients=refused.recipients)
         failure = refused
     if len(envelope.recipients) > batch.MAX_RECIPIENTS:
-        raise Unfit(f"more than {batch.MAX_RECIPIENTS} recipients")
+        raise UnsendableMessage(f"more than {batch.MAX_RECIPIENTS} recipients")
     try:
         drop.leave(Path(settings.spool), envelope, [octets])
     except OSError as error:
         reason = error.strerror or error
         where = f"the maildrop of {settings.spool}"
-        raise handover.NoServer(
+        raise local_smtp.NoServer(
             f"{failure}, and nothing can be left in {where}: {reason}"
         ) from None
     return f"left in the maildrop of {settings.spool} ({failure})"
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    """The configuration; where it is not for this user, what the server lets everybody know."""
+    """The configuration, or what is published of it for all users."""
     if _is_readable(arguments.config):
         return settings_of(arguments)
     usual = Settings(hostname=socket.getfqdn(), listen=(Listener("tcp:25"),))
@@ -250,7 +185,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether this user may read a file; one that is missing is for others to complain about."""
+    """Return whether this user may read a file, or it is missing."""
     try:
         path.stat()
     except PermissionError:
@@ -272,7 +207,7 @@ def _spool(settings: Settings) -> SpoolTools | None:
 
 
 def _reverse_path(arguments: argparse.Namespace, settings: Settings) -> Mailbox:
-    """Where notices go: what ``-f`` names, else the user of this process."""
+    """The reverse-path: what ``-f`` names, else the user of this process."""
     given = arguments.reverse_path
     if given is None:
         return Mailbox(_user(arguments).pw_name, home_domain(settings))
@@ -280,15 +215,15 @@ def _reverse_path(arguments: argparse.Namespace, settings: Settings) -> Mailbox:
         return NULL_PATH
     [mailbox, *rest] = _addressees(given, settings) or [NULL_PATH]
     if rest or mailbox.is_null:
-        raise _Failed(os.EX_USAGE, f"-f takes one address, not {given!r}")
+        raise SendmailError(os.EX_USAGE, f"-f takes one address, not {given!r}")
     return mailbox
 
 
 def _author(arguments: argparse.Namespace, settings: Settings) -> Author:
-    """Whom From: names where the message does not."""
+    """The author, for a message without From:."""
     name = arguments.name
     if not name.isprintable():
-        raise _Failed(os.EX_USAGE, f"-F takes a name, not {name!r}")
+        raise SendmailError(os.EX_USAGE, f"-F takes a name, not {name!r}")
     address = _reverse_path(arguments, settings)
     if address.is_null:
         address = Mailbox("MAILER-DAEMON", settings.hostname)
@@ -298,23 +233,23 @@ def _author(arguments: argparse.Namespace, settings: Settings) -> Author:
 
 
 def _user(arguments: argparse.Namespace) -> pwd.struct_passwd:
-    """Who runs this."""
+    """The user who runs this."""
     try:
         return pwd.getpwuid(arguments.userid)
     except KeyError:
         reason = f"the user with id {arguments.userid} has no name here: use -f ADDRESS"
-        raise _Failed(os.EX_NOUSER, reason) from None
+        raise SendmailError(os.EX_NOUSER, reason) from None
 
 
 def _addressees(word: str, settings: Settings) -> list[Mailbox]:
     try:
         return addressees(word, home_domain(settings))
     except ValueError as error:
-        raise _Failed(os.EX_USAGE, str(error)) from None
+        raise SendmailError(os.EX_USAGE, str(error)) from None
 
 
 def _wishes(arguments: argparse.Namespace) -> tuple[grammar.MailArgument, Recipient]:
-    """What -N, -R and -V ask for, as MAIL and RCPT would (RFC 3461)."""
+    """The arguments of MAIL and RCPT for -N, -R and -V."""
     mail = {
         "RET": arguments.ret,
         "ENVID": arguments.envid and grammar.encode_xtext(arguments.envid),
@@ -326,7 +261,7 @@ def _wishes(arguments: argparse.Namespace) -> tuple[grammar.MailArgument, Recipi
             grammar.parse_rcpt(b"TO:<a@b>" + _parameters(rcpt), frozenset(rcpt), smtputf8=False),
         )
     except (Refusal, LocalFault):
-        raise _Failed(os.EX_USAGE, "a bad value for -N, -R or -V") from None
+        raise SendmailError(os.EX_USAGE, "a bad value for -N, -R or -V") from None
 
 
 def _parameters(values: Mapping[str, str | None]) -> bytes:
@@ -350,13 +285,13 @@ def _envelope(
     )
 
 
-def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
-    """The pieces, as long as they are at most so many octets together.  Raises Unfit."""
+def _bounded(pieces: Iterator[bytes], maximum: int) -> Iterator[bytes]:
+    """The pieces, up to so many octets together.  Raises UnsendableMessage."""
     size = 0
     for piece in pieces:
         size += len(piece)
-        if size > most:
-            raise Unfit(f"more than {most} octets, which is the limit here")
+        if size > maximum:
+            raise UnsendableMessage(f"more than {maximum} octets, which is the limit here")
         yield piece
 
 
@@ -366,7 +301,7 @@ def _converse(arguments: argparse.Namespace) -> None:
     ends = sys.stdin.fileno(), sys.stdout.fileno()
     tools = _spool(settings)
     if tools is None:
-        handover.converse(settings, *ends)
+        local_smtp.converse(settings, *ends)
         return
     from mta.commands import stdio
 

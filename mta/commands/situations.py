@@ -1,10 +1,8 @@
-"""How things are with the peers that mail is held for, in words."""
+"""The situation of peers that mail is held for, in words."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 from mta.commands.console import duration, printable
@@ -12,24 +10,31 @@ from mta.peers.status_files import PeerStatus, PeerStatusFiles
 from mta.settings import Peer, Settings
 
 
-def situations(settings: Settings) -> Callable[[str], str]:
-    """How things are with a peer that mail is held for, in words, looked up once."""
-    files = PeerStatusFiles(Path(settings.spool))
+class Situations:
+    """The situations of peers, each looked up once."""
 
-    @cache
-    def situation(name: str) -> str:
-        peer = settings.peers.get(name)
+    def __init__(self, settings: Settings) -> None:
+        self._peers = settings.peers
+        self._files = PeerStatusFiles(Path(settings.spool))
+        self._known: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The situation of a peer, as the end of a sentence."""
+        if name not in self._known:
+            self._known[name] = self._look_up(name)
+        return self._known[name]
+
+    def _look_up(self, name: str) -> str:
+        peer = self._peers.get(name)
         if peer is None:
             return "which is no longer one of the `peers`"
-        if files.link_since(name) is not None:
+        if self._files.link_since(name) is not None:
             return "whose link stands"
-        return _while_apart(peer, files.read(name), time.time())
-
-    return situation
+        return _while_apart(peer, self._files.read(name), time.time())
 
 
 def _while_apart(peer: Peer, status: PeerStatus, now: float) -> str:
-    """What is known of a peer without a link."""
+    """The situation of a peer without a link."""
     last = "never yet"
     if status.last_exchange:
         last = f"{duration(now - status.last_exchange)} ago"

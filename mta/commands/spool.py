@@ -1,4 +1,4 @@
-"""``mta spool``: whether what lies in the spool is whole, and getting mail out of it."""
+"""``mta spool``: checking the spool, and getting mail out of it."""
 
 from __future__ import annotations
 

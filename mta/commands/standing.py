@@ -1,4 +1,4 @@
-"""``mta queue hold --new``: new mail that is put on hold as it comes."""
+"""``mta queue hold --new``: standing holds, for new mail."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def change(arguments: argparse.Namespace, settings: Settings, wanted: Filter) ->
 
 
 def names_of(settings: Settings, wanted: Filter) -> Sequence[Filter]:
-    """The filter, and the same for all other names of its domain (`alias_of`)."""
+    """The filter, and the same for other names of its domain (`alias_of`)."""
     domain = canonical_domain(wanted.domain)
     others = [each.name for each in settings.domains.values() if each.alias_of == domain != ""]
     return [wanted, *(replace(wanted, domain=name) for name in others)]
 
 
 def explain(arguments: argparse.Namespace, settings: Settings, wanted: Filter) -> None:
-    """Say what becomes of mail that comes later, where a person may think otherwise."""
+    """Explain what becomes of later mail, where a person may be wrong."""
     hold = _standing(wanted)
     if arguments.action not in VERBS or arguments.json or arguments.dry_run or not any(hold.parts):
         return
@@ -65,7 +65,7 @@ def explain(arguments: argparse.Namespace, settings: Settings, wanted: Filter) -
 
 
 def lines(settings: Settings, now: float) -> Iterator[str]:
-    """What new mail is on hold, a line each."""
+    """The standing holds, a line each."""
     for hold in _holds(settings).current():
         yield f"new mail is on hold: {printable(str(hold))} (for {duration(now - hold.since)})"
 

@@ -102,11 +102,11 @@ class Pipes:
         return None
 
     async def start_tls(self) -> None:
-        """There is nobody to hide from."""
+        """See `IChannel.start_tls`: there is no network."""
         raise HandshakeFailed("no TLS between two processes")
 
     def notice_loss(self, seconds: float) -> None:
-        """The system tells of it at once, as the other end is a process."""
+        """See `IChannel.notice_loss`: the system tells of it at once."""
 
     def abort(self) -> None:
         """The next `receive` finds the end."""
@@ -115,7 +115,9 @@ class Pipes:
 
 @implementer(IAccessPolicy)
 class LocalAccessPolicy:
-    """Who may write to the spool may send anywhere; unknown recipients are refused all the same."""
+    """Lets users who may write to the spool send anywhere.
+
+    Unknown recipients are refused all the same."""
 
     def __init__(self, router: IRouter) -> None:
         self._router = router
@@ -150,7 +152,7 @@ class LocalAccessPolicy:
         return False
 
     def checks_authors(self, session: Session) -> bool:
-        """See `IAccessPolicy.checks_authors`: nobody logs in here."""
+        """See `IAccessPolicy.checks_authors`: no user logs in here."""
         return False
 
     def header_from(self, session: Session, mailbox: Mailbox) -> None:

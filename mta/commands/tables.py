@@ -1,4 +1,4 @@
-"""The alias tables of other servers: aliases(5) of sendmail and Postfix, virtual(5) of Postfix.
+"""The alias tables of other servers: aliases(5) and virtual(5).
 
 Both are read as their authors meant them, as text: what a line says of an address of ours, in the
 words of this program.  What it can't say (a command, a file) is a problem that names its line.
@@ -33,7 +33,7 @@ _KEY = re.compile(r'("(?:[^"\\]|\\.)*"|[^:"\s]+)\s*:(.*)', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one line says: an address, and what mail to it goes to.
+    """One line: an address, and the targets of its mail.
 
     An address without a local part is the whole domain: what has no line of its own goes to
     `targets`.  A target without a local part is the same name in another domain.  No targets:
@@ -46,7 +46,7 @@ class Entry:
     targets: tuple[Mailbox, ...]
 
     def problem(self, text: str) -> Problem:
-        """What is wrong with it."""
+        """A problem with the line."""
         return Problem(self.file, self.line, 1, text)
 
 
@@ -70,7 +70,7 @@ def aliases(path: Path, domain: str) -> Iterator[Entry | Problem]:
 
 
 def virtual(path: Path, domain: str) -> Iterator[Entry | Problem]:
-    """The lines of a virtual(5) table; names without a domain are in `domain`.  Raises OSError."""
+    """The lines of a virtual(5) table.  Names without a domain are in `domain`.  Raises OSError."""
     for line, text in _lines(path, path.open("rb")):
         pattern, *rest = text.split(None, 1)
         value = rest[0] if rest else ""
@@ -151,7 +151,7 @@ def _domain(text: str) -> str:
 
 
 def _require_text(line: str) -> None:
-    """Raise ValueError where octets stood in a line that are no text; in a comment they may."""
+    """Raise ValueError where a line has octets that are no text."""
     if _NO_TEXT in line:
         raise ValueError("not UTF-8: iconv -f latin1 -t utf8 makes it so, as a rule")
 
@@ -161,7 +161,7 @@ def _lowered(address: Mailbox) -> Mailbox:
 
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The logical lines of a table, each with its number; none is a comment.
+    """The logical lines of a table with their numbers, without comments.
 
     A line that begins with white space goes on with the one before.  Raises OSError.
     """

@@ -1,6 +1,6 @@
-"""What a person at a terminal gets more of: pages, colours, and a bar that grows.
+"""Output on a terminal: pages, colours, and a bar that grows.
 
-A program that reads our output gets none of it.
+A program that reads our output gets none of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def plain(text: str, colour: str) -> str:
 
 
 def painter() -> Paint:
-    """How to colour words on standard output: not at all where it is no terminal.
+    """The way to colour words on standard output.
 
-    Nor where NO_COLOR is set to anything (no-color.org).
+    There are none where it is no terminal, nor where NO_COLOR is set to anything (no-color.org).
     """
     wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return _coloured if wanted and os.environ.get("TERM") != "dumb" else plain
@@ -39,7 +39,7 @@ def _coloured(text: str, colour: str) -> str:
 
 @contextmanager
 def pages() -> Iterator[None]:
-    """Show what is printed meanwhile with $PAGER, where standard output is a terminal."""
+    """Show what is printed meanwhile with $PAGER, on a terminal."""
     pager = os.environ.get("PAGER", "less")
     if not (pager and sys.stdout.isatty()):
         yield
@@ -65,7 +65,7 @@ def pages() -> Iterator[None]:
 
 
 class Bar:
-    """How far something has come, on standard error where that is a terminal."""
+    """The progress of some work, shown on a terminal alone."""
 
     def __init__(self, total: int) -> None:
         self._total = total

@@ -85,7 +85,7 @@ def _found(arguments: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
 
 
 def _configured(arguments: argparse.Namespace) -> Sequence[str]:
-    """``log.file``, with what was rotated beside it, the oldest first; nothing if it is not set."""
+    """The paths of ``log.file`` and of its predecessors, the oldest first."""
     log = settings_of(arguments, keep_root=True).log.file
     if not log:
         return []
@@ -103,7 +103,9 @@ def _in_file(path: str, queue_id: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _in_journal(queue_id: str) -> Iterator[Mapping[str, Any]]:
-    """The events in the journal that name a message, which can't be older than the message."""
+    """The events in the journal that name a message.
+
+    They can't be older than the message."""
     try:
         since = arrival(decode(queue_id)) - CLOCK_STEP
     except ValueError:

@@ -81,7 +81,7 @@ def _peer(settings: Settings, name: str) -> Peer:
 
 @implementer(ITallyWatch)
 class _Progress:
-    """The exchange while it runs, and the line on the terminal that tells of it."""
+    """The exchange while it runs, and its line on the terminal."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -127,7 +127,7 @@ class _Progress:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
     def _reason(self, failure: Failure, timeout: float) -> str:
-        """Why it failed, in one line; raises what is a fault of our own."""
+        """The reason why it failed.  Raises what is a fault of our own."""
         from twisted.internet.defer import TimeoutError
 
         from mta.tls import TLSFault
@@ -150,7 +150,7 @@ def _advised(peer: Peer, reply: Reply) -> str:
 
 
 def _advice_on_method(peer: Peer, reply: Reply) -> str:
-    """What to do where the peer does not let us ask for mail so."""
+    """Advice where the peer does not know the method, or refuses it."""
     assert peer.connect is not None
     if reply.enhanced.startswith("5.7"):
         who = f"the user {peer.connect.user!r}" if peer.connect.user else "this host"

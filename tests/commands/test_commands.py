@@ -413,9 +413,9 @@ class QueueTests(CommandCase):
         self.assertIn("0000000000000", errors)
         self.assertEqual(self.ids(), [])
 
-    def test_more_messages_than_a_portion(self) -> None:
+    def test_more_messages_than_a_batch(self) -> None:
         """Many messages are changed in portions, all of them."""
-        self.patch(sys.modules["mta.commands.queue"], "_PORTION", 2)
+        self.patch(sys.modules["mta.commands.queue"], "_BATCH_SIZE", 2)
         names = [self.enqueue() for _ in range(5)]
         self.assertEqual(self.succeed("queue", "delete", *names), "5 messages deleted\n")
 

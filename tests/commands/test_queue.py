@@ -358,7 +358,7 @@ class TerminalTests(QueueCase):
 
     def test_bar(self) -> None:
         """A change of many messages shows how far it has come, and leaves no trace of that."""
-        self.patch(sys.modules["mta.commands.queue"], "_PORTION", 1)
+        self.patch(sys.modules["mta.commands.queue"], "_BATCH_SIZE", 1)
         for _ in range(2):
             self.enqueue()
         output, errors = self.run_there("queue", "retry", "--all")

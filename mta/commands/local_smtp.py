@@ -1,4 +1,4 @@
-"""To the server on this host by SMTP: ``sendmail`` for users who may not write to the spool."""
+"""SMTP to the server on this host, for users without the spool."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mta.mail import Body, Envelope, Recipient
 from mta.settings import ListenerTLS, Service, Settings
 from mta.smtp.grammar import encode_xtext
 
-TIMEOUT = 600.0  # seconds that the server may take for one reply, RFC 5321 section 4.5.3.2.6
+REPLY_TIMEOUT = 600.0  # seconds that the server may take for one reply, RFC 5321 section 4.5.3.2.6
 # Seconds that it may take to greet; one that stands still must not hold up who hands in the mail.
-PATIENCE = 30.0
+GREETING_TIMEOUT = 30.0
 _PIECE = 65536  # octets
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there is the server's choice
 
@@ -28,24 +28,24 @@ class NoServer(OSError):
 class Refused(Exception):
     """The server does not take the message; `is_transient`: not now.
 
-    `recipients`: those who do not get it.
+    `recipients`: all that do not get it.
     """
 
     def __init__(self, code: int, text: bytes | str, recipients: tuple[Recipient, ...]) -> None:
-        words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        super().__init__(f"{code} {words}")
+        decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        super().__init__(f"{code} {decoded}")
         self.is_transient = 400 <= code < 500
         self.recipients = recipients
 
 
 def send(settings: Settings, envelope: Envelope, content: bytes) -> str:
-    """Hand over one message; returns the reply to it.
+    """Send one message.  Returns the reply to it.
 
-    Raises NoServer, or Refused: nobody gets the message, or not all of its recipients.
+    Raises NoServer, or Refused: some or all recipients do not get it.
     """
     try:
         with _Client(connect(settings)) as client:
-            client.be_patient()
+            client.await_replies()
             return _transact(client, envelope, content)
     except smtplib.SMTPResponseException as error:
         raise Refused(error.smtp_code, error.smtp_error, envelope.recipients) from None
@@ -55,28 +55,28 @@ def send(settings: Settings, envelope: Envelope, content: bytes) -> str:
 
 def _transact(client: _Client, envelope: Envelope, content: bytes) -> str:
     client.ehlo_or_helo_if_needed()
-    code, said = client.mail(str(envelope.reverse_path), list(_mail_options(client, envelope)))
+    code, text = client.mail(str(envelope.reverse_path), list(_mail_options(client, envelope)))
     if code != 250:
-        raise Refused(code, said, envelope.recipients)
+        raise Refused(code, text, envelope.recipients)
     refusals: list[Refused] = []
     for recipient in envelope.recipients:
-        wishes = ",".join(sorted(condition.value for condition in recipient.notify))
-        options = [f"NOTIFY={wishes}"] if wishes and client.has_extn("dsn") else []
-        code, said = client.rcpt(str(recipient.forward_path), options)
+        conditions = ",".join(sorted(condition.value for condition in recipient.notify))
+        options = [f"NOTIFY={conditions}"] if conditions and client.has_extn("dsn") else []
+        code, text = client.rcpt(str(recipient.forward_path), options)
         if code not in (250, 251):
-            text = f"{recipient.forward_path}: {said.decode('utf-8', 'replace')}"
-            refusals.append(Refused(code, text, (recipient,)))
+            reason = f"{recipient.forward_path}: {text.decode('utf-8', 'replace')}"
+            refusals.append(Refused(code, reason, (recipient,)))
     if len(refusals) < len(envelope.recipients):
-        code, said = client.data(content)
+        code, text = client.data(content)
         if code != 250:
-            raise Refused(code, said, envelope.recipients)
+            raise Refused(code, text, envelope.recipients)
     if refusals:
         raise _worst(refusals)
-    return said.decode("utf-8", "replace")
+    return text.decode("utf-8", "replace")
 
 
 def _worst(refusals: Sequence[Refused]) -> Refused:
-    """The refusal that counts for a message: a permanent one, else one for all recipients."""
+    """The refusal that counts: a permanent one, else one for all recipients."""
     for refusal in refusals:
         if not refusal.is_transient:
             return refusal
@@ -98,9 +98,11 @@ def _mail_options(client: _Client, envelope: Envelope) -> Iterator[str]:
 
 
 def converse(settings: Settings, incoming: int, outgoing: int) -> None:
-    """Let whoever is at two descriptors talk with the server.  Raises NoServer or OSError."""
+    """Let the program behind two descriptors talk with the server.
+
+    Raises NoServer or OSError."""
     with connect(settings) as server:
-        server.settimeout(TIMEOUT)
+        server.settimeout(REPLY_TIMEOUT)
         sources = [incoming, server.fileno()]
         while server.fileno() in sources:
             for source in select.select(sources, [], [])[0]:
@@ -123,7 +125,7 @@ def connect(settings: Settings) -> socket.socket:
     tried = []
     for family, address in _places(settings):
         connection = socket.socket(family)
-        connection.settimeout(settings.limits.greet_delay + PATIENCE)
+        connection.settimeout(settings.limits.greet_delay + GREETING_TIMEOUT)
         try:
             connection.connect(address)
         except OSError:
@@ -136,7 +138,7 @@ def connect(settings: Settings) -> socket.socket:
 
 
 def _places(settings: Settings) -> Iterator[tuple[socket.AddressFamily, str | tuple[str, int]]]:
-    """Where mail can be handed in on this host, without TLS and without a log-in."""
+    """The listeners of this host that take mail without TLS and log-in."""
     for listener in settings.listen:
         kind, *arguments = re.split(r"(?<!\\):", listener.endpoint)
         if listener.service is not Service.SMTP or listener.tls in (
@@ -161,11 +163,11 @@ class _Client(smtplib.SMTP):
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        super().__init__("localhost", local_hostname="localhost", timeout=TIMEOUT)
+        super().__init__("localhost", local_hostname="localhost", timeout=REPLY_TIMEOUT)
 
-    def be_patient(self) -> None:
+    def await_replies(self) -> None:
         """Wait for replies as long as one may take."""
-        self._connection.settimeout(TIMEOUT)
+        self._connection.settimeout(REPLY_TIMEOUT)
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         return self._connection
