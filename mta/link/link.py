@@ -29,7 +29,7 @@ from mta.session import LOCAL_ADDRESS, ChannelLost, ChannelTimeout, HandshakeFai
 from mta.smtp.wire import Wire
 
 MAX_UNREAD = 128 * 1024  # octets: a peer can't fill the memory faster than a role reads
-HANDSHAKE_TIMEOUT = 60.0  # seconds, for slow networks; RFC 5321 has no word on it
+HANDSHAKE_TIMEOUT = 60.0  # seconds: networks are slow, and RFC 5321 sets no time for it
 WAKE_MARGIN = 60.0  # seconds: the wait ends by an alarm, and never by its deadline
 
 

@@ -55,6 +55,7 @@ class Listeners(TwistedService):
 
     They are opened while low ports can be bound; no client is answered before the reactor runs.
     `inherited` are the descriptors of those that the first process opened, where we are a worker.
+    Twisted's `StreamServerEndpointService` hides its port, which the log names and workers get.
     """
 
     def __init__(
@@ -125,9 +126,8 @@ class Listeners(TwistedService):
 
     async def _stop(self) -> None:
         for opened in self._open:
-            if self._inherited:
+            if self._inherited:  # the first process removes the file of a UNIX socket
                 opened.port.stopReading()  # type: ignore[attr-defined]
-                # To stop it would remove the file of a UNIX socket, which is for the first process.
             else:
                 await maybeDeferred(opened.port.stopListening)
         links = [link for opened in self._open for link in opened.factory.links]
