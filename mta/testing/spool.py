@@ -11,12 +11,13 @@ from zope.interface import implementer
 
 from mta.interfaces import IQueue, ISpool
 from mta.mail import Envelope
-from mta.queued import IDraft, Message, Notice, Progress, Settlement, State
-from mta.session import Origin
+from mta.queued import EVERYWHERE, IDraft, Message, Notice, Progress, Settlement, State
+from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import queue_id
 from mta.testing.delivery import FakeContent
 
 POSTPONED_AT_ONCE = 1000  # messages
+PIECE = 256 * 1024  # octets of content that is read
 
 
 @implementer(IDraft)
@@ -58,15 +59,17 @@ def _epoch() -> float:
 class MemorySpool:
     """A spool with one owner, which keeps the promises of leases.
 
-    `now`: seconds since the epoch.  `waiting`: messages and when they are due, `leased`: the
-    others, both by queue id.  `failure` is raised by all that is asked until it is None again;
-    `faults` is how many of the next requests fail besides.  `unwanted`: what was recalled.
+    `now`: seconds since the epoch.  `waiting`: messages and when they are due, `leased` and
+    `on_hold`: the others, by queue id.  `failure` is raised by all that is asked until it is
+    None again; `faults` is how many of the next requests fail besides.  `unwanted`: what was
+    recalled.
     The lists record what was asked, in order.
     """
 
     def __init__(self, now: Callable[[], float] = _epoch) -> None:
         self.waiting: dict[str, tuple[Message, float]] = {}
         self.leased: dict[str, Message] = {}
+        self.on_hold: dict[str, Message] = {}
         self.failure: OSError | None = None
         self.faults = 0
         self.unwanted: set[str] = set()
@@ -87,7 +90,8 @@ class MemorySpool:
     @property
     def messages(self) -> list[Message]:
         """Everything in the spool, by queue id."""
-        everything = self.leased | {id: message for id, (message, _) in self.waiting.items()}
+        waiting = {id: message for id, (message, _) in self.waiting.items()}
+        everything = self.leased | self.on_hold | waiting
         return [everything[id] for id in sorted(everything)]
 
     def put(self, message: Message, due: float = 0.0) -> None:
@@ -129,8 +133,11 @@ class MemorySpool:
         await self._begin()
         assert isinstance(draft, MemoryDraft)
         draft.header = header
-        message = self._message(draft.number, envelope, draft.content)
-        return self.lend(replace(message, origin=origin, on_hold=hold))
+        message = self._message(draft.number, envelope, draft.content, origin)
+        if hold:
+            message = self.on_hold[message.id] = replace(message, on_hold=hold)
+            return message
+        return self.lend(message)
 
     # --- IQueue
 
@@ -153,9 +160,9 @@ class MemorySpool:
         """Lease those of these that wait."""
         return self._lease([id for id in ids if id in self.waiting])
 
-    async def count_held(self, peer: str, domains: Collection[str], most: int) -> int:
+    async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
         """Count what waits for a peer, up to a bound."""
-        return min(len(self._held(peer, domains)), most)
+        return min(len(self._held(peer, domains)), limit)
 
     async def next_due(self) -> float | None:
         """Return when the next message is due."""
@@ -165,36 +172,36 @@ class MemorySpool:
         """Record an attempt."""
         await self._begin()
         self.settlements.append(settlement)
-        message = self.leased.pop(settlement.id)
-        if any(progress.state is not State.DONE for progress in settlement.progress):
+        if all(progress.state is State.DONE for progress in settlement.progress):
+            self._forget(settlement.id)
+        elif message := self.leased.pop(settlement.id, None):
             changed = replace(
                 message,
                 progress=settlement.progress,
                 attempts=settlement.attempts,
                 warned=settlement.warned,
+                recovered=message.recovered or settlement.recovered,
             )
             self.put(changed, settlement.due)
         self.notices += settlement.notices
-        return [
-            self.lend(self._message(self._ids.next(), notice.envelope, notice.content))
-            for notice in settlement.notices
-        ]
+        return [self.lend(self._notice(notice)) for notice in settlement.notices]
 
     async def remove(self, ids: Collection[str], delay: float) -> None:
         """Record for each message that all is done."""
         await self._begin()
         self.removal_delay = delay
         self.removals.append(list(ids))
-        for id in ids:
-            message = self.leased.pop(id)
+        for message in filter(None, map(self._forget, ids)):
             progress = tuple(replace(each, state=State.DONE) for each in message.progress)
             attempts = message.attempts + 1
-            self.settlements.append(Settlement(id, progress, self._now(), attempts, message.warned))
+            self.settlements.append(
+                Settlement(message.id, progress, self._now(), attempts, message.warned)
+            )
 
     async def recalled(self, ids: Collection[str]) -> Collection[str]:
-        """Return those that are `unwanted`."""
+        """Return those that are `unwanted`, or not leased."""
         self._fail()
-        return self.unwanted & set(ids)
+        return {id for id in ids if id in self.unwanted or id not in self.leased}
 
     async def postpone(
         self, dues: Mapping[str, float], warn_after: float, give_up_after: float
@@ -204,9 +211,15 @@ class MemorySpool:
         entries = [(id, *entry) for id, entry in self.waiting.items() if entry[1] <= self._now()]
         for id, message, _ in entries[:POSTPONED_AT_ONCE]:
             hops = set(_hops(message))
-            if hops <= dues.keys():
-                self.waiting[id] = message, max(dues[hop] for hop in hops)
-                counts[min(hops)] += 1
+            if not hops or not hops <= dues.keys():
+                continue
+            first = min(hops, key=lambda hop: (dues[hop], hop))
+            due = min(dues[first], message.arrived + give_up_after)
+            if warn_after and not message.warned:
+                due = min(due, message.arrived + warn_after)
+            if due > self._now():
+                self.waiting[id] = message, due
+                counts[first] += 1
         self.postponed.append(counts.total())
         return counts
 
@@ -214,7 +227,8 @@ class MemorySpool:
         """Give up leases."""
         for id, due in dues.items():
             self.released.append(id)
-            self.put(self.leased.pop(id), max(due, self._now()))
+            if message := self.leased.pop(id, None):
+                self.put(message, max(due, self._now()))
 
     # --- inside
 
@@ -232,13 +246,24 @@ class MemorySpool:
         if self.failure:
             raise self.failure
 
-    def _message(self, number: int, envelope: Envelope, data: bytes) -> Message:
+    def _forget(self, id: str) -> Message | None:
+        """Remove a message, leased or not."""
+        message, _ = self.waiting.pop(id, (None, 0.0))
+        return self.leased.pop(id, None) or self.on_hold.pop(id, None) or message
+
+    def _notice(self, notice: Notice) -> Message:
+        return self._message(self._ids.next(), notice.envelope, notice.content, notice.origin)
+
+    def _message(
+        self, number: int, envelope: Envelope, data: bytes, origin: Origin = UNKNOWN_ORIGIN
+    ) -> Message:
         return Message(
             id=queue_id.encode(number),
             arrived=queue_id.arrival(number),
             envelope=envelope,
-            content=FakeContent(data),
+            content=FakeContent(*(data[at : at + PIECE] for at in range(0, len(data), PIECE))),
             progress=tuple(map(Progress, envelope.recipients)),
+            origin=origin,
         )
 
     def _lease(self, ids: Iterable[str]) -> Sequence[Message]:
@@ -265,7 +290,7 @@ def _waits_for(progress: Progress, peer: str, domains: Collection[str]) -> bool:
         progress.state is State.HELD
         and progress.peer == peer
         and any(
-            wanted in (domain, ".") or (wanted.startswith(".") and domain.endswith(wanted))
+            wanted in (domain, EVERYWHERE) or (wanted.startswith(".") and domain.endswith(wanted))
             for wanted in domains
         )
     )

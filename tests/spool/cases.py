@@ -21,6 +21,7 @@ from mta.queued import (
     State,
 )
 from mta.session import UNKNOWN_ORIGIN
+from mta.spool import owners
 from mta.spool.committer import Committer
 from mta.spool.content import SMALL
 from mta.spool.folder import Folder
@@ -102,16 +103,22 @@ class SpoolTestCase(SynchronousTestCase):
         self.wait = self.clock.wait
         self.committers: dict[SqliteSpool, Committer] = {}
         self.listeners: dict[SqliteSpool, Listener] = {}
+        self.ended: set[SqliteSpool] = set()
 
     def now(self) -> float:
         """Seconds since the epoch."""
         return EPOCH + self.clock.seconds()
 
     def process(self) -> SqliteSpool:
-        """A process on the spool, stopped at the end."""
+        """A process on the spool, stopped at the end if it was not before."""
         spool = self.restartable()
-        self.addCleanup(lambda: self.wait(spool.stop()))
+        self.addCleanup(lambda: spool in self.ended or self.stop(spool))
         return spool
+
+    def stop(self, spool: SqliteSpool) -> None:
+        """End a process in an orderly way."""
+        self.ended.add(spool)
+        self.wait(spool.stop())
 
     def restartable(self, meter: ICommitMeter | None = None, **more: Any) -> SqliteSpool:
         """A process that the test stops itself."""
@@ -130,6 +137,23 @@ class SpoolTestCase(SynchronousTestCase):
         self.committers[spool] = committer
         self.listeners[spool] = listener
         return spool
+
+    def kill(self, spool: SqliteSpool) -> None:
+        """End a process as a signal does: its lock is gone, and the spool is not touched."""
+        spool._owner.close()
+        spool._heartbeat.stop()
+        if spool._maturing.active():
+            spool._maturing.cancel()
+        spool._pipe.close()
+        self.wait(self.committers[spool].stop())
+        spool._attempts.close()
+        spool._reader.close()
+        spool._watcher.close()
+        self.ended.add(spool)
+
+    def owner(self, spool: SqliteSpool) -> owners.Owner:
+        """The owner that a process is."""
+        return spool._owner
 
     def heard(self, spool: SqliteSpool) -> list[str]:
         """What a process heard since this was asked last."""

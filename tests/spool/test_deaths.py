@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
@@ -24,21 +23,6 @@ class DeathTests(SpoolTestCase):
         """A process that will die, or be stopped at the end."""
         self.clock.advance(1)
         return super().process()
-
-    def kill(self, spool: SqliteSpool) -> None:
-        """Drop the lock, as the system does for a process that was killed."""
-        spool._owner.close()
-        spool._heartbeat.stop()
-        self.patch(spool, "stop", self.end_of(spool))
-
-    def end_of(self, spool: SqliteSpool) -> Callable[[], Any]:
-        """End what is left of a killed process without touching the spool."""
-
-        async def stop() -> None:
-            spool._pipe.close()
-            await self.committers[spool].stop()
-
-        return stop
 
     def next_process(self, dead: SqliteSpool) -> SqliteSpool:
         """The process that is started when another one died."""
@@ -189,7 +173,7 @@ class DeathTests(SpoolTestCase):
         for octets in (b"", b"x", b"\xff" * 5000, clock.boot_id().encode().ljust(64, b"\0") * 9):
             spool = self.process()
             message = self.commit(spool).id
-            spool._owner.attempts.write_bytes(octets)
+            self.owner(spool).attempts.write_bytes(octets)
             heir = self.next_process(spool)
             self.assertEqual(self.leased(heir), [message])
             self.wait(heir.remove([message], 0.0))

@@ -9,42 +9,19 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
-from mta.mail import NULL_PATH, Recipient
+from mta.mail import NULL_PATH
 from mta.queued import (
     Filter,
-    HistoryEntry,
     Notice,
-    Progress,
-    Settlement,
-    State,
 )
 from mta.spool import leases
 from mta.spool.jobs import Job
 from mta.spool.take_over import MAX_SILENT_LOOKS
-from tests.spool.cases import ALICE, BOB, LARGE, SpoolTestCase, done, envelope, settlement
+from tests.spool.cases import ALICE, LARGE, SpoolTestCase, done, envelope, settlement
 
 
 class SettlementTests(SpoolTestCase):
     """One attempt is recorded in one commit."""
-
-    def test_deferred(self) -> None:
-        """All that the attempt changed is there at the next one, which is not before its time."""
-        spool = self.process()
-        message = self.commit(spool, b"x", envelope(BOB, ALICE))
-        attempt = HistoryEntry(self.now(), "mx:example.org", "deferred", "451 4.3.0 Later")
-        progress = (
-            Progress(Recipient(BOB), State.WAITING, "", frozenset({"b@x", "c@y"})).with_attempt(
-                attempt
-            ),
-            Progress(Recipient(ALICE), State.DONE),
-        )
-        self.wait(spool.settle(Settlement(message.id, progress, self.now() + 60, 1, True)))
-        self.assertEqual(self.wait(spool.next_due()), self.now() + 60)
-        self.assertEqual(self.wait(spool.lease_due(10)), [])
-        self.clock.advance(60)
-        (again,) = self.wait(spool.lease_due(10))
-        self.assertEqual(again.progress, progress)
-        self.assertEqual((again.attempts, again.warned, again.recovered), (1, True, False))
 
     def test_done(self) -> None:
         """A message whose recipients are all done is gone, rows and all."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from typing import Any
 
 from mta.session import UNKNOWN_ORIGIN
 from mta.spool import owners, queue_id, take_over
@@ -15,7 +13,6 @@ from tests.spool.cases import (
     Once,
     SpoolTestCase,
     envelope,
-    settlement,
 )
 
 
@@ -35,16 +32,6 @@ class TakeOverTests(SpoolTestCase):
         self.assertEqual((again.id, again.recovered), (message.id, True))
         self.assertEqual(self.files(), [])
         self.assertEqual(len(owners.live_owners(self.folder)), 1)
-
-    def test_recovered_for_good(self) -> None:
-        """Later attempts know as well that a delivery may have happened."""
-        dead, heir = self.process(), self.process()
-        self.commit(dead)
-        self.kill(dead)
-        self.wait(heir.take_over())
-        (message,) = self.wait(heir.lease_due(1))
-        self.wait(heir.settle(settlement(message, self.now())))
-        self.assertTrue(self.wait(heir.lease_due(1))[0].recovered)
 
     def test_released(self) -> None:
         """What a dead owner had released for later is due at once, unless it is on hold."""
@@ -123,27 +110,10 @@ class TakeOverTests(SpoolTestCase):
         dead, one, other = self.process(), self.process(), self.process()
         self.commit(dead)
         self.kill(dead)
-        (first,) = owners.dead_owners(self.folder, one._owner.number)
+        (first,) = owners.dead_owners(self.folder, self.owner(one).number)
         self.assertEqual(self.wait(other.take_over()), 0)
         self.assertEqual(self.wait(one._taking_over.take_over_from(first, died=True)), 1)
         self.assertEqual(self.wait(other.take_over()), 0)
-
-    def kill(self, spool: SqliteSpool) -> None:
-        """Drop the lock, as the system does for a process that was killed."""
-        spool._owner.close()
-        self.patch(spool, "stop", self.end_of(spool))
-
-    def end_of(self, spool: SqliteSpool) -> Callable[[], Any]:
-        """End what is left of a killed process without touching the spool."""
-
-        async def stop() -> None:
-            spool._heartbeat.stop()
-            spool._pipe.close()
-            await self.committers[spool].stop()
-            spool._reader.close()
-            spool._watcher.close()
-
-        return stop
 
 
 class FaultTests(SpoolTestCase):
@@ -158,7 +128,9 @@ class FaultTests(SpoolTestCase):
         (self.folder.arrivals / f"{queue_id.encode(dead[0].number)}.1K8JQZ3T5V2XA").mkdir()
         for _ in range(3):
             self.wait(spool.take_over())
-        self.assertEqual(owners.known_owners(self.folder), {spool._owner.number, dead[0].number})
+        self.assertEqual(
+            owners.known_owners(self.folder), {self.owner(spool).number, dead[0].number}
+        )
 
     def test_too_many_open_files(self) -> None:
         """A dead owner whose lock can't be opened is taken over from at the next look."""
@@ -170,4 +142,4 @@ class FaultTests(SpoolTestCase):
         self.patch(os, "open", Once(os.open, error))
         for _ in range(2):
             self.wait(spool.take_over())
-        self.assertEqual(owners.known_owners(self.folder), {spool._owner.number})
+        self.assertEqual(owners.known_owners(self.folder), {self.owner(spool).number})

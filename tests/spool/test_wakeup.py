@@ -95,7 +95,7 @@ class PipeTests(SpoolTestCase):
         pipe.doRead()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         patch.restore()
-        spool._owner.wakeup_pipe.unlink()
+        self.owner(spool).wakeup_pipe.unlink()
         self.wait(spool.take_over())
         self.tools().enqueue(envelope(), [b"content"])
         (pipe,) = self.clock.readers
