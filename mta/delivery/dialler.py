@@ -45,7 +45,7 @@ NO_HOST = Outcome(Status.DEFERRED, Reply(451, "4.4.4", ("There is no host to sen
 
 
 class Transfer:
-    """The mail for a host, and the sender on the last connection."""
+    """The mail for a hop, and the last sender that had it."""
 
     def __init__(self, source: IMailSource, turn: TurnRequest | None = None) -> None:
         self._source = source
@@ -70,7 +70,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class HostAddress:
-    """A host by name, and one of its addresses."""
+    """A host by name, and one of its addresses, to be tried."""
 
     host: str
     address: str
@@ -116,9 +116,9 @@ class Dialler:
     async def converse(self, hop: Hop, transfer: Transfer) -> None:
         """Hold one conversation with the first host that talks to us.  Raises HopFailure."""
         failures: list[Outcome] = []
-        async for place in self.addresses(hop, failures):
+        async for candidate in self.addresses(hop, failures):
             try:
-                await self.talk(hop, place, transfer)
+                await self.talk(hop, candidate, transfer)
                 return
             except HopFailure as failure:
                 failures.append(failure.outcome)
@@ -149,37 +149,37 @@ class Dialler:
             failures.append(failure.outcome)
 
     async def talk(
-        self, hop: Hop, place: HostAddress, transfer: Transfer, mail: PerHost | None = None
+        self, hop: Hop, candidate: HostAddress, transfer: Transfer, mail: PerHost | None = None
     ) -> None:
         """Hold one conversation with one host.  Raises HopFailure where that is not possible.
 
-        `mail`: a host that does not ask for it may be given up early.
+        `mail`: where the sender does not ask for it in time, the host may be given up.
         """
         try:
-            await self._talk(hop, place, transfer, mail)
+            await self._talk(hop, candidate, transfer, mail)
         except HandshakeFailed as error:
             if hop.security is not Security.OPPORTUNISTIC:
-                raise _deferred("4.7.5", f"TLS with {place.host} failed: {error}") from error
-            # TLS was only a wish (RFC 7435): better plain text than no mail.
-            await self.talk(replace(hop, security=Security.OFF), place, transfer, mail)
+                raise _deferred("4.7.5", f"TLS with {candidate.host} failed: {error}") from error
+            # TLS was optional (RFC 7435): better plain text than no mail.
+            await self.talk(replace(hop, security=Security.OFF), candidate, transfer, mail)
         except (ChannelLost, PeerFault) as error:
-            text = f"The connection to {place.host} failed: {error}"
+            text = f"The connection to {candidate.host} failed: {error}"
             raise _deferred("4.4.2", text) from error
         except ConnectingCancelledError as error:
             raise CancelledError from error  # as everywhere else
         except ConnectError as error:
-            raise _deferred("4.4.1", f"Cannot connect to {place.host}: {error}") from error
+            raise _deferred("4.4.1", f"Cannot connect to {candidate.host}: {error}") from error
 
     async def _talk(
-        self, hop: Hop, place: HostAddress, transfer: Transfer, mail: PerHost | None
+        self, hop: Hop, candidate: HostAddress, transfer: Transfer, mail: PerHost | None
     ) -> None:
         link = Link(
-            transfer.new_sender(self._config(hop, place.address)),
+            transfer.new_sender(self._config(hop, candidate.address)),
             self._reactor,
-            self._tls.for_host(place.host, hop.security, hop.pin),
+            self._tls.for_host(candidate.host, hop.security, hop.pin),
             tls_at_once=hop.implicit_tls,
         )
-        await connectProtocol(self._endpoint(place.address, hop.port or SMTP_PORT), link)
+        await connectProtocol(self._endpoint(candidate.address, hop.port or SMTP_PORT), link)
         self._links.add(link)
         limit = None
         if mail is not None:

@@ -31,11 +31,12 @@ MAX_OPEN = 128  # files: of one batch, which are all open together
 class MaildirFile:
     """One copy of a message for one Maildir.
 
-    `base` is the part of the path that belongs to no mailbox.  `is_repeat`: an earlier attempt may
-    have delivered the file under this `name`.  `size` is what it takes of the `quota` of its
-    mailbox, both in octets; no quota: 0.  `text` is empty where the file is written in pieces.
-    `former` is the path by which earlier versions called the Maildir, if another: where only that
-    exists it goes on to be used.  Afterwards `error` says what went wrong, if anything did.
+    `base` is the part of the path that belongs to no mailbox, `fields` are the trace fields.
+    `is_repeat`: an earlier attempt may have delivered the file under this `name`.  `size` is what
+    it takes of the `quota` of its mailbox, both in octets; no quota: 0.  `text` is empty where the
+    file is written in pieces.  `former` is the path by which earlier versions called the Maildir,
+    if another: where only that exists it goes on to be used.  Afterwards `error` says what went
+    wrong, if anything did.
     """
 
     base: Path
@@ -73,15 +74,15 @@ def begin(files: Sequence[MaildirFile]) -> None:
     for file in files:
         if file.former and file.former.is_dir() and not file.maildir.is_dir():
             file.maildir = file.former
-    for maildir, own in _by_maildir(files).items():
+    for maildir, group in _by_maildir(files).items():
         try:
-            device = _prepare(own[0].base, maildir)
-            for file in own:
+            device = _prepare(group[0].base, maildir)
+            for file in group:
                 file.device = device
-            _find_arrived(maildir, own)
-            _keep_quota(maildir, own)
+            _find_arrived(maildir, group)
+            _keep_quota(maildir, group)
         except OSError as error:
-            _fail(own, error)
+            _fail(group, error)
     _each(files, _create)
 
 
@@ -92,12 +93,12 @@ def append(file: MaildirFile, piece: bytes) -> None:
 
 def finish(files: Sequence[MaildirFile]) -> None:
     """Make files durable and let readers see them.  Blocks."""
-    for own in _by_device(files):
-        _make_durable(own)
+    for group in _by_device(files):
+        _make_durable(group)
     _each(files, _close)
     _each(files, _publish)
-    for own in _by_device(files):
-        _sync_folders(own)
+    for group in _by_device(files):
+        _sync_folders(group)
 
 
 def abandon(files: Iterable[MaildirFile]) -> None:

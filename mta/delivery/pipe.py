@@ -66,8 +66,8 @@ class PipeAgent:
                 run = self._start(executable, filled, environment)
                 if run is None:
                     return deferred("The program behind this address can't be run now")
-                top = trace_fields(delivery.message.envelope.reverse_path, target.address)
-                await _feed(run, top + head, pieces)
+                fields = trace_fields(delivery.message.envelope.reverse_path, target.address)
+                await _feed(run, fields + head, pieces)
         except OSError as error:
             self.log.error(
                 "{queue_id} can't be read from the spool: {reason}",
@@ -107,10 +107,10 @@ class PipeAgent:
         return deferred("The program behind this address is missing")
 
 
-async def _feed(run: CommandProcess, top: bytes, pieces: AsyncIterator[bytes]) -> None:
+async def _feed(run: CommandProcess, beginning: bytes, pieces: AsyncIterator[bytes]) -> None:
     """Give a program its input, and return when it has ended.  Raises OSError."""
     try:
-        run.write(top)
+        run.write(beginning)
         await run.drained()
         async for piece in pieces:
             if not run.listens:

@@ -32,20 +32,20 @@ class RelayAgent:
         failures: list[Outcome] = []
         is_answered = False
         skipped = ""
-        async for place in self._dialler.addresses(hop, failures):
-            if place.host == skipped:
+        async for candidate in self._dialler.addresses(hop, failures):
+            if candidate.host == skipped:
                 continue
-            is_answered = await self._send(hop, place, per_host, failures) or is_answered
+            is_answered = await self._send(hop, candidate, per_host, failures) or is_answered
             if is_answered and per_host.is_done:
                 return
-            skipped = place.host if per_host.is_same_at_all_addresses else ""
+            skipped = candidate.host if per_host.is_same_at_all_addresses else ""
             per_host.leave_host()
         if not is_answered:
             raise HopFailure(most_telling(failures or [NO_HOST]))
         per_host.finish(most_telling(failures) if failures else None)
 
     async def _send(
-        self, hop: Hop, place: HostAddress, mail: PerHost, failures: list[Outcome]
+        self, hop: Hop, candidate: HostAddress, mail: PerHost, failures: list[Outcome]
     ) -> bool:
         """Send mail to one address, on several connections if need be.
 
@@ -56,7 +56,7 @@ class RelayAgent:
         is_answered = False
         while await mail.begin_connection():
             try:
-                await self._dialler.talk(hop, place, transfer, mail)
+                await self._dialler.talk(hop, candidate, transfer, mail)
                 is_answered = True
             except HopFailure as failure:
                 failures.append(failure.outcome)

@@ -39,8 +39,8 @@ HIDDEN = "[...]"
 def one_for_each(message: Message, reports: Sequence[Report]) -> tuple[list[Report], Sequence[int]]:
     """Keep one report for each address that was named.
 
-    Returns also the places of addresses that stand for several.  A success is reported once, with
-    the first of the addresses that one stands for.
+    Returns also the numbers of the recipients that stand for several addresses.  A success is
+    reported once, with the first of the addresses that one stands for.
     """
     groups: dict[int, list[Report]] = {}
     for report in reports:

@@ -31,8 +31,8 @@ class ReportText:
     """One notice while it is written.
 
     `is_public`: it is for an outsider, and tells nothing of what is behind the addresses that were
-    named; `expanded` are then the places of those that stand for several.  `expires` and `now`:
-    seconds since the epoch.
+    named; `expanded` are then the numbers of the recipients that stand for several.  `expires` and
+    `now`: seconds since the epoch.
     """
 
     hostname: str

@@ -71,22 +71,22 @@ class ForwardLoopCheck:
 class ForwardedContent:
     """Content with a field on top of it."""
 
-    top: bytes
+    field: bytes
     content: IContent
 
     @property
     def size(self) -> int:
         """See `IContent.size`."""
-        return len(self.top) + self.content.size
+        return len(self.field) + self.content.size
 
     @property
     def is_ascii(self) -> bool:
         """See `IContent.is_ascii`."""
-        return self.top.isascii() and self.content.is_ascii
+        return self.field.isascii() and self.content.is_ascii
 
     async def header(self) -> bytes:
         """See `IContent.header`."""
-        return self.top + await self.content.header()
+        return self.field + await self.content.header()
 
     def body(self) -> AsyncIterator[bytes]:
         """See `IContent.body`."""
@@ -94,7 +94,7 @@ class ForwardedContent:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """See `IContent.pieces`."""
-        yield self.top
+        yield self.field
         async for piece in self.content.pieces():
             yield piece
 
@@ -106,9 +106,9 @@ async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
 
 def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Message:
     """The message as that address of ours forwards it."""
-    top = b"Delivered-To: %b\r\n" % delivered_to(forwarder)
+    field = b"Delivered-To: %b\r\n" % delivered_to(forwarder)
     return replace(
         message,
         envelope=replace(message.envelope, reverse_path=reverse_path),
-        content=ForwardedContent(top, message.content),
+        content=ForwardedContent(field, message.content),
     )

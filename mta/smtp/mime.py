@@ -75,7 +75,7 @@ class OctetTraits:
 
 @dataclass(slots=True)
 class Part:
-    """A message or body part.  Places are octets from the start of content.
+    """A message or body part.  Offsets are octets from the start of content.
 
     `fields` is its header section, which ends at `header_end`; `encodings` are its values of
     Content-Transfer-Encoding in lower case, of which there should be one at most.  `traits` are
@@ -102,7 +102,7 @@ class Part:
 
     @property
     def header_end(self) -> int:
-        """The place behind the header section."""
+        """The offset behind the header section."""
         return self.header_start + len(self.fields)
 
 
@@ -127,7 +127,7 @@ class Scanner:
         self._open: list[Part] = []  # from the message to the innermost part
         self._boundaries: dict[bytes, tuple[int, bool]] = {}  # to level, and whether it closes
         self._buffer = CRLF  # begins at a line end; this one is virtual
-        self._base = -len(CRLF)  # the place of the buffer in the content
+        self._base = -len(CRLF)  # the offset of the buffer in the content
         self._fields = 0  # octets of header sections
         self._dashed_lines = 0
         self._in_header = True
@@ -234,10 +234,10 @@ class Scanner:
         self._in_header = not delimiter.closes
         self._is_fresh = False
 
-    def _close(self, level: int, place: int) -> None:
-        """End the open parts from a level on, at a place."""
+    def _close(self, level: int, offset: int) -> None:
+        """End the open parts from a level on, at an offset."""
         for part in self._open[level:]:
-            part.body_end = max(place, part.body_start)
+            part.body_end = max(offset, part.body_start)
             part.traits.end()
             self._forget(part)
         del self._open[level:]
@@ -248,7 +248,7 @@ class Scanner:
             self._boundaries.pop(part.boundary + b"--", None)
 
     def _take(self, end: int) -> None:
-        """Note the traits of a body, up to a place."""
+        """Note the traits of a body, up to an offset."""
         start = len(CRLF) if self._is_fresh else 0
         self._is_fresh = self._is_fresh and end == 0
         self._open[-1].traits.feed(self._buffer[start:end])

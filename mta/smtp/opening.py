@@ -133,7 +133,7 @@ async def _authenticate(dialogue: Dialogue, config: SenderConfig) -> None:
 
 
 class _AuthExchange:
-    """The responses of one AUTH, and the challenges to them (RFC 4954 section 4)."""
+    """Responses and challenges of one AUTH (RFC 4954 section 4)."""
 
     def __init__(self, dialogue: Dialogue, mechanism: str) -> None:
         self._dialogue = dialogue

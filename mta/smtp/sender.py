@@ -1,13 +1,13 @@
 """The sender role, one straight coroutine (RFC 5321 section 3).
 
-It takes its mail from an `IMailSource`: the queue's, when we dialled out; the mail held
-for a peer, when that peer turned the connection.  Nothing else differs.
+It takes its mail from an `IMailSource`: that of the queue, when we dialled; the mail held for a
+peer, when that peer turned the connection.  Nothing else differs.
 
-Where the peer allows it, commands run ahead of replies: with CHUNKING whole messages go out
-before the replies to earlier ones have come, with PIPELINING the next envelope follows the
-final dot, once the host has shown that it reads it there.  A long-distance link then runs at line
-rate and not at one message a round trip.  Where replies may not be those to what was asked, they
-are no verdicts: the mail is sent again on another connection, one command at a time.
+Where the peer allows it, commands run ahead of replies (RFC 2920, RFC 3030): with CHUNKING whole
+messages go out before the replies to earlier ones have come, with PIPELINING the next envelope
+follows the final dot, once the host has shown that it reads it there.  A long-distance link then
+runs at line rate and not at one message a round trip.  A reply that may be the one to another
+command is no verdict: the mail is sent again on another connection, one command at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mta.smtp.pipelining import Pipelining
 from mta.smtp.transmission import Transmission
 from mta.smtp.turn import TurnRequest, ask_for_turn
 
-MAX_WEIGHT = 512 * 1024  # octets: in flight ahead of replies, enough for a long fat link
+MAX_WEIGHT = 512 * 1024  # octets: in flight ahead of replies; 40 Mbit/s at 100 ms round trip
 MAX_MESSAGES_AHEAD = 100  # messages: likewise, as all of them are sent again where it breaks
 
 

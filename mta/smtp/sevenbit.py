@@ -132,8 +132,8 @@ def _all_edits(parts: Sequence[Part], *, keeps_8bit: bool) -> list[_Edit]:
         while around is not None and around.header_start not in looked_at:
             looked_at.add(around.header_start)
             if around.is_message and not header.count(around.fields, b"mime-version"):
-                place = around.header_end
-                edits.append(_Edit(place, place, b"MIME-Version: 1.0\r\n"))
+                offset = around.header_end
+                edits.append(_Edit(offset, offset, b"MIME-Version: 1.0\r\n"))
             around = around.outer
     return edits
 
@@ -176,12 +176,12 @@ def _is_encodable(part: Part) -> bool:
 def _labelled(part: Part, encoding: bytes) -> Iterator[_Edit]:
     """The changes that give a part its Content-Transfer-Encoding."""
     text = b"Content-Transfer-Encoding: " + encoding + CRLF
-    place = part.header_start
+    offset = part.header_start
     for each in header.fields(part.fields):
         if header.name(each) == b"content-transfer-encoding":
-            yield _Edit(place, place + len(each), text)
+            yield _Edit(offset, offset + len(each), text)
             return
-        place += len(each)
+        offset += len(each)
     yield _Edit(part.header_end, part.header_end, text)
 
 
@@ -193,7 +193,7 @@ class _Editor:
 
     def __init__(self, edits: Sequence[_Edit]) -> None:
         self._edits = list(reversed(edits))
-        self._place = 0
+        self._offset = 0
         self._encoder: _Encoder | None = None
 
     def steps(self, piece: bytes, made: list[bytes]) -> Iterator[None]:
@@ -203,23 +203,23 @@ class _Editor:
             yield
 
     def _feed(self, octets: bytes, made: list[bytes]) -> None:
-        end = self._place + len(octets)
+        end = self._offset + len(octets)
         while self._edits and self._edits[-1].start < end:
             edit = self._edits[-1]
-            if self._place <= edit.start:
-                made.append(octets[: edit.start - self._place])
+            if self._offset <= edit.start:
+                made.append(octets[: edit.start - self._offset])
                 made.append(edit.text)
-            octets = self._replaced(edit, octets[max(0, edit.start - self._place) :], end, made)
+            octets = self._replaced(edit, octets[max(0, edit.start - self._offset) :], end, made)
             if edit.end > end:
                 return
             self._edits.pop()
         made.append(octets)
-        self._place = end
+        self._offset = end
 
     def _replaced(self, edit: _Edit, octets: bytes, end: int, made: list[bytes]) -> bytes:
         """Work on the octets of one edit; returns those behind it."""
-        self._place = min(edit.end, end)
-        length = len(octets) - (end - self._place)
+        self._offset = min(edit.end, end)
+        length = len(octets) - (end - self._offset)
         if edit.encoding:
             self._encoder = self._encoder or _Encoder(edit.encoding)
             made.append(self._encoder.encode(octets[:length]))
