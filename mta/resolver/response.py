@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import dns.name
 from dns.exception import DNSException, FormError
 from dns.flags import AA, AD, TC
 from dns.name import Name
@@ -163,7 +164,7 @@ class _Reader:
         """The name of a record, most often a pointer like the others."""
         packed = self._octets[start : data - 10]
         if packed not in self._owners:
-            self._owners[packed] = Parser(self._octets, start).get_name(decompress=True)
+            self._owners[packed], _ = dns.name.from_wire(self._octets, start)
         return self._owners[packed]
 
     def _skip_name(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError, ConnectError, ConnectingCancelledError
 from twisted.internet.protocol import DatagramProtocol, connectionDone
@@ -53,7 +53,7 @@ class Transport:
         except (OSError, TimeoutError) as error:
             raise Unanswered from error
         finally:
-            await maybeDeferred(port.stopListening)
+            port.stopListening()
 
     async def by_tcp(self, server: Server, query: Query) -> bytes:
         """The message that answers a query on a connection (RFC 7766).

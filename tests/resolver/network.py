@@ -11,6 +11,7 @@ import dns.rcode
 import dns.rrset
 from dns.rcode import Rcode
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -88,9 +89,10 @@ class _Port:
         for datagram in self._network.answers(address[0], octets, "udp"):
             self._protocol.datagramReceived(datagram, address)
 
-    def stopListening(self) -> None:
-        """Close it."""
+    def stopListening(self) -> Deferred[None]:
+        """Close it, in a moment."""
         self._network.open_ports -= 1
+        return Deferred()
 
 
 class _Connector:

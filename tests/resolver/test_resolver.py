@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -555,6 +557,16 @@ class LookUpTests(ResolverCase):
         failure = self.failureResultOf(asking, ResolutionFailed)
         self.assertIn("no answer within", failure.getErrorMessage())
         self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_the_end_of_the_process(self) -> None:
+        """A look-up that is under way then ends without a word."""
+        words: list[object] = []
+        self.patch(sys, "unraisablehook", words.append)
+        asking = self.ask()
+        del asking, self.resolver
+        self.network.calls.clear()
+        gc.collect()
+        self.assertEqual(words, [])
 
     def test_a_fault_of_ours(self) -> None:
         """It is logged, and a failure like any other for those that ask."""
