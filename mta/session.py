@@ -82,8 +82,8 @@ class Session:
     extended: bool = False  # EHLO or LHLO
     identity: str = ""
     cleartext_auth: bool = False  # a password may come without TLS
-    wasted: int = 0  # commands that brought no mail, at the end
-    host_wasted: int = 0  # the same in other sessions of the host, lately
+    commands_without_mail: int = 0  # as they were counted, at the end
+    host_commands_without_mail: int = 0  # the same in other sessions of the host, lately
     port: int = 0  # of the client, 0 where it is not known
 
     @property

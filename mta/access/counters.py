@@ -22,7 +22,7 @@ class Counters:
         self.failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
         self.account_failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
         self.proven_failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
-        self.wasted = RateLimit(0, MINUTE, clock)
+        self.without_mail = RateLimit(0, MINUTE, clock)
         self.messages = RateLimit(defaults.messages_per_minute, MINUTE, clock)
         self.recipients = RateLimit(defaults.recipients_per_hour, HOUR, clock)
         self.tried = RecentNames()  # users whose log-ins failed, by host

@@ -83,14 +83,14 @@ class AccessPolicy:
         if host != LOCAL_ADDRESS and not counters.per_host.acquire(host):
             raise Refusal(TOO_MANY_FROM_HOST)
         counters.admitted[id(session)] = host
-        session.host_wasted = counters.wasted.count(host)
+        session.host_commands_without_mail = counters.without_mail.count(host)
 
     def disconnect(self, session: Session) -> None:
         """See `IAccessPolicy.disconnect`."""
         host = self._counters.admitted.pop(id(session), LOCAL_ADDRESS)
         if host != LOCAL_ADDRESS:
             self._counters.per_host.release(host)
-            self._counters.wasted.add(host, session.wasted)
+            self._counters.without_mail.add(host, session.commands_without_mail)
 
     async def auth(self, session: Session) -> None:
         """See `IAccessPolicy.auth`."""

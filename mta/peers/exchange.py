@@ -21,7 +21,7 @@ from mta.peers.tally import CountedSource, Tally, Unwatched
 from mta.peers.turned_receiver import TurnedReceiver
 from mta.queued import Delivery, HopFailure
 from mta.settings import Peer
-from mta.smtp.receiver import LINE
+from mta.smtp.receiver import MAX_LINE
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.turn import TurnRequest
 
@@ -178,7 +178,7 @@ class Exchange:
 def atrn_command(domains: Sequence[str]) -> str:
     """The ATRN for these domains; for all where it can't name them."""
     command = f"ATRN {','.join(domains)}"
-    is_one_line = len(command) + 2 <= LINE
+    is_one_line = len(command) + 2 <= MAX_LINE
     if is_one_line and not any(domain.startswith(".") for domain in domains):
         return command
     return "ATRN"

@@ -1,10 +1,8 @@
-"""What the answers to commands share: the session, the transaction, the connection.
-
-`Conversation` is one session on one connection.
-"""
+"""One session on one connection, as the answers see it."""
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -15,7 +13,7 @@ from mta.queued import IDraft
 from mta.session import UNKNOWN_ADDRESS, Origin, Session
 from mta.settings import ListenerTLS, Service
 from mta.smtp import grammar, replies
-from mta.smtp.cost import FREE, LITTLE, Cost, Slices
+from mta.smtp.cost import ALLOWANCE, REDUCED_ALLOWANCE, SessionCost, TimeSlice
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
 from mta.smtp.incoming import IncomingMessage
@@ -23,15 +21,15 @@ from mta.smtp.inspection import MessageInspection, SessionInspection
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.wire import Wire
 
-LINE = 512  # octets of a command line, CRLF included, RFC 5321 section 4.5.3.1.4
+MAX_LINE = 512  # octets of a command line, CRLF included, RFC 5321 section 4.5.3.1.4
 # What extensions add to MAIL and RCPT: SIZE 26, BODY 17, AUTH 500, RET and ENVID 113,
 # SMTPUTF8 10, REQUIRETLS 11; NOTIFY 28, ORCPT 501 (RFC 1870, 6152, 4954, 3461, 6531, 8689).
-LONG_LINE = LINE + 700
-AUTH_LINE = 12288  # RFC 4954 section 4
+MAX_LONG_LINE = MAX_LINE + 700
+MAX_AUTH_LINE = 12288  # RFC 4954 section 4
 
 
 class Phase(Flag):
-    """How far a session has come."""
+    """The phases of a session."""
 
     REFUSED = auto()  # the greeting was 554: only QUIT is answered, RFC 5321 section 3.1
     GREETED = auto()  # no HELO, EHLO or LHLO yet
@@ -44,19 +42,22 @@ class Phase(Flag):
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
-    """A reply, after which this role ends and `successor` takes the connection."""
+class EndOfRole:
+    """A reply after which this role ends.
+
+    `next_role` takes the connection; None: it is closed.
+    """
 
     reply: Reply
-    successor: IRole | None = None
+    next_role: IRole | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A reply, or none, after which the session begins anew with nothing remembered.
+    """A reply, or none, after which the session begins anew.
 
-    `client` is whom a proxy named by XCLIENT.  `after_tls`: there is no second greeting
-    (RFC 3207 section 4.2).
+    Nothing is remembered of it.  `client` is the one that a proxy named by XCLIENT.  `after_tls`:
+    there is no second greeting (RFC 3207 section 4.2).
     """
 
     reply: Reply | None = None
@@ -64,13 +65,14 @@ class Restart:
     after_tls: bool = False
 
 
-Answer = Reply | Parting | Restart | tuple[Reply, ...]
+Answer = Reply | EndOfRole | Restart | tuple[Reply, ...]
 
 
 class Transaction:
-    """MAIL to the end of content (RFC 5321 section 3.3).  It is dropped, never cleared.
+    """A transaction, MAIL to end of content (RFC 5321 section 3.3).
 
-    It has a `draft` from its beginning, so that the spool knows what may come.
+    It is dropped, never cleared.  It has a `draft` from its beginning, so that the spool knows what
+    may come.
     """
 
     __slots__ = ("argument", "draft", "incoming", "inspection", "origin", "recipients")
@@ -107,8 +109,8 @@ class Transaction:
 class Conversation:
     """One session on one connection, as the answers see it.
 
-    `client` is whom a proxy named by XCLIENT; `verbs` are the names of the commands that the
-    listener has.
+    `client` is the one that a proxy named by XCLIENT; `verbs` are the names of the commands that
+    the listener has.
     """
 
     def __init__(
@@ -130,19 +132,19 @@ class Conversation:
         self.inspection: SessionInspection | None = None
         if config.inspectors:
             self.inspection = SessionInspection(config.inspectors, self.session)
-        self.cost = Cost()
+        self.cost = SessionCost()
         self.is_refused = False
         self.transaction: Transaction | None = None
         self.transactions = 0
-        self.slices = Slices(channel)
+        self.time_slice = TimeSlice(channel)
 
-    # --- what was said, and what is said
+    # --- lines and replies
 
     async def line(self) -> bytes:
-        """The next line.  Raises LineTooLong, or Refusal when we close."""
+        """Read the next line.  Raises LineTooLong, or Refusal when we close."""
         channel = self.channel
         wire: Wire = channel.wire
-        if (line := wire.line(AUTH_LINE)) is not None:
+        if (line := wire.line(MAX_AUTH_LINE)) is not None:
             return line
         config = self.config
         timeout = config.limits.timeout
@@ -155,30 +157,41 @@ class Conversation:
             if channel.closing and self.transaction is None:
                 raise Refusal(replies.shutting_down(self.config.hostname))
             await channel.receive(end)
-            line = wire.line(AUTH_LINE)
-        self.slices.begin()
+            line = wire.line(MAX_AUTH_LINE)
+        self.time_slice.restart()
         return line
 
-    def say(self, reply: Reply) -> None:
+    def send(self, reply: Reply) -> None:
         """Send a reply."""
         if self._meter is not None:
             self._meter.replied(reply)
         self.channel.write(replies.encode(reply))
 
-    async def yield_turn(self) -> None:
-        """Let others have their turn where we have worked long enough, or cost too much.
+    async def challenge(self, text: bytes) -> bytes:
+        """Send a challenge of AUTH; return the response (RFC 4954 section 4).
 
-        Who has said no more waits anyway.
+        Raises Refusal, where the client cancels as well.
+        """
+        self.send(Reply(334, "", (b64encode(text).decode(),)))
+        line = await self.line()
+        if line == b"*":
+            raise Refusal(replies.AUTH_CANCELLED)
+        return sasl_response(line)
+
+    async def let_others_work(self) -> None:
+        """Let other sessions work where this one has worked long enough.
+
+        Where no more has come, it waits anyway.
         """
         delay = 0.0 if self.session.turned_peer else self.cost.delay
         if delay or len(self.channel.wire):
-            await self.slices.end(delay)
+            await self.time_slice.let_others_work(delay)
 
     # --- where the session stands
 
     @property
     def phase(self) -> Phase:
-        """How far it has come."""
+        """The phase that it is in."""
         if self.is_refused:
             return Phase.REFUSED
         if not self.session.hello:
@@ -191,17 +204,20 @@ class Conversation:
         return Phase.RECIPIENTS if transaction.recipients else Phase.MAIL
 
     def admitted(self) -> None:
-        """The access has let the session in, and knows what its host cost in others."""
-        if self.session.host_wasted > FREE:
-            self.cost.free = LITTLE
+        """Take over what the access policy knows of the host's other sessions."""
+        if self.session.host_commands_without_mail > ALLOWANCE:
+            self.cost.allowance = REDUCED_ALLOWANCE
 
     def end(self) -> None:
-        """The session is over; what any session has, its host is not charged with."""
+        """End the session, and leave behind what its host is charged with.
+
+        That is nothing for what any session has.
+        """
         self.drop_transaction()
         if self.inspection is not None:
             self.inspection.close()
-        if self.cost.wasted > LITTLE:
-            self.session.wasted = self.cost.wasted
+        if self.cost.without_mail > REDUCED_ALLOWANCE:
+            self.session.commands_without_mail = self.cost.without_mail
 
     def drop_transaction(self) -> None:
         """End the transaction without a message, where there is one."""
@@ -214,15 +230,15 @@ class Conversation:
 
     @property
     def awaits_tls(self) -> bool:
-        """Whether nothing may be done before TLS."""
+        """Tell whether TLS has to come first."""
         return self.config.tls is ListenerTLS.REQUIRED and self.session.tls is None
 
     @property
     def offers_tls(self) -> bool:
-        """TLS begins at most once, and never on a turned connection.
+        """Tell whether TLS may begin: once, and never on a turned connection.
 
-        Nor after XCLIENT: it would make us forget for whom the proxy speaks, and take its own
-        rights for the client's.
+        Nor after XCLIENT: it would make us forget the client that the proxy speaks for, and take
+        the proxy's rights for the client's.
         """
         return (
             self.config.tls in (ListenerTLS.OPPORTUNISTIC, ListenerTLS.REQUIRED)
@@ -233,23 +249,31 @@ class Conversation:
 
     @property
     def may_expand(self) -> bool:
-        """Whether EXPN is answered."""
+        """Tell whether EXPN is answered."""
         return self.config.lists is not None and bool(self.session.identity)
 
     @property
     def is_proxied(self) -> bool:
-        """Whether XCLIENT is answered."""
+        """Tell whether XCLIENT is answered."""
         names = self.config.names
         if names is None or self.session.turned_peer:
             return False
         return names.is_proxy(self.channel.remote_address)
 
     async def mechanisms(self) -> Sequence[str]:
-        """The SASL mechanisms that this session may use: nobody logs in on a turned link."""
+        """The SASL mechanisms to offer; none on a turned link."""
         users = self.config.users
         if users is None or self.session.turned_peer or self.awaits_tls:
             return ()
         return await users.mechanisms(self.session)
+
+
+def sasl_response(encoded: bytes) -> bytes:
+    """Decode a SASL response (RFC 4954 section 4).  ``=`` is an empty one."""
+    try:
+        return b"" if encoded == b"=" else b64decode(encoded, validate=True)
+    except ValueError:
+        raise Refusal(replies.BAD_BASE64) from None
 
 
 def _new_session(

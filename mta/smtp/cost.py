@@ -5,38 +5,41 @@ from __future__ import annotations
 from mta.interfaces import IChannel
 
 MAX_IDLE = 100  # commands that only keep a session alive, before they count as errors
-FREE = 300  # commands without mail before a session is slowed: more than a dead mailing list has
-LITTLE = 10  # the same for a host that has sent `FREE` in other sessions: more than any message has
-MAX_WASTED = 2000  # commands without mail before the session ends
-SLOWNESS = 0.01  # seconds that each further command waits
-EARNED = 50  # commands that one message makes up for: so many refused recipients each are no abuse
+# Commands without mail before a session is slowed: more than a dead mailing list has.
+ALLOWANCE = 300
+# The same for a host that has sent `ALLOWANCE` in other sessions: more than any message has.
+REDUCED_ALLOWANCE = 10
+MAX_WITHOUT_MAIL = 2000  # commands without mail before the session ends
+SLOW_DELAY = 0.01  # seconds that each further command waits
+# Commands that one message makes up for: so many refused recipients each are no abuse.
+MESSAGE_CREDIT = 50
 MIN_CHUNK = 512  # octets; a smaller chunk of content, but for the last, costs more than it brings
-SLICE = 0.0005  # seconds of work, some dozen commands, before others have their turn
-SHORT_SLICE = 0.0001  # the same while others wait
-BUSY = 0.002  # seconds after which a turn comes late: others are waiting, too
+TIME_SLICE = 0.0005  # seconds of work, some dozen commands, before others have their turn
+MIN_TIME_SLICE = 0.0001  # the same while others wait
+LATE = 0.002  # seconds after which a turn comes late: others are waiting, too
 BACK_OFF = 4  # times as long as a turn came late, the next one is left to them
 MAX_BACK_OFF = 0.25  # seconds
 
 
-class Cost:
+class SessionCost:
     """Counts the commands of one session that brought no mail.
 
-    A command of a transaction is counted only when that ends without a message.  `free` is the
-    number before the session is slowed, `wasted` the number so far.
+    A command of a transaction is counted only when that ends without a message.  `allowance` is
+    the number before the session is slowed, `without_mail` the number so far.
     """
 
-    __slots__ = ("_errors", "_idle", "_open", "free", "wasted")
+    __slots__ = ("_errors", "_idle", "_open", "allowance", "without_mail")
 
     def __init__(self) -> None:
-        self.free = FREE
+        self.allowance = ALLOWANCE
         self._errors = 0
         self._idle = 0
         self._open = 0  # commands of the transaction that is under way
-        self.wasted = 0
+        self.without_mail = 0
 
     def command(self) -> None:
         """Count a command that came."""
-        self.wasted += 1
+        self.without_mail += 1
 
     def idle_command(self) -> bool:
         """Count a command that can bring no mail.  False: it is one too many."""
@@ -50,31 +53,31 @@ class Cost:
 
     def towards_mail(self) -> None:
         """The command that was counted last is a part of a transaction."""
-        self.wasted -= 1
+        self.without_mail -= 1
         self._open += 1
 
     def no_message(self) -> None:
         """The transaction ended without a message."""
-        self.wasted += self._open
+        self.without_mail += self._open
         self._open = 0
 
     def message(self) -> None:
         """The transaction ended with a message."""
         self._idle = self._open = 0
-        self.wasted = max(0, self.wasted - EARNED)
+        self.without_mail = max(0, self.without_mail - MESSAGE_CREDIT)
 
     @property
     def is_exhausted(self) -> bool:
         """Tell whether the session is to end."""
-        return self.wasted > MAX_WASTED
+        return self.without_mail > MAX_WITHOUT_MAIL
 
     @property
     def delay(self) -> float:
         """The seconds that the next command has to wait."""
-        return SLOWNESS if self.wasted > self.free else 0.0
+        return SLOW_DELAY if self.without_mail > self.allowance else 0.0
 
 
-class Slices:
+class TimeSlice:
     """Lets a session work for a while, and then others.
 
     The later its turn comes, the more of those wait, and the longer it leaves them alone.
@@ -85,21 +88,21 @@ class Slices:
     def __init__(self, channel: IChannel) -> None:
         self._channel = channel
         self._back_off = 0.0
-        self.begin()
+        self.restart()
 
-    def begin(self) -> None:
+    def restart(self) -> None:
         """Begin to work, after others."""
         self._began = self._channel.seconds()
 
-    async def end(self, delay: float) -> None:
+    async def let_others_work(self, delay: float) -> None:
         """Let others work where their time has come.  It takes `delay` seconds at least."""
         seconds = self._channel.seconds
         now = seconds()
-        if not delay and now - self._began <= (SHORT_SLICE if self._back_off else SLICE):
+        if not delay and now - self._began <= (MIN_TIME_SLICE if self._back_off else TIME_SLICE):
             return
         pause = max(delay, self._back_off)
         await self._channel.sleep(pause)
         late = seconds() - now - pause
-        calm = self._back_off / 2 if self._back_off > BUSY else 0.0  # by and by
-        self._back_off = max(calm, min(BACK_OFF * late, MAX_BACK_OFF) if late > BUSY else 0.0)
-        self.begin()
+        calm = self._back_off / 2 if self._back_off > LATE else 0.0  # by and by
+        self._back_off = max(calm, min(BACK_OFF * late, MAX_BACK_OFF) if late > LATE else 0.0)
+        self.restart()

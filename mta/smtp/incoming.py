@@ -92,7 +92,7 @@ class IncomingMessage:
         return Reply(250, "2.0.0", (f"OK queued as {self._draft.id}",))
 
     async def _end_header(self) -> bytes:
-        """Look at the header section, and return the octets of it that are body."""
+        """Look at the header section; return what of it is body."""
         if self._inspection is not None:
             try:
                 await self._inspection.header(self._envelope, self._header.octets)
@@ -102,7 +102,7 @@ class IncomingMessage:
         return self._complete_header()
 
     def _complete_header(self) -> bytes:
-        """Set the header section that is kept; return the octets of it that are body.
+        """Complete the header section; return what of it is body.
 
         Where a user is to be the author, all readers must see the same fields: text without an
         empty line before it gets one.
@@ -121,11 +121,11 @@ class IncomingMessage:
 
     @property
     def _is_author(self) -> bool:
-        """Whether a user submits it, who writes in no other name (RFC 6409 section 6.1)."""
+        """Tell whether a user must be the author (RFC 6409 section 6.1)."""
         return bool(self._session.identity) and self._config.access.checks_authors(self._session)
 
     def _submission_fields(self) -> bytes:
-        """Make the fields that a message must have and a mail program left out."""
+        """Make the fields that a message must have, and lacks."""
         octets, fields = self._header.fields, []
         if not header.count(octets, b"date"):
             fields.append(f"Date: {trace.date(int(self._config.now()))}\r\n")
@@ -149,7 +149,7 @@ class IncomingMessage:
             self._refuse(_spool_refusal(error))
 
     def _check_content(self) -> None:
-        """Refuse content that is no lines, and mail that goes round in circles."""
+        """Refuse bare line ends, and mail that goes in circles."""
         if self._lines is not None:
             self._lines.end()
             if self._lines.broken:

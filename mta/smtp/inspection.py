@@ -87,7 +87,7 @@ class MessageInspection:
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is an inspector that looks at this message."""
+        """Tell whether an inspector looks at this message."""
         return bool(self._inspectors)
 
     async def recipient(self, recipient: Recipient) -> None:
@@ -106,8 +106,9 @@ class MessageInspection:
             await each.body(piece)
 
     async def end(self, own: bytes, section: bytes, envelope: Envelope) -> Inspected:
-        """Collect the verdicts; `own` is our field on top of the header section.
+        """Collect the verdicts.
 
+        `own` is our field on top of the header section.
         Those that have not given theirs when one refuses or discards the message are aborted.
         """
         edited = EditedSection(own, section)

@@ -26,13 +26,13 @@ class RateFloor:
         self._octets = 0
         self._end = self._channel.seconds() + self._timeout
 
-    def came(self, octets: int) -> None:
+    def count(self, octets: int) -> None:
         """Count content that came."""
         self._octets += octets
         if self._octets >= MIN_RATE:
             self._begin()
 
-    async def more(self) -> None:
+    async def receive(self) -> None:
         """As `IChannel.receive`, for as long as may be waited now."""
         await self._channel.receive(self._end)
 
@@ -43,12 +43,12 @@ async def read_data(channel: IChannel, timeout: float, incoming: IncomingMessage
     while not reader.ended:
         octets = channel.wire.take()
         if not octets:  # none came while the last piece was being written
-            await floor.more()
+            await floor.receive()
             continue
         piece, rest = reader.decode(octets)
         if piece:
             await incoming.write(piece)
-            floor.came(len(piece))
+            floor.count(len(piece))
     channel.wire.put_back(rest)
 
 
@@ -60,9 +60,9 @@ async def read_chunk(
     while size:
         piece = channel.wire.take(size)
         if not piece:
-            await floor.more()
+            await floor.receive()
             continue
         size -= len(piece)
         if incoming is not None:
             await incoming.write(piece)
-        floor.came(len(piece))
+        floor.count(len(piece))

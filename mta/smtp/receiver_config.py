@@ -1,4 +1,4 @@
-"""What all receivers of one listener share: the values and the seams around a session."""
+"""The values and seams that all receivers of a listener share."""
 
 from __future__ import annotations
 

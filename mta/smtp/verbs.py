@@ -8,7 +8,14 @@ from enum import Enum, auto
 
 from mta.settings import Service
 from mta.smtp import answers, transactions
-from mta.smtp.conversation import AUTH_LINE, LINE, LONG_LINE, Answer, Conversation, Phase
+from mta.smtp.conversation import (
+    MAX_AUTH_LINE,
+    MAX_LINE,
+    MAX_LONG_LINE,
+    Answer,
+    Conversation,
+    Phase,
+)
 
 Answering = Callable[[Conversation, bytes], Awaitable[Answer]]
 
@@ -28,7 +35,7 @@ class Unread(Enum):
 class Verb:
     """The treatment of one command.
 
-    `line`: octets it may have.  `is_idle`: it keeps a session alive and brings no mail.
+    `max_line`: octets that it may have.  `is_idle`: it keeps a session alive and brings no mail.
     `before_tls`: it may come where TLS is demanded and not yet there (RFC 3207 section 4).
     `when_turned`: it may come on a turned connection.  `out_of_phase` is called before a
     command in the wrong phase is refused.
@@ -38,7 +45,7 @@ class Verb:
     services: Collection[Service]
     phases: Phase = Phase.ANY
     unread: Unread = Unread.KEPT
-    line: int = LINE
+    max_line: int = MAX_LINE
     is_idle: bool = False
     before_tls: bool = False
     when_turned: bool = True
@@ -57,9 +64,9 @@ TABLE: Mapping[str, Verb] = {
     "HELO": Verb(answers.helo, _SMTP, is_idle=True, before_tls=True),
     "LHLO": Verb(answers.ehlo, (Service.LMTP,), is_idle=True, before_tls=True),
     "STARTTLS": Verb(answers.starttls, _ALL, Phase.IDLE, before_tls=True),
-    "AUTH": Verb(answers.auth, _ALL, Phase.READY, _REFUSED, AUTH_LINE, when_turned=False),
-    "MAIL": Verb(transactions.mail, _MAIL, Phase.READY, line=LONG_LINE),
-    "RCPT": Verb(transactions.rcpt, _MAIL, _STARTED, line=LONG_LINE),
+    "AUTH": Verb(answers.auth, _ALL, Phase.READY, _REFUSED, MAX_AUTH_LINE, when_turned=False),
+    "MAIL": Verb(transactions.mail, _MAIL, Phase.READY, max_line=MAX_LONG_LINE),
+    "RCPT": Verb(transactions.rcpt, _MAIL, _STARTED, max_line=MAX_LONG_LINE),
     "DATA": Verb(transactions.data, _MAIL, _STARTED),
     "BDAT": Verb(
         transactions.bdat,
@@ -80,7 +87,7 @@ TABLE: Mapping[str, Verb] = {
         _MAIL,
         Phase.IDLE,
         _REFUSED,
-        LONG_LINE,
+        MAX_LONG_LINE,
         is_idle=True,
         when_turned=False,
     ),
@@ -92,4 +99,4 @@ VERBS: Mapping[Service, Mapping[str, Verb]] = {
     for service in Service
 }
 # Verbs of the RFCs that a listener may not offer: 502, where an unknown word gets 500.
-KNOWN = frozenset(VERBS[Service.SMTP]) | {"SEND", "SOML", "SAML"}
+KNOWN_VERBS = frozenset(VERBS[Service.SMTP]) | {"SEND", "SOML", "SAML"}

@@ -443,16 +443,16 @@ class ConnectionTests(PolicyTestCase):
         """A new session knows what the others of its host wasted, for a minute."""
         session = self.session()
         self.passes(self.access.connect(session))
-        session.wasted = 400
+        session.commands_without_mail = 400
         self.access.disconnect(session)
         for client, wasted in ((STRANGER, 400), ("192.0.2.9", 0)):
             other = self.session(client)
             self.passes(self.access.connect(other))
-            self.assertEqual(other.host_wasted, wasted)
+            self.assertEqual(other.host_commands_without_mail, wasted)
             self.access.disconnect(other)
         self.clock.advance(60)
         self.passes(self.access.connect(other := self.session()))
-        self.assertEqual(other.host_wasted, 0)
+        self.assertEqual(other.host_commands_without_mail, 0)
 
     def test_real_address(self) -> None:
         """A session whose real client comes to light later counts for that one."""

@@ -12,18 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.session import Session
 from mta.smtp.cost import (
+    ALLOWANCE,
     BACK_OFF,
-    BUSY,
-    EARNED,
-    FREE,
-    LITTLE,
+    LATE,
     MAX_BACK_OFF,
-    MAX_WASTED,
+    MAX_WITHOUT_MAIL,
+    MESSAGE_CREDIT,
     MIN_CHUNK,
-    SHORT_SLICE,
-    SLICE,
-    SLOWNESS,
-    Slices,
+    MIN_TIME_SLICE,
+    REDUCED_ALLOWANCE,
+    SLOW_DELAY,
+    TIME_SLICE,
+    TimeSlice,
 )
 from mta.testing import FakeAccessPolicy
 from tests.conversations import Conversation
@@ -65,7 +65,7 @@ WORTHLESS = {
 class SteppingClock(Clock):
     """A clock that goes on by a little each time that somebody looks at it."""
 
-    step = SLICE / 10
+    step = TIME_SLICE / 10
 
     def seconds(self) -> float:
         self.rightNow += self.step
@@ -74,7 +74,7 @@ class SteppingClock(Clock):
 
 async def _in_debt(access: FakeAccessPolicy, session: Session) -> None:
     access.sessions += 1
-    session.host_wasted = FREE + 1
+    session.host_commands_without_mail = ALLOWANCE + 1
 
 
 class CostTests(SynchronousTestCase):
@@ -93,25 +93,25 @@ class CostTests(SynchronousTestCase):
         for name, (before, again) in WORTHLESS.items():
             talk = self.talk(MANY)
             talk.link.dataReceived(before)
-            for _ in range(4 * MAX_WASTED):  # it is slow, and reads less than is said
+            for _ in range(4 * MAX_WITHOUT_MAIL):  # it is slow, and reads less than is said
                 if talk.transport.disconnecting:
                     break
                 talk.transport.clear()
                 talk.link.dataReceived(again)
-                talk.clock.advance(SLOWNESS)
+                talk.clock.advance(SLOW_DELAY)
             self.assertTrue(talk.transport.disconnecting, name)
             self.assertIn(b"\r\n421 4.7.0 Too many", b"\r\n" + talk.transport.taken(), name)
-            self.assertGreater(talk.clock.seconds(), SLOWNESS, name)
+            self.assertGreater(talk.clock.seconds(), SLOW_DELAY, name)
 
     def test_slow(self) -> None:
         """Over the free number, each command waits, also where all came in one segment."""
         talk = self.talk({"errors": "1000000"})
         talk.link.dataReceived(b"MAIL FROM:<a@b.example>\r\n")
         talk.transport.clear()
-        talk.link.dataReceived(b"RCPT TO:<nobody@x>\r\n" * (FREE + 10))
+        talk.link.dataReceived(b"RCPT TO:<nobody@x>\r\n" * (ALLOWANCE + 10))
         first = talk.transport.taken().count(b"550 ")
-        self.assertLessEqual(first, FREE + 1)
-        talk.clock.advance(SLOWNESS)
+        self.assertLessEqual(first, ALLOWANCE + 1)
+        talk.clock.advance(SLOW_DELAY)
         self.assertEqual(talk.transport.taken().count(b"550 "), 1)
 
     def test_a_mailing_list(self) -> None:
@@ -128,7 +128,7 @@ class CostTests(SynchronousTestCase):
         """Thousands of messages pass, each with some recipients that do not exist, and RSET."""
         talk = self.talk()
         message = BEGIN + b"RCPT TO:<nobody@x>\r\n" * 10 + b"RCPT TO:<b@x>\r\nBDAT 2 LAST\r\n\r\n"
-        for _ in range(MAX_WASTED * 2):
+        for _ in range(MAX_WITHOUT_MAIL * 2):
             talk.transport.clear()
             talk.link.dataReceived(message + b"RSET\r\n")
             self.assertIn(b"250 2.0.0 OK queued", talk.transport.value())
@@ -137,11 +137,12 @@ class CostTests(SynchronousTestCase):
     def test_a_message_does_not_make_up_for_everything(self) -> None:
         """Who asks for a hundred addresses with each message learns them slowly, and not all."""
         talk = self.talk()
-        message = BEGIN + b"RCPT TO:<nobody@x>\r\n" * (EARNED + 50) + b"RCPT TO:<b@x>\r\nDATA\r\n"
-        for _ in range(MAX_WASTED // 40):
+        message = BEGIN + b"RCPT TO:<nobody@x>\r\n" * (MESSAGE_CREDIT + 50)
+        message += b"RCPT TO:<b@x>\r\nDATA\r\n"
+        for _ in range(MAX_WITHOUT_MAIL // 40):
             for octets in (message, b".\r\n"):
                 talk.link.dataReceived(octets)
-                talk.clock.pump([SLOWNESS] * (EARNED + 60))
+                talk.clock.pump([SLOW_DELAY] * (MESSAGE_CREDIT + 60))
         self.assertTrue(talk.transport.disconnecting)
 
     def test_a_large_message_in_many_chunks(self) -> None:
@@ -150,30 +151,30 @@ class CostTests(SynchronousTestCase):
         talk.link.dataReceived(BEGIN + b"RCPT TO:<b@mta.example>\r\n")
         talk.transport.clear()
         chunk = b"BDAT %d\r\n%b\r\n" % (MIN_CHUNK, b"x" * (MIN_CHUNK - 2))
-        talk.link.dataReceived(chunk * (MAX_WASTED * 2) + b"BDAT 0 LAST\r\n")
+        talk.link.dataReceived(chunk * (MAX_WITHOUT_MAIL * 2) + b"BDAT 0 LAST\r\n")
         self.assertIn(b"250 2.0.0 OK queued", talk.transport.value())
 
     def test_a_host_that_comes_again(self) -> None:
-        """Where its other sessions wasted much, few commands are free; a message is as fast."""
+        """Where its other sessions brought no mail, few commands are free; a message is as fast."""
         talk = self.talk()
         self.patch(FakeAccessPolicy, "connect", _in_debt)
         talk = self.talk({"errors": "1000000"})
         talk.link.dataReceived(BEGIN + b"RCPT TO:<b@x>\r\n" * 100 + b"BDAT 2 LAST\r\n\r\n")
         self.assertIn(b"250 2.0.0 OK queued", talk.transport.taken())
-        talk.link.dataReceived(b"XYZZY\r\n" * (LITTLE + 10))
-        self.assertLessEqual(talk.transport.taken().count(b"500 "), LITTLE + 1)
+        talk.link.dataReceived(b"XYZZY\r\n" * (REDUCED_ALLOWANCE + 10))
+        self.assertLessEqual(talk.transport.taken().count(b"500 "), REDUCED_ALLOWANCE + 1)
         talk.link.connectionLost(Failure(ConnectionDone()))
 
     def test_on_a_turned_connection(self) -> None:
         """The provider may keep a link alive for as long as it likes."""
         talk = self.talk({"partner": "provider"})
-        for _ in range(MAX_WASTED + 10):
+        for _ in range(MAX_WITHOUT_MAIL + 10):
             talk.transport.clear()
             talk.link.dataReceived(b"NOOP\r\n")
             self.assertTrue(talk.transport.value().startswith(b"250"))
 
     def test_others_have_their_turn(self) -> None:
-        """A segment full of commands is worked off in slices."""
+        """A segment full of commands is worked off in parts."""
         talk = self.talk()
         talk.link._clock = SteppingClock()
         done: list[int] = []
@@ -190,7 +191,7 @@ class CostTests(SynchronousTestCase):
         """One command at a time leaves others their turns, however long each of them takes."""
         talk = self.talk()
         talk.link._clock = clock = SteppingClock()
-        clock.step = 2 * SLICE
+        clock.step = 2 * TIME_SLICE
         pauses: list[float] = []
 
         async def sleep(seconds: float) -> None:
@@ -207,8 +208,8 @@ class CostTests(SynchronousTestCase):
         """Who works all the time leaves more time to others, the more of them there are."""
         talk = self.talk()
         talk.link._clock = clock = Clock()
-        slices = Slices(talk.link)
-        delays = [0.0, BUSY, 0.005, 0.01, 1.0, *[0.0] * 9]
+        time_slice = TimeSlice(talk.link)
+        delays = [0.0, LATE, 0.005, 0.01, 1.0, *[0.0] * 9]
         pauses: list[float] = []
 
         async def sleep(seconds: float) -> None:
@@ -217,11 +218,11 @@ class CostTests(SynchronousTestCase):
 
         talk.link.sleep = sleep  # type: ignore[method-assign]
         while delays:
-            clock.advance(2 * (SHORT_SLICE if pauses and pauses[-1] > BUSY else SLICE))
-            self.successResultOf(Deferred.fromCoroutine(slices.end(0.0)))
-        calm = [MAX_BACK_OFF / 2**n for n in range(9) if MAX_BACK_OFF / 2 ** (n - 1) > BUSY]
+            clock.advance(2 * (MIN_TIME_SLICE if pauses and pauses[-1] > LATE else TIME_SLICE))
+            self.successResultOf(Deferred.fromCoroutine(time_slice.let_others_work(0.0)))
+        calm = [MAX_BACK_OFF / 2**n for n in range(9) if MAX_BACK_OFF / 2 ** (n - 1) > LATE]
         expected = [0.0, 0.0, 0.0, BACK_OFF * 0.005, BACK_OFF * 0.01, *calm, 0.0]
         for found, wanted in zip(pauses, expected, strict=True):
             self.assertAlmostEqual(found, wanted)
-        self.successResultOf(Deferred.fromCoroutine(slices.end(0.0)))
+        self.successResultOf(Deferred.fromCoroutine(time_slice.let_others_work(0.0)))
         self.assertEqual(len(pauses), len(expected))
