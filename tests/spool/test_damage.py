@@ -104,7 +104,7 @@ class RowTests(DamageTestCase):
     """Whatever is wrong with a row."""
 
     def test_put_aside(self) -> None:
-        """The message is put aside and told of once; the others are delivered."""
+        """The message is put on hold and told of once; the others are delivered."""
         for statement in DAMAGE:
             with self.subTest(statement=statement):
                 first, bad, last = self.due_now()
