@@ -1,4 +1,4 @@
-"""Replacing files as a whole, and reading files that have an end.
+"""Replacing files whole, and making files as root for the server.
 
 A reader sees the old text or the new one, never a part, and neither does a crash leave a part.
 """
@@ -79,6 +79,26 @@ def open_regular(path: Path) -> BinaryIO:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def create(path: Path, flags: int) -> int:
+    """Open a file of its folder's owner, made with mode 0600.
+
+    Returns its descriptor.  Raises OSError, also where the name is a symbolic link.
+    """
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0 and os.fstat(descriptor).st_size == 0:  # it may be new
+        ours, owner = os.fstat(descriptor), path.parent.stat()
+        if ours.st_uid == 0 and ours.st_nlink == 1:  # and no file of root's that was linked there
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def give_to_folder_owner(path: Path) -> None:
+    """Let the owner of a folder use what root made in it.  Raises OSError."""
+    if os.geteuid() == 0:
+        status = path.parent.stat()
+        os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
 
 
 def sync(folder: Path) -> None:

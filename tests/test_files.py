@@ -11,8 +11,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.files import atomic_write, open_regular
-from mta.spool.folder import create
+from mta.files import atomic_write, create, open_regular
 from tests.processes import temporary_folder
 
 

@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mta.files import atomic_write
-from mta.spool.folder import create, give_to_owner_of
+from mta.files import atomic_write, create, give_to_folder_owner
 
 FOLDER = "peers"
 
@@ -102,7 +101,7 @@ class PeerStatusFiles:
     def _make_folder(self) -> None:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            give_to_owner_of(self._folder.parent, self._folder)
+            give_to_folder_owner(self._folder)
 
     def _path(self, peer: str) -> Path:
         return self._folder / f"{peer}.json"

@@ -12,8 +12,8 @@ import os
 import struct
 from pathlib import Path
 
+from mta.files import create
 from mta.spool.clock import boot_id
-from mta.spool.folder import create
 
 SUFFIX = ".tries"
 MAX_NOTED = 2048  # attempts at once: more than the runner makes; those beyond are not noted

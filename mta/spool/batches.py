@@ -12,6 +12,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mta.files import create
 from mta.limited_log import LimitedLog
 from mta.spool import rows
 from mta.spool.database import (
@@ -23,7 +24,7 @@ from mta.spool.database import (
     transaction,
     translated,
 )
-from mta.spool.folder import Folder, create
+from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.jobs import Job
 

@@ -13,10 +13,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from mta.files import sync, sync_file
+from mta.files import create, sync, sync_file
 from mta.queued import SpoolFull
 from mta.spool import schema
-from mta.spool.folder import Folder, create
+from mta.spool.folder import Folder
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.files import sync
+from mta.files import create, sync
 from mta.limited_log import LimitedLog
 from mta.mail import Envelope
 from mta.queued import IDraft
@@ -24,7 +24,7 @@ from mta.session import Origin
 from mta.spool import queue_id
 from mta.spool.content import SMALL, InThread
 from mta.spool.database import as_oserror
-from mta.spool.folder import Folder, create
+from mta.spool.folder import Folder
 
 _limited = LimitedLog(Logger())
 

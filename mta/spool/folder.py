@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta.files import sync
+from mta.files import create, give_to_folder_owner, sync
 from mta.queued import SpoolFull
 from mta.settings import HOUR, MIB
 from mta.spool import queue_id
@@ -88,7 +88,7 @@ class Folder:
         for path in (self.path, self.contents, self.arrivals, self.owners):
             if not path.exists():
                 path.mkdir(0o700, exist_ok=True)
-                give_to_owner_of(path.parent, path)
+                give_to_folder_owner(path)
                 sync(path.parent)
         if not self.commit_lock.exists():
             os.close(create(self.commit_lock, os.O_RDWR))
@@ -160,28 +160,3 @@ def numbers_in(folder: Path, suffix: str = "") -> Iterator[int]:
         with suppress(ValueError):
             if path.suffix == suffix:
                 yield queue_id.decode(path.stem)
-
-
-def create(path: Path, flags: int) -> int:
-    """Open a file of the folder's owner, made with mode 0600.
-
-    Returns its descriptor.  Raises OSError, also where the name is a symbolic link.
-    """
-    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    if os.geteuid() == 0 and os.fstat(descriptor).st_size == 0:  # it may be new
-        _give(descriptor, path.parent)
-    return descriptor
-
-
-def _give(descriptor: int, folder: Path) -> None:
-    """Let the owner of a folder use what root made in it."""
-    ours, owner = os.fstat(descriptor), folder.stat()
-    if ours.st_uid == 0 and ours.st_nlink == 1:  # and no file of root's that was linked there
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def give_to_owner_of(folder: Path, path: Path) -> None:
-    """Let the server use what a tool made that runs as root.  Raises OSError."""
-    if os.geteuid() == 0:
-        status = folder.stat()
-        os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)

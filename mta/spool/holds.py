@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mta.files import atomic_write
+from mta.files import atomic_write, create
 from mta.mail import Envelope, Mailbox, canonical_domain
-from mta.spool.folder import Folder, create
+from mta.spool.folder import Folder
 from mta.spool.listing import address_key
 
 

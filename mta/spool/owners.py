@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mta.files import sync
+from mta.files import create, sync
 from mta.spool import attempts, queue_id, wakeup
-from mta.spool.folder import Folder, create, numbers_in
+from mta.spool.folder import Folder, numbers_in
 
 
 class Owner:

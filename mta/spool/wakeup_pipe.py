@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.files import give_to_folder_owner
 from mta.interfaces import ISpoolListener
-from mta.spool.folder import give_to_owner_of
 from mta.spool.wakeup import Signal
 
 
@@ -31,7 +31,7 @@ class WakeupPipe:
 
     def _open(self) -> None:
         os.mkfifo(self._path, 0o600)
-        give_to_owner_of(self._path.parent, self._path)
+        give_to_folder_owner(self._path)
         # Opened for writing as well: so there never is an end of file.
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._reactor.addReader(self)

@@ -31,7 +31,7 @@ ALLOWED = {
     "limited_log": set(),
     "sync": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
-    "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue", "spool"},
+    "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
 }
 EVERY_OTHER = FOUNDATION | FILES | {"smtp"}
 
