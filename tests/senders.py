@@ -50,7 +50,7 @@ class Exchange:
     def __init__(
         self,
         deliveries: Sequence[Delivery] = (),
-        demands: SenderConfig = US,
+        config: SenderConfig = US,
         *,
         turn: TurnRequest | None = None,
         waits: bool = False,
@@ -59,12 +59,12 @@ class Exchange:
         known: Pipelining = Pipelining.UNKNOWN,
     ) -> None:
         self.host = HostRecord(known)
-        demands = replace(demands, host=self.host)
+        config = replace(config, host=self.host)
         self.source = FakeMailSource(*deliveries, waits=waits)
         self.clock, self.transport = Clock(), MemoryTransport(lenient=True)
         self.ended: list[object] = []
         self.link = Link(
-            Sender(self.source, demands, turn),
+            Sender(self.source, config, turn),
             self.clock,
             FakeTLS(certificate),
             tls_at_once=tls,
@@ -162,15 +162,15 @@ class SenderTestCase(SynchronousTestCase):
         self,
         deliveries: Sequence[Delivery],
         keywords: str = "250 HELP",
-        demands: SenderConfig = US,
+        config: SenderConfig = US,
         *,
         turn: TurnRequest | None = None,
         waits: bool = False,
         known: Pipelining = Pipelining.UNKNOWN,
     ) -> Exchange:
         """An exchange after EHLO (or LHLO) and its reply with these keywords."""
-        exchange = Exchange(deliveries, demands, turn=turn, waits=waits, known=known)
-        verb = "LHLO" if demands.lmtp else "EHLO"
+        exchange = Exchange(deliveries, config, turn=turn, waits=waits, known=known)
+        verb = "LHLO" if config.lmtp else "EHLO"
         exchange.talk(
             f"""
             S: 220 peer.example ESMTP

@@ -198,11 +198,11 @@ class FakeDialler:
         if self.refuses:
             raise HopFailure(REFUSED)
         clock = self._provider.clock
-        demands = SenderConfig(
+        config = SenderConfig(
             "office.example", security=hop.security, user=hop.user, secret=hop.secret
         )
         client, server = (
-            Link(transfer.new_sender(demands), clock),
+            Link(transfer.new_sender(config), clock),
             Link(self._provider.role(), clock),
         )
         client.tls = server.tls = SECURED

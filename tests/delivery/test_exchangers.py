@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.delivery.dialler import Dialler
+from mta.delivery.dialler import Dialler, Transfer
 from mta.delivery.exchangers import MAX_EXCHANGERS, exchangers
 from mta.mail import Agent, Hop, Outcome, Status
 from mta.queued import HopFailure
-from mta.testing import FakeResolver, FakeTLS
+from mta.testing import FakeMailSource, FakeResolver, FakeTLS
 
 
 class ExchangerTests(SynchronousTestCase):
@@ -71,7 +71,7 @@ class DiallerTests(SynchronousTestCase):
         """What it means for the mail."""
         resolver = FakeResolver({}, {})
         dialler = Dialler(Clock(), None, "us.example", resolver, FakeTLS())
-        conversation = Deferred.fromCoroutine(dialler.converse(hop, lambda demands: None))
+        conversation = Deferred.fromCoroutine(dialler.converse(hop, Transfer(FakeMailSource())))
         failure = self.failureResultOf(conversation, HopFailure)
         outcome: Outcome = failure.value.outcome
         return outcome

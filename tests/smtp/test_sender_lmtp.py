@@ -46,7 +46,7 @@ class LMTPTests(SenderTestCase):
 
     def test_lost_between_replies(self) -> None:
         """Those who have their reply keep it."""
-        exchange = self.opened([mail("M1", "bob", "carol")], demands=self.LMTP)
+        exchange = self.opened([mail("M1", "bob", "carol")], config=self.LMTP)
         exchange.talk("S: 250 mail | 250 rcpt | 250 rcpt | 354 go | 250 bob")
         exchange.lose()
         delivered, deferred = exchange.outcomes()

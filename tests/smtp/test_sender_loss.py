@@ -273,7 +273,7 @@ class LossTests(SenderTestCase):
         content = b"~\r\n" * 100_000
         exchange = self.opened(
             [mail("M1", content=content)],
-            demands=replace(US, lmtp=True),
+            config=replace(US, lmtp=True),
             known=Pipelining.STEPWISE,
         )
         exchange.talk("S: 250 mail | 250 rcpt")

@@ -101,7 +101,7 @@ class OpeningTests(SenderTestCase):
     def test_lmtp(self) -> None:
         """LHLO, and nothing instead of it (RFC 2033)."""
         lmtp = replace(US, lmtp=True)
-        self.opened([], demands=lmtp).talk("C: QUIT")
+        self.opened([], config=lmtp).talk("C: QUIT")
         exchange = Exchange([mail()], lmtp)
         exchange.talk(
             """
@@ -193,9 +193,9 @@ class SecurityTests(SenderTestCase):
 
     def test_no_mail_without_tls_where_it_is_demanded(self) -> None:
         """The hop fails."""
-        demands = replace(US, security=Security.VERIFY)
-        self.assert_unusable(self.opened([mail()], demands=demands), "451 4.7.5")
-        exchange = self.opened([mail()], "250 STARTTLS", demands)
+        config = replace(US, security=Security.VERIFY)
+        self.assert_unusable(self.opened([mail()], config=config), "451 4.7.5")
+        exchange = self.opened([mail()], "250 STARTTLS", config)
         exchange.talk("S: 454 not now")
         self.assert_unusable(exchange, "451 4.7.5")
 
@@ -240,8 +240,8 @@ class SecurityTests(SenderTestCase):
             ("HELP", True, True, False),
             ("REQUIRETLS", True, False, False),
         ):
-            demands = replace(US, proved=proved)
-            exchange = Exchange([strict], demands, tls=tls, certificate="")
+            config = replace(US, proved=proved)
+            exchange = Exchange([strict], config, tls=tls, certificate="")
             exchange.talk(
                 f"""
                 S: 220 x
@@ -283,8 +283,8 @@ class SecurityTests(SenderTestCase):
 
     def logging_in(self, keywords: str, *, tls: bool = True) -> Exchange:
         """An exchange that is to log in, after EHLO."""
-        demands = replace(US, user="us", secret="geheim")
-        exchange = Exchange([mail()], demands, tls=tls)
+        config = replace(US, user="us", secret="geheim")
+        exchange = Exchange([mail()], config, tls=tls)
         exchange.talk(
             f"""
             S: 220 x

@@ -68,9 +68,9 @@ class Pair:
         shared = receiver_config(
             self.spool, self.accepted, service=service, access=self.access, limits=limits
         )
-        demands = SenderConfig("us.example", lmtp=service is Service.LMTP)
+        config = SenderConfig("us.example", lmtp=service is Service.LMTP)
         self.receiver = Link(Receiver(shared), clock)
-        self.sender = Link(Sender(self.source, demands), clock)
+        self.sender = Link(Sender(self.source, config), clock)
         self.failures: list[Failure] = []
         for link in (self.receiver, self.sender):
             link.ended.addErrback(self.failures.append)
