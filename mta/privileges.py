@@ -10,12 +10,11 @@ import codecs
 import os
 import pwd
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
 
 from mta.settings import Settings
 
@@ -154,10 +153,18 @@ def _load_early() -> None:
         return
     for codec in _LATE_CODECS:
         codecs.lookup(codec)
-    ours = (module.name for module in walk_packages([str(Path(__file__).parent)], "mta."))
-    for name in (*ours, *_LATE_MODULES):
+    for name in (*_our_modules(), *_LATE_MODULES):
         with suppress(ImportError):  # an extra that is not installed, another kind of system
             import_module(name)
+
+
+def _our_modules() -> Iterator[str]:
+    """The names of all modules that the program may need."""
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        first, *rest = path.relative_to(folder).with_suffix("").parts
+        if first != "testing":  # stand-ins for tests, and trial with them
+            yield ".".join(("mta", first, *rest)).removesuffix(".__init__")
 
 
 def _is_open_to_all(path: Path) -> bool:

@@ -234,6 +234,28 @@ class ToolTests(RootCase):
         self.assertRegex(run.stderr, r"\Amta: refusing to deliver mail as root[^\n]*\n\Z")
 
 
+class EarlyTests(SynchronousTestCase):
+    """What root imports before it becomes a user who may not read the program."""
+
+    def test_all_but_stand_ins(self) -> None:
+        """All modules of the program, and nothing that is for tests."""
+        code = (
+            "import sys; from mta import privileges;"
+            " privileges._is_open_to_all = lambda path: False;"
+            " privileges._load_early(); print(*sys.modules)"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            env=source_environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        modules = set(ended.stdout.split())
+        self.assertLessEqual({"mta", "mta.service", "mta.service.exchange"}, modules)
+        self.assertEqual(modules & {"mta.testing", "twisted.trial", "mta.__init__"}, set())
+
+
 class AccountTests(SynchronousTestCase):
     """Who the server is."""
 
