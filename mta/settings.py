@@ -1,4 +1,4 @@
-"""The configuration as frozen values, with the defaults of the contract.
+"""The configuration as frozen values, with their defaults.
 
 `mta.config` reads them from YAML.  Units: durations in seconds, sizes in octets.  Every room
 takes the value that concerns it as a constructor argument.

@@ -19,7 +19,7 @@ _ANGLES = re.compile(r".*<([^<>]*)>", re.DOTALL)
 # What stands between commas that are not in quotes, comments or angles.
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|\([^()]*\)|<[^<>]*>|[^,])+')
 _ATOM = r"[\w!#$%&'*+/=?^`{|}~.-]+"
-# What programs write that don't know where they are: no domain, for everybody but this host.
+# What programs write that don't know where they are: no domain, but on this host.
 _LOCALHOST = r"(?:@localhost(?:\.localdomain)?)"
 _NAME_ALONE = re.compile(
     rf"(\s*{_ATOM}){_LOCALHOST}?(\s*(?:\([^()]*\)\s*)?)", re.ASCII | re.IGNORECASE

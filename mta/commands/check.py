@@ -85,7 +85,7 @@ def _account(arguments: argparse.Namespace, settings: Settings) -> Account | Non
 
 def _look_as(account: Account, path: Path) -> _Report:
     """Look in a new process, which becomes another user for good."""
-    # Before it becomes somebody who may not read our own files.
+    # Before it becomes a user that may not read our own files.
     importlib.import_module("mta.service.findings")
     reading, writing = os.pipe()
     child = os.fork()

@@ -53,7 +53,7 @@ def read(words: Sequence[str]) -> argparse.Namespace:
     end = words.index("--") if "--" in words else len(words)
     arguments = parser().parse_intermixed_args(words[:end])
     arguments.words += words[end + 1 :]
-    arguments.userid = os.getuid()  # of who calls, whoever root becomes for the work
+    arguments.userid = os.getuid()  # of the caller, whichever user root becomes
     return arguments
 
 

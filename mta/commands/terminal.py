@@ -57,7 +57,7 @@ def pages() -> Iterator[None]:
     assert process.stdin is not None
     try:
         with suppress(BrokenPipeError), redirect_stdout(process.stdin):
-            yield  # until whoever reads has seen enough
+            yield  # until the reader has seen enough
     finally:
         with suppress(BrokenPipeError):
             process.stdin.close()

@@ -1,7 +1,7 @@
-"""Edits of lines, made in another form of the file.
+"""Carrying an edit over to the lines as their author wrote them.
 
-`Before` and `after` are the file in that other form.  `merged` finds the edit between the two, and
-makes it in the lines as they were written.
+ruamel.yaml writes a whole file in a form of its own: `before` is the file in that form, `after` the
+same with the edit.  `merged` finds the edit between the two, and makes it in the written lines.
 """
 
 from __future__ import annotations

@@ -126,20 +126,25 @@ class CommandProcess(ProcessProtocol):
     # --- Twisted calls these
 
     def connectionMade(self) -> None:
+        """Start the timer, and take part in back pressure."""
         self._deadline = self._clock.callLater(self._timeout, self._time_out)
         self._group = self.transport.pid or 0
         self.transport.registerProducer(self, True)
 
     def outReceived(self, data: bytes) -> None:
+        """Keep output, up to `MAX_OUTPUT`."""
         self._output += data[: MAX_OUTPUT - len(self._output)]
 
     def errReceived(self, data: bytes) -> None:
+        """Keep errors among the output."""
         self.outReceived(data)
 
     def inConnectionLost(self) -> None:
+        """Write no more: the command has closed its input."""
         self.stopProducing()
 
     def processEnded(self, reason: Failure) -> None:
+        """End the run: the command has ended, and its pipes are closed."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._end = reason.value
@@ -156,15 +161,18 @@ class CommandProcess(ProcessProtocol):
             self._has_exited = True
 
     def pauseProducing(self) -> None:
+        """Let the writer wait: the pipe is full."""
         if self._room is None:
             self._room = Deferred()
 
     def resumeProducing(self) -> None:
+        """Let the writer go on."""
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
 
     def stopProducing(self) -> None:
+        """Let the writer end."""
         self.listens = False
         self.resumeProducing()
 

@@ -2,7 +2,7 @@
 
 The rooms meet here and are joined in `mta.service` by constructor arguments.  An interface has
 at most five methods; those that one object fulfils together are joined by inheritance, so that
-each user names the part that it needs.  Every implementation has a ``verifyObject`` test.
+each user names the part that it needs.
 """
 
 from mta.interfaces.access import (

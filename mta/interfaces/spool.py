@@ -107,10 +107,10 @@ class ISpoolListener(Interface):
         """Look for work: mail may be due, or held for a peer."""
 
     def retry() -> None:
-        """Try mail for hops that were down, too: a person asked for it.  `wake` follows."""
+        """Try mail for hops that were down, too.  The operator asked for it; `wake` follows."""
 
     def recall() -> None:
-        """Ask which messages are recalled: some may be removed, on hold, or no more ours."""
+        """Ask which messages are recalled.  Some may be removed, on hold, or no more ours."""
 
 
 class IAttempts(Interface):

@@ -220,6 +220,23 @@ def docstrings(source: Source) -> Iterator[Violation]:
                 yield source.at(place, "people", f"{match[0]!r} in: {_around(match)}")
 
 
+def undocumented(source: Source) -> Iterator[Violation]:
+    """Modules, and public classes and functions, without a docstring."""
+    waiting: list[ast.Module | ast.ClassDef] = [source.tree]
+    while waiting:
+        owner = waiting.pop()
+        for node in (owner, *owner.body):
+            is_public = not getattr(node, "name", "").startswith("_")
+            if any("setter" in ast.unparse(each) for each in getattr(node, "decorator_list", ())):
+                continue  # the property says it
+            if not (isinstance(node, (ast.Module, ast.ClassDef, *FUNCTION)) and is_public):
+                continue
+            if not ast.get_docstring(node):
+                yield source.at(node, "undocumented", getattr(node, "name", "the module"))
+            if isinstance(node, ast.ClassDef) and node is not owner:
+                waiting.append(node)
+
+
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring."""
     paragraph = " ".join(text.split("\n\n", 1)[0].split())
@@ -272,7 +289,7 @@ def violations(folder: Path = ROOT / "mta") -> list[Violation]:
     page = (folder.parent / "docs/design.rst").read_text("utf-8")
     found: set[Violation] = set()
     for source in every:
-        for rule in (sizes, interfaces, docstrings, comments, constants):
+        for rule in (sizes, interfaces, undocumented, docstrings, comments, constants):
             found.update(rule(source))
         found.update(seams(source, aliases))
         found.update(places(source, page))

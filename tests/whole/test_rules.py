@@ -127,6 +127,17 @@ class RuleTests(SynchronousTestCase):
         self.assertEqual(set(), broken('"""Refuse `nobody`."""\nx = "nobody"  # not `nobody`\n'))
         self.assertEqual(set(), broken('"""Close it for the user."""'))
 
+    def test_undocumented(self) -> None:
+        """What others use says what it is for; what is private may."""
+
+        def missing(text: str) -> list[str]:
+            source = rules.Source("mta/room/file.py", text, ast.parse(text))
+            return sorted({each.text for each in rules.undocumented(source)})
+
+        self.assertEqual(["the module"], missing("x = 1"))
+        self.assertEqual(["A", "a", "b"], missing('"""A."""\nclass A:\n  def a(): 1\ndef b(): 1'))
+        self.assertEqual([], missing('"""A."""\nclass _A:\n  def a(): 1\ndef _b():\n  def c(): 1'))
+
     def test_constants(self) -> None:
         """MAX, MIN and DEFAULT."""
         self.assertEqual({"constant"}, broken("MOST_OCTETS = 3"))

@@ -94,6 +94,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def mailbox_of(parts: re.Match[str]) -> Mailbox:
+    """Return the mailbox that `MAILBOX` has matched.  Raises ValueError."""
     local_part, domain = parts["local"], parts["domain"]
     if local_part.startswith('"'):
         local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])

@@ -1,4 +1,4 @@
-"""The client's side of the exchanges."""
+"""The client's side of a SASL exchange."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The secrets of users, for the server's side."""
+"""The secrets of users, for the server's side of SASL."""
 
 from __future__ import annotations
 

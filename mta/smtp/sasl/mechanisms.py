@@ -1,4 +1,4 @@
-"""The mechanisms, the choice among them, and failures."""
+"""The SASL mechanisms, the choice among them, and failures."""
 
 from __future__ import annotations
 

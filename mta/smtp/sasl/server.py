@@ -1,4 +1,4 @@
-"""The server's side of the exchanges."""
+"""The server's side of a SASL exchange."""
 
 from __future__ import annotations
 
