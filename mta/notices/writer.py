@@ -23,6 +23,10 @@ from mta.smtp import header
 from mta.smtp.steps import InSteps, at_once
 
 
+def _token() -> str:
+    return secrets.token_hex(16)
+
+
 @implementer(INotices)
 class NoticeWriter:
     """Writes notices in the name of `hostname`.
@@ -37,7 +41,7 @@ class NoticeWriter:
         self,
         hostname: str,
         now: Callable[[], float] = time.time,
-        token: Callable[[], str] = secrets.token_hex,
+        token: Callable[[], str] = _token,
         in_steps: InSteps = at_once,
     ) -> None:
         self._hostname = hostname
