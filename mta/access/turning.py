@@ -111,11 +111,13 @@ class Reversal:
             replies.TURN_DENIED if _proved_something(session) else replies.TURN_NEEDS_AUTH
         )
 
-    async def _count(self, peer: Peer, domains: Collection[str], limit: int, trouble: Reply) -> int:
+    async def _count(
+        self, peer: Peer, domains: Collection[str], limit: int, unavailable: Reply
+    ) -> int:
         try:
             return await self._held.count(peer.name, domains, limit)
         except OSError:
-            raise Refusal(trouble) from None
+            raise Refusal(unavailable) from None
 
 
 def _proved_something(session: Session) -> bool:

@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
     require_no_root(settings, has_uid=False)
     tally = _Progress(peer).wait_for(arguments, settings)
     if tally.lost:
-        raise Failed(f"{peer.name}: {printable(tally.trouble)}; {_summary(tally)}")
+        raise Failed(f"{peer.name}: {printable(tally.error)}; {_summary(tally)}")
     if peer.method == "etrn":
         for reply in tally.replies:
             print(printable(str(reply)))

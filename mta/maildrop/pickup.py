@@ -75,7 +75,7 @@ class Pickup:
         self._settings: Settings | None = None  # those that the folder was made by
         self._rest_until = 0.0
         self._done: set[Path] = set()  # taken, and not to be removed, for whatever reason
-        self._last_trouble = ""
+        self._last_error = ""
 
     async def run(self, settings: Settings) -> None:
         """Take what is there, up to `MAX_OF_USER` messages of each user."""
@@ -90,7 +90,7 @@ class Pickup:
         except OSError as error:
             self._tell(str(error))
         else:
-            self._last_trouble = ""
+            self._last_error = ""
 
     async def prepare(self, settings: Settings) -> None:
         """Make the folder, and open it where mail may be left."""
@@ -176,11 +176,11 @@ class Pickup:
             f"\t{date}\r\n"
         ).encode()
 
-    def _tell(self, trouble: str) -> None:
+    def _tell(self, error: str) -> None:
         """Say it once."""
-        if trouble != self._last_trouble:
-            self._last_trouble = trouble
-            self.log.warn("maildrop: {error}", error=trouble)
+        if error != self._last_error:
+            self._last_error = error
+            self.log.warn("maildrop: {error}", error=error)
 
 
 # --- in a thread -----------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Customer:
         self._status.note(
             peer.name,
             last_exchange=time.time(),
-            last_error=tally.trouble,
+            last_error=tally.error,
             sent=tally.sent,
             received=tally.received,
         )

@@ -107,12 +107,12 @@ class DialLoop:
         counts = f"sent {tally.sent}, received {tally.received}"
         if tally.lost:
             worked = tally.has_moved_mail or tally.turned_for >= LONG_LINK
-            return self._failed(f"{tally.trouble} ({counts})", worked=worked)
+            return self._failed(f"{tally.error} ({counts})", worked=worked)
         self.log.info("{peer}: {counts}", peer=self._peer.name, counts=counts)
         self._failures = 0
         return self._succeeded(tally, self._clock.seconds() - began)
 
-    def _failed(self, trouble: str, *, worked: bool) -> float:
+    def _failed(self, error: str, *, worked: bool) -> float:
         """The seconds to wait after a failure.
 
         An exchange that `worked` before it failed is no failure in a row.
@@ -122,9 +122,9 @@ class DialLoop:
         if not self._stopped:
             self._exchanges.note_next_try(self._peer, pause)
             self.log.warn(
-                "{peer}: {trouble}; next try in {pause:.0f} s",
+                "{peer}: {error}; next try in {pause:.0f} s",
                 peer=self._peer.name,
-                trouble=trouble,
+                error=error,
                 pause=pause,
             )
         return pause

@@ -99,22 +99,22 @@ class Provider:
 
     async def _deliver(self, peer: Peer, domains: Collection[str]) -> None:
         assert peer.etrn is not None
-        tally, trouble = Tally(), ""
+        tally, error = Tally(), ""
         source = self._held.open(peer.name, domains, 0.0)
         try:
             await self._relay.deliver(peer.etrn, CountedSource(source, tally))
         except HopFailure as failure:
-            trouble = str(failure.outcome.reply)
+            error = str(failure.outcome.reply)
         finally:
             source.close()
         self._status.note(
-            peer.name, last_exchange=time.time(), last_error=trouble, sent=tally.sent, received=0
+            peer.name, last_exchange=time.time(), last_error=error, sent=tally.sent, received=0
         )
         self.log.info(
-            "{peer} was sent {sent} message(s) for ETRN{trouble}",
+            "{peer} was sent {sent} message(s) for ETRN{error}",
             peer=peer.name,
             sent=tally.sent,
-            trouble=trouble and f": {trouble}",
+            error=error and f": {error}",
         )
 
     def _broken(self, failure: Failure, peer: str) -> None:

@@ -19,7 +19,7 @@ class Tally:
 
     `octets` are those of content, both ways.  `turned`: the roles have changed, and stayed so for
     `turned_for` seconds until the connection ended, the last `quiet_for` of them without mail;
-    `lost`: it broke, and `trouble` says how.  `replies` are the peer's to our request for mail.
+    `lost`: it broke, and `error` says how.  `replies` are the peer's to our request for mail.
     """
 
     sent: int = 0
@@ -29,7 +29,7 @@ class Tally:
     turned_for: float = 0.0
     quiet_for: float = 0.0
     lost: bool = False
-    trouble: str = ""
+    error: str = ""
     replies: list[Reply] = field(default_factory=list)
 
     @property

@@ -55,10 +55,10 @@ class TurnedReceiver:
             with self._while_turned:
                 return await self._receiver.converse(channel)
         except ChannelTimeout:
-            tally.lost, tally.trouble = True, DEAD
+            tally.lost, tally.error = True, DEAD
             return None
         except ChannelLost as lost:
-            tally.lost, tally.trouble = True, f"the turned connection broke: {lost}"
+            tally.lost, tally.error = True, f"the turned connection broke: {lost}"
             return None
         finally:
             ended = channel.seconds()

@@ -85,36 +85,36 @@ class TurnedSender:
     async def _send(self) -> None:
         source = self._held.open(self._peer.name, self._domains, self._peer.linger)
         began = self._channel.seconds()
-        tally, trouble = Tally(), "interrupted"
+        tally, error = Tally(), "interrupted"
         sender = Sender(CountedSource(source, tally), self._config)
         try:
             await sender.converse(self._channel)
-            trouble = str(sender.failure or "")
+            error = str(sender.failure or "")
         except HopFailure as failure:
-            trouble = str(failure.outcome.reply)
+            error = str(failure.outcome.reply)
         finally:
             source.close()
             self._status.note(
                 self._peer.name,
                 last_exchange=time.time(),
-                last_error=trouble,
+                last_error=error,
                 sent=tally.sent,
                 received=0,
             )
-            self._log_end(tally, trouble, self._channel.seconds() - began)
+            self._log_end(tally, error, self._channel.seconds() - began)
 
-    def _log_end(self, tally: Tally, trouble: str, lasted: float) -> None:
+    def _log_end(self, tally: Tally, error: str, lasted: float) -> None:
         """Log how the connection ended."""
-        if not trouble:
+        if not error:
             self.log.info(
                 "{peer} was sent {sent} message(s)", peer=self._peer.name, sent=tally.sent
             )
             return
         self.log.warn(
-            "the link of {peer} broke after {lasted:.0f} s: {trouble}; "
+            "the link of {peer} broke after {lasted:.0f} s: {error}; "
             "{sent} message(s) were sent, the rest waits for its next link",
             peer=self._peer.name,
             lasted=lasted,
-            trouble=trouble,
+            error=error,
             sent=tally.sent,
         )

@@ -54,8 +54,8 @@ def _hop(hop: Hop, keys: Keys, domain: Domain | None = None) -> Iterator[Finding
         path = hop.next_hop.replace("{domain}", domain.name) if domain else hop.next_hop
         fixed, is_template, _ = path.partition("{")
         folder = Path(fixed.rpartition("/")[0] or "/") if is_template else Path(fixed)
-        if trouble := why_unwritable(folder):
-            yield Finding(keys, f"mail can't be delivered there: {trouble}; give it to the server")
+        if error := why_unwritable(folder):
+            yield Finding(keys, f"mail can't be delivered there: {error}; give it to the server")
     elif hop.agent is Agent.PIPE:
         program = shlex.split(hop.next_hop)[0]
         if "{" not in program and shutil.which(program) is None:

@@ -41,15 +41,15 @@ def users(settings: Settings) -> Iterator[Finding]:
 def spool(settings: Settings) -> Iterator[Finding]:
     """`spool`: the folder can be made or used, its files are sound."""
     path = Path(settings.spool)
-    trouble = why_unwritable(path) or inspection.problem_of(path)
-    if not trouble:
+    error = why_unwritable(path) or inspection.problem_of(path)
+    if not error:
         return
     if settings.run_as and not exists(path):
         yield Finding(
             ("spool",), f"{path} is not there, and only root can make it, at the server's start"
         )
     else:
-        yield Finding(("spool",), f"cannot use the spool {path}: {trouble}", True)
+        yield Finding(("spool",), f"cannot use the spool {path}: {error}", True)
 
 
 def log(settings: Settings) -> Iterator[Finding]:
@@ -57,14 +57,14 @@ def log(settings: Settings) -> Iterator[Finding]:
     if not settings.log.file:
         return
     path = Path(settings.log.file)
-    trouble = ""
+    error = ""
     if not path.parent.is_dir():
-        trouble = f"{path.parent}: there is no such folder"
+        error = f"{path.parent}: there is no such folder"
     elif path.is_dir():
-        trouble = f"{path}: Is a directory"
+        error = f"{path}: Is a directory"
     elif not path.exists():
-        trouble = why_unwritable(path.parent)
+        error = why_unwritable(path.parent)
     elif not os.access(path, os.W_OK):
-        trouble = f"{path}: Permission denied"
-    if trouble:
-        yield Finding(("log", "file"), f"cannot write the log: {trouble}", True)
+        error = f"{path}: Permission denied"
+    if error:
+        yield Finding(("log", "file"), f"cannot write the log: {error}", True)
