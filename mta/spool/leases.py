@@ -8,21 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from enum import IntEnum
 
 from mta.spool import queue_id
 from mta.spool.rows import ids, listed
+from mta.spool.schema import Hold
 
 NEVER = float("inf")  # the `due` of a message that is leased, or on hold
-
-
-class Hold(IntEnum):
-    """The reasons why a message is on hold: column `on_hold`."""
-
-    NO = 0
-    BY_HAND = 1
-    SUSPECT = 2  # the program ended while it tried the message
-    DAMAGED = 3
 
 
 # --- what may be leased --------------------------------------------------------------
@@ -205,10 +196,10 @@ def hold_damaged(connection: sqlite3.Connection, reasons: Mapping[int, str]) -> 
     """Put damaged messages on hold, leased or not, for these reasons."""
     connection.execute(
         """
-        UPDATE message SET owner = NULL, due = 9e999, on_hold = 3, reason = new.value
+        UPDATE message SET owner = NULL, due = 9e999, on_hold = ?, reason = new.value
         FROM json_each(?) AS new WHERE message.id = CAST(new.key AS INTEGER)
         """,
-        (json.dumps(reasons),),
+        (Hold.DAMAGED, json.dumps(reasons)),
     )
 
 

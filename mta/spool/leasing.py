@@ -16,10 +16,9 @@ from mta.spool import leases, queue_id, rows
 from mta.spool.content import ContentSource, FileContent
 from mta.spool.database import SpoolDamaged, is_damage
 from mta.spool.jobs import ICommitter, acting
-from mta.spool.loading import Loaded, load
+from mta.spool.loading import Loaded, load, log_damaged
 from mta.spool.owners import Owner
 from mta.spool.sweeping import FileSweeper
-from mta.spool.take_over import log_damaged
 from mta.spool.wakeup import wake_processes
 
 Choose = Callable[[Connection], list[int]]

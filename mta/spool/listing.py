@@ -19,6 +19,7 @@ from mta.spool import owners, queue_id
 from mta.spool.database import as_oserror, open_database
 from mta.spool.folder import Folder
 from mta.spool.loading import ContentKey, load
+from mta.spool.schema import Hold
 
 _FIRST_BATCH_SIZE = 20  # messages: the first lines are wanted at once
 _BATCH_SIZE = 1000  # messages: bounds the memory
@@ -29,19 +30,19 @@ _MAX_READ_WHOLE = 2000  # messages: it takes twice as long, so of more only what
 ON_HOLD = "on-hold"  # as a `Filter.state`: on hold, and not waiting for a peer
 
 # ACTIVE is what a living owner has leased; a dead one's mail only waits to be taken over.
-_FIND = """
+_FIND = f"""
 SELECT id, state, due, on_hold, attempts, size, local_part, domain, reason FROM (
     SELECT id, due, on_hold, attempts, size, local_part, domain, reason, CASE
         WHEN owner IN (SELECT value FROM json_each(:living)) THEN 'active'
-        WHEN on_hold = 3 THEN 'damaged'
+        WHEN on_hold = {Hold.DAMAGED:d} THEN 'damaged'
         WHEN on_hold OR NOT EXISTS (
             SELECT 1 FROM recipient WHERE message = id AND state = 'waiting'
         ) THEN 'held'
         ELSE 'waiting' END AS state
     FROM message
 )
-WHERE id > :after AND {} ORDER BY id LIMIT :limit
-"""
+WHERE id > :after AND {{}} ORDER BY id LIMIT :limit
+"""  # noqa: S608 (our own words)
 _RECIPIENTS = """
 SELECT message, local_part, domain, state, peer,
     CASE WHEN json_valid(history) AND json_valid(settled) THEN history -> '$[#-1]' ELSE '' END

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.queued import HistoryEntry, IContent, Message, Progress, State
 from mta.spool import origins, queue_id
 from mta.spool.database import is_damage
 from mta.spool.folder import Folder
+
+if TYPE_CHECKING:
+    from twisted.logger import Logger
 
 E = TypeVar("E", bound=Enum)
 
@@ -271,7 +274,17 @@ def _list(name: str, value: object) -> list[Any]:
     return found
 
 
-# --- what is left of a damaged one -------------------------------------------------
+# --- damaged messages -------------------------------------------------
+
+
+def log_damaged(log: Logger, reasons: Mapping[int, str]) -> None:
+    """Log which damaged messages were put on hold, a line for each."""
+    for number, reason in reasons.items():
+        log.error(
+            "{queue_id} is damaged, and on hold: {reason}; see `mta queue show`",
+            queue_id=queue_id.encode(number),
+            reason=reason,
+        )
 
 
 def salvage(connection: sqlite3.Connection, number: int, content: MakeContent) -> Message:

@@ -9,6 +9,7 @@ from dataclasses import astuple
 from mta.spool import queue_id
 from mta.spool.clock import Reading, jump
 from mta.spool.rows import ids, listed
+from mta.spool.schema import Hold
 
 # Owners that ended in attempts for a message, after which it is put on hold.  One more, where the
 # last of them tried others as well, any of which may have been the cause, or none.
@@ -16,6 +17,7 @@ MAX_DEATHS = 2
 # Seconds before a message is tried that an owner died on: all others go first, and where processes
 # die one after the other, whatever the reason, it is not tried, and so not blamed.
 SUSPECT_DELAY = 5.0
+DEATHS = "the program ended twice or more while it tried this message"  # the reason to hold it
 
 
 # --- signs of life -----------------------------------------------------------------
@@ -118,11 +120,11 @@ def count_death(connection: sqlite3.Connection, numbers: Collection[int], now: f
     return ids(
         connection.execute(
             """
-            UPDATE message SET on_hold = 2, due = 9e999, reason = ?
+            UPDATE message SET on_hold = ?, due = 9e999, reason = ?
             WHERE deaths >= ? AND NOT on_hold AND id IN (SELECT value FROM json_each(?))
             RETURNING id
             """,
-            ("the program ended twice or more while it tried this message", limit, wanted),
+            (Hold.SUSPECT, DEATHS, limit, wanted),
         )
     )
 

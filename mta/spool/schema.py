@@ -5,15 +5,26 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from enum import IntEnum
 from functools import cache
 
 VERSION = 5
+
+
+class Hold(IntEnum):
+    """The reasons why a message is on hold: column `on_hold`."""
+
+    NO = 0
+    BY_HAND = 1
+    SUSPECT = 2  # the program ended while it tried the message
+    DAMAGED = 3
+
 
 # `message` is what attempts change, small and apart from `content`, which never changes: the origin
 # as JSON, the header section, and the body in `data`, empty where `in_file` says that it is a file.
 # Where `header` is NULL an older version took the message: all of its content is in `data`, or in
 # the file, without a row.  `released_by` is the owner that released a message untried, and
-# remembers it.  `on_hold` is one of `mta.spool.leases.Hold`, `reason` says why where that was no
+# remembers it.  `on_hold` is a `Hold`, `reason` says why where that was no
 # person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by which the clock was
 # set since the message arrived.  `outside`: neither a user nor a host of ours sent it, or an older
 # version took it, which did not ask.  `owner` has a row for each process, whose `beat` grows as

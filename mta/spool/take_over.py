@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from sqlite3 import Connection
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from mta.spool import attempts, leases, owner_rows, owners, queue_id
 from mta.spool.content import InThread
 from mta.spool.database import ReadConnection
 from mta.spool.jobs import ICommitter, acting
+from mta.spool.loading import log_damaged
 from mta.spool.sweeping import FileSweeper
 
 MAX_SILENT_LOOKS = 60  # looks without a new beat: ten minutes, longer than any commit takes
@@ -144,13 +145,3 @@ class TakeOver:
         if reasons:
             await self._committer.submit(acting(leases.hold_damaged, reasons=reasons))
             log_damaged(self.log, reasons)
-
-
-def log_damaged(log: Logger, reasons: Mapping[int, str]) -> None:
-    """Log which damaged messages were put on hold, a line for each."""
-    for number, reason in reasons.items():
-        log.error(
-            "{queue_id} is damaged, and on hold: {reason}; see `mta queue show`",
-            queue_id=queue_id.encode(number),
-            reason=reason,
-        )

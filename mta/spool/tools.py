@@ -19,6 +19,7 @@ from mta.spool.drafts import Draft, Incoming
 from mta.spool.folder import Folder
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
 from mta.spool.loading import load, salvage
+from mta.spool.schema import Hold
 from mta.spool.sync_spool import SyncSpool, blocking_source, sync_spool
 from mta.spool.tool_commits import ToolCommits
 from mta.spool.wakeup import Signal
@@ -97,7 +98,9 @@ class SpoolTools:
 
         One under way is on hold when its attempt ends.
         """
-        return self._change("on_hold = 1, due = 9e999", "NOT on_hold", ids, Signal.RECALL)
+        return self._change(
+            f"on_hold = {Hold.BY_HAND:d}, due = 9e999", "NOT on_hold", ids, Signal.RECALL
+        )
 
     def release(self, ids: Collection[str]) -> list[str]:
         """Undo `hold`, and make free messages due now; returns which were changed."""

@@ -102,7 +102,7 @@ class HeldContract(Contract):
         spool = self.process()
         self.hold(spool, "a.example")
         (message,) = self.wait(spool.lease_held("office", {"a.example"}, 1))
-        self.wait(spool.settle(settlement(message, self.now() + 60, state=State.WAITING, peer="")))
+        self.wait(spool.settle(settlement(message, self.now() + 60, state=State.WAITING)))
         self.assertEqual(self.held(spool, "a.example"), [])
         self.assertEqual(self.wait(spool.count_held("office", {EVERYWHERE}, 9)), 0)
 
