@@ -206,7 +206,8 @@ class Limits:
 class Log:
     """The form of events in the log, and its file.
 
-    `file` is an absolute path, empty for `twistd`'s own."""
+    `file` is an absolute path, empty for `twistd`'s own.
+    """
 
     format: str = "text"
     level: str = "info"
@@ -245,7 +246,8 @@ class Settings:
     def home_domain(self) -> str:
         """The domain of addresses that name none.
 
-        It is that of ours which is nearest to the name of this host."""
+        It is that of ours which is nearest to the name of this host.
+        """
         name = self.hostname
         while name:
             if name in self.domains:

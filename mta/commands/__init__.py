@@ -75,7 +75,8 @@ def _complain(text: str) -> int:
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """The parser of a command, or of all commands.
 
-    It is of all where `wanted` is none, or is about all."""
+    It is of all where `wanted` is none, or is about all.
+    """
     parser = argparse.ArgumentParser(
         prog="mta",
         description="Tools of the mail transfer agent.  They work with the server up or down.",

@@ -120,7 +120,8 @@ def _require_spool(settings: Settings) -> None:
 def has_spool(settings: Settings) -> bool:
     """Return whether the server has made its spool.
 
-    Raises OSError, or Failed where it is not for us."""
+    Raises OSError, or Failed where it is not for us.
+    """
     spool = Path(settings.spool)
     if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
         raise Failed(f"{spool}: only root and the user {server_account(settings)} may look there")
@@ -150,11 +151,6 @@ def router_of(settings: Settings) -> Router:
         srs,
         own=OwnHost(settings.hostname, settings.own_addresses),
     )
-
-
-def home_domain(settings: Settings) -> str:
-    """See `Settings.home_domain`."""
-    return settings.home_domain
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ from mta.commands.console import (
     Failed,
     add_command,
     add_json,
-    home_domain,
     print_json,
     printable,
     router_of,
@@ -76,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _address(text: str, settings: Settings) -> Mailbox:
     """The address that is meant.  A name alone is one in the home domain."""
     try:
-        [address] = addressees(text, home_domain(settings))
+        [address] = addressees(text, settings.home_domain)
     except ValueError:
         raise Failed(f"not an address: {text!r}") from None
     return address

@@ -15,7 +15,6 @@ from mta.commands.console import (
     Failed,
     add_command,
     add_group,
-    home_domain,
     is_file,
     printable,
     settings_of,
@@ -62,7 +61,7 @@ def register(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, keep_root=True)
     importer = _Importer(settings)
-    findings = list(arguments.read(arguments.table, arguments.domain or home_domain(settings)))
+    findings = list(arguments.read(arguments.table, arguments.domain or settings.home_domain))
     with closing(Bar(len(findings))) as bar:
         for finding in findings:
             importer.take(finding)

@@ -100,7 +100,8 @@ def _mail_options(client: _Client, envelope: Envelope) -> Iterator[str]:
 def converse(settings: Settings, incoming: int, outgoing: int) -> None:
     """Let the program behind two descriptors talk with the server.
 
-    Raises NoServer or OSError."""
+    Raises NoServer or OSError.
+    """
     with connect(settings) as server:
         server.settimeout(REPLY_TIMEOUT)
         sources = [incoming, server.fileno()]

@@ -100,7 +100,8 @@ class Lines:
 def summary(listed: Listed, now: float) -> dict[str, Any]:
     """The JSON of ``mta queue list``.
 
-    Messages that are neither damaged nor on hold have no keys for that."""
+    Messages that are neither damaged nor on hold have no keys for that.
+    """
     return {
         "id": listed.id,
         "age_seconds": round(now - listed.arrived),

@@ -23,7 +23,6 @@ from mta.commands import local_smtp
 from mta.commands.addressees import addressees
 from mta.commands.console import (
     Failed,
-    home_domain,
     listing_of,
     printable,
     settings_of,
@@ -102,14 +101,14 @@ def _submit(arguments: argparse.Namespace) -> None:
     dot_ends = not (arguments.dot_is_text or "i" in arguments.options)
     outgoing = Outgoing(lines(sys.stdin.buffer, dot_ends=dot_ends))
     if arguments.from_fields:
-        named += outgoing.addressees(home_domain(settings))
+        named += outgoing.addressees(settings.home_domain)
         outgoing.remove_blind()
     if not named:
         raise UnsendableMessage("To:, Cc: and Bcc: name nobody")
     envelope = _envelope(_reverse_path(arguments, settings), named, wishes)
     content = _bounded(
         outgoing.complete(
-            author, arguments.userid, settings.hostname, home_domain(settings), time.time()
+            author, arguments.userid, settings.hostname, settings.home_domain, time.time()
         ),
         settings.limits.message_size,
     )
@@ -210,7 +209,7 @@ def _reverse_path(arguments: argparse.Namespace, settings: Settings) -> Mailbox:
     """The reverse-path: what ``-f`` names, else the user of this process."""
     given = arguments.reverse_path
     if given is None:
-        return Mailbox(_user(arguments).pw_name, home_domain(settings))
+        return Mailbox(_user(arguments).pw_name, settings.home_domain)
     if given in ("", "<>"):
         return NULL_PATH
     [mailbox, *rest] = _addressees(given, settings) or [NULL_PATH]
@@ -243,7 +242,7 @@ def _user(arguments: argparse.Namespace) -> pwd.struct_passwd:
 
 def _addressees(word: str, settings: Settings) -> list[Mailbox]:
     try:
-        return addressees(word, home_domain(settings))
+        return addressees(word, settings.home_domain)
     except ValueError as error:
         raise SendmailError(os.EX_USAGE, str(error)) from None
 

@@ -117,7 +117,8 @@ class Pipes:
 class LocalAccessPolicy:
     """Lets users who may write to the spool send anywhere.
 
-    Unknown recipients are refused all the same."""
+    Unknown recipients are refused all the same.
+    """
 
     def __init__(self, router: IRouter) -> None:
         self._router = router

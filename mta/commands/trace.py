@@ -105,7 +105,8 @@ def _in_file(path: str, queue_id: str) -> Iterator[Mapping[str, Any]]:
 def _in_journal(queue_id: str) -> Iterator[Mapping[str, Any]]:
     """The events in the journal that name a message.
 
-    They can't be older than the message."""
+    They can't be older than the message.
+    """
     try:
         since = arrival(decode(queue_id)) - CLOCK_STEP
     except ValueError:

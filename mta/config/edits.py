@@ -61,6 +61,8 @@ def with_edits(text: str, root: Value, edits: Edits) -> str:
     of its own comes of an edit for each of its keys.  Raises ConfigurationError where the file has
     something else on the way, or could not keep its form.
     """
+    if not edits:
+        return text
     index = _Index()
     spelled = {_spelled(index, root, keys): value for keys, value in edits.items()}
     is_dos = "\r\n" in text
@@ -221,8 +223,9 @@ def _rewritten(
             new = value if value is REMOVED else _to_write(value)
             _apply(document, [_to_write(key) for key in keys], new)
         return before, lines(document)
-    except YAMLError as error:
-        raise root.wrong(f"can't be edited, expected the change by hand: {error}") from None
+    except (YAMLError, ValueError) as error:  # a date that is none, for one
+        reason = getattr(error, "problem", "") or str(error).partition("\n")[0]
+        raise root.wrong(f"can't be edited, expected the change by hand: {reason}") from None
 
 
 def _to_write(value: Any) -> Any:

@@ -23,7 +23,8 @@ class Places:
     def problem(self, keys: Keys, text: str) -> Problem:
         """A problem with the value that keys and numbers lead to.
 
-        Where they lead to nothing, it is at the last value on the way."""
+        Where they lead to nothing, it is at the last value on the way.
+        """
         value, line, column = self._root, 1, 1
         for key in keys:
             try:

@@ -15,7 +15,8 @@ Domains = Mapping[str, Domain]
 def check_peers(root: Value, peers: Mapping[str, Peer]) -> None:
     """Require that no two peers share a user or a certificate.
 
-    Each has rights of its own."""
+    Each has rights of its own.
+    """
     findings = Findings()
     owners: dict[str, str] = {}
     for name, peer in peers.items():
@@ -87,7 +88,8 @@ def _covers(peer: Peer, destination: str) -> bool:
 def check_routes(root: Value, domains: Domains, routes: Mapping[str, Hop]) -> None:
     """Require that routes are for other domains.
 
-    Ours are delivered as they say themselves."""
+    Ours are delivered as they say themselves.
+    """
     findings = Findings()
     for name in routes:
         with findings.collect():
@@ -174,7 +176,8 @@ def _is_known(domains: Domains, address: Mailbox) -> bool:
 def _canonical(domains: Domains, address: Mailbox) -> Mailbox:
     """An address in the form of our tables.
 
-    It is in lower case, without a detail that they don't know."""
+    It is in lower case, without a detail that they don't know.
+    """
     address = _real(domains, address)
     domain = domains.get(address.domain)
     if domain is None:

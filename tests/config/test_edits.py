@@ -171,6 +171,18 @@ class RefusalTests(SynchronousTestCase):
         error = self.assertRaises(ConfigurationError, edited, text, a__f=4, c__f=4)
         self.assertIn("by hand", str(error))
 
+    def test_strange_values(self) -> None:
+        """What only looks like a date or a number is text to us, and stays as it is."""
+        text = "a: {b: 012, c: 1.50, d: yes, e: ~}\n"
+        self.assertEqual(edited(text, a__f=1), "a: {b: 012, c: 1.50, d: yes, e: null, f: 1}\n")
+        error = self.assertRaises(ConfigurationError, edited, "a: 2024-02-30\nb: 1\n", b=2)
+        self.assertIn("mta.yaml:1:1: can't be edited, expected the change by hand", str(error))
+
+    def test_nothing(self) -> None:
+        """No edit is no reason to refuse anything."""
+        text = "a: 2024-02-30\n"
+        self.assertEqual(edited(text), text)
+
     def test_shared_values(self) -> None:
         """What another place refers to would change there, too."""
         text = "a: &x\n  b: 1\nc: *x\n"
