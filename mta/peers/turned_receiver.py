@@ -16,8 +16,7 @@ from mta.settings import Peer
 from mta.smtp.receiver import Receiver
 from mta.smtp.receiver_config import ReceiverConfig
 
-# Keepalives without a NOOP or mail after which a turned link is dead: two may be lost or late.
-SILENT_KEEPALIVES = 2.5
+SILENT_KEEPALIVES = 2.5  # keepalives without mail or NOOP on a dead link: two may be lost
 DEAD = "the link is dead: no mail, no NOOP; a NAT or firewall between may have forgotten it"
 
 

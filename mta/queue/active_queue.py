@@ -37,7 +37,7 @@ from mta.smtp.forwarding import forwarded, has_forwarded
 
 T = TypeVar("T")
 
-CLOCK_TOLERANCE = 60.0  # seconds; less is how a clock is set right
+CLOCK_TOLERANCE = 60.0  # seconds: smaller steps set a clock right
 
 
 @implementer(IActiveQueue)

@@ -13,10 +13,11 @@ from mta.mail import Hop, Outcome
 from mta.settings import HOUR
 
 FIRST_BACK_OFF = 30.0  # seconds that a hop is left alone after its first failure
-MAX_BACK_OFF = HOUR
-MIN_WAIT = 1.0  # seconds, so that nothing goes round and round at the end of a back-off
-_seconds_after = backoffPolicy(FIRST_BACK_OFF, MAX_BACK_OFF, factor=2.0, jitter=float)  # no jitter
+MAX_BACK_OFF = HOUR  # seconds: a hop that is back is found within that time
+MIN_WAIT = 1.0  # seconds: mail must not go round and round at the end of a back-off
 MAX_REMEMBERED = 10_000  # hops that are down: strangers choose the domains of mail
+
+_seconds_after = backoffPolicy(FIRST_BACK_OFF, MAX_BACK_OFF, factor=2.0, jitter=float)  # no jitter
 
 
 @dataclass(frozen=True, slots=True)

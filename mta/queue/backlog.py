@@ -14,7 +14,7 @@ from mta.settings import HOUR
 
 MIN_WAIT = 600.0  # seconds until mail for a crowded hop is looked at again, room or not
 WAIT_FOR_EACH = 0.01  # seconds more, for each message that waits for that hop already
-MAX_WAIT = HOUR
+MAX_WAIT = HOUR  # seconds: what is forgotten here comes back after it
 MAX_REMEMBERED = 100_000  # messages: each is an id in memory
 
 

@@ -16,10 +16,10 @@ from mta.queued import Message, State, Target
 from mta.smtp.errors import Refusal
 from mta.smtp.forwarding import is_forwarding
 
-DELIVERED = Outcome(
+ALREADY_DELIVERED = Outcome(
     Status.DELIVERED, Reply(250, "2.1.5", ("In this mailbox already, by another recipient",))
 )
-RELAYED = replace(DELIVERED, status=Status.RELAYED)
+ALREADY_RELAYED = replace(ALREADY_DELIVERED, status=Status.RELAYED)
 UNROUTED = Hop(Agent.REJECT, "no route")  # stands in a report for the hop that was not found
 _RELAYS = (Agent.MX, Agent.SMTP)
 
@@ -50,7 +50,8 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
             target = Target(number, address, hop, forwarder)
             mailbox = _mailbox(address, router)
             if reached and str(mailbox) in reached:
-                settled.append((target, RELAYED if hop.agent in _RELAYS else DELIVERED))
+                is_relayed = hop.agent in _RELAYS
+                settled.append((target, ALREADY_RELAYED if is_relayed else ALREADY_DELIVERED))
             else:
                 found.setdefault((mailbox, hop), []).append(target)
     return [_joined(targets) for targets in found.values()], settled

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-INTERVAL = 60.0  # seconds
+INTERVAL = 60.0  # seconds: more lines would tell the operator no more
 MAX_HOPS = 100  # with a line of their own each minute: strangers choose the domains of mail
 
 

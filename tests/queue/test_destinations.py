@@ -46,13 +46,13 @@ def delivery(hop: Hop, name: str, reverse_path: Mailbox | None = None) -> Delive
 
 @implementer(IDeliveryAgent)
 class ScriptedAgent:
-    """Does what a test says with each visit."""
+    """Does what a test says with each session."""
 
-    def __init__(self, visit: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
-        self.visit = visit
+    def __init__(self, session: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
+        self.session = session
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
-        await self.visit(hop, mail)
+        await self.session(hop, mail)
 
 
 @implementer(IDeliveryResults)
@@ -83,7 +83,7 @@ class DestinationsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.results = Results()
-        self.visits: list[tuple[Hop, IMailSource, Deferred[None]]] = []
+        self.sessions: list[tuple[Hop, IMailSource, Deferred[None]]] = []
         self.destinations = self.make(Queue(concurrency=4, per_destination=3))
 
     def make(self, settings: Queue, pressure: Pressure | None = None) -> Destinations:
@@ -91,30 +91,30 @@ class DestinationsTests(SynchronousTestCase):
         self.destinations = Destinations(
             self.clock, self.results, pressure or Pressure(), NoAttempts()
         )
-        self.visit_with(self.wait)
+        self.serve_with(self.wait)
         return self.destinations
 
     async def wait(self, hop: Hop, mail: IMailSource) -> None:
-        """A visit that the test plays by hand."""
+        """A session that the test plays by hand."""
         end: Deferred[None] = Deferred()
-        self.visits.append((hop, mail, end))
+        self.sessions.append((hop, mail, end))
         await end
 
-    def visit_with(self, visit: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
-        self.destinations.use(dict.fromkeys(Agent, ScriptedAgent(visit)), self.settings)
+    def serve_with(self, session: Callable[[Hop, IMailSource], Awaitable[None]]) -> None:
+        self.destinations.use(dict.fromkeys(Agent, ScriptedAgent(session)), self.settings)
 
     def add(self, hop: Hop, *names: str) -> None:
         for name in names:
             self.destinations.add(hop, delivery(hop, name))
         self.destinations.dispatch()
 
-    def take(self, visit: int) -> Delivery | None:
-        """What a visit gets next."""
-        return self.successResultOf(self.visits[visit][1].next())
+    def take(self, session: int) -> Delivery | None:
+        """What a session gets next."""
+        return self.successResultOf(self.sessions[session][1].next())
 
-    def end(self, visit: int, error: Exception | None = None) -> None:
-        """End a visit."""
-        ended = self.visits[visit][2]
+    def end(self, session: int, error: Exception | None = None) -> None:
+        """End a session."""
+        ended = self.sessions[session][2]
         if error is None:
             ended.callback(None)
         else:
@@ -125,42 +125,42 @@ class DestinationsTests(SynchronousTestCase):
         while (taken := await mail.next()) is not None:
             mail.report(taken, [RELAYED])
 
-    # --- visits
+    # --- sessions
 
     def test_source(self) -> None:
         """An agent gets an IMailSource."""
         self.add(A, "1")
         verifyObject(IDeliveryResults, self.results)
         verifyObject(ISessionWatch, self.destinations)
-        verifyObject(IMailSource, self.visits[0][1])
+        verifyObject(IMailSource, self.sessions[0][1])
 
-    def test_one_visit_carries_all(self) -> None:
-        """A visit draws deliveries in order until there is none."""
-        self.visit_with(self.succeed)
+    def test_one_session_carries_all(self) -> None:
+        """A session draws deliveries in order until there is none."""
+        self.serve_with(self.succeed)
         self.add(A, "1", "2", "3")
         self.assertEqual([(name, RELAYED) for name in "123"], self.results.reported)
 
     def test_per_destination(self) -> None:
-        """A hop gets no more visits than mail waits, at first a few, and each success allows one
+        """A hop gets no more sessions than mail waits, at first a few, and each success allows one
         more, as far as the settings do."""
         self.add(A, "1")
-        self.assertEqual(1, len(self.visits))
+        self.assertEqual(1, len(self.sessions))
         self.add(A, *"23456789")
-        self.assertEqual(FIRST_SESSIONS, len(self.visits))
+        self.assertEqual(FIRST_SESSIONS, len(self.sessions))
         for number in range(4):
             taken = self.take(0)
             assert taken is not None
-            self.visits[0][1].report(taken, [RELAYED])
-            self.assertEqual(3, len(self.visits), number)
+            self.sessions[0][1].report(taken, [RELAYED])
+            self.assertEqual(3, len(self.sessions), number)
 
     def test_in_all(self) -> None:
-        """Visits to all hops together are bounded; who waits gets the next free place."""
+        """Sessions to all hops together are bounded; who waits gets the next free place."""
         self.destinations = self.make(Queue(concurrency=3))
         self.add(A, "1", "2", "3")
         self.add(B, "4", "5", "6")
-        self.assertEqual([A, A, B], [hop for hop, _, _ in self.visits])
+        self.assertEqual([A, A, B], [hop for hop, _, _ in self.sessions])
         self.take(0), self.end(0)
-        self.assertEqual(B, self.visits[3][0])
+        self.assertEqual(B, self.sessions[3][0])
 
     def test_not_all_for_one(self) -> None:
         """However much one hop may have, a place is left for others."""
@@ -177,9 +177,9 @@ class DestinationsTests(SynchronousTestCase):
 
     def prove(self, hop: Hop) -> None:
         """Let a hop take a message."""
-        self.visit_with(self.succeed)
+        self.serve_with(self.succeed)
         self.add(hop, "first")
-        self.visit_with(self.wait)
+        self.serve_with(self.wait)
 
     def test_silent_hops(self) -> None:
         """Hops that never answer keep nobody from a hop that does, nor any mail from us."""
@@ -187,25 +187,25 @@ class DestinationsTests(SynchronousTestCase):
         self.prove(B)
         for number in range(20):
             self.silent(number)
-        self.assertEqual(6, len(self.visits))
+        self.assertEqual(6, len(self.sessions))
         self.add(B, "b")
-        self.assertEqual(B, self.visits[-1][0])
+        self.assertEqual(B, self.sessions[-1][0])
         smart_host = Hop(Agent.SMTP, "smart.example", 25)
         self.add(smart_host, "c")
-        self.assertEqual(smart_host, self.visits[-1][0])
-        self.assertEqual(8, len(self.visits))
+        self.assertEqual(smart_host, self.sessions[-1][0])
+        self.assertEqual(8, len(self.sessions))
         self.add(MAILDIR, "local")
         self.clock.advance(DELAY)
-        self.assertEqual(MAILDIR, self.visits[-1][0])
+        self.assertEqual(MAILDIR, self.sessions[-1][0])
 
     def test_notices(self) -> None:
         """Strangers have us send as many as they like to where they like: a quarter is theirs."""
         self.destinations = self.make(Queue(concurrency=8))
         for number in range(11):
             self.silent(number, reverse_path=NULL_PATH)
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
         self.add(A, "honest")
-        self.assertEqual(A, self.visits[-1][0])
+        self.assertEqual(A, self.sessions[-1][0])
 
     def test_hops_that_were_down(self) -> None:
         """Probes take a quarter of the places, too; a hop that failed has to prove itself again."""
@@ -220,9 +220,9 @@ class DestinationsTests(SynchronousTestCase):
         for number in range(4):
             self.silent(number)
         self.add(B, "2")
-        self.assertEqual(5 + 2, len(self.visits))
+        self.assertEqual(5 + 2, len(self.sessions))
         self.add(A, "new")
-        self.assertEqual(A, self.visits[-1][0])
+        self.assertEqual(A, self.sessions[-1][0])
 
     def test_scarce(self) -> None:
         """Those who wait for a place are told of."""
@@ -246,41 +246,41 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual([False, True, True], [hop in proven for hop in hops])
 
     def test_hops_take_turns(self) -> None:
-        """Hops get visits in turn, however much waits for one."""
+        """Hops get sessions in turn, however much waits for one."""
         for number in range(10):
             self.destinations.add(A, delivery(A, f"a{number}"))
         self.destinations.add(B, delivery(B, "b"))
         self.destinations.dispatch()
-        self.assertEqual([A, B, A], [hop for hop, _, _ in self.visits])
+        self.assertEqual([A, B, A], [hop for hop, _, _ in self.sessions])
 
     def test_local_batches(self) -> None:
-        """A local agent gets two visits, each of which may take many deliveries."""
+        """A local agent gets two sessions, each of which may take many deliveries."""
         for number in range(3 * FULL_BATCH):
             self.add(MAILDIR, str(number))
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
 
     def test_a_batch_forms(self) -> None:
         """Mail for Maildirs waits for more as long as more keeps coming, but not for long."""
         self.add(MAILDIR, "1")
         self.clock.advance(DELAY)
-        self.assertEqual(1, len(self.visits))
-        self.successResultOf(self.succeed(MAILDIR, self.visits[0][1]))
+        self.assertEqual(1, len(self.sessions))
+        self.successResultOf(self.succeed(MAILDIR, self.sessions[0][1]))
         self.end(0)
         self.add(MAILDIR, "0")
         for number in range(1, MAX_DELAYS + 2):
             self.add(MAILDIR, str(number))
-            self.assertEqual(1, len(self.visits))
+            self.assertEqual(1, len(self.sessions))
             self.clock.advance(DELAY)
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
         self.assertEqual("0", self.take(1).message.id)
 
     def test_a_batch_is_there(self) -> None:
         """What makes a batch waits no longer."""
         for number in range(FULL_BATCH):
-            self.assertEqual(0, len(self.visits))
+            self.assertEqual(0, len(self.sessions))
             self.add(MAILDIR, str(number))
-        self.assertEqual(1, len(self.visits))
-        self.successResultOf(self.succeed(MAILDIR, self.visits[0][1]))
+        self.assertEqual(1, len(self.sessions))
+        self.successResultOf(self.succeed(MAILDIR, self.sessions[0][1]))
         self.end(0)
         self.assertEqual([], self.clock.getDelayedCalls())
 
@@ -294,10 +294,10 @@ class DestinationsTests(SynchronousTestCase):
     def test_what_is_not_written_needs_no_batch(self) -> None:
         """Mail that is discarded is discarded at once."""
         self.add(Hop(Agent.DISCARD), "1")
-        self.assertEqual(1, len(self.visits))
+        self.assertEqual(1, len(self.sessions))
 
-    def test_no_endless_visit(self) -> None:
-        """A visit ends after its share while other hops wait for a place."""
+    def test_no_endless_session(self) -> None:
+        """A session ends after its share while other hops wait for a place."""
         self.destinations = self.make(Queue(concurrency=1))
         self.add(A, *map(str, range(2 * MAX_IN_ROW)))
         self.add(B, "b")
@@ -307,7 +307,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(MAX_IN_ROW, taken)
 
     def test_alone_nobody_concurrency(self) -> None:
-        """A visit goes on while nobody else waits."""
+        """A session goes on while nobody else waits."""
         self.destinations = self.make(Queue(concurrency=1))
         self.add(A, *map(str, range(2 * MAX_IN_ROW)))
         for _ in range(2 * MAX_IN_ROW):
@@ -315,23 +315,23 @@ class DestinationsTests(SynchronousTestCase):
 
     def test_forgotten(self) -> None:
         """A destination without mail is forgotten."""
-        self.visit_with(self.succeed)
+        self.serve_with(self.succeed)
         self.add(A, "1")
         self.assertEqual({}, self.destinations._destinations)
 
     # --- connections that are kept
 
-    def be_idle(self, *visits: int) -> list[Deferred[bool]]:
-        """Each visit delivers what there is, and then waits for more."""
+    def be_idle(self, *sessions: int) -> list[Deferred[bool]]:
+        """Each session delivers what there is, and then waits for more."""
         waiting = []
-        for number in visits:
-            _, mail, _ = self.visits[number]
+        for number in sessions:
+            _, mail, _ = self.sessions[number]
             self.successResultOf(self.succeed(A, mail))
             waiting.append(Deferred.fromCoroutine(mail.wait()))
         return waiting
 
     def test_new_mail_takes_the_connection_that_is_there(self) -> None:
-        """No new visit begins while one rests; the one that rested last is woken first."""
+        """No new session begins while one is idle; the one that became idle last is resumed."""
         self.add(A, "1", "2")
         first, second = self.be_idle(0, 1)
         self.add(A, "3")
@@ -340,10 +340,10 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual("3", self.take(1).message.id)
         self.add(A, "4", "5")
         self.assertTrue(self.successResultOf(first))
-        self.assertEqual(3, len(self.visits))
+        self.assertEqual(3, len(self.sessions))
 
     def test_idle(self) -> None:
-        """A visit does not rest for long."""
+        """A session does not rest for long."""
         self.destinations = self.make(Queue(connection_idle=2.0))
         self.add(A, "1")
         (waiting,) = self.be_idle(0)
@@ -363,7 +363,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(waiting))
 
     def test_so_many_messages(self) -> None:
-        """After so many a visit gets no more, and another one begins."""
+        """After so many a session gets no more, and another one begins."""
         self.destinations = self.make(Queue(per_destination=1, connection_messages=2))
         self.add(A, "1", "2", "3")
         (waiting,) = self.be_idle(0)
@@ -373,7 +373,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual("3", self.take(1).message.id)
 
     def test_so_old(self) -> None:
-        """A visit that is old gets no more mail, and does not rest."""
+        """A session that is old gets no more mail, and does not rest."""
         settings = Queue(per_destination=1, connection_age=10.0, connection_idle=60.0)
         self.destinations = self.make(settings)
         self.add(A, "1")
@@ -385,7 +385,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual("2", self.take(1).message.id)
 
     def test_hosts_that_said_nothing(self) -> None:
-        """A visit is as old as its first mail: a host before that may have been silent for long."""
+        """A session is as old as its first mail: hosts before that may have been silent."""
         settings = Queue(per_destination=1, connection_age=10.0, connection_idle=60.0)
         self.destinations = self.make(settings)
         self.add(A, "1", "2")
@@ -393,8 +393,8 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual("1", self.take(0).message.id)
         self.assertEqual("2", self.take(0).message.id)
 
-    def test_who_rests_takes_no_place(self) -> None:
-        """Other hops get visits; of too many that rest, the one ends that began first."""
+    def test_idle_sessions_take_no_place(self) -> None:
+        """Other hops get sessions; of too many that rest, the one ends that began first."""
         self.destinations = self.make(Queue(concurrency=1, per_destination=1))
         self.add(A, "1")
         (first,) = self.be_idle(0)
@@ -403,7 +403,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(first))
         self.assertNoResult(second)
 
-    def test_rest_between_concurrency(self) -> None:
+    def test_idle_between_concurrency(self) -> None:
         """Who has had its share while others wait gets its next one in its turn."""
         self.destinations = self.make(Queue(concurrency=1, per_destination=1))
         self.add(A, *map(str, range(2 * MAX_IN_ROW)))
@@ -417,7 +417,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertEqual(2 * MAX_IN_ROW + 1, len(self.results.reported))
 
     def test_an_awaited_peer_that_goes(self) -> None:
-        """Waiting may be cut off: new mail then begins a new visit."""
+        """Waiting may be cut off: new mail then begins a new session."""
         self.add(A, "1")
         (waiting,) = self.be_idle(0)
         waiting.addErrback(lambda failure: failure.trap(CancelledError))
@@ -432,14 +432,14 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1", "2")
         taken = self.take(0)
         assert taken is not None
-        self.visits[0][1].return_unsent(taken)
-        self.assertRaises(ValueError, self.visits[0][1].return_unsent, taken)
+        self.sessions[0][1].return_unsent(taken)
+        self.assertRaises(ValueError, self.sessions[0][1].return_unsent, taken)
         self.end(0)
         self.assertEqual("1", self.take(1).message.id)
         self.assertEqual([], self.results.reported)
 
     def test_stop_wakes(self) -> None:
-        """At the end nobody rests."""
+        """At the end no session is idle."""
         self.add(A, "1")
         (waiting,) = self.be_idle(0)
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))
@@ -454,21 +454,21 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1")
         taken = self.take(0)
         assert taken is not None
-        source = self.visits[0][1]
+        source = self.sessions[0][1]
         self.assertRaises(ValueError, source.report, taken, [])
         source.report(taken, [RELAYED])
         self.assertRaises(ValueError, source.report, taken, [RELAYED])
         self.assertEqual([("1", RELAYED)], self.results.reported)
 
     def test_lost_sight_of(self) -> None:
-        """What a visit took and didn't settle is deferred."""
+        """What a session took and didn't settle is deferred."""
         self.add(A, "1")
         self.take(0), self.end(0)
         (settled,) = self.results.reported
         self.assertIs(Status.DEFERRED, settled[1].status)
 
     def test_bug(self) -> None:
-        """A bug in an agent is logged and defers what it held; the rest gets another visit."""
+        """A bug in an agent is logged and defers what it held; the rest gets another session."""
         self.destinations = self.make(Queue(per_destination=1))
         self.add(A, "1", "2")
         self.take(0), self.end(0, ZeroDivisionError())
@@ -486,7 +486,7 @@ class DestinationsTests(SynchronousTestCase):
         async def idle(hop: Hop, mail: IMailSource) -> None:
             pass
 
-        self.visit_with(idle)
+        self.serve_with(idle)
         self.add(A, "1", "2")
         self.assertEqual(["1", "2"], [name for name, _ in self.results.reported])
 
@@ -504,7 +504,7 @@ class DestinationsTests(SynchronousTestCase):
             self.results.reported.clear()
 
     def test_fewer_connections(self) -> None:
-        """Where one of several visits fails, the others go on with the mail."""
+        """Where one of several sessions fails, the others go on with the mail."""
         self.add(A, "1", "2")
         self.take(1), self.end(1, HopFailure(CLOSING))
         self.assertEqual([], self.results.reported)
@@ -515,18 +515,18 @@ class DestinationsTests(SynchronousTestCase):
         self.add(A, "1")
         self.end(0, HopFailure(UNREACHABLE))
         self.add(B, "2")
-        self.assertEqual(B, self.visits[1][0])
+        self.assertEqual(B, self.sessions[1][0])
 
     def test_back_off(self) -> None:
         """A dead hop is left alone for 30 s, then twice as long, up to an hour."""
         for seconds in (30, 60, 120, 240, 480, 960, 1920, 3600, 3600):
             self.add(A, "probe")
-            self.end(len(self.visits) - 1, HopFailure(UNREACHABLE))
-            before = len(self.visits)
+            self.end(len(self.sessions) - 1, HopFailure(UNREACHABLE))
+            before = len(self.sessions)
             self.clock.advance(seconds - 1)
             self.add(A, "early")
             self.assertEqual(("early", left_alone(1)), self.results.reported[-1])
-            self.assertEqual(before, len(self.visits))
+            self.assertEqual(before, len(self.sessions))
             self.clock.advance(1)
 
     def test_wanted_now(self) -> None:
@@ -535,11 +535,11 @@ class DestinationsTests(SynchronousTestCase):
         self.end(0, HopFailure(UNREACHABLE))
         self.destinations.probe()
         self.add(A, "2", "3")
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
         self.end(1, HopFailure(UNREACHABLE))
         self.clock.advance(59)
         self.add(A, "early")
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
 
     def test_probe(self) -> None:
         """After that one message is tried, and the rest waits for what becomes of it."""
@@ -547,13 +547,13 @@ class DestinationsTests(SynchronousTestCase):
         self.end(0, HopFailure(UNREACHABLE))
         self.clock.advance(30)
         self.add(A, "2", "3")
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
         probe = self.take(1)
         assert probe is not None
         self.assertIsNone(self.take(1))
-        self.assertFalse(self.successResultOf(self.visits[1][1].wait()))
-        self.visits[1][1].report(probe, [RELAYED])
-        self.assertTrue(self.successResultOf(self.visits[1][1].wait()))
+        self.assertFalse(self.successResultOf(self.sessions[1][1].wait()))
+        self.sessions[1][1].report(probe, [RELAYED])
+        self.assertTrue(self.successResultOf(self.sessions[1][1].wait()))
         self.assertEqual("3", self.take(1).message.id)
 
     def test_company_of_a_probe(self) -> None:
@@ -567,7 +567,7 @@ class DestinationsTests(SynchronousTestCase):
         self.assertFalse(self.destinations.is_crowded(B))
         probe = self.take(1)
         assert probe is not None
-        self.visits[1][1].report(probe, [RELAYED])
+        self.sessions[1][1].report(probe, [RELAYED])
         self.assertFalse(self.destinations.is_crowded(A))
 
     def test_permanent_failure(self) -> None:
@@ -577,7 +577,7 @@ class DestinationsTests(SynchronousTestCase):
         self.end(0, HopFailure(NO_MAIL))
         self.assertEqual([("1", NO_MAIL), ("2", NO_MAIL)], self.results.reported)
         self.add(A, "3")
-        self.assertEqual(2, len(self.visits))
+        self.assertEqual(2, len(self.sessions))
 
     def test_back_offs_are_bounded(self) -> None:
         """Of endlessly many dead hops the first ones are forgotten."""
@@ -586,31 +586,31 @@ class DestinationsTests(SynchronousTestCase):
             raise HopFailure(UNREACHABLE)
 
         self.patch(back_off, "MAX_REMEMBERED", 3)
-        self.visit_with(fail)
+        self.serve_with(fail)
         for number in range(5):
             hop = Hop(Agent.MX, f"{number}.example")
             self.add(hop, str(number))
         self.assertEqual(3, len(self.destinations._down))
 
     def test_adapts(self) -> None:
-        """What throttles a hop halves the visits to it, and each success allows one more again."""
+        """What throttles a hop halves its sessions, and each success allows one more again."""
         self.destinations = self.make(Queue(per_destination=4))
         self.add(A, *map(str, range(30)))
         for _ in range(2):
             taken = self.take(0)
             assert taken is not None
-            self.visits[0][1].report(taken, [RELAYED])
-        self.assertEqual(4, len(self.visits))
+            self.sessions[0][1].report(taken, [RELAYED])
+        self.assertEqual(4, len(self.sessions))
         first, second = self.take(0), self.take(1)
         assert first is not None and second is not None
-        self.visits[0][1].report(first, [CLOSING])
+        self.sessions[0][1].report(first, [CLOSING])
         self.assertIsNone(self.take(2))
-        self.visits[1][1].report(second, [RELAYED])
+        self.sessions[1][1].report(second, [RELAYED])
         self.assertIsNone(self.take(3))
         self.end(2)
-        self.assertEqual(4, len(self.visits))
+        self.assertEqual(4, len(self.sessions))
         self.end(3)
-        self.assertEqual(5, len(self.visits))
+        self.assertEqual(5, len(self.sessions))
 
     def test_puts_off(self) -> None:
         """That mail is put off for its recipient's sake says nothing of the hop."""
@@ -618,14 +618,14 @@ class DestinationsTests(SynchronousTestCase):
         for _ in range(3):
             taken = self.take(0)
             assert taken is not None
-            self.visits[0][1].report(taken, [PUT_OFF])
-            self.assertEqual(FIRST_SESSIONS, len(self.visits))
+            self.sessions[0][1].report(taken, [PUT_OFF])
+            self.assertEqual(FIRST_SESSIONS, len(self.sessions))
             self.assertEqual(FIRST_SESSIONS, self.destinations._destinations[A].limit)
 
     # --- the end
 
     def test_stop(self) -> None:
-        """At the end no visit gets more mail, and what waits is returned."""
+        """At the end no session gets more mail, and what waits is returned."""
         self.destinations = self.make(Queue(per_destination=1))
         self.add(A, "1", "2")
         taken = self.take(0)
@@ -633,13 +633,13 @@ class DestinationsTests(SynchronousTestCase):
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))
         self.assertEqual(["2"], self.results.untried)
         self.assertIsNone(self.take(0))
-        self.visits[0][1].report(taken, [RELAYED])
+        self.sessions[0][1].report(taken, [RELAYED])
         self.end(0)
         self.successResultOf(stopping)
         self.assertEqual([("1", RELAYED)], self.results.reported)
 
     def test_grace(self) -> None:
-        """A visit that doesn't end in time is cancelled, and nobody knows of its mail."""
+        """A session that doesn't end in time is cancelled, and nobody knows of its mail."""
         self.add(A, "1")
         self.take(0)
         stopping = Deferred.fromCoroutine(self.destinations.stop(10))

@@ -436,7 +436,7 @@ class DeadHopTests(RunnerTests):
     def setUp(self) -> None:
         super().setUp()
         self.is_dead = True
-        self.visits = 0
+        self.sessions = 0
         self.agent.attempt = self.try_it
         self.runner.start()
         for number in range(self.count):
@@ -444,7 +444,7 @@ class DeadHopTests(RunnerTests):
             self.clock.advance(0.01)
 
     async def try_it(self, delivery: Delivery) -> None:
-        self.visits += 1
+        self.sessions += 1
         await deferLater(self.clock, 1.0)
         if self.is_dead:
             raise HopFailure(UNREACHABLE)
@@ -470,13 +470,13 @@ class DeadHopTests(RunnerTests):
             self.run_until(HOUR)
         told = [each for each in events if each.get("queue_id") == "late"]
         late, _ = self.queue.waiting["late"]
-        self.assertLessEqual(len(late.progress[0].history), self.visits)
-        self.assertLessEqual(len(told), self.visits)
+        self.assertLessEqual(len(late.progress[0].history), self.sessions)
+        self.assertLessEqual(len(told), self.sessions)
 
     def test_back_again(self) -> None:
         """When the hop is back, all that was not tried goes out, however long the retry delays."""
         self.run_until(HOUR / 2)
-        tried, self.is_dead = self.visits, False
+        tried, self.is_dead = self.sessions, False
         self.run_until(2 * HOUR)
         self.assertLess(len(self.queue.waiting), tried)
         self.assertNotIn(0, self.attempts())
