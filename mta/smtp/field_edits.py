@@ -40,7 +40,7 @@ class EditedSection:
                     self._fields.insert(max(0, edit.position), _field(edit.name, edit.value))
                 case AddField():
                     self._add(_field(edit.name, edit.value))
-                case ChangeField():
+                case _:
                     self._change(edit)
         self.octets = b"".join(self._fields) + self._rest
         self.section = b"".join(each for each in self._fields if each is not self._own) + self._rest

@@ -264,6 +264,14 @@ class InspectionTests(SynchronousTestCase):
             self.say(b"EHLO client.example", b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>", end)
             self.assertEqual(inspector.asked.count("abort"), 1, end)
 
+    def test_none(self) -> None:
+        """Without inspectors all is as it is: unknown commands, messages, refused content."""
+        self.begin()
+        self.assertEqual(self.say(b"FROBNICATE"), ["500"])
+        self.assertEqual(self.send(), ["250", "250", "354", "250"])
+        self.assertEqual(self.send(b"Subject: x\r\n\r\na\rb\r\n")[-1], "554")
+        self.assertEqual(len(self.accepted), 1)
+
     def test_back_pressure(self) -> None:
         """No more is read while an inspector works; a connection that is lost then aborts."""
         inspector = FakeInspector()

@@ -8,11 +8,14 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IAccessPolicy, IReversal, IRole, IUsers
+from mta.interfaces import IAccessPolicy, IReversal, IRole, ISessionMeter, IUsers
 from mta.link import Link
+from mta.mail import Reply
 from mta.session import Session
+from mta.settings import Service
 from mta.smtp import transactions
 from mta.smtp.receiver import Receiver
 from mta.testing import (
@@ -76,6 +79,31 @@ class ReceiverTests(SynchronousTestCase):
         link.dataReceived(b"RCPT TO:<b@mta.example>\r\nDATA\r\n")
         link.dataReceived(b"hello\r\n.\r\n")
         self.assertEqual([str(one.envelope.reverse_path) for one in accepted], ["root@mta.example"])
+
+    def test_the_meter_hears_of_replies(self) -> None:
+        """All of them, and none is counted where there is no meter."""
+
+        @implementer(ISessionMeter)
+        class Meter:
+            """Remembers the codes of replies."""
+
+            def __init__(self) -> None:
+                self.codes: list[int] = []
+
+            def session(self, service: Service) -> None:
+                """See `ISessionMeter`."""
+
+            def accepted(self, service: Service) -> None:
+                """See `ISessionMeter`."""
+
+            def replied(self, reply: Reply) -> None:
+                self.codes.append(reply.code)
+
+        meter = Meter()
+        link = Link(Receiver(replace(receiver_config(MemorySpool()), meter=meter)), Clock())
+        link.makeConnection(MemoryTransport())
+        link.dataReceived(b"EHLO client.example\r\nFROBNICATE\r\nQUIT\r\n")
+        self.assertEqual(meter.codes, [220, 250, 500, 221])
 
     def test_a_log_in_that_is_held_back(self) -> None:
         """While many fail for an account, the right password is told as late as a wrong one."""
