@@ -140,6 +140,24 @@ class Body(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class MailArgument:
+    """The argument of MAIL.  `size` is in octets, None where it was not told.
+
+    `auth` is the decoded AUTH parameter: the user who submitted the message, ``<>`` for unknown,
+    None where it was not told (RFC 4954 section 5).
+    """
+
+    reverse_path: Mailbox
+    size: int | None = None
+    body: Body = Body.SEVEN_BIT
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+    require_tls: bool = False
+    auth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """The envelope of one message (RFC 5321 section 2.3.1)."""
 

@@ -85,6 +85,7 @@ class Session:
     commands_without_mail: int = 0  # as they were counted, at the end
     host_commands_without_mail: int = 0  # the same in other sessions of the host, lately
     port: int = 0  # of the client, 0 where it is not known
+    _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
 
     @property
     def protocol(self) -> str:
@@ -99,7 +100,10 @@ class Session:
         protocol, tls = self.protocol, self.tls
         if smtputf8:
             protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 section 4.3
-        return Origin(
+        last = self._origin
+        if (last.hello, last.protocol, last.user) == (self.hello, protocol, self.identity):
+            return last
+        self._origin = origin = Origin(
             self.client,
             "",
             self.port,
@@ -111,6 +115,7 @@ class Session:
             self.service.value,
             self.turned_peer,
         )
+        return origin
 
 
 @dataclass(frozen=True, slots=True)

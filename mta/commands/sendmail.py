@@ -32,7 +32,7 @@ from mta.commands.outgoing import Author, Outgoing, UnsendableMessage, lines
 from mta.commands.sendmail_options import SUMMARY, SendmailError, parser, read
 from mta.config import ConfigurationError
 from mta.logs import note
-from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient
+from mta.mail import NULL_PATH, Body, Envelope, MailArgument, Mailbox, Recipient
 from mta.maildrop import batch, drop, published
 from mta.privileges import PrivilegeFault
 from mta.queued import Filter, SpoolFull
@@ -247,7 +247,7 @@ def _addressees(word: str, settings: Settings) -> list[Mailbox]:
         raise SendmailError(os.EX_USAGE, str(error)) from None
 
 
-def _wishes(arguments: argparse.Namespace) -> tuple[grammar.MailArgument, Recipient]:
+def _wishes(arguments: argparse.Namespace) -> tuple[MailArgument, Recipient]:
     """The arguments of MAIL and RCPT for -N, -R and -V."""
     mail = {
         "RET": arguments.ret,
@@ -271,7 +271,7 @@ def _parameters(values: Mapping[str, str | None]) -> bytes:
 def _envelope(
     reverse_path: Mailbox,
     forward_paths: Sequence[Mailbox],
-    wishes: tuple[grammar.MailArgument, Recipient],
+    wishes: tuple[MailArgument, Recipient],
 ) -> Envelope:
     mail, rcpt = wishes
     return Envelope(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zope.interface import Interface
 
-from mta.mail import Envelope, Recipient
+from mta.mail import Envelope, MailArgument, Recipient
 from mta.session import Origin, Session
 from mta.verdict import Verdict
 
@@ -32,11 +32,8 @@ class ISessionInspector(Interface):
     async def unknown(line: bytes) -> None:
         """Look at a command that is not known."""
 
-    async def message(id: str, envelope: Envelope, origin: Origin) -> IMessageInspector | None:
-        """Begin a message, as MAIL has come; None: leave it alone.
-
-        The envelope has no recipients yet.
-        """
+    async def message(id: str, argument: MailArgument, origin: Origin) -> IMessageInspector | None:
+        """Begin a message, as MAIL has come; None: leave it alone."""
 
     def close() -> None:
         """Note that the session is over, however it ended."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 
 from mta.interfaces import IChannel, IRole
-from mta.mail import Envelope, Recipient, Reply, distinct
+from mta.mail import Envelope, MailArgument, Recipient, Reply, distinct
 from mta.queued import IDraft
 from mta.session import UNKNOWN_ADDRESS, Origin, Session
 from mta.settings import ListenerTLS, Service
@@ -77,7 +77,7 @@ class Transaction:
 
     __slots__ = ("argument", "draft", "incoming", "inspection", "origin", "recipients")
 
-    def __init__(self, argument: grammar.MailArgument, draft: IDraft, origin: Origin) -> None:
+    def __init__(self, argument: MailArgument, draft: IDraft, origin: Origin) -> None:
         self.argument = argument
         self.draft = draft
         self.origin = origin

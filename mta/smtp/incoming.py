@@ -68,8 +68,9 @@ class IncomingMessage:
 
     async def accept(self) -> Reply:
         """Take responsibility for the message, or refuse it: its content is complete."""
-        if self.refusal is None and not self._header.complete:
-            await self._keep(await self._end_header())
+        is_open = self.refusal is None and not self._header.complete
+        if is_open and (body := await self._end_header()):
+            await self._keep(body)
         if self.refusal is None:
             self._check_content()
         if self.refusal is not None:

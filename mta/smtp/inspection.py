@@ -16,7 +16,7 @@ from mta.interfaces import (
     IMessageInspector,
     ISessionInspector,
 )
-from mta.mail import Envelope, Recipient
+from mta.mail import Envelope, MailArgument, Recipient
 from mta.session import Origin, Session
 from mta.smtp.field_edits import EditedSection
 from mta.verdict import ACCEPT, Verdict
@@ -44,17 +44,19 @@ class SessionInspection:
             await each.unknown(line)
 
     async def message(
-        self, id: str, envelope: Envelope, origin: Origin
+        self, id: str, argument: MailArgument, origin: Origin
     ) -> MessageInspection | None:
         """Begin a message; None: there is nothing to look at in it.  Raises Refusal."""
-        begun = MessageInspection()
+        begun: list[IMessageInspector] = []
         try:
             for each in self._inspectors:
-                begun.add(await each.message(id, envelope, origin))
+                inspector = await each.message(id, argument, origin)
+                if inspector is not None:
+                    begun.append(inspector)
         except BaseException:
-            begun.abort()
+            MessageInspection(begun).abort()
             raise
-        return begun if begun.is_needed else None
+        return MessageInspection(begun) if begun else None
 
     def close(self) -> None:
         """See `ISessionInspector.close`."""
@@ -62,7 +64,7 @@ class SessionInspection:
             each.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inspected:
     """A message that all inspectors have let pass, as they left it."""
 
@@ -77,18 +79,8 @@ class MessageInspection:
 
     __slots__ = ("_inspectors",)
 
-    def __init__(self) -> None:
-        self._inspectors: list[IMessageInspector] = []
-
-    def add(self, inspector: IMessageInspector | None) -> None:
-        """Ask one more, where there is one."""
-        if inspector is not None:
-            self._inspectors.append(inspector)
-
-    @property
-    def is_needed(self) -> bool:
-        """Tell whether an inspector looks at this message."""
-        return bool(self._inspectors)
+    def __init__(self, inspectors: list[IMessageInspector]) -> None:
+        self._inspectors = inspectors
 
     async def recipient(self, recipient: Recipient) -> None:
         """See `IMessageInspector.recipient`."""
@@ -162,7 +154,7 @@ class _CheckedSession:
     async def unknown(self, line: bytes) -> None:
         """Leave the reply to the receiver."""
 
-    async def message(self, id: str, envelope: Envelope, origin: Origin) -> IMessageInspector:
+    async def message(self, id: str, argument: MailArgument, origin: Origin) -> IMessageInspector:
         """Begin to check a message."""
         return _CheckedMessage(self._checks, self._session)
 

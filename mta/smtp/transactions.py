@@ -46,9 +46,9 @@ async def mail(conversation: Conversation, argument: bytes) -> Answer:
 
 async def _begin_inspection(inspection: SessionInspection, transaction: Transaction) -> None:
     """Let inspectors see the transaction.  Raises Refusal."""
-    draft, envelope = transaction.draft, transaction.envelope(outside=False)
+    draft, argument = transaction.draft, transaction.argument
     try:
-        transaction.inspection = await inspection.message(draft.id, envelope, transaction.origin)
+        transaction.inspection = await inspection.message(draft.id, argument, transaction.origin)
     except BaseException:
         draft.discard()
         raise

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from mta.interfaces import IInspector, IMessageInspector, ISessionInspector
-from mta.mail import Envelope, Recipient, Reply
+from mta.mail import Envelope, MailArgument, Recipient, Reply
 from mta.session import Origin, Session
 from mta.smtp.errors import Refusal
 from mta.verdict import ACCEPT, Verdict
@@ -53,10 +53,10 @@ class FakeInspector:
         """Record the command."""
         self._see("unknown", line)
 
-    async def message(self, id: str, envelope: Envelope, origin: Origin) -> IMessageInspector:
+    async def message(self, id: str, argument: MailArgument, origin: Origin) -> IMessageInspector:
         """Record the reverse-path."""
         self.origins.append(origin)
-        self._see("message", str(envelope.reverse_path))
+        self._see("message", str(argument.reverse_path))
         inspector: IMessageInspector = self
         return inspector
 

@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.mail import NULL_PATH, Body, Mailbox, Notify, Recipient, Reply, canonical_domain
+from mta.mail import (
+    NULL_PATH,
+    Body,
+    MailArgument,
+    Mailbox,
+    Notify,
+    Recipient,
+    Reply,
+    canonical_domain,
+)
 from mta.smtp import grammar, replies
 from mta.smtp.errors import LocalFault, Refusal
-from mta.smtp.grammar import Command, MailArgument, addresses
+from mta.smtp.grammar import Command, addresses
 
 MAIL = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "REQUIRETLS"})
 RCPT = frozenset({"NOTIFY", "ORCPT"})

@@ -10,7 +10,7 @@ from hypothesis import given
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
+from mta.mail import NULL_PATH, Body, Envelope, MailArgument, Mailbox, Recipient, Reply
 from mta.queued import SpoolFull
 from mta.session import Session
 from mta.settings import Limits, Service
@@ -60,7 +60,9 @@ class IncomingTestCase(SynchronousTestCase):
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
         draft, origin = self.spool.draft(), self.session.origin()
         inspection = SessionInspection([HeaderChecks([AuthorCheck(policy)])], self.session)
-        looking = Deferred.fromCoroutine(inspection.message(draft.id, envelope, origin))
+        looking = Deferred.fromCoroutine(
+            inspection.message(draft.id, MailArgument(reverse_path), origin)
+        )
         message = self.successResultOf(looking)
         return IncomingMessage(config, self.session, origin, envelope, draft, message)
 
@@ -195,7 +197,7 @@ class RefusalTests(IncomingTestCase):
         """451: the client will try again."""
         draft_failure = self.incoming()
         self.spool.drafts[-1].failure = OSError("input/output error")
-        self.assert_refused(draft_failure, [HEADER], replies.LOCAL_ERROR)
+        self.assert_refused(draft_failure, [MESSAGE], replies.LOCAL_ERROR)
         self.spool.failure = OSError("input/output error")
         self.assertEqual(self.take(self.incoming(), [MESSAGE]), replies.LOCAL_ERROR)
         self.assertEqual((self.spool.messages, self.accepted), ([], []))

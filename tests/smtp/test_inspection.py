@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import IHeaderCheck, IInspector, IMessageInspector, ISessionInspector
 from mta.link import Link
-from mta.mail import Envelope, Mailbox, Recipient, Reply
+from mta.mail import Envelope, MailArgument, Mailbox, Recipient, Reply
 from mta.session import UNKNOWN_ORIGIN, Session
 from mta.settings import ListenerTLS, Service
 from mta.smtp.authors import AuthorCheck
@@ -137,9 +137,9 @@ class InspectionTests(SynchronousTestCase):
         checks = HeaderChecks([AuthorCheck(FakeAccessPolicy()), ForwardLoopCheck(FakeRouter({}))])
         session = Session(Service.SMTP, "192.0.2.1", None)
         inspector = checks.session(session)
-        envelope = Envelope(Mailbox("a", "x.example"), ())
+        argument = MailArgument(Mailbox("a", "x.example"))
         message = self.successResultOf(
-            Deferred.fromCoroutine(inspector.message("1", envelope, UNKNOWN_ORIGIN))
+            Deferred.fromCoroutine(inspector.message("1", argument, UNKNOWN_ORIGIN))
         )
         self.assertTrue(verifyObject(IInspector, checks))
         self.assertTrue(verifyObject(ISessionInspector, inspector))

@@ -17,7 +17,6 @@ from mta.smtp.grammar.addresses import (
 )
 from mta.smtp.grammar.commands import (
     Command,
-    MailArgument,
     compile_patterns,
     is_foreign,
     mail_command,
@@ -40,7 +39,6 @@ __all__ = [
     "MAX_OWN_PATH",
     "XCLIENT_ATTRIBUTES",
     "Command",
-    "MailArgument",
     "ProxiedClient",
     "compile_patterns",
     "decode_xtext",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mta.mail import NULL_PATH, Body, Mailbox, Recipient, Reply
+from mta.mail import NULL_PATH, MailArgument, Mailbox, Recipient, Reply
 from mta.smtp import replies
 from mta.smtp.errors import LocalFault, Refusal
 from mta.smtp.grammar.addresses import (
@@ -51,24 +51,6 @@ class Command:
 
     verb: str
     argument: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class MailArgument:
-    """The argument of MAIL.  `size` is in octets, None where it was not told.
-
-    `auth` is the decoded AUTH parameter: who submitted the message, ``<>`` for unknown, None
-    where it was not told (RFC 4954 section 5).
-    """
-
-    reverse_path: Mailbox
-    size: int | None = None
-    body: Body = Body.SEVEN_BIT
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-    require_tls: bool = False
-    auth: str | None = None
 
 
 def is_foreign(line: bytes) -> bool:
