@@ -14,6 +14,7 @@ DEFAULT_TIMEOUT = 5  # seconds, resolv.conf(5), where the file has `attempts` al
 DEFAULT_ATTEMPTS = 2  # resolv.conf(5), where the file has `timeout` alone
 MAX_TIMEOUT = 30  # seconds, resolv.conf(5)
 MAX_ATTEMPTS = 5  # resolv.conf(5)
+CONTAINER_FORWARDER = "127.0.0.11"  # Docker's: on loopback, but it repeats what comes over a wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,10 @@ def _with_trust(servers: Sequence[Server], are_trusted: bool = False) -> list[Se
     No wire leads there.  With another one beside them, a stranger would only have to keep them
     busy, and their verdict would be gone.
     """
-    local = all(ip_address(server.address).is_loopback for server in servers)
+    local = all(
+        ip_address(server.address).is_loopback and server.address != CONTAINER_FORWARDER
+        for server in servers
+    )
     return [replace(server, is_trusted=local or are_trusted) for server in servers]
 
 

@@ -41,6 +41,7 @@ class FileTests(SynchronousTestCase):
             (["127.0.0.53", "::1"], True),
             (["192.0.2.1"], False),
             (["127.0.0.1", "192.0.2.1"], False),
+            (["127.0.0.11"], False),
         ]:
             text = "".join(f"nameserver {address}\n" for address in addresses)
             for listed in (
