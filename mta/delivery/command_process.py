@@ -22,8 +22,8 @@ from zope.interface import implementer
 from mta.mail import Outcome, Reply, Status
 
 KILL_AFTER = 10.0  # seconds: for a command to end in peace, before it is killed
-LAST_WORDS = 5.0  # seconds: for processes that the command left behind with its output
-MAX_OUTPUT = 4096  # octets: of its output that are kept, as a reply
+LEFTOVER_TIMEOUT = 5.0  # seconds: for processes that the command left behind with its output
+MAX_OUTPUT = 4096  # octets: of its output that are kept, as they become a reply
 
 EX_OK, EX_TEMPFAIL = 0, 75
 _NOT_RUN = (126, 127)  # no program of that name, or none that we may run (POSIX)
@@ -157,7 +157,7 @@ class CommandProcess(ProcessProtocol):
         Other processes may still hold its pipes.
         """
         if self._deadline is not None and self._deadline.active():
-            self._deadline.reset(LAST_WORDS)
+            self._deadline.reset(LEFTOVER_TIMEOUT)
             self._has_exited = True
 
     def pauseProducing(self) -> None:

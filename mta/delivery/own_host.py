@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from mta.interfaces import IOwnHost
 
-_NOBODYS = ("240.0.0.1", "100::1")  # reserved (RFC 1112), discarded (RFC 6666): on no interface
+_UNASSIGNED = ("240.0.0.1", "100::1")  # reserved (RFC 1112), discarded (RFC 6666): on no interface
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: this host, as loopback is
 # The last 32 bits are an address of IPv4, mapped (RFC 4291 section 2.5.5) or translated (RFC 2765,
 # RFC 6052): a network with a translator leads there.
@@ -42,7 +42,7 @@ def is_private(address: str) -> bool:
 def is_on_interface(address: str) -> bool:
     """Tell whether an interface of this host has that address."""
     # Where any address can be bound (net.ipv4.ip_nonlocal_bind), this way of asking says nothing.
-    return _can_bind(address) and not _can_bind(_NOBODYS[":" in address])
+    return _can_bind(address) and not _can_bind(_UNASSIGNED[":" in address])
 
 
 def _can_bind(address: str) -> bool:

@@ -25,8 +25,8 @@ MAX_SUSPECTS = 10_000  # messages: remembered, as strangers choose how many ther
 class Suspects:
     """Messages that were in flight when a connection broke, by queue id.
 
-    A firewall on the way may choke on one of them: each is sent alone from then on, so that it
-    breaks no connection that carries others.
+    Perhaps a firewall on the way does not let one of them pass: each is sent alone from then on, so
+    that it breaks no connection that carries others.
     """
 
     def __init__(self) -> None:

@@ -68,9 +68,8 @@ def _is_fresh(maildir: Path) -> bool:
 def _text(maildir: Path) -> tuple[bytes, float]:
     """The text of the file, and the time of its last change.
 
-    The text is cut behind `MAX_OCTETS`, and empty where there is no plain file.
-
-    The Maildir may be a user's: a link is not followed, and a FIFO not waited for.
+    The text is cut behind `MAX_OCTETS`, and empty where there is no plain file.  The Maildir may
+    be a user's: a link is not followed, and a FIFO not waited for.
     """
     try:
         descriptor = os.open(maildir / FILE, os.O_RDONLY | _NO_TRAPS)

@@ -11,11 +11,10 @@ from twisted.internet.task import Cooperator
 
 
 class Steps:
-    """Does the steps of all work at hand, some in each iteration.
+    """Does the steps of all pending work, some per reactor iteration.
 
-    In each iteration of the reactor they take about 10 ms in all.
-
-    A thread would be no better: whatever holds the interpreter keeps the reactor waiting.
+    Together they take about 10 ms of each iteration.  A thread would be no better: whatever holds
+    the interpreter keeps the reactor waiting.
     """
 
     def __init__(self, clock: IReactorTime) -> None:

@@ -92,7 +92,7 @@ class NoticeWriter:
     async def _returned(self, message: Message, *, full: bool) -> Returned | None:
         """The part that returns the message, if that can be read.
 
-        The sender is told of a message that is lost, all the more.
+        The sender is told of a message all the more when it is lost.
         """
         try:
             return await returned(message, full=full, in_steps=self._in_steps)

@@ -118,7 +118,7 @@ class Router:
                 if step.hop is not None:
                     finals.setdefault(step.final, step.hop)
             routed = tuple(finals.items())
-        if not any(step.why == SRS for step in steps):  # that is true for some days only
+        if not any(step.why == SRS for step in steps):  # which we take for some days only
             self._routed[key] = routed
             self._kept += len(steps)
         if self._kept > MAX_KEPT:

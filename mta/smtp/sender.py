@@ -27,7 +27,7 @@ from mta.smtp.transmission import Transmission
 from mta.smtp.turn import TurnRequest, ask_for_turn
 
 MAX_WEIGHT = 512 * 1024  # octets: in flight ahead of replies; 40 Mbit/s at 100 ms round trip
-MAX_MESSAGES_AHEAD = 100  # messages: likewise, as all of them are sent again where it breaks
+MAX_MESSAGES_AHEAD = 100  # messages: likewise; where the connection breaks, all are sent again
 
 
 @implementer(IRole)
@@ -87,7 +87,7 @@ class Sender:
         self._config.host.learn(pipelining, self._channel.seconds())
 
     def _note_out_of_step(self) -> bool:
-        """Record it for the host; returns whether another connection may avoid it."""
+        """Note that the host is out of step; returns whether to retry."""
         if self._capabilities.may_lose_step:
             self._learn(Pipelining.STEPWISE)
         return self._capabilities.may_lose_step

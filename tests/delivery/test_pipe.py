@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mta.delivery import command_process
-from mta.delivery.command_process import KILL_AFTER, LAST_WORDS, MAX_OUTPUT
+from mta.delivery.command_process import KILL_AFTER, LEFTOVER_TIMEOUT, MAX_OUTPUT
 from mta.delivery.local import DiscardAgent, RejectAgent
 from mta.delivery.pipe import TIMEOUT, PipeAgent
 from mta.interfaces import IDeliveryAgent
@@ -140,7 +140,7 @@ class ProcessTests(TestCase):
 
     async def test_whom_it_leaves_behind(self) -> None:
         """A child that keeps the output open is nobody whom the message waits for."""
-        self.patch(command_process, "LAST_WORDS", 0.1)
+        self.patch(command_process, "LEFTOVER_TIMEOUT", 0.1)
         outcome = await self.run_script("cat >mail; sleep 600 & echo $! >child; exit 0")
         self.addCleanup(os.kill, int((self.folder / "child").read_text()), signal.SIGKILL)
         self.assertEqual(outcome.status, Status.DELIVERED)
@@ -344,7 +344,7 @@ class PipeAgentTests(SynchronousTestCase):
         self.reactor.advance(TIMEOUT - 1)
         process.has_exited = True
         self.reactor.protocols[-1].processExited(Failure(ProcessDone(0)))
-        self.reactor.advance(LAST_WORDS)
+        self.reactor.advance(LEFTOVER_TIMEOUT)
         self.assertEqual(process.steps, ["close", "lose"])
         self.reactor.end()
         self.assertEqual(mail.outcome.status, Status.DELIVERED)
