@@ -7,7 +7,6 @@ always is room for another.  What is over that waits in the spool until its hop 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from typing import TypeVar
 
@@ -34,8 +33,8 @@ class ActiveLimits:
         self._max_size = min(MAX_SIZE, max_octets)
         self._messages = 0
         self._octets = 0
-        self._loads: Counter[Hop] = Counter()
-        self._senders: Counter[tuple[Hop, Mailbox]] = Counter()
+        self._loads: dict[Hop, int] = {}
+        self._senders: dict[tuple[Hop, Mailbox], int] = {}
 
     # --- messages
 
@@ -85,10 +84,10 @@ class ActiveLimits:
 
         A sender with few messages there may send one more all the same.
         """
-        load, free = self._loads[hop], self._free
+        load, free = self._loads.get(hop, 0), self._free
         if load <= max(free, 0):
             return False
-        share = self._senders[hop, message.envelope.reverse_path]
+        share = self._senders.get((hop, message.envelope.reverse_path), 0)
         return load > 3 * free or share >= free // SENDERS_PART
 
     def space(self, hop: Hop) -> int:
@@ -96,7 +95,7 @@ class ActiveLimits:
 
         None before it has worked off half of its share.
         """
-        load, free = self._loads[hop], self._free
+        load, free = self._loads.get(hop, 0), self._free
         return 0 if load > free / 2 else max(1, int((free - load) / 2))
 
     @property
@@ -115,8 +114,10 @@ class ActiveLimits:
         _add(self._senders, (hop, message.envelope.reverse_path), weight)
 
 
-def _add(counter: Counter[K], key: K, weight: int) -> None:
+def _add(counts: dict[K, int], key: K, weight: int) -> None:
     """Count; a key without a count goes, as strangers choose their names."""
-    counter[key] += weight
-    if not counter[key]:
-        del counter[key]
+    count = counts.get(key, 0) + weight
+    if count:
+        counts[key] = count
+    else:
+        counts.pop(key, None)
