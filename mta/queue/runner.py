@@ -126,9 +126,9 @@ class Runner:
         """Take a message that is leased to us, or on hold."""
         if message.on_hold:
             self.log.info(
-                "{queue_id} is on hold: new mail is, {filter}",
+                "{queue_id} is on hold: {reason}",
                 queue_id=message.id,
-                filter=message.on_hold,
+                reason=message.on_hold,
             )
         else:
             self._fresh.add(message)

@@ -99,7 +99,7 @@ class BatchWriter:
         fitting = (hold for hold in self._standing if hold.fits(arrival.envelope))
         if arrival.on_hold or (hold := next(fitting, None)) is None:
             return arrival
-        return replace(arrival, on_hold=str(hold))
+        return replace(arrival, on_hold=hold.reason)
 
     def _read_holds(self) -> Failure | None:
         """Read the standing holds; returns the reason where that can't be done."""

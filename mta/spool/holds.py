@@ -47,6 +47,11 @@ class StandingHold:
             canonical_domain(self.domain),
         )
 
+    @property
+    def reason(self) -> str:
+        """The reason to put a message on hold, for the operator."""
+        return f"new mail is, {self}"
+
     def fits(self, envelope: Envelope) -> bool:
         """Tell whether a message with that envelope is put on hold."""
         reverse_path, forward_path, domain = self.parts

@@ -27,8 +27,8 @@ from mta.spool.schema import Hold
 class Arrival:
     """A message to be inserted.  `data` is its body, None where that is in a file.
 
-    `size` is that of header section and body.  `on_hold` is the standing hold that it fits, empty
-    where there is none; `reason` says why the program itself keeps it.
+    `size` is that of header section and body.  `on_hold` says why it is kept for the
+    operator; `reason` is the same for its row, and empty for a standing hold.
     """
 
     number: int

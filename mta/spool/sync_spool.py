@@ -68,6 +68,7 @@ class SyncSpool:
 
         Raises SpoolFull or OSError.
         """
+        hold = self._holds.which(incoming.envelope)
         return rows.Arrival(
             data=result_of(incoming.draft.finish()),
             header=incoming.header,
@@ -78,7 +79,7 @@ class SyncSpool:
             size=incoming.size,
             is_ascii=incoming.is_ascii,
             origin=incoming.origin,
-            on_hold=incoming.hold or str(self._holds.which(incoming.envelope) or ""),
+            on_hold=incoming.hold or (hold.reason if hold else ""),
             reason=incoming.hold,
         )
 

@@ -13,6 +13,8 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 
+from twisted.logger import capturedLogs, formatEvent
+
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Filter, HistoryEntry, Progress, State
 from mta.spool import queue_id, tool_commits
@@ -160,9 +162,11 @@ class ServerTests(RunnerTests):
     """The server's side."""
 
     def test_not_begun(self) -> None:
-        """What was put on hold as it came is not delivered."""
-        self.runner.accept(message("1", "x@a.example", on_hold="--domain a.example"))
+        """What was put on hold as it came is not delivered, and the log says why."""
+        with capturedLogs() as events:
+            self.runner.accept(message("1", "x@a.example", on_hold="a virus"))
         self.clock.advance(0)
+        self.assertEqual(["1 is on hold: a virus"], [*map(formatEvent, events)])
         self.assertEqual([], self.agent.deliveries)
 
 

@@ -214,7 +214,7 @@ class StandingHoldTests(SpoolTestCase):
         )
         self.holds.add(StandingHold(domain="example.org"))
         free.set()
-        self.assertEqual(self.wait(waiting).on_hold, "--domain example.org")
+        self.assertEqual(self.wait(waiting).on_hold, "new mail is, --domain example.org")
         self.assertEqual(self.wait(self.spool.lease_due(9)), [])
 
     def test_damaged(self) -> None:
