@@ -43,7 +43,7 @@ class Destination:
         """Tell whether its agent waits for no other process."""
         return self.hop.agent in LOCAL
 
-    def strained(self) -> None:
+    def throttled(self) -> None:
         """Halve the sessions of a hop that took nothing for now."""
         self.limit = max(1, self.limit // 2)
 

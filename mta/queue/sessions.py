@@ -147,7 +147,7 @@ class Sessions:
         if any(outcome.status in _TAKEN for outcome in outcomes):
             self._concurrency.took_mail(session)
         if any(outcome.throttles for outcome in outcomes):
-            destination.strained()
+            destination.throttled()
         elif any(outcome.status is not Status.DEFERRED for outcome in outcomes):
             destination.answered(self._settings)
         self._results.report(delivery, outcomes)
@@ -201,7 +201,7 @@ class Sessions:
         """
         destination = session.destination
         unreported = session.take_unreported()
-        destination.strained()
+        destination.throttled()
         others = len(destination.sessions) - 1
         if others and not self._stopped:
             # The hop may only want fewer connections: the last session to fail decides.
