@@ -28,7 +28,7 @@ from mta.interfaces import IAccessPolicy, IChannel, ISpool
 from mta.mail import NULL_PATH, Body, Mailbox, Notify
 from mta.maildrop import batch
 from mta.queued import Filter, Message
-from mta.session import UNKNOWN_ORIGIN
+from mta.session import LOCAL_ADDRESS, UNKNOWN_ORIGIN, Origin
 from mta.settings import Listener, ListenerTLS, Service, Settings
 from mta.spool.tools import SpoolTools
 from mta.testing import MemorySpool
@@ -103,6 +103,8 @@ class EnvelopeTests(SendmailCase):
         self.assertEqual(message.envelope.reverse_path, Mailbox(ME, "office.example"))
         self.assertEqual(self.forward_paths(message), ["bob@office.example"])
         self.assertIs(message.envelope.body, Body.EIGHT_BIT)
+        user = str(os.getuid())
+        self.assertEqual(message.origin, Origin(LOCAL_ADDRESS, user=user, service="sendmail"))
 
     def test_f(self) -> None:
         """``-f`` is the reverse-path, attached or not, with or without angle brackets."""

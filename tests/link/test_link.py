@@ -94,9 +94,11 @@ class InterfaceTests(LinkTestCase):
     def test_the_peer(self) -> None:
         """An address, or that it is on this machine."""
         self.transport.peerAddr = IPv4Address("TCP", "192.0.2.1", 1025)
-        self.assertEqual(self.link(self.reads).remote_address, "192.0.2.1")
+        link = self.link(self.reads)
+        self.assertEqual((link.remote_address, link.remote_port), ("192.0.2.1", 1025))
         self.transport = MemoryTransport(peerAddress=UNIXAddress("/x"))
-        self.assertEqual(self.link(self.reads).remote_address, "unix")
+        link = self.link(self.reads)
+        self.assertEqual((link.remote_address, link.remote_port), ("unix", 0))
 
 
 class WaitingTests(LinkTestCase):

@@ -26,6 +26,7 @@ from mta.maildrop import batch, drop, pickup, published
 from mta.maildrop.batch import Malformed, read_envelope
 from mta.maildrop.pickup import KEEP_JUNK, MAX_OF_USER, Pickup
 from mta.queued import Message, SpoolFull
+from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import Domain, Limits, Listener, Relay, Service, Settings
 from mta.testing import MemorySpool
 from tests.processes import (
@@ -171,6 +172,8 @@ class PickupTests(SynchronousTestCase):
         self.run_once()
         [(message, userid)] = self.taken
         self.assertEqual((message.envelope, userid), (envelope(ret="FULL"), os.getuid()))
+        user = str(os.getuid())
+        self.assertEqual(message.origin, Origin(LOCAL_ADDRESS, user=user, service="maildrop"))
         content = self.content(message)
         self.assertTrue(content.endswith(b"\r\n" + LETTER), content)
         [received] = header_of(content, "Received")

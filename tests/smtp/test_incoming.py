@@ -44,6 +44,7 @@ class IncomingTestCase(SynchronousTestCase):
         reverse_path: Mailbox = ALICE,
         most: int = 10**6,
         identity: str = "",
+        hide_client: bool = False,
     ) -> IncomingMessage:
         """What takes one message; `most`: octets."""
         policy = FakeAccessPolicy()
@@ -54,6 +55,7 @@ class IncomingTestCase(SynchronousTestCase):
             policy,
             Limits(message_size=most),
             lambda: 0.0,
+            hide_client=hide_client,
         )
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         self.session.identity = identity
@@ -247,6 +249,30 @@ class SubmissionTests(IncomingTestCase):
         reply = self.take(incoming, [b"From: boss@mta.example\r\n"])
         self.assertEqual(reply.enhanced, "5.7.1")
         self.assertEqual((self.draft().data, self.draft().discarded), (b"", True))
+
+
+class OriginTests(IncomingTestCase):
+    """The client that brought a message is kept with it."""
+
+    def test_it_is_kept(self) -> None:
+        """As the session knew it when the message came."""
+        self.take(self.incoming(identity="alice"), [MESSAGE])
+        (message,) = self.spool.messages
+        self.assertEqual(message.origin, self.session.origin())
+        self.assertEqual((message.origin.address, message.origin.user), ("192.0.2.1", "alice"))
+        self.session.hello = "other.example"
+        self.assertEqual(self.session.origin(smtputf8=True).protocol, "UTF8SMTPA")
+        self.assertEqual(self.session.origin().hello, "other.example")
+
+    def test_where_clients_are_hidden(self) -> None:
+        """Neither the address nor the name of one that submits is kept."""
+        for service, address in ((Service.SUBMISSION, ""), (Service.SMTP, "192.0.2.1")):
+            self.setUp()
+            self.take(self.incoming(service, hide_client=True), [MESSAGE])
+            (message,) = self.spool.messages
+            self.assertEqual(message.origin.address, address)
+            self.assertEqual(bool(message.origin.hello), bool(address))
+            self.assertEqual(message.origin.protocol, "ESMTP")
 
 
 class MemoryTests(IncomingTestCase):

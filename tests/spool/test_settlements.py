@@ -14,6 +14,7 @@ from mta.queued import (
     Filter,
     Notice,
 )
+from mta.session import NOTICE_ORIGIN
 from mta.spool import leases
 from mta.spool.jobs import Job
 from mta.spool.take_over import MAX_SILENT_LOOKS
@@ -39,6 +40,7 @@ class SettlementTests(SpoolTestCase):
         small, large = self.wait(spool.settle(replace(done(message), notices=notices)))
         self.assertEqual((small.envelope, self.content(small)), (to_alice, b"small"))
         self.assertEqual(self.content(large), LARGE)
+        self.assertEqual((small.origin, large.origin), (NOTICE_ORIGIN, NOTICE_ORIGIN))
         self.assertEqual(self.wait(spool.lease_due(10)), [])
         self.assertEqual(self.files(), [large.id])
 
