@@ -44,11 +44,8 @@ def atomic_write(
                 os.fchown(descriptor, *owner)
             else:
                 _give_to_owner(descriptor, path)
-            os.fchmod(descriptor, mode)  # whatever the umask took off
-            file.write(octets)
-            file.flush()
-            if durable:
-                os.fsync(descriptor)
+            os.fchmod(descriptor, mode)  # the umask has taken rights off
+            _write(file, octets, durable)
         if overwrite:
             draft.replace(path)
         else:
@@ -99,6 +96,13 @@ def give_to_folder_owner(path: Path) -> None:
     if os.geteuid() == 0:
         status = path.parent.stat()
         os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
+
+
+def _write(file: BinaryIO, octets: bytes, durable: bool) -> None:
+    file.write(octets)
+    file.flush()
+    if durable:
+        os.fsync(file.fileno())
 
 
 def sync(folder: Path) -> None:
