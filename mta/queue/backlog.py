@@ -61,16 +61,18 @@ class Backlog:
         """Forget the mail of a hop: it is not to be hurried."""
         self._count -= len(self._waiting.pop(hop, ()))
 
-    def is_fetching(self, hop: Hop) -> bool:
-        """Tell whether mail for a hop is being fetched."""
-        return hop in self._fetching
+    def begin_fetch(self, hop: Hop) -> bool:
+        """Note that mail for a hop is fetched; False: it is already."""
+        if hop in self._fetching:
+            return False
+        self._fetching.add(hop)
+        return True
 
     async def fetch(self, hop: Hop, limit: int) -> Sequence[Message]:
-        """Lease some of the mail for a hop.
+        """Lease some of the mail for a hop, after `begin_fetch`.
 
         It is due some time anyway, so a spool that can't be read is borne.
         """
-        self._fetching.add(hop)
         try:
             return await self._queue.lease(self.take(hop, limit))
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Sized
 
 from twisted.internet.interfaces import IReactorTime
@@ -62,25 +61,24 @@ class Leases:
         if due - self._now() < self._asleep_until - self._clock.seconds():
             self._wakened.set()
 
-    async def postpone(self, destinations: Destinations, settings: Queue) -> Mapping[str, int]:
-        """Put off what is due for hops that are down.
+    async def postpone(
+        self, destinations: Destinations, settings: Queue
+    ) -> AsyncIterator[Mapping[str, int]]:
+        """Put off what is due for hops that are down, in batches.
 
-        No message is looked at for that.
-        Returns how many messages, by hop.
+        No message is looked at for that.  Each batch is counted by hop.
         """
-        counts: Counter[str] = Counter()
         while not self._pauses.stopped and (waits := destinations.waits()):
             now = self._now()
-            put_off = await self._queue.postpone(
+            counts = await self._queue.postpone(
                 {hop: now + wait for hop, wait in waits.items()},
                 settings.warn_after,
                 settings.give_up_after,
             )
-            counts.update(put_off)
-            if sum(put_off.values()) < FEW_POSTPONED:
-                break
+            yield counts
+            if sum(counts.values()) < FEW_POSTPONED:
+                return
             await self._pauses.wait(POSTPONE_PAUSE)
-        return counts
 
     def slow_down(self) -> None:
         """Pause before the next batch: most of this one can't go."""

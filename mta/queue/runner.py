@@ -163,10 +163,7 @@ class Runner:
         return source
 
     async def record_held(self, peer: str, timeout: float) -> None:
-        """Wait until mail accepted for a peer is recorded.
-
-        At the latest after `timeout` seconds: the spool may be out of order.
-        """
+        """Wait up to `timeout` seconds until mail for a peer is recorded."""
         self._fresh.flush()
         await self._active.held_recorded(peer, timeout)
 
@@ -180,14 +177,17 @@ class Runner:
                     self.accept(message)
                 if self._begin(self._fresh.take()) > BATCH_SIZE // 2:
                     self._leases.slow_down()
-                    counts = await self._leases.postpone(
-                        self._active.destinations, self._config.settings
-                    )
-                    self._outcomes.waiting.add(counts)
+                    await self._postpone()
             except OSError as error:
                 self.log.error("the spool can't be read: {error}", error=str(error))
             except Exception:  # noqa: BLE001 - outermost, as in `Leases.batches`
                 self.log.failure("what was leased can't be begun")
+
+    async def _postpone(self) -> None:
+        """Put off what is due for hops that are down."""
+        destinations, settings = self._active.destinations, self._config.settings
+        async for counts in self._leases.postpone(destinations, settings):
+            self._outcomes.waiting.add(counts)
 
     def _begin(self, messages: Sequence[Message]) -> int:
         """Begin an attempt for each message for which there is room.
@@ -270,11 +270,11 @@ class Runner:
 
     def hop_has_room(self, hop: Hop) -> None:
         """See `IAttemptWatch.hop_has_room`."""
-        if hop not in self._backlog or self._stopped or self._backlog.is_fetching(hop):
+        if hop not in self._backlog or self._stopped:
             return
         if self._active.destinations.is_down(hop):
             self._backlog.forget(hop)
-        elif space := self._limits.space(hop):
+        elif (space := self._limits.space(hop)) and self._backlog.begin_fetch(hop):
             self._tasks.start(self._fetch(hop, min(space, BATCH_SIZE)))
 
     async def _fetch(self, hop: Hop, limit: int) -> None:
