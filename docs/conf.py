@@ -20,8 +20,11 @@ def unreleased(app, page, source):
     """Put the news fragments of ``changes/`` in their place on the page of changes."""
     if page == "changes":
         command = ("-m", "towncrier", "build", "--draft", "--version", "Unreleased")
-        text = subprocess.check_output([sys.executable, *command], cwd=Path(__file__).parent.parent)
-        source[0] = source[0].replace("UNRELEASED", text.decode())
+        folder = Path(__file__).parent.parent
+        draft = subprocess.run(
+            [sys.executable, *command], cwd=folder, capture_output=True, check=True
+        )
+        source[0] = source[0].replace("UNRELEASED", draft.stdout.decode())
 
 
 def setup(app):
