@@ -1,6 +1,6 @@
 """The configuration: one YAML file read into `mta.settings`.
 
-`document` turns a file into values that know their line and column, `values` and `hops` say
+`document` makes a file into values that know their line and column, `values` and `hops` say
 what a single value may be, `schema` which keys there are, `references` what must fit together.
 `edits` changes keys of a file, and leaves the rest of it as its author wrote it.
 """

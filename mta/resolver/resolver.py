@@ -63,7 +63,7 @@ class Resolver:
     async def addresses(self, host: str) -> Sequence[str]:
         """See `IResolver.addresses`.
 
-        IPv6 and IPv4 take turns, so that neither can hide the other's failure for long.  Raises
+        IPv6 and IPv4 alternate, so that neither can hide the other's failure for long.  Raises
         DomainNotFound where a host has no address, ResolutionFailed where that is uncertain.
         """
         if is_address(host):

@@ -14,10 +14,10 @@ SLOW_DELAY = 0.01  # seconds that each further command waits
 # Commands that one message makes up for: so many refused recipients each are no abuse.
 MESSAGE_CREDIT = 50
 MIN_CHUNK = 512  # octets; a smaller chunk of content, but for the last, costs more than it brings
-TIME_SLICE = 0.0005  # seconds of work, some dozen commands, before others have their turn
+TIME_SLICE = 0.0005  # seconds of work, some dozen commands, before other sessions work
 MIN_TIME_SLICE = 0.0001  # the same while others wait
-LATE = 0.002  # seconds after which a turn comes late: others are waiting, too
-BACK_OFF = 4  # times as long as a turn came late, the next one is left to them
+LATE = 0.002  # seconds over the pause that was asked for: other sessions are working, too
+BACK_OFF = 4  # times as long as a pause took too long, the next one lasts
 MAX_BACK_OFF = 0.25  # seconds
 
 
@@ -52,17 +52,17 @@ class SessionCost:
         return self._errors <= limit
 
     def towards_mail(self) -> None:
-        """The command that was counted last is a part of a transaction."""
+        """Count the last command as a part of a transaction."""
         self.without_mail -= 1
         self._open += 1
 
     def no_message(self) -> None:
-        """The transaction ended without a message."""
+        """Count a transaction that ended without a message."""
         self.without_mail += self._open
         self._open = 0
 
     def message(self) -> None:
-        """The transaction ended with a message."""
+        """Count a transaction that ended with a message."""
         self._idle = self._open = 0
         self.without_mail = max(0, self.without_mail - MESSAGE_CREDIT)
 
@@ -80,7 +80,8 @@ class SessionCost:
 class TimeSlice:
     """Lets a session work for a while, and then others.
 
-    The later its turn comes, the more of those wait, and the longer it leaves them alone.
+    The longer a pause lasts beyond what was asked for, the more sessions work, and the longer is
+    the next one.
     """
 
     __slots__ = ("_back_off", "_began", "_channel")
@@ -91,11 +92,11 @@ class TimeSlice:
         self.restart()
 
     def restart(self) -> None:
-        """Begin to work, after others."""
+        """Begin a time slice."""
         self._began = self._channel.seconds()
 
     async def let_others_work(self, delay: float) -> None:
-        """Let others work where their time has come.  It takes `delay` seconds at least."""
+        """Pause where the time slice is over, or for `delay` seconds."""
         seconds = self._channel.seconds
         now = seconds()
         if not delay and now - self._began <= (MIN_TIME_SLICE if self._back_off else TIME_SLICE):

@@ -121,5 +121,5 @@ def _binding_shown(bindings: Mapping[str, bytes], bound: bool) -> tuple[bytes, b
 async def _challenged(exchange: Exchange, response: bytes | None) -> bytes:
     answer = await exchange(response)
     if answer is None:
-        raise AuthenticationFailed("the server said yes before its turn")
+        raise AuthenticationFailed("the server said yes too early")
     return answer
