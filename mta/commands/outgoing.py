@@ -39,7 +39,7 @@ class Author:
     name: str = ""
 
     def __str__(self) -> str:
-        """As From: has it, encoded where it must be (RFC 2047)."""
+        """Return the form that From: has, encoded where it must be.  See RFC 2047."""
         if not self.name:
             return f"<{self.address}>"
         ascii_name = f'"{quote(self.name)}"'

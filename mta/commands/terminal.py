@@ -73,7 +73,7 @@ class Bar:
         self._shown = total > 0 and sys.stderr.isatty()
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Let the bar grow: so many more are done."""
         self._done += count
         if self._shown:
             full = _BAR * min(self._done, self._total) // self._total

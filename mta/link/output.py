@@ -89,11 +89,11 @@ class Output:
         return rest
 
     def pause(self) -> None:
-        """The transport takes no more for now."""
+        """Note that the transport takes no more for now."""
         self.is_congested = True
 
     def resume(self) -> bool:
-        """The transport has sent all octets; returns whether it was congested."""
+        """Note that the transport has sent all.  Returns whether it was congested."""
         was_congested, self.is_congested = self.is_congested, False
         self._is_direct = isinstance(self._transport, Connection)
         return was_congested

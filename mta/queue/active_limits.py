@@ -115,7 +115,7 @@ class ActiveLimits:
 
 
 def _add(counts: dict[K, int], key: K, weight: int) -> None:
-    """Count; a key without a count goes, as strangers choose their names."""
+    """Add to a count.  A key without a count goes, as strangers choose their names."""
     count = counts.get(key, 0) + weight
     if count:
         counts[key] = count

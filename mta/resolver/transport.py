@@ -97,7 +97,7 @@ class _Answer:
             self.answered.errback(Failure(Flooded()))
 
     def fail(self) -> None:
-        """Nothing more comes."""
+        """Fail, for nothing more comes."""
         if not self.answered.called:
             self.answered.errback(Failure(Unanswered()))
 

@@ -121,7 +121,7 @@ async def skip_chunk(conversation: Conversation, argument: bytes) -> None:
 
 
 def _transaction(conversation: Conversation) -> Transaction:
-    """The transaction: the phases of these commands are those that have one."""
+    """The transaction, which there is in the phases of these commands."""
     assert conversation.transaction is not None
     return conversation.transaction
 

@@ -252,7 +252,7 @@ def unknown(connection: sqlite3.Connection, numbers: Collection[int]) -> list[in
 
 
 def forget_leftovers(connection: sqlite3.Connection, numbers: Collection[int]) -> None:
-    """The files are gone."""
+    """Forget files that are gone."""
     connection.execute(
         "DELETE FROM leftover WHERE id IN (SELECT value FROM json_each(?))", (listed(numbers),)
     )
