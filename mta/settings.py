@@ -7,7 +7,7 @@ takes the value that concerns it as a constructor argument.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -158,6 +158,12 @@ class Peer:
     method: str = "atrn"
     every: float = 5 * MINUTE
     send: bool = True
+
+    @property
+    def next_hop(self) -> Hop:
+        """The way to a dialled peer, with our demands on TLS."""
+        assert self.connect is not None
+        return replace(self.connect, security=self.tls, pin=self.pin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from mta.privileges import PrivilegeFault
 # Each with its module, which is imported for its own command alone: the others take a while.
 _COMMANDS = {
     "check": "check",
+    "doctor": "doctor",
+    "dns": "dns",
     "user": "user",
     "queue": "queue",
     "spool": "spool",

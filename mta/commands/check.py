@@ -24,13 +24,13 @@ DENIED = "Permission denied"  # in whatever the system says
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class Report:
     """The findings: what prevents a start, and what else is to know."""
 
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
-    def naming(self, account: Account) -> _Report:
+    def naming(self, account: Account) -> Report:
         """The same with the name of the user whose rights were tried."""
         named = f"{DENIED} for the user {account}"
 
@@ -39,7 +39,7 @@ class _Report:
                 _with(problem, problem.text.replace(DENIED, named)) for problem in problems
             )
 
-        return _Report(named_in(self.errors), named_in(self.warnings))
+        return Report(named_in(self.errors), named_in(self.warnings))
 
 
 def register(subparsers: Subparsers) -> None:
@@ -55,18 +55,24 @@ def register(subparsers: Subparsers) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.config
-    account = _account(arguments, settings_of(arguments, keep_root=True))
-    if account is None or os.geteuid() == account.uid:
-        report = _look(path)
-    elif os.geteuid() == ROOT:
-        report = _look_as(account, path).naming(account)
-    else:
-        report = _look_without_rights(account, path)
+    report = report_of(path, _account(arguments, settings_of(arguments, keep_root=True)))
     for problem in report.warnings:
         print(_with(problem, f"warning: {problem.text}"), file=sys.stderr)
     if report.errors:
         raise ConfigurationError(report.errors)
     print(f"{path}: ok")
+
+
+def report_of(path: Path, account: Account | None) -> Report:
+    """Look at a configuration with the rights of an account.
+
+    None: our own.
+    """
+    if account is None or os.geteuid() == account.uid:
+        return _look(path)
+    if os.geteuid() == ROOT:
+        return _look_as(account, path).naming(account)
+    return _look_without_rights(account, path)
 
 
 def _account(arguments: argparse.Namespace, settings: Settings) -> Account | None:
@@ -83,7 +89,7 @@ def _account(arguments: argparse.Namespace, settings: Settings) -> Account | Non
         return None
 
 
-def _look_as(account: Account, path: Path) -> _Report:
+def _look_as(account: Account, path: Path) -> Report:
     """Look in a new process, which becomes another user for good."""
     # Before it becomes a user that may not read our own files.
     importlib.import_module("mta.service.findings")
@@ -102,32 +108,32 @@ def _look_as(account: Account, path: Path) -> _Report:
     os.waitpid(child, 0)
     if not octets:
         raise Failed(f"can't check with the rights of {account}")
-    report: _Report = pickle.loads(octets)  # noqa: S301 - our own child wrote it
+    report: Report = pickle.loads(octets)  # noqa: S301 - our own child wrote it
     return report
 
 
-def _look_without_rights(account: Account, path: Path) -> _Report:
+def _look_without_rights(account: Account, path: Path) -> Report:
     """Look as a user that can't know what the server may do."""
     report = _look(path)
     errors = [problem for problem in report.errors if DENIED not in problem.text]
     warnings = [problem for problem in report.warnings if DENIED not in problem.text]
     text = f"what {account} may do is not checked: only root and {account} can"
-    return _Report(tuple(errors), (Problem(path, 1, 1, text), *warnings))
+    return Report(tuple(errors), (Problem(path, 1, 1, text), *warnings))
 
 
-def _look(path: Path) -> _Report:
+def _look(path: Path) -> Report:
     from mta.service.findings import findings, open_secrets, unusable_addresses
 
     try:
         settings = load(path)
         places = Places(path)
     except ConfigurationError as error:
-        return _Report(error.problems)
+        return Report(error.problems)
     found = [*findings(settings), *unusable_addresses(settings)]
     problems = {False: [*open_secrets(path, places)], True: []}
     for finding in found:
         problems[finding.is_fatal].append(places.problem(finding.keys, finding.text))
-    return _Report(tuple(sorted(set(problems[True]))), tuple(sorted(set(problems[False]))))
+    return Report(tuple(sorted(set(problems[True]))), tuple(sorted(set(problems[False]))))
 
 
 def _with(problem: Problem, text: str) -> Problem:

@@ -23,7 +23,7 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import PerHost, most_telling
 from mta.delivery.silence import SilenceLimit
 from mta.delivery.steps import Steps
-from mta.interfaces import IClientTLS, IMailSource, IOwnHost, IResolver
+from mta.interfaces import IClientTLS, IMailSource, IOwnHost, IResolver, IRole
 from mta.link import Link
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.queued import HopFailure, Pressure
@@ -52,7 +52,7 @@ class Transfer:
         self._turn = turn
         self._sender: Sender | None = None
 
-    def new_sender(self, config: SenderConfig) -> Sender:
+    def new_sender(self, config: SenderConfig) -> IRole:
         """Make the sender for one more connection."""
         self._sender = Sender(self._source, config, self._turn)
         return self._sender

@@ -146,14 +146,11 @@ class Exchange:
 
     async def _converse(self, source: IMailSource, turn: TurnRequest | None) -> bool:
         """Hold one conversation; returns whether our own mail left it whole.  Raises HopFailure."""
-        peer = self._peer
-        assert peer.connect is not None
-        hop = replace(peer.connect, security=peer.tls, pin=peer.pin)
         waiting = _WaitingSource(source)
         counted = CountedSource(waiting, self._tally, self._watch)
         transfer = Transfer(counted, turn)
         try:
-            await self._dialler.converse(hop, transfer)
+            await self._dialler.converse(self._peer.next_hop, transfer)
         except HopFailure:
             if turn is None or not waiting.has_handed_out or transfer.has_sent_all:
                 raise

@@ -42,6 +42,7 @@ PLAIN_FUNCTIONS = {
     "token": "chance",
     "answer": "a row of a table of functions: the verbs",
     "out_of_phase": "a row of a table of functions: the verbs",
+    "look": "a row of a table of functions: the checks of mta doctor",
     "paint": "colours of the terminal, text to text",
     "action": "a piece of work, handed on to a thread or a timer",
 }

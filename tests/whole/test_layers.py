@@ -14,7 +14,7 @@ from tests.processes import ROOT
 
 FOUNDATION = {"mail", "settings", "session", "queued", "verdict", "dns_answer", "interfaces"}
 FILES = {"files", "limited_log", "sync"}
-TOP = {"service", "commands"}
+TOP = {"service", "commands", "doctor"}
 
 ALLOWED = {
     "": set(),  # mta/__init__.py

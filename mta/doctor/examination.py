@@ -1,0 +1,101 @@
+"""The table of checks, and the examination that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mta.doctor import machine, mail, names, peers, ports
+from mta.doctor.examined import Examined
+from mta.doctor.result import Result, unknown
+from mta.interfaces import DomainNotFound, ResolutionFailed
+
+CHECK_TIMEOUT = 5.0  # seconds: for each question that a check asks of another host
+LOGIN_TIMEOUT = 15.0  # seconds: the same where TLS and a log-in come first
+
+_log = Logger()
+
+CheckFunction = Callable[[Examined], AsyncIterator[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check: its name, what is right then, and its function.
+
+    `asks_outside`: other hosts are asked, as ``--offline`` forbids.
+    """
+
+    id: str
+    purpose: str
+    look: CheckFunction
+    asks_outside: bool = False
+    timeout: float = CHECK_TIMEOUT
+
+
+CHECKS: Sequence[Check] = (
+    Check("names.resolver", "the name servers tell the truth", names.resolver, True),
+    Check("names.host", "the host's name leads to it", names.own_name, True),
+    Check("names.reverse", "its addresses lead back to its name", names.reverse_names, True),
+    Check("names.exchangers", "mail for our domains is sent here", names.exchangers, True),
+    Check("names.policies", "SPF and DMARC are published", names.policies, True),
+    Check("ports.listeners", "each listener answers", ports.listeners, False, LOGIN_TIMEOUT),
+    Check(
+        "ports.outgoing", "port 25 of others can be reached", ports.outgoing, True, LOGIN_TIMEOUT
+    ),
+    Check("ports.relaying", "strangers can't relay", ports.relaying, True, LOGIN_TIMEOUT),
+    Check("peers.dialled", "peers that we dial let us in", peers.dialled, True, LOGIN_TIMEOUT),
+    Check("peers.dialling-in", "peers that dial in were here", peers.dialling_in),
+    Check("peers.bans", "no peer is banned", peers.bans),
+    Check("mail.roles", "postmaster and abuse are there", mail.roles),
+    Check("mail.maildrop", "programs of all users can send mail", mail.maildrop),
+    Check("machine.disk", "there is room for mail", machine.disk),
+    Check("machine.spool", "the spool is sound", machine.spool),
+    Check("machine.clock", "the clock is right", machine.clock),
+    Check("machine.service", "the server runs, and will", machine.service),
+)
+
+
+def examine(
+    examined: Examined, clock: IReactorTime, *, offline: bool = False
+) -> Awaitable[Sequence[tuple[Check, Sequence[Result]]]]:
+    """Run all checks at once.
+
+    Returns the results of each, in the order of the table.
+    """
+    running = [
+        Deferred.fromCoroutine(_look(check, examined, clock, offline=offline)) for check in CHECKS
+    ]
+    return gatherResults(running, consumeErrors=True)
+
+
+async def _look(
+    check: Check, examined: Examined, clock: IReactorTime, *, offline: bool
+) -> tuple[Check, Sequence[Result]]:
+    if check.asks_outside and offline:
+        return check, ()
+    results: list[Result] = []
+    looking = Deferred.fromCoroutine(_collect(check, examined, results))
+    try:
+        await looking.addTimeout(check.timeout, clock)
+    except TimeoutError:
+        results.append(unknown(f"no answer within {check.timeout:.0f} seconds", "try again"))
+    except (ResolutionFailed, DomainNotFound) as error:
+        results.append(unknown(f"the name servers give no answer: {error}", "try again"))
+    except CancelledError:
+        raise
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        results.append(unknown(named, "call mta doctor as root"))
+    except Exception:  # noqa: BLE001 - a bug in one check must not hide the others
+        _log.failure("the check {check} failed", check=check.id)
+        results.append(unknown("the check itself failed: this is a fault of the program"))
+    return check, results
+
+
+async def _collect(check: Check, examined: Examined, results: list[Result]) -> None:
+    async for result in check.look(examined):
+        results.append(result)

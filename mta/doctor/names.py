@@ -1,0 +1,189 @@
+"""Checks of names: our own, those of our domains, and the resolver."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from mta.delivery.own_host import is_private
+from mta.dns_answer import RecordType
+from mta.doctor.examined import Examined
+from mta.doctor.result import Result, bad, ok, unknown, warn
+from mta.interfaces import DomainNotFound, ResolutionFailed
+
+_WELL_KNOWN = "gmail.com"  # its MX records will be there as long as mail is
+_NEVER = "invalid"  # RFC 6761 section 6.4
+
+
+async def resolver(examined: Examined) -> AsyncIterator[Result]:
+    """Ask for a name that exists, and for one that can't."""
+    try:
+        hosts: Sequence[tuple[int, str]] = await examined.resolver.mx(_WELL_KNOWN)
+        answer = await examined.resolver.query(f"{secrets.token_hex(8)}.{_NEVER}", RecordType.A)
+    except ResolutionFailed as error:
+        yield bad(
+            f"the name servers do not answer: {error}",
+            "look at `resolver`, or at /etc/resolv.conf: without names no mail leaves",
+        )
+        return
+    except DomainNotFound:
+        hosts = ()
+    if not hosts:
+        yield bad(f"the name servers know no MX of {_WELL_KNOWN}", "use other name servers")
+    elif answer.records:
+        yield bad(
+            "the name servers invent addresses for names that do not exist",
+            "use others, best one of your own on this host: bounces and block lists need the truth",
+        )
+    else:
+        yield ok("the name servers answer, and say so where a name does not exist")
+
+
+async def own_name(examined: Examined) -> AsyncIterator[Result]:
+    """Look for the addresses of the host's name."""
+    name = examined.settings.hostname
+    trap = _named_loopback(examined.hosts, name)
+    if trap:
+        yield warn(
+            f"{examined.hosts} gives {name} the address {trap}",
+            f"remove the name from that line: programs here take {name} for a host apart",
+        )
+    if examined.is_dialling:
+        yield ok(f"{name} needs no address: mail comes through a peer that we dial")
+        return
+    addresses = await public_addresses(examined)
+    if not addresses:
+        yield bad(f"{name} has no address in the DNS", f"publish an A record: mta dns {name}")
+    for address in addresses:
+        if is_private(address) or ip_address(address).is_loopback:
+            yield bad(
+                f"{name} has {address} in the DNS, which only a private network reaches",
+                "publish the public address",
+            )
+        elif examined.own.is_at(address):
+            yield ok(f"{name} is {address}, an address of this host")
+        else:
+            yield unknown(
+                f"{name} is {address}, which no interface of this host has",
+                "right behind a router that forwards its ports: list it in `own_addresses`",
+            )
+
+
+async def reverse_names(examined: Examined) -> AsyncIterator[Result]:
+    """Look whether each address leads back to the name (RFC 1912)."""
+    name = examined.settings.hostname
+    if examined.is_dialling:
+        return
+    for address in await public_addresses(examined):
+        pointer = ip_address(address).reverse_pointer
+        answer = await examined.resolver.query(pointer, RecordType.PTR)
+        names = [str(found).rstrip(".").lower() for found in answer.records]
+        family = "IPv6" if ":" in address else "IPv4"
+        if name.lower() in names:
+            yield ok(f"{address} is called {name}")
+        elif names:
+            yield warn(
+                f"{address} is called {', '.join(names)}, and not {name}",
+                f"let the provider of the address name it {name}, or set `hostname: {names[0]}`",
+            )
+        else:
+            yield bad(
+                f"{address} has no name: many servers refuse mail from it",
+                f"let the provider of the address name it {name} (PTR), or do not send by {family}",
+            )
+
+
+async def exchangers(examined: Examined) -> AsyncIterator[Result]:
+    """Look where the world sends the mail of our domains."""
+    dialled = {
+        peer.connect.next_hop.lower()
+        for peer in examined.settings.peers.values()
+        if peer.connect is not None
+    }
+    for domain in examined.settings.domains:
+        try:
+            hosts = [host for _, host in sorted(await examined.resolver.mx(domain))]
+        except DomainNotFound:
+            yield bad(f"{domain} does not exist in the DNS", f"mta dns {domain}")
+            continue
+        if not hosts:
+            yield bad(f"{domain} has no MX record", f"publish it: mta dns {domain}")
+        elif hosts == [""]:
+            yield bad(f"{domain} says that it takes no mail (RFC 7505)", f"mta dns {domain}")
+        elif await _includes_us(examined, hosts):
+            yield ok(f"mail for {domain} is sent to this host")
+        elif any(host.lower() in dialled for host in hosts):
+            yield ok(f"mail for {domain} is sent to {hosts[0]}, which we dial")
+        elif dialled:
+            yield unknown(
+                f"mail for {domain} is sent to {', '.join(hosts)}",
+                "right if that host hands it to the peer that we dial",
+            )
+        else:
+            yield bad(
+                f"mail for {domain} is sent to {', '.join(hosts)}, and not here",
+                f"publish another MX record: mta dns {domain}",
+            )
+
+
+async def policies(examined: Examined) -> AsyncIterator[Result]:
+    """Look for SPF and DMARC, by which others judge our mail."""
+    for domain in examined.settings.domains:
+        texts = await _texts(examined, domain, "v=spf1")
+        if len(texts) > 1:
+            yield bad(f"{domain} has {len(texts)} SPF records", "keep one (RFC 7208 section 3.2)")
+        elif texts:
+            yield ok(f"{domain} has SPF: {texts[0]}")
+        else:
+            yield warn(f"{domain} has no SPF record", f"publish it: mta dns {domain}")
+        texts = await _texts(examined, f"_dmarc.{domain}", "v=dmarc1")
+        if texts:
+            yield ok(f"{domain} has DMARC: {texts[0]}")
+        else:
+            yield warn(f"{domain} has no DMARC record", f"publish it: mta dns {domain}")
+
+
+async def public_addresses(examined: Examined) -> Sequence[str]:
+    """The addresses that the DNS has for the host's name.
+
+    The file of names that the system knows is left out.
+    """
+    found: list[str] = []
+    for kind in (RecordType.A, RecordType.AAAA):
+        answer = await examined.resolver.query(examined.settings.hostname, kind)
+        found.extend(map(str, answer.records))
+    return found
+
+
+async def _includes_us(examined: Examined, hosts: Sequence[str]) -> bool:
+    for host in hosts:
+        if examined.own.is_named(host):
+            return True
+        try:
+            addresses = await examined.resolver.addresses(host)
+        except DomainNotFound:
+            continue
+        if any(examined.own.is_at(address) for address in addresses):
+            return True
+    return False
+
+
+async def _texts(examined: Examined, name: str, version: str) -> list[str]:
+    answer = await examined.resolver.query(name, RecordType.TXT)
+    texts = [octets.decode("utf-8", "replace") for octets in answer.records]
+    return [text for text in texts if text.lower().startswith(version)]
+
+
+def _named_loopback(hosts: Path, name: str) -> str:
+    """The loopback address that the file gives to a name; empty: none."""
+    try:
+        lines = hosts.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        address, *names = line.partition("#")[0].split() or [""]
+        if address.startswith("127.") and name.lower() in map(str.lower, names):
+            return address
+    return ""

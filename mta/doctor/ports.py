@@ -1,0 +1,105 @@
+"""Checks of ports: our listeners from here, and port 25 of others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+from mta.config.endpoints import PROXIED
+from mta.doctor.examined import Examined
+from mta.doctor.names import public_addresses
+from mta.doctor.result import Result, bad, ok, unknown, warn
+from mta.interfaces import DomainNotFound, ResolutionFailed
+from mta.mail import Agent, Hop, Security
+from mta.queued import HopFailure
+from mta.settings import Listener, ListenerTLS, Service
+
+SMTP_PORT = 25
+_WELL_KNOWN = "gmail.com"  # an MX that answers from everywhere
+_FOREIGN = "doctor@elsewhere.example"  # RFC 2606: in no network, and of no domain of ours
+_TCP = re.compile(r"(tcp6?):(?:port=)?(\d+)(.*)")
+_INTERFACE = re.compile(r"(?<!\\):interface=((?:[^:\\]|\\.)*)")
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+async def listeners(examined: Examined) -> AsyncIterator[Result]:
+    """Talk to each of our own TCP listeners."""
+    for listener in examined.settings.listen:
+        hop = _hop(listener)
+        if hop is None:
+            continue
+        try:
+            await examined.probe.session(hop)
+        except HopFailure as failure:
+            yield bad(
+                f"{listener.endpoint} ({listener.service.value}): {failure.outcome.reply.text}",
+                "is the server running?  systemctl status mta",
+            )
+        else:
+            yield ok(f"{listener.endpoint} ({listener.service.value}) answers")
+
+
+async def outgoing(examined: Examined) -> AsyncIterator[Result]:
+    """Connect to port 25 of another server, which many providers block."""
+    if examined.settings.default_route.agent is not Agent.MX:
+        yield ok(f"mail leaves by {examined.settings.default_route}, so port 25 need not be open")
+        return
+    hop = Hop(Agent.MX, _WELL_KNOWN)
+    try:
+        seen = await examined.probe.session(hop)
+    except HopFailure as failure:
+        yield warn(
+            f"port {SMTP_PORT} of {_WELL_KNOWN}'s server: {failure.outcome.reply.text}",
+            "many providers open outgoing port 25 on request; else use a smart host (`routes`)",
+        )
+    else:
+        yield ok(f"outgoing port {SMTP_PORT} is open: {seen.host} answers")
+
+
+async def relaying(examined: Examined) -> AsyncIterator[Result]:
+    """Try to relay through port 25 of our own public addresses."""
+    listens = [
+        listener
+        for listener in examined.settings.listen
+        if listener.service is Service.SMTP and (hop := _hop(listener)) and hop.port == SMTP_PORT
+    ]
+    if not listens:
+        yield ok(f"nothing listens on port {SMTP_PORT}")
+        return
+    for address in await public_addresses(examined):
+        hop = Hop(Agent.SMTP, address, SMTP_PORT, security=Security.OFF)
+        try:
+            code = await examined.probe.rcpt(hop, _FOREIGN, _FOREIGN)
+        except (HopFailure, ResolutionFailed, DomainNotFound):
+            yield unknown(
+                f"{address} port {SMTP_PORT} can't be reached from this host",
+                "try from elsewhere: swaks --quit-after RCPT --to a@example.org --server"
+                f" {examined.settings.hostname}",
+            )
+            continue
+        if code < 300:
+            yield bad(
+                f"{address} takes mail from anywhere to anywhere: an open relay",
+                "look at `relay.networks`: this host's public address must not be there",
+            )
+        else:
+            yield ok(f"{address} refuses to relay (it replies {code})")
+
+
+def _hop(listener: Listener) -> Hop | None:
+    """The way to a listener from this host; None: no TCP port."""
+    match = _TCP.match(listener.endpoint)
+    if listener.endpoint.startswith(PROXIED) or match is None or not int(match[2]):
+        return None
+    interface = _INTERFACE.search(match[3])
+    address = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
+    if match[1] == "tcp6" and not address:
+        address = "::"
+    is_implicit = listener.tls is ListenerTLS.IMPLICIT
+    return Hop(
+        Agent.LMTP if listener.service is Service.LMTP else Agent.SMTP,
+        _EVERYWHERE.get(address, address),
+        int(match[2]),
+        implicit_tls=is_implicit,
+        security=Security.OPPORTUNISTIC if is_implicit else Security.OFF,
+    )

@@ -1,0 +1,313 @@
+"""The checks that ask other hosts, with tables in place of these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mta.dns_answer import Answer, RecordType
+from mta.doctor import names, peers, ports
+from mta.doctor.examination import CHECK_TIMEOUT, CHECKS, CheckFunction, examine
+from mta.doctor.examined import Examined, IProbe, SessionSeen
+from mta.doctor.probe import Probe
+from mta.doctor.result import State
+from mta.interfaces import IOwnHost, ResolutionFailed
+from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
+from mta.queued import HopFailure
+from mta.settings import Domain, Listener, Peer, Service, Settings
+from mta.testing import FakeResolver
+from tests.processes import temporary_folder
+
+HOST = "mail.example.com"
+ADDRESS = "203.0.113.7"
+SETTINGS = Settings(
+    HOST,
+    domains={"example.com": Domain("example.com", Hop(Agent.MAILDIR, "/m"))},
+    own_addresses=(ADDRESS,),
+    listen=(Listener("tcp:25"), Listener("tcp:465:interface=192.0.2.9", Service.SUBMISSION)),
+)
+RELAY = Peer("vps", connect=Hop(Agent.SMTP, "relay.example", 465, implicit_tls=True))
+
+
+@implementer(IProbe)
+class FakeProbe:
+    """Other hosts as tables: sessions by host, codes of RCPT by host."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, SessionSeen] = {}
+        self.codes: dict[str, int] = {}
+
+    async def session(self, hop: Hop) -> SessionSeen:
+        """Return the session of the table."""
+        if hop.next_hop not in self.sessions:
+            raise HopFailure(Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("refused",))))
+        return self.sessions[hop.next_hop]
+
+    async def rcpt(self, hop: Hop, reverse_path: str, forward_path: str) -> int:
+        """Return the code of the table."""
+        await self.session(hop)
+        return self.codes[hop.next_hop]
+
+
+class UnansweringResolver(FakeResolver):
+    """A resolver whose servers are down."""
+
+    async def query(self, name: str, kind: RecordType) -> Answer:
+        """Fail."""
+        raise ResolutionFailed(f"{name}: timed out")
+
+
+@implementer(IOwnHost)
+class Here:
+    """This host has one name and one address."""
+
+    def is_named(self, host: str) -> bool:
+        """Compare."""
+        return host == HOST
+
+    def is_at(self, address: str) -> bool:
+        """Compare."""
+        return address == ADDRESS
+
+
+class CheckCase(SynchronousTestCase):
+    """One check on one situation."""
+
+    def setUp(self) -> None:
+        self.resolver = FakeResolver({"gmail.com": [(5, "mx.gmail.example")]}, {})
+        self.probe = FakeProbe()
+        self.settings = SETTINGS
+        self.hosts = temporary_folder(self) / "hosts"
+
+    @property
+    def examined(self) -> Examined:
+        """The situation."""
+        return Examined(self.settings, self.resolver, Here(), self.probe, self.hosts)
+
+    def states(self, check: CheckFunction) -> list[tuple[str, str]]:
+        """State and text of each result."""
+
+        async def collect() -> list[tuple[str, str]]:
+            return [(each.state.value, each.text) async for each in check(self.examined)]
+
+        return self.successResultOf(Deferred.fromCoroutine(collect()))
+
+    def assert_states(self, check: CheckFunction, *expected: tuple[str, str]) -> None:
+        """Each result has that state, and these words in its text."""
+        found = self.states(check)
+        self.assertEqual([state for state, _ in found], [state for state, _ in expected], found)
+        for (_, text), (_, words) in zip(found, expected, strict=True):
+            self.assertIn(words, text)
+
+
+class NameTests(CheckCase):
+    """The DNS."""
+
+    def test_resolver(self) -> None:
+        """It knows what is there, and invents nothing."""
+        self.assert_states(names.resolver, ("ok", "answer"))
+        self.resolver.records = {}
+        self.assert_states(names.resolver, ("bad", "know no MX"))
+
+    def test_resolver_that_invents(self) -> None:
+        """An address for a name that can't exist."""
+
+        class Inventive(FakeResolver):
+            async def query(self, name: str, kind: RecordType) -> Answer:
+                return Answer(["192.0.2.66"])
+
+        self.resolver = Inventive({"gmail.com": [(5, "mx")]}, {})
+        self.assert_states(names.resolver, ("bad", "invent"))
+
+    def test_own_name(self) -> None:
+        """It has a public address, which is ours."""
+        self.assert_states(names.own_name, ("bad", "no address"))
+        self.resolver.answers[HOST, RecordType.A] = Answer([ADDRESS, "10.0.0.1", "192.0.2.3"])
+        self.assert_states(
+            names.own_name, ("ok", ADDRESS), ("bad", "private"), ("unknown", "192.0.2.3")
+        )
+
+    def test_hosts_file(self) -> None:
+        """Debian's line for a host without a fixed address."""
+        self.resolver.answers[HOST, RecordType.A] = Answer([ADDRESS])
+        self.hosts.write_text(f"127.0.0.1 localhost\n127.0.1.1 {HOST.upper()} mail # ours\n")
+        self.assert_states(names.own_name, ("warn", "127.0.1.1"), ("ok", ADDRESS))
+
+    def test_reverse(self) -> None:
+        """Each address leads back to the name."""
+        self.resolver.answers[HOST, RecordType.A] = Answer([ADDRESS])
+        key = "7.113.0.203.in-addr.arpa", RecordType.PTR
+        self.assert_states(names.reverse_names, ("bad", "no name"))
+        self.resolver.answers[key] = Answer(["vps7.provider.example."])
+        self.assert_states(names.reverse_names, ("warn", "vps7.provider.example"))
+        self.resolver.answers[key] = Answer(["other.example", f"{HOST.upper()}."])
+        self.assert_states(names.reverse_names, ("ok", HOST))
+
+    def test_exchangers(self) -> None:
+        """The mail of our domains comes here, by name or by address."""
+        self.assert_states(names.exchangers, ("bad", "does not exist"))
+        self.resolver.records = {"example.com": []}
+        self.assert_states(names.exchangers, ("bad", "no MX"))
+        self.resolver.records = {"example.com": [(0, "")]}
+        self.assert_states(names.exchangers, ("bad", "takes no mail"))
+        self.resolver.records = {"example.com": [(10, "mx.elsewhere.example")]}
+        self.assert_states(names.exchangers, ("bad", "not here"))
+        self.resolver.known = {"mx.elsewhere.example": [ADDRESS]}
+        self.assert_states(names.exchangers, ("ok", "this host"))
+        self.resolver.records = {"example.com": [(10, HOST)]}
+        self.assert_states(names.exchangers, ("ok", "this host"))
+
+    def test_an_office(self) -> None:
+        """Its mail goes to the host that it dials, and its own name needs no address."""
+        self.settings = replace(SETTINGS, peers={"vps": RELAY})
+        self.resolver.records = {"example.com": [(10, "relay.example")]}
+        self.assert_states(names.exchangers, ("ok", "which we dial"))
+        self.resolver.records = {"example.com": [(10, "mx.elsewhere.example")]}
+        self.assert_states(names.exchangers, ("unknown", "mx.elsewhere.example"))
+        self.assert_states(names.own_name, ("ok", "needs no address"))
+        self.assertEqual(self.states(names.reverse_names), [])
+
+    def test_policies(self) -> None:
+        """SPF once, and DMARC."""
+        self.assert_states(names.policies, ("warn", "no SPF"), ("warn", "no DMARC"))
+        key = "example.com", RecordType.TXT
+        self.resolver.answers[key] = Answer([b"v=spf1 mx -all", b"V=SPF1 -all"])
+        self.resolver.answers["_dmarc.example.com", RecordType.TXT] = Answer([b"v=DMARC1; p=none"])
+        self.assert_states(names.policies, ("bad", "2 SPF"), ("ok", "DMARC"))
+
+
+class PortTests(CheckCase):
+    """Our own ports, and those of others."""
+
+    def test_interfaces(self) -> None:
+        """Probes are interfaces' implementations."""
+        verifyObject(IProbe, FakeProbe())
+        verifyObject(IProbe, Probe(None))  # type: ignore[arg-type]
+
+    def test_listeners(self) -> None:
+        """Each answers where it listens."""
+        self.probe.sessions["127.0.0.1"] = SessionSeen(HOST, frozenset(), False, 0.0)
+        self.assert_states(ports.listeners, ("ok", "tcp:25"), ("bad", "tcp:465"))
+
+    def test_outgoing(self) -> None:
+        """Port 25 of others; no matter where all mail leaves by a smart host."""
+        self.assert_states(ports.outgoing, ("warn", "port 25"))
+        self.probe.sessions["gmail.com"] = SessionSeen("mx", frozenset(), True, 0.0)
+        self.assert_states(ports.outgoing, ("ok", "open"))
+        self.probe.sessions.clear()
+        hop = Hop(Agent.HOLD, "vps")
+        self.settings = replace(SETTINGS, default_route=hop)
+        self.assert_states(ports.outgoing, ("ok", "hold:vps"))
+
+    def test_open_relay(self) -> None:
+        """A foreign address to a foreign address."""
+        self.resolver.answers[HOST, RecordType.A] = Answer([ADDRESS])
+        self.assert_states(ports.relaying, ("unknown", "can't be reached"))
+        self.probe.sessions[ADDRESS] = SessionSeen(HOST, frozenset(), False, 0.0)
+        self.probe.codes[ADDRESS] = 250
+        self.assert_states(ports.relaying, ("bad", "open relay"))
+        self.probe.codes[ADDRESS] = 550
+        self.assert_states(ports.relaying, ("ok", "550"))
+
+
+class PeerTests(CheckCase):
+    """The peers that we dial."""
+
+    def see(self, *keywords: str, has_tls: bool = True, round_trip: float = 0.1) -> None:
+        """Let the relay be so."""
+        self.settings = replace(SETTINGS, peers={"vps": RELAY})
+        seen = SessionSeen("relay.example", frozenset(keywords), has_tls, round_trip)
+        self.probe.sessions["relay.example"] = seen
+
+    def test_dialled(self) -> None:
+        """Log-in, method, TLS, time."""
+        self.settings = replace(SETTINGS, peers={"vps": RELAY})
+        self.assert_states(peers.dialled, ("bad", "vps: refused"))
+        self.see("ETRN")
+        self.assert_states(peers.dialled, ("bad", "ATRN to us, but ETRN"))
+        self.see("ATRN", has_tls=False)
+        self.assert_states(peers.dialled, ("bad", "no TLS"))
+        self.see("ATRN", round_trip=3.0)
+        self.assert_states(peers.dialled, ("warn", "3000 ms"))
+        self.see("ATRN")
+        self.assert_states(peers.dialled, ("ok", "100 ms"))
+
+
+class ExaminationTests(CheckCase):
+    """All checks together."""
+
+    def test_time(self) -> None:
+        """A check whose question is not answered is unknown, and the others are not lost."""
+
+        class Silent(FakeResolver):
+            async def query(self, name: str, kind: RecordType) -> Answer:
+                await Deferred()
+                raise AssertionError
+
+        self.settings = replace(SETTINGS, spool=str(temporary_folder(self)))
+        self.resolver = Silent({}, {})
+        clock = Clock()
+        examining = examine(self.examined, clock)
+        clock.advance(CHECK_TIMEOUT + 0.1)
+        clock.advance(20)
+        found = {check.id: results for check, results in self.successResultOf(examining)}
+        self.assertEqual(list(found), [check.id for check in CHECKS])
+        [result] = found["names.policies"]
+        self.assertEqual((result.state, result.text), (State.UNKNOWN, "no answer within 5 seconds"))
+        self.assertIs(found["machine.disk"][0].state, State.OK)
+
+    def test_no_answer(self) -> None:
+        """Servers that are down do not mean that records are missing."""
+        self.settings = replace(SETTINGS, spool=str(temporary_folder(self)))
+        self.resolver = UnansweringResolver({}, {})
+        found = {
+            check.id: results
+            for check, results in self.successResultOf(examine(self.examined, Clock()))
+        }
+        self.assertIs(found["names.policies"][0].state, State.UNKNOWN)
+
+    def test_offline(self) -> None:
+        """No other host is asked."""
+        self.settings = replace(SETTINGS, spool=str(temporary_folder(self)))
+        examining = examine(self.examined, Clock(), offline=True)
+        outside = {check.id for check in CHECKS if check.asks_outside}
+        for check, results in self.successResultOf(examining):
+            if check.id in outside:
+                self.assertEqual(results, ())
+
+    def test_a_fault_of_ours(self) -> None:
+        """It is one unknown result."""
+        self.patch(FakeResolver, "mx", lambda resolver, domain: 1 / 0)
+        self.settings = replace(SETTINGS, spool=str(temporary_folder(self)))
+        found = {
+            check.id: results
+            for check, results in self.successResultOf(examine(self.examined, Clock()))
+        }
+        self.assertIn("a fault of the program", found["names.exchangers"][0].text)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+
+    def test_the_manual(self) -> None:
+        """It has each check in its table, by its name."""
+        manual = (Path(__file__).parents[2] / "docs" / "doctor.rst").read_text()
+        for check in CHECKS:
+            self.assertIn(f"``{check.id}``", manual)
+            self.assertIn(check.purpose, manual)
+
+    def test_roles(self) -> None:
+        """Postmaster is always there; abuse is not."""
+        self.settings = replace(SETTINGS, spool=str(temporary_folder(self)))
+        aliases = {"abuse": (Mailbox("alice", "example.com"),)}
+        domain = replace(
+            SETTINGS.domains["example.com"], mailboxes=frozenset({"alice"}), aliases=aliases
+        )
+        [check] = [check for check in CHECKS if check.id == "mail.roles"]
+        self.settings = replace(self.settings, domains={"example.com": domain})
+        self.assert_states(check.look, ("ok", "postmaster@"), ("ok", "abuse@"))
+        self.settings = SETTINGS
+        self.assert_states(check.look, ("warn", "postmaster@"), ("warn", "abuse@"))

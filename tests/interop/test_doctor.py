@@ -1,0 +1,80 @@
+"""``mta doctor`` on servers that run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.reversal import Provider, office
+from tests.processes import Server, source_environment
+
+PROGRAM = "import sys; from mta.commands import main; sys.exit(main())"
+
+
+def doctor(server: Server, *words: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    """Exit status and results by check, as (state, text)."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "doctor", "--json", *words, "-c", str(server.config)],
+        env=source_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in ended.stdout.splitlines():
+        document = json.loads(line)
+        found.setdefault(document["check"], []).append((document["state"], document["text"]))
+    assert found, ended.stderr
+    return ended.returncode, found
+
+
+class DoctorTests(SynchronousTestCase):
+    """A provider and its office."""
+
+    def test_a_server_that_runs_and_one_that_does_not(self) -> None:
+        """Its listeners answer, and its files are sound; then it is down."""
+        provider = Provider(self)
+        provider.start()
+        _, found = doctor(provider, "--offline")
+        self.assertEqual({state for state, _ in found["ports.listeners"]}, {"ok"}, found)
+        self.assertEqual(len(found["ports.listeners"]), 3)
+        self.assertEqual(found["machine.spool"][0][0], "ok")
+        self.assertEqual(found["machine.service"], [("ok", "the server is running")])
+        self.assertNotIn("names.exchangers", found)
+        provider.stop()
+        status, found = doctor(provider, "--offline")
+        self.assertEqual(status, 1)
+        self.assertEqual({state for state, _ in found["ports.listeners"]}, {"bad"})
+        self.assertNotIn("Traceback", provider.log)
+
+    def test_the_peer_that_we_dial(self) -> None:
+        """The log-in is tried, and no mail moves."""
+        provider = Provider(self)
+        provider.start()
+        customer = office(self, provider)
+        _, found = doctor(customer)
+        [(state, text)] = found["peers.dialled"]
+        self.assertEqual(state, "ok", text)
+        self.assertIn("takes our log-in and offers ATRN", text)
+        wrong = "smtps://office:wrong@localhost:{submission}"
+        _, found = doctor(office(self, provider, wrong))
+        [(state, text)] = found["peers.dialled"]
+        self.assertEqual(state, "bad")
+        self.assertIn("Authentication", text)
+        _, found = doctor(office(self, provider, pin="sha256:" + "0" * 64))
+        self.assertEqual(found["peers.dialled"][0][0], "bad")
+
+    def test_repairs(self) -> None:
+        """Password hashes that all may read are closed."""
+        provider = Provider(self)
+        users = provider.folder / "users.yaml"
+        users.chmod(0o644)
+        _, found = doctor(provider, "--offline")
+        self.assertTrue(any("users.yaml" in text for _, text in found["configuration"]), found)
+        _, found = doctor(provider, "--offline", "--fix")
+        self.assertIn(("ok", f"{users}: closed to other users (chmod o=)"), found["configuration"])
+        self.assertEqual(Path(users).stat().st_mode & 0o777, 0o640)
