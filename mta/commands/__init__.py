@@ -19,6 +19,7 @@ from mta.privileges import PrivilegeFault
 
 # Each with its module, which is imported for its own command alone: the others take a while.
 _COMMANDS = {
+    "init": "init",
     "check": "check",
     "doctor": "doctor",
     "dns": "dns",
@@ -72,6 +73,11 @@ def _complain(text: str) -> int:
     for line in text.split("\n"):
         print(printable(line), file=sys.stderr)
     return 1
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    return _parser("")
 
 
 def _parser(wanted: str) -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "tcsh", "fish")
 _COMPDEF = "#compdef mta\n"  # zsh looks for it in the first line
 
 
@@ -37,3 +37,14 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         # Within `eval` it registers itself; sourced, it would complete at once, and fail.
         return f"{_COMPDEF}eval {shlex.quote(made)}"
     return made
+
+
+def installed_scripts(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """The scripts for folders where shells look for completions, by shell.
+
+    There, zsh calls a script as a function, and needs no registration.
+    """
+    import shtab
+
+    known = (shell for shell in ("bash", "zsh", "fish") if shell in shtab.SUPPORTED_SHELLS)
+    return {shell: shtab.complete(parser, shell) for shell in known}

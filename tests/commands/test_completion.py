@@ -34,7 +34,7 @@ class BashTests(CommandCase):
         self.assertLessEqual({"queue", "check", "sendmail", "completion"}, set(self.complete("")))
         self.assertEqual(self.complete("qu"), ["queue"])
         self.assertEqual(self.complete("queue", "re"), ["release", "retry"])
-        self.assertEqual(self.complete("completion", ""), ["bash", "zsh", "tcsh"])
+        self.assertEqual(self.complete("completion", ""), ["bash", "zsh", "tcsh", "fish"])
         self.assertEqual(self.complete("completion", "-"), ["-h", "--help"])
 
     def test_options(self) -> None:

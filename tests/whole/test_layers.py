@@ -31,6 +31,7 @@ ALLOWED = {
     "limited_log": set(),
     "sync": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
+    "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
 }
 EVERY_OTHER = FOUNDATION | FILES | {"smtp"}

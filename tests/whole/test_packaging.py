@@ -129,6 +129,12 @@ class WheelTests(SynchronousTestCase):
         modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mta").rglob("*.py")}
         self.assertEqual(modules - set(zipfile.ZipFile(wheel()).namelist()), set())
 
+    def test_templates(self) -> None:
+        """What `mta init` writes is in it."""
+        folder = ROOT / "mta/installation/templates"
+        templates = {str(path.relative_to(ROOT)) for path in folder.iterdir()}
+        self.assertEqual(templates - set(zipfile.ZipFile(wheel()).namelist()), set())
+
     def test_nothing_of_an_earlier_build(self) -> None:
         """A module that was removed from the source is not in what is built next."""
         source = workshop() / "source"

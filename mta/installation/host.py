@@ -1,0 +1,125 @@
+"""This host: its name, its networks, and programs on our ports.
+
+All of it blocks, for some seconds where a name server or a firewall does not answer.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+PROC = Path("/proc")
+GLOBAL_SCOPE = "00"  # of an address in /proc/net/if_inet6
+LISTENING = "0A"  # state of a socket in /proc/net/tcp
+SERVER_PROGRAM = "twistd"  # the server of ours
+# Addresses that are never reached: the system only tells which of ours it would take.
+_ABROAD = {socket.AF_INET: "192.88.99.1", socket.AF_INET6: "2001:4860::1"}
+EXCHANGER = "gmail-smtp-in.l.google.com"  # an MX host that is there day and night
+SMTP_PORT = 25
+TIMEOUT = 5.0  # seconds for a connection to the outside
+MAX_GREETING = 512  # octets of a first line, RFC 5321 section 4.5.3.1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This host, as its system tells."""
+
+    proc: Path = PROC
+
+    @property
+    def has_ipv6(self) -> bool:
+        """True where an interface has a global address of IPv6."""
+        with suppress(OSError):
+            lines = (self.proc / "net/if_inet6").read_text().splitlines()
+            return any(line.split()[3:4] == [GLOBAL_SCOPE] for line in lines)
+        return False
+
+    @property
+    def separates_families(self) -> bool:
+        """True where a socket of IPv6 takes no connections of IPv4."""
+        with suppress(OSError):
+            return (self.proc / "sys/net/ipv6/bindv6only").read_text().strip() == "1"
+        return False
+
+    def holders(self, ports: Collection[int]) -> Mapping[int, str]:
+        """The programs of others that listen on some ports, by the ports."""
+        sockets = dict(self._listening(ports))
+        if not sockets:
+            return {}
+        names = dict(self._processes(set(sockets)))
+        found = {port: names.get(inode, "another program") for inode, port in sockets.items()}
+        return {port: name for port, name in found.items() if name not in ("", "mta.service")}
+
+    def _listening(self, ports: Collection[int]) -> Iterator[tuple[str, int]]:
+        """The inodes of listening sockets, with their ports."""
+        for file in ("net/tcp", "net/tcp6"):
+            with suppress(OSError):
+                for line in (self.proc / file).read_text().splitlines()[1:]:
+                    fields = line.split()
+                    port = int(fields[1].rpartition(":")[2], 16)
+                    if fields[3] == LISTENING and port in ports:
+                        yield fields[9], port
+
+    def _processes(self, inodes: Collection[str]) -> Iterator[tuple[str, str]]:
+        """The inodes of sockets, with the names of those that have them."""
+        for process in self.proc.glob("[0-9]*"):
+            with suppress(OSError):
+                for descriptor in (process / "fd").iterdir():
+                    with suppress(OSError):
+                        link = str(descriptor.readlink())
+                        inode = link.removeprefix("socket:[").removesuffix("]")
+                        if inode in inodes:
+                            yield inode, _name(process)
+
+
+def _name(process: Path) -> str:
+    """The unit or program of a process; empty for our server."""
+    command = (process / "cmdline").read_bytes().split(b"\0")
+    if b"mta" in command and any(SERVER_PROGRAM.encode() in word for word in command):
+        return ""
+    unit = re.search(r"([^/\n]+\.service)$", (process / "cgroup").read_text(), re.MULTILINE)
+    return unit[1] if unit else (process / "comm").read_text().strip()
+
+
+def public_addresses() -> list[str]:
+    """The public addresses with which this host would reach the Internet."""
+    found = []
+    for family, abroad in _ABROAD.items():
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((abroad, 9))
+            address = probe.getsockname()[0]
+            if ip_address(address).is_global:
+                found.append(address)
+    return found
+
+
+def reverse_name(address: str) -> str:
+    """The name of an address in the DNS; empty without one."""
+    with suppress(OSError):
+        name = socket.gethostbyaddr(address)[0].rstrip(".")
+        if "." in name and name != address:
+            return name.lower()
+    return ""
+
+
+def own_name() -> str:
+    """The full name that this host calls itself; empty without one."""
+    name = socket.getfqdn().rstrip(".").lower()
+    return name if "." in name and not name.startswith("localhost") else ""
+
+
+def why_no_outgoing(exchanger: str = EXCHANGER, port: int = SMTP_PORT) -> str:
+    """The reason why no mail can leave; empty where it can."""
+    try:
+        with socket.create_connection((exchanger, port), TIMEOUT) as connection:
+            greeting = connection.recv(MAX_GREETING)
+    except socket.gaierror:
+        return "no name server answers"
+    except OSError as error:
+        return f"no connection to {exchanger}: {error.strerror or error}"
+    return "" if greeting.startswith(b"220") else f"{exchanger} is not who answers on port {port}"
