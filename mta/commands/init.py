@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mta.installation.wishes import Wishes
 
 ROOT = 0  # user id
+DOCTOR = "import sys; from mta.commands import main; sys.exit(main())"
 DEMO_FOLDER = Path("mta-demo")
 
 ROLES = {
@@ -206,7 +208,10 @@ def _finish(arguments: argparse.Namespace, installation: Installation, *, is_new
     _check(installation)
     if is_new:
         _prove(installation)
-    for line in _next(installation, is_running=systemd.is_running and systemd.has_server):
+    is_running = systemd.is_running and systemd.has_server
+    if is_running:
+        _examine(arguments, places)
+    for line in _next(installation, is_running=is_running):
         print(f"next: {line}")
 
 
@@ -216,6 +221,15 @@ def _check(installation: Installation) -> None:
 
     if main(["check", "--config", str(installation.places.config)]):
         raise Failed("the server would not start so; mend that, then call this again")
+
+
+def _examine(arguments: argparse.Namespace, places: Places) -> None:
+    """Let `mta doctor` look at it, in a process of its own."""
+    command = [sys.executable, "-c", DOCTOR, "doctor", "--config", str(places.config)]
+    sys.stdout.flush()
+    # It gives up the rights of root.  There is always something to mend: DNS records above all.
+    words = [*command, *(["--offline"] if arguments.offline else [])]
+    subprocess.run(words, check=False)  # noqa: S603 (our own command)
 
 
 def _prove(installation: Installation) -> None:
@@ -254,6 +268,7 @@ def _next(installation: Installation, *, is_running: bool) -> Iterator[str]:
     config = "" if places.is_system else f" --config {places.config}"
     if not is_running:
         yield _start_command(installation)
+        yield f"mta doctor{config}"
     if role == "vps":
         yield f"mta pair office --domain example.com{config}   (prints a line for the office)"
     elif role == "office":
