@@ -4,7 +4,7 @@
 # make check   what every change must pass: lint, docs and test
 # make attack  attack the running program for MINUTES (10)
 # make bench   measure, side by side with Postfix; see docs/performance.rst
-# make docs    the documentation as HTML, in docs/_build/html
+# make docs    the documentation as HTML and as man pages, in docs/_build/html and docs/_build/man
 # make dist    the archives of a release, in dist; the same from the same commit, wherever they are made
 
 PYTHON ?= python3
@@ -55,7 +55,8 @@ bench: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(SOURCE) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
-	@echo "docs/_build/html/index.html"
+	$(SOURCE) -m sphinx --quiet --fail-on-warning --keep-going -b man docs docs/_build/man
+	@echo "docs/_build/html/index.html; man -l docs/_build/man/mta.1"
 
 dist: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
 dist: $(VENV)/.test

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from docutils import nodes
+
 from mta import __version__
 
 project = "mta"
@@ -14,6 +16,13 @@ version = release = __version__
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {"description": "A mail transfer agent whose connections carry mail both ways"}
+
+# The page, the name, the line below NAME, the authors (they have no section), the section's number.
+man_pages = [
+    ("tools", "mta", "a mail transfer agent, and its commands", "", 1),
+    ("config", "mta.yaml", "the configuration of mta", "", 5),
+    ("turn", "mta-turn", "mail both ways on one connection", "", 7),
+]
 
 
 def unreleased(app, page, source):
@@ -27,6 +36,20 @@ def unreleased(app, page, source):
         source[0] = source[0].replace("UNRELEASED", draft.stdout.decode())
 
 
+def as_man_page(app, doctree, page):
+    """Give a man page the section that comes after NAME, and no links, which paper can't follow."""
+    if app.builder.name != "man":
+        return
+    for link in list(doctree.findall(nodes.reference)):
+        link.replace_self(link.children)
+    [whole] = [each for each in doctree if isinstance(each, nodes.section)]
+    first = next(whole.findall(nodes.section, include_self=False))
+    title, *opening = whole[: whole.index(first)]
+    described = nodes.section("", nodes.title("", "Description"), *opening)
+    whole[: whole.index(first)] = [title, described]
+
+
 def setup(app):
     """Sphinx calls this."""
+    app.connect("doctree-resolved", as_man_page)
     app.connect("source-read", unreleased)
