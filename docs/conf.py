@@ -14,8 +14,11 @@ copyright = "2026, the mta authors"
 version = release = __version__
 
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
-html_theme_options = {"description": "A mail transfer agent whose connections carry mail both ways"}
+html_theme = "furo"
+html_title = f"mta {version}"
+html_static_path = ["_static"]
+html_css_files = ["mta.css"]
+html_show_sphinx = False
 
 # The page, the name, the line below NAME, the authors (they have no section), the section's number.
 man_pages = [
