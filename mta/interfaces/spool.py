@@ -112,6 +112,9 @@ class ISpoolListener(Interface):
     def recall() -> None:
         """Ask which messages are recalled.  Some may be removed, on hold, or no more ours."""
 
+    def reload() -> None:
+        """Read the configuration again, which a command has changed."""
+
 
 class IAttempts(Interface):
     """The messages that this process tries at this moment.

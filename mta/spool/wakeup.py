@@ -19,6 +19,7 @@ class Signal(Enum):
 
     WORK = b"\n"  # mail is due, or held for a peer
     RETRY = b"!"  # a person wants mail tried now, whatever was unreachable a moment ago
+    RELOAD = b"R"  # a command changed the configuration
     RECALL = b"?"  # a person removed messages or put them on hold, perhaps leased ones
 
 

@@ -71,6 +71,8 @@ class WakeupPipe:
             self._listener.retry()
         if Signal.RECALL.value in signals:
             self._listener.recall()
+        if Signal.RELOAD.value in signals:
+            self._listener.reload()
         self._listener.wake()
 
     def connectionLost(self, reason: Failure) -> None:

@@ -77,6 +77,10 @@ class Listener:
         """See `ISpoolListener.recall`."""
         self.heard.append("recall")
 
+    def reload(self) -> None:
+        """See `ISpoolListener.reload`."""
+        self.heard.append("reload")
+
 
 @implementer(ICommitMeter)
 class CommitMeter:

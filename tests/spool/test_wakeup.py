@@ -9,6 +9,8 @@ from pathlib import Path
 from mta.queued import (
     State,
 )
+from mta.spool.folder import Folder
+from mta.spool.wakeup import Signal, wake_processes
 from tests.spool.cases import (
     SpoolTestCase,
     envelope,
@@ -66,6 +68,11 @@ class WakeTests(SpoolTestCase):
             change([name])
             expected = "recall" if change == tools.hold else "retry"
             self.assertEqual(self.read(), ([expected, "wake"],) * 2)
+
+    def test_another_configuration(self) -> None:
+        """A command that changed it has every process read it again."""
+        wake_processes(Folder(self.path), Signal.RELOAD)
+        self.assertEqual(self.read(), (["reload", "wake"],) * 2)
 
     def test_deaf(self) -> None:
         """A FIFO whose owner is dead, or that is full, keeps nothing waiting."""
