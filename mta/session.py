@@ -119,6 +119,19 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class PairingRequest:
+    """A request to be paired: the three numbers of XPAIR.
+
+    They are in lower-case hex.  `id` names the pairing, `secret` proves the right to it.  `nonce`
+    is the client's own: with the same one the request may be repeated.
+    """
+
+    id: str
+    secret: str = field(repr=False)
+    nonce: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Ban:
     """A ban on log-ins from a host, or of one user there.
 

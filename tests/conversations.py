@@ -25,6 +25,7 @@ from mta.testing import (
     FakeAccessPolicy,
     FakeClientNames,
     FakeMailingLists,
+    FakePairing,
     FakeReversal,
     FakeTLS,
     FakeUsers,
@@ -98,6 +99,8 @@ class Conversation:
             shared = replace(shared, hide_client=True)
         if "expn" in settings:
             shared = replace(shared, lists=FakeMailingLists(Mailbox("b", "mta.example")))
+        if "pairing" in settings:
+            shared = replace(shared, pairing=FakePairing())
         if "proxy" in settings:
             shared = replace(shared, names=FakeClientNames(settings["proxy"]))
         turned_peer = settings.get("partner", "")

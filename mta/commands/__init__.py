@@ -29,6 +29,7 @@ _COMMANDS = {
     "explain": "explain",
     "trace": "trace",
     "turn": "turn",
+    "pair": "pair",
     "peers": "peers",
     "import": "importing",
     "sendmail": "sendmail",

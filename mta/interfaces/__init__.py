@@ -12,6 +12,7 @@ from mta.interfaces.access import (
     ILogInPolicy,
     ILogInStore,
     IMailingLists,
+    IPairing,
     IReversal,
     IUsers,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "IMeter",
     "INotices",
     "IOwnHost",
+    "IPairing",
     "IPickedUpMail",
     "IQueue",
     "IResolver",

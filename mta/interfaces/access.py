@@ -8,7 +8,7 @@ from zope.interface import Interface
 
 from mta.interfaces.connection import IRole
 from mta.mail import Mailbox, Recipient, Reply
-from mta.session import Ban, LogInRecord, Session
+from mta.session import Ban, LogInRecord, PairingRequest, Session
 
 
 class ILogInStore(Interface):
@@ -139,3 +139,14 @@ class IReversal(Interface):
 
     async def etrn(session: Session, option: str, name: str) -> Reply:
         """Start a queue run (RFC 1985); `option` is ``@``, ``#`` or empty."""
+
+
+class IPairing(Interface):
+    """The pairings that wait for their other host."""
+
+    async def redeem(session: Session, request: PairingRequest) -> Sequence[str]:
+        """Return what the other host is told, as lines of a reply.
+
+        None at all: there is no such pairing, or the secret is wrong.  Raises
+        `mta.smtp.errors.Refusal` where the secret is right, and the pairing is over.
+        """

@@ -210,6 +210,7 @@ class _Maker:
             tls=listener.tls,
             users=self._users,
             reversal=reversal,
+            pairing=self._process.pairing,
             names=ClientNames(
                 settings.relay.networks,
                 settings.relay.xclient,

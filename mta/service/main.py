@@ -143,6 +143,7 @@ class MailService(MultiService):
             part.use(configured)
         self._reloader = Reloader(self._path, self._process, parts, self._log_writer)
         self._reloader.setServiceParent(self._front)
+        self._process.reloader = self._reloader
         self._peers.setServiceParent(self._front)
 
     def _start(self) -> None:

@@ -18,6 +18,8 @@ from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
 from mta.interfaces import IMeter, ISpoolListener
+from mta.pairing.pairings import Pairings
+from mta.pairing.redemption import Redemption
 from mta.peers.held import HeldMail
 from mta.peers.status_files import PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
@@ -47,17 +49,25 @@ class IConfigurable(Interface):
         """Go by this configuration from now on."""
 
 
+class IReloader(Interface):
+    """The part of the service that reads the configuration."""
+
+    def ask() -> None:
+        """Read the configuration again, by and by."""
+
+
 @implementer(IConfigurable, ISpoolListener)
 class Process:
     """The spool, the runner, the counters and the threads.
 
     It gets settings by `use` alone, so that none can be left behind by a reload.  `configured` is
-    the configuration in force.
+    the configuration in force, `reloader` reads it again; a tool has none.
     """
 
     log = Logger()
 
     configured: Configured
+    reloader: IReloader | None = None
 
     def __init__(self, folder: Path, reactor: Any, meter: IMeter) -> None:
         """Open the spool in `folder`.  Raises OSError, SpoolDamaged among others."""
@@ -82,6 +92,7 @@ class Process:
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
+        self.pairing = Redemption(Pairings(folder), in_thread)
 
     def wake(self) -> None:
         """See `ISpoolListener.wake`."""
@@ -95,6 +106,11 @@ class Process:
         """See `ISpoolListener.retry`; peers that were down may be there again, too."""
         self.runner.retry()
         self.configured.customer.retry()
+
+    def reload(self) -> None:
+        """See `ISpoolListener.reload`."""
+        if self.reloader is not None:
+            self.reloader.ask()
 
     def use(self, configured: Configured) -> None:
         """See `IConfigurable.use`."""

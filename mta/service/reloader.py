@@ -12,12 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mta import config, logs
 from mta.service.configured import configure
 from mta.service.effects import in_force
 from mta.service.findings import findings, warnings
-from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
+from mta.service.process import STOP_TIMEOUT, IConfigurable, IReloader, Process
 from mta.settings import Settings
 from mta.tls import TLSFault
 from mta.users.file import UserFault
@@ -35,6 +36,7 @@ class _Read:
     warnings: tuple[str, ...]
 
 
+@implementer(IReloader)
 class Reloader(Service):
     """Reads the configuration file when asked to, and lets `parts` use it."""
 
@@ -55,7 +57,7 @@ class Reloader(Service):
         self._is_asked_again = False
 
     def ask(self) -> None:
-        """Read the configuration, after the reading that is under way."""
+        """See `IReloader.ask`.  It comes after the reading that is under way."""
         if self._reading is not None:
             self._is_asked_again = True
             return

@@ -131,6 +131,27 @@ def _not_offered(mechanism: str, session: Session) -> Reply:
     return replies.MECHANISM_UNKNOWN
 
 
+async def xpair(conversation: Conversation, argument: bytes) -> Answer:
+    """XPAIR: another host proves a secret, and hears its password.
+
+    It is our own command, and EHLO does not offer it: a client has the secret from the operator,
+    or no use for it.  A wrong one counts as a failed log-in.
+    """
+    config, session = conversation.config, conversation.session
+    if config.pairing is None:
+        raise Refusal(replies.NOT_IMPLEMENTED)
+    if session.tls is None:
+        raise Refusal(replies.TLS_NEEDED)
+    request = grammar.parse_pairing(argument)
+    await config.access.auth(session)
+    lines = await config.pairing.redeem(session, request)
+    if not lines:
+        delay = config.access.auth_failed(session, request.id, False)
+        await conversation.channel.sleep(delay)
+        raise Refusal(replies.NO_SUCH_PAIRING)
+    return Reply(250, "2.0.0", tuple(lines))
+
+
 # --- changing roles
 
 

@@ -11,6 +11,7 @@ from mta.interfaces import (
     IClientNames,
     IInspector,
     IMailingLists,
+    IPairing,
     IReversal,
     ISessionMeter,
     ISpool,
@@ -39,6 +40,7 @@ class ReceiverConfig:
     tls: ListenerTLS = ListenerTLS.OFF
     users: IUsers | None = None
     reversal: IReversal | None = None
+    pairing: IPairing | None = None
     names: IClientNames | None = None
     lists: IMailingLists | None = None
     meter: ISessionMeter | None = None

@@ -144,6 +144,7 @@ START_TLS = Reply(220, "2.0.0", ("Ready to start TLS",))
 TLS_NEEDED = Reply(530, "5.7.0", ("Must issue a STARTTLS command first",))
 
 AUTH_OK = Reply(235, "2.7.0", ("Authentication successful",))
+NO_SUCH_PAIRING = Reply(535, "5.7.8", ("No such pairing",))
 AUTH_CANCELLED = Reply(501, "5.7.0", ("Authentication cancelled",))
 AUTH_FAILED = Reply(535, "5.7.8", ("Authentication credentials invalid",))
 AUTH_UNAVAILABLE = Reply(454, "4.7.0", ("Temporary authentication failure",))

@@ -55,6 +55,7 @@ class Verb:
 _SMTP = (Service.SMTP, Service.SUBMISSION)
 _MAIL = (*_SMTP, Service.LMTP)
 _ODMR = (*_SMTP, Service.ODMR)
+_LOG_IN = (Service.SUBMISSION, Service.ODMR)
 _ALL = tuple(Service)
 _STARTED = Phase.MAIL | Phase.RECIPIENTS
 _REFUSED = Unread.REFUSED
@@ -77,6 +78,7 @@ TABLE: Mapping[str, Verb] = {
     "TURN": Verb(answers.turn, _SMTP, Phase.READY, _REFUSED, when_turned=False),
     "ATRN": Verb(answers.atrn, _ODMR, Phase.READY, _REFUSED, when_turned=False),
     "ETRN": Verb(answers.etrn, _SMTP, Phase.READY, is_idle=True, when_turned=False),
+    "XPAIR": Verb(answers.xpair, _LOG_IN, Phase.READY, _REFUSED, is_idle=True, when_turned=False),
     "RSET": Verb(answers.rset, _ALL, is_idle=True),
     "NOOP": Verb(answers.noop, _ALL, is_idle=True, before_tls=True),
     "HELP": Verb(answers.help, _ALL, is_idle=True),

@@ -13,6 +13,7 @@ from mta.interfaces import (
     IClientNames,
     IFirstRoles,
     IMailingLists,
+    IPairing,
     IReversal,
     IRole,
     ITurnReplies,
@@ -20,7 +21,7 @@ from mta.interfaces import (
 )
 from mta.mail import Mailbox, Recipient, Reply
 from mta.queued import Message
-from mta.session import Session
+from mta.session import PairingRequest, Session
 from mta.smtp import replies, sasl
 from mta.smtp.errors import Refusal
 
@@ -237,3 +238,16 @@ class FakeReversal:
         if name != "office.example":
             raise Refusal(replies.ETRN_DENIED)
         return Reply(250, "2.0.0", (f"Queuing for {option}{name} started",))
+
+
+@implementer(IPairing)
+class FakePairing:
+    """A pairing whose secret is zero.  With such a nonce it is over."""
+
+    async def redeem(self, session: Session, request: PairingRequest) -> Sequence[str]:
+        """Return two lines for the right secret."""
+        if request.secret.strip("0"):
+            return ()
+        if not request.nonce.strip("0"):
+            raise Refusal(Reply(550, "5.7.0", ("This pairing is over",)))
+        return ("USER office", "PASSWORD x")

@@ -41,6 +41,9 @@ SOML FROM:<>      502    502   502   502    502
 SAML FROM:<>      502    502   502   502    502
 XYZZY             500    500   500   500    500
 """
+SUBMISSION = f"""{SMTP}\
+XPAIR             503    502   503   503    503
+"""
 
 LMTP = """
               greeted  hello  mail  rcpt  chunk
@@ -77,6 +80,7 @@ MAIL FROM:<>      502    502
 RCPT TO:<b@c>     502    502
 DATA              502    502
 BDAT 0 LAST       502    502
+XPAIR             503    502
 RSET              250    250
 NOOP              250    250
 HELP              214    214
@@ -136,8 +140,8 @@ class MatrixTests(SynchronousTestCase):
         self.assert_table(Service.SMTP, SMTP)
 
     def test_submission(self) -> None:
-        """The same verbs: who may use them is the access policy's business."""
-        self.assert_table(Service.SUBMISSION, SMTP)
+        """The same verbs, whose users are the access policy's business, and one more."""
+        self.assert_table(Service.SUBMISSION, SUBMISSION)
 
     def test_lmtp(self) -> None:
         """RFC 2033."""

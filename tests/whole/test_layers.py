@@ -32,6 +32,7 @@ ALLOWED = {
     "sync": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
     "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users"},
+    "pairing": FOUNDATION | FILES | {"smtp", "config"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
 }
 EVERY_OTHER = FOUNDATION | FILES | {"smtp"}

@@ -27,6 +27,7 @@ from mta.smtp.grammar.commands import (
     parse_hello,
     parse_list,
     parse_mail,
+    parse_pairing,
     parse_rcpt,
     rcpt_command,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "parse_list",
     "parse_mail",
     "parse_mailbox",
+    "parse_pairing",
     "parse_rcpt",
     "parse_xclient",
     "path",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mta.mail import NULL_PATH, MailArgument, Mailbox, Recipient, Reply
+from mta.session import PairingRequest
 from mta.smtp import replies
 from mta.smtp.errors import LocalFault, Refusal
 from mta.smtp.grammar.addresses import (
@@ -42,6 +43,7 @@ _COMMAND = re.compile(rb"([A-Za-z0-9-]+)(?: +([^\0\r\n]*))?")
 _FROM = rf"(?ai:FROM): *<(?:{SOURCE_ROUTE}{MAILBOX})?>{_PARAMETERS}"
 _TO = rf"(?ai:TO): *<(?:{SOURCE_ROUTE}{MAILBOX}|(?P<postmaster>(?ai:postmaster)))>{_PARAMETERS}"
 _CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
+_PAIRING = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{32}) ([0-9a-f]{32})")
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -125,6 +127,14 @@ def parse_domains(argument: bytes) -> tuple[str, ...]:
     if len(names) > MAX_DOMAINS:
         raise Refusal(replies.BAD_ARGUMENT)
     return tuple(_domain(name.strip(b" ")) for name in names)
+
+
+def parse_pairing(argument: bytes) -> PairingRequest:
+    """Parse the argument of XPAIR: three numbers in hex."""
+    parts = _PAIRING.fullmatch(argument.decode("ascii", "replace"))
+    if parts is None:
+        raise Refusal(replies.BAD_ARGUMENT)
+    return PairingRequest(*parts.groups())
 
 
 def parse_etrn(argument: bytes) -> tuple[str, str]:

@@ -1,0 +1,113 @@
+"""The calls of an office to its relay for a pairing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+
+from mta.interfaces import IRole, ITLSContext
+from mta.link import Link
+from mta.mail import Hop, Mailbox, Security
+from mta.pairing.request import Granted, PairingRefused, PairingRole
+from mta.pairing.token import Token
+from mta.pairing.trial import TrialRole
+from mta.queued import HopFailure
+from mta.session import ChannelLost
+from mta.settings import Peer, Settings
+from mta.smtp.errors import PeerFault
+from mta.smtp.opening import SenderConfig
+from mta.tls import ClientTLS
+
+CONNECT_TIMEOUT = 20  # seconds: a person waits
+
+
+async def redeem(settings: Settings, token: Token, nonce: str, reactor: Any) -> tuple[Granted, str]:
+    """Hear the password of a pairing; returns it, and a pin.
+
+    The pin is empty where an authority of ours has issued the relay's certificate for its name.
+    Nothing is said to a server that shows another certificate than the token's.  Raises
+    PairingRefused and TLSFault.
+    """
+    tls = ClientTLS(settings.tls)
+    pin = ""
+    try:
+        role = await _ask(
+            settings, token, nonce, tls.for_host(token.host, Security.VERIFY), reactor
+        )
+    except ChannelLost:
+        pin = token.fingerprint
+        pinned = tls.for_host(token.host, Security.VERIFY, pin)
+        try:
+            role = await _ask(settings, token, nonce, pinned, reactor)
+        except ChannelLost as error:
+            raise PairingRefused(_tls_words(token, str(error))) from error
+    if role.granted is None:
+        raise PairingRefused(role.refusal)
+    return role.granted, pin
+
+
+async def send_trial(settings: Settings, peer: Peer, address: Mailbox, reactor: Any) -> None:
+    """Hand the relay a message for our own address.  Raises PairingRefused and TLSFault."""
+    hop = peer.connect
+    assert hop is not None
+    config = SenderConfig(
+        settings.hostname, security=Security.VERIFY, user=hop.user, secret=hop.secret
+    )
+    role = TrialRole(config, address)
+    context = ClientTLS(settings.tls).for_host(hop.next_hop, Security.VERIFY, peer.pin)
+    try:
+        await _converse(role, hop, context, reactor)
+    except ChannelLost as error:
+        raise PairingRefused(f"the connection to {hop.next_hop} failed: {error}") from error
+    if role.refusal:
+        raise PairingRefused(f"the relay does not take the message: {role.refusal}")
+
+
+async def _ask(
+    settings: Settings, token: Token, nonce: str, context: ITLSContext, reactor: Any
+) -> PairingRole:
+    role = PairingRole(settings.hostname, token, nonce)
+    await _converse(role, token.hop(), context, reactor)
+    return role
+
+
+async def _converse(role: IRole, hop: Hop, context: ITLSContext, reactor: Any) -> None:
+    """Hold one conversation.  Raises PairingRefused, and ChannelLost also where TLS fails."""
+    link = Link(role, reactor, context, tls_at_once=hop.implicit_tls)
+    host, port = hop.next_hop, hop.port
+    endpoint = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
+    try:
+        await connectProtocol(endpoint, link)
+    except DNSLookupError:
+        raise PairingRefused(f"there is no host {host}: its name is not in the DNS") from None
+    except ConnectionRefusedError:
+        raise PairingRefused(
+            f"nothing listens on {host} port {port}: does the relay's server run?"
+        ) from None
+    except ConnectTimeout:
+        raise PairingRefused(
+            f"no answer from {host} port {port}: a firewall between us may close that port"
+        ) from None
+    except ConnectError as error:
+        raise PairingRefused(f"{host} port {port} can't be reached: {error}") from None
+    try:
+        await link.ended
+    except HopFailure as failure:
+        raise PairingRefused(f"the relay says: {failure.outcome.reply}") from None
+    except PeerFault as fault:
+        raise PairingRefused(
+            f"{host} port {port} does not speak SMTP as it should: {fault}"
+        ) from None
+
+
+def _tls_words(token: Token, error: str) -> str:
+    if "pinned" in error:
+        return (
+            f"the certificate of {token.host} differs from the one in the token, and nothing was"
+            f" said to that server: {error.rpartition(', but ')[2]} is not"
+            f" sha256:{token.fingerprint}"
+        )
+    return f"the connection to {token.host} port {token.port} failed: {error}"
