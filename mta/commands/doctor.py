@@ -12,7 +12,6 @@ from mta.commands.check import report_of
 from mta.commands.console import Failed, add_command, add_json, print_json, printable, settings_of
 from mta.commands.terminal import painter
 from mta.doctor.configuration import results_of
-from mta.doctor.repairs import repair
 from mta.doctor.result import Result, State
 from mta.privileges import PrivilegeFault, server_account
 
@@ -58,6 +57,8 @@ def examination(arguments: argparse.Namespace) -> Sequence[Line]:
     Root becomes the server's user on the way: what only root could see would be no news of the
     server.
     """
+    from mta.doctor.repairs import repair  # with OpenSSL, which takes a while
+
     settings = settings_of(arguments, secrets=True, keep_root=True)
     account = None
     with suppress(PrivilegeFault):
