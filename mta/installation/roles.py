@@ -200,9 +200,7 @@ class Installation:
 
     def _start(self) -> IChange:
         is_changed = any(change.state() is State.NEEDED for change in self._config())
-        if is_changed and self.systemd.has_server:
-            return self.systemd.reload()
-        return self.systemd.start()
+        return self.systemd.start(is_changed=is_changed)
 
     def _held_ports(self) -> list[str]:
         """A line for each program that listens where the server is to."""

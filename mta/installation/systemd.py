@@ -43,16 +43,19 @@ class Systemd:
         unit = TextFile(self.places, desired, replaces=replaces)
         yield unit
         if self.is_running:
-            is_new = unit.state() is State.NEEDED
+            is_new = unit.state() is State.NEEDED or _shown("NeedDaemonReload") == "yes"
             yield Command(["systemctl", "daemon-reload"], needed=is_new)
 
-    def start(self) -> IChange:
-        """The start of the server, now and at each boot."""
-        return Command(["systemctl", "enable", "--now", NAME], needed=not self.has_server)
+    def start(self, *, is_changed: bool) -> IChange:
+        """The start of the server, now and at each boot, or its reload.
 
-    def reload(self) -> IChange:
-        """The reload of a server that runs."""
-        return Command(["systemctl", "reload", NAME], needed=_says("is-active"))
+        `is_changed`: the configuration will be another one.
+        """
+        if not self.has_server:
+            return Command(["systemctl", "enable", "--now", NAME], needed=True)
+        config = self.places.config
+        is_newer = config.exists() and config.stat().st_mtime > _last_change()
+        return Command(["systemctl", "reload", NAME], needed=is_changed or is_newer)
 
 
 def system_unit(places: Places) -> str:
@@ -78,6 +81,20 @@ def user_unit(places: Places) -> str:
 
 
 def _says(word: str) -> bool:
-    command = ["systemctl", word, "--quiet", NAME]
-    ended = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
-    return ended.returncode == 0
+    return _asked(word, "--quiet", NAME).returncode == 0
+
+
+def _shown(name: str) -> str:
+    """A property of the unit."""
+    return _asked("show", NAME, "--property", name, "--value", "--timestamp=unix").stdout.strip()
+
+
+def _last_change() -> float:
+    """The time when the server was started or reloaded last."""
+    text = _shown("StateChangeTimestamp").removeprefix("@")
+    return float(text) + 1 if text.isdigit() else 0.0  # it is cut to seconds
+
+
+def _asked(*words: str) -> subprocess.CompletedProcess[str]:
+    command = ["systemctl", *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
