@@ -131,7 +131,7 @@ def _places(arguments: argparse.Namespace) -> Places:
     root = (arguments.root or SYSTEM_ROOT).resolve()
     if not root.is_dir():
         raise Failed(f"{root}: there is no such folder")
-    if root == SYSTEM_ROOT and (reason := why_unreachable(program)):
+    if root == SYSTEM_ROOT and (reason := why_unreachable(program, sys.executable)):
         raise Failed(reason)
     if program.is_relative_to(root):
         program = SYSTEM_ROOT / program.relative_to(root)

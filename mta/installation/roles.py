@@ -92,7 +92,13 @@ class Installation:
             changes += dovecot.changes(self.systemd, replaces=self.wishes.replaces)
         if self.systemd.is_running and self.wishes.starts and not held:
             changes.append(self._start())
-        return Plan(changes, held)
+        return Plan(changes, [*held, *self._remarks()])
+
+    def _remarks(self) -> Iterator[str]:
+        is_open = self.wishes.dovecot is None and self.present is None
+        has_another = Dovecot(self.places).is_installed and not self.has_dovecot
+        if self.role is Role.OFFICE and is_open and has_another:
+            yield "Dovecot is set up already and stays so: --dovecot gives it our Maildirs"
 
     # --- the parts of a plan -------------------------------------------------------------
 
@@ -229,14 +235,13 @@ def program_folder(executable: str) -> Path | None:
     return folder if (folder / "twistd").exists() else None
 
 
-def why_unreachable(program: Path) -> str:
+def why_unreachable(program: Path, executable: str) -> str:
     """The reason why the server's user can't run the programs, or nothing."""
-    hidden = [folder for folder in program.parents if not folder.stat().st_mode & 0o001]
-    if program.is_relative_to("/home"):  # which the unit hides from the server
-        hidden.append(Path("/home"))
-    if not hidden:
-        return ""
-    return (
-        f"the program is in {program}, where the server's user can't go: install it elsewhere, with"
-        " python3 -m venv /opt/mta && /opt/mta/bin/pip install mailturn"
-    )
+    for path in (program / "twistd", Path(executable).resolve()):
+        is_hidden = any(not folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
+        if is_hidden or path.is_relative_to("/home"):  # which the unit hides from the server
+            return (
+                f"the server's user can't run {path}: install it elsewhere, with /usr/bin/python3"
+                " -m venv /opt/mta && /opt/mta/bin/pip install mailturn"
+            )
+    return ""

@@ -47,7 +47,7 @@ class Systemd:
             yield Command(["systemctl", "daemon-reload"], needed=is_new)
 
     def start(self, *, is_changed: bool) -> IChange:
-        """The start of the server, now and at each boot, or its reload.
+        """The start of the server, now and at boot, or its reload.
 
         `is_changed`: the configuration will be another one.
         """

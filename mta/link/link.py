@@ -28,6 +28,7 @@ from mta.link.output import Output
 from mta.session import LOCAL_ADDRESS, ChannelLost, ChannelTimeout, HandshakeFailed, TLSInfo
 from mta.smtp.wire import Wire
 
+MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
 MAX_UNREAD = 128 * 1024  # octets: a peer can't fill the memory faster than a role reads
 HANDSHAKE_TIMEOUT = 60.0  # seconds: networks are slow, and RFC 5321 sets no time for it
 WAKE_MARGIN = 60.0  # seconds: the wait ends by an alarm, and never by its deadline
@@ -235,5 +236,10 @@ class Link(Protocol):
 
 
 def host_of(address: IAddress | None) -> str:
-    """The IP address in one of Twisted's addresses; ``unix``: it has none."""
-    return getattr(address, "host", None) or LOCAL_ADDRESS
+    """The IP address in one of Twisted's addresses; ``unix``: it has none.
+
+    A socket that takes both families shows IPv4 addresses mapped into IPv6.
+    """
+    host: str = getattr(address, "host", None) or LOCAL_ADDRESS
+    plain = host.removeprefix(MAPPED)
+    return plain if "." in plain else host

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
 from zope.interface.verify import verifyObject
@@ -32,6 +32,12 @@ class InterfaceTests(LinkTestCase):
         self.transport.peerAddr = IPv4Address("TCP", "192.0.2.1", 1025)
         link = self.link(self.reads)
         self.assertEqual((link.remote_address, link.remote_port), ("192.0.2.1", 1025))
+        for shown, address in (
+            ("2001:db8::1", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),  # on a socket that takes both families
+        ):
+            self.transport = MemoryTransport(peerAddress=IPv6Address("TCP", shown, 1025))
+            self.assertEqual(self.link(self.reads).remote_address, address)
         self.transport = MemoryTransport(peerAddress=UNIXAddress("/x"))
         link = self.link(self.reads)
         self.assertEqual((link.remote_address, link.remote_port), ("unix", 0))
