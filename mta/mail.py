@@ -13,7 +13,7 @@ from enum import Enum
 
 import idna
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
+_ATEXT = r"""[^\x00- "(),.:;<>@\[\\\]\x7f]"""
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 
 

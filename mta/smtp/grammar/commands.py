@@ -191,7 +191,7 @@ def _command(verb: bytes, mailbox: Mailbox, parameters: Sequence[str]) -> bytes:
 def compile_patterns() -> None:
     """Compile the patterns of MAIL and RCPT now.
 
-    The first ones would wait for a tenth of a second.
+    The first ones would wait for that.
     """
     for pattern in (MAILBOX, _FROM, _TO):
         compiled(pattern)

@@ -9,13 +9,14 @@ from typing import Any
 from mta.mail import Body, Notify, Reply
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from mta.smtp.grammar.addresses import UTF8, parse_mailbox
+from mta.smtp.grammar.addresses import one_of, parse_mailbox
 from mta.smtp.grammar.xtext import PRINTABLE, decode_utf8_addr, decode_xtext
 
 MAX_ENVID = 100  # characters, RFC 3461 section 4.4
 MAX_ORCPT = 500  # characters, RFC 3461 section 4.2
 
-PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~{UTF8}]+))?")
+_VALUE = one_of("!-<>-~")
+PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=({_VALUE}+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
 _ADDR_TYPE = re.compile(r"[A-Za-z0-9-]+")
 

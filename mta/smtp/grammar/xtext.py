@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from mta.smtp.errors import LocalFault
-from mta.smtp.grammar.addresses import UTF8
+from mta.smtp.grammar.addresses import one_of
 
-PRINTABLE = re.compile(rf"[ -~{UTF8}]+")
+PRINTABLE = re.compile(one_of(" -~") + "+")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _HEXCHAR = re.compile(rb"\+([0-9A-F]{2})")
-_UTF8_ADDR = re.compile(rf"(?:[!-*,-<>-\[\]-~{UTF8}]|\\x\{{[0-9A-F]{{2,6}}\}})*")
+_QCHAR = one_of(r"!-*,-<>-\[\]-~")
+_UTF8_ADDR = re.compile(rf"(?:{_QCHAR}|\\x\{{[0-9A-F]{{2,6}}\}})*")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]+)\}")
 _NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
 
