@@ -57,8 +57,8 @@ def require_no_root(settings: Settings, *, has_uid: bool) -> None:
     """
     if os.geteuid() != ROOT:
         return
-    _load_early()
     if has_uid:
+        _load_early()
         return
     if not settings.run_as:
         owner = _owner(Path(settings.spool))

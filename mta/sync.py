@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
-
 T = TypeVar("T")
 
 
-def result_of(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+def result_of(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return the result of a coroutine that waits for nothing.  What it raises is raised."""
-    results: list[T | Failure] = []
-    Deferred.fromCoroutine(coroutine).addBoth(results.append)
-    (result,) = results
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    coroutine.close()
+    raise AssertionError("it waits")

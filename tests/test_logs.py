@@ -12,7 +12,7 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.logs import LogWriter, observer
+from mta.logs.writer import LogWriter, observer
 from mta.settings import Log
 
 

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.config import load
-from mta.delivery.own_host import OwnHost
 from mta.privileges import act_as_server, server_account
 from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
-from mta.spool.folder import Folder
-from mta.spool.listing import Listing
 
 # What takes a while, and few commands need, is imported where it is used.
 if TYPE_CHECKING:
     from mta.routing import Router
+    from mta.spool.listing import Listing
     from mta.spool.tools import SpoolTools
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -107,6 +105,8 @@ def spool_of(settings: Settings) -> closing[SpoolTools]:
 
 def listing_of(settings: Settings) -> closing[Listing]:
     """The spool of the server, to be looked at.  Raises Failed where there is none, or OSError."""
+    from mta.spool.listing import Listing
+
     _require_spool(settings)
     return closing(Listing(Path(settings.spool)))
 
@@ -122,6 +122,8 @@ def has_spool(settings: Settings) -> bool:
 
     Raises OSError, or Failed where it is not for us.
     """
+    from mta.spool.folder import Folder
+
     spool = Path(settings.spool)
     if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
         raise Failed(f"{spool}: only root and the user {server_account(settings)} may look there")
@@ -133,8 +135,10 @@ def router_of(settings: Settings) -> Router:
 
     A user who may not read the spool's key sees the addresses of SRS as any other.
     """
+    from mta.delivery.own_host import OwnHost
     from mta.routing import Router
     from mta.smtp.srs import SenderRewriting
+    from mta.spool.folder import Folder
     from mta.srs_key import srs_key
 
     spool = Path(settings.spool)

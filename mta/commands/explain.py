@@ -39,7 +39,7 @@ _WHY = {
 
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
-    summary = "say where a message to an address would go, and why"
+    summary = "say where mail to an address goes, and why"
     parser = add_command(subparsers, "explain", _run, summary)
     parser.add_argument("address", metavar="ADDRESS")
     parser.add_argument(

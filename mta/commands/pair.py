@@ -57,9 +57,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
-    summary = (
-        "connect an office and its relay: a name on the relay, the line it prints in the office"
-    )
+    summary = "connect an office and its relay"
     parser = add_command(subparsers, "pair", _run, summary)
     parser.add_argument("what", metavar="NAME|TOKEN", nargs="?", help="an office, or mta1:...")
     relay = parser.add_argument_group("on the relay")

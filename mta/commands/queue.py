@@ -221,7 +221,7 @@ def _change_batch(
     arguments: argparse.Namespace, settings: Settings, tools: SpoolTools, ids: Sequence[str]
 ) -> int:
     """Change these messages, and log it.  Returns the number of those that were changed."""
-    from mta.logs import note
+    from mta.logs.file import note
 
     changed = arguments.change(arguments, tools, ids)
     for name in changed:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta.commands import local_smtp
+from mta.commands import local_server
 from mta.commands.addressees import addressees
 from mta.commands.console import (
     Failed,
@@ -31,7 +31,7 @@ from mta.commands.console import (
 from mta.commands.outgoing import Author, Outgoing, UnsendableMessage, lines
 from mta.commands.sendmail_options import SUMMARY, SendmailError, parser, read
 from mta.config import ConfigurationError
-from mta.logs import note
+from mta.logs.file import note
 from mta.mail import NULL_PATH, Body, Envelope, MailArgument, Mailbox, Recipient
 from mta.maildrop import batch, drop, published
 from mta.privileges import PrivilegeFault
@@ -69,9 +69,9 @@ def main(words: Sequence[str] | None = None) -> int:
         status, reason = os.EX_DATAERR, str(error)
     except SpoolFull as error:
         status, reason = os.EX_TEMPFAIL, f"no room in the spool: {error}"
-    except local_smtp.NoServer as error:
+    except local_server.NoServer as error:
         status, reason = os.EX_TEMPFAIL, str(error)
-    except local_smtp.Refused as refused:
+    except local_server.Refused as refused:
         status = os.EX_TEMPFAIL if refused.is_transient else os.EX_UNAVAILABLE
         reason = str(refused)
     except BrokenPipeError:
@@ -149,12 +149,14 @@ def _send_or_leave(settings: Settings, envelope: Envelope, content: Iterator[byt
 
     Raises NoServer, Refused or OSError.
     """
+    from mta.commands import local_smtp  # and smtplib, which takes a while
+
     octets = b"".join(content)
     try:
         return local_smtp.send(settings, envelope, octets)
-    except local_smtp.NoServer as error:
+    except local_server.NoServer as error:
         failure: Exception = error
-    except local_smtp.Refused as refused:
+    except local_server.Refused as refused:
         if not refused.is_transient:
             raise
         envelope = replace(envelope, recipients=refused.recipients)
@@ -166,7 +168,7 @@ def _send_or_leave(settings: Settings, envelope: Envelope, content: Iterator[byt
     except OSError as error:
         reason = error.strerror or error
         where = f"the maildrop of {settings.spool}"
-        raise local_smtp.NoServer(
+        raise local_server.NoServer(
             f"{failure}, and nothing can be left in {where}: {reason}"
         ) from None
     return f"left in the maildrop of {settings.spool} ({failure})"
@@ -300,7 +302,7 @@ def _converse(arguments: argparse.Namespace) -> None:
     ends = sys.stdin.fileno(), sys.stdout.fileno()
     tools = _spool(settings)
     if tools is None:
-        local_smtp.converse(settings, *ends)
+        local_server.converse(settings, *ends)
         return
     from mta.commands import stdio
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.application.service import IService
 from twisted.python.usage import Options as UsageOptions
+
+if TYPE_CHECKING:  # for the plugin alone, while commands use the checks of this room
+    from twisted.application.service import IService
 
 
 class Options(UsageOptions):

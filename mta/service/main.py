@@ -15,8 +15,9 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from mta import logs
 from mta.interfaces import IMeter
+from mta.logs.file import reason
+from mta.logs.writer import LogWriter, observer
 from mta.maildrop.pickup import Pickup
 from mta.metrics import NullMeter
 from mta.privileges import drop_root
@@ -72,15 +73,15 @@ class MailService(MultiService):
         self._listeners: Listeners | None = None
         self._metrics: MetricsService | None = None
         self._starting: Deferred[None] | None = None
-        self._log_writer: logs.LogWriter | None = None
+        self._log_writer: LogWriter | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Twisted calls this with the application, whose log we write."""
         if isinstance(parent, Componentized):
             try:
-                self._log_writer = logs.observer(self._options, self._settings.log)
+                self._log_writer = observer(self._options, self._settings.log)
             except OSError as error:
-                raise SystemExit(f"cannot write the log: {logs.reason(error)}") from None
+                raise SystemExit(f"cannot write the log: {reason(error)}") from None
             if self._log_writer is not None:
                 parent.setComponent(ILogObserver, self._log_writer)
         super().setServiceParent(parent)

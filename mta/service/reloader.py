@@ -14,7 +14,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta import config, logs
+from mta import config
+from mta.logs.file import reason
+from mta.logs.writer import LogWriter
 from mta.service.configured import configure
 from mta.service.effects import in_force
 from mta.service.findings import findings, warnings
@@ -47,7 +49,7 @@ class Reloader(Service):
         path: Path,
         process: Process,
         parts: Sequence[IConfigurable],
-        writer: logs.LogWriter | None,
+        writer: LogWriter | None,
     ) -> None:
         self._path = path
         self._process = process
@@ -108,7 +110,7 @@ class Reloader(Service):
             try:
                 self._writer.configure(read.settings.log)
             except OSError as error:
-                self.log.error("the log stays as it was: {reason}", reason=logs.reason(error))
+                self.log.error("the log stays as it was: {reason}", reason=reason(error))
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         process = self._process

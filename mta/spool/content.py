@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mta.queued import IContent
@@ -19,6 +18,10 @@ from mta.spool import queue_id, rows
 from mta.spool.database import ReadConnection
 from mta.spool.folder import Folder
 from mta.spool.loading import ContentKey
+
+# Tools begin at once: they use the room without Twisted.
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 SMALL = 256 * 2**10  # octets: larger bodies would make the database's log long
 

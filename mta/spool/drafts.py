@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.files import create, sync
-from mta.limited_log import LimitedLog
 from mta.mail import Envelope
 from mta.queued import IDraft
 from mta.session import Origin
@@ -26,7 +24,12 @@ from mta.spool.content import SMALL, InThread
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder
 
-_limited = LimitedLog(Logger())
+# Tools begin at once: they use the room without Twisted.
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from mta.limited_log import LimitedLog
 
 MIN_PIECE = 4096  # octets: smaller pieces are joined, as each takes some memory of its own
 
@@ -119,7 +122,7 @@ class Draft:
             await writing
 
     def _not_removed(self, failure: Failure) -> None:
-        _limited.warn(
+        _limited().warn(
             "unlink",
             "{queue_id}: {error}",
             queue_id=self.id,
@@ -163,6 +166,15 @@ class Draft:
         if self._file is not None:
             descriptor, self._file = self._file, None
             os.close(descriptor)
+
+
+@cache
+def _limited() -> LimitedLog:
+    from twisted.logger import Logger
+
+    from mta.limited_log import LimitedLog
+
+    return LimitedLog(Logger())
 
 
 @dataclass(frozen=True, slots=True)

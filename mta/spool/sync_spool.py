@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from sqlite3 import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
 from mta.interfaces import ISpool
@@ -23,6 +22,9 @@ from mta.spool.loading import load
 from mta.spool.tool_commits import ToolCommits
 from mta.spool.wakeup import Signal
 from mta.sync import result_of
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 
 @implementer(ISpool)
@@ -101,4 +103,7 @@ def blocking_source(commits: ToolCommits) -> ContentSource:
 
 
 def _at_once(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    # For large bodies alone: most commands begin without Twisted.
+    from twisted.internet.defer import maybeDeferred
+
     return maybeDeferred(function, *args)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.commands import local_smtp, main, sendmail, stdio
+from mta.commands import local_server, main, sendmail, stdio
 from mta.commands.addressees import addressees
 from mta.commands.outgoing import MAX_HEADER, lines
 from mta.interfaces import IAccessPolicy, IChannel, ISpool
@@ -609,7 +609,7 @@ class LocalSMTPTests(SendmailCase):
     def test_a_server_that_stands_still(self) -> None:
         """Connections that nobody greets are given up soon; the message waits in the maildrop."""
         self.server.stop()
-        self.patch(local_smtp, "GREETING_TIMEOUT", 0.1)
+        self.patch(local_server, "GREETING_TIMEOUT", 0.1)
         with socket.create_server(("127.0.0.1", self.server.ports["smtp"])):
             said, _ = self.sendmail("-v", "bob", stdin=b"x\n")
         self.assertIn("timed out", said)
@@ -648,7 +648,7 @@ class LocalSMTPTests(SendmailCase):
             Listener("tcp:587", Service.SUBMISSION),
             Listener("haproxy:tcp:29"),
         ]
-        found = local_smtp._places(Settings("mail.example.com", listen=tuple(listeners)))
+        found = local_server._places(Settings("mail.example.com", listen=tuple(listeners)))
         self.assertEqual(
             [address for _, address in found],
             [("127.0.0.1", 25), ("::1", 26), ("127.0.0.1", 27), "/run/x:y"],

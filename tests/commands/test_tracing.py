@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 
-from mta import logs
 from mta.commands.console import router_of
 from mta.config import load
+from mta.logs.writer import observer
 from mta.mail import Mailbox
 from mta.settings import Log
 from mta.spool.queue_id import arrival, decode
@@ -277,9 +277,9 @@ class TraceTests(CommandCase):
         """What the server logs with, and the file that it writes."""
         file = self.folder.resolve() / "mta.log"
         options = {"logfile": None, "nodaemon": True}
-        observer = logs.observer(options, Log(file=str(file), **settings))
-        assert observer is not None
-        return observer, file
+        writer = observer(options, Log(file=str(file), **settings))
+        assert writer is not None
+        return writer, file
 
     def test_the_server_logs_there(self) -> None:
         """``log.file`` is where the server writes where twistd's options say nothing."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.commands import _parser
+from mta.commands import whole_parser
 from tests.processes import ROOT
 
 PAGES = [*(ROOT / "docs").glob("*.rst"), *ROOT.glob("*.rst")]
@@ -40,7 +40,7 @@ class ToolsTests(SynchronousTestCase):
             for before, last in re.findall(r"``mta((?: [a-z]+)?) ([a-z|]+)", self.text)
             for path in (f"mta{before}", *(f"mta{before} {word}" for word in last.split("|")))
         }
-        found = dict(commands(_parser(""), "mta"))
+        found = dict(commands(whole_parser(), "mta"))
         self.assertGreater(len(found), 20)
         self.assertEqual(set(found) - known, set())
         options = {option for each in found.values() for option in each} - COMMON
@@ -51,7 +51,7 @@ class ToolsTests(SynchronousTestCase):
 
     def test_nothing_that_is_gone(self) -> None:
         """Each option that is named is one of some command, or of another program."""
-        found = {option for _, each in commands(_parser(""), "mta") for option in each}
+        found = {option for _, each in commands(whole_parser(), "mta") for option in each}
         entries = re.findall(r"^``mta .+``$", self.text, re.MULTILINE)
         named = set(re.findall(r"--[a-z][a-z0-9-]+", " ".join(entries)))
         self.assertEqual(named - found, set())

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mta.metrics import MetricsFault, require_prometheus
 from mta.service.findings.finding import Finding, Keys
 from mta.settings import Settings
 
@@ -26,6 +25,8 @@ def sockets(settings: Settings) -> Iterator[Finding]:
 def metrics(settings: Settings) -> Iterator[Finding]:
     """`metrics`: the package for it is installed."""
     if settings.metrics:
+        from mta.metrics import MetricsFault, require_prometheus  # and an HTTP server with it
+
         try:
             require_prometheus()
         except MetricsFault as fault:

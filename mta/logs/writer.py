@@ -1,19 +1,14 @@
-"""The log: one line for each event, as text or as JSON.
+"""The log of the server: an observer of Twisted's events.
 
-`LogWriter` is the server's, `note` writes for the command line.  An option of `twistd` that names
-a log goes before ``log.file``; the form of a line is ours in any case.
+An option of `twistd` that names a log goes before ``log.file``; the form of a line is ours in any
+case.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import syslog
-import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +18,15 @@ from twisted.logger import (
     Logger,
     LogLevel,
     formatEvent,
-    formatTime,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mta.logs.file import open_log, reason
+from mta.logs.lines import json_line, text_line, visible
 from mta.settings import Log
 
-MODE = 0o640  # of a log file: it has the addresses of all mail
-
 _TWISTED = ("twisted", "log_legacy")  # namespaces of Twisted's own events
-_PLAIN = (str, int, float, bool, type(None))
 
 
 def observer(options: Mapping[str, Any], settings: Log) -> LogWriter | None:
@@ -81,7 +74,7 @@ class LogWriter:
 
     def _switch(self, path: str) -> None:
         """Open a file, or the same again, then close the one before."""
-        new = _open(path, self._options) if path else sys.stdout
+        new = open_log(path, self._options) if path else sys.stdout
         old, self._stream, self._path = self._stream, new, path
         if old is not sys.stdout:
             old.close()
@@ -96,38 +89,12 @@ class LogWriter:
                 self._stream.flush()
 
 
-def note(settings: Log, template: str, **fields: Any) -> None:
-    """Log an event of the command line: in ``log.file``, else by syslog.
-
-    A command that can't write there does its work all the same.
-    """
-    event: LogEvent = {
-        "log_format": template,
-        "log_level": LogLevel.info,
-        "log_time": time.time(),
-        "log_namespace": "mta.commands",
-        **fields,
-    }
-    if not settings.file:
-        syslog.openlog("mta", facility=syslog.LOG_MAIL)
-        syslog.syslog(visible(_message(event)))
-        return
-    line = _json if settings.format == "json" else _text
-    with suppress(OSError), closing(_open(settings.file, {})) as file:
-        file.write(visible(line(event)) + "\n")
-
-
 _LEVELS = {
     "debug": LogLevel.debug,
     "info": LogLevel.info,
     "warn": LogLevel.warn,
     "error": LogLevel.error,
 }
-
-
-def reason(error: OSError) -> str:
-    """The reason why a log can't be opened, for the operator."""
-    return f"{error.filename}: {error.strerror}; let the user that the server runs as write there"
 
 
 def _path(options: Mapping[str, Any], file_name: str) -> str:
@@ -138,77 +105,17 @@ def _path(options: Mapping[str, Any], file_name: str) -> str:
     return str(Path(name or "twistd.log").absolute())  # the working folder of a daemon is another
 
 
-class _Appended:
-    """A file to which several processes append, each line by one write."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def write(self, text: str) -> None:
-        os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
-
-    def flush(self) -> None:
-        """Do nothing: there is no buffer."""
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-def _open(path: str, options: Mapping[str, Any]) -> _Appended:
-    """Open a log.  Raises OSError.
-
-    Only its owner and group may read it.  Root makes it for the user that the server will be.
-    """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-    folder = Path(path).parent.stat()
-    is_root = os.geteuid() == 0
-    if is_root and folder.st_uid:
-        flags |= os.O_NOFOLLOW  # the folder's owner could have put a link there
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
-    except FileExistsError:
-        descriptor = os.open(path, flags)
-    else:
-        if is_root:
-            user, group = options.get("uid"), options.get("gid")
-            os.fchown(
-                descriptor,
-                folder.st_uid if user is None else user,
-                folder.st_gid if group is None else group,
-            )
-    return _Appended(descriptor)
-
-
-def visible(text: str) -> str:
-    """Escape, as JSON does, characters that are invisible or change others."""
-    if text.isascii():  # as nearly all is; control characters were escaped before
-        return text
-    return "".join(
-        each if each.isascii() or each.isprintable() else json.dumps(each)[1:-1] for each in text
-    )
-
-
 def _text(event: LogEvent) -> str:
-    level = event.get("log_level", LogLevel.info).name
-    return f"{_time(int(event['log_time']))} {level:5} {_message(event)}"
+    return text_line(event["log_time"], _level(event), _message(event))
 
 
 def _json(event: LogEvent) -> str:
-    fields: dict[str, Any] = {
-        "time": _time(int(event["log_time"])),
-        "level": event.get("log_level", LogLevel.info).name,
-        "system": event.get("log_namespace", ""),
-        "message": _message(event),
-    }
-    for name, value in event.items():
-        if not name.startswith("log_") and isinstance(value, _PLAIN) and name not in fields:
-            fields[name] = value
-    return json.dumps(fields, ensure_ascii=False)
+    namespace = event.get("log_namespace", "")
+    return json_line(event["log_time"], _level(event), namespace, _message(event), event.items())
 
 
-@lru_cache(maxsize=4)
-def _time(second: int) -> str:
-    return formatTime(second)
+def _level(event: LogEvent) -> str:
+    return str(event.get("log_level", LogLevel.info).name)
 
 
 class _Tracebacks:
@@ -235,7 +142,7 @@ _tracebacks = _Tracebacks()
 
 
 def _message(event: LogEvent) -> str:
-    """The event's text; its second and further lines are indented."""
+    """The event's text, and its traceback."""
     try:
         text: str = event["log_format"].format_map(event)  # several times as fast as formatEvent
     except (AttributeError, LookupError, TypeError, ValueError):
@@ -243,4 +150,4 @@ def _message(event: LogEvent) -> str:
     failure = event.get("log_failure")
     if failure is not None:
         text = f"{text}\n{_tracebacks.of(failure, event['log_time'])}"
-    return text.strip().replace("\n", "\n\t")
+    return text
