@@ -61,7 +61,7 @@ class PipeAgent:
             return self._no_command(hop, "there is no such program")
         try:
             async with aclosing(final_pieces(delivery.message.content)) as pieces:
-                head = await anext(pieces, b"")
+                head = await _first(pieces)
                 environment = _environment(delivery, target, values)
                 run = self._start(executable, filled, environment)
                 if run is None:
@@ -105,6 +105,16 @@ class PipeAgent:
             reason=reason,
         )
         return deferred("The program behind this address is missing")
+
+
+async def _first(pieces: AsyncIterator[bytes]) -> bytes:
+    """The first piece, or nothing.
+
+    Python 3.11 can't wait for a Deferred in ``anext`` with a default.
+    """
+    async for piece in pieces:
+        return piece
+    return b""
 
 
 async def _feed(run: CommandProcess, beginning: bytes, pieces: AsyncIterator[bytes]) -> None:

@@ -78,6 +78,18 @@ class ProcessTests(TestCase):
         outcome = await self.run_script("cat >mail", content=content)
         self.assertEqual(outcome.status, Status.DELIVERED)
 
+    async def test_content_that_takes_its_time(self) -> None:
+        """A message that is read from the disk comes later than the wish for it."""
+
+        class Slow(FakeContent):
+            async def header(self) -> bytes:
+                await deferLater(reactor, 0)  # type: ignore[arg-type]
+                return await super().header()
+
+        outcome = await self.run_script("cat >mail", content=Slow(TEXT))
+        self.assertEqual(outcome.status, Status.DELIVERED)
+        self.assertEqual((self.folder / "mail").read_bytes(), FINAL)
+
     async def test_large(self) -> None:
         """A large message gets through piece by piece, to a command that takes its time."""
         pieces = [b"A: b\r\n\r\n", *([b"x" * 250_000] * 8)]
