@@ -110,7 +110,7 @@ class PipeAgent:
 async def _first(pieces: AsyncIterator[bytes]) -> bytes:
     """The first piece, or nothing.
 
-    Python 3.11 can't wait for a Deferred in ``anext`` with a default.
+    Python 3.11 can't pass the result of a Deferred on in ``anext`` with a default.
     """
     async for piece in pieces:
         return piece

@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,14 @@ class ProcessTests(TestCase):
 
         class Slow(FakeContent):
             async def header(self) -> bytes:
-                await deferLater(reactor, 0)  # type: ignore[arg-type]
-                return await super().header()
+                return await deferLater(reactor, 0, lambda: TEXT)  # type: ignore[arg-type]
+
+            async def body(self) -> AsyncIterator[bytes]:
+                yield await deferLater(reactor, 0, lambda: b"more\r\n")  # type: ignore[arg-type]
 
         outcome = await self.run_script("cat >mail", content=Slow(TEXT))
         self.assertEqual(outcome.status, Status.DELIVERED)
-        self.assertEqual((self.folder / "mail").read_bytes(), FINAL)
+        self.assertEqual((self.folder / "mail").read_bytes(), FINAL + b"more\n")
 
     async def test_large(self) -> None:
         """A large message gets through piece by piece, to a command that takes its time."""
