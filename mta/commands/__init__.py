@@ -20,6 +20,7 @@ from mta import __version__
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "the mail": {
         "queue": ("queue", "look at queued messages and change them"),
+        "log": ("log", "show what the server logged, with filters"),
         "trace": ("trace", "follow one message through the log"),
         "explain": ("explain", "say where mail to an address goes, and why"),
         "sendmail": ("sendmail", "send the message on standard input, as sendmail(1) does"),

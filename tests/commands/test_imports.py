@@ -56,6 +56,7 @@ class ImportTests(CommandCase):
             (("user", "list"), LIGHT | CHANGES),
             (("explain", "bob@office.example"), LIGHT | CHANGES),
             (("trace", "1K10RN776CB0S"), LIGHT | CHANGES),
+            (("log", "--since", "1s"), LIGHT | CHANGES),
             (("peers",), LIGHT | TWISTED),
             (("turn", "--help"), LIGHT | CHANGES),
             (("sendmail", "bob@office.example"), TWISTED | LIGHT - {"email"}),
