@@ -110,7 +110,7 @@ class PipeAgent:
 async def _first(pieces: AsyncIterator[bytes]) -> bytes:
     """The first piece, or nothing.
 
-    Python 3.11 can't pass the result of a Deferred on in ``anext`` with a default.
+    In Python 3.11, ``anext`` with a default takes a tuple apart that a Deferred gives.
     """
     async for piece in pieces:
         return piece

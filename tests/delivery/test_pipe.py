@@ -83,7 +83,10 @@ class ProcessTests(TestCase):
 
         class Slow(FakeContent):
             async def header(self) -> bytes:
-                return await deferLater(reactor, 0, lambda: TEXT)  # type: ignore[arg-type]
+                header, _ = await deferLater(  # type: ignore[arg-type]
+                    reactor, 0, lambda: (TEXT, b"")
+                )
+                return header
 
             async def body(self) -> AsyncIterator[bytes]:
                 yield await deferLater(reactor, 0, lambda: b"more\r\n")  # type: ignore[arg-type]
