@@ -112,7 +112,9 @@ def _install(arguments: argparse.Namespace) -> None:
     if needed:
         _agree(arguments, len(needed))
         for line in plan.apply():
-            print(paint("done:", "green"), printable(line))
+            print(
+                paint("done:", "green"), printable(line), flush=True
+            )  # a password is in none else
     _finish(arguments, installation, is_new=bool(needed))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from zope.interface import implementer
 
 from mta.installation.interfaces import ChangeFailed, IChange, State
 
+SYSTEM_PATH = ":/usr/sbin:/sbin"  # which `su` leaves out
 TIMEOUT = 330.0  # seconds: the unit lets a start take 300
 
 
@@ -41,6 +43,7 @@ def run(command: Sequence[str]) -> str:
     try:
         ended = subprocess.run(  # noqa: S603 (what the operator has agreed to)
             command,
+            env=os.environ | {"PATH": os.environ.get("PATH", "") + SYSTEM_PATH},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

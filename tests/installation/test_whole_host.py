@@ -37,14 +37,12 @@ exec "$@"
 
 # What is done on the host: it prints what is said, and fails where something is wrong.
 _PROGRAM = """
-import os, pwd, socket, subprocess, sys, time
+import pwd, socket, sys
 from pathlib import Path
 from mta.commands import main
-from mta.installation import proof, roles
-from mta.config import load
+from mta.installation import proof
 
 OPTIONS = ("--yes", "--offline", "--hostname", "mail.example.com", "--mailbox", "alice")
-print(roles.why_unreachable(Path(sys.argv[1]), sys.executable))
 holder = socket.create_server(("127.0.0.1", 587))
 assert main(["init", "server", "--dry-run", "--program", sys.argv[1], *OPTIONS]) == 0
 holder.close()
@@ -59,6 +57,59 @@ with proof.running(command, Path("/")):
 [mail] = Path("/var/mail/example.com/alice/new").iterdir()
 print(config.read_text(), mail.read_text())
 assert mail.stat().st_uid == server.pw_uid, mail.stat()
+"""
+
+
+# The same, where certbot has a certificate: later, and after a renewal.
+_CERTBOT = """
+import sys
+from pathlib import Path
+from mta.commands import main
+from mta.config import load
+from mta.tls.files import CertifiedKey
+from mta.tls.selfsigned import FILE, self_signed
+
+def renew():
+    (live / FILE).unlink(missing_ok=True)
+    text = self_signed(live, "mail.example.com").certificate.read_text()
+    end = text.index("-----BEGIN PRIVATE")
+    (live / "fullchain.pem").write_text(text[:end])
+    (live / "privkey.pem").write_text(text[end:])
+
+live = Path("/etc/letsencrypt/live/mail.example.com")
+config = Path("/etc/mta/mta.yaml")
+options = ("--yes", "--offline", "--program", sys.argv[1])
+first = (*options, "--hostname", "mail.example.com", "--mailbox", "alice")
+assert main(["init", "server", *first]) == 0
+config.write_text(config.read_text().replace("50MiB", "9MiB"))
+live.mkdir(parents=True)
+renew()
+print("certified")
+assert main(["init", "server", *options]) == 0
+before = CertifiedKey.load(load(config).tls.pair).chain
+renew()
+assert main(["init", "server", *options]) == 0
+assert CertifiedKey.load(load(config).tls.pair).chain != before
+assert load(config).limits.message_size == 9 * 2**20
+print(oct(Path("/etc/mta/key.pem").stat().st_mode), Path("/etc/mta/key.pem").owner())
+"""
+
+# A user without rights, in a home folder.
+_HOME = """
+import os, sys
+from pathlib import Path
+from mta.commands import main
+
+home = Path("/var/home")
+home.mkdir()
+os.chown(home, 65534, 65534)
+os.setgid(65534)
+os.setuid(65534)
+os.environ["HOME"] = str(home)
+first = ("--yes", "--hostname", "mail.example.com", "--mailbox", "alice")
+assert main(["init", "server", "--offline", *first]) == 0
+print("again")
+assert main(["init", "server", "--offline"]) == 0
 """
 
 
@@ -88,15 +139,20 @@ class HostTests(SynchronousTestCase):
             check=False,
         )
 
-    def test_from_nothing_to_a_message(self) -> None:
-        """Users, owners, a start as root, a message; then nothing is left to do."""
+    def run_program(self, program: str) -> str:
+        """Run a program of Python on the host; returns what it printed."""
         if self.inside("true").returncode:
             raise SkipTest("no overlays in a mount namespace here")
-        ended = self.inside(sys.executable, "-c", _PROGRAM, str(self.program))
-        first, _, second = ended.stdout.partition("running\n")
-        if "can't run" in first.splitlines()[0]:
-            raise SkipTest(first.splitlines()[0])
+        ended = self.inside(sys.executable, "-c", program, str(self.program))
+        for line in ended.stderr.splitlines():
+            if "the server's user can't run" in line:
+                raise SkipTest(line)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        return ended.stdout
+
+    def test_from_nothing_to_a_message(self) -> None:
+        """Users, owners, a start as root, a message; then nothing is left to do."""
+        first, _, second = self.run_program(_PROGRAM).partition("running\n")
         self.assertIn("listens on port 587: the server can't start", first)
         self.assertIn("done: made user and group mta\n", first)
         self.assertIn("/etc/mta/mta.yaml: ok\n", first)
@@ -105,3 +161,19 @@ class HostTests(SynchronousTestCase):
         # One socket for IPv6 and IPv4, and clients by their own addresses.
         self.assertIn("endpoint: tcp6:25 ", second)
         self.assertIn("Received: from mail.example.com ([127.0.0.1])", second)
+
+    def test_certbot(self) -> None:
+        """A certificate that comes later is taken up, and a renewed one; edits stay."""
+        _, _, said = self.run_program(_CERTBOT).partition("certified\n")
+        self.assertIn("made /etc/letsencrypt/renewal-hooks/deploy/mta (root:root, 0755)", said)
+        self.assertIn("+  certificate: cert.pem", said)
+        self.assertEqual(said.count("done: made a copy of the certificate"), 2)
+        self.assertTrue(said.endswith("0o100600 mta\n"), said)
+
+    def test_without_rights(self) -> None:
+        """All is below the home folder, and the server delivers there."""
+        said = self.run_program(_HOME)
+        self.assertIn("made /var/home/.config/mta/mta.yaml (0640)", said)
+        self.assertIn("a message to alice@example.com came through the server", said)
+        self.assertNotIn("/etc/", said)
+        self.assertIn("nothing to do", said.partition("again\n")[2])
