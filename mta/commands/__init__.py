@@ -47,7 +47,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 _COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
-_NEEDS_ALL = "completion"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mta.commands import sendmail
 
         return sendmail.main(words[1:])  # whose command line others have laid down
-    return _run(parser_of(words[0]).parse_args(words))
+    return _run(_parser([words[0]]).parse_args(words))
 
 
 def overview() -> str:
@@ -97,11 +96,6 @@ def overview() -> str:
 def whole_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     return _parser(_COMMANDS)
-
-
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of the command line of one command."""
-    return whole_parser() if name == _NEEDS_ALL else _parser([name])
 
 
 def _run(arguments: argparse.Namespace) -> int:

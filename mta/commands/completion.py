@@ -1,6 +1,7 @@
 """``mta completion``: the script that makes a shell complete our command lines.
 
-shtab makes it of the parsers of all commands; it needs nothing of ours when it runs.
+shtab makes it of the parsers of all commands.  When it runs, it asks ``mta completion --known`` for
+the words of a kind: queue ids, peers, users.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import argparse
 import shlex
 from typing import TYPE_CHECKING
+
+from mta.commands.console import add_config
+from mta.commands.known import KINDS, words
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
@@ -20,12 +24,21 @@ def register(subparsers: Subparsers) -> None:
     """Add the command."""
     summary = "print what makes a shell complete our command lines"
     parser = subparsers.add_parser("completion", help=summary, description=f"{summary}.")
-    parser.add_argument("shell", choices=SHELLS)
+    add_config(parser, "-c")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("shell", choices=SHELLS, nargs="?")
+    what.add_argument("--known", choices=KINDS, help="print words of a kind, for these scripts")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    print(script(arguments.parser, arguments.shell))
+    if arguments.known:
+        for word in words(arguments.known, arguments):
+            print(word)
+        return
+    from mta.commands import whole_parser
+
+    print(script(whole_parser(), arguments.shell))
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:

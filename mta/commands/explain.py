@@ -17,6 +17,7 @@ from mta.commands.console import (
     router_of,
     settings_of,
 )
+from mta.commands.known import is_known
 from mta.mail import NULL_PATH, Mailbox
 from mta.routing import RoutingStep
 from mta.settings import Settings
@@ -41,7 +42,7 @@ def register(subparsers: Subparsers) -> None:
     """Add the command."""
     summary = "say where mail to an address goes, and why"
     parser = add_command(subparsers, "explain", _run, summary)
-    parser.add_argument("address", metavar="ADDRESS")
+    is_known(parser.add_argument("address", metavar="ADDRESS"), "addresses")
     parser.add_argument(
         "--from",
         dest="reverse_path",

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from mta.commands.console import Failed, add_command, add_json, nonempty, seconds, settings_of
+from mta.commands.known import is_known
 from mta.commands.log_columns import Columns
 from mta.commands.log_sources import configured, following, in_journal, lines_in
 from mta.commands.terminal import pages
@@ -27,6 +28,13 @@ _WORDS = (
     ("--domain", "domain", "D", "that name an address in this domain"),
     ("--event", "event", "WORDS", "of this kind: accepted, delivered, deferred, failed, log-in..."),
 )
+_KNOWN = {
+    "queue_id": "ids",
+    "peer": "peers",
+    "event": "events",
+    "forward_path": "addresses",
+    "domain": "domains",
+}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -46,7 +54,11 @@ def register(subparsers: Subparsers) -> None:
     )
     group = parser.add_argument_group("which entries", "All that fit every part that is given.")
     for option, name, letter, meaning in _WORDS:
-        group.add_argument(option, dest=name, metavar=letter, help=meaning, type=nonempty)
+        argument = group.add_argument(
+            option, dest=name, metavar=letter, help=meaning, type=nonempty
+        )
+        if name in _KNOWN:
+            is_known(argument, _KNOWN[name])
     group.add_argument(
         "--level", choices=LEVELS[:-1], default=LEVELS[0], help="of this level or above"
     )

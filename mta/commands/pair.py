@@ -23,6 +23,7 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
+from mta.commands.known import is_known
 from mta.mail import Agent, Hop
 from mta.pairing.entries import (
     DEFAULT_RELAY,
@@ -80,8 +81,11 @@ def register(subparsers: Subparsers) -> None:
     )
     others = parser.add_argument_group("instead").add_mutually_exclusive_group()
     others.add_argument("--list", action="store_true", help="list open pairings, and peers")
-    others.add_argument("--renew", metavar="NAME", help="print a new line for a paired office")
-    others.add_argument("--remove", metavar="NAME", help="take a peer out of the configuration")
+    for option, meaning in (
+        ("--renew", "print a new line for a paired office"),
+        ("--remove", "take a peer out of the configuration"),
+    ):
+        is_known(others.add_argument(option, metavar="NAME", help=meaning), "peers")
     others.add_argument(
         "--manual", action="store_true", help="print what both sides need, and change nothing"
     )

@@ -23,6 +23,7 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
+from mta.commands.known import is_known
 from mta.commands.situations import Situations
 from mta.commands.terminal import Bar, pages, painter
 from mta.mail import Outcome, Reply, Status, canonical_domain
@@ -44,6 +45,7 @@ _WORDS = (
     ("--domain", "domain", "D", "still to be delivered to an address in this domain"),
     ("--peer", "peer", "P", "held for this peer"),
 )
+_KNOWN = {"domain": "domains", "peer": "peers"}
 _BATCH_SIZE = 500  # messages changed at once
 
 _Change = Callable[[argparse.Namespace, "SpoolTools", Sequence[str]], Collection[str]]
@@ -56,7 +58,7 @@ def register(subparsers: Subparsers) -> None:
     _add_filter(listing)
     add_json(listing)
     show = add_command(group, "show", _show, "show everything known of one message")
-    show.add_argument("id", metavar="ID", type=str.upper)
+    is_known(show.add_argument("id", metavar="ID", type=str.upper), "ids")
     show.add_argument("--content", action="store_true", help="show its content, too")
     add_json(show)
     for name, change, done, summary in _CHANGES:
@@ -67,7 +69,7 @@ def register(subparsers: Subparsers) -> None:
         parser.set_defaults(usage_error=parser.error)
     summary = "try now all that goes to a domain or a peer"
     flush = _add_change(group, "flush", _flush, summary, _retry, "due now")
-    flush.add_argument("destination", metavar="DOMAIN|PEER")
+    is_known(flush.add_argument("destination", metavar="DOMAIN|PEER"), "destinations")
 
 
 def _add_change(
@@ -88,10 +90,14 @@ def _add_change(
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which messages", "All that fit every part that is given.")
-    group.add_argument("ids", metavar="ID", nargs="*", type=str.upper)
+    is_known(group.add_argument("ids", metavar="ID", nargs="*", type=str.upper), "ids")
     group.add_argument("--all", action="store_true", help="all messages")
     for option, name, letter, meaning in _WORDS:
-        group.add_argument(option, dest=name, metavar=letter, help=meaning, type=nonempty)
+        argument = group.add_argument(
+            option, dest=name, metavar=letter, help=meaning, type=nonempty
+        )
+        if name in _KNOWN:
+            is_known(argument, _KNOWN[name])
     group.add_argument(
         "--older", type=seconds, default=0.0, metavar="AGE", help="arrived before: 90s, 5m, 4h, 5d"
     )

@@ -17,6 +17,7 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
+from mta.commands.known import is_known
 from mta.queued import Filter
 from mta.spool.checking import Checker, Finding
 from mta.spool.database import SpoolUnusable
@@ -35,7 +36,7 @@ def register(subparsers: Subparsers) -> None:
     )
     add_json(check)
     export = add_command(group, "export", _export, "write the content of a message, as it is")
-    export.add_argument("id", metavar="ID", type=str.upper)
+    is_known(export.add_argument("id", metavar="ID", type=str.upper), "ids")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mta.commands import journal
 from mta.commands.console import Failed, add_command, add_json, is_file, settings_of
+from mta.commands.known import is_known
 from mta.commands.log_columns import Columns
 from mta.commands.log_sources import configured, in_journal, lines_in
 from mta.logs.entries import Entry, Selection, Wanted, entries
@@ -23,7 +24,7 @@ CLOCK_STEP = 3600.0  # seconds that the clock may have been put back since
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
     parser = add_command(subparsers, "trace", _run, "follow one message through the log")
-    parser.add_argument("id", metavar="ID", type=str.upper)
+    is_known(parser.add_argument("id", metavar="ID", type=str.upper), "ids")
     is_file(
         parser.add_argument(
             "--log",

@@ -18,6 +18,7 @@ from mta.commands.console import (
     settings_of,
     size,
 )
+from mta.commands.known import is_known
 from mta.commands.terminal import CLEAR_LINE
 from mta.mail import Reply
 from mta.peers.interfaces import ITallyWatch
@@ -44,7 +45,7 @@ _ADVICE = {
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
     parser = add_command(subparsers, "turn", _run, "exchange mail with a peer that we dial, now")
-    parser.add_argument("peer", metavar="PEER")
+    is_known(parser.add_argument("peer", metavar="PEER"), "peers")
     parser.add_argument(
         "--timeout",
         type=seconds,

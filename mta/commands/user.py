@@ -18,6 +18,7 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
+from mta.commands.known import is_known
 from mta.privileges import owner_of_new_file
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def _add(
 ) -> argparse.ArgumentParser:
     """Add a command about one user."""
     parser = add_command(group, name, lambda arguments: _with_file(run, arguments), summary)
-    parser.add_argument("name", metavar="NAME")
+    argument = parser.add_argument("name", metavar="NAME")
+    if name != "add":
+        is_known(argument, "users")
     return parser
 
 
