@@ -91,7 +91,8 @@ class Domain:
     `mailboxes` None means any local part.  `aliases` map a local part in lower case to the
     mailboxes it stands for, `forward` that of a mailbox to where its mail goes on to.
     `quota`: octets that each mailbox may have in its Maildir; 0: no bound.
-    `alias_of`: the domain that this one is only another name for, or empty.
+    `alias_of`: the domain that this one is only another name for, or empty.  `mailboxes_elsewhere`:
+    nothing is configured of mailboxes, and the peer whose mail it is may tell them.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Domain:
     forward: Mapping[str, Forward] = field(default_factory=dict)
     quota: int = 0
     alias_of: str = ""
+    mailboxes_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from mta.testing import (
     AcceptedMail,
     FakeAccessPolicy,
     FakeClientNames,
+    FakeMailboxLists,
     FakeMailingLists,
     FakePairing,
     FakeReversal,
@@ -101,6 +102,8 @@ class Conversation:
             shared = replace(shared, lists=FakeMailingLists(Mailbox("b", "mta.example")))
         if "pairing" in settings:
             shared = replace(shared, pairing=FakePairing())
+        if "mailboxes" in settings:
+            shared = replace(shared, mailboxes=FakeMailboxLists())
         if "proxy" in settings:
             shared = replace(shared, names=FakeClientNames(settings["proxy"]))
         turned_peer = settings.get("partner", "")

@@ -136,6 +136,7 @@ def router_of(settings: Settings) -> Router:
     A user who may not read the spool's key sees the addresses of SRS as any other.
     """
     from mta.delivery.own_host import OwnHost
+    from mta.pairing.mailboxes import domains_with_mailboxes
     from mta.routing import Router
     from mta.smtp.srs import SenderRewriting
     from mta.spool.folder import Folder
@@ -148,7 +149,7 @@ def router_of(settings: Settings) -> Router:
             srs = SenderRewriting(srs_key(spool))
     return Router(
         settings.hostname,
-        settings.domains,
+        domains_with_mailboxes(settings),
         settings.routes,
         settings.default_route,
         settings.senders,

@@ -19,6 +19,7 @@ from mta.commands.console import (
 )
 from mta.commands.known import is_known
 from mta.mail import NULL_PATH, Mailbox
+from mta.pairing.mailboxes import source_of
 from mta.routing import RoutingStep
 from mta.settings import Settings
 
@@ -61,10 +62,14 @@ def _run(arguments: argparse.Namespace) -> None:
     address = _address(arguments.address, settings)
     steps = router_of(settings).explain(address, reverse_path)
     last = steps[-1]
+    told_by = source_of(last.address, settings)
     if arguments.json:
-        print_json({"address": arguments.address, "steps": [_document(step) for step in steps]})
+        document = {"address": arguments.address, "steps": [_document(step) for step in steps]}
+        print_json(document | {"mailboxes_told_by": told_by or None})
     else:
         lines = list(_lines(steps))
+        if told_by:
+            lines.insert(0, f"{last.address.domain}: its mailboxes are as {told_by} told them")
         if last.reply is not None and sys.stdout.isatty() and sys.stderr.isatty():
             lines.pop()  # both go to the same person, who is told below
         for line in lines:

@@ -33,6 +33,7 @@ from mta.pairing.entries import (
     removal_edits,
     snippet,
 )
+from mta.pairing.mailboxes import MailboxFiles
 from mta.pairing.pairings import LIFETIME, Pairings, new_password
 from mta.pairing.token import PREFIX, Token, TokenFault, checked_domain
 from mta.privileges import act_as_server, owner_of_new_file
@@ -310,6 +311,7 @@ def _remove(arguments: argparse.Namespace) -> None:
     act_as_server(settings)
     if Path(settings.spool).is_dir():
         Pairings(Path(settings.spool)).end(name)
+        MailboxFiles(Path(settings.spool)).forget(name)
     _reload(settings)
     print(printable(f"removed {name}; mail that is held for it stays in the queue"))
 

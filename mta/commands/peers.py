@@ -20,6 +20,7 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
+from mta.pairing.mailboxes import MailboxFiles
 from mta.peers.status_files import PeerStatusFiles
 from mta.settings import Peer
 
@@ -47,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with spool_of(settings) if has_spool(settings) else nullcontext() as tools:
         for peer in settings.peers.values():
             waiting = tools.count_held(peer.name) if tools else 0
-            document = _document(peer, files, waiting)
+            document = _document(peer, files, waiting, spool)
             found = bans.of_user(settings, peer.user) if peer.user else ()
             document |= bans.key(found)
             if arguments.json:
@@ -58,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> None:
                     print(f"{'':20}  {bans.line(ban)}")
 
 
-def _document(peer: Peer, files: PeerStatusFiles, waiting: int) -> dict[str, Any]:
+def _document(peer: Peer, files: PeerStatusFiles, waiting: int, spool: Path) -> dict[str, Any]:
     status = files.read(peer.name)
     since = files.link_since(peer.name)
     return {
@@ -75,7 +76,14 @@ def _document(peer: Peer, files: PeerStatusFiles, waiting: int) -> dict[str, Any
         "last_error": "" if since and since > (status.error_at or 0.0) else status.last_error,
         "sent": status.sent,
         "received": status.received,
+        "mailboxes": _mailboxes(peer, spool),
     }
+
+
+def _mailboxes(peer: Peer, spool: Path) -> int | None:
+    """The number of mailboxes that a peer told, if it did."""
+    known = MailboxFiles(spool).known(peer.name, peer.domains)
+    return sum(len(each.names or ()) for each in known.values()) if known else None
 
 
 def _line(document: dict[str, Any]) -> str:

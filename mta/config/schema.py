@@ -165,6 +165,7 @@ def _domain(name: str, value: Value) -> Domain:
     if "alias_of" in found and len(found) > 1:
         raise value.wrong("'alias_of' makes a domain another name and no more, expected it alone")
     deliver = found.setdefault("deliver", DEFAULT_DELIVERY)
+    found["mailboxes_elsewhere"] = deliver.agent is Agent.HOLD and "mailboxes" not in found
     if deliver.agent is not Agent.MAILDIR:
         found.setdefault("mailboxes", None)  # the host behind it knows them
     found["aliases"] = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from mta.interfaces.connection import IRole
 from mta.mail import Mailbox, Recipient, Reply
 from mta.session import Ban, LogInRecord, PairingRequest, Session
+from mta.settings import Peer
 
 
 class ILogInStore(Interface):
@@ -150,3 +151,22 @@ class IPairing(Interface):
         None at all: there is no such pairing, or the secret is wrong.  Raises
         `mta.smtp.errors.Refusal` where the secret is right, and the pairing is over.
         """
+
+
+class IMailboxListStore(Interface):
+    """The lists of mailboxes that peers told us."""
+
+    async def digest(peer: str) -> str:
+        """The name of the list of a peer; empty: there is none."""
+
+    async def keep(peer: Peer, document: bytes) -> bool:
+        """Keep a list, and go by it.  False: it can't be used."""
+
+
+class IMailboxLists(Interface):
+    """The lists of mailboxes, as the receiver takes them from peers."""
+
+    is_offered: bool = Attribute("whether any peer may send one")
+
+    async def take(session: Session, argument: bytes) -> Reply:
+        """Return the reply to XMAILBOXES.  Raises `mta.smtp.errors.Refusal`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from twisted.internet.defer import DeferredList
@@ -29,7 +29,7 @@ class Customer:
     """Dials peers: now, or again and again.
 
     `receiver` is what receivers on turned connections need; `held` is our mail for peers; `status`
-    is told what becomes of it.
+    is told what becomes of it; `mailboxes` are lists of ours, by the peer that may want one.
     """
 
     def __init__(
@@ -39,18 +39,25 @@ class Customer:
         held: IHeldMail,
         status: PeerStatusLog,
         clock: IReactorTime,
+        mailboxes: Mapping[str, bytes] | None = None,
     ) -> None:
         self._dialler = dialler
         self._receiver = receiver
         self._held = held
         self._status = status
         self._clock = clock
+        self._mailboxes = mailboxes or {}
         self._loops: dict[str, DialLoop] = {}
 
     async def exchange(self, peer: Peer, watch: ITallyWatch | None = None) -> Tally:
         """See `IExchanges.exchange`.  Raises ExchangeFailed."""
         exchange = Exchange(
-            peer, self._dialler, self._receiver, watch, self._status.link(peer.name)
+            peer,
+            self._dialler,
+            self._receiver,
+            watch,
+            self._status.link(peer.name),
+            self._mailboxes.get(peer.name, b""),
         )
         try:
             with self._own_mail(peer) as source:

@@ -100,7 +100,7 @@ class Exchange:
     """One exchange with a peer that we dial.
 
     `config` is what a receiver of ours needs; `watch` follows the tally;
-    `while_turned` lasts as long as the turned connection.
+    `while_turned` lasts as long as the turned connection; `mailboxes` is the list of ours.
     """
 
     def __init__(
@@ -110,12 +110,14 @@ class Exchange:
         config: ReceiverConfig,
         watch: ITallyWatch | None = None,
         while_turned: AbstractContextManager[None] | None = None,
+        mailboxes: bytes = b"",
     ) -> None:
         self._peer = peer
         self._dialler = dialler
         self._config = config
         self._watch = watch or Unwatched()
         self._while_turned = while_turned or nullcontext()
+        self._mailboxes = mailboxes
         self._tally = Tally()
 
     async def run(self, source: IMailSource) -> Tally:
@@ -161,10 +163,12 @@ class Exchange:
         peer = self._peer
         if peer.method == "etrn":
             commands = etrn_commands(peer.domains)
-            return TurnRequest(commands, self, second_forms=etrn_by_queue(commands))
+            return TurnRequest(
+                commands, self, second_forms=etrn_by_queue(commands), mailboxes=self._mailboxes
+            )
         receiver = TurnedReceiver(peer, self._config, self._tally, self._watch, self._while_turned)
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
-        return TurnRequest([command], self, receiver)
+        return TurnRequest([command], self, receiver, mailboxes=self._mailboxes)
 
     def replied(self, reply: Reply) -> None:
         """See `ITurnReplies.replied`."""

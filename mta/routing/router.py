@@ -43,11 +43,21 @@ class Router:
         now: Callable[[], float] = time.time,
         own: IOwnHost | None = None,
     ) -> None:
-        self._domains = domains
-        self._reverse_paths = ReversePaths(domains, srs, now)
-        routes_elsewhere = Routes(routes, senders or {}, default, own)
-        self._expander = Expander(hostname, domains, routes_elsewhere, self._reverse_paths)
+        self._hostname = hostname
+        self._srs = srs
+        self._now = now
+        self._routes_elsewhere = Routes(routes, senders or {}, default, own)
         self._routed: dict[tuple[Mailbox, Mailbox], Routed] = {}
+        self.use(domains)
+
+    def use(self, domains: Mapping[str, Domain]) -> None:
+        """Go by these domains of ours from now on."""
+        self._domains = domains
+        self._reverse_paths = ReversePaths(domains, self._srs, self._now)
+        self._expander = Expander(
+            self._hostname, domains, self._routes_elsewhere, self._reverse_paths
+        )
+        self._routed.clear()
         self._kept = 0
 
     def is_ours(self, domain: str) -> bool:

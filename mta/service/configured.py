@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from mta.access import AccessPolicy
 from mta.access.local import ClientNames
+from mta.access.mailbox_lists import MailboxLists
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler
 from mta.delivery.local import DiscardAgent, RejectAgent
@@ -23,9 +24,10 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import RelayAgent
 from mta.delivery.steps import Steps
-from mta.interfaces import IAccessPolicy, IDeliveryAgent, INotices, IReversal, IRouter, IUsers
+from mta.interfaces import IAccessPolicy, IDeliveryAgent, INotices, IReversal, IUsers
 from mta.mail import Agent
 from mta.notices import NoticeWriter
+from mta.pairing.mailboxes import document_of
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
@@ -54,7 +56,7 @@ class Configured:
     """
 
     settings: Settings
-    router: IRouter
+    router: Router
     agents: Mapping[Agent, IDeliveryAgent]
     notices: INotices
     customer: Customer
@@ -123,6 +125,7 @@ class _Maker:
             own=self._own,
         )
         self._users = self._make_users()
+        self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)
 
     def make(self) -> Configured:
@@ -185,6 +188,11 @@ class _Maker:
             process.held,
             process.peer_status,
             process.reactor,
+            {
+                name: document_of(self._settings.domains, peer.domains)
+                for name, peer in self._settings.peers.items()
+                if peer.connect is not None
+            },
         )
 
     def _limits(self) -> Limits:
@@ -211,6 +219,7 @@ class _Maker:
             users=self._users,
             reversal=reversal,
             pairing=self._process.pairing,
+            mailboxes=self._mailbox_lists,
             names=ClientNames(
                 settings.relay.networks,
                 settings.relay.xclient,

@@ -20,6 +20,7 @@ from mta.logs.file import reason
 from mta.logs.writer import LogWriter, observer
 from mta.maildrop.pickup import Pickup
 from mta.metrics import NullMeter
+from mta.pairing.mailboxes import domains_with_mailboxes
 from mta.privileges import drop_root
 from mta.service import open_files, systemd, threads
 from mta.service.configured import configure
@@ -40,6 +41,7 @@ from mta.settings import Settings
 from mta.smtp import grammar
 
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
+MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
 PICKUP_INTERVAL = 1.0  # seconds between looks into the maildrop
 TAKE_OVER_INTERVAL = 10.0  # seconds between looks for mail of processes that died
 
@@ -140,6 +142,7 @@ class MailService(MultiService):
         self._peers = PeersService(is_first=not self._inherited)
         parts = (self._process, self._workers, listeners, self._peers)
         configured = configure(self._settings, self._process)
+        configured.router.use(domains_with_mailboxes(self._settings))
         for part in parts:
             part.use(configured)
         self._reloader = Reloader(self._path, self._process, parts, self._log_writer)
@@ -164,6 +167,7 @@ class MailService(MultiService):
         self._peers.begin()
         self._repeat(TAKE_OVER_INTERVAL, process.take_over)
         self._repeat(CERTIFICATES_INTERVAL, process.refresh_certificates)
+        self._repeat(MAILBOXES_INTERVAL, process.refresh_mailboxes)
         if self._inherited:
             exit_with_parent(self._reactor)
             self.log.info("worker ready")

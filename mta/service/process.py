@@ -18,8 +18,10 @@ from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
 from mta.interfaces import IMeter, ISpoolListener
+from mta.pairing.mailboxes import MailboxFiles, domains_with_mailboxes
 from mta.pairing.pairings import Pairings
 from mta.pairing.redemption import Redemption
+from mta.pairing.told import ToldMailboxes
 from mta.peers.held import HeldMail
 from mta.peers.status_files import PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
@@ -93,6 +95,9 @@ class Process:
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
         self.pairing = Redemption(Pairings(folder), in_thread)
+        self.mailbox_files = MailboxFiles(folder)
+        self._mailboxes_stamp = self.mailbox_files.stamp()
+        self.told_mailboxes = ToldMailboxes(self.mailbox_files, in_thread)
 
     def wake(self) -> None:
         """See `ISpoolListener.wake`."""
@@ -149,6 +154,20 @@ class Process:
             self.log.error("{problem}; the certificates stay as they were", problem=problem)
         if is_changed:
             self.log.info("certificates read again")
+
+    async def refresh_mailboxes(self) -> None:
+        """Go by the mailboxes that peers told, where they changed."""
+        configured = self.configured
+        stamp = self.mailbox_files.stamp()
+        if stamp == self._mailboxes_stamp:
+            return
+        self._mailboxes_stamp = stamp
+        domains = await deferToThreadPool(
+            self.reactor, self.threads, domains_with_mailboxes, configured.settings
+        )
+        configured.router.use(domains)
+        if self.configured is not configured:  # it may have read the lists of before
+            self._mailboxes_stamp = -1
 
     async def stop(self, timeout: float) -> None:
         """End deliveries, after at most `timeout` seconds, and close the spool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from zope.interface import implementer
 from mta import config
 from mta.logs.file import reason
 from mta.logs.writer import LogWriter
+from mta.pairing.mailboxes import domains_with_mailboxes
 from mta.service.configured import configure
 from mta.service.effects import in_force
 from mta.service.findings import findings, warnings
 from mta.service.process import STOP_TIMEOUT, IConfigurable, IReloader, Process
-from mta.settings import Settings
+from mta.settings import Domain, Settings
 from mta.tls import TLSFault
 from mta.users.file import UserFault
 
@@ -30,10 +31,12 @@ from mta.users.file import UserFault
 class _Read:
     """The settings after a reload, and the findings about them.
 
-    `restart` has the keys of those that changed and take a restart.
+    `restart` has the keys of those that changed and take a restart; `domains` are with the
+    mailboxes that peers told.
     """
 
     settings: Settings
+    domains: Mapping[str, Domain]
     restart: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -80,6 +83,7 @@ class Reloader(Service):
             if not self.running:
                 return  # the service stops
             new = configure(read.settings, self._process)
+            new.router.use(read.domains)
         except config.ConfigurationError as error:
             for problem in error.problems:
                 self.log.error("{problem}", problem=str(problem))
@@ -97,7 +101,8 @@ class Reloader(Service):
         """Read the file.  Blocks.  Raises ConfigurationError."""
         settings, restart = in_force(config.load(self._path), old)
         found = warnings(self._path, findings(settings))
-        return _Read(settings, tuple(restart), tuple(found))
+        domains = domains_with_mailboxes(settings)
+        return _Read(settings, domains, tuple(restart), tuple(found))
 
     def _tell(self, read: _Read) -> None:
         self.log.info("{path} read again", path=str(self._path))

@@ -10,6 +10,7 @@ from mta.smtp import grammar, replies, sasl
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Restart, sasl_response
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
+from mta.smtp.mailbox_list import KEYWORD
 from mta.smtp.transactions import MAX_TRANSACTIONS
 
 # --- sessions
@@ -64,6 +65,8 @@ async def _extensions(conversation: Conversation) -> list[str]:
         keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
+    if config.mailboxes is not None and config.mailboxes.is_offered and not session.turned_peer:
+        keywords.append(KEYWORD)
     if mechanisms := await conversation.mechanisms():
         keywords.append(" ".join(("AUTH", *mechanisms)))
     return [*keywords, "HELP"]
@@ -150,6 +153,13 @@ async def xpair(conversation: Conversation, argument: bytes) -> Answer:
         await conversation.channel.sleep(delay)
         raise Refusal(replies.NO_SUCH_PAIRING)
     return Reply(250, "2.0.0", tuple(lines))
+
+
+async def xmailboxes(conversation: Conversation, argument: bytes) -> Answer:
+    """XMAILBOXES: a peer tells its mailboxes."""
+    if conversation.config.mailboxes is None:
+        raise Refusal(replies.NOT_IMPLEMENTED)
+    return await conversation.config.mailboxes.take(conversation.session, argument)
 
 
 # --- changing roles

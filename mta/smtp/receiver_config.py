@@ -10,6 +10,7 @@ from mta.interfaces import (
     IAccessPolicy,
     IClientNames,
     IInspector,
+    IMailboxLists,
     IMailingLists,
     IPairing,
     IReversal,
@@ -41,6 +42,7 @@ class ReceiverConfig:
     users: IUsers | None = None
     reversal: IReversal | None = None
     pairing: IPairing | None = None
+    mailboxes: IMailboxLists | None = None
     names: IClientNames | None = None
     lists: IMailingLists | None = None
     meter: ISessionMeter | None = None

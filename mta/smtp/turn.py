@@ -12,6 +12,7 @@ from mta.interfaces import IRole, ITurnReplies
 from mta.mail import Reply
 from mta.smtp.dialogue import MAIL, TURN, Dialogue
 from mta.smtp.errors import PeerFault
+from mta.smtp.mailbox_list import tell_mailboxes
 
 UNKNOWN_FORM = frozenset({500, 501})
 BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
@@ -23,13 +24,15 @@ class TurnRequest:
 
     `replies` is told of each reply.  `second_forms` are asked for once where the peer does not know
     the form of a command (500, 501).  After a positive reply to TURN or ATRN, `next_role` takes the
-    connection (RFC 821 section 3.8, RFC 2645 section 5.3).
+    connection (RFC 821 section 3.8, RFC 2645 section 5.3).  `mailboxes` is the list of ours,
+    which the peer may want to know.
     """
 
     commands: Sequence[str]
     replies: ITurnReplies
     next_role: IRole | None = None
     second_forms: Mapping[str, str] = field(default_factory=dict)
+    mailboxes: bytes = b""
 
 
 async def ask_for_turn(
@@ -42,6 +45,7 @@ async def ask_for_turn(
     """
     if reset_first:
         await _reset(dialogue)
+    await tell_mailboxes(dialogue, request.mailboxes)
     for command in request.commands:
         reply = await _ask(dialogue, command)
         if reply.code in UNKNOWN_FORM and command in request.second_forms:

@@ -12,6 +12,7 @@ from mta.interfaces import (
     IChannel,
     IClientNames,
     IFirstRoles,
+    IMailboxLists,
     IMailingLists,
     IPairing,
     IReversal,
@@ -251,3 +252,16 @@ class FakePairing:
         if not request.nonce.strip("0"):
             raise Refusal(Reply(550, "5.7.0", ("This pairing is over",)))
         return ("USER office", "PASSWORD x")
+
+
+@implementer(IMailboxLists)
+class FakeMailboxLists:
+    """Lists that are taken from all that have logged in."""
+
+    is_offered = True
+
+    async def take(self, session: Session, argument: bytes) -> Reply:
+        """Repeat the first word."""
+        if not session.identity:
+            raise Refusal(replies.TURN_NEEDS_AUTH)
+        return Reply(250, "2.0.0", (argument.split()[0].decode(),))

@@ -136,5 +136,6 @@ class PeersTests(CommandCase):
                 "last_error": "",
                 "sent": 2,
                 "received": 3,
+                "mailboxes": None,
             },
         )

@@ -112,7 +112,7 @@ class ContractTests(ConfigTestCase):
                     alice,
                     "+",
                 ),
-                office: Domain(office, Hop(Agent.HOLD, "office"), None),
+                office: Domain(office, Hop(Agent.HOLD, "office"), None, mailboxes_elsewhere=True),
             },
             routes={
                 "partner.example": Hop(Agent.SMTP, "10.0.0.5", 2525),
@@ -930,7 +930,7 @@ class SchemaTests(SynchronousTestCase):
             ("", Settings, {"default_route"}),
             ("listen[].", Listener, set()),
             ("tls.certificates[].", CertificatePair, set()),
-            ("domains.NAME.", Domain, {"name"}),
+            ("domains.NAME.", Domain, {"name", "mailboxes_elsewhere"}),
             ("domains.NAME.forward.NAME.", Forward, set()),
             ("relay.", Relay, set()),
             ("peers.NAME.", Peer, {"name"}),

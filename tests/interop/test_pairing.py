@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import smtplib
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from tests.processes import (
     DEADLINE,
     Server,
     source_environment,
+    wait_until,
 )
 
 RELAY = """\
@@ -236,3 +238,45 @@ class PairTests(SynchronousTestCase):
             before = self.relay.config.read_text()
             self.assertIn(reason, self.failure(self.relay, *words))
             self.assertEqual(self.relay.config.read_text(), before)
+
+    def test_one_list_of_mailboxes(self) -> None:
+        """The relay refuses what the office does not have, once it was told, and after a change."""
+        self.relay.ports["smtp"] = self.smtp
+        token = self.line("office", "--domain", "example.com")
+        self.relay.send(LETTER % b"carol@partner.example", "zoe@example.com")  # not told yet
+        self.pair(token)
+        self.relay.process.wait_for("office told its mailboxes: 2")
+        self.assertRefused("bob@example.com")
+        self.relay.send(LETTER % b"carol@partner.example", "alice+list@example.com")
+        self.assertIn("as office told them", self.explained("bob@example.com").stdout)
+        (line,) = mta(self.relay, "peers", "--json").stdout.splitlines()
+        self.assertEqual(json.loads(line)["mailboxes"], 2)
+        text = self.office.config.read_text().replace(
+            "mailboxes: [alice]", "mailboxes: [alice, bob]"
+        )
+        self.office.configure(text)
+        self.assertEqual(mta(self.office, "turn", "relay").returncode, 0)
+        self.relay.process.wait_for("office told its mailboxes: 3")
+        wait_until(lambda: self.explained("bob@example.com").returncode == 0, "bob is known")
+        self.relay.stop()
+        self.relay.start()
+        self.relay.ports["smtp"] = self.smtp
+        self.relay.send(LETTER % b"carol@partner.example", "bob@example.com")
+        self.assertRefused("zoe@example.com")
+
+    def explained(self, address: str) -> subprocess.CompletedProcess[str]:
+        """What the relay would do with an address."""
+        return mta(self.relay, "explain", address)
+
+    def assertRefused(self, address: str) -> None:
+        """The relay refuses a recipient, as soon as it goes by the list."""
+
+        def refused() -> bool:
+            try:
+                self.relay.send(LETTER % b"carol@partner.example", address)
+            except smtplib.SMTPRecipientsRefused as error:
+                ((code, _),) = error.recipients.values()
+                return code == 550
+            return False
+
+        wait_until(refused, f"{address} is refused")

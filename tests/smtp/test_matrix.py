@@ -43,6 +43,7 @@ XYZZY             500    500   500   500    500
 """
 SUBMISSION = f"""{SMTP}\
 XPAIR             503    502   503   503    503
+XMAILBOXES        503    502   503   503    503
 """
 
 LMTP = """
@@ -81,6 +82,7 @@ RCPT TO:<b@c>     502    502
 DATA              502    502
 BDAT 0 LAST       502    502
 XPAIR             503    502
+XMAILBOXES        503    502
 RSET              250    250
 NOOP              250    250
 HELP              214    214

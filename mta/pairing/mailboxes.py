@@ -1,0 +1,169 @@
+"""The mailboxes of an office: one list, which its relay knows.
+
+The office makes the document (`document_of`) of its configuration.  The relay keeps it in its spool
+(`MailboxFiles`), and where its own configuration says nothing, it goes by it
+(`domains_with_mailboxes`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mta.files import atomic_write
+from mta.mail import Agent, Mailbox
+from mta.settings import Domain, Settings
+from mta.smtp.grammar import MAX_LOCAL_PART
+from mta.smtp.mailbox_list import digest_of
+
+FOLDER = "mailboxes"  # in the spool
+MAX_DOCUMENT = 4 * 2**20  # octets: of one list, 100,000 long addresses
+MAX_NAMES = 100_000  # local parts: of all domains of a peer, for the memory of each process
+POSTMASTER = "postmaster"
+
+
+class ListFault(ValueError):
+    """A list that can't be used: the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDomain:
+    """The mailboxes of one domain, as its office told.
+
+    `names` are local parts in lower case; None: there is one for each name.
+    """
+
+    names: frozenset[str] | None
+    subaddress: str
+
+
+def document_of(domains: Mapping[str, Domain], wanted: Collection[str]) -> bytes:
+    """The list of our mailboxes in these domains, or nothing."""
+    told = {name: _told(domains, domains[name]) for name in wanted if name in domains}
+    return json.dumps(told, sort_keys=True).encode() if told else b""
+
+
+def _told(domains: Mapping[str, Domain], domain: Domain) -> dict[str, Any]:
+    if domain.alias_of in domains:
+        domain = domains[domain.alias_of]
+    names: list[str] | None = None
+    says_nothing = not (domain.mailboxes or domain.aliases or domain.forward)
+    leaves_it_open = says_nothing and domain.deliver.agent is not Agent.MAILDIR
+    if domain.mailboxes is not None and not (leaves_it_open or domain.catch_all or domain.alias_of):
+        known = {*(domain.mailboxes or ()), *domain.aliases, *domain.forward, POSTMASTER}
+        names = sorted(known)
+    return {"names": names, "subaddress": domain.subaddress}
+
+
+def read(document: bytes, allowed: Collection[str]) -> Mapping[str, KnownDomain]:
+    """Return what a list says of the domains that are allowed.  Raises ListFault."""
+    try:
+        told = json.loads(document)
+        known = {name: _known(**entry) for name, entry in told.items() if name in allowed}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ListFault("it is no list of mailboxes") from None
+    if sum(len(each.names or ()) for each in known.values()) > MAX_NAMES:
+        raise ListFault(f"it has more than {MAX_NAMES} names")
+    return known
+
+
+def _known(names: Any, subaddress: Any, **_: Any) -> KnownDomain:
+    """One entry of a list.  Raises ValueError or TypeError."""
+    if not isinstance(subaddress, str) or len(subaddress) > 1:
+        raise ValueError("a subaddress is one sign or none")
+    if names is None:
+        return KnownDomain(None, subaddress)
+    if not isinstance(names, list) or not all(map(_is_name, names)):
+        raise ValueError("names are local parts")
+    return KnownDomain(frozenset(names), subaddress)
+
+
+def _is_name(name: Any) -> bool:
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return False
+    return name == name.lower() and len(name.encode("utf-8", "replace")) <= MAX_LOCAL_PART
+
+
+class MailboxFiles:
+    """The lists in a spool folder, a file for each peer.  All methods block."""
+
+    def __init__(self, spool: Path) -> None:
+        self._folder = spool / FOLDER
+
+    def digest(self, peer: str) -> str:
+        """The name of a peer's list that we have, or nothing."""
+        document = self._document(peer)
+        return digest_of(document) if document else ""
+
+    def known(self, peer: str, domains: Collection[str]) -> Mapping[str, KnownDomain]:
+        """The mailboxes in these domains, as far as a peer told them."""
+        document = self._document(peer)
+        try:
+            return read(document, domains) if document else {}
+        except ListFault:
+            return {}
+
+    def stamp(self) -> int:
+        """A value that differs when a list was replaced."""
+        try:
+            return self._folder.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def keep(self, peer: str, document: bytes) -> None:
+        """Keep a list.  Raises OSError."""
+        self._folder.mkdir(0o700, exist_ok=True)
+        atomic_write(self._path(peer), document)
+
+    def forget(self, peer: str) -> None:
+        """Remove the list of a peer.  Raises OSError."""
+        self._path(peer).unlink(missing_ok=True)
+
+    def _document(self, peer: str) -> bytes:
+        try:
+            descriptor = os.open(self._path(peer), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(MAX_DOCUMENT)
+
+    def _path(self, peer: str) -> Path:
+        return self._folder / f"{peer}.json"
+
+
+def domains_with_mailboxes(settings: Settings) -> Mapping[str, Domain]:
+    """Our domains, with the mailboxes that peers told.  Blocks.
+
+    What the configuration says of the mailboxes of a domain stands instead.
+    """
+    files = MailboxFiles(Path(settings.spool))
+    domains = dict(settings.domains)
+    for name, peer in told_domains(settings).items():
+        known = files.known(peer, [name]).get(name)
+        if known is not None and known.names is not None:
+            domains[name] = replace(
+                domains[name], mailboxes=known.names, subaddress=known.subaddress
+            )
+    return domains
+
+
+def told_domains(settings: Settings) -> Mapping[str, str]:
+    """The domains whose mailboxes a peer may tell, each with the peer."""
+    found = {}
+    for name, domain in settings.domains.items():
+        peer = settings.peers.get(domain.deliver.next_hop)
+        is_peers = peer is not None and peer.connect is None and name in peer.domains
+        if domain.mailboxes_elsewhere and is_peers:
+            found[name] = domain.deliver.next_hop
+    return found
+
+
+def source_of(address: Mailbox, settings: Settings) -> str:
+    """The peer that told the mailboxes of a domain, or nothing."""
+    peer = told_domains(settings).get(address.domain, "")
+    known = MailboxFiles(Path(settings.spool)).known(peer, [address.domain]) if peer else {}
+    return peer if address.domain in known else ""
