@@ -39,6 +39,7 @@ from mta.settings import (
 )
 from mta.smtp.errors import Refusal
 
+EXAMPLE = re.compile(r"^( *)\.\. code-block:: yaml\n\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 ROOT = Path(__file__).parent.parent.parent
 LEAST = "hostname: mail.example.com\nroutes: {}\n"
 PRINT = "AB" * 32
@@ -838,7 +839,7 @@ class ReferenceTests(ConfigTestCase):
         return load(self.file, {})
 
     def test_every_example(self) -> None:
-        """Every example loads, in a file with what it needs around it."""
+        """Every example of the manual loads, in a file with what it needs around it."""
         for name in ("cert.pem", "key.pem", "other.pem", "other.key"):
             self.write(name)
         for name in ("provider-ca.pem", "client-ca.pem"):
@@ -847,14 +848,17 @@ class ReferenceTests(ConfigTestCase):
         self.write("relay.secret", "SECRET")
         self.write("shop.secret", "SECRET")
         self.environ["RELAY_SECRET"] = "SECRET"
-        blocks = re.findall(r"^( *)\.\. code-block:: yaml\n\n((?:\1 +.*\n|\n)+)", self.text, re.M)
-        self.assertGreater(len(blocks), 15)
-        for _, block in blocks:
-            with self.subTest(block):
-                text = dedent(block)
-                text += "" if "hostname:" in text else "hostname: mail.example.com\n"
-                text += "" if "routes:" in text else "routes: {}\n"
-                self.load(text)
+        self.write("smart-host.secret", "SECRET")
+        found = 0
+        for page in (ROOT / "docs").glob("*.rst"):
+            for _, block in EXAMPLE.findall(page.read_text("utf-8")):
+                found += 1
+                with self.subTest(block, page=page.stem):
+                    text = dedent(block)
+                    text += "" if "hostname:" in text else "hostname: mail.example.com\n"
+                    text += "" if "routes:" in text else "routes: {}\n"
+                    self.load(text)
+        self.assertGreater(found, 20)
 
     def test_default_listeners(self) -> None:
         """The listeners that are shown as the default are."""
