@@ -94,6 +94,7 @@ def _install(arguments: argparse.Namespace) -> None:
 
     places, role = _places(arguments), Role(arguments.role)
     present = present_settings(places.now(places.config))
+    places = places.used_by(present)
     answers = answers_for(role, arguments, present)
     installation = Installation(role, answers, places, _wishes(arguments), Host(), present)
     installation.configuration.settings()  # whose faults are better known before

@@ -16,6 +16,7 @@ from mta.tls.selfsigned import FILE, self_signed
 from mta.tls.verify import fingerprint
 
 LIVE = Path("/etc/letsencrypt/live")
+COPIES = ("cert.pem", "key.pem")  # beside the configuration
 HOOK = Path("/etc/letsencrypt/renewal-hooks/deploy/mta")
 
 
@@ -52,7 +53,7 @@ class CertbotCopy:
     def __init__(self, places: Places, live: Path) -> None:
         self.title = f"copy of the certificate in {live}"
         self._live = live
-        self._copies = [places.etc / name for name in ("cert.pem", "key.pem")]
+        self._copies = [places.etc / name for name in COPIES]
 
     def state(self) -> State:
         """See `IChange.state`."""

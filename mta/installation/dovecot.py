@@ -11,7 +11,7 @@ from pathlib import Path
 from mta.installation.changes import Desired, TextFile, record_of
 from mta.installation.command import Command
 from mta.installation.filling import filled
-from mta.installation.interfaces import IChange
+from mta.installation.interfaces import ChangeFailed, IChange
 from mta.installation.places import Owner, Places
 from mta.installation.systemd import Systemd
 
@@ -44,7 +44,9 @@ class Dovecot:
         return is_ours or (path.exists() and bool(_INCLUDES_SYSTEM.search(path.read_text())))
 
     def changes(self, systemd: Systemd, *, replaces: bool) -> Iterator[IChange]:
-        """The changes that make it serve the Maildirs."""
+        """The changes that make it serve the Maildirs.  Raises ChangeFailed."""
+        if not self.is_installed:
+            raise ChangeFailed("Dovecot is not installed: apt install dovecot-imapd, then again")
         is_new = _NEW_FORM.search(self.places.now(MAIN).read_text())
         text = filled(
             f"dovecot-{'2.4' if is_new else '2.3'}.conf",

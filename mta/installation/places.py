@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mta.settings import Settings
 
 SERVER = "mta"  # user and group of a server that root installs
 SYSTEM_ROOT = Path("/")
@@ -106,6 +108,13 @@ class Places:
     def of_folder(cls, program: Path, folder: Path) -> Places:
         """The paths of a server that has all in one folder."""
         return cls(folder, folder, folder / "spool", folder / "mail", program)
+
+    def used_by(self, settings: Settings | None) -> Places:
+        """The same with the spool and the user of a configuration, if any."""
+        if settings is None or not self.is_this_host:
+            return self
+        user = settings.run_as if self.user and settings.run_as else self.user
+        return replace(self, spool=Path(settings.spool), user=user)
 
     @property
     def config(self) -> Path:

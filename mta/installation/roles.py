@@ -142,15 +142,22 @@ class Installation:
             yield LogIn(ServerUsers(self.places), "alice", ["alice@demo.example"])
 
     @property
+    def _has_another_pair(self) -> bool:
+        """True where the configuration names a certificate that is not our copy."""
+        pair = self.present.tls.pair if self.present is not None else None
+        return pair is not None and pair.certificate != self.places.etc / certificate.COPIES[0]
+
+    @property
     def _live(self) -> Path | None:
         """Certbot's folder with our certificate, if it is to be used."""
-        if not (self.places.is_system and self.places.is_this_host):
+        if not (self.places.is_system and self.places.is_this_host) or self._has_another_pair:
             return None
         return certificate.certbot_folder(self.answers.hostname)
 
     def _certificate(self) -> Iterator[IChange]:
         if self._live is None:
-            yield certificate.SelfSigned(self.places, self.answers.hostname)
+            if self.present is None or self.present.tls.pair is None:
+                yield certificate.SelfSigned(self.places, self.answers.hostname)
             return
         text = filled(
             "certbot-hook",

@@ -13,6 +13,7 @@ from mta.installation.places import Places
 from mta.installation.plan import Plan
 from mta.installation.roles import Installation
 from mta.installation.wishes import Wishes
+from mta.smtp import sasl
 from tests.processes import need_program, temporary_folder
 
 ANSWERS = Answers("mail.example.com", ["example.com"], ["alice", "bob"])
@@ -24,6 +25,7 @@ class System:
 
     def __init__(self, case: SynchronousTestCase, *, has_user: bool = False) -> None:
         self.root = temporary_folder(case)
+        case.patch(sasl, "ITERATIONS", 4096)  # passwords are hashed faster
         etc = self.root / "etc"
         etc.mkdir()
         user, group = ("mta:x:987:986::/:/bin/false\n", "mta:x:986:\n") if has_user else ("", "")

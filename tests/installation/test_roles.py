@@ -14,8 +14,10 @@ from mta.config import edited, load, save
 from mta.installation.answers import Role, answers_in, present_settings
 from mta.installation.changes import TextFile
 from mta.installation.filling import filled
+from mta.installation.host import Host
 from mta.installation.interfaces import ChangeFailed
 from mta.installation.places import SERVER, Places
+from mta.installation.roles import Installation
 from mta.installation.systemd import system_unit
 from mta.installation.wishes import Wishes
 from mta.users.file import UserFile
@@ -192,6 +194,25 @@ class InstallationTests(SynchronousTestCase):
         kept = system.plan(Role.SERVER, wishes=None).kept()
         self.assertEqual(len(kept), 1)
         self.assertEqual(system.file("/usr/sbin/sendmail").read_text(), "another")
+
+    def test_another_spool(self) -> None:
+        """A configuration that was made by hand keeps its spool, its user and its certificate."""
+        folder = temporary_folder(self)
+        (folder / "mta.yaml").write_text(
+            "hostname: mail.example.com\nspool: queue\nrun_as: root\n"
+            "tls: {certificate: /x/a.pem, key: /x/a.key}\n"
+            "domains: {example.com: {deliver: 'maildir:mail/{local}', mailboxes: [alice]}}\n"
+        )
+        present = present_settings(folder / "mta.yaml")
+        bare = replace(Places.of_system(Path("/opt")), etc=folder, state=folder, mail=folder)
+        places = bare.used_by(present)
+        self.assertEqual((places.spool, places.user), (folder / "queue", "root"))
+        made = Installation(
+            Role.SERVER, answers_in(present), places, Wishes(), Host(folder / "proc"), present
+        )
+        titles = [change.title for change in made.plan().changes]
+        self.assertIn(f"{folder}/queue/", titles)
+        self.assertNotIn("self-signed certificate for mail.example.com", titles)
 
     def test_a_package_has_it_already(self) -> None:
         """No link where the program is on PATH, and no unit where a package brought one."""
