@@ -110,7 +110,7 @@ class Places:
         return cls(folder, folder, folder / "spool", folder / "mail", program)
 
     def used_by(self, settings: Settings | None) -> Places:
-        """The same with the spool and the user of a configuration, if any."""
+        """The same with the spool and the user of a configuration."""
         if settings is None or not self.is_this_host:
             return self
         user = settings.run_as if self.user and settings.run_as else self.user
