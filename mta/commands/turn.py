@@ -26,6 +26,7 @@ from mta.peers.tally import Tally
 from mta.privileges import require_no_root
 from mta.queued import HopFailure
 from mta.settings import MINUTE, Peer, Settings
+from mta.smtp.dialogue import GREETING
 
 # The server and its reactor take a while: they are imported where an exchange begins.
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class _Progress:
 
 def _advised(peer: Peer, reply: Reply) -> str:
     advice = _ADVICE.get(reply.code)
+    if GREETING.phrase in str(reply) and peer.connect and not peer.connect.implicit_tls:
+        advice = "a port that begins with TLS, as 465 does, is for smtps://"
     if reply.code in (500, 502):
         advice = _advice_on_method(peer, reply)
     return printable(str(reply)) + (f" ({advice})" if advice else "")

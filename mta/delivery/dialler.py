@@ -13,7 +13,12 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     connectProtocol,
 )
-from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionRefusedError,
+    TimeoutError,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -168,7 +173,8 @@ class Dialler:
         except ConnectingCancelledError as error:
             raise CancelledError from error  # as everywhere else
         except ConnectError as error:
-            raise _deferred("4.4.1", f"Cannot connect to {candidate.host}: {error}") from error
+            reason = _why_unconnected(hop, error)
+            raise _deferred("4.4.1", f"Cannot connect to {candidate.host}: {reason}") from error
 
     async def _talk(
         self, hop: Hop, candidate: HostAddress, transfer: Transfer, mail: PerHost | None
@@ -215,6 +221,16 @@ class Dialler:
         return deferToThreadPool(
             self._reactor, self._threads, sasl.own_salted_password, password, salt, iterations
         )
+
+
+def _why_unconnected(hop: Hop, error: ConnectError) -> str:
+    """The reason why there is no connection, in words for the operator."""
+    port = "its socket" if hop.next_hop.startswith(UNIX) else f"port {hop.port or SMTP_PORT}"
+    if isinstance(error, ConnectionRefusedError):
+        return f"no server listens on {port}"
+    if isinstance(error, TimeoutError):
+        return f"no answer from {port}"
+    return str(error)
 
 
 def _deferred(enhanced: str, text: str) -> HopFailure:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
@@ -208,8 +209,19 @@ class Link(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted calls this when the connection is gone."""
         self._output.lose()
-        self._conversation.fail(ChannelLost(reason.getErrorMessage()))
+        self._conversation.fail(ChannelLost(self._why_lost(reason)))
         self._conversation.deadline.stop()
+
+    def _why_lost(self, reason: Failure) -> str:
+        """The reason of a loss in words for the operator."""
+        if not reason.check(ConnectionLost):
+            return reason.getErrorMessage()
+        if self._tls_at_once and self.tls is None:
+            return (
+                "it hung up before TLS began: a wrong port, or it lets this host not log in for a"
+                " while"
+            )
+        return "it broke off the connection"
 
     def pauseProducing(self) -> None:
         """Twisted calls this when the peer takes less than we write."""

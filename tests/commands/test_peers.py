@@ -60,6 +60,11 @@ class TurnTests(CommandCase):
             advised(Reply(502, "5.7.0", ("You may not turn this connection",))),
         )
 
+    def test_advice_on_silence(self) -> None:
+        """A port that waits for TLS says nothing, as a client does that waits for a greeting."""
+        late = Reply(451, "4.4.2", ("Connection lost while waiting for the greeting: timed out",))
+        self.assertIn("(a port that begins with TLS, as 465 does, is for smtps://)", advised(late))
+
     def test_progress_on_a_terminal(self) -> None:
         """A line that grows and shrinks, of which nothing is left for what is printed next."""
         screen = Terminal()

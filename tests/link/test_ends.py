@@ -69,6 +69,12 @@ class EndTests(LinkTestCase):
         self.assertIsNone(self.successResultOf(link.ended))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_lost_before_tls(self) -> None:
+        """A peer that hangs up then has another port for TLS, or has banned this host."""
+        link = self.link(self.reads, tls_at_once=True)
+        link.connectionLost(Failure(ConnectionLost()))
+        self.assertIn("hung up before TLS began: a wrong port", str(self.assert_lost(link)))
+
     def test_the_connection_is_lost(self) -> None:
         """The conversation ends quietly, with the reason; nothing is written any more."""
 
@@ -79,8 +85,8 @@ class EndTests(LinkTestCase):
                 channel.write(b"bye")
 
         link = self.link(conversation)
-        link.connectionLost(Failure(ConnectionLost("reset")))
-        self.assertIn("reset", str(self.assert_lost(link)))
+        link.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(str(self.assert_lost(link)), "it broke off the connection")
         self.assertEqual(self.transport.value(), b"")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
