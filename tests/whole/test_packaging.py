@@ -238,6 +238,18 @@ class InstalledTests(SynchronousTestCase):
             self.assertIn("usage: mta", run((program, *command, "--help"), workshop()))
         self.assertIn("--config", run((python(), "-c", _TWISTD, "mta", "--help"), workshop()))
 
+    def test_init(self) -> None:
+        """``mta init`` has all that it writes."""
+        root = temporary_folder(self)
+        program = python().parent / "mta"
+        options = ("--root", root, "--program", "/opt/mta/bin", "--yes")
+        options += ("--hostname", "mail.example.com", "--mailbox", "alice")
+        for role in ("server", "office", "vps"):
+            run((program, "init", role, *options, "--domain", "example.com", "--dry-run"), root)
+        run((program, "init", "server", *options), root)
+        unit = (root / "etc/systemd/system/mta.service").read_text()
+        self.assertIn("\nExecStart=/opt/mta/bin/twistd --nodaemon ", unit)
+
     def test_twistd_in_the_foreground(self) -> None:
         """``twistd --nodaemon mta --config FILE`` serves, and ends well on SIGTERM."""
         server = self.server("-c", _TWISTD, "--nodaemon", "--pidfile=")
