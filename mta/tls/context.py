@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
@@ -12,7 +13,6 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITLSTransport,
 )
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mta.interfaces import IClientTLS, ITLSContext
@@ -22,6 +22,10 @@ from mta.settings import CertificatePair, TLSSettings
 from mta.tls.files import CertifiedKey, TLSFault, WatchedFiles, files_of, read
 from mta.tls.selfsigned import self_signed
 from mta.tls.verify import ClientTLSContext, Connection, PeerVerification, tls_info
+
+# `mta check` begins at once: the rest of TLS comes with the reactor.
+if TYPE_CHECKING:
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"  # of TLS 1.2: forward secrecy
 

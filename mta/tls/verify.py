@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,13 +16,16 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITLSTransport,
 )
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.interfaces import ITLSContext
 from mta.session import TLSInfo
 from mta.tls.names import is_address, is_for, name_of, names_in
+
+# `mta check` begins at once: the rest of TLS comes with the reactor.
+if TYPE_CHECKING:
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 _EXPORTER = b"EXPORTER-Channel-Binding"  # RFC 9266 section 2
 _EXPORTER_SIZE = 32  # octets, RFC 9266 section 2

@@ -60,7 +60,7 @@ class ImportTests(CommandCase):
             (("peers",), LIGHT | TWISTED),
             (("turn", "--help"), LIGHT | CHANGES),
             (("sendmail", "bob@office.example"), TWISTED | LIGHT - {"email"}),
-            (("check",), (SERVER | LIBRARIES) - {"mta.service", "twisted.protocols", "email"}),
+            (("check",), (SERVER | LIBRARIES) - {"mta.service", "email"}),
         ):
             found = self.imported(*words) & forbidden
             self.assertEqual(found, set(), words)
