@@ -307,7 +307,8 @@ def _remove(arguments: argparse.Namespace) -> None:
     if peer.connect is None:
         _remove_user(settings, peer)
     else:
-        (file.parent / f"{name}.secret").unlink(missing_ok=True)
+        for left in (f"{name}.secret", f".{name}.pairing"):
+            (file.parent / left).unlink(missing_ok=True)
     act_as_server(settings)
     if Path(settings.spool).is_dir():
         Pairings(Path(settings.spool)).end(name)

@@ -209,7 +209,8 @@ class PairTests(SynchronousTestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertIn(f"-  {name}:", result.stdout)
         self.assertEqual(mta(self.relay, "user", "list").stdout, "")
-        self.assertFalse((self.office.folder / "relay.secret").exists())
+        for left in ("relay.secret", ".relay.pairing"):
+            self.assertFalse((self.office.folder / left).exists())
         left = self.relay.config.read_text()
         self.assertEqual([line for line in before.splitlines() if line not in left], [])
         self.assertEqual(mta(self.relay, "check").returncode, 0)
