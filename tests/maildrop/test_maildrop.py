@@ -324,14 +324,10 @@ class PublishedTests(SynchronousTestCase):
 
 # Whoever has loaded the program can run it, wherever it may lie.
 AS_A_USER = """
-import codecs, os, pwd, sys
-import mta.commands.sendmail as sendmail
-for name in ("idna", "utf-8-sig", "latin-1", "ascii"):
-    codecs.lookup(name)
-user = pwd.getpwnam(os.environ["AS_USER"])
-os.setgroups([])
-os.setgid(user.pw_gid)
-os.setuid(user.pw_uid)
+import os, sys
+from mta.commands import sendmail
+from mta.privileges import account_named
+account_named(os.environ["AS_USER"]).become()
 sys.exit(sendmail.main(sys.argv[1:]))
 """
 
