@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import ip_address
 
 import idna
 
@@ -37,6 +38,15 @@ def _canonical_label(label: str) -> str:
         return label.lower()
     # What stands for a full stop, or for one with something beside it, is no label.
     return label.lower() if "." in encoded else encoded
+
+
+def is_address(host: str) -> bool:
+    """Tell whether a host is named by its IP address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

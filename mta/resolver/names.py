@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 import idna
 from dns.name import Name
 
@@ -37,12 +35,3 @@ def to_text(name: Name) -> str:
     Dots inside of labels and control characters are escaped: no name looks like another one.
     """
     return name.to_text(omit_final_dot=True).lower() if len(name) > 1 else ""
-
-
-def is_address(host: str) -> bool:
-    """Tell whether a host is named by its IP address."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -14,11 +14,12 @@ from zope.interface import implementer
 
 from mta.dns_answer import Answer, RecordType
 from mta.interfaces import DomainNotFound, IResolver, ResolutionFailed
+from mta.mail import is_address
 from mta.resolver.cache import Cache
 from mta.resolver.hosts_file import HostsFile
 from mta.resolver.lookups import Lookups
 from mta.resolver.name_servers import NameServers
-from mta.resolver.names import is_address, to_octets
+from mta.resolver.names import to_octets
 from mta.resolver.resolv_conf import ConfiguredServers, SystemServers
 from mta.resolver.transport import Transport
 

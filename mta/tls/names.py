@@ -6,7 +6,6 @@ They are named as in the DNS: other letters than ASCII in A-labels, by IDNA 2008
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from cryptography import x509
 from service_identity import CertificateError, VerificationError
@@ -15,7 +14,7 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
-from mta.mail import canonical_domain
+from mta.mail import canonical_domain, is_address
 
 
 def name_of(host: str) -> str:
@@ -24,15 +23,6 @@ def name_of(host: str) -> str:
     That is an address, or A-labels without a dot at the end.
     """
     return canonical_domain(host.rstrip("."))
-
-
-def is_address(host: str) -> bool:
-    """Tell whether this is an IP address."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def is_for(certificate: x509.Certificate, host: str) -> bool:

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mta.files import atomic_write
+from mta.mail import is_address
 from mta.settings import CertificatePair
 from mta.tls.files import TLSFault
-from mta.tls.names import is_address, name_of
+from mta.tls.names import name_of
 
 FILE = "self-signed.pem"  # certificate and key, in the spool folder
 VALID_DAYS = 3650

@@ -20,8 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.interfaces import ITLSContext
+from mta.mail import is_address
 from mta.session import TLSInfo
-from mta.tls.names import is_address, is_for, name_of, names_in
+from mta.tls.names import is_for, name_of, names_in
 
 # `mta check` begins at once: the rest of TLS comes with the reactor.
 if TYPE_CHECKING:
