@@ -107,14 +107,7 @@ def receivers(path: Path, clock: Any) -> ServerFactory:
     """What `mta.service` makes of the first listener, with a `NullSpool`."""
     settings = config.load(path)
     listener = settings.listen[0]
-    router = Router(
-        settings.hostname,
-        settings.domains,
-        settings.routes,
-        settings.default_route,
-        settings.senders,
-        SenderRewriting(b"k" * 32),
-    )
+    router = Router.from_settings(settings, SenderRewriting(b"k" * 32))
     access = AccessPolicy(settings.relay, settings.limits, (), router, None, Counters(clock))
     spool = NullSpool(Path(settings.spool))
     shared = ReceiverConfig(

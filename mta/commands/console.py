@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,14 +148,10 @@ def router_of(settings: Settings) -> Router:
     with suppress(OSError):
         if Folder(spool).database.exists():  # else the key would look like a spool that lost it
             srs = SenderRewriting(srs_key(spool))
-    return Router(
-        settings.hostname,
-        domains_with_mailboxes(settings),
-        settings.routes,
-        settings.default_route,
-        settings.senders,
+    return Router.from_settings(
+        replace(settings, domains=domains_with_mailboxes(settings)),
         srs,
-        own=OwnHost(settings.hostname, settings.own_addresses),
+        OwnHost(settings.hostname, settings.own_addresses),
     )
 
 

@@ -20,14 +20,7 @@ _ROLES = ("postmaster", "abuse")  # RFC 5321 section 4.5.1, RFC 2142
 async def roles(examined: Examined) -> AsyncIterator[Result]:
     """Look whether the addresses that every domain must have lead anywhere."""
     settings = examined.settings
-    router = Router(
-        settings.hostname,
-        settings.domains,
-        settings.routes,
-        settings.default_route,
-        settings.senders,
-        own=examined.own,
-    )
+    router = Router.from_settings(settings, own=examined.own)
     for domain in settings.domains:
         for role in _ROLES:
             address = Mailbox(role, domain)

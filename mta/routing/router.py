@@ -14,7 +14,7 @@ from mta.routing.expansion import MAX_ALIASES, SRS, Expander, RoutingStep
 from mta.routing.local_parts import main_address
 from mta.routing.reverse_paths import ReversePaths
 from mta.routing.routes import Routes
-from mta.settings import Domain
+from mta.settings import Domain, Settings
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.srs import SenderRewriting
@@ -49,6 +49,21 @@ class Router:
         self._routes_elsewhere = Routes(routes, senders or {}, default, own)
         self._routed: dict[tuple[Mailbox, Mailbox], Routed] = {}
         self.use(domains)
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, srs: SenderRewriting | None = None, own: IOwnHost | None = None
+    ) -> Router:
+        """Make the router of a configuration."""
+        return cls(
+            settings.hostname,
+            settings.domains,
+            settings.routes,
+            settings.default_route,
+            settings.senders,
+            srs,
+            own=own,
+        )
 
     def use(self, domains: Mapping[str, Domain]) -> None:
         """Go by these domains of ours from now on."""

@@ -115,15 +115,7 @@ class _Maker:
         self._server_tls = ServerTLS(settings.tls, process.folder, settings.hostname, pins)
         self._client_tls = ClientTLS(settings.tls)
         self._own = OwnHost(settings.hostname, settings.own_addresses)
-        self._router = Router(
-            settings.hostname,
-            settings.domains,
-            settings.routes,
-            settings.default_route,
-            settings.senders,
-            process.srs,
-            own=self._own,
-        )
+        self._router = Router.from_settings(settings, process.srs, self._own)
         self._users = self._make_users()
         self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)

@@ -16,13 +16,7 @@ from mta.settings import Domain, Settings
 
 def postmasters(settings: Settings) -> Iterator[Finding]:
     """`domains`: each has a postmaster."""
-    router = Router(
-        settings.hostname,
-        settings.domains,
-        settings.routes,
-        settings.default_route,
-        settings.senders,
-    )
+    router = Router.from_settings(settings)
     for name, domain in settings.domains.items():
         steps = router.explain(Mailbox("postmaster", name))
         if domain.alias_of or not steps or steps[0].why not in ("postmaster", "refused"):
