@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from mta.config.document import Value, listed, suggest
 from mta.config.values import MAX_PORT, absolute
 
 PROXIED = "haproxy:"  # before a tcp endpoint: clients come through a proxy that says who they are
 
+_TCP_ENDPOINT = re.compile(r"(tcp6?):(?:port=)?(\d+)(.*)")
+_INTERFACE = re.compile(r"(?<!\\):interface=((?:[^:\\]|\\.)*)")
 _NUMBER = "[0-9]{1,5}"
 _TCP = {"port": _NUMBER, "interface": "[^ ]+", "backlog": _NUMBER}
 # What each kind knows, and what it may be.  The first one may stand without its name.
@@ -62,6 +65,24 @@ def _arguments(value: Value, kind: str, words: list[str]) -> Mapping[str, str]:
             raise value.wrong(f"found {argument!r}, expected another value of {name}=")
         found[name] = argument
     return found
+
+
+class TCPAddress(NamedTuple):
+    """The place of a TCP endpoint; `host` is empty for all interfaces."""
+
+    host: str
+    port: int
+    is_ipv6: bool
+
+
+def tcp_address(endpoint: str) -> TCPAddress | None:
+    """The place of a TCP endpoint string; None for other kinds."""
+    match = _TCP_ENDPOINT.match(endpoint)
+    if match is None:
+        return None
+    interface = _INTERFACE.search(match[3])
+    host = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
+    return TCPAddress(host, int(match[2]), match[1] == "tcp6" or ":" in host)
 
 
 def is_on_this_host(endpoint: str) -> bool:

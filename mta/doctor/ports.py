@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 
-from mta.config.endpoints import PROXIED
+from mta.config.endpoints import tcp_address
 from mta.doctor.examined import Examined
 from mta.doctor.names import public_addresses
 from mta.doctor.result import Result, bad, ok, unknown, warn
@@ -17,8 +16,6 @@ from mta.settings import Listener, ListenerTLS, Service
 SMTP_PORT = 25
 _WELL_KNOWN = "gmail.com"  # an MX that answers from everywhere
 _FOREIGN = "doctor@elsewhere.example"  # RFC 2606: in no network, and of no domain of ours
-_TCP = re.compile(r"(tcp6?):(?:port=)?(\d+)(.*)")
-_INTERFACE = re.compile(r"(?<!\\):interface=((?:[^:\\]|\\.)*)")
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -88,18 +85,15 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
 
 def _hop(listener: Listener) -> Hop | None:
     """The way to a listener from this host; None: no TCP port."""
-    match = _TCP.match(listener.endpoint)
-    if listener.endpoint.startswith(PROXIED) or match is None or not int(match[2]):
+    tcp = tcp_address(listener.endpoint)
+    if tcp is None or not tcp.port:
         return None
-    interface = _INTERFACE.search(match[3])
-    address = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
-    if match[1] == "tcp6" and not address:
-        address = "::"
+    address = tcp.host or ("::" if tcp.is_ipv6 else "")
     is_implicit = listener.tls is ListenerTLS.IMPLICIT
     return Hop(
         Agent.LMTP if listener.service is Service.LMTP else Agent.SMTP,
         _EVERYWHERE.get(address, address),
-        int(match[2]),
+        tcp.port,
         implicit_tls=is_implicit,
         security=Security.OPPORTUNISTIC if is_implicit else Security.OFF,
     )

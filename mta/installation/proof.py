@@ -16,6 +16,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import IO
 
+from mta.config.endpoints import tcp_address
 from mta.settings import Service, Settings
 
 START_TIMEOUT = 60.0  # seconds until a new server takes connections
@@ -33,11 +34,9 @@ class NotProven(Exception):
 def smtp_port(settings: Settings) -> int | None:
     """The port of a listener without log-ins that we can reach."""
     for listener in settings.listen:
-        kind, _, rest = listener.endpoint.partition(":")
-        if listener.service is Service.SMTP and kind in ("tcp", "tcp6"):
-            interface = rest.partition("interface=")[2]
-            if interface in ("", LOCAL):
-                return int(rest.partition(":")[0].removeprefix("port="))
+        tcp = tcp_address(listener.endpoint)
+        if listener.service is Service.SMTP and tcp and tcp.host in ("", LOCAL):
+            return tcp.port
     return None
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from mta.config.endpoints import PROXIED
+from mta.config.endpoints import PROXIED, TCPAddress, tcp_address
 from mta.service.findings.endpoints import endpoints_of, socket_path
 from mta.service.findings.finding import Finding
 from mta.settings import Settings
 from mta.spool import inspection
 
-_TCP = re.compile(r"(tcp6?):(?:port=)?(\d+)(.*)")
-_INTERFACE = re.compile(r"(?<!\\):interface=((?:[^:\\]|\\.)*)")
 _MISSING = "no interface of this host has that address"
 
 
@@ -27,26 +24,24 @@ def unusable_addresses(settings: Settings) -> Iterator[Finding]:
         return
     seen: Counter[str] = Counter()
     for keys, endpoint in endpoints_of(settings):
-        match = _TCP.match(endpoint.removeprefix(PROXIED))
+        tcp = tcp_address(endpoint.removeprefix(PROXIED))
         path = socket_path(endpoint)
-        if (match and int(match[2])) or path:
+        if (tcp and tcp.port) or path:
             seen[endpoint] += 1
-        reason = _why_not(*match.groups()) if match else _why_no_socket(path) if path else ""
+        reason = _why_not(tcp) if tcp else _why_no_socket(path) if path else ""
         if seen[endpoint] > 1:
             yield Finding(keys, f"{endpoint}: another listener here has it, too", True)
         elif reason:
             yield Finding(keys, f"{endpoint}: {reason}")
 
 
-def _why_not(kind: str, port: str, rest: str) -> str:
+def _why_not(tcp: TCPAddress) -> str:
     """The reason why the server can't have a port; empty: it can."""
-    interface = _INTERFACE.search(rest)
-    host = re.sub(r"\\(.)", r"\1", interface[1]) if interface else ""
-    family = socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if tcp.is_ipv6 else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((host, int(port)))
+            trial.bind((tcp.host, tcp.port))
             trial.listen(1)
         except socket.gaierror as error:
             return error.strerror or str(error)
