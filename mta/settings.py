@@ -6,7 +6,7 @@ takes the value that concerns it as a constructor argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -84,6 +84,23 @@ class Forward:
     keep: bool = False
 
 
+class KeyState(Enum):
+    """The use that is made of a DKIM key."""
+
+    NEXT = "next"  # its record is published, nothing is signed with it yet
+    ACTIVE = "active"
+    RETIRING = "retiring"  # its record stays for mail that is on the way
+
+
+@dataclass(frozen=True, slots=True)
+class DKIMKey:
+    """A private key of a domain, and its selector (RFC 6376)."""
+
+    selector: str
+    file: Path
+    state: KeyState = KeyState.ACTIVE
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A domain that we are the last stop for.
@@ -93,6 +110,7 @@ class Domain:
     `quota`: octets that each mailbox may have in its Maildir; 0: no bound.
     `alias_of`: the domain that this one is only another name for, or empty.  `mailboxes_elsewhere`:
     nothing is configured of mailboxes, and the peer whose mail it is may tell them.
+    `dkim`: its keys, in all states.
     """
 
     name: str
@@ -105,6 +123,12 @@ class Domain:
     quota: int = 0
     alias_of: str = ""
     mailboxes_elsewhere: bool = False
+    dkim: tuple[DKIMKey, ...] = ()
+
+    @property
+    def signing_keys(self) -> tuple[DKIMKey, ...]:
+        """The keys that mail of this domain is signed with."""
+        return tuple(key for key in self.dkim if key.state is KeyState.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +280,21 @@ class Settings:
 
         It is that of ours which is nearest to the name of this host.
         """
-        name = self.hostname
-        while name:
-            if name in self.domains:
-                return name
+        return self._nearest(self.hostname, self.domains) or next(iter(self.domains), self.hostname)
+
+    def signing_domain(self, name: str) -> str:
+        """The domain whose keys sign for a name.
+
+        It is the name itself or the nearest domain above it that has keys; empty where none has.
+        """
+        signing = [each for each, domain in self.domains.items() if domain.signing_keys]
+        return self._nearest(name, signing)
+
+    @staticmethod
+    def _nearest(name: str, domains: Collection[str]) -> str:
+        while name and name not in domains:
             name = name.partition(".")[2]
-        return next(iter(self.domains), self.hostname)
+        return name
 
     @property
     def hops(self) -> frozenset[Hop]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mta.config import values
@@ -35,8 +36,10 @@ from mta.config.values import SECRET
 from mta.mail import Agent, Hop, Mailbox, Security
 from mta.settings import (
     CertificatePair,
+    DKIMKey,
     Domain,
     Forward,
+    KeyState,
     Limits,
     Listener,
     ListenerTLS,
@@ -162,8 +165,11 @@ def _tls(value: Value) -> TLSSettings:
 
 def _domain(name: str, value: Value) -> Domain:
     found = read_record(value, DOMAIN)
-    if "alias_of" in found and len(found) > 1:
-        raise value.wrong("'alias_of' makes a domain another name and no more, expected it alone")
+    if "alias_of" in found and found.keys() - {"alias_of", "dkim"}:
+        raise value.wrong(
+            "'alias_of' makes a domain another name and no more, expected nothing beside it but"
+            " 'dkim'"
+        )
     deliver = found.setdefault("deliver", DEFAULT_DELIVERY)
     found["mailboxes_elsewhere"] = deliver.agent is Agent.HOLD and "mailboxes" not in found
     if deliver.agent is not Agent.MAILDIR:
@@ -179,6 +185,21 @@ def _domain(name: str, value: Value) -> Domain:
     if "catch_all" in found:
         found["catch_all"] = _within(name, found["catch_all"])
     return Domain(name, **found)
+
+
+def _dkim(value: Value) -> tuple[DKIMKey, ...]:
+    keys = list_of(_dkim_key, "a list of mappings with selector and key")(value)
+    for number, key in enumerate(keys):
+        if key.selector in (other.selector for other in keys[:number]):
+            _, item = value.items("a list")[number].member("selector")
+            raise item.wrong(f"the selector {key.selector!r} again, expected one for each key")
+    return keys
+
+
+def _dkim_key(value: Value) -> DKIMKey:
+    found = read_record(value, DKIM, required=["selector", "key"])
+    # A key that can't be read keeps no server from its start: mail that needs it waits.
+    return DKIMKey(found["selector"], Path(found["key"]), found.get("state", KeyState.ACTIVE))
 
 
 def _within(domain: str, address: Mailbox) -> Mailbox:
@@ -259,6 +280,12 @@ DOMAIN: Fields = {
     "subaddress": values.subaddress,
     "quota": values.size,
     "alias_of": values.domain,
+    "dkim": _dkim,
+}
+DKIM: Fields = {
+    "selector": values.selector,
+    "key": values.path,
+    "state": values.member_of(KeyState),
 }
 FORWARD: Fields = {"to": values.mailboxes, "keep": values.boolean}
 RELAY: Fields = {
@@ -346,6 +373,7 @@ SECTIONS: Mapping[str, Fields] = {
     "tls.": TLS,
     "tls.certificates[].": values.PAIR,
     "domains.NAME.": DOMAIN,
+    "domains.NAME.dkim[].": DKIM,
     "domains.NAME.forward.NAME.": FORWARD,
     "relay.": RELAY,
     "submission.": SUBMISSION,

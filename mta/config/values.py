@@ -34,6 +34,7 @@ MAX_SECRET = 4096  # octets of a file that are looked at for its first line
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
 _HOST = re.compile(r"\w+(?:-+\w+)*(?:\.\w+(?:-+\w+)*)*")
 _PEER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SELECTOR = re.compile(r"(?!.{64})[a-z0-9]+(?:-+[a-z0-9]+)*(?:\.[a-z0-9]+(?:-+[a-z0-9]+)*)*")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -135,6 +136,17 @@ def _domain(value: Value, text: str, example: str) -> str:
     if not name or top.isdecimal() or any(len(label.encode()) > MAX_LABEL for label in labels):
         raise value.wrong(f"{text!r} is not a domain, expected one such as {example}")
     return name
+
+
+def selector(value: Value) -> str:
+    """The selector of a DKIM key (RFC 6376 section 3.1).
+
+    It consists of labels of a domain name.
+    """
+    text = value.text("a selector").lower()
+    if not _SELECTOR.fullmatch(text):
+        raise value.wrong(f"{text!r} is not a selector, expected one such as 2026a")
+    return text
 
 
 def is_host(text: str) -> bool:

@@ -24,8 +24,10 @@ from mta.routing import Router
 from mta.settings import (
     DAY,
     CertificatePair,
+    DKIMKey,
     Domain,
     Forward,
+    KeyState,
     Limits,
     Listener,
     ListenerTLS,
@@ -648,7 +650,8 @@ class MistakeTests(ConfigTestCase):
         for keys, problem in (
             (
                 "{alias_of: a.example, mailboxes: [b]}",
-                "5:14: 'alias_of' makes a domain another name and no more, expected it alone",
+                "5:14: 'alias_of' makes a domain another name and no more, expected nothing beside"
+                " it but 'dkim'",
             ),
             (
                 "{alias_of: b.example}",
@@ -660,6 +663,35 @@ class MistakeTests(ConfigTestCase):
             ),
         ):
             self.assertEqual([problem], self.problems(other + keys + "\n"))
+
+    def test_keys_of_a_domain(self) -> None:
+        """Keys lie beside the configuration, need not be there, and have a state."""
+        text = """\
+            hostname: mail.example.com
+            domains:
+              example.com:
+                dkim:
+                  - {selector: 2026A, key: dkim/a.pem}
+                  - {selector: b.mail, key: /keys/b.pem, state: next}
+                  - {selector: c, key: c.pem, state: retiring}
+              example.org: {alias_of: example.com, dkim: [{selector: d, key: d.pem}]}
+              example.net: {dkim: [{selector: e, key: e.pem, state: next}]}
+            """
+        settings = self.load(text)
+        a = DKIMKey("2026a", self.folder / "dkim/a.pem")
+        b = DKIMKey("b.mail", Path("/keys/b.pem"), KeyState.NEXT)
+        c = DKIMKey("c", self.folder / "c.pem", KeyState.RETIRING)
+        self.assertEqual((a, b, c), settings.domains["example.com"].dkim)
+        self.assertEqual((a,), settings.domains["example.com"].signing_keys)
+        for name, signing in (
+            ("example.com", "example.com"),
+            ("mail.example.com", "example.com"),
+            ("example.org", "example.org"),
+            ("example.net", ""),
+            ("sub.example.net", ""),
+            ("com", ""),
+        ):
+            self.assertEqual(signing, settings.signing_domain(name), name)
 
     def test_alias_into_another_name(self) -> None:
         """What leads into a domain's other name must exist under its own."""
@@ -811,6 +843,7 @@ class ReferenceTests(ConfigTestCase):
         for name, default in self.entries.items():
             value = re.match("``([^`]+)``", default)
             incomplete = ("HOP.", "SECRET.", "listen[]", "domains.NAME.forward.NAME")
+            incomplete += ("domains.NAME.dkim[]",)
             if value is None or name.startswith(incomplete):
                 continue
             with self.subTest(name):

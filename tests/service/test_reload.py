@@ -21,6 +21,7 @@ from mta.mail import Agent, Hop, Mailbox
 from mta.service.effects import EFFECTS, Effect, effect_of, in_force
 from mta.settings import (
     CertificatePair,
+    DKIMKey,
     Domain,
     Forward,
     Listener,
@@ -52,7 +53,12 @@ SETTINGS = Settings(
     ),
     resolver=(("192.0.2.53", 53),),
     domains={
-        "a.example": Domain("a.example", Hop(Agent.MX), forward={"x": Forward((Mailbox("y"),))})
+        "a.example": Domain(
+            "a.example",
+            Hop(Agent.MX),
+            forward={"x": Forward((Mailbox("y"),))},
+            dkim=(DKIMKey("s", Path("k")),),
+        )
     },
     routes={"b.example": Hop(Agent.MX)},
     senders={"c.example": Hop(Agent.MX)},
@@ -127,6 +133,7 @@ class InForceTests(SynchronousTestCase):
         walked = {key for key, _ in changes(SETTINGS)}
         known = {key[: match.start()] for key in walked for match in re.finditer(r"\.|\[\]|$", key)}
         known |= {"tls.certificate", "tls.key"}  # together, the pair
+        known |= {"domains.NAME.dkim[].key"}  # its `file`
         keys = {
             f"{section}{name}"
             for section, names in SECTIONS.items()

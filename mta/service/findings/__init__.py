@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mta.config import ConfigurationError, Problem
 from mta.config.places import Places
-from mta.service.findings import certificates, destinations, endpoints, files, identity
+from mta.service.findings import certificates, destinations, endpoints, files, identity, signing
 from mta.service.findings.addresses import unusable_addresses
 from mta.service.findings.finding import Check, Finding
 from mta.service.findings.paths import FOR_OTHERS
@@ -26,6 +26,7 @@ _CHECKS: tuple[Check, ...] = (
     identity.run_as,
     certificates.certificates,
     certificates.self_signed,
+    signing.keys,
     files.users,
     destinations.postmasters,
     destinations.hops,
