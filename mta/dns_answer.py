@@ -38,6 +38,16 @@ class TLSA(NamedTuple):
     data: bytes
 
 
+class ReverseName(NamedTuple):
+    """The names of an address, empty where there are none.
+
+    `pointer` is the one that a PTR record has.  `confirmed` has the address as one of its own.
+    """
+
+    pointer: str = ""
+    confirmed: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one question.

@@ -10,7 +10,7 @@ import re
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
@@ -24,18 +24,29 @@ HEADER_TIMEOUT = 10.0  # seconds: a proxy sends the header with the connection
 MAX_OCTETS = 2048  # of a header of version 2: addresses, and more TLVs than any proxy sends
 MAX_TEXT = 107  # octets of a header of version 1, with CRLF, as the protocol says
 
-_TEXT = re.compile(rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n]+)")
+_TEXT = re.compile(
+    rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n ]+(?: ([0-9]{1,5}))?[^\r\n]*)"
+)
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED = 16  # octets of a header of version 2 before its addresses
 _LOCAL, _PROXY = 0x20, 0x21  # version 2; what the connection is for
 _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21  # families
 
 
-def client_of(octets: bytes) -> tuple[str, bytes] | None:
-    """The client's IP address, and the octets behind the header.
+class Client(NamedTuple):
+    """The client that a proxy names.
 
-    None: the header is not complete.  The address is empty where the proxy does not tell it, or
-    speaks for itself.  Raises ValueError where this is no header.
+    The address is empty where the proxy does not tell it, or speaks for itself.
+    """
+
+    address: str = ""
+    port: int = 0
+
+
+def client_of(octets: bytes) -> tuple[Client, bytes] | None:
+    """The client, and the octets behind the header.
+
+    None: the header is not complete.  Raises ValueError where this is no header.
     """
     if octets.startswith(_SIGNATURE[: len(octets)]):
         return _binary(octets)
@@ -49,11 +60,13 @@ def client_of(octets: bytes) -> tuple[str, bytes] | None:
     found = _TEXT.fullmatch(octets[:end])
     if found is None:
         raise ValueError("a malformed PROXY header")
-    address = str(ip_address(found[1].decode("ascii"))) if found[1] else ""
-    return address, octets[end + 2 :]
+    client = Client()
+    if found[1]:
+        client = Client(str(ip_address(found[1].decode("ascii"))), int(found[2]))
+    return client, octets[end + 2 :]
 
 
-def _binary(octets: bytes) -> tuple[str, bytes] | None:
+def _binary(octets: bytes) -> tuple[Client, bytes] | None:
     if len(octets) < _FIXED:
         return None
     purpose, family, size = octets[12], octets[13], int.from_bytes(octets[14:_FIXED])
@@ -63,11 +76,13 @@ def _binary(octets: bytes) -> tuple[str, bytes] | None:
         return None
     rest = octets[_FIXED + size :]
     if purpose == _LOCAL or family == _UNSPECIFIED:
-        return "", rest
+        return Client(), rest
     if family == _TCP4 and size >= 12:
-        return str(IPv4(octets[_FIXED : _FIXED + 4])), rest
+        port = int.from_bytes(octets[_FIXED + 8 : _FIXED + 10])
+        return Client(str(IPv4(octets[_FIXED : _FIXED + 4])), port), rest
     if family == _TCP6 and size >= 36:
-        return str(IPv6(octets[_FIXED : _FIXED + 16])), rest
+        port = int.from_bytes(octets[_FIXED + 32 : _FIXED + 34])
+        return Client(str(IPv6(octets[_FIXED : _FIXED + 16])), port), rest
     raise ValueError("a PROXY header for no TCP connection")
 
 
@@ -103,9 +118,9 @@ class _HeaderReader(Protocol):
         """Twisted calls this when the connection is gone."""
         self._stop_waiting()
 
-    def _start_client(self, client: str, rest: bytes) -> None:
+    def _start_client(self, client: Client, rest: bytes) -> None:
         transport = self.transport
-        protocol = self._factory.buildProtocol(_address(client or UNKNOWN_ADDRESS))
+        protocol = self._factory.buildProtocol(_address(client))
         assert protocol is not None
         transport.protocol = protocol
         protocol.makeConnection(transport)
@@ -123,9 +138,9 @@ class _HeaderReader(Protocol):
             self._alarm.cancel()
 
 
-def _address(client: str) -> IAddress:
-    kind = IPv6Address if ":" in client else IPv4Address
-    return kind("TCP", client, 0)
+def _address(client: Client) -> IAddress:
+    kind = IPv6Address if ":" in client.address else IPv4Address
+    return kind("TCP", client.address or UNKNOWN_ADDRESS, client.port)
 
 
 class ProxiedFactory(ServerFactory):

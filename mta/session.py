@@ -85,6 +85,8 @@ class Session:
     commands_without_mail: int = 0  # as they were counted, at the end
     host_commands_without_mail: int = 0  # the same in other sessions of the host, lately
     port: int = 0  # of the client, 0 where it is not known
+    name: str = ""  # the confirmed name of the client's address, where it was looked up
+    pointer: str = ""  # the name that its PTR record has, which anyone may choose
     _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
 
     @property
@@ -105,7 +107,7 @@ class Session:
             return last
         self._origin = origin = Origin(
             self.client,
-            "",
+            self.name,
             self.port,
             self.hello,
             protocol,

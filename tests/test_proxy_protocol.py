@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.link import LinkFactory
 from mta.metrics import NullMeter
-from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, ProxiedFactory, client_of
+from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, Client, ProxiedFactory, client_of
 from mta.service.listeners import Receivers
 from mta.testing import MemorySpool
 from tests.conversations import receiver_config
@@ -29,15 +29,17 @@ BINARY4 = binary(0x21, 0x11, bytes((198, 51, 100, 7, 192, 0, 2, 1)) + b"\x12\x67
 BINARY6 = binary(0x21, 0x21, bytes.fromhex("20010db8" + "00" * 11 + "07" + "00" * 16 + "12670019"))
 
 HEADERS = {
-    TEXT: "198.51.100.7",
-    b"PROXY TCP6 2001:DB8::7 ::1 4711 25\r\n": "2001:db8::7",
-    b"PROXY UNKNOWN\r\n": "",
-    b"PROXY UNKNOWN ff:ff ff:ff 1 2\r\n": "",
-    BINARY4: "198.51.100.7",
-    BINARY4[:15] + b"\x10" + BINARY4[16:] + b"\x04\0\x01x": "198.51.100.7",  # and a TLV
-    BINARY6: "2001:db8::7",
-    binary(0x20, 0x00, b""): "",
-    binary(0x21, 0x00, b""): "",
+    TEXT: Client("198.51.100.7", 4711),
+    b"PROXY TCP6 2001:DB8::7 ::1 4711 25\r\n": Client("2001:db8::7", 4711),
+    b"PROXY UNKNOWN\r\n": Client(),
+    b"PROXY UNKNOWN ff:ff ff:ff 1 2\r\n": Client(),
+    BINARY4: Client("198.51.100.7", 4711),
+    BINARY4[:15] + b"\x10" + BINARY4[16:] + b"\x04\0\x01x": Client(
+        "198.51.100.7", 4711
+    ),  # and a TLV
+    BINARY6: Client("2001:db8::7", 4711),
+    binary(0x20, 0x00, b""): Client(),
+    binary(0x21, 0x00, b""): Client(),
 }
 NO_HEADERS = (
     b"EHLO client.example\r\n",

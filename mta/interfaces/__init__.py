@@ -29,7 +29,13 @@ from mta.interfaces.connection import (
     ITLSContext,
     ITurnReplies,
 )
-from mta.interfaces.hosts import DomainNotFound, IOwnHost, IResolver, ResolutionFailed
+from mta.interfaces.hosts import (
+    DomainNotFound,
+    IOwnHost,
+    IResolver,
+    IReverseNames,
+    ResolutionFailed,
+)
 from mta.interfaces.inspection import (
     IHeaderCheck,
     IInspector,
@@ -103,6 +109,7 @@ __all__ = [
     "IQueue",
     "IResolver",
     "IReversal",
+    "IReverseNames",
     "IRole",
     "IRouter",
     "ISessionClock",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zope.interface import Interface
 
-from mta.dns_answer import Answer, RecordType
+from mta.dns_answer import Answer, RecordType, ReverseName
 
 
 class IResolver(Interface):
@@ -29,6 +29,13 @@ class IResolver(Interface):
 
         Raises ResolutionFailed (try again).
         """
+
+
+class IReverseNames(Interface):
+    """The names of addresses."""
+
+    async def of(address: str) -> ReverseName:
+        """Return the names of an address, within some seconds."""
 
 
 class ResolutionFailed(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from mta.mail import Envelope, MailArgument, Recipient
 from mta.session import Origin, Session
@@ -11,6 +11,8 @@ from mta.verdict import Verdict
 
 class IInspector(Interface):
     """Looks at the mail of all sessions."""
+
+    needs_name: bool = Attribute("whether `Session.name` is to be looked up before `connected`")
 
     def session(session: Session) -> ISessionInspector:
         """Return the inspector of one session, before its greeting."""

@@ -24,14 +24,22 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import RelayAgent
 from mta.delivery.steps import Steps
-from mta.interfaces import IAccessPolicy, IDeliveryAgent, INotices, IReversal, IUsers
+from mta.interfaces import (
+    IAccessPolicy,
+    IDeliveryAgent,
+    IInspector,
+    INotices,
+    IReversal,
+    IReverseNames,
+    IUsers,
+)
 from mta.mail import Agent
 from mta.notices import NoticeWriter
 from mta.pairing.mailboxes import document_of
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
-from mta.resolver import Resolver
+from mta.resolver import Resolver, ReverseNames
 from mta.routing import Router
 from mta.service.open_files import affordable
 from mta.service.process import Process
@@ -128,6 +136,7 @@ class _Maker:
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
         access = self._access()
+        inspectors = self._inspectors(access)
         shared = ReceiverConfig(
             settings.hostname,
             process.spool,
@@ -135,7 +144,8 @@ class _Maker:
             access,
             settings.limits,
             time.time,
-            inspectors=[HeaderChecks([AuthorCheck(access), ForwardLoopCheck(self._router)])],
+            inspectors=inspectors,
+            reverse_names=self._reverse_names(inspectors),
         )
         return Configured(
             settings,
@@ -148,6 +158,16 @@ class _Maker:
             self._client_tls,
             self._users,
         )
+
+    def _inspectors(self, access: IAccessPolicy) -> Sequence[IInspector]:
+        """Return what looks at mail on its way in, in order."""
+        return [HeaderChecks([AuthorCheck(access), ForwardLoopCheck(self._router)])]
+
+    def _reverse_names(self, inspectors: Sequence[IInspector]) -> IReverseNames | None:
+        """Return the look-up of client names, where an inspector needs them."""
+        if any(each.needs_name for each in inspectors):
+            return ReverseNames(self._resolver, self._process.reactor)
+        return None
 
     def _access(self) -> IAccessPolicy:
         settings, process = self._settings, self._process

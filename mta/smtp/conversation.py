@@ -290,4 +290,5 @@ def _new_session(
         hello=client.hello,
         extended=client.extended,
         identity=client.user,
+        port=client.port,
     )

@@ -129,6 +129,8 @@ class MessageInspection:
 class HeaderChecks:
     """The inspector for checks that need the header section alone."""
 
+    needs_name = False
+
     def __init__(self, checks: Sequence[IHeaderCheck]) -> None:
         self._checks = checks
 

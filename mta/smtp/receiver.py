@@ -83,6 +83,7 @@ class Receiver:
                 await channel.start_tls()
                 conversation.session.tls = channel.tls
             if conversation.inspection is not None:
+                await self._look_up_name()
                 await conversation.inspection.connected()
             if not self._after_tls:
                 await self._await_silence()
@@ -94,6 +95,15 @@ class Receiver:
             conversation.is_refused = True
             return refusal.reply.code != 421  # else the client says QUIT, RFC 5321 section 3.1
         return True
+
+    async def _look_up_name(self) -> None:
+        """Look up the name of the client, where an inspector needs it.
+
+        On a turned connection the client is a peer that we know.
+        """
+        session, reverse_names = self._conversation.session, self._config.reverse_names
+        if reverse_names is not None and not self._turned_peer:
+            session.pointer, session.name = await reverse_names.of(session.client)
 
     @property
     def _begins_with_tls(self) -> bool:

@@ -14,6 +14,7 @@ from mta.interfaces import (
     IMailingLists,
     IPairing,
     IReversal,
+    IReverseNames,
     ISessionMeter,
     ISpool,
     IUsers,
@@ -26,7 +27,8 @@ class ReceiverConfig:
     """The values and seams that all receivers of a listener share.
 
     `accepted_mail` gets what was committed; `now` gives seconds since the epoch.  Without `lists`
-    EXPN is not offered.  `inspectors` look at mail in this order.  `hide_client`: what users submit
+    EXPN is not offered.  `inspectors` look at mail in this order; `reverse_names` is there where
+    one of them needs the name of the client.  `hide_client`: what users submit
     does not tell where they are.  `idle_timeout`: seconds between transactions after which the
     client must be gone, where `limits` give it more; 0: no matter.
     """
@@ -47,6 +49,7 @@ class ReceiverConfig:
     lists: IMailingLists | None = None
     meter: ISessionMeter | None = None
     inspectors: Sequence[IInspector] = ()
+    reverse_names: IReverseNames | None = None
     cleartext_auth: bool = False
     hide_client: bool = False
     idle_timeout: float = 0.0

@@ -44,7 +44,8 @@ def received(
     """
     client = ""
     if origin.address:
-        client = f"from {origin.hello} ({address_literal(origin.address)})\r\n\t"
+        name = f"{origin.name} " if origin.name else ""
+        client = f"from {origin.hello} ({name}{address_literal(origin.address)})\r\n\t"
     tls = f"({origin.tls_version} {origin.tls_cipher})\r\n\t" if origin.tls_version else ""
     only = ""
     if len(envelope.recipients) == 1:

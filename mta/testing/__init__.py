@@ -17,7 +17,13 @@ from mta.testing.delivery import (
     message,
 )
 from mta.testing.inspection import FakeInspector
-from mta.testing.routing import FakeHeldMailWatch, FakeNotices, FakeResolver, FakeRouter
+from mta.testing.routing import (
+    FakeHeldMailWatch,
+    FakeNotices,
+    FakeResolver,
+    FakeReverseNames,
+    FakeRouter,
+)
 from mta.testing.sessions import (
     AcceptedMail,
     FakeAccessPolicy,
@@ -53,6 +59,7 @@ __all__ = [
     "FakePairing",
     "FakeResolver",
     "FakeReversal",
+    "FakeReverseNames",
     "FakeRouter",
     "FakeTLS",
     "FakeUsers",

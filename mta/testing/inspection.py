@@ -20,6 +20,8 @@ class FakeInspector:
     the method that refuses.  `verdict` is what `end` returns; `ready`: `body` waits for it.
     """
 
+    needs_name = False
+
     def __init__(self, verdict: Verdict = ACCEPT, **refusals: Reply) -> None:
         self.verdict = verdict
         self.refusals = refusals

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from zope.interface import implementer
 
-from mta.dns_answer import Answer, RecordType
+from mta.dns_answer import Answer, RecordType, ReverseName
 from mta.interfaces import (
     DomainNotFound,
     IHeldMailWatch,
     INotices,
     IResolver,
+    IReverseNames,
     IRouter,
     ResolutionFailed,
 )
@@ -101,6 +102,21 @@ class FakeResolver:
     async def query(self, name: str, kind: RecordType) -> Answer:
         """Return the answer that was put into `answers`."""
         return self.answers.get((name, kind), Answer(exists=False))
+
+
+@implementer(IReverseNames)
+class FakeReverseNames:
+    """Names of addresses, which are all confirmed.  `asked` records the addresses."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        self.asked: list[str] = []
+
+    async def of(self, address: str) -> ReverseName:
+        """Return the name of the table, empty where there is none."""
+        self.asked.append(address)
+        name = self._names.get(address, "")
+        return ReverseName(name, name)
 
 
 @implementer(INotices)

@@ -29,6 +29,7 @@ from mta.testing import (
     AcceptedMail,
     FakeAccessPolicy,
     FakeInspector,
+    FakeReverseNames,
     FakeRouter,
     FakeTLS,
     FakeUsers,
@@ -170,6 +171,30 @@ class InspectionTests(SynchronousTestCase):
         )
         (origin,) = inspector.origins
         self.assertEqual((origin.hello, origin.protocol), ("client.example", "ESMTP"))
+
+    def test_the_name_of_the_client(self) -> None:
+        """It is known before anything else, and kept with the message."""
+        names, inspector = FakeReverseNames({"192.168.1.1": "host.client.example"}), FakeInspector()
+        self.begin(inspector, reverse_names=names)
+        self.send()
+        self.assertEqual(names.asked, ["192.168.1.1"])
+        (origin,), (message,) = inspector.origins, self.accepted
+        self.assertEqual(origin.name, "host.client.example")
+        self.assertEqual(message.origin.name, "host.client.example")
+        (session,) = self.accepted.sessions
+        self.assertEqual(session.pointer, "host.client.example")
+
+    def test_the_name_of_a_peer(self) -> None:
+        """On a turned connection it is not looked up."""
+        names = FakeReverseNames({})
+        config = replace(
+            receiver_config(MemorySpool()), inspectors=[FakeInspector()], reverse_names=names
+        )
+        link = Link(Receiver(config, turned_peer="office"), Clock(), FakeTLS())
+        link.makeConnection(MemoryTransport(lenient=True))
+        self.assertEqual(names.asked, [])
+        link.close_gently()
+        self.assertIsNone(self.successResultOf(link.ended))
 
     def test_a_field_after_the_last_octet(self) -> None:
         """It is in the message, and the octets of the body were not touched again."""

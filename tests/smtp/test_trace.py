@@ -42,6 +42,12 @@ class ReceivedTests(SynchronousTestCase):
             "\tTue, 15 Nov 1994 08:12:31 +0000\r\n",
         )
 
+    def test_the_name_of_the_address(self) -> None:
+        """Where it was looked up, before the address."""
+        of = session()
+        of.name = "host.client.example"
+        self.assertIn("from client.example (host.client.example [192.0.2.1])\r\n", field(of, ALICE))
+
     def test_several_recipients_are_not_named(self) -> None:
         """One of them may be a blind copy (RFC 5321 section 7.2)."""
         self.assertNotIn("for", field(session(), ALICE, BOB))

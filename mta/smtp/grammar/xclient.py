@@ -13,6 +13,8 @@ from mta.smtp.grammar.addresses import HELLO, MAX_DOMAIN
 from mta.smtp.grammar.parameters import Parameter
 from mta.smtp.grammar.xtext import PRINTABLE, decode_xtext
 
+MAX_PORT = 65535  # RFC 9293 section 3.1
+
 
 @dataclass(frozen=True, slots=True)
 class ProxiedClient:
@@ -25,6 +27,7 @@ class ProxiedClient:
     user: str = ""
     hello: str = ""
     extended: bool = False
+    port: int = 0
 
 
 def parse_xclient(argument: bytes, known: ProxiedClient) -> ProxiedClient:
@@ -64,6 +67,13 @@ def _client_is_extended(value: str) -> bool:
     return value.upper() == "ESMTP"
 
 
+def _client_port(value: str) -> int:
+    port = int(value or 0) if value.isascii() else -1
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError("no port")
+    return port
+
+
 def _client_user(value: str) -> str:
     if value and not (PRINTABLE.fullmatch(value) and len(value) <= MAX_DOMAIN):
         raise ValueError("not the name of a user")
@@ -74,7 +84,7 @@ def _client_user(value: str) -> str:
 XCLIENT_ATTRIBUTES: Mapping[str, Parameter] = {
     "NAME": ("", str),
     "ADDR": ("address", _client_address),
-    "PORT": ("", str),
+    "PORT": ("port", _client_port),
     "PROTO": ("extended", _client_is_extended),
     "HELO": ("hello", _client_hello),
     "LOGIN": ("user", _client_user),
