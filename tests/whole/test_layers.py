@@ -26,6 +26,7 @@ ALLOWED = {
     "dns_answer": set(),
     "interfaces": {"mail", "settings", "session", "queued", "verdict", "dns_answer"},
     "smtp": FOUNDATION,
+    "authentication": FOUNDATION | {"smtp"},
     "config": {"mail", "settings", "smtp", "files"},
     "files": set(),
     "limited_log": set(),
@@ -113,14 +114,14 @@ class LayerTests(SynchronousTestCase):
         self.assertEqual(wrong, [])
 
     def test_the_protocol_is_pure(self) -> None:
-        """`mta.smtp` knows no Twisted, no files, no clock, no sockets."""
+        """`mta.smtp` and `mta.authentication` know no Twisted, no files, no clock, no sockets."""
         impure = {"twisted", "os", "pathlib", "socket", "ssl", "time", "threading", "select"}
         wrong = [
             f"{path.relative_to(ROOT)}:{line}: {name}"
             for path, room in modules()
-            if room in {"smtp", *FOUNDATION}
+            if room in {"smtp", "authentication", *FOUNDATION}
             for name, line in imports(path)
-            if name.split(".")[0] in (impure if room == "smtp" else {"twisted"})
+            if name.split(".")[0] in ({"twisted"} if room in FOUNDATION else impure)
         ]
         self.assertEqual(wrong, [])
 

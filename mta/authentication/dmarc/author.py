@@ -1,0 +1,70 @@
+"""The domains of the authors that readers see (RFC 9989 section 5.3.1).
+
+Read more leniently than where a user must be the author (`mta.smtp.authors`): that a display name
+is odd does not keep a domain's policy from counting.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mta.mail import canonical_domain
+from mta.smtp import header
+
+MAX_AUTHOR_DOMAINS = 5  # each costs a tree walk
+MAX_OCTETS = 16 * 1024  # of a From: field that is looked at
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_ANGLE = re.compile(r"<([^<>]*)>")
+_DOMAIN = re.compile(r'@[ \t]*([^\s"(),:;<>@\[\]\\]+(?:[ \t]*\.[ \t]*[^\s"(),:;<>@\[\]\\]+)*)')
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorDomains:
+    """The domains of the authors, in canonical form, each once.
+
+    `fields` is the number of From: fields.
+    """
+
+    domains: tuple[str, ...]
+    fields: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Tell whether it can be said who the author is."""
+        return self.fields <= 1 and len(self.domains) <= MAX_AUTHOR_DOMAINS
+
+
+def author_domains(section: bytes) -> AuthorDomains:
+    """Return the domains of all From: fields of a header section."""
+    values = header.values(section, b"from")
+    found = dict.fromkeys(domain for value in values for domain in _domains(value))
+    return AuthorDomains(tuple(found), len(values))
+
+
+def _domains(value: bytes) -> list[str]:
+    try:
+        text = value[:MAX_OCTETS].decode()
+    except UnicodeDecodeError:
+        text = value[:MAX_OCTETS].decode("latin-1")
+    text = _QUOTED.sub("q", text)
+    try:
+        text = header.without_comments(text)
+    except ValueError:  # a quoted string or a comment does not end: some readers go on
+        text = text.replace('"', " ").replace("(", " ")
+    found: list[str] = []
+    for item in text.split(","):
+        if addresses := [each for each in _ANGLE.findall(item) if "@" in each]:
+            for address in addresses:
+                found += _DOMAIN.findall(address)[-1:]  # behind a route, if there is one
+        else:
+            found += _DOMAIN.findall(item)
+    return [domain for each in found if (domain := _canonical(each))]
+
+
+def _canonical(text: str) -> str:
+    """Return the domain as the DNS knows it.  It is empty for what is none."""
+    domain = canonical_domain(re.sub(r"[ \t]", "", text)).rstrip(".")
+    return domain if len(domain) <= 253 and _HOST.fullmatch(domain) else ""
