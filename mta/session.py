@@ -134,6 +134,17 @@ class PairingRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Observation:
+    """One thing that a paired host sees, for operators to read.
+
+    `state` is ok, unknown, warn or bad.
+    """
+
+    state: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ban:
     """A ban on log-ins from a host, or of one user there.
 

@@ -104,6 +104,8 @@ class Conversation:
             shared = replace(shared, pairing=FakePairing())
         if "mailboxes" in settings:
             shared = replace(shared, mailboxes=FakeMailboxLists())
+        if "looks" in settings:
+            shared = replace(shared, far_looks=FakeMailboxLists())
         if "proxy" in settings:
             shared = replace(shared, names=FakeClientNames(settings["proxy"]))
         turned_peer = settings.get("partner", "")

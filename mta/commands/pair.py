@@ -24,6 +24,7 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.commands.known import is_known
+from mta.doctor.look_files import LookFiles
 from mta.mail import Agent, Hop
 from mta.pairing.entries import (
     DEFAULT_RELAY,
@@ -313,6 +314,7 @@ def _remove(arguments: argparse.Namespace) -> None:
     if Path(settings.spool).is_dir():
         Pairings(Path(settings.spool)).end(name)
         MailboxFiles(Path(settings.spool)).forget(name)
+        LookFiles(Path(settings.spool)).forget(name)
     _reload(settings)
     print(printable(f"removed {name}; mail that is held for it stays in the queue"))
 

@@ -46,6 +46,7 @@ MAX_ADDRESSES = 10  # addresses: tried for one hop at one time
 HURRIED_ADDRESSES = 4  # addresses: while hops wait for a connection
 MAX_TIME = 1800.0  # seconds: in which other addresses are tried; six silent hosts take it
 UNIX = "unix:"
+NO_SERVER = "no server listens"  # the reason where a connection is refused
 NO_HOST = Outcome(Status.DEFERRED, Reply(451, "4.4.4", ("There is no host to send to",)))
 
 
@@ -227,7 +228,7 @@ def _why_unconnected(hop: Hop, error: ConnectError) -> str:
     """The reason why there is no connection, in words for the operator."""
     port = "its socket" if hop.next_hop.startswith(UNIX) else f"port {hop.port or SMTP_PORT}"
     if isinstance(error, ConnectionRefusedError):
-        return f"no server listens on {port}"
+        return f"{NO_SERVER} on {port}"
     if isinstance(error, TimeoutError):
         return f"no answer from {port}"
     return str(error)

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gathe
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.doctor import machine, mail, names, peers, ports
+from mta.doctor import far, machine, mail, names, peers, ports
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, unknown
 from mta.interfaces import DomainNotFound, ResolutionFailed
@@ -49,6 +49,11 @@ CHECKS: Sequence[Check] = (
     Check("ports.relaying", "strangers can't relay", ports.relaying, True, LOGIN_TIMEOUT),
     Check("peers.dialled", "peers that we dial let us in", peers.dialled, True, LOGIN_TIMEOUT),
     Check("peers.dialling-in", "peers that dial in were here", peers.dialling_in),
+    Check("far.answers", "peers that we dial see us as we do", far.answers, True, LOGIN_TIMEOUT),
+    Check("far.ports", "the world can reach their hosts", far.ports, True, LOGIN_TIMEOUT),
+    Check("far.relaying", "those relay for no stranger", far.relaying, True, LOGIN_TIMEOUT),
+    Check("far.senders", "notices and forwards may leave", far.senders, True, LOGIN_TIMEOUT),
+    Check("far.told", "peers that dial in saw no fault here", far.told),
     Check("peers.bans", "no peer is banned", peers.bans),
     Check("mail.roles", "postmaster and abuse are there", mail.roles),
     Check("mail.maildrop", "programs of all users can send mail", mail.maildrop),
@@ -64,12 +69,22 @@ def examine(
 ) -> Awaitable[Sequence[tuple[Check, Sequence[Result]]]]:
     """Run all checks at once.
 
-    Returns the results of each, in the order of the table.
+    Peers are told what was seen of them.  Returns the results of each, in the order of the table.
     """
+    return Deferred.fromCoroutine(_examine(examined, clock, offline=offline))
+
+
+async def _examine(
+    examined: Examined, clock: IReactorTime, *, offline: bool
+) -> Sequence[tuple[Check, Sequence[Result]]]:
     running = [
         Deferred.fromCoroutine(_look(check, examined, clock, offline=offline)) for check in CHECKS
     ]
-    return gatherResults(running, consumeErrors=True)
+    found: Sequence[tuple[Check, Sequence[Result]]] = await gatherResults(
+        running, consumeErrors=True
+    )
+    await far.tell(examined, [result for _, results in found for result in results])
+    return found
 
 
 async def _look(

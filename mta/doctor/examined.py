@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from mta.interfaces import IOwnHost, IResolver
-from mta.mail import Hop
+from mta.mail import Agent, Hop, Reply
+from mta.session import TLSInfo
 from mta.settings import Settings
 
 
@@ -16,39 +20,50 @@ from mta.settings import Settings
 class SessionSeen:
     """A session with another server, as far as it went.
 
-    `keywords` are those of EHLO; `round_trip` is in seconds, of NOOP.
+    `keywords` are those of EHLO; `round_trip` is in seconds, of NOOP.  `replies` are those to the
+    commands that were to be sent, in their order.  `tls` is what the server showed.
     """
 
     host: str
     keywords: frozenset[str]
-    has_tls: bool
+    tls: TLSInfo | None
     round_trip: float
+    replies: Sequence[Reply] = ()
 
 
 class IProbe(Interface):
-    """Reaches other hosts.  Its coroutines raise `mta.queued.HopFailure`."""
+    """Reaches other hosts."""
 
-    async def session(hop: Hop) -> SessionSeen:
-        """Open a session with a hop, log in, and quit."""
+    async def session(hop: Hop, commands: Sequence[str] = (), needed: str = "") -> SessionSeen:
+        """Open a session with a hop, log in, send commands, and quit.
 
-    async def rcpt(hop: Hop, reverse_path: str, forward_path: str) -> int:
-        """Return the code of the reply to RCPT; send no mail."""
+        The commands are sent only where EHLO offers the `needed` keyword.  They must not send
+        mail.  Raises `mta.queued.HopFailure`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
     """The installation, as the checks see it.
 
-    `hosts`: the file of names that the system knows.
+    `in_thread` runs what blocks; `hosts` is the file of names that the system knows.
     """
 
     settings: Settings
     resolver: IResolver
     own: IOwnHost
     probe: IProbe
+    in_thread: Callable[..., Deferred[Any]]
     hosts: Path = Path("/etc/hosts")
 
     @property
     def is_dialling(self) -> bool:
         """Tell whether mail comes through a peer that we dial."""
         return any(peer.connect for peer in self.settings.peers.values())
+
+    @property
+    def awaits_pairing(self) -> bool:
+        """Tell whether this is an office without its relay yet.
+
+        `mta init` leaves it so."""
+        return not self.settings.peers and self.settings.default_route.agent is Agent.REJECT

@@ -50,7 +50,7 @@ async def own_name(examined: Examined) -> AsyncIterator[Result]:
             f"{examined.hosts} gives {name} the address {trap}",
             f"remove the name from that line: programs here take {name} for a host apart",
         )
-    if examined.is_dialling:
+    if examined.is_dialling or examined.awaits_pairing:
         yield ok(f"{name} needs no address: mail comes through a peer that we dial")
         return
     addresses = await public_addresses(examined)
@@ -74,7 +74,7 @@ async def own_name(examined: Examined) -> AsyncIterator[Result]:
 async def reverse_names(examined: Examined) -> AsyncIterator[Result]:
     """Look whether each address leads back to the name (RFC 1912)."""
     name = examined.settings.hostname
-    if examined.is_dialling:
+    if examined.is_dialling or examined.awaits_pairing:
         return
     for address in await public_addresses(examined):
         pointer = ip_address(address).reverse_pointer
@@ -103,16 +103,16 @@ async def exchangers(examined: Examined) -> AsyncIterator[Result]:
         if peer.connect is not None
     }
     for domain in examined.settings.domains:
-        try:
-            hosts = [host for _, host in sorted(await examined.resolver.mx(domain))]
-        except DomainNotFound:
-            yield bad(f"{domain} does not exist in the DNS", f"mta dns {domain}")
+        if examined.awaits_pairing:
+            yield unknown(
+                f"mail for {domain}: this office has no relay yet, where it could be sent",
+                "mta pair, here and on the relay; then mta dns names the records",
+            )
             continue
-        if not hosts:
-            yield bad(f"{domain} has no MX record", f"publish it: mta dns {domain}")
-        elif hosts == [""]:
-            yield bad(f"{domain} says that it takes no mail (RFC 7505)", f"mta dns {domain}")
-        elif await _includes_us(examined, hosts):
+        hosts = await exchanger_hosts(examined, domain)
+        if isinstance(hosts, Result):
+            yield hosts
+        elif await includes_us(examined, hosts):
             yield ok(f"mail for {domain} is sent to this host")
         elif any(host.lower() in dialled for host in hosts):
             yield ok(f"mail for {domain} is sent to {hosts[0]}, which we dial")
@@ -126,6 +126,21 @@ async def exchangers(examined: Examined) -> AsyncIterator[Result]:
                 f"mail for {domain} is sent to {', '.join(hosts)}, and not here",
                 f"publish another MX record: mta dns {domain}",
             )
+
+
+async def exchanger_hosts(examined: Examined, domain: str) -> Sequence[str] | Result:
+    """The hosts that take the mail of a domain.
+
+    The best comes first.  A result says what is wrong instead."""
+    try:
+        hosts = [host for _, host in sorted(await examined.resolver.mx(domain))]
+    except DomainNotFound:
+        return bad(f"{domain} does not exist in the DNS", f"mta dns {domain}")
+    if not hosts:
+        return bad(f"{domain} has no MX record", f"publish it: mta dns {domain}")
+    if hosts == [""]:
+        return bad(f"{domain} says that it takes no mail (RFC 7505)", f"mta dns {domain}")
+    return hosts
 
 
 async def policies(examined: Examined) -> AsyncIterator[Result]:
@@ -157,7 +172,8 @@ async def public_addresses(examined: Examined) -> Sequence[str]:
     return found
 
 
-async def _includes_us(examined: Examined, hosts: Sequence[str]) -> bool:
+async def includes_us(examined: Examined, hosts: Sequence[str]) -> bool:
+    """Tell whether one of these hosts is this one."""
     for host in hosts:
         if examined.own.is_named(host):
             return True

@@ -40,7 +40,7 @@ def _session(peer: Peer, seen: SessionSeen) -> Result:
             f"{peer.name}: {seen.host} does not offer {method} to us, but {offered}",
             "it may on another port (366, 465), or with a `peers` entry for our user",
         )
-    if not seen.has_tls:
+    if seen.tls is None:
         return bad(f"{peer.name}: no TLS, so that all can be read", "set `tls: verify` or a `pin`")
     took = f"{seen.round_trip * 1000:.0f} ms"
     if seen.round_trip > MAX_ROUND_TRIP:

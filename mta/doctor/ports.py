@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from mta.config.endpoints import tcp_address
 from mta.doctor.examined import Examined
 from mta.doctor.names import public_addresses
 from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.interfaces import DomainNotFound, ResolutionFailed
-from mta.mail import Agent, Hop, Security
+from mta.mail import Agent, Hop, Reply, Security
 from mta.queued import HopFailure
 from mta.settings import Listener, ListenerTLS, Service
 
 SMTP_PORT = 25
 _WELL_KNOWN = "gmail.com"  # an MX that answers from everywhere
 _FOREIGN = "doctor@elsewhere.example"  # RFC 2606: in no network, and of no domain of ours
+RELAYING = (f"MAIL FROM:<{_FOREIGN}>", f"RCPT TO:<{_FOREIGN}>")  # what an open relay takes
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -66,7 +67,7 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
     for address in await public_addresses(examined):
         hop = Hop(Agent.SMTP, address, SMTP_PORT, security=Security.OFF)
         try:
-            code = await examined.probe.rcpt(hop, _FOREIGN, _FOREIGN)
+            seen = await examined.probe.session(hop, RELAYING)
         except (HopFailure, ResolutionFailed, DomainNotFound):
             yield unknown(
                 f"{address} port {SMTP_PORT} can't be reached from this host",
@@ -74,13 +75,19 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
                 f" {examined.settings.hostname}",
             )
             continue
-        if code < 300:
+        refusal = first_refusal(seen.replies)
+        if refusal is None:
             yield bad(
                 f"{address} takes mail from anywhere to anywhere: an open relay",
                 "look at `relay.networks`: this host's public address must not be there",
             )
         else:
-            yield ok(f"{address} refuses to relay (it replies {code})")
+            yield ok(f"{address} refuses to relay (it replies {refusal.code})")
+
+
+def first_refusal(replies: Sequence[Reply]) -> Reply | None:
+    """The first reply that refuses something; None: all was taken."""
+    return next((reply for reply in replies if not reply.is_positive), None)
 
 
 def _hop(listener: Listener) -> Hop | None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
 from mta.delivery.dialler import NO_HOST, Dialler, Transfer
@@ -11,16 +16,20 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import most_telling
 from mta.doctor.examined import Examined, IProbe, SessionSeen
 from mta.interfaces import IChannel, IOwnHost, IRole
-from mta.mail import Hop, Outcome
+from mta.mail import Hop, Outcome, Reply, Status
 from mta.peers.exchange import NoMail
 from mta.queued import HopFailure
 from mta.resolver import Resolver
 from mta.settings import Settings
-from mta.smtp.dialogue import MAIL, NOOP, RCPT, Dialogue
+from mta.smtp.dialogue import HELLO, NOOP, Dialogue
 from mta.smtp.opening import SenderConfig, open_session
 from mta.tls import ClientTLS
 
+PROBE_TIMEOUT = 8.0  # seconds: for one session; a silent port must not take all of a check's time
 _KEYWORDS = ("ATRN", "TURN", "ETRN", "STARTTLS", "AUTH", "PIPELINING", "CHUNKING", "SMTPUTF8")
+SILENT = Outcome(
+    Status.DEFERRED, Reply(451, "4.4.1", (f"no answer within {PROBE_TIMEOUT:.0f} seconds",))
+)
 
 
 def examined_by(reactor: Any, settings: Settings) -> Examined:
@@ -28,17 +37,18 @@ def examined_by(reactor: Any, settings: Settings) -> Examined:
 
     Raises TLSFault.
     """
-    own = OwnHost(settings.hostname, settings.own_addresses)
+    threads = reactor.getThreadPool()
     resolver = Resolver(reactor, settings.resolver)
     dialler = Dialler(
-        reactor,
-        reactor.getThreadPool(),
-        settings.hostname,
-        resolver,
-        ClientTLS(settings.tls),
-        NotOwn(),
+        reactor, threads, settings.hostname, resolver, ClientTLS(settings.tls), NotOwn()
     )
-    return Examined(settings, resolver, own, Probe(dialler))
+    return Examined(
+        settings,
+        resolver,
+        OwnHost(settings.hostname, settings.own_addresses),
+        Probe(dialler, reactor),
+        partial(deferToThreadPool, reactor, threads),
+    )
 
 
 @implementer(IOwnHost)
@@ -58,21 +68,22 @@ class NotOwn:
 class Probe:
     """Reaches other hosts as the relay does."""
 
-    def __init__(self, dialler: Dialler) -> None:
+    def __init__(self, dialler: Dialler, clock: IReactorTime) -> None:
         self._dialler = dialler
+        self._clock = clock
 
-    async def session(self, hop: Hop) -> SessionSeen:
+    async def session(
+        self, hop: Hop, commands: Sequence[str] = (), needed: str = ""
+    ) -> SessionSeen:
         """See `IProbe.session`."""
-        role = _Session()
-        await self._talk(hop, role)
+        role = _Session(commands, needed)
+        talking = Deferred.fromCoroutine(self._talk(hop, role))
+        try:
+            await talking.addTimeout(PROBE_TIMEOUT, self._clock)
+        except TimeoutError:
+            raise HopFailure(SILENT) from None
         assert role.seen is not None
         return role.seen
-
-    async def rcpt(self, hop: Hop, reverse_path: str, forward_path: str) -> int:
-        """See `IProbe.rcpt`."""
-        role = _Session(f"MAIL FROM:<{reverse_path}>", f"RCPT TO:<{forward_path}>")
-        await self._talk(hop, role)
-        return role.code
 
     async def _talk(self, hop: Hop, role: _Session) -> None:
         failures: list[Outcome] = []
@@ -100,17 +111,17 @@ class _Probing(Transfer):
 
 @implementer(IRole)
 class _Session:
-    """Opens a session, measures a round trip, and quits.
+    """Opens a session, measures a round trip, sends commands, and quits.
 
-    `transaction` are commands that come before QUIT, MAIL and RCPT.
+    The commands are sent where the server offers the `needed` keyword.
     """
 
     config: SenderConfig
 
-    def __init__(self, *transaction: str) -> None:
+    def __init__(self, commands: Sequence[str], needed: str) -> None:
         self.seen: SessionSeen | None = None
-        self.code = 0
-        self._transaction = transaction
+        self._commands = commands
+        self._needed = needed
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
@@ -118,15 +129,12 @@ class _Session:
         await open_session(dialogue, self.config)
         begin = channel.seconds()
         await dialogue.command(b"NOOP", NOOP)
-        self.seen = SessionSeen(
-            dialogue.remote,
-            frozenset(word for word in _KEYWORDS if dialogue.extensions.offers(word)),
-            channel.tls is not None,
-            channel.seconds() - begin,
-        )
-        for command, stage in zip(self._transaction, (MAIL, RCPT), strict=False):
-            self.code = (await dialogue.command(command.encode(), stage)).code
-            if self.code >= 300:
-                break
+        round_trip = channel.seconds() - begin
+        replies = []
+        if not self._needed or dialogue.extensions.offers(self._needed):
+            for command in self._commands:
+                replies.append(await dialogue.command(command.encode(), HELLO))
+        keywords = frozenset(word for word in _KEYWORDS if dialogue.extensions.offers(word))
+        self.seen = SessionSeen(dialogue.remote, keywords, channel.tls, round_trip, replies)
         await dialogue.quit()
         return None

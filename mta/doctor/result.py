@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -20,11 +20,19 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of a check, and what to do about it."""
+    """One line of a check, and what to do about it.
+
+    `peer`: the peer that we dial which it is about, and which is told of it.
+    """
 
     state: State
     text: str
     remedy: str = ""
+    peer: str = ""
+
+    def of(self, peer: str) -> Result:
+        """Return the same about a peer."""
+        return replace(self, peer=peer)
 
 
 def ok(text: str) -> Result:

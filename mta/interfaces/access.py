@@ -8,7 +8,7 @@ from zope.interface import Attribute, Interface
 
 from mta.interfaces.connection import IRole
 from mta.mail import Mailbox, Recipient, Reply
-from mta.session import Ban, LogInRecord, PairingRequest, Session
+from mta.session import Ban, LogInRecord, Observation, PairingRequest, Session
 from mta.settings import Peer
 
 
@@ -170,3 +170,25 @@ class IMailboxLists(Interface):
 
     async def take(session: Session, argument: bytes) -> Reply:
         """Return the reply to XMAILBOXES.  Raises `mta.smtp.errors.Refusal`."""
+
+
+class IFarEndSource(Interface):
+    """Our view of peers, and the place for theirs of us."""
+
+    async def answer(peer: Peer, question: str, argument: str) -> Sequence[Observation]:
+        """Return what we see of a peer's domains.
+
+        `question` is one of `mta.smtp.far_look.QUESTIONS`.
+        """
+
+    async def keep(peer: Peer, observations: Sequence[Observation]) -> None:
+        """Keep the last look of a peer at us."""
+
+
+class IFarLooks(Interface):
+    """The looks of peers at us, as the receiver answers them."""
+
+    is_offered: bool = Attribute("whether any peer may look")
+
+    async def take(session: Session, argument: bytes) -> Reply:
+        """Return the reply to XDOCTOR.  Raises `mta.smtp.errors.Refusal`."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from mta.access import AccessPolicy
+from mta.access.far_looks import FarLooks
 from mta.access.local import ClientNames
 from mta.access.mailbox_lists import MailboxLists
 from mta.access.turning import Reversal
@@ -24,6 +27,9 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import RelayAgent
 from mta.delivery.steps import Steps
+from mta.doctor.answers import Answers
+from mta.doctor.examined import Examined
+from mta.doctor.probe import Probe
 from mta.interfaces import (
     IAccessPolicy,
     IDeliveryAgent,
@@ -127,6 +133,7 @@ class _Maker:
         self._users = self._make_users()
         self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)
+        self._far_looks = self._make_far_looks()
 
     def make(self) -> Configured:
         settings, process = self._settings, self._process
@@ -207,6 +214,19 @@ class _Maker:
             },
         )
 
+    def _make_far_looks(self) -> FarLooks:
+        settings, process = self._settings, self._process
+        examined = Examined(
+            settings,
+            self._resolver,
+            self._own,
+            Probe(self._dialler(), process.reactor),
+            partial(deferToThreadPool, process.reactor, process.threads),
+        )
+        return FarLooks(
+            settings.peers.values(), Answers(examined, process.reactor), process.reactor
+        )
+
     def _limits(self) -> Limits:
         """The limits, with no more connections than there are open files for."""
         limits = self._settings.limits
@@ -232,6 +252,7 @@ class _Maker:
             reversal=reversal,
             pairing=self._process.pairing,
             mailboxes=self._mailbox_lists,
+            far_looks=self._far_looks,
             names=ClientNames(
                 settings.relay.networks,
                 settings.relay.xclient,

@@ -6,11 +6,10 @@ from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import grammar, replies, sasl
+from mta.smtp import far_look, grammar, mailbox_list, replies, sasl
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Restart, sasl_response
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
-from mta.smtp.mailbox_list import KEYWORD
 from mta.smtp.transactions import MAX_TRANSACTIONS
 
 # --- sessions
@@ -65,8 +64,11 @@ async def _extensions(conversation: Conversation) -> list[str]:
         keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
-    if config.mailboxes is not None and config.mailboxes.is_offered and not session.turned_peer:
-        keywords.append(KEYWORD)
+    if not session.turned_peer:
+        if config.mailboxes is not None and config.mailboxes.is_offered:
+            keywords.append(mailbox_list.KEYWORD)
+        if config.far_looks is not None and config.far_looks.is_offered:
+            keywords.append(far_look.KEYWORD)
     if mechanisms := await conversation.mechanisms():
         keywords.append(" ".join(("AUTH", *mechanisms)))
     return [*keywords, "HELP"]
@@ -160,6 +162,13 @@ async def xmailboxes(conversation: Conversation, argument: bytes) -> Answer:
     if conversation.config.mailboxes is None:
         raise Refusal(replies.NOT_IMPLEMENTED)
     return await conversation.config.mailboxes.take(conversation.session, argument)
+
+
+async def xdoctor(conversation: Conversation, argument: bytes) -> Answer:
+    """XDOCTOR: a peer asks or tells what is seen of the link."""
+    if conversation.config.far_looks is None:
+        raise Refusal(replies.NOT_IMPLEMENTED)
+    return await conversation.config.far_looks.take(conversation.session, argument)
 
 
 # --- changing roles

@@ -9,6 +9,7 @@ from mta.interfaces import (
     IAcceptedMail,
     IAccessPolicy,
     IClientNames,
+    IFarLooks,
     IInspector,
     IMailboxLists,
     IMailingLists,
@@ -45,6 +46,7 @@ class ReceiverConfig:
     reversal: IReversal | None = None
     pairing: IPairing | None = None
     mailboxes: IMailboxLists | None = None
+    far_looks: IFarLooks | None = None
     names: IClientNames | None = None
     lists: IMailingLists | None = None
     meter: ISessionMeter | None = None

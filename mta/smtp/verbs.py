@@ -82,6 +82,9 @@ TABLE: Mapping[str, Verb] = {
     "XMAILBOXES": Verb(
         answers.xmailboxes, _LOG_IN, Phase.READY, max_line=MAX_AUTH_LINE, when_turned=False
     ),
+    "XDOCTOR": Verb(
+        answers.xdoctor, _LOG_IN, Phase.READY, max_line=MAX_AUTH_LINE, when_turned=False
+    ),
     "RSET": Verb(answers.rset, _ALL, is_idle=True),
     "NOOP": Verb(answers.noop, _ALL, is_idle=True, before_tls=True),
     "HELP": Verb(answers.help, _ALL, is_idle=True),

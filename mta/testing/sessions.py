@@ -11,6 +11,7 @@ from mta.interfaces import (
     IAccessPolicy,
     IChannel,
     IClientNames,
+    IFarLooks,
     IFirstRoles,
     IMailboxLists,
     IMailingLists,
@@ -254,9 +255,9 @@ class FakePairing:
         return ("USER office", "PASSWORD x")
 
 
-@implementer(IMailboxLists)
+@implementer(IFarLooks, IMailboxLists)
 class FakeMailboxLists:
-    """Lists that are taken from all that have logged in."""
+    """Lists, or looks, that are taken from all that have logged in."""
 
     is_offered = True
 

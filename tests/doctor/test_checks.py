@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -20,6 +21,7 @@ from mta.doctor.result import State
 from mta.interfaces import IOwnHost, ResolutionFailed
 from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.queued import HopFailure
+from mta.session import TLSInfo
 from mta.settings import Domain, Listener, Peer, Service, Settings
 from mta.testing import FakeResolver
 from tests.processes import temporary_folder
@@ -32,27 +34,44 @@ SETTINGS = Settings(
     own_addresses=(ADDRESS,),
     listen=(Listener("tcp:25"), Listener("tcp:465:interface=192.0.2.9", Service.SUBMISSION)),
 )
+TLS = TLSInfo("TLSv1.3", "x")
 RELAY = Peer("vps", connect=Hop(Agent.SMTP, "relay.example", 465, implicit_tls=True))
 
 
 @implementer(IProbe)
 class FakeProbe:
-    """Other hosts as tables: sessions by host, codes of RCPT by host."""
+    """Other hosts as tables: sessions by host and port, and replies by the command's first words.
+
+    `sent` are the commands that came, with their host.
+    """
 
     def __init__(self) -> None:
-        self.sessions: dict[str, SessionSeen] = {}
-        self.codes: dict[str, int] = {}
+        self.sessions: dict[str | tuple[str, int], SessionSeen] = {}
+        self.replies: dict[str, Reply] = {}
+        self.failures: dict[str | tuple[str, int], str] = {}
+        self.sent: list[tuple[str, str]] = []
 
-    async def session(self, hop: Hop) -> SessionSeen:
+    async def session(
+        self, hop: Hop, commands: Sequence[str] = (), needed: str = ""
+    ) -> SessionSeen:
         """Return the session of the table."""
-        if hop.next_hop not in self.sessions:
-            raise HopFailure(Outcome(Status.DEFERRED, Reply(451, "4.4.1", ("refused",))))
-        return self.sessions[hop.next_hop]
+        key: str | tuple[str, int] = (hop.next_hop, hop.port)
+        if key not in self.sessions:
+            key = hop.next_hop
+        if key not in self.sessions:
+            text = self.failures.get((hop.next_hop, hop.port), "refused")
+            raise HopFailure(Outcome(Status.DEFERRED, Reply(451, "4.4.1", (text,))))
+        seen = self.sessions[key]
+        if needed and needed not in seen.keywords:
+            return seen
+        self.sent += [(hop.next_hop, command) for command in commands]
+        return replace(seen, replies=[self._reply(command) for command in commands])
 
-    async def rcpt(self, hop: Hop, reverse_path: str, forward_path: str) -> int:
-        """Return the code of the table."""
-        await self.session(hop)
-        return self.codes[hop.next_hop]
+    def _reply(self, command: str) -> Reply:
+        for start, reply in self.replies.items():
+            if command.startswith(start):
+                return reply
+        return Reply(250, "", ("OK",))
 
 
 class UnansweringResolver(FakeResolver):
@@ -88,7 +107,7 @@ class CheckCase(SynchronousTestCase):
     @property
     def examined(self) -> Examined:
         """The situation."""
-        return Examined(self.settings, self.resolver, Here(), self.probe, self.hosts)
+        return Examined(self.settings, self.resolver, Here(), self.probe, maybeDeferred, self.hosts)
 
     def states(self, check: CheckFunction) -> list[tuple[str, str]]:
         """State and text of each result."""
@@ -173,6 +192,13 @@ class NameTests(CheckCase):
         self.assert_states(names.own_name, ("ok", "needs no address"))
         self.assertEqual(self.states(names.reverse_names), [])
 
+    def test_an_office_that_is_not_paired_yet(self) -> None:
+        """Where its mail will come from is not known, and nothing is wrong."""
+        self.settings = replace(SETTINGS, default_route=Hop(Agent.REJECT, "no relay yet"))
+        self.assert_states(names.exchangers, ("unknown", "has no relay yet"))
+        self.assert_states(names.own_name, ("ok", "needs no address"))
+        self.assertEqual(self.states(names.reverse_names), [])
+
     def test_policies(self) -> None:
         """SPF once, and DMARC."""
         self.assert_states(names.policies, ("warn", "no SPF"), ("warn", "no DMARC"))
@@ -188,17 +214,17 @@ class PortTests(CheckCase):
     def test_interfaces(self) -> None:
         """Probes are interfaces' implementations."""
         verifyObject(IProbe, FakeProbe())
-        verifyObject(IProbe, Probe(None))  # type: ignore[arg-type]
+        verifyObject(IProbe, Probe(None, Clock()))  # type: ignore[arg-type]
 
     def test_listeners(self) -> None:
         """Each answers where it listens."""
-        self.probe.sessions["127.0.0.1"] = SessionSeen(HOST, frozenset(), False, 0.0)
+        self.probe.sessions["127.0.0.1"] = SessionSeen(HOST, frozenset(), None, 0.0)
         self.assert_states(ports.listeners, ("ok", "tcp:25"), ("bad", "tcp:465"))
 
     def test_outgoing(self) -> None:
         """Port 25 of others; no matter where all mail leaves by a smart host."""
         self.assert_states(ports.outgoing, ("warn", "port 25"))
-        self.probe.sessions["gmail.com"] = SessionSeen("mx", frozenset(), True, 0.0)
+        self.probe.sessions["gmail.com"] = SessionSeen("mx", frozenset(), TLS, 0.0)
         self.assert_states(ports.outgoing, ("ok", "open"))
         self.probe.sessions.clear()
         hop = Hop(Agent.HOLD, "vps")
@@ -209,10 +235,9 @@ class PortTests(CheckCase):
         """A foreign address to a foreign address."""
         self.resolver.answers[HOST, RecordType.A] = Answer([ADDRESS])
         self.assert_states(ports.relaying, ("unknown", "can't be reached"))
-        self.probe.sessions[ADDRESS] = SessionSeen(HOST, frozenset(), False, 0.0)
-        self.probe.codes[ADDRESS] = 250
+        self.probe.sessions[ADDRESS] = SessionSeen(HOST, frozenset(), None, 0.0)
         self.assert_states(ports.relaying, ("bad", "open relay"))
-        self.probe.codes[ADDRESS] = 550
+        self.probe.replies["RCPT"] = Reply(550, "5.7.1", ("no",))
         self.assert_states(ports.relaying, ("ok", "550"))
 
 
@@ -222,7 +247,9 @@ class PeerTests(CheckCase):
     def see(self, *keywords: str, has_tls: bool = True, round_trip: float = 0.1) -> None:
         """Let the relay be so."""
         self.settings = replace(SETTINGS, peers={"vps": RELAY})
-        seen = SessionSeen("relay.example", frozenset(keywords), has_tls, round_trip)
+        seen = SessionSeen(
+            "relay.example", frozenset(keywords), TLS if has_tls else None, round_trip
+        )
         self.probe.sessions["relay.example"] = seen
 
     def test_dialled(self) -> None:

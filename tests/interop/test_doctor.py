@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mta import __version__
 from tests.interop.reversal import Provider, office
 from tests.processes import Server, source_environment
 
@@ -67,6 +68,47 @@ class DoctorTests(SynchronousTestCase):
         self.assertIn("Authentication", text)
         _, found = doctor(office(self, provider, pin="sha256:" + "0" * 64))
         self.assertEqual(found["peers.dialled"][0][0], "bad")
+
+    def test_both_ends(self) -> None:
+        """The office asks its relay, looks at it from outside, and the relay shows what it saw."""
+        provider = Provider(self)
+        provider.start()
+        _, found = doctor(provider, "--offline")
+        self.assertEqual(found["far.told"], [("unknown", "office has not looked at us yet")])
+        _, found = doctor(office(self, provider))
+        said = dict.fromkeys(text for _, text in found["far.answers"])
+        self.assertIn(
+            ("ok", f"provider says: both ends have version {__version__}"), found["far.answers"]
+        )
+        for words in (
+            "the clocks of both ends agree",
+            "there was no exchange yet",
+            "the domains agree: office.example",
+        ):
+            self.assertIn(f"provider says: {words}", said)
+        self.assertEqual(
+            found["far.senders"],
+            [
+                ("ok", "localhost takes notices, from <>"),
+                ("ok", "localhost takes mail and forwards from office.example"),
+            ],
+        )
+        _, found = doctor(provider, "--offline")
+        told = [text for _, text in found["far.told"]]
+        self.assertIn("office saw: localhost takes notices, from <>", told)
+        self.assertNotIn("office has not looked at us yet", told)
+        self.assertNotIn("Traceback", provider.log)
+
+    def test_domains_that_differ(self) -> None:
+        """The office hears which of its domains its relay does not have for it."""
+        provider = Provider(self)
+        provider.start()
+        customer = office(self, provider, domains=["office.example", "new.example"])
+        _, found = doctor(customer)
+        self.assertIn(
+            ("bad", "provider says: new.example is not among your domains here"),
+            found["far.answers"],
+        )
 
     def test_repairs(self) -> None:
         """Password hashes that all may read are closed."""

@@ -44,6 +44,7 @@ XYZZY             500    500   500   500    500
 SUBMISSION = f"""{SMTP}\
 XPAIR             503    502   503   503    503
 XMAILBOXES        503    502   503   503    503
+XDOCTOR           503    502   503   503    503
 """
 
 LMTP = """
@@ -83,6 +84,7 @@ DATA              502    502
 BDAT 0 LAST       502    502
 XPAIR             503    502
 XMAILBOXES        503    502
+XDOCTOR           503    502
 RSET              250    250
 NOOP              250    250
 HELP              214    214
