@@ -136,9 +136,12 @@ class Value:
     def member(self, *keys: str) -> tuple[Value, Value]:
         """Key and value of the member that these keys lead to.
 
-        They may be written in another form.  For values that were read before: raises
-        LookupError where there is none.
+        They may be written in another form.  A member of a list, by its number, is its own key.
+        For values that were read before: raises LookupError where there is none.
         """
+        if self.is_list and keys[0].isdecimal():
+            found = self.items("a list")[int(keys[0])]
+            return found.member(*keys[1:]) if keys[1:] else (found, found)
         for key, item in self.members("a mapping"):
             if canonical_domain(str(key.node.value)) == canonical_domain(keys[0]):
                 return item.member(*keys[1:]) if keys[1:] else (key, item)

@@ -57,8 +57,9 @@ def with_edits(text: str, root: Value, edits: Edits) -> str:
 
     `root` is what `text` was parsed to.  A value takes the place of the one that is there, or is
     added behind the last key of its mapping; mappings on the way are made.  `REMOVED` takes a key
-    away, with the comments in its lines.  A mapping as a value is written in braces: one in lines
-    of its own comes of an edit for each of its keys.  Raises ConfigurationError where the file has
+    away, with the comments in its lines.  In a list, a key is the number of a member; the number
+    behind the last one adds another.  A mapping as a value is written in braces: one in lines of
+    its own comes of an edit for each of its keys.  Raises ConfigurationError where the file has
     something else on the way, or could not keep its form.
     """
     if not edits:
@@ -91,7 +92,13 @@ class _Index:
         self._members: dict[int, dict[str, tuple[Value, Value]]] = {}
 
     def find(self, value: Value, name: str) -> tuple[Value, Value] | None:
-        """Key and value of a member, in whatever form it is written."""
+        """Key and value of a member, in whatever form it is written.
+
+        The key of a member of a list is the list.
+        """
+        if value.is_list and name.isdecimal():
+            items = value.items("a list")
+            return (value, items[int(name)]) if int(name) < len(items) else None
         if not value.is_mapping:
             return None
         members = self._members.get(id(value.node))
@@ -115,14 +122,21 @@ def _spelled(index: _Index, root: Value, keys: Keys) -> Keys:
         if found is None:
             break
         key, value = found
-        spelled.append(str(key.node.value))
+        spelled.append(name if key.is_list else str(key.node.value))
         if len(spelled) == len(keys):
             break
-        if value.node.start_mark.index < key.node.end_mark.index:
+        if value.node.start_mark.index < _end(key):
             raise key.wrong(f"{name!r} stands for another mapping, expected one of its own here")
-        if not value.is_mapping and value.node.start_mark.index < value.node.end_mark.index:
+        is_place = value.is_mapping or (value.is_list and keys[len(spelled)].isdecimal())
+        if not is_place and value.node.start_mark.index < value.node.end_mark.index:
             raise value.wrong("nothing can be added to this, expected a mapping or no value at all")
     return (*spelled, *keys[len(spelled) :])
+
+
+def _end(key: Value) -> int:
+    """The place that the value of a key can't stand before."""
+    mark = key.node.start_mark if key.is_list else key.node.end_mark
+    return int(mark.index)
 
 
 def _plain(node: yaml.Node | None) -> Any:
@@ -229,7 +243,10 @@ def _rewritten(
 
 
 def _to_write(value: Any) -> Any:
-    """A new value for ruamel to write: in braces, quoted where needed."""
+    """A new value for ruamel to write: in braces, quoted where needed.
+
+    A list of mappings has a line for each.
+    """
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
@@ -242,7 +259,8 @@ def _to_write(value: Any) -> Any:
         written = CommentedSeq(_to_write(item) for item in value)
     else:
         return value
-    written.fa.set_flow_style()
+    if not (isinstance(value, list) and any(isinstance(item, Mapping) for item in value)):
+        written.fa.set_flow_style()
     return written
 
 
@@ -256,12 +274,18 @@ def _apply(document: Any, keys: Sequence[str], value: Any) -> None:
     """Put a value into nested mappings, or take one away."""
     *way, last = keys
     for key in way:
+        if isinstance(document, list):
+            document = document[int(key)]
+            continue
         if document.get(key) is None:
             if value is REMOVED:
                 return
             document[key] = type(document)()
         document = document[key]
-    if value is REMOVED:
+    if isinstance(document, list):
+        number = int(last)
+        document[number : number + 1] = [] if value is REMOVED else [value]
+    elif value is REMOVED:
         document.pop(last, None)
     else:
         document[last] = value

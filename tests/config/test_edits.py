@@ -84,6 +84,16 @@ class AdditionTests(SynchronousTestCase):
         self.assertEqual(edited("a:\n- x\n- y: 1\nb: 2", c=3), "a:\n- x\n- y: 1\nb: 2\nc: 3")
         self.assertEqual(edited("a:\n- x\n- y: 1\n", c=3), "a:\n- x\n- y: 1\nc: 3\n")
 
+    def test_list_of_mappings(self) -> None:
+        """Each member has a line of its own; a further one stands behind them."""
+        text = "a:\n  b: 1\n"
+        found = edited(text, a__k=[{"s": "x", "f": "y"}, {"s": "z"}])
+        self.assertEqual(found, text + "  k:\n    - {s: x, f: y}\n    - {s: z}\n")
+        text = "a:\n  k:\n  - {s: x}  # one\n  # two\nb: 1\n"
+        self.assertEqual(
+            edited(text, a__k__1={"s": "y"}), text.replace("# one\n", "# one\n  - {s: y}\n")
+        )
+
     def test_case(self) -> None:
         """Names of domains are the same in any case."""
         text = "A.Example:\n  b: 1\n"
@@ -144,6 +154,21 @@ class ReplacementTests(SynchronousTestCase):
             edited("a: {b: 1, c: 2}\n", a__b=REMOVED),
             "a: {c: 2}\n",
         )
+
+    def test_members_of_a_list(self) -> None:
+        """They are changed, and taken away, by their numbers; comments of others stay."""
+        for member, other in (("{s: x, t: old}", "{s: y, t: z}"), ("s: x\n    t: old", "s: y")):
+            text = f"a:\n  k:\n  - {member}  # one\n  - {other}  # two\n\n# three\nb: 1\n"
+            with self.subTest(member):
+                self.assertEqual(edited(text, a__k__0__t="new"), text.replace("old", "new"))
+                self.assertEqual(
+                    edited(text, a__k__1=REMOVED), text.replace(f"  - {other}  # two\n", "")
+                )
+                self.assertEqual(
+                    edited(text, a__k__0=REMOVED), text.replace(f"  - {member}  # one\n", "")
+                )
+        self.assertEqual(edited("a: [x, y, z]\n", a__2=REMOVED, a__0="w"), "a: [w, y]\n")
+        self.assertEqual(edited("a:\n- {b: 1}\n", a__0__c=2), "a:\n- {b: 1, c: 2}\n")
 
     def test_the_last_one(self) -> None:
         """A mapping that loses its last key is empty, and no other value."""
