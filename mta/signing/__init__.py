@@ -1,4 +1,5 @@
 """The signing of mail that leaves (DKIM, RFC 6376), and its keys.
 
-`keys` reads the private keys of our domains.
+`keys` reads the private keys of our domains, `key_files` their dates; `making` makes new ones,
+`rotation` has the steps from old to new.  `records` are what the DNS is to have.
 """

@@ -21,6 +21,9 @@ MIN_RSA_BITS = 1024  # verifiers take no shorter ones (RFC 8301 section 3.2)
 RSA_BITS = 2048  # what signers should have (RFC 8301 section 3.2)
 
 
+RSA, ED25519 = "rsa-sha256", "ed25519-sha256"  # algorithms: RFC 6376, RFC 8463
+
+
 class KeyFault(Exception):
     """A fault of a key that the operator must mend: one line."""
 
@@ -53,15 +56,20 @@ class PrivateKey:
 
 def read(path: Path) -> PrivateKey:
     """Read a key: PKCS#1 or PKCS#8, in PEM, without a passphrase.  Raises KeyFault."""
-    try:
-        with open_regular(path) as file:
-            octets = file.read(MAX_OCTETS)
-    except OSError as error:
-        raise KeyFault(f"{path}: {error.strerror}") from None
+    octets = octets_of(path)
     try:
         return parse(octets)
     except ValueError as error:
         raise KeyFault(f"{path}: {error}") from None
+
+
+def octets_of(path: Path) -> bytes:
+    """The octets of a file.  Raises KeyFault."""
+    try:
+        with open_regular(path) as file:
+            return file.read(MAX_OCTETS)
+    except OSError as error:
+        raise KeyFault(f"{path}: {error.strerror}") from None
 
 
 def parse(octets: bytes) -> PrivateKey:
@@ -78,7 +86,7 @@ def parse(octets: bytes) -> PrivateKey:
                 f"has {key.key_size} bits, which no verifier takes: {MIN_RSA_BITS} at least,"
                 f" {RSA_BITS} is usual"
             )
-        return PrivateKey(key, "rsa-sha256")
+        return PrivateKey(key, RSA)
     if isinstance(key, Ed25519PrivateKey):
-        return PrivateKey(key, "ed25519-sha256")  # RFC 8463
+        return PrivateKey(key, ED25519)
     raise ValueError("holds a key that DKIM has no use for; expected RSA or Ed25519")

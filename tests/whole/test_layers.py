@@ -35,6 +35,7 @@ ALLOWED = {
     "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users"},
     "pairing": FOUNDATION | FILES | {"smtp", "config"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
+    "signing": FOUNDATION | FILES | {"smtp", "config", "authentication"},
 }
 EVERY_OTHER = FOUNDATION | FILES | {"smtp"}
 
