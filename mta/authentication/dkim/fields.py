@@ -1,0 +1,83 @@
+"""The header fields that a signature covers.
+
+RFC 6376 sections 3.4, 3.7 and 5.4.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from mta.authentication.dkim import tags
+from mta.smtp import header
+
+_LINE_END = re.compile(rb"\r?\n")
+_BLANKS = re.compile(rb"[ \t]+")
+
+
+def relaxed(field: bytes) -> bytes:
+    """A field in the relaxed canonicalisation (section 3.4.2)."""
+    name, _, value = field.partition(b":")
+    value = _BLANKS.sub(b" ", _LINE_END.sub(b"", value)).strip(b" ")
+    return name.rstrip(b" \t").lower() + b":" + value + b"\r\n"
+
+
+def simple(field: bytes) -> bytes:
+    """A field in the simple canonicalisation: as it is (section 3.4.1)."""
+    return field if field.endswith(b"\n") else field + b"\r\n"
+
+
+class Fields:
+    """The fields of a header section, by name."""
+
+    def __init__(self, section: bytes) -> None:
+        self.all: Sequence[bytes] = header.fields(section)
+        self._places: dict[bytes, list[int]] = {}
+        for place, field in enumerate(self.all):
+            self._places.setdefault(header.name(field), []).append(place)
+        self._relaxed: dict[int, bytes] = {}
+
+    def count(self, name: bytes) -> int:
+        """The number of fields of one name, in lower case."""
+        return len(self._places.get(name, ()))
+
+    def places(self, name: bytes) -> Sequence[int]:
+        """The places of the fields of one name, from the top."""
+        return self._places.get(name, ())
+
+    def signed(
+        self, names: Iterable[bytes], own_field: bytes, *, is_relaxed: bool, skip: int = -1
+    ) -> bytes:
+        """The octets that a signature signs.
+
+        Each of the `names` stands for the lowest field of it that none before stood for, or for
+        none.  `own_field` is the field of the signature; `skip` is its place, where it has one.
+        """
+        taken: Counter[bytes] = Counter()
+        found = []
+        for name in names:
+            places = self._places.get(name, ())
+            if name == b"dkim-signature":
+                places = [place for place in places if place != skip]
+            taken[name] += 1
+            if taken[name] <= len(places):
+                found.append(self._canonical(places[-taken[name]], is_relaxed=is_relaxed))
+        canonical = relaxed if is_relaxed else simple
+        found.append(canonical(_without_signature(own_field)).removesuffix(b"\r\n"))
+        return b"".join(found)
+
+    def _canonical(self, place: int, *, is_relaxed: bool) -> bytes:
+        if not is_relaxed:
+            return simple(self.all[place])
+        known = self._relaxed.get(place)
+        if known is None:
+            known = self._relaxed[place] = relaxed(self.all[place])
+        return known
+
+
+def _without_signature(field: bytes) -> bytes:
+    """A signature without the value of ``b=`` and line end."""
+    name, _, value = field.partition(b":")
+    value = value.removesuffix(b"\n").removesuffix(b"\r")
+    return name + b":" + tags.without_value(value, b"b")
