@@ -51,6 +51,12 @@ class IDraft(Interface):
     async def write(piece: bytes) -> None:
         """Append octets.  Raises SpoolFull or OSError."""
 
+    async def replace(other: IDraft) -> None:
+        """Take over the body of another draft in place of this one's.
+
+        The other draft is used up.  Raises SpoolFull or OSError.
+        """
+
     def discard() -> None:
         """Forget it, and whatever of it was written."""
 

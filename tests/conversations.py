@@ -17,7 +17,6 @@ from mta.queued import SpoolFull
 from mta.session import ChannelLost
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp.authors import AuthorCheck
-from mta.smtp.inspection import HeaderChecks
 from mta.smtp.receiver import Receiver
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import (
@@ -63,7 +62,7 @@ def receiver_config(
         tls,
         users,
         reversal,
-        inspectors=[HeaderChecks([AuthorCheck(access)])],
+        checks=[AuthorCheck(access)],
     )
 
 

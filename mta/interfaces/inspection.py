@@ -55,7 +55,11 @@ class IMessageInspector(Interface):
         """
 
     async def header(envelope: Envelope, section: bytes) -> None:
-        """Look at the header section as it came, empty line and all."""
+        """Look at the header section.
+
+        It is as it came, empty line and all, with the fields that a submission must have, and
+        without our Received: field.  Where no empty line came, it may have text behind its fields.
+        """
 
     async def body(piece: bytes) -> None:
         """Look at the next octets of the body, in any cut."""
@@ -63,8 +67,7 @@ class IMessageInspector(Interface):
     async def end(section: bytes) -> Verdict:
         """Return the verdict, as the content is complete.
 
-        `section` is the header section as it is to be kept, but for our Received: field: with the
-        fields that a submission must have, and as the inspectors before have changed it.
+        `section` is the header section as the inspectors before have changed it.
         """
 
     def abort() -> None:
@@ -72,7 +75,7 @@ class IMessageInspector(Interface):
 
 
 class IHeaderCheck(Interface):
-    """A check that needs the header section alone, see `mta.smtp.inspection.HeaderChecks`."""
+    """A check of header sections, before anything is added to them."""
 
     def check(session: Session, envelope: Envelope, section: bytes) -> None:
         """Raise `mta.smtp.errors.Refusal` where content that begins so is not to be taken."""

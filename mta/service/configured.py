@@ -52,7 +52,6 @@ from mta.service.process import Process
 from mta.settings import Limits, Listener, Queue, Settings
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.forwarding import ForwardLoopCheck
-from mta.smtp.inspection import HeaderChecks
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.tls import ClientTLS, ServerTLS
 from mta.users.dovecot import DovecotUsers
@@ -143,7 +142,7 @@ class _Maker:
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
         access = self._access()
-        inspectors = self._inspectors(access)
+        inspectors = self._inspectors()
         shared = ReceiverConfig(
             settings.hostname,
             process.spool,
@@ -151,6 +150,7 @@ class _Maker:
             access,
             settings.limits,
             time.time,
+            checks=[AuthorCheck(access), ForwardLoopCheck(self._router)],
             inspectors=inspectors,
             reverse_names=self._reverse_names(inspectors),
         )
@@ -166,9 +166,9 @@ class _Maker:
             self._users,
         )
 
-    def _inspectors(self, access: IAccessPolicy) -> Sequence[IInspector]:
+    def _inspectors(self) -> Sequence[IInspector]:
         """Return what looks at mail on its way in, in order."""
-        return [HeaderChecks([AuthorCheck(access), ForwardLoopCheck(self._router)])]
+        return []
 
     def _reverse_names(self, inspectors: Sequence[IInspector]) -> IReverseNames | None:
         """Return the look-up of client names, where an inspector needs them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mta.smtp import header
 from mta.smtp.wire import CRLF
@@ -13,64 +14,101 @@ _NAME = re.compile(rb"[!-9;-~]+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
+@dataclass(eq=False, slots=True)
+class _Field:
+    """A field, without octets where it was removed.
+
+    `name` is in lower case.  Inspectors have numbers from 1.
+    """
+
+    name: bytes
+    octets: bytes
+    added_by: int = 0  # it came with the message
+    removed_by: int = 0
+
+
 class EditedSection:
-    """A header section that inspectors change.
+    """A header section that inspectors change, one after the other.
 
     Our own field is on top of it.  `octets` is all of it, `section` all but our own field.  What
-    follows the fields stays there.
+    follows the fields stays there.  All have seen the same fields: an inspector counts these and
+    its own, and not those of others.
     """
 
     def __init__(self, own: bytes, section: bytes) -> None:
         self.octets = own + section
         self.section = section
-        self._own = own
-        self._fields = [own]
+        self._own = _Field(b"", own)  # which has no name to be changed by
+        self._fields = [self._own]
         self._rest: bytes | None = None
+        self._inspector = 0
 
     def apply(self, edits: Sequence[FieldEdit]) -> None:
-        """Make changes, in order.  Raises ValueError for what is no name of a field."""
+        """Make the changes of the next inspector, in order.
+
+        Raises ValueError for what is no name of a field.
+        """
+        self._inspector += 1
         if not edits:
             return
         if self._rest is None:
-            self._fields += header.fields(self.section)
-            self._rest = self.octets[sum(map(len, self._fields)) :]
+            self._fields += [
+                _Field(header.name(each), each) for each in header.fields(self.section)
+            ]
+            self._rest = self.octets[sum(len(each.octets) for each in self._fields) :]
         for edit in edits:
             match edit:
                 case InsertField():
-                    self._fields.insert(max(0, edit.position), _field(edit.name, edit.value))
+                    self._insert(edit)
                 case AddField():
-                    self._add(_field(edit.name, edit.value))
+                    self._add(self._field(edit))
                 case _:
                     self._change(edit)
-        self.octets = b"".join(self._fields) + self._rest
-        self.section = b"".join(each for each in self._fields if each is not self._own) + self._rest
+        self.octets = b"".join(each.octets for each in self._fields) + self._rest
+        self.section = (
+            b"".join(each.octets for each in self._fields if each is not self._own) + self._rest
+        )
 
-    def _add(self, field: bytes) -> None:
+    def _seen(self) -> list[_Field]:
+        """Return the fields that the inspector knows of."""
+        inspector = self._inspector
+        return [
+            each
+            for each in self._fields
+            if each.added_by in (0, inspector) and each.removed_by != inspector
+        ]
+
+    def _field(self, edit: FieldEdit) -> _Field:
+        return _Field(edit.name.lower(), _octets(edit.name, edit.value), self._inspector)
+
+    def _insert(self, edit: InsertField) -> None:
+        seen, field = self._seen(), self._field(edit)
+        if edit.position >= len(seen):
+            self._add(field)
+            return
+        place = self._fields.index(seen[edit.position - 1]) + 1 if edit.position > 0 else 0
+        self._fields.insert(place, field)
+
+    def _add(self, field: _Field) -> None:
         """Add a field behind the others, before one that was cut."""
         place = len(self._fields)
-        if not self._fields[-1].endswith(b"\n"):
+        last = self._fields[-1].octets
+        if last and not last.endswith(b"\n"):
             place -= 1
         self._fields.insert(place, field)
 
     def _change(self, edit: ChangeField) -> None:
         name = edit.name.lower()
-        places = (
-            place
-            for place, field in enumerate(self._fields)
-            if field is not self._own and header.name(field) == name
-        )
-        numbered = dict(enumerate(places, 1))
-        place = numbered.get(edit.number)
-        if place is None:
-            if edit.value:
-                self._add(_field(edit.name, edit.value))
+        numbered = [each for each in self._seen() if each.name == name]
+        if 0 < edit.number <= len(numbered):
+            field = numbered[edit.number - 1]
+            field.removed_by = 0 if edit.value else self._inspector
+            field.octets = _octets(edit.name, edit.value) if edit.value else b""
         elif edit.value:
-            self._fields[place] = _field(edit.name, edit.value)
-        else:
-            del self._fields[place]
+            self._add(self._field(edit))
 
 
-def _field(name: bytes, value: bytes) -> bytes:
+def _octets(name: bytes, value: bytes) -> bytes:
     """Return a field, whose lines after the first begin with white space."""
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"no name of a field: {name!r}")

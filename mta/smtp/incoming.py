@@ -6,7 +6,7 @@ RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
 from __future__ import annotations
 
 from mta.mail import Body, Envelope, Reply
-from mta.queued import IDraft, SpoolFull
+from mta.queued import IDraft, Message, SpoolFull
 from mta.session import Origin, Session
 from mta.settings import Service
 from mta.smtp import header, replies, trace
@@ -81,26 +81,38 @@ class IncomingMessage:
             self._refuse(refusal.reply)
             return refusal.reply
         if inspected.discard:
+            inspected.discard_body()
             self._draft.discard()
         else:
             try:
-                message = await self._config.spool.commit(
-                    self._draft, inspected.envelope, inspected.header, self._origin, inspected.hold
-                )
+                message = await self._commit(inspected)
             except OSError as error:
+                inspected.discard_body()
+                self._draft.discard()
                 return _spool_refusal(error)
             self._config.accepted_mail.accepted(message, self._session)
         return Reply(250, "2.0.0", (f"OK queued as {self._draft.id}",))
 
+    async def _commit(self, inspected: Inspected) -> Message:
+        """Put the message on stable storage.  Raises OSError."""
+        if inspected.body is not None:
+            await self._draft.replace(inspected.body)
+        return await self._config.spool.commit(
+            self._draft, inspected.envelope, inspected.header, self._origin, inspected.hold
+        )
+
     async def _end_header(self) -> bytes:
-        """Look at the header section; return what of it is body."""
-        if self._inspection is not None:
-            try:
-                await self._inspection.header(self._envelope, self._header.octets)
-            except Refusal as refusal:
-                self._refuse(refusal.reply)
-                return b""
-        return self._complete_header()
+        """Check the header section; return what of it is body."""
+        try:
+            for each in self._config.checks:
+                each.check(self._session, self._envelope, self._header.octets)
+            body = self._complete_header()
+            if self._inspection is not None:
+                await self._inspection.header(self._envelope, self._section)
+        except Refusal as refusal:
+            self._refuse(refusal.reply)
+            return b""
+        return body
 
     def _complete_header(self) -> bytes:
         """Complete the header section; return what of it is body.

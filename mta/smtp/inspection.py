@@ -8,18 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zope.interface import implementer
-
-from mta.interfaces import (
-    IHeaderCheck,
-    IInspector,
-    IMessageInspector,
-    ISessionInspector,
-)
+from mta.interfaces import IInspector, IMessageInspector, ISessionInspector
 from mta.mail import Envelope, MailArgument, Recipient
+from mta.queued import IDraft
 from mta.session import Origin, Session
+from mta.smtp.envelope_edits import edited
 from mta.smtp.field_edits import EditedSection
-from mta.verdict import ACCEPT, Verdict
+from mta.verdict import Verdict
 
 
 class SessionInspection:
@@ -66,12 +61,31 @@ class SessionInspection:
 
 @dataclass(slots=True)
 class Inspected:
-    """A message that all inspectors have let pass, as they left it."""
+    """A message that all inspectors have let pass, as they left it.
+
+    One that has lost all its recipients goes to no address: it is discarded.
+    """
 
     header: bytes
     envelope: Envelope
     hold: str = ""
     discard: bool = False
+    body: IDraft | None = None  # in place of the one that came
+
+    def add(self, verdict: Verdict) -> None:
+        """Take over what the next verdict says, but for the fields."""
+        self.envelope = edited(self.envelope, verdict.envelope_edits)
+        self.hold = "; ".join(filter(None, (self.hold, verdict.hold)))
+        if verdict.body is not None:
+            self.discard_body()
+            self.body = verdict.body
+        self.discard = verdict.discard or not self.envelope.recipients
+
+    def discard_body(self) -> None:
+        """Forget the other body, where there is one."""
+        if self.body is not None:
+            self.body.discard()
+            self.body = None
 
 
 class MessageInspection:
@@ -103,91 +117,24 @@ class MessageInspection:
         `own` is our field on top of the header section.
         Those that have not given theirs when one refuses or discards the message are aborted.
         """
-        edited = EditedSection(own, section)
-        holds: list[str] = []
+        fields = EditedSection(own, section)
+        inspected = Inspected(b"", envelope)
         try:
-            while self._inspectors:
-                verdict = await self._inspectors[0].end(edited.section)
+            while self._inspectors and not inspected.discard:
+                verdict = await self._inspectors[0].end(fields.section)
                 del self._inspectors[0]
-                edited.apply(verdict.edits)
-                envelope = verdict.envelope or envelope
-                holds += [verdict.hold] if verdict.hold else []
-                if verdict.discard:
-                    return Inspected(edited.octets, envelope, discard=True)
+                fields.apply(verdict.edits)
+                inspected.add(verdict)
+        except BaseException:
+            inspected.discard_body()
+            raise
         finally:
             self.abort()
-        return Inspected(edited.octets, envelope, "; ".join(holds))
+        inspected.header = fields.octets
+        return inspected
 
     def abort(self) -> None:
         """Abort what has not come to its end."""
         inspectors, self._inspectors = self._inspectors, []
         for each in inspectors:
             each.abort()
-
-
-@implementer(IInspector)
-class HeaderChecks:
-    """The inspector for checks that need the header section alone."""
-
-    needs_name = False
-
-    def __init__(self, checks: Sequence[IHeaderCheck]) -> None:
-        self._checks = checks
-
-    def session(self, session: Session) -> ISessionInspector:
-        """See `IInspector.session`."""
-        return _CheckedSession(self._checks, session)
-
-
-@implementer(ISessionInspector)
-class _CheckedSession:
-    """Checks header sections, and nothing else of a session."""
-
-    def __init__(self, checks: Sequence[IHeaderCheck], session: Session) -> None:
-        self._checks = checks
-        self._session = session
-
-    async def connected(self) -> None:
-        """Let all clients pass."""
-
-    async def hello(self) -> None:
-        """Let all names pass."""
-
-    async def unknown(self, line: bytes) -> None:
-        """Leave the reply to the receiver."""
-
-    async def message(self, id: str, argument: MailArgument, origin: Origin) -> IMessageInspector:
-        """Begin to check a message."""
-        return _CheckedMessage(self._checks, self._session)
-
-    def close(self) -> None:
-        """Forget nothing: nothing was kept."""
-
-
-@implementer(IMessageInspector)
-class _CheckedMessage:
-    """Checks the header section of one message."""
-
-    __slots__ = ("_checks", "_session")
-
-    def __init__(self, checks: Sequence[IHeaderCheck], session: Session) -> None:
-        self._checks = checks
-        self._session = session
-
-    async def recipient(self, recipient: Recipient) -> None:
-        """Let all recipients pass."""
-
-    async def header(self, envelope: Envelope, section: bytes) -> None:
-        """Check it.  Raises Refusal."""
-        for each in self._checks:
-            each.check(self._session, envelope, section)
-
-    async def body(self, piece: bytes) -> None:
-        """Let the body pass."""
-
-    async def end(self, section: bytes) -> Verdict:
-        """Let the message pass: it was checked before."""
-        return ACCEPT
-
-    def abort(self) -> None:
-        """Forget nothing: nothing was kept."""

@@ -10,6 +10,7 @@ from mta.interfaces import (
     IAccessPolicy,
     IClientNames,
     IFarLooks,
+    IHeaderCheck,
     IInspector,
     IMailboxLists,
     IMailingLists,
@@ -28,7 +29,8 @@ class ReceiverConfig:
     """The values and seams that all receivers of a listener share.
 
     `accepted_mail` gets what was committed; `now` gives seconds since the epoch.  Without `lists`
-    EXPN is not offered.  `inspectors` look at mail in this order; `reverse_names` is there where
+    EXPN is not offered.  `checks` look at header sections as they came, then
+    `inspectors` at all of the mail, in this order; `reverse_names` is there where
     one of them needs the name of the client.  `hide_client`: what users submit
     does not tell where they are.  `idle_timeout`: seconds between transactions after which the
     client must be gone, where `limits` give it more; 0: no matter.
@@ -50,6 +52,7 @@ class ReceiverConfig:
     names: IClientNames | None = None
     lists: IMailingLists | None = None
     meter: ISessionMeter | None = None
+    checks: Sequence[IHeaderCheck] = ()
     inspectors: Sequence[IInspector] = ()
     reverse_names: IReverseNames | None = None
     cleartext_auth: bool = False

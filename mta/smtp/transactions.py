@@ -7,7 +7,7 @@ from dataclasses import replace
 from mta.mail import Body
 from mta.settings import Service
 from mta.smtp import grammar, replies
-from mta.smtp.conversation import Answer, Conversation, Transaction
+from mta.smtp.conversation import Answer, Conversation, EndOfRole, Transaction
 from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
 from mta.smtp.incoming import IncomingMessage
@@ -150,6 +150,10 @@ async def _end_of_content(
     else:
         conversation.cost.no_message()
     conversation.time_slice.restart()  # there was a commit to wait for
-    if conversation.config.service is Service.LMTP:
-        return (reply,) * len(transaction.recipients)  # RFC 2033 section 4.2
-    return reply
+    lmtp = conversation.config.service is Service.LMTP
+    answers = (reply,) * len(transaction.recipients) if lmtp else (reply,)  # RFC 2033 section 4.2
+    if reply.code == 421:  # the session ends with the last of them
+        for each in answers[1:]:
+            conversation.send(each)
+        return EndOfRole(reply)
+    return answers

@@ -85,6 +85,19 @@ class Draft:
         await self._in_thread(self._seal)
         return None
 
+    async def replace(self, other: IDraft) -> None:
+        """See `IDraft.replace`."""
+        assert isinstance(other, Draft)
+        await other._written()
+        await self._written()
+        if self._in_file or other._in_file:
+            await self._in_thread(self._take_file, other)
+        self._pieces, self._buffered = other._pieces, other._buffered
+        self.size, self.is_ascii = other.size, other.is_ascii
+        self._in_file = other._in_file
+        other._in_file = False
+        other.discard()
+
     def committed(self) -> Deferred[None] | None:
         """Give up the draft's own name for its file.
 
@@ -145,6 +158,16 @@ class Draft:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._file, rest) :]
+
+    def _take_file(self, other: Draft) -> None:
+        """Have the file of another draft, or none where it has none."""
+        with self._lock, other._lock:
+            self._close()
+            if other._file is None:
+                self._incoming.unlink(missing_ok=True)
+            else:
+                other._incoming.replace(self._incoming)
+                self._file, other._file = other._file, None
 
     def _seal(self) -> None:
         with self._lock, as_oserror(self._folder):

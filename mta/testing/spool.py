@@ -41,6 +41,14 @@ class MemoryDraft:
             raise self.failure
         self.data += piece
 
+    async def replace(self, other: IDraft) -> None:
+        """Have the data of the other one, which is discarded."""
+        assert isinstance(other, MemoryDraft)
+        if other.failure:
+            raise other.failure
+        self.data = other.data
+        other.discard()
+
     @property
     def content(self) -> bytes:
         """The header section and the body."""

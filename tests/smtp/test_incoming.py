@@ -10,7 +10,7 @@ from hypothesis import given
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.mail import NULL_PATH, Body, Envelope, MailArgument, Mailbox, Recipient, Reply
+from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
 from mta.queued import SpoolFull
 from mta.session import Session
 from mta.settings import Limits, Service
@@ -18,7 +18,6 @@ from mta.smtp import replies
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.header import MAX_HEADER
 from mta.smtp.incoming import IncomingMessage
-from mta.smtp.inspection import HeaderChecks, SessionInspection
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import AcceptedMail, FakeAccessPolicy, MemoryDraft, MemorySpool
 from tests.smtp.pieces import cut, octets, places, single_octets
@@ -55,18 +54,14 @@ class IncomingTestCase(SynchronousTestCase):
             policy,
             Limits(message_size=most),
             lambda: 0.0,
+            checks=[AuthorCheck(policy)],
             hide_client=hide_client,
         )
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         self.session.identity = identity
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
         draft, origin = self.spool.draft(), self.session.origin()
-        inspection = SessionInspection([HeaderChecks([AuthorCheck(policy)])], self.session)
-        looking = Deferred.fromCoroutine(
-            inspection.message(draft.id, MailArgument(reverse_path), origin)
-        )
-        message = self.successResultOf(looking)
-        return IncomingMessage(config, self.session, origin, envelope, draft, message)
+        return IncomingMessage(config, self.session, origin, envelope, draft)
 
     def take(self, incoming: IncomingMessage, pieces: Sequence[bytes]) -> Reply:
         """The answer to that content."""

@@ -13,16 +13,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IHeaderCheck, IInspector, IMessageInspector, ISessionInspector
+from mta.interfaces import IHeaderCheck
 from mta.link import Link
-from mta.mail import Envelope, MailArgument, Mailbox, Recipient, Reply
-from mta.session import UNKNOWN_ORIGIN, Session
+from mta.mail import Envelope, Mailbox, Notify, Recipient, Reply
+from mta.queued import SpoolFull
+from mta.session import Session
 from mta.settings import ListenerTLS, Service
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.errors import Refusal
 from mta.smtp.field_edits import EditedSection
 from mta.smtp.forwarding import ForwardLoopCheck
-from mta.smtp.inspection import HeaderChecks
 from mta.smtp.receiver import Receiver
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import (
@@ -33,10 +33,20 @@ from mta.testing import (
     FakeRouter,
     FakeTLS,
     FakeUsers,
+    MemoryDraft,
     MemorySpool,
     MemoryTransport,
 )
-from mta.verdict import AddField, ChangeField, FieldEdit, InsertField, Verdict
+from mta.verdict import (
+    AddField,
+    AddRecipient,
+    ChangeField,
+    ChangeSender,
+    FieldEdit,
+    InsertField,
+    RemoveRecipient,
+    Verdict,
+)
 from tests.conversations import receiver_config
 
 MESSAGE = b"Subject: test\r\nX-Old: 1\r\n\r\nbody\r\n"
@@ -77,6 +87,34 @@ class EditTests(SynchronousTestCase):
         self.assertEqual(self.edited(*edits), OWN + b"B: 2\r\nA: x\r\nN: 0\r\n\r\n")
         self.assertEqual(self.edited(), OWN + SECTION)
 
+    def test_what_others_have_changed(self) -> None:
+        """Each inspector counts the fields that came, and its own."""
+        for first, second, expected in (
+            ([InsertField(0, b"A", b"x")], [ChangeField(b"A", 1)], b"A: x\r\n|B: 2\r\na: 3\r\n"),
+            ([ChangeField(b"A", 1)], [ChangeField(b"A", 2, b"x")], b"|B: 2\r\nA: x\r\n"),
+            ([ChangeField(b"A", 1)], [ChangeField(b"A", 1, b"x")], b"|A: x\r\nB: 2\r\na: 3\r\n"),
+            ([ChangeField(b"A", 1)], [ChangeField(b"A", 1)], b"|B: 2\r\na: 3\r\n"),
+            (
+                [InsertField(1, b"N", b"0")],
+                [InsertField(1, b"M", b"0")],
+                b"|M: 0\r\nN: 0\r\nA: 1\r\nB: 2\r\na: 3\r\n",
+            ),
+            (
+                [InsertField(1, b"N", b"0"), ChangeField(b"B", 1)],
+                [InsertField(3, b"M", b"0")],
+                b"|N: 0\r\nA: 1\r\nM: 0\r\na: 3\r\n",
+            ),
+            (
+                [AddField(b"N", b"0")],
+                [AddField(b"N", b"1"), ChangeField(b"N", 1, b"2")],
+                b"|A: 1\r\nB: 2\r\na: 3\r\nN: 0\r\nN: 2\r\n",
+            ),
+        ):
+            edited = EditedSection(OWN, SECTION)
+            edited.apply(first)
+            edited.apply(second)
+            self.assertEqual(edited.octets, expected.replace(b"|", OWN) + b"\r\n", (first, second))
+
     def test_what_is_no_field_stays_behind_them(self) -> None:
         """Text without an empty line before it, and a field that is cut at the bound."""
         for section, expected in (
@@ -102,9 +140,11 @@ class EditTests(SynchronousTestCase):
 class InspectionTests(SynchronousTestCase):
     """What inspectors see, and what comes of what they say."""
 
-    def begin(self, *inspectors: FakeInspector, **changes: object) -> None:
+    def begin(
+        self, *inspectors: FakeInspector, spool: MemorySpool | None = None, **changes: object
+    ) -> None:
         """A client connects."""
-        self.spool, self.accepted = MemorySpool(), AcceptedMail()
+        self.spool, self.accepted = spool or MemorySpool(), AcceptedMail()
         self.transport = MemoryTransport(lenient=True)
         config: ReceiverConfig = receiver_config(self.spool, self.accepted)
         config = replace(config, inspectors=inspectors, **changes)  # type: ignore[arg-type]
@@ -135,16 +175,6 @@ class InspectionTests(SynchronousTestCase):
 
     def test_they_are_what_they_say(self) -> None:
         """All implementations of the seams."""
-        checks = HeaderChecks([AuthorCheck(FakeAccessPolicy()), ForwardLoopCheck(FakeRouter({}))])
-        session = Session(Service.SMTP, "192.0.2.1", None)
-        inspector = checks.session(session)
-        argument = MailArgument(Mailbox("a", "x.example"))
-        message = self.successResultOf(
-            Deferred.fromCoroutine(inspector.message("1", argument, UNKNOWN_ORIGIN))
-        )
-        self.assertTrue(verifyObject(IInspector, checks))
-        self.assertTrue(verifyObject(ISessionInspector, inspector))
-        self.assertTrue(verifyObject(IMessageInspector, message))
         self.assertTrue(verifyObject(IHeaderCheck, AuthorCheck(FakeAccessPolicy())))
         self.assertTrue(verifyObject(IHeaderCheck, ForwardLoopCheck(FakeRouter({}))))
 
@@ -274,12 +304,111 @@ class InspectionTests(SynchronousTestCase):
         self.assertEqual(self.send()[:2], ["250", "250"])
 
     def test_another_envelope(self) -> None:
-        """It goes on with what the last verdict says."""
-        other = Envelope(Mailbox("c", "x.example"), (Recipient(Mailbox("d", "mta.example")),))
-        self.begin(FakeInspector(Verdict(envelope=other)), FakeInspector())
+        """Each inspector changes what those before it have left."""
+        b, c, d = (Mailbox(name, "mta.example") for name in "bcd")
+        x = Mailbox("x", "köln.example")
+        never = frozenset({Notify.NEVER})
+        self.begin(
+            FakeInspector(
+                Verdict(envelope_edits=(AddRecipient(Recipient(c)), ChangeSender(x, ret="HDRS")))
+            ),
+            FakeInspector(
+                Verdict(
+                    envelope_edits=(
+                        RemoveRecipient(replace(b, local_part="B")),
+                        AddRecipient(Recipient(d, never)),
+                        AddRecipient(Recipient(d)),
+                        ChangeSender(x, envid="7"),
+                    )
+                )
+            ),
+        )
         self.send()
         (message,) = self.accepted
-        self.assertEqual(message.envelope, other)
+        self.assertEqual(
+            message.envelope,
+            Envelope(
+                x,
+                (Recipient(c), Recipient(d, never)),
+                smtputf8=False,
+                ret="HDRS",
+                envid="7",
+                outside=True,
+            ),
+        )
+
+    def test_an_address_that_needs_utf8(self) -> None:
+        """So does the message then."""
+        added = Recipient(Mailbox("ü", "mta.example"))
+        self.begin(FakeInspector(Verdict(envelope_edits=(AddRecipient(added),))))
+        self.send()
+        (message,) = self.accepted
+        self.assertTrue(message.envelope.smtputf8)
+
+    def test_no_recipient_is_left(self) -> None:
+        """The message goes nowhere, and its client hears of nothing."""
+        edit = RemoveRecipient(Mailbox("b", "mta.example"))
+        self.begin(FakeInspector(Verdict(envelope_edits=(edit,))))
+        self.assertEqual(self.send()[-1], "250")
+        self.assertEqual((self.accepted, self.spool.messages), ([], []))
+
+    def test_another_body(self) -> None:
+        """The last one counts; nothing is left of the others."""
+        self.begin()
+        bodies = [self.body(b"one\r\n"), self.body(b"two\r\n")]
+        inspectors = [FakeInspector(Verdict(body=each)) for each in bodies]
+        spool = self.spool
+        self.begin(*inspectors, FakeInspector(), spool=spool)
+        self.assertEqual(self.send()[-1], "250")
+        (message,) = self.accepted
+        draft = spool.drafts[-1]
+        self.assertEqual((message.id, draft.data), (draft.id, b"two\r\n"))
+        self.assertFalse(draft.discarded)
+        self.assertTrue(all(each.discarded for each in bodies))
+
+    def test_another_body_of_no_use(self) -> None:
+        """It is forgotten with the message: refused, discarded, or not to be stored."""
+        for last, failure, code in (
+            (FakeInspector(end=NO), None, "550"),
+            (FakeInspector(Verdict(discard=True)), None, "250"),
+            (FakeInspector(), SpoolFull("full"), "452"),
+        ):
+            self.begin()
+            spool, body = self.spool, self.body(b"other")
+            body.failure = failure
+            self.begin(FakeInspector(Verdict(body=body)), last, spool=spool)
+            self.assertEqual(self.send()[-1], code)
+            self.assertEqual(self.accepted, [])
+            self.assertTrue(all(each.discarded for each in spool.drafts), code)
+
+    def body(self, data: bytes) -> MemoryDraft:
+        """A draft that an inspector has written."""
+        draft = self.spool.draft()
+        draft.data = data
+        return draft
+
+    def test_the_end_of_the_session(self) -> None:
+        """With 421 about content it ends at once, as with 421 to a command."""
+        closing = Reply(421, "4.7.0", ("Go away",))
+        for step in ("recipient", "header", "end"):
+            self.begin(FakeInspector(**{step: closing}))
+            self.assertIn("421", self.send())
+            self.assertTrue(self.transport.disconnecting, step)
+        self.begin(FakeInspector(end=closing), service=Service.LMTP)
+        self.say(b"LHLO client.example", b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@mta.example>")
+        self.say(b"RCPT TO:<c@mta.example>")
+        self.assertEqual(self.say(b"DATA", MESSAGE + b"."), ["354", "421", "421"])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_a_submission(self) -> None:
+        """The fields that it lacked are there to be seen, and to be signed."""
+        inspector = FakeInspector()
+        self.begin(inspector, service=Service.SUBMISSION, access=FakeAccessPolicy())
+        self.send()
+        seen = dict(inspector.seen)
+        self.assertEqual(seen["header"], seen["end"])
+        for name in (b"Date: ", b"Message-ID: <", b"From: <a@x.example>"):
+            self.assertIn(name, seen["header"])
 
     def test_the_transaction_ends(self) -> None:
         """Whatever ends it, the message is aborted once."""
@@ -342,12 +471,12 @@ class InspectionTests(SynchronousTestCase):
 
         checks: Sequence[Check] = [Check(b"X-Old: 1", NO), Check(b"Subject", LATER)]
         for content, code in ((MESSAGE, "550"), (b"Subject: x\r\n", "451"), (b"\r\n", "250")):
-            self.begin(HeaderChecks(checks))  # type: ignore[arg-type]
+            self.begin(checks=checks)
             self.say(b"FROBNICATE")
             self.assertEqual(self.send(content)[-1], code, content)
 
     def test_users_are_checked(self) -> None:
         """By whatever way they log in."""
         policy = FakeAccessPolicy()
-        self.begin(HeaderChecks([AuthorCheck(policy)]), access=policy, users=FakeUsers())  # type: ignore[arg-type]
+        self.begin(checks=[AuthorCheck(policy)], access=policy, users=FakeUsers())
         self.assertEqual(self.send(b"From: boss@mta.example\r\n\r\n")[-1], "250")

@@ -161,6 +161,23 @@ class CommitContract(Contract):
         message = self.wait(spool.commit(draft, envelope(), HEADER, UNKNOWN_ORIGIN))
         self.assertEqual(message.id, draft.id)
 
+    def test_another_body(self) -> None:
+        """A draft may take over the body of another one, and then more; its id stays."""
+        spool = self.process()
+        for own, other in ((b"a", b"b"), (b"a", LARGE), (LARGE, b"b"), (LARGE, LARGE[::-1] * 2)):
+            draft, second = spool.draft(), spool.draft()
+            self.wait(draft.write(b"\xff" + own))
+            self.wait(second.write(other))
+            self.wait(draft.replace(second))
+            self.wait(draft.write(b"more"))
+            message = self.wait(spool.commit(draft, envelope(), HEADER, UNKNOWN_ORIGIN))
+            self.assertEqual(message.id, draft.id)
+            self.wait(spool.release({message.id: 0.0}))
+            (again,) = self.wait(spool.lease_due(1))
+            self.assertEqual(self.halves(again), (HEADER, other + b"more"))
+            self.assertTrue(again.content.is_ascii)
+            self.assertEqual(again.content.size, len(HEADER + other + b"more"))
+
     def test_ids_sort_by_time(self) -> None:
         """Later messages have greater ids, and no two the same."""
         spool = self.process()

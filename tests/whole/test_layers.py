@@ -22,7 +22,7 @@ ALLOWED = {
     "settings": {"mail"},
     "session": {"mail", "settings"},
     "queued": {"mail", "settings", "session"},
-    "verdict": {"mail"},
+    "verdict": {"mail", "queued"},
     "dns_answer": set(),
     "interfaces": {"mail", "settings", "session", "queued", "verdict", "dns_answer"},
     "smtp": FOUNDATION,
