@@ -24,6 +24,7 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.commands.known import is_known
+from mta.commands.pair_files import LinkFiles, secret_name
 from mta.doctor.look_files import LookFiles
 from mta.mail import Agent, Hop
 from mta.pairing.entries import (
@@ -108,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> None:
         elif is_named and arguments.what.startswith(PREFIX):
             from mta.commands import pair_office
 
-            pair_office.run(arguments)
+            pair_office.pair(arguments)
         elif arguments.manual:
             _print_manual(arguments)
         else:
@@ -246,8 +247,9 @@ def _print_manual(arguments: argparse.Namespace) -> None:
     relay = Peer(DEFAULT_RELAY, tuple(domains), connect=hop)
     print(f"# On the relay, in {arguments.config}; and then: mta user add {name}")
     print(snippet(relay_edits(bare, name, domains)))
-    print("\n# In the office, with that password in relay.secret (mode 0600, the server's user's)")
-    print(snippet(office_edits(bare, relay, f"{DEFAULT_RELAY}.secret", ["alice"])))
+    file = secret_name(DEFAULT_RELAY)
+    print(f"\n# In the office, with that password in {file} (mode 0600, the server's user's)")
+    print(snippet(office_edits(bare, relay, file, ["alice"])))
     print("# A relay whose certificate no authority has issued needs its fingerprint as well:")
     print("# pin: sha256:...   (openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE)")
 
@@ -295,6 +297,8 @@ def _remove(arguments: argparse.Namespace) -> None:
     edits = removal_edits(settings, name)
     text = config.edited(file, edits)
     before = file.read_text("utf-8")
+    files = LinkFiles(file, name)
+    secret = files.secret()
     for line in unified_diff(
         before.splitlines(), text.splitlines(), str(file), str(file), lineterm=""
     ):
@@ -308,8 +312,7 @@ def _remove(arguments: argparse.Namespace) -> None:
     if peer.connect is None:
         _remove_user(settings, peer)
     else:
-        for left in (f"{name}.secret", f".{name}.pairing"):
-            (file.parent / left).unlink(missing_ok=True)
+        files.remove(secret)
     act_as_server(settings)
     if Path(settings.spool).is_dir():
         Pairings(Path(settings.spool)).end(name)
@@ -350,10 +353,15 @@ def _reload(settings: Settings) -> None:
 
 def tell_server(settings: Settings) -> bool:
     """Have the server read its configuration again; returns whether one runs."""
-    if not inspection.is_in_use(Path(settings.spool)):
+    if not server_runs(settings):
         return False
     wake_processes(Folder(Path(settings.spool)), Signal.RELOAD)
     return True
+
+
+def server_runs(settings: Settings) -> bool:
+    """Return whether a server works with the spool."""
+    return inspection.is_in_use(Path(settings.spool))
 
 
 def _note(text: str) -> None:

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zope.interface import implementer
 
 from mta import config
-from mta.commands.console import Failed, printable, settings_of
-from mta.commands.pair import tell_server
-from mta.files import atomic_write
+from mta.commands.console import Failed, settings_of
+from mta.commands.errand import IErrand, Progress, run
+from mta.commands.pair import server_runs, tell_server
+from mta.commands.pair_files import LinkFiles, prepare_folders
 from mta.mail import Mailbox
 from mta.pairing.entries import office_edits, relay_name
-from mta.pairing.request import Granted, PairingRefused
+from mta.pairing.request import Granted
 from mta.pairing.token import Token, decoded
-from mta.peers.interfaces import ITallyWatch
-from mta.peers.tally import Tally
-from mta.privileges import act_as_server, owner_of_new_file, require_no_root
-from mta.queued import HopFailure
+from mta.privileges import act_as_server, require_no_root
 from mta.settings import MINUTE, Peer, Settings
 
-# The server and its reactor take a while: they are imported where they begin.
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
-MAX_TIME = 2 * MINUTE  # seconds: for all of it
+MAX_TIME = 3 * MINUTE  # seconds: for all of it, and a message for each of 50 domains
+LINK_CHECKS = "peers."  # how the names of checks begin that concern links
 MAX_CLOCK_DIFFERENCE = 60.0  # seconds: of which nothing need be said
 
 
-def run(arguments: argparse.Namespace) -> None:
+def pair(arguments: argparse.Namespace) -> None:
     """Pair this host with the relay that made the token.  Raises Failed."""
     token = decoded(arguments.what)
     settings = settings_of(arguments, keep_root=True)
@@ -43,12 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.alias or relay_name(settings, token.host)
     office = _Office(arguments, token, settings, name)
     office.check()
-    office.run()
+    count = run(office, MAX_TIME).problems
+    if count:
+        raise Failed(f"paired, with {count} thing{'' if count == 1 else 's'} to mend: see above")
 
 
-@implementer(ITallyWatch)
+@implementer(IErrand)
 class _Office:
-    """The steps of a pairing in the office, each with its line.
+    """The steps of a pairing in the office.
 
     A step that fails names itself, and the same command again goes on from there.
     """
@@ -62,8 +58,8 @@ class _Office:
         self._token = token
         self._settings = settings
         self._name = name
-        self._step = ""
-        self._results: list[Any] = []
+        self._files = LinkFiles(self._file, name)
+        self._secret = self._files.secret()
 
     def check(self) -> None:
         """Look whether the entries fit, before anything is said.
@@ -72,131 +68,106 @@ class _Office:
         """
         config.edited(self._file, self._edits(self._token.peer, self._token.fingerprint))
 
-    def run(self) -> None:
-        """Take all steps.  Raises Failed."""
-        from twisted.internet.task import react
-
-        with suppress(SystemExit):  # react ends with it, always
-            react(self._start)
-        if not self._results:
-            raise Failed(f"{self._step}: interrupted")
-        (failure,) = self._results
-        if failure is not None:
-            raise Failed(printable(f"{self._step}: {self._reason(failure)}"))
-
-    def changed(self, tally: Tally) -> None:
-        """See `ITallyWatch.changed`."""
-
-    def _start(self, reactor: Any) -> Deferred[None]:
-        from twisted.internet.defer import Deferred
-
-        from mta.service.steady import use_steady_clock
-
-        use_steady_clock(reactor)
-        steps = Deferred.fromCoroutine(self._take(reactor))
-        return steps.addTimeout(MAX_TIME, reactor).addBoth(self._results.append)
-
-    async def _take(self, reactor: Any) -> None:
+    async def take(self, reactor: Any, progress: Progress) -> None:
+        """See `IErrand.take`."""
         from mta.service.pairing import redeem
 
         token = self._token
-        self._step = f"calling {token.host} port {token.port}"
-        nonce = self._nonce()
+        progress.step = f"calling {token.host} port {token.port}"
+        nonce = self._files.nonce(token.id)
         granted, pin = await redeem(self._settings, token, nonce, reactor)
         proof = "its certificate is the token's" if pin else "its certificate is verified"
-        self._done(f"{proof}; paired as {granted.user}, for {', '.join(token.domains)}")
+        progress.done(f"{proof}; paired as {granted.user}, for {', '.join(token.domains)}")
         _compare_clocks(granted)
-        self._step = f"writing {self._file}"
+        progress.step = f"writing {self._file}"
         self._write(granted, pin)
-        self._done(f"the relay is the peer {self._name} there, as of now")
+        progress.done(f"the relay is the peer {self._name} there, as of now")
         settings = config.load(self._file)
+        _prepare_folders(settings, token.domains, progress)
+        act_as_server(settings)
         if self._is_tested:
-            act_as_server(settings)
-            await self._test(settings, reactor)
-        self._step = "the server"
+            await self._try(settings, reactor, progress)
+        progress.step = "the server"
         if tell_server(settings):
-            self._done("reads its configuration again, and keeps the link from now on")
+            progress.done("reads its configuration again, and keeps the link from now on")
         else:
-            self._done("does not run: start it, such as by: systemctl enable --now mta")
+            progress.done("does not run: start it, such as by: systemctl enable --now mta")
+        await _examine(settings, reactor, progress)
 
-    async def _test(self, settings: Settings, reactor: Any) -> None:
-        """Send a message to ourselves by the relay, and fetch it."""
-        from mta.service.exchange import exchange_alone
-        from mta.service.pairing import send_trial
+    async def _try(self, settings: Settings, reactor: Any, progress: Progress) -> None:
+        """Send ourselves a message for each domain, and fetch them."""
+        from mta.service.trial import Trial
 
         peer = settings.peers[self._name]
-        address = Mailbox("postmaster", peer.domains[0])
-        self._step = f"a message to {address} by way of the relay"
-        await send_trial(settings, peer, address, reactor)
-        self._done("the relay has it")
-        self._step = f"fetching it from {self._name}"
-        tally = await exchange_alone(settings, peer, self, reactor)
-        if tally.lost:
-            raise PairingRefused(tally.error)
-        is_known = self._name in self._settings.peers
-        if not tally.received and not is_known:
-            raise PairingRefused("the relay had no mail for us, though it took our message")
-        fetched = "it is delivered" if tally.received else "the running server has fetched it"
-        self._done(f"{fetched}: mail goes both ways")
-
-    def _done(self, text: str) -> None:
-        print(printable(f"{self._step}: {text}"), flush=True)
+        trial = Trial(settings, peer, reactor)
+        addresses = [Mailbox("postmaster", name) for name in peer.domains if name[0] != "."]
+        shown = ", ".join(map(str, addresses))
+        progress.step = f"a message to {shown} by way of the relay"
+        refused = await trial.send(addresses)
+        for address, reason in refused.items():
+            progress.problem(f"to {address}: {reason}")
+        taken = [address for address in addresses if address not in refused]
+        if not taken:
+            return
+        progress.done("the relay has it" if len(taken) == 1 else f"the relay has all {len(taken)}")
+        progress.step = f"fetching from {self._name}"
+        is_linked = self._name in self._settings.peers and server_runs(settings)
+        arrived = await trial.fetch(taken)
+        for address, reason in arrived.items():
+            if reason:
+                progress.problem(f"the message to {address} came, and is not delivered: {reason}")
+        missing = [address for address in taken if address not in arrived]
+        if missing and is_linked:
+            progress.done("the running server has fetched it: mta log shows it")
+        for address in () if is_linked else missing:
+            progress.problem(f"no message to {address} came: mta queue list there says why")
+        if not any(arrived.values()) and not missing:
+            progress.done("delivered: mail goes both ways")
 
     # --- what is written
 
     def _edits(self, user: str, pin: str) -> config.Edits:
         token = self._token
         relay = Peer(self._name, tuple(token.domains), connect=token.hop(user), pin=pin)
-        return office_edits(self._settings, relay, self._secret_file.name, self._mailboxes)
-
-    @property
-    def _secret_file(self) -> Path:
-        return self._file.parent / f"{self._name}.secret"
-
-    @property
-    def _nonce_file(self) -> Path:
-        return self._file.parent / f".{self._name}.pairing"
-
-    def _nonce(self) -> str:
-        """The nonce for this token, the same one at a repetition."""
-        with suppress(FileNotFoundError, UnicodeDecodeError):
-            id, _, nonce = self._nonce_file.read_text("ascii").strip().partition(" ")
-            if id == self._token.id and len(nonce) == 32:
-                return nonce
-        nonce = secrets.token_hex(16)
-        atomic_write(self._nonce_file, f"{self._token.id} {nonce}\n".encode())
-        return nonce
+        path = self._secret
+        file = path.name if path.parent == self._file.parent else str(path)
+        return office_edits(self._settings, relay, file, self._mailboxes)
 
     def _write(self, granted: Granted, pin: str) -> None:
         """Write the secret, and then the configuration that names it."""
         text = config.edited(self._file, self._edits(granted.user, pin))
-        owner = owner_of_new_file(self._secret_file, self._settings)
-        atomic_write(self._secret_file, f"{granted.password}\n".encode(), owner=owner)
+        self._files.write_secret(self._secret, granted.password, self._settings)
         if text != self._file.read_text("utf-8"):
             config.save(self._file, text)
 
-    def _reason(self, failure: Any) -> str:
-        """The reason of a failure.  Raises what is a fault of our own."""
-        from twisted.internet.defer import TimeoutError
 
-        from mta.tls import TLSFault
-        from mta.users.file import UserFault
+def _prepare_folders(settings: Settings, domains: Sequence[str], progress: Progress) -> None:
+    for folder, remedy in prepare_folders(settings, domains):
+        progress.step = folder
+        if remedy:
+            progress.problem(f"the server may not write there: {remedy}")
+        else:
+            progress.done("made, for the mailboxes")
 
-        failure.trap(
-            PairingRefused,
-            HopFailure,
-            TimeoutError,
-            OSError,
-            TLSFault,
-            UserFault,
-            config.ConfigurationError,
-        )
-        error = failure.value
-        if isinstance(error, HopFailure):
-            return str(error.outcome.reply)
-        if isinstance(error, TimeoutError):
-            return f"not over after {MAX_TIME:.0f} seconds"
-        return str(error)
+
+async def _examine(settings: Settings, reactor: Any, progress: Progress) -> None:
+    """Look at the link as `mta doctor` does; say what is wrong."""
+    from mta.doctor.examination import CHECKS, examine
+    from mta.doctor.probe import examined_by
+    from mta.doctor.result import State
+
+    progress.step = "a look at the link"
+    checks = [check for check in CHECKS if check.id.startswith(LINK_CHECKS)]
+    examined = await examine(examined_by(reactor, settings), reactor, checks=checks)
+    results = [result for _, found in examined for result in found]
+    for result in results:
+        advice = f" -> {result.remedy}" if result.remedy else ""
+        if result.state is State.BAD:
+            progress.problem(f"{result.text}{advice}")
+        elif result.state is not State.OK:
+            progress.done(f"{result.state.value}: {result.text}{advice}")
+    if all(result.state is State.OK for result in results):
+        progress.done("all is well (mta doctor looks at the rest)")
 
 
 def _compare_clocks(granted: Granted) -> None:

@@ -43,6 +43,17 @@ class Places:
         """Each secret that the file names, and its file; None: this one."""
         yield from _secrets(self._root)
 
+    def file_of(self, keys: Keys) -> Path | None:
+        """The file of a secret, by its keys; None: there is none."""
+        value = self._root
+        for key in (*keys, "file"):
+            members = value.members("a mapping") if value.is_mapping else ()
+            found = [item for named, item in members if named.node.value == key]
+            if not found:
+                return None
+            (value,) = found
+        return value.source.folder / str(value.node.value)
+
 
 def _secrets(value: Value) -> Iterator[tuple[Value, Path | None]]:
     if value.is_list:

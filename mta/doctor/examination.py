@@ -65,20 +65,24 @@ CHECKS: Sequence[Check] = (
 
 
 def examine(
-    examined: Examined, clock: IReactorTime, *, offline: bool = False
+    examined: Examined,
+    clock: IReactorTime,
+    *,
+    offline: bool = False,
+    checks: Sequence[Check] = CHECKS,
 ) -> Awaitable[Sequence[tuple[Check, Sequence[Result]]]]:
-    """Run all checks at once.
+    """Run these checks at once.
 
-    Peers are told what was seen of them.  Returns the results of each, in the order of the table.
+    Peers are told what was seen of them.  Returns the results of each, in their order.
     """
-    return Deferred.fromCoroutine(_examine(examined, clock, offline=offline))
+    return Deferred.fromCoroutine(_examine(examined, clock, checks, offline=offline))
 
 
 async def _examine(
-    examined: Examined, clock: IReactorTime, *, offline: bool
+    examined: Examined, clock: IReactorTime, checks: Sequence[Check], *, offline: bool
 ) -> Sequence[tuple[Check, Sequence[Result]]]:
     running = [
-        Deferred.fromCoroutine(_look(check, examined, clock, offline=offline)) for check in CHECKS
+        Deferred.fromCoroutine(_look(check, examined, clock, offline=offline)) for check in checks
     ]
     found: Sequence[tuple[Check, Sequence[Result]]] = await gatherResults(
         running, consumeErrors=True

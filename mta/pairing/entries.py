@@ -13,6 +13,7 @@ from mta.mail import Agent, Hop
 from mta.settings import Peer, Settings
 
 DEFAULT_RELAY = "relay"  # the name of the relay in the office's configuration
+DEFAULT_MAILDIR = "/var/mail/{domain}/{local}"  # as `mta init` has it
 
 
 class EntryFault(Exception):
@@ -103,11 +104,19 @@ def _new_domains(
                     f"{name} is no domain of this host yet: say who has a mailbox there,"
                     " as --mailbox alice, and perhaps more of these"
                 )
-            edits["domains", name, "deliver"] = "maildir:/var/mail/{domain}/{local}"
+            edits["domains", name, "deliver"] = f"maildir:{_maildir(settings)}"
             edits["domains", name, "mailboxes"] = list(mailboxes)
             if "postmaster" not in mailboxes:
                 edits["domains", name, "aliases", "postmaster"] = mailboxes[0]
     return edits
+
+
+def _maildir(settings: Settings) -> str:
+    """The Maildirs of a new domain: where those of others are."""
+    for domain in settings.domains.values():
+        if domain.deliver.agent is Agent.MAILDIR and "{domain}" in domain.deliver.next_hop:
+            return domain.deliver.next_hop
+    return DEFAULT_MAILDIR
 
 
 def relay_name(settings: Settings, host: str) -> str:

@@ -10,10 +10,9 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 
 from mta.interfaces import IRole, ITLSContext
 from mta.link import Link
-from mta.mail import Hop, Mailbox, Security
+from mta.mail import Hop, Security
 from mta.pairing.request import Granted, PairingRefused, PairingRole
 from mta.pairing.token import Token
-from mta.pairing.trial import TrialRole
 from mta.queued import HopFailure
 from mta.session import ChannelLost
 from mta.settings import Peer, Settings
@@ -22,6 +21,8 @@ from mta.smtp.opening import SenderConfig
 from mta.tls import ClientTLS
 
 CONNECT_TIMEOUT = 20  # seconds: a person waits
+
+_BAD_LOG_IN = frozenset({534, 535})  # RFC 4954 section 6
 
 
 async def redeem(settings: Settings, token: Token, nonce: str, reactor: Any) -> tuple[Granted, str]:
@@ -49,21 +50,28 @@ async def redeem(settings: Settings, token: Token, nonce: str, reactor: Any) -> 
     return role.granted, pin
 
 
-async def send_trial(settings: Settings, peer: Peer, address: Mailbox, reactor: Any) -> None:
-    """Hand the relay a message for our own address.  Raises PairingRefused and TLSFault."""
+async def converse(settings: Settings, peer: Peer, role: IRole, reactor: Any) -> None:
+    """Hold a conversation with a relay that we are paired with.
+
+    Raises PairingRefused and TLSFault.
+    """
     hop = peer.connect
     assert hop is not None
-    config = SenderConfig(
-        settings.hostname, security=Security.VERIFY, user=hop.user, secret=hop.secret
-    )
-    role = TrialRole(config, address)
     context = ClientTLS(settings.tls).for_host(hop.next_hop, Security.VERIFY, peer.pin)
     try:
         await _converse(role, hop, context, reactor)
     except ChannelLost as error:
         raise PairingRefused(f"the connection to {hop.next_hop} failed: {error}") from error
-    if role.refusal:
-        raise PairingRefused(f"the relay does not take the message: {role.refusal}")
+
+
+def logged_in(settings: Settings, hop: Hop) -> SenderConfig:
+    """The opening of a session with a relay.
+
+    TLS proves who it is, before our log-in.
+    """
+    return SenderConfig(
+        settings.hostname, security=Security.VERIFY, user=hop.user, secret=hop.secret
+    )
 
 
 async def _ask(
@@ -96,7 +104,9 @@ async def _converse(role: IRole, hop: Hop, context: ITLSContext, reactor: Any) -
     try:
         await link.ended
     except HopFailure as failure:
-        raise PairingRefused(f"the relay says: {failure.outcome.reply}") from None
+        reply = failure.outcome.reply
+        what = f"the relay refuses the log-in of {hop.user}" if reply.code in _BAD_LOG_IN else ""
+        raise PairingRefused(f"{what or 'the relay says'}: {reply}") from None
     except PeerFault as fault:
         raise PairingRefused(
             f"{host} port {port} does not speak SMTP as it should: {fault}"

@@ -5,92 +5,14 @@ from __future__ import annotations
 import json
 import smtplib
 import subprocess
-import sys
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from bench.servers import free_port
 from tests.certificates import Authority
-from tests.processes import (
-    DEADLINE,
-    Server,
-    source_environment,
-    wait_until,
-)
-
-RELAY = """\
-hostname: localhost   # the name in the certificate
-spool: spool
-listen:
-  - {{endpoint: "tcp:{smtp}:interface=127.0.0.1", service: smtp, tls: off}}
-  - {{endpoint: "tcp:{port}:interface=127.0.0.1", service: submission, tls: implicit}}
-{more}
-# Mail of the world.
-domains:
-  partner.example:   # somebody else
-    deliver: maildir:mail/{{domain}}/{{local}}
-    mailboxes: [carol]
-"""
-OFFICE = """\
-hostname: office.example.com
-spool: spool
-listen:
-  - {endpoint: "tcp:0:interface=127.0.0.1", service: smtp, tls: off}
-domains:
-  example.com:
-    deliver: maildir:mail/{domain}/{local}   # in the house
-    mailboxes: [alice]
-    aliases: {postmaster: alice}
-routes:
-  default: mx   # until there is a relay
-"""
-NOT_WHOLE = "mta: the token is not whole: copy it from its first letter to its last\n"
-LETTER = b"From: <%s>\r\nSubject: x\r\n\r\nhello\r\n"
+from tests.interop.pairing import LETTER, NOT_WHOLE, OFFICE, RELAY, SECRET, PairingCase, mta
+from tests.processes import Server, wait_until
 
 
-def mta(server: Server, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command in a server's folder."""
-    command = [sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())"]
-    return subprocess.run(
-        [*command, *words, "--config", str(server.config)],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        env=source_environment(),
-        cwd=server.folder,
-        timeout=DEADLINE * 2,
-    )
-
-
-class PairTests(SynchronousTestCase):
-    """A relay with a certificate of its own making, and an office."""
-
-    def setUp(self) -> None:
-        self.smtp, self.port = free_port(), free_port()
-        self.relay = Server(self, RELAY.format(smtp=self.smtp, port=self.port, more=""))
-        self.relay.start()
-        self.office = Server(self, OFFICE)
-
-    def line(self, *words: str) -> str:
-        """The token in the line that the relay prints."""
-        result = mta(self.relay, "pair", *words)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        (line,) = result.stdout.splitlines()
-        self.assertRegex(line, "^mta pair mta1:[A-Za-z0-9_-]+$")
-        self.relay.process.wait_for("read again")
-        return line.split()[2]
-
-    def pair(self, token: str, *words: str) -> str:
-        """Pair the office; returns what it said."""
-        result = mta(self.office, "pair", token, *words)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        return result.stdout
-
-    def failure(self, server: Server, *words: str) -> str:
-        """What a command says that fails."""
-        result = mta(server, "pair", *words)
-        self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
-        return result.stderr
+class PairTests(PairingCase):
+    """The lines of both sides, and what they make."""
 
     def test_mail_in_both_directions(self) -> None:
         """One line on each side, and mail goes both ways, over restarts of both."""
@@ -98,7 +20,7 @@ class PairTests(SynchronousTestCase):
         self.assertIn("its certificate is the token's; paired as office, for example.com", said)
         self.assertIn("mail goes both ways", said)
         self.office.wait_for_mail("example.com/alice", 1)
-        self.assertEqual((self.office.folder / "relay.secret").stat().st_mode & 0o777, 0o600)
+        self.assertEqual((self.office.folder / SECRET).stat().st_mode & 0o777, 0o600)
         for server, kept in ((self.relay, "# Mail of the world."), (self.office, "# in the house")):
             self.assertIn(kept, server.config.read_text())
         self.assertIn("default: 'hold:relay'", self.office.config.read_text())
@@ -169,13 +91,13 @@ class PairTests(SynchronousTestCase):
     def test_a_new_line_for_a_paired_office(self) -> None:
         """The office has a new password with it, and the old one is of no use."""
         self.pair(self.line("office", "--domain", "example.com"), "--no-test")
-        old = (self.office.folder / "relay.secret").read_text()
+        old = (self.office.folder / SECRET).read_text()
         config = self.office.config.read_text()
         result = mta(self.relay, "pair", "--renew", "office")
         self.assertIn("office has a new password", result.stderr)
         self.assertEqual(mta(self.office, "turn", "relay").returncode, 1)
         self.pair(result.stdout.split()[2], "--no-test")
-        self.assertNotEqual((self.office.folder / "relay.secret").read_text(), old)
+        self.assertNotEqual((self.office.folder / SECRET).read_text(), old)
         self.assertEqual(self.office.config.read_text(), config)
         self.assertEqual(mta(self.office, "turn", "relay").stdout, "sent 0, received 0\n")
 
@@ -209,7 +131,7 @@ class PairTests(SynchronousTestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertIn(f"-  {name}:", result.stdout)
         self.assertEqual(mta(self.relay, "user", "list").stdout, "")
-        for left in ("relay.secret", ".relay.pairing"):
+        for left in (SECRET, ".relay.pairing"):
             self.assertFalse((self.office.folder / left).exists())
         left = self.relay.config.read_text()
         self.assertEqual([line for line in before.splitlines() if line not in left], [])
