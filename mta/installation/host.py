@@ -16,6 +16,7 @@ from pathlib import Path
 PROC = Path("/proc")
 GLOBAL_SCOPE = "00"  # of an address in /proc/net/if_inet6
 LISTENING = "0A"  # state of a socket in /proc/net/tcp
+SYSTEMD = "systemd"  # which opens sockets for others
 SERVER_PROGRAM = "twistd"  # the server of ours
 # Addresses that are never reached: the system only tells which of ours it would take.
 _ABROAD = {socket.AF_INET: "192.88.99.1", socket.AF_INET6: "2001:4860::1"}
@@ -51,9 +52,16 @@ class Host:
         sockets = dict(self._listening(ports))
         if not sockets:
             return {}
-        names = dict(self._processes(set(sockets)))
-        found = {port: names.get(inode, "another program") for inode, port in sockets.items()}
-        return {port: name for port, name in found.items() if name not in ("", "mta.service")}
+        names: dict[str, set[str]] = {}
+        for inode, name in self._processes(set(sockets)):
+            names.setdefault(inode, set()).add(name)
+        found = {port: names.get(inode, {"another program"}) for inode, port in sockets.items()}
+        # systemd has a socket beside the server that it has opened it for.
+        return {
+            port: min(held - {SYSTEMD} or held)
+            for port, held in found.items()
+            if not held & {"", "mta.service"}
+        }
 
     def _listening(self, ports: Collection[int]) -> Iterator[tuple[str, int]]:
         """The inodes of listening sockets, with their ports."""

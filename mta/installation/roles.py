@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from mta.installation.changes import Desired, Folder, Link, TextFile
 from mta.installation.configuration import Configuration, Options
 from mta.installation.dovecot import SOCKET, USERS, Dovecot
 from mta.installation.filling import filled
-from mta.installation.host import Host
+from mta.installation.host import SYSTEMD, Host
 from mta.installation.interfaces import IChange, State
 from mta.installation.places import Owner, Places
 from mta.installation.plan import Plan
 from mta.installation.systemd import Systemd, user_unit
 from mta.installation.wishes import Wishes
-from mta.settings import Settings
+from mta.settings import Listener, Settings
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of a fresh Debian
 LINKS = Path("/usr/local/bin")
@@ -85,7 +85,7 @@ class Installation:
             return Plan([*self._mail(), *self._user_unit()])
         held = self._held_ports()
         changes = [ServerAccount(self.places), *self._mail(), *self._links()]
-        changes += self.systemd.unit(replaces=self.wishes.replaces)
+        changes += self.systemd.units(self._listeners, replaces=self.wishes.replaces)
         changes += self._logrotate()
         if self.has_dovecot:
             dovecot = Dovecot(self.places)
@@ -211,15 +211,24 @@ class Installation:
         desired = Desired(path, text, self.places.roots, mode)
         return TextFile(self.places, desired, replaces=self.wishes.replaces)
 
+    @property
+    def _listeners(self) -> Sequence[Listener]:
+        """The listeners of the configuration as it will be."""
+        if self.present is None or self.wishes.replaces:
+            return self.configuration.settings().listen
+        return self.present.listen
+
     def _start(self) -> IChange:
         is_changed = any(change.state() is State.NEEDED for change in self._config())
-        return self.systemd.start(is_changed=is_changed)
+        return self.systemd.start(self._listeners, is_changed=is_changed)
 
     def _held_ports(self) -> list[str]:
         """A line for each program that listens where the server is to."""
         if not self.places.is_this_host:
             return []
         held = self.host.holders(self.configuration.ports)
+        if self.systemd.has_sockets:  # ours, which the server takes
+            held = {port: name for port, name in held.items() if name != SYSTEMD}
         by_name: dict[str, list[int]] = {}
         for port, name in held.items():
             by_name.setdefault(name, []).append(port)

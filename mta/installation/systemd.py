@@ -1,21 +1,26 @@
-"""The unit of the server, and what systemd says of it."""
+"""The units of the server, and what systemd says of them."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mta.config.endpoints import PROXIED, tcp_address
 from mta.installation.changes import Desired, TextFile
 from mta.installation.command import Command
 from mta.installation.filling import filled
 from mta.installation.interfaces import IChange, State
 from mta.installation.places import Places
+from mta.settings import Listener
 
 NAME = "mta.service"
-UNIT = Path("/etc/systemd/system") / NAME
+SOCKET_NAME = "mta.socket"
+UNITS = Path("/etc/systemd/system")
+UNIT, SOCKET = UNITS / NAME, UNITS / SOCKET_NAME
 PACKAGED = (Path("/usr/lib/systemd/system") / NAME, Path("/lib/systemd/system") / NAME)
+FIRST_HIGH_PORT = 1024  # all users may open it, and those above
 RUNNING = Path("/run/systemd/system")  # see sd_booted(3)
 
 
@@ -33,29 +38,65 @@ class Systemd:
     @property
     def has_server(self) -> bool:
         """True where the server runs, and will after the next boot."""
-        return all(_says(word) for word in ("is-active", "is-enabled"))
+        return all(_says(word, NAME) for word in ("is-active", "is-enabled"))
 
-    def unit(self, *, replaces: bool) -> Iterator[IChange]:
-        """The changes that make the unit; none where a package brought one."""
-        if any(self.places.now(path).exists() for path in PACKAGED):
-            return
-        desired = Desired(UNIT, system_unit(self.places), self.places.roots)
-        unit = TextFile(self.places, desired, replaces=replaces)
-        yield unit
+    @property
+    def has_sockets(self) -> bool:
+        """True where systemd has opened the low ports of the server."""
+        return self.is_running and _says("is-active", SOCKET_NAME)
+
+    def units(self, listeners: Sequence[Listener], *, replaces: bool) -> Iterator[IChange]:
+        """The changes that make the units which no package brought."""
+        units = [self._socket(listeners, replaces=replaces)]
+        if not any(self.places.now(path).exists() for path in PACKAGED):
+            units.append(self._file(UNIT, system_unit(self.places), replaces=replaces))
+        made = [unit for unit in units if unit is not None]
+        yield from made
         if self.is_running:
-            is_new = unit.state() is State.NEEDED or _shown("NeedDaemonReload") == "yes"
-            yield Command(["systemctl", "daemon-reload"], needed=is_new)
+            is_new = any(unit.state() is State.NEEDED for unit in made)
+            is_old = "yes" in (_shown("NeedDaemonReload"), _shown("NeedDaemonReload", SOCKET_NAME))
+            yield Command(["systemctl", "daemon-reload"], needed=is_new or is_old)
 
-    def start(self, *, is_changed: bool) -> IChange:
+    def start(self, listeners: Sequence[Listener], *, is_changed: bool) -> IChange:
         """The start of the server, now and at boot, or its reload.
 
-        `is_changed`: the configuration will be another one.
+        `is_changed`: the configuration will be another one.  Other sockets take a restart.
         """
         if not self.has_server:
             return Command(["systemctl", "enable", "--now", NAME], needed=True)
+        socket = self._socket(listeners, replaces=False)
+        if socket is not None and (socket.state() is State.NEEDED or not self.has_sockets):
+            return Command(["systemctl", "restart", SOCKET_NAME, NAME], needed=True)
         config = self.places.config
         is_newer = config.exists() and config.stat().st_mtime > _last_change()
         return Command(["systemctl", "reload", NAME], needed=is_changed or is_newer)
+
+    def _socket(self, listeners: Sequence[Listener], *, replaces: bool) -> IChange | None:
+        """The unit of the low ports; None where there are none."""
+        text = socket_unit(self.places, listeners)
+        return self._file(SOCKET, text, replaces=replaces) if text else None
+
+    def _file(self, path: Path, text: str, *, replaces: bool) -> IChange:
+        desired = Desired(path, text, self.places.roots)
+        return TextFile(self.places, desired, replaces=replaces)
+
+
+def socket_unit(places: Places, listeners: Sequence[Listener]) -> str:
+    """Return the text of the low ports' unit, if there are any."""
+    streams = [stream for each in listeners if (stream := _stream(each.endpoint))]
+    if not streams:
+        return ""
+    lines = "\n".join(f"ListenStream={stream}" for stream in dict.fromkeys(streams))
+    return filled("mta.socket", CONFIG=str(places.config), LISTEN=lines)
+
+
+def _stream(endpoint: str) -> str:
+    """An endpoint as systemd writes it; empty without a low port."""
+    tcp = tcp_address(endpoint.removeprefix(PROXIED))
+    if tcp is None or not 0 < tcp.port < FIRST_HIGH_PORT:
+        return ""
+    host = tcp.host or ("::" if tcp.is_ipv6 else "0.0.0.0")  # noqa: S104
+    return f"[{host}]:{tcp.port}" if tcp.is_ipv6 else f"{host}:{tcp.port}"
 
 
 def system_unit(places: Places) -> str:
@@ -80,13 +121,13 @@ def user_unit(places: Places) -> str:
     )
 
 
-def _says(word: str) -> bool:
-    return _asked(word, "--quiet", NAME).returncode == 0
+def _says(word: str, unit: str) -> bool:
+    return _asked(word, "--quiet", unit).returncode == 0
 
 
-def _shown(name: str) -> str:
-    """A property of the unit."""
-    return _asked("show", NAME, "--property", name, "--value", "--timestamp=unix").stdout.strip()
+def _shown(name: str, unit: str = NAME) -> str:
+    """A property of a unit."""
+    return _asked("show", unit, "--property", name, "--value", "--timestamp=unix").stdout.strip()
 
 
 def _last_change() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 from typing import Any
@@ -20,7 +21,7 @@ SOCKET_MODE = "660"  # of UNIX sockets: not all users of this host may hand us m
 
 _ADVICE = {
     errno.EADDRINUSE: "another program has it (ss -ltnp names it)",
-    errno.EACCES: "ports below 1024 are for root, or take CAP_NET_BIND_SERVICE",
+    errno.EACCES: "root or systemd opens ports below 1024: `mta init` again writes mta.socket anew",
     errno.EADDRNOTAVAIL: "no interface of this host has that address",
 }
 
@@ -47,7 +48,8 @@ def listen(reactor: Any, endpoint: str, factory: IProtocolFactory) -> IListening
 
 
 def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> Any:
-    """Listen on a socket of the first process; returns its port.  Raises OSError."""
+    """Listen on a socket that is open already; returns its port.  Raises OSError."""
+    os.set_blocking(descriptor, False)  # systemd leaves it as it was made, and Twisted, too
     with socket.socket(fileno=descriptor) as inherited:
         return reactor.adoptStreamPort(descriptor, inherited.family, factory)
 

@@ -20,6 +20,7 @@ from mta.link import LinkFactory
 from mta.proxy_protocol import ProxiedFactory
 from mta.service.configured import Configured
 from mta.service.endpoints import adopt, listen, shown
+from mta.service.passed_sockets import PassedSockets
 from mta.service.process import STOP_TIMEOUT, IConfigurable
 from mta.settings import Listener, Service
 from mta.smtp.receiver import Receiver
@@ -54,7 +55,8 @@ class Listeners(TwistedService):
     """The listeners of `settings.listen`, with the sessions on them.
 
     They are opened while low ports can be bound; no client is answered before the reactor runs.
-    `inherited` are the descriptors of those that the first process opened, where we are a worker.
+    `passed` are sockets that systemd has opened.  `inherited` are the descriptors of those that the
+    first process opened, where we are a worker.
     Twisted's `StreamServerEndpointService` hides its port, which the log names and workers get.
     """
 
@@ -63,11 +65,13 @@ class Listeners(TwistedService):
         reactor: Any,
         listeners: Sequence[Listener],
         meter: ISessionMeter,
+        passed: PassedSockets,
         inherited: Sequence[int],
     ) -> None:
         self._reactor = reactor
         self._listeners = listeners
         self._meter = meter
+        self._passed = passed
         self._inherited = inherited
         self._open: list[_Open] = []
 
@@ -77,10 +81,13 @@ class Listeners(TwistedService):
             factory = LinkFactory(self._reactor)
             is_proxied = listener.endpoint.startswith(PROXIED)
             front = ProxiedFactory(factory, self._reactor) if is_proxied else factory
-            if self._inherited:
-                port = adopt(self._reactor, self._inherited[number], front)
-            else:
+            descriptor = (
+                self._inherited[number] if self._inherited else self._passed.take(listener.endpoint)
+            )
+            if descriptor is None:
                 port = listen(self._reactor, listener.endpoint, front)
+            else:
+                port = adopt(self._reactor, descriptor, front)
             self._open.append(_Open(listener, port, factory))
 
     def startService(self) -> None:
@@ -110,6 +117,15 @@ class Listeners(TwistedService):
             address = opened.port.getHost()
             if isinstance(address, UNIXAddress) and address.name and not self._inherited:
                 yield Path(os.fsdecode(address.name))
+
+    @property
+    def unused(self) -> Sequence[str]:
+        """The places of sockets of systemd's that no listener has.
+
+        An endpoint ``systemd:`` takes its own in another way.
+        """
+        kinds = {listener.endpoint.partition(":")[0] for listener in self._listeners}
+        return [] if "systemd" in kinds else self._passed.left
 
     def described(self) -> Iterator[tuple[str, Listener]]:
         """Each listener, with its endpoint as `shown`."""

@@ -30,6 +30,7 @@ from mta.service.inheritance import inherited
 from mta.service.lifeline import exit_with_parent
 from mta.service.listeners import Listeners
 from mta.service.monitoring import MetricsService, Status
+from mta.service.passed_sockets import PassedSockets, passed_descriptors
 from mta.service.peers import PeersService
 from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, Process
@@ -121,7 +122,10 @@ class MailService(MultiService):
                 meter = self._metrics.meter
             descriptors = self._inherited.descriptors if self._inherited else ()
             self._meter = meter
-            self._listeners = Listeners(self._reactor, self._settings.listen, meter, descriptors)
+            passed = PassedSockets(passed_descriptors())
+            self._listeners = Listeners(
+                self._reactor, self._settings.listen, meter, passed, descriptors
+            )
             self._listeners.setServiceParent(self._front)
         return self._listeners
 
@@ -203,6 +207,11 @@ class MailService(MultiService):
         self._repeat(PICKUP_INTERVAL, pick_up)
 
     def _tell_endpoints(self, listeners: Listeners) -> None:
+        for place in listeners.unused:
+            self.log.warn(
+                "systemd listens on {place} for no listener of `listen`: call `mta init` again",
+                place=place,
+            )
         for endpoint, listener in listeners.described():
             self.log.info(
                 "listening on {endpoint} ({service})",

@@ -139,26 +139,30 @@ class HostTests(CommandCase):
         lines = [
             "   0: 00000000:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 71 1",
             "   1: 00000000:024B 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 72 1",
-            "   2: 0100007F:01D1 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 73 1",
+            "   2: 0100007F:01D1 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 74 1",
+            "   3: 00000000:016E 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 73 1",
         ]
         for number, inode, command, group in (
+            ("1", "72", b"/sbin/init\0", "0::/init.scope\n"),
             ("11", "71", b"/usr/sbin/exim4\0-bd\0", "0::/system.slice/exim4.service\n"),
             ("12", "72", b"python\0/opt/mta/bin/twistd\0mta\0", "0::/x.scope\n"),
+            ("13", "73", b"/sbin/init\0", "0::/init.scope\n"),
         ):
             process = proc / number
             (process / "fd").mkdir(parents=True)
             (process / "fd/3").symlink_to(f"socket:[{inode}]")
             (process / "cmdline").write_bytes(command)
             (process / "cgroup").write_text(group)
-            (process / "comm").write_text("x\n")
+            (process / "comm").write_text("systemd\n")
         (proc / "net").mkdir()
         (proc / "net/tcp").write_text("\n".join((head, *lines)) + "\n")
         (proc / "net/if_inet6").write_text("00000000000000000000000000000001 01 80 10 80 lo\n")
         return host.Host(proc)
 
     def test_ports_of_others(self) -> None:
-        """Who listens where we want to is named by its unit; we ourselves don't count."""
-        self.assertEqual(self.proc().holders((25, 587, 465)), {25: "exim4.service"})
+        """Who listens on our ports is named by its unit; our server is not, nor its sockets."""
+        held = self.proc().holders((25, 587, 465, 366))
+        self.assertEqual(held, {25: "exim4.service", 366: "systemd"})
 
     def test_ipv6(self) -> None:
         """Loopback and link-local addresses are none that others reach."""

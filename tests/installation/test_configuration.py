@@ -11,7 +11,7 @@ from mta.config import edited, load
 from mta.installation.answers import Answers, Role
 from mta.installation.configuration import Configuration, Options, demo
 from mta.installation.places import Places
-from mta.installation.systemd import system_unit
+from mta.installation.systemd import socket_unit, system_unit
 from mta.mail import Agent
 from mta.settings import Settings
 from tests.processes import ROOT, temporary_folder
@@ -30,11 +30,12 @@ class ExampleTests(SynchronousTestCase):
     """The files of ``etc/`` are what ``mta init`` writes, with the names of the manual."""
 
     def test_the_same(self) -> None:
-        """Server, demonstration and unit are the same, letter by letter."""
+        """Server, demonstration and units are the same, letter by letter."""
         made = {
             "mta.yaml": configuration(Role.SERVER).text(),
             "demo.yaml": demo(Path("etc/demo.yaml"), "../var/", "../var"),
             "mta.service": system_unit(SYSTEM),
+            "mta.socket": socket_unit(SYSTEM, configuration(Role.SERVER).settings().listen),
         }
         for name, text in made.items():
             self.assertEqual((ROOT / "etc" / name).read_text(), text, name)

@@ -18,8 +18,9 @@ from mta.installation.host import Host
 from mta.installation.interfaces import ChangeFailed
 from mta.installation.places import SERVER, Places
 from mta.installation.roles import Installation
-from mta.installation.systemd import system_unit
+from mta.installation.systemd import socket_unit, system_unit
 from mta.installation.wishes import Wishes
+from mta.settings import Listener, ListenerTLS, Service
 from mta.users.file import UserFile
 from tests.installation.systems import ANSWERS, System
 from tests.processes import Server, need_program, temporary_folder, wait_for_mail
@@ -71,6 +72,7 @@ class InstallationTests(SynchronousTestCase):
             "/var/mail/example.com": (server, 0o750),
             "/var/log/mta": (server, 0o750),
             "/etc/systemd/system/mta.service": (root, 0o644),
+            "/etc/systemd/system/mta.socket": (root, 0o644),
             "/etc/logrotate.d/mta": (root, 0o644),
             "/usr/local/share/zsh/site-functions/_mta": (root, 0o644),
         }
@@ -228,6 +230,7 @@ class InstallationTests(SynchronousTestCase):
         system.install(Role.SERVER)
         self.assertFalse(system.file("/usr/local/bin").exists())
         self.assertFalse(system.file("/etc/systemd/system/mta.service").exists())
+        self.assertTrue(system.file("/etc/systemd/system/mta.socket").exists())
 
     def test_a_folder_of_the_wrong_owner(self) -> None:
         """A mail folder that root made by hand is given to the server, which must write there."""
@@ -281,24 +284,44 @@ class UnitTests(SynchronousTestCase):
         (self.folder / "twistd").chmod(0o755)
         places = Places.of_system(self.folder)
         self.unit.write_text(system_unit(places).replace("User=mta", "User=root"))
+        listeners = (
+            Listener("tcp:25", Service.SMTP, ListenerTLS.OFF),
+            Listener("tcp6:465:interface=\\:\\:1", Service.SUBMISSION, ListenerTLS.IMPLICIT),
+            Listener("haproxy:tcp:587:interface=192.0.2.1", Service.SMTP, ListenerTLS.OFF),
+            Listener("tcp:2525", Service.SMTP, ListenerTLS.OFF),
+            Listener("unix:/run/mta.sock", Service.SMTP, ListenerTLS.OFF),
+        )
+        self.socket = self.folder / "mta.socket"
+        self.socket.write_text(socket_unit(places, listeners))
 
     def run_analyze(self, *arguments: str) -> str:
         """Ask systemd-analyze; returns what it says."""
-        command = [self.analyze, *arguments, str(self.unit)]
+        command = [self.analyze, *arguments]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         return ended.stdout + ended.stderr
 
     def test_valid(self) -> None:
         """Systemd has nothing to say about it."""
-        said = self.run_analyze("verify", "--man=no")
-        self.assertNotIn("mta.service", said)
+        said = self.run_analyze("verify", "--man=no", str(self.unit), str(self.socket))
+        self.assertNotIn("mta.s", said)
+
+    def test_sockets(self) -> None:
+        """The low ports have one each; without any there is no unit."""
+        streams = [
+            line.partition("=")[2]
+            for line in self.socket.read_text().splitlines()
+            if line.startswith("ListenStream=")
+        ]
+        self.assertEqual(streams, ["0.0.0.0:25", "[::1]:465", "192.0.2.1:587"])
+        self.assertEqual(socket_unit(Places.of_system(self.folder), ()), "")
 
     def test_exposure(self) -> None:
         """The sandbox leaves little open."""
         places = Places.of_system(self.folder)
         self.unit.write_text(system_unit(places))
-        self.run_analyze("security", "--offline=true", f"--threshold={MAX_EXPOSURE}")
+        threshold = f"--threshold={MAX_EXPOSURE}"
+        self.run_analyze("security", "--offline=true", threshold, str(self.unit))
 
     def test_it_never_gives_up(self) -> None:
         """However often the start fails, systemd tries again."""

@@ -112,6 +112,77 @@ print("again")
 assert main(["init", "server", "--offline"]) == 0
 """
 
+# The server without any right of root's: its ports are those of mta.socket.
+_SOCKETS = """
+import smtplib, socket, subprocess, sys
+from pathlib import Path
+from mta.commands import main
+from mta.config import edited, save
+from mta.installation import proof
+from tests.interop import systemctl
+
+options = ("--yes", "--offline", "--program", sys.argv[1])
+first = (*options, "--hostname", "mail.example.com", "--mailbox", "alice")
+assert main(["init", "server", *first]) == 0
+config = Path("/etc/mta/mta.yaml")
+save(config, edited(config, {("queue", "workers"): 2}))
+alice = Path("/var/mail/example.com/alice")
+sockets = systemctl.opened()
+server = systemctl.start(sockets)
+try:
+    proof.send(25, "mail.example.com", "alice@example.com", alice)
+except proof.NotProven:
+    print(systemctl.LOG.read_text())
+    raise
+status = Path(f"/proc/{server.pid}/status").read_text()
+print(*[line for line in status.splitlines() if line.startswith("Cap")])
+server.terminate()
+server.wait()
+
+# Nobody listens; who connects waits, and is served by the next one.
+waiting = socket.create_connection(("127.0.0.1", 25), 60)
+server = systemctl.start(sockets)
+print(waiting.recv(512))
+waiting.close()
+server.terminate()
+server.wait()
+
+# A listener that is added has no socket until `mta init` is called again.
+more = "listen:\\n  - {endpoint: 'tcp:366', service: odmr}\\n"
+config.write_text(config.read_text().replace("listen:\\n", more))
+print("added")
+server = subprocess.Popen(
+    systemctl.with_sockets(
+        ["setpriv", "--reuid=mta", "--regid=mta", "--init-groups", "--bounding-set=-all",
+         "--inh-caps=-all", sys.argv[1] + "/twistd", "--nodaemon", "--pidfile=", "mta"], sockets
+    ),
+    cwd="/",
+    pass_fds=[each.fileno() for each in sockets],
+    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+)
+print(server.communicate()[0])
+for each in sockets:
+    each.close()
+assert main(["init", "server", *options]) == 0
+
+# And as systemd-socket-activate does it.
+become = ["setpriv", "--reuid=mta", "--regid=mta", "--init-groups", "--bounding-set=-all"]
+command = ["systemd-socket-activate", "-EPYTHONPATH"]
+for line in systemctl.SOCKET_UNIT.read_text().splitlines():
+    if line.startswith("ListenStream="):
+        command += ["--listen", line.partition("=")[2]]
+command += [*become, "--inh-caps=-all", sys.argv[1] + "/twistd"]
+server = subprocess.Popen([*command, "--nodaemon", "--pidfile=", "mta"], cwd="/")
+try:
+    proof.send(25, "mail.example.com", "alice@example.com", alice)
+except proof.NotProven:
+    print(systemctl.LOG.read_text())
+    raise
+print("activated")
+server.terminate()
+server.wait()
+"""
+
 
 class HostTests(SynchronousTestCase):
     """A host that root installs on."""
@@ -169,6 +240,21 @@ class HostTests(SynchronousTestCase):
         self.assertIn("+  certificate: cert.pem", said)
         self.assertEqual(said.count("done: made a copy of the certificate"), 2)
         self.assertTrue(said.endswith("0o100600 mta\n"), said)
+
+    def test_sockets(self) -> None:
+        """Low ports without a right of root's, and nobody is refused while it restarts."""
+        for program in ("setpriv", "systemd-socket-activate"):
+            need_program(self, program)
+        said, _, added = self.run_program(_SOCKETS).partition("added\n")
+        self.assertRegex(said, r"CapPrm:\s0+ CapEff:\s0+ CapBnd:\s0+ ")
+        self.assertIn("b'220 mail.example.com ", said)
+        self.assertIn(
+            "cannot listen on tcp:366: Permission denied; root or systemd opens ports below 1024:"
+            " `mta init` again writes mta.socket anew\n",
+            added,
+        )
+        self.assertIn("+ListenStream=0.0.0.0:366", added)
+        self.assertIn("activated", added)
 
     def test_without_rights(self) -> None:
         """All is below the home folder, and the server delivers there."""
