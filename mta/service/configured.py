@@ -41,7 +41,6 @@ from mta.interfaces import (
 )
 from mta.mail import Agent
 from mta.notices import NoticeWriter
-from mta.pairing.mailboxes import document_of
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
@@ -110,9 +109,14 @@ class Configured:
             self.users.close()
 
 
-def configure(settings: Settings, process: Process) -> Configured:
-    """Make the parts of the settings, and change nothing.  Raises TLSFault or UserFault."""
-    return _Maker(settings, process).make()
+def configure(
+    settings: Settings, process: Process, mailbox_lists: Mapping[str, bytes]
+) -> Configured:
+    """Make the parts of the settings, and change nothing.
+
+    `mailbox_lists` are lists of ours, by the peer that may want one.  Raises TLSFault or UserFault.
+    """
+    return _Maker(settings, process, mailbox_lists).make()
 
 
 class _Maker:
@@ -121,9 +125,12 @@ class _Maker:
     Those that may fail are first: no other would have to be closed then.
     """
 
-    def __init__(self, settings: Settings, process: Process) -> None:
+    def __init__(
+        self, settings: Settings, process: Process, mailbox_lists: Mapping[str, bytes]
+    ) -> None:
         self._settings = settings
         self._process = process
+        self._own_mailboxes = mailbox_lists
         pins = [peer.certificate for peer in settings.peers.values() if peer.certificate]
         self._server_tls = ServerTLS(settings.tls, process.folder, settings.hostname, pins)
         self._client_tls = ClientTLS(settings.tls)
@@ -207,11 +214,7 @@ class _Maker:
             process.held,
             process.peer_status,
             process.reactor,
-            {
-                name: document_of(self._settings.domains, peer.domains)
-                for name, peer in self._settings.peers.items()
-                if peer.connect is not None
-            },
+            self._own_mailboxes,
         )
 
     def _make_far_looks(self) -> FarLooks:
@@ -285,6 +288,7 @@ class _Maker:
             process.threads,
             certificates,
             channel_binding=settings.submission.channel_binding,
+            is_first=process.is_first,
         )
 
     def _agents(self, relay: RelayAgent) -> Mapping[Agent, IDeliveryAgent]:

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from mta.metrics import NullMeter
-from mta.pairing.mailboxes import domains_with_mailboxes
+from mta.pairing.mailboxes import domains_with_mailboxes, lists_for_relays
 from mta.peers.interfaces import ITallyWatch
 from mta.peers.tally import Tally
 from mta.service.configured import configure
@@ -28,7 +28,7 @@ async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, rea
     OSError.
     """
     process = Process(Path(settings.spool), reactor, NullMeter())
-    configured = configure(settings, process)
+    configured = configure(settings, process, lists_for_relays(settings))
     configured.router.use(domains_with_mailboxes(settings))
     process.use(configured)
     await process.take_over()

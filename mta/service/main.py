@@ -20,7 +20,7 @@ from mta.logs.file import reason
 from mta.logs.writer import LogWriter, observer
 from mta.maildrop.pickup import Pickup
 from mta.metrics import NullMeter
-from mta.pairing.mailboxes import domains_with_mailboxes
+from mta.pairing.mailboxes import domains_with_mailboxes, lists_for_relays
 from mta.privileges import drop_root
 from mta.service import open_files, systemd, threads
 from mta.service.configured import configure
@@ -141,11 +141,14 @@ class MailService(MultiService):
     def _open(self, listeners: Listeners) -> None:
         """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
         self._process = self._status.process = Process(
-            Path(self._settings.spool), self._reactor, self._meter
+            Path(self._settings.spool),
+            self._reactor,
+            self._meter,
+            is_first=not self._inherited,
         )
         self._peers = PeersService(is_first=not self._inherited)
         parts = (self._process, self._workers, listeners, self._peers)
-        configured = configure(self._settings, self._process)
+        configured = configure(self._settings, self._process, lists_for_relays(self._settings))
         configured.router.use(domains_with_mailboxes(self._settings))
         for part in parts:
             part.use(configured)

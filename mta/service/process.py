@@ -63,7 +63,8 @@ class Process:
     """The spool, the runner, the counters and the threads.
 
     It gets settings by `use` alone, so that none can be left behind by a reload.  `configured` is
-    the configuration in force, `reloader` reads it again; a tool has none.
+    the configuration in force, `reloader` reads it again; a tool has none.  `is_first`: it is no
+    worker, and tells what happens to all alike.
     """
 
     log = Logger()
@@ -71,12 +72,13 @@ class Process:
     configured: Configured
     reloader: IReloader | None = None
 
-    def __init__(self, folder: Path, reactor: Any, meter: IMeter) -> None:
+    def __init__(self, folder: Path, reactor: Any, meter: IMeter, *, is_first: bool = True) -> None:
         """Open the spool in `folder`.  Raises OSError, SpoolDamaged among others."""
         threads.take_little_memory()
         self.reactor = reactor
         self.threads = reactor.getThreadPool()
         self.folder = folder
+        self.is_first = is_first
         self.meter = meter
         self.spool = SqliteSpool(
             folder, reactor, self.threads, listener=self, uptime=seconds_since_boot, meter=meter

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from mta import config
 from mta.logs.file import reason
 from mta.logs.writer import LogWriter
-from mta.pairing.mailboxes import domains_with_mailboxes
+from mta.pairing.mailboxes import domains_with_mailboxes, lists_for_relays
 from mta.service.configured import configure
 from mta.service.effects import in_force
 from mta.service.findings import findings, warnings
@@ -32,11 +32,12 @@ class _Read:
     """The settings after a reload, and the findings about them.
 
     `restart` has the keys of those that changed and take a restart; `domains` are with the
-    mailboxes that peers told.
+    mailboxes that peers told, `mailbox_lists` tell ours to peers.
     """
 
     settings: Settings
     domains: Mapping[str, Domain]
+    mailbox_lists: Mapping[str, bytes]
     restart: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -82,7 +83,7 @@ class Reloader(Service):
             read = await self._in_thread(self._read, old.settings)
             if not self.running:
                 return  # the service stops
-            new = configure(read.settings, self._process)
+            new = configure(read.settings, self._process, read.mailbox_lists)
             new.router.use(read.domains)
         except config.ConfigurationError as error:
             for problem in error.problems:
@@ -102,20 +103,26 @@ class Reloader(Service):
         settings, restart = in_force(config.load(self._path), old)
         found = warnings(self._path, findings(settings))
         domains = domains_with_mailboxes(settings)
-        return _Read(settings, domains, tuple(restart), tuple(found))
+        lists = lists_for_relays(settings)
+        return _Read(settings, domains, lists, tuple(restart), tuple(found))
 
     def _tell(self, read: _Read) -> None:
+        if self._process.is_first:
+            self._tell_all(read)
+        if self._writer is not None:
+            try:
+                self._writer.configure(read.settings.log)
+            except OSError as error:
+                self.log.error("the log stays as it was: {reason}", reason=reason(error))
+
+    def _tell_all(self, read: _Read) -> None:
+        """Tell what every process of the server finds."""
         self.log.info("{path} read again", path=str(self._path))
         for line in read.warnings:
             self.log.warn("{finding}", finding=line)
         if read.restart:
             keys = ", ".join(f"`{key}`" for key in read.restart)
             self.log.warn("what changed of {keys} takes a restart", keys=keys)
-        if self._writer is not None:
-            try:
-                self._writer.configure(read.settings.log)
-            except OSError as error:
-                self.log.error("the log stays as it was: {reason}", reason=reason(error))
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         process = self._process

@@ -46,7 +46,8 @@ class Users:
 
     `router` knows the domains that we are the last stop for.  `certificates`: the users that
     client certificates stand for, by SHA-256 fingerprint.  `channel_binding`: all clients are
-    offered SCRAM-SHA-256-PLUS.  The file is read at once: raises UserFault.
+    offered SCRAM-SHA-256-PLUS.  `is_first`: this is the process that tells of a changed file.  The
+    file is read at once: raises UserFault.
     """
 
     log = Logger()
@@ -60,6 +61,7 @@ class Users:
         certificates: Mapping[str, str] = MappingProxyType({}),
         *,
         channel_binding: bool = True,
+        is_first: bool = True,
     ) -> None:
         self._file = file
         self._router = router
@@ -67,6 +69,7 @@ class Users:
         self._threads = threads
         self._certificates = certificates
         self._channel_binding = channel_binding
+        self._is_first = is_first
         self._hashing = DeferredSemaphore(CONCURRENT_HASHES)
         self._renewing: set[str] = set()  # names of users
         self._may_renew = True
@@ -168,7 +171,8 @@ class Users:
             self._roster = await self._in_thread(self._file.load)
         except UserFault as fault:
             self.log.error("{fault}; the users stay as they were", fault=str(fault))
-        else:
+            return
+        if self._is_first:
             self.log.info("{path} read anew", path=str(self._file.path))
 
     def _binds(self, session: Session) -> bool:

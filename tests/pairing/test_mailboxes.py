@@ -22,6 +22,7 @@ from mta.pairing.mailboxes import (
     MailboxFiles,
     document_of,
     domains_with_mailboxes,
+    lists_for_relays,
     read,
     source_of,
 )
@@ -76,6 +77,26 @@ class OfficeTests(SynchronousTestCase):
         self.assertEqual(
             self.told(Domain("b.example", MAILDIR, alias_of="example.com"), OURS), TOLD
         )
+
+    def test_as_many_as_there_may_be(self) -> None:
+        """A list of all names that a relay takes has the postmaster besides."""
+        many = replace(
+            OURS, mailboxes=frozenset(map(str, range(MAX_NAMES))), aliases={}, forward={}
+        )
+        document = document_of({"example.com": many}, ["example.com"])
+        self.assertEqual(len(read(document, ["example.com"])["example.com"].names or ()), 100_001)
+
+    def test_each_relay(self) -> None:
+        """Each that we dial has the list of its domains; those that dial us have none."""
+        relay = Peer("relay", ("example.com",), connect=Hop(Agent.SMTP, "relay.example", 465))
+        settings = Settings(
+            "office.example",
+            domains={"example.com": OURS},
+            peers={"relay": relay, "branch": replace(relay, name="branch", connect=None)},
+        )
+        lists = lists_for_relays(settings)
+        self.assertEqual(list(lists), ["relay"])
+        self.assertEqual(json.loads(lists["relay"]), {"example.com": TOLD})
 
     def test_nothing(self) -> None:
         """Of domains that are not ours nothing is said."""
