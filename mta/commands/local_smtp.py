@@ -27,6 +27,21 @@ def send(settings: Settings, envelope: Envelope, content: bytes) -> str:
         raise NoServer(str(error)) from None
 
 
+def try_out(settings: Settings) -> None:
+    """See that the server would begin to take a message.  Raises as `send` does."""
+    try:
+        with _Client(connect(settings)) as client:
+            client.ehlo_or_helo_if_needed()
+            code, text = client.mail("")
+            if code != 250:
+                raise Refused(code, text, ())
+            client.rset()
+    except smtplib.SMTPResponseException as error:
+        raise Refused(error.smtp_code, error.smtp_error, ()) from None
+    except OSError as error:  # those of smtplib, too
+        raise NoServer(str(error)) from None
+
+
 def _transact(client: _Client, envelope: Envelope, content: bytes) -> str:
     client.ehlo_or_helo_if_needed()
     code, text = client.mail(str(envelope.reverse_path), list(_mail_options(client, envelope)))

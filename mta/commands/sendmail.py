@@ -314,6 +314,33 @@ def _nothing(arguments: argparse.Namespace) -> None:
     """Aliases are read with the configuration: there is nothing to rebuild."""
 
 
+def _try_out(arguments: argparse.Namespace) -> None:
+    """Say which way a message would take, and send none.
+
+    Raises NoServer where there is none.
+    """
+    settings = _settings(arguments)
+    if tools := _spool(settings):
+        tools.close()
+        print(printable(f"messages go into the spool {settings.spool}"))
+        return
+    from mta.commands import local_smtp
+
+    ways = []
+    try:
+        local_smtp.try_out(settings)
+        ways.append("to the server")
+    except (local_server.NoServer, local_server.Refused) as error:
+        failure = error
+    try:
+        drop.try_out(Path(settings.spool))
+        ways.append(f"into the maildrop of {settings.spool}")
+    except OSError as error:
+        if not ways:
+            raise local_server.NoServer(f"{failure}, and the maildrop: {error}") from None
+    print(printable(f"messages go {', or '.join(ways)}"))
+
+
 def _list(arguments: argparse.Namespace) -> None:
     from mta.commands.queue import print_list
 
@@ -333,4 +360,5 @@ _MODES: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "p": _list,
     "q": _flush,
     "i": _nothing,
+    "v": _try_out,
 }

@@ -15,7 +15,7 @@ Exit status as in sysexits.h: 0 queued, 64 wrong usage, 65 not a message to be s
 67 a user without a name, 69 refused by the server, 73 the spool can't be written to,
 75 not now, 78 a bad configuration.
 """
-MODES = ("m", "s", "p", "q", "i")
+MODES = ("m", "s", "p", "q", "i", "v")
 _IGNORED = "ABLOXdehp"  # what other programs named sendmail know, and we have no use for
 _FLAGS_IGNORED = "GUmnx"
 
@@ -78,7 +78,13 @@ def parser() -> argparse.ArgumentParser:
     add("-R", dest="ret", metavar="full|hdrs", help="how much of the message a notice returns")
     add("-V", dest="envid", metavar="ENVID", help="what notices call the message")
     add("-v", dest="verbose", action="store_true", help="say the queue id")
-    add("-b", dest="mode", default="m", choices=MODES, help="s: SMTP; p: list the queue")
+    add(
+        "-b",
+        dest="mode",
+        default="m",
+        choices=MODES,
+        help="s: SMTP; p: list the queue; v: send nothing",
+    )
     add("--help", action="help", help="show this, and end")
     add("-q", dest="mode", action=_Flush, nargs="?", help="try all waiting messages now")
     for letter in _IGNORED:

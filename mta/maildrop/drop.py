@@ -16,6 +16,13 @@ DRAFT = ".tmp"  # behind the name of what is not complete
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def try_out(spool: Path) -> None:
+    """See that a message could be left, and leave none.  Raises OSError."""
+    draft = spool / FOLDER / (secrets.token_hex(16) + DRAFT)
+    os.close(os.open(draft, _NEW, 0o600))
+    draft.unlink()
+
+
 def leave(spool: Path, envelope: Envelope, pieces: Iterable[bytes]) -> None:
     """Put a message into the maildrop, on stable storage.
 

@@ -375,6 +375,7 @@ class ModeTests(SendmailCase):
         """What mutt, s-nail and others give is taken."""
         self.one("-oem", "-odb", "-om", "-B8BITMIME", "-U", "-n", "-oi", "-h", "3", "bob")
         self.assertEqual(self.sendmail("-bi"), ("", ""))
+        self.assertIn("messages go into the spool", self.sendmail("-bv")[0])
 
     def test_bp(self) -> None:
         """``-bp`` lists the queue."""
@@ -592,6 +593,21 @@ class LocalSMTPTests(SendmailCase):
             said = ours.recv(65536)
         self.assertTrue(said.startswith(b"220 mail.office.example"), said)
         self.assertIn(b"\r\n221 ", said)
+
+    def test_trial(self) -> None:
+        """``-bv`` says which way a message would take, and none takes it."""
+        maildrop = self.server.folder / "spool" / "maildrop"
+        said, _ = self.sendmail("-bv")
+        self.assertIn(f"messages go to the server, or into the maildrop of {maildrop.parent}", said)
+        with patch.object(smtplib.SMTP, "mail", lambda *_: (450, b"later")):
+            self.assertIn("messages go into the maildrop", self.sendmail("-bv")[0])
+        self.server.stop()
+        self.assertIn("messages go into the maildrop", self.sendmail("-bv")[0])
+        self.assertEqual(list(maildrop.iterdir()), [])
+        shutil.rmtree(maildrop)
+        _, errors = self.sendmail("-bv", status=os.EX_TEMPFAIL)
+        self.assertIn("no server answers", errors)
+        self.assertIn("and the maildrop: ", errors)
 
     def test_no_server(self) -> None:
         """The message waits in the maildrop; where there is none, 75: it may be there later."""
