@@ -29,13 +29,16 @@ class TLSInfo:
     """The result of a TLS handshake.
 
     `certificate` is the peer's verified SHA-256 fingerprint in lower-case hex, empty where it
-    showed none that we trust.  `bindings` are the channel binding data by type (RFC 5929,
-    RFC 9266).
+    showed none that we trust; `shown` is that of any that it showed, trusted or not, and
+    `expires` its end, in seconds since the epoch.  `bindings` are the channel binding data by type
+    (RFC 5929, RFC 9266).
     """
 
     version: str
     cipher: str
     certificate: str = ""
+    shown: str = field(default="", compare=False)
+    expires: float = field(default=0.0, compare=False)
     bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
 

@@ -13,6 +13,7 @@ from mta.commands.console import Failed, add_command, add_json, print_json, prin
 from mta.commands.terminal import painter
 from mta.doctor.configuration import results_of
 from mta.doctor.result import Result, State
+from mta.doctor.sendmail import trial
 from mta.privileges import PrivilegeFault, server_account
 
 # The reactor takes a while: it is imported where the examination begins.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Line = tuple[str, Result]  # the check that says it, and what it says
 
 CONFIGURATION = "configuration"
+SENDMAIL = "sendmail"
 _COLOURS = {State.OK: "green", State.UNKNOWN: "blue", State.WARN: "yellow", State.BAD: "red"}
 
 
@@ -66,8 +68,10 @@ def examination(arguments: argparse.Namespace) -> Sequence[Line]:
     results = list(repair(arguments.config, settings, account)) if arguments.fix else []
     report = report_of(arguments.config, account)
     results += results_of(report.errors, report.warnings)
+    tried = trial(arguments.config)
     settings_of(arguments)
     lines = [(CONFIGURATION, result) for result in results]
+    lines += [(SENDMAIL, tried)]
     return [*lines, *_examined(settings, offline=arguments.offline)]
 
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gathe
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.doctor import far, machine, mail, names, peers, ports
+from mta.doctor import certificates, far, machine, mail, names, peers, ports, service
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, unknown
 from mta.interfaces import DomainNotFound, ResolutionFailed
@@ -42,11 +42,15 @@ CHECKS: Sequence[Check] = (
     Check("names.reverse", "its addresses lead back to its name", names.reverse_names, True),
     Check("names.exchangers", "mail for our domains is sent here", names.exchangers, True),
     Check("names.policies", "SPF and DMARC are published", names.policies, True),
+    Check("names.transport", "MTA-STS and TLSRPT are whole", names.transport, True),
     Check("ports.listeners", "each listener answers", ports.listeners, False, LOGIN_TIMEOUT),
     Check(
         "ports.outgoing", "port 25 of others can be reached", ports.outgoing, True, LOGIN_TIMEOUT
     ),
     Check("ports.relaying", "strangers can't relay", ports.relaying, True, LOGIN_TIMEOUT),
+    Check("tls.files", "certificates hold, for our names", certificates.files),
+    Check("tls.shown", "each listener shows them", certificates.shown, False, LOGIN_TIMEOUT),
+    Check("tls.records", "TLSA records are theirs", certificates.associations, True),
     Check("peers.dialled", "peers that we dial let us in", peers.dialled, True, LOGIN_TIMEOUT),
     Check("peers.dialling-in", "peers that dial in were here", peers.dialling_in),
     Check("far.answers", "peers that we dial see us as we do", far.answers, True, LOGIN_TIMEOUT),
@@ -60,7 +64,8 @@ CHECKS: Sequence[Check] = (
     Check("machine.disk", "there is room for mail", machine.disk),
     Check("machine.spool", "the spool is sound", machine.spool),
     Check("machine.clock", "the clock is right", machine.clock),
-    Check("machine.service", "the server runs, and will", machine.service),
+    Check("machine.service", "the server runs, and will", service.running),
+    Check("machine.unit", "its unit is as shipped", service.unit),
 )
 
 

@@ -1,11 +1,11 @@
-"""Checks of the machine: disk, clock, the spool on it, the service."""
+"""Checks of the machine: disk, clock, and the spool on it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from mta.doctor.examined import Examined
@@ -13,45 +13,77 @@ from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.settings import GIB, MIB
 from mta.spool import inspection
 
-COMMAND_TIMEOUT = 5.0  # seconds: for programs of the system, which answer at once
+COMMAND_TIMEOUT = 4.0  # seconds: for programs of the system, which answer at once
+MAX_INTEGRITY_TIME = 3.0  # seconds: for a look through the spool's database
 MIN_INODES = 10_000  # free ones: each message in a Maildir takes one
 SPACE_FACTOR = 4  # times `limits.free_space`: below it, mail is refused soon
-UNIT = "mta.service"
 
 
 async def disk(examined: Examined) -> AsyncIterator[Result]:
     """Look at the room for mail."""
-    path = _nearest(Path(examined.settings.spool))
+    settings = examined.settings
+    for result in await examined.in_thread(_room, Path(settings.spool), settings.limits.free_space):
+        yield result
+
+
+def _room(spool: Path, limit: int) -> Sequence[Result]:
+    """Look at the disk of the spool.
+
+    `limit`: octets that stay free.  Blocks.
+    """
+    path = _nearest(spool)
     usage, system = shutil.disk_usage(path), os.statvfs(path)
-    limit = examined.settings.limits.free_space
     room = f"{usage.free / GIB:.1f} GiB" if usage.free >= GIB else f"{usage.free / MIB:.0f} MiB"
+    found = [ok(f"{room} free at {path}")]
     if usage.free <= limit:
-        yield bad(f"{room} free at {path}: new mail is refused", "make room: see mta queue list")
+        remedy = "make room: see mta queue list"
+        found = [bad(f"{room} free at {path}: new mail is refused", remedy)]
     elif usage.free <= SPACE_FACTOR * limit:
-        yield warn(f"{room} free at {path}: mail is refused below {limit / MIB:.0f} MiB")
-    else:
-        yield ok(f"{room} free at {path}")
+        found = [warn(f"{room} free at {path}: mail is refused below {limit / MIB:.0f} MiB")]
     if system.f_files and system.f_favail < MIN_INODES:
-        yield warn(
-            f"{system.f_favail} inodes free at {path}", "remove small files: df -i shows where"
-        )
+        text = f"{system.f_favail} inodes free at {path}"
+        found.append(warn(text, "remove small files: df -i shows where"))
+    return found
 
 
 async def spool(examined: Examined) -> AsyncIterator[Result]:
-    """Look at the form of the spool."""
-    path = Path(examined.settings.spool)
-    problem = inspection.problem_of(path)
+    """Look at the spool, and let SQLite look."""
+    for result in await examined.in_thread(_spool, Path(examined.settings.spool)):
+        yield result
+
+
+def _spool(path: Path) -> Sequence[Result]:
+    """Look at a spool folder.  Blocks."""
+    return list(_spool_results(path))
+
+
+def _spool_results(path: Path) -> Iterator[Result]:
     if not _has_files(path):
         yield unknown(f"{path} is not there yet", "it is made when the server starts")
-    elif problem:
-        yield bad(f"the spool {path}: {problem}", "mta spool check looks through all of it")
+        return
+    remedy = "mta spool check looks through all of it"
+    if problem := inspection.problem_of(path):
+        yield bad(f"the spool {path}: {problem}", remedy)
+        return
+    found, known = inspection.formats(path)
+    if found < known:
+        yield ok(f"the spool has format {found}; the server makes it {known} when it starts")
     else:
-        yield ok(f"the spool {path} is sound, as far as a short look tells")
+        yield ok(f"the spool has format {found}, as this version has it")
+    fault = inspection.fault_of(path, MAX_INTEGRITY_TIME)
+    if fault is None:
+        yield unknown(f"the spool {path} is too large for a short look", remedy)
+    elif fault:
+        yield bad(f"the database of the spool {path} is damaged: {fault}", remedy)
+    else:
+        yield ok(f"the database of the spool {path} is whole")
 
 
 async def clock(examined: Examined) -> AsyncIterator[Result]:
     """Look whether the clock is kept right."""
-    output = _output("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    output = await examined.in_thread(
+        output_of, "timedatectl", "show", "--property=NTPSynchronized", "--value"
+    )
     if output == "yes":
         yield ok("the clock is synchronised")
     elif output == "no":
@@ -63,26 +95,8 @@ async def clock(examined: Examined) -> AsyncIterator[Result]:
         yield unknown("nothing here tells whether the clock is right")
 
 
-async def service(examined: Examined) -> AsyncIterator[Result]:
-    """Look whether systemd runs the server, and will after a restart."""
-    is_in_use = inspection.is_in_use(Path(examined.settings.spool))
-    active = _output("systemctl", "is-active", UNIT)
-    if not active:
-        if is_in_use:
-            yield ok("the server is running")
-        else:
-            yield bad("the server is not running", "start it: twistd mta --config FILE")
-        return
-    if active == "active" or is_in_use:
-        yield ok("the server is running")
-    else:
-        yield bad(f"{UNIT} is {active}", f"systemctl start {UNIT}; journalctl -u {UNIT} says why")
-    if active == "active" and _output("systemctl", "is-enabled", UNIT) != "enabled":
-        yield warn(f"{UNIT} does not start with the machine", f"systemctl enable {UNIT}")
-
-
-def _output(*command: str) -> str:
-    """The output of a program of the system; empty: none."""
+def output_of(*command: str) -> str:
+    """The output of a program of the system; empty: none.  Blocks."""
     path = shutil.which(command[0])
     if path is None:
         return ""

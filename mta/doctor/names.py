@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
@@ -14,6 +15,8 @@ from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.interfaces import DomainNotFound, ResolutionFailed
 
 _WELL_KNOWN = "gmail.com"  # its MX records will be there as long as mail is
+_STS = re.compile(r"v=STSv1\s*;\s*id=[A-Za-z0-9]{1,32}\s*(;.*)?")  # RFC 8461 section 3.1
+_TLSRPT = re.compile(r"v=TLSRPTv1\s*;\s*rua=(mailto:|https://)\S.*")  # RFC 8460 section 3
 _NEVER = "invalid"  # RFC 6761 section 6.4
 
 
@@ -158,6 +161,46 @@ async def policies(examined: Examined) -> AsyncIterator[Result]:
             yield ok(f"{domain} has DMARC: {texts[0]}")
         else:
             yield warn(f"{domain} has no DMARC record", f"publish it: mta dns {domain}")
+
+
+async def transport(examined: Examined) -> AsyncIterator[Result]:
+    """Look at MTA-STS (RFC 8461) and TLSRPT (RFC 8460).
+
+    Where they say nothing, nothing need be said.
+    """
+    for domain in examined.settings.domains:
+        texts = await _texts(examined, f"_mta-sts.{domain}", "v=stsv1")
+        if len(texts) > 1 or any(not _STS.fullmatch(text) for text in texts):
+            yield bad(
+                f"_mta-sts.{domain} is not one record of the form v=STSv1; id=...: {texts[0]}",
+                "a new id for each change of the policy, of letters and digits",
+            )
+        elif texts and not await _has_address(examined, f"mta-sts.{domain}"):
+            yield bad(
+                f"{domain} has MTA-STS, and mta-sts.{domain}, which has the policy, no address",
+                "publish its address, or remove the record",
+            )
+        elif texts:
+            yield unknown(
+                f"{domain} has MTA-STS, whose policy is not looked at from here",
+                f"https://mta-sts.{domain}/.well-known/mta-sts.txt must name the MX hosts",
+            )
+        texts = await _texts(examined, f"_smtp._tls.{domain}", "v=tlsrptv1")
+        if len(texts) > 1 or any(not _TLSRPT.fullmatch(text) for text in texts):
+            yield bad(
+                f"_smtp._tls.{domain} is not one record of the form v=TLSRPTv1; rua=...:"
+                f" {texts[0]}",
+                "name where reports go, as rua=mailto:ADDRESS",
+            )
+        elif texts:
+            yield ok(f"{domain} has TLSRPT: {texts[0]}")
+
+
+async def _has_address(examined: Examined, host: str) -> bool:
+    try:
+        return bool(await examined.resolver.addresses(host))
+    except DomainNotFound:
+        return False
 
 
 async def public_addresses(examined: Examined) -> Sequence[str]:

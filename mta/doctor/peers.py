@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mta.access.log_in_file import LogInFile
+from mta.doctor.certificates import expiry
 from mta.doctor.examined import Examined, SessionSeen
 from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.peers.status_files import PeerStatusFiles
@@ -30,6 +32,11 @@ async def dialled(examined: Examined) -> AsyncIterator[Result]:
             )
             continue
         yield _session(peer, seen)
+        if seen.tls is not None and seen.tls.expires and not peer.pin:
+            end = datetime.fromtimestamp(seen.tls.expires, UTC)
+            shown = f"{peer.name}: the certificate of {seen.host} "
+            for result in expiry(end, shown, "renew it there: certbot renew"):
+                yield result.of(peer.name)
 
 
 def _session(peer: Peer, seen: SessionSeen) -> Result:
@@ -56,8 +63,8 @@ async def dialling_in(examined: Examined) -> AsyncIterator[Result]:
     for peer in examined.settings.peers.values():
         if peer.connect is not None:
             continue
-        status = files.read(peer.name)
-        if files.link_since(peer.name) is not None:
+        status = await examined.in_thread(files.read, peer.name)
+        if await examined.in_thread(files.link_since, peer.name) is not None:
             yield ok(f"{peer.name}: its link stands")
         elif status.last_exchange is None:
             yield unknown(f"{peer.name} was never here", "let it dial: mta turn, at its end")
@@ -71,7 +78,8 @@ async def dialling_in(examined: Examined) -> AsyncIterator[Result]:
 async def bans(examined: Examined) -> AsyncIterator[Result]:
     """Look whether the users of peers are banned."""
     users = {peer.user.lower(): peer for peer in examined.settings.peers.values() if peer.user}
-    for ban in LogInFile(Path(examined.settings.spool)).read().bans:
+    record = await examined.in_thread(LogInFile(Path(examined.settings.spool)).read)
+    for ban in record.bans:
         for user in {ban.user.lower(), *map(str.lower, ban.users)} & set(users):
             if ban.is_in_force(time.time()):
                 yield bad(

@@ -23,7 +23,7 @@ _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 async def listeners(examined: Examined) -> AsyncIterator[Result]:
     """Talk to each of our own TCP listeners."""
     for listener in examined.settings.listen:
-        hop = _hop(listener)
+        hop = own_hop(listener)
         if hop is None:
             continue
         try:
@@ -59,7 +59,7 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
     listens = [
         listener
         for listener in examined.settings.listen
-        if listener.service is Service.SMTP and (hop := _hop(listener)) and hop.port == SMTP_PORT
+        if listener.service is Service.SMTP and (hop := own_hop(listener)) and hop.port == SMTP_PORT
     ]
     if not listens:
         yield ok(f"nothing listens on port {SMTP_PORT}")
@@ -90,8 +90,11 @@ def first_refusal(replies: Sequence[Reply]) -> Reply | None:
     return next((reply for reply in replies if not reply.is_positive), None)
 
 
-def _hop(listener: Listener) -> Hop | None:
-    """The way to a listener from this host; None: no TCP port."""
+def own_hop(listener: Listener) -> Hop | None:
+    """The way to a listener from this host; None: no TCP port.
+
+    Where it offers TLS, that is taken.
+    """
     tcp = tcp_address(listener.endpoint)
     if tcp is None or not tcp.port:
         return None
@@ -102,5 +105,5 @@ def _hop(listener: Listener) -> Hop | None:
         _EVERYWHERE.get(address, address),
         tcp.port,
         implicit_tls=is_implicit,
-        security=Security.OPPORTUNISTIC if is_implicit else Security.OFF,
+        security=Security.OFF if listener.tls is ListenerTLS.OFF else Security.OPPORTUNISTIC,
     )

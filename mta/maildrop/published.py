@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mta import __version__
 from mta.files import atomic_write, open_regular
 from mta.mail import Agent, Hop
 from mta.settings import Domain, Limits, Listener, ListenerTLS, Service, Settings
@@ -35,8 +36,22 @@ def read(spool: Path) -> Settings | None:
         return None
 
 
+def version(spool: Path) -> str:
+    """The version of the server that published last.
+
+    Empty: it is not known.
+    """
+    try:
+        with open_regular(spool / FILE) as file:
+            found = json.loads(file.read(MAX_OCTETS))["version"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return found if isinstance(found, str) else ""
+
+
 def _document(settings: Settings) -> dict[str, Any]:
     return {
+        "version": __version__,
         "hostname": settings.hostname,
         "domains": [*settings.domains],
         "message_size": settings.limits.message_size,

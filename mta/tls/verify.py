@@ -213,15 +213,18 @@ def tls_info(transport: ISSLTransport) -> TLSInfo:
     assert isinstance(connection, Connection)
     verification = connection.verification
     shown = connection.get_peer_certificate(as_cryptography=True)
-    proved = ""
+    proved, digest, end = "", "", 0.0
     if shown is not None:
         digest = fingerprint(shown)
+        end = shown.not_valid_after_utc.timestamp()
         proved = digest if verification.chain_holds or digest in verification.pins else ""
     of_server = connection.get_certificate(as_cryptography=True)
     return TLSInfo(
         connection.get_protocol_version_name(),
         connection.get_cipher_name() or "",
         proved,
+        digest,
+        end,
         _bindings(connection, of_server if verification.is_server else shown),
     )
 

@@ -199,6 +199,28 @@ class NameTests(CheckCase):
         self.assert_states(names.own_name, ("ok", "needs no address"))
         self.assertEqual(self.states(names.reverse_names), [])
 
+    def test_transport(self) -> None:
+        """MTA-STS and TLSRPT, where there are records at all."""
+        self.assertEqual(self.states(names.transport), [])
+        sts, tlsrpt = "_mta-sts.example.com", "_smtp._tls.example.com"
+
+        def publish(name: str, *texts: bytes) -> None:
+            self.resolver.answers[name, RecordType.TXT] = Answer(list(texts))
+
+        publish(sts, b"v=STSv1; id=20260101T0;")
+        self.assert_states(names.transport, ("bad", "no address"))
+        self.resolver.known = {"mta-sts.example.com": ["192.0.2.1"]}
+        self.assert_states(names.transport, ("unknown", "not looked at"))
+        publish(sts, b"v=STSv1; id=2026-01")
+        self.assert_states(names.transport, ("bad", "2026-01"))
+        publish(sts, b"v=STSv1; id=1;", b"v=STSv1; id=2;")
+        self.assert_states(names.transport, ("bad", "not one record"))
+        publish(sts)
+        publish(tlsrpt, b"v=TLSRPTv1; rua=mailto:tls@example.com")
+        self.assert_states(names.transport, ("ok", "TLSRPT"))
+        publish(tlsrpt, b"v=TLSRPTv1; rua=tls@example.com")
+        self.assert_states(names.transport, ("bad", "rua=tls@example.com"))
+
     def test_policies(self) -> None:
         """SPF once, and DMARC."""
         self.assert_states(names.policies, ("warn", "no SPF"), ("warn", "no DMARC"))

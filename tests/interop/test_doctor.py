@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta import __version__
-from tests.interop.reversal import Provider, office
+from tests.interop.reversal import HOST, Provider, office
 from tests.processes import Server, source_environment
 
 PROGRAM = "import sys; from mta.commands import main; sys.exit(main())"
@@ -44,7 +44,15 @@ class DoctorTests(SynchronousTestCase):
         self.assertEqual({state for state, _ in found["ports.listeners"]}, {"ok"}, found)
         self.assertEqual(len(found["ports.listeners"]), 3)
         self.assertEqual(found["machine.spool"][0][0], "ok")
-        self.assertEqual(found["machine.service"], [("ok", "the server is running")])
+        self.assertEqual(
+            found["machine.service"],
+            [
+                ("ok", "the server is running"),
+                ("ok", f"it has version {__version__}, as is installed"),
+            ],
+        )
+        self.assertEqual({state for state, _ in found["tls.shown"]}, {"ok"}, found)
+        self.assertEqual(len(found["tls.shown"]), 3)
         self.assertNotIn("names.exchangers", found)
         provider.stop()
         status, found = doctor(provider, "--offline")
@@ -109,6 +117,27 @@ class DoctorTests(SynchronousTestCase):
             ("bad", "provider says: new.example is not among your domains here"),
             found["far.answers"],
         )
+
+    def test_another_version_runs(self) -> None:
+        """A server that was started before an update says which version it has."""
+        provider = Provider(self)
+        provider.start()
+        public = provider.folder / "spool" / "public.json"
+        public.write_text(json.dumps(json.loads(public.read_text()) | {"version": "0.0.9"}))
+        _, found = doctor(provider, "--offline")
+        self.assertIn(
+            ("warn", f"it has version 0.0.9, and {__version__} is installed"),
+            found["machine.service"],
+        )
+
+    def test_a_certificate_that_was_not_read(self) -> None:
+        """The file has another one than the server shows."""
+        provider = Provider(self)
+        provider.start()
+        provider.authority.issue(HOST)
+        _, found = doctor(provider, "--offline")
+        self.assertEqual({state for state, _ in found["tls.shown"]}, {"bad"}, found)
+        self.assertIn("another certificate", found["tls.shown"][0][1])
 
     def test_repairs(self) -> None:
         """Password hashes that all may read are closed."""
