@@ -14,13 +14,15 @@ from mta.commands.console import Failed, is_file, printable
 from mta.commands.terminal import Paint, painter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mta.commands.console import Subparsers
-    from mta.installation.answers import Answers
+    from mta.commands.surroundings import Surroundings
+    from mta.installation.answers import Answers, Role
     from mta.installation.places import Places
     from mta.installation.roles import Installation
     from mta.installation.wishes import Wishes
+    from mta.settings import Settings
 
 ROOT = 0  # user id
 DOCTOR = "import sys; from mta.commands import main; sys.exit(main())"
@@ -95,12 +97,13 @@ def _install(arguments: argparse.Namespace) -> None:
     places, role = _places(arguments), Role(arguments.role)
     present = present_settings(places.now(places.config))
     places = places.used_by(present)
-    answers = answers_for(role, arguments, present)
+    around = _surroundings(arguments, role, places, present)
+    answers = answers_for(role, arguments, present, filter(None, around.names.values()))
     installation = Installation(role, answers, places, _wishes(arguments), Host(), present)
     installation.configuration.settings()  # whose faults are better known before
     plan = installation.plan()
     paint = painter()
-    for line in (*plan.remarks, *_remarks(arguments, installation), *plan.kept()):
+    for line in (*plan.remarks, *_names(around.names, answers.hostname), *plan.kept()):
         print(paint("note:", "yellow"), printable(line))
     needed = plan.needed()
     if not needed:
@@ -166,22 +169,32 @@ def _completions() -> dict[str, str]:
     return installed_scripts(whole_parser())
 
 
-def _remarks(arguments: argparse.Namespace, installation: Installation) -> Iterator[str]:
-    """Lines about what this host or its network lacks."""
+def _surroundings(
+    arguments: argparse.Namespace, role: Role, places: Places, present: Settings | None
+) -> Surroundings:
+    """Look at the network, and say what it lacks."""
+    from mta.commands.surroundings import NOT_KNOWN, Surroundings, surroundings
     from mta.installation import host
-    from mta.installation.answers import Role
+    from mta.installation.answers import Answers
+    from mta.installation.configuration import Configuration
 
-    is_public = installation.role in (Role.VPS, Role.SERVER)
-    if arguments.role == "demo" or arguments.offline or not installation.places.is_this_host:
-        return
-    if is_public and (reason := host.why_no_outgoing()):
-        yield f"port 25 outwards is closed, so that no mail leaves: {reason}; ask your provider"
-    for address in host.public_addresses() if is_public else ():
-        name = host.reverse_name(address)
-        if name != installation.answers.hostname:
+    if role not in NOT_KNOWN or arguments.offline or not places.is_this_host:
+        return Surroundings()
+    print("looking at the network ...", flush=True)
+    hostname = arguments.hostname or (present.hostname if present else host.own_name())
+    around = surroundings(role, hostname, Configuration(role, Answers(), places).ports)
+    paint = painter()
+    for line in around.remarks:
+        print(paint("note:", "yellow"), printable(line), flush=True)
+    return around
+
+
+def _names(names: Mapping[str, str], hostname: str) -> Iterator[str]:
+    """Lines about addresses whose reverse names are not the host's."""
+    for address, name in names.items():
+        if name != hostname:
             found = f"is {name}" if name else "is missing"
-            wanted = installation.answers.hostname
-            yield f"the reverse name of {address} {found}, expected {wanted}; ask your provider"
+            yield f"the reverse name of {address} {found}, expected {hostname}; ask your provider"
 
 
 def _show(lines: Sequence[str], paint: Paint) -> None:

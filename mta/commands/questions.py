@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from mta.commands.console import Failed
@@ -19,9 +19,15 @@ MAX_TRIES = 3
 T = TypeVar("T")
 
 
-def answers_for(role: Role, arguments: argparse.Namespace, present: Settings | None) -> Answers:
+def answers_for(
+    role: Role,
+    arguments: argparse.Namespace,
+    present: Settings | None,
+    names: Iterable[str] = (),
+) -> Answers:
     """Return the answers for a role.
 
+    `names` are those that this host has in the DNS.
     An option counts first, then the configuration that is there, then the person, who is asked
     only what is in neither.  Raises Failed or WrongAnswer.
     """
@@ -35,7 +41,7 @@ def answers_for(role: Role, arguments: argparse.Namespace, present: Settings | N
     if not domains and role is Role.OFFICE:
         domains = interview.domains()
     if not hostname:
-        hostname = interview.hostname(_likely_name(role, domains, arguments))
+        hostname = interview.hostname(_likely_name(role, domains, arguments, names))
     if not domains and is_new and role is Role.SERVER:
         domains = interview.domains(_parent(hostname))
     if domains and not mailboxes and is_new and not arguments.deliver:
@@ -83,12 +89,12 @@ def ask(question: str, default: str) -> str:
         raise Failed("nobody is there to answer: --yes takes the defaults") from None
 
 
-def _likely_name(role: Role, domains: Sequence[str], arguments: argparse.Namespace) -> str:
+def _likely_name(
+    role: Role, domains: Sequence[str], arguments: argparse.Namespace, names: Iterable[str]
+) -> str:
     """The name that this host probably has."""
-    if role is not Role.OFFICE and not arguments.offline and arguments.root is None:
-        for address in host.public_addresses():
-            if name := host.reverse_name(address):
-                return name
+    for name in names:
+        return name
     if role is Role.OFFICE and domains:
         return f"office.{domains[0]}"
     return host.own_name() if arguments.root is None else ""

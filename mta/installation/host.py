@@ -10,7 +10,6 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -20,10 +19,6 @@ SYSTEMD = "systemd"  # which opens sockets for others
 SERVER_PROGRAM = "twistd"  # the server of ours
 # Addresses that are never reached: the system only tells which of ours it would take.
 _ABROAD = {socket.AF_INET: "192.88.99.1", socket.AF_INET6: "2001:4860::1"}
-EXCHANGER = "gmail-smtp-in.l.google.com"  # an MX host that is there day and night
-SMTP_PORT = 25
-TIMEOUT = 5.0  # seconds for a connection to the outside
-MAX_GREETING = 512  # octets of a first line, RFC 5321 section 4.5.3.1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,40 +89,17 @@ def _name(process: Path) -> str:
     return unit[1] if unit else (process / "comm").read_text().strip()
 
 
-def public_addresses() -> list[str]:
-    """The public addresses with which this host would reach the Internet."""
+def outward_addresses() -> list[str]:
+    """The addresses that this host has towards the Internet, one each family."""
     found = []
     for family, abroad in _ABROAD.items():
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((abroad, 9))
-            address = probe.getsockname()[0]
-            if ip_address(address).is_global:
-                found.append(address)
+            found.append(probe.getsockname()[0])
     return found
-
-
-def reverse_name(address: str) -> str:
-    """The name of an address in the DNS; empty without one."""
-    with suppress(OSError):
-        name = socket.gethostbyaddr(address)[0].rstrip(".")
-        if "." in name and name != address:
-            return name.lower()
-    return ""
 
 
 def own_name() -> str:
     """The full name that this host calls itself; empty without one."""
     name = socket.getfqdn().rstrip(".").lower()
     return name if "." in name and not name.startswith("localhost") else ""
-
-
-def why_no_outgoing(exchanger: str = EXCHANGER, port: int = SMTP_PORT) -> str:
-    """The reason why no mail can leave; empty where it can."""
-    try:
-        with socket.create_connection((exchanger, port), TIMEOUT) as connection:
-            greeting = connection.recv(MAX_GREETING)
-    except socket.gaierror:
-        return "no name server answers"
-    except OSError as error:
-        return f"no connection to {exchanger}: {error.strerror or error}"
-    return "" if greeting.startswith(b"220") else f"{exchanger} is not who answers on port {port}"

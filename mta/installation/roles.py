@@ -234,9 +234,15 @@ class Installation:
             by_name.setdefault(name, []).append(port)
         return [
             f"{name} listens on port {', '.join(map(str, sorted(ports)))}: the server can't start"
-            f" before it ends (systemctl disable --now {name.removesuffix('.service')})"
+            f" before it ends{_ending(name)}"
             for name, ports in sorted(by_name.items())
         ]
+
+
+def _ending(name: str) -> str:
+    """The command that ends another program, where it is a unit."""
+    unit = name.removesuffix(".service")
+    return f" (systemctl disable --now {unit})" if unit != name else ""
 
 
 def has_user_systemd() -> bool:

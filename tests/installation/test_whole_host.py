@@ -183,6 +183,50 @@ server.terminate()
 server.wait()
 """
 
+# A host with a public address, whose mail servers of others are at another of its addresses.
+_NETWORK = """
+import subprocess, sys
+from pathlib import Path
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+def look(*options):
+    command = "import sys; from mta.commands import main; sys.exit(main())"
+    words = ["init", "vps", "--dry-run", "--yes", "--program", sys.argv[1], *options]
+    said = subprocess.run(
+        [sys.executable, "-c", command, *words], capture_output=True, text=True, check=False
+    )
+    notes = [line for line in said.stdout.splitlines() if line.startswith("note: ")]
+    print(*notes, said.stderr, sep="\\n")
+
+Path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\\n")
+ip("address", "add", "45.45.45.45/32", "dev", "lo")
+ip("route", "add", "default", "dev", "lo", "src", "45.45.45.45")
+names = ["--ptr-record=45.45.45.45.in-addr.arpa,relay.example.org"]
+names += [f"--mx-host={name},mx.example.net,1" for name in ("gmail.com", "outlook.com")]
+names += ["--host-record=mx.example.net,127.0.0.9", "--host-record=mail.example.com,45.45.45.46"]
+dnsmasq = subprocess.Popen(
+    ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+     "--pid-file=", "--user=root", "--listen-address=127.0.0.1", "--bind-interfaces", *names]
+)
+print("closed")
+look()
+print("open")
+greeter = "import socket\\ns = socket.create_server(('127.0.0.9', 25))\\nprint(flush=True)\\n"
+greeter += "while True:\\n    c, _ = s.accept(); c.sendall(b'554 no\\\\r\\\\n'); c.close()"
+server = subprocess.Popen([sys.executable, "-c", greeter], stdout=subprocess.PIPE)
+server.stdout.readline()
+look("--hostname", "mail.example.com")
+server.kill()
+print("dropped")
+rules = "table inet f {\\nchain input { type filter hook input priority 0; policy drop;"
+rules += " udp dport 53 accept; udp sport 53 accept; tcp dport 465 accept;\\n}\\n}\\n"
+subprocess.run(["nft", rules], check=True)
+look("--hostname", "mail.example.com")
+dnsmasq.kill()
+"""
+
 
 class HostTests(SynchronousTestCase):
     """A host that root installs on."""
@@ -255,6 +299,26 @@ class HostTests(SynchronousTestCase):
         )
         self.assertIn("+ListenStream=0.0.0.0:366", added)
         self.assertIn("activated", added)
+
+    def test_the_network(self) -> None:
+        """Port 25 in both directions, names and firewall, before anything is asked."""
+        for program in ("dnsmasq", "nft"):
+            need_program(self, program)
+        said = self.run_program(_NETWORK)
+        closed, _, said = said.partition("open\n")
+        opened, _, dropped = said.partition("dropped\n")
+        self.assertIn("port 25 outwards is closed, so that no mail leaves: mx.example.net:", closed)
+        self.assertNotIn("outwards", opened)
+        self.assertIn("the reverse name of 45.45.45.45 is relay.example.org, expected mail", opened)
+        self.assertNotIn("be reached from this host itself", closed + opened)
+        self.assertIn("(nftables) drops what comes to port 25: accept", dropped)
+        self.assertIn(
+            "port 25 of 45.45.45.45 can't be reached from this host itself: a firewall", dropped
+        )
+        self.assertIn(
+            "port 25 of 45.45.45.46 can't be reached from this host itself: no address", dropped
+        )
+        self.assertEqual(said.count("not known from here; once an office is paired"), 2)
 
     def test_without_rights(self) -> None:
         """All is below the home folder, and the server delivers there."""
