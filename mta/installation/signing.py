@@ -31,7 +31,7 @@ def keys_of(places: Places, domain: str) -> Sequence[DKIMKey]:
 
 
 def installed(places: Places, key: DKIMKey) -> DKIMKey:
-    """A configured key with the path that the installed server finds it at."""
+    """A configured key, with its path in the installed system."""
     if places.is_this_host or not key.file.is_relative_to(places.root):
         return key
     return replace(key, file=Path("/", key.file.relative_to(places.root)))

@@ -1,5 +1,6 @@
 """The signing of mail that leaves (DKIM, RFC 6376), and its keys.
 
 `keys` reads the private keys of our domains, `key_files` their dates; `making` makes new ones,
-`rotation` has the steps from old to new.  `records` are what the DNS is to have.
+`rotation` has the steps from old to new.  `records` are what the DNS is to have,
+`publication` looks whether it does, and `presence` compares.
 """

@@ -109,6 +109,7 @@ class InstallationTests(SynchronousTestCase):
                 self.assertEqual(before, domains["example.com"].dkim)
                 self.assertEqual(2, len(domains["example.org"].dkim))
             self.assertEqual(4, len(list(system.file("/etc/mta/dkim").iterdir())))
+            self.assertNotIn(str(system.root), config.read_text())
 
     def test_keys_of_a_domain_without_them(self) -> None:
         """A domain that a person has configured without keys stays so."""
