@@ -110,9 +110,11 @@ def _looked_up(
 
         from mta.doctor.records import looked_up
         from mta.resolver import Resolver
+        from mta.signing.records import records
 
         resolver = Resolver(reactor, settings.resolver)
-        looking = Deferred.fromCoroutine(looked_up(domain, host, addresses, resolver))
+        keys = list(records(settings, domain))
+        looking = Deferred.fromCoroutine(looked_up(domain, host, addresses, resolver, keys))
         return looking.addCallbacks(found.extend, failures.append)
 
     with suppress(SystemExit):  # react ends with it, always

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from mta import __version__
 from mta.access.policy import is_among
 from mta.doctor import names
+from mta.doctor.authentication import outgoing_addresses, spf_of
 from mta.doctor.examined import Examined
 from mta.doctor.look_files import LookFiles
 from mta.doctor.result import Result, State, bad, ok, unknown, warn
@@ -60,6 +61,7 @@ class Answers:
             "exchanger": self._of_exchanger,
             "link": self._of_link,
             "mailboxes": self._of_mailboxes,
+            "spf": self._of_spf,
             "version": self._of_version,
         }
 
@@ -92,6 +94,16 @@ class Answers:
             return [ok("the clocks of both ends agree")]
         which = "ahead of" if difference > 0 else "behind"
         return [warn(f"the clock at your end is {abs(difference):.0f} seconds {which} ours")]
+
+    async def _of_spf(self, peer: Peer, argument: str) -> Sequence[Result]:
+        """`argument`: a domain of the peer, whose mail leaves from here."""
+        domain = argument.lower()
+        if not is_among(domain, peer.domains):
+            return [unknown(f"{domain} is not among your domains here")]
+        addresses = await outgoing_addresses(self._examined)
+        if not addresses:
+            return [unknown("the addresses that mail leaves from are not known here")]
+        return [await spf_of(self._examined, domain, address) for address in addresses]
 
     async def _of_version(self, peer: Peer, argument: str) -> Sequence[Result]:
         """`argument`: the version there."""

@@ -9,13 +9,23 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gathe
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.doctor import certificates, far, machine, mail, names, peers, ports, service
+from mta.doctor import (
+    authentication,
+    certificates,
+    far,
+    machine,
+    mail,
+    names,
+    peers,
+    ports,
+    service,
+)
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, unknown
 from mta.interfaces import DomainNotFound, ResolutionFailed
 
 CHECK_TIMEOUT = 5.0  # seconds: for each question that a check asks of another host
-LOGIN_TIMEOUT = 15.0  # seconds: the same where TLS and a log-in come first
+LONG_TIMEOUT = 15.0  # seconds: where TLS and a log-in come first, or a record leads to others
 
 _log = Logger()
 
@@ -41,22 +51,27 @@ CHECKS: Sequence[Check] = (
     Check("names.host", "the host's name leads to it", names.own_name, True),
     Check("names.reverse", "its addresses lead back to its name", names.reverse_names, True),
     Check("names.exchangers", "mail for our domains is sent here", names.exchangers, True),
-    Check("names.policies", "SPF and DMARC are published", names.policies, True),
-    Check("names.transport", "MTA-STS and TLSRPT are whole", names.transport, True),
-    Check("ports.listeners", "each listener answers", ports.listeners, False, LOGIN_TIMEOUT),
     Check(
-        "ports.outgoing", "port 25 of others can be reached", ports.outgoing, True, LOGIN_TIMEOUT
+        "names.policies",
+        "SPF and DMARC let our mail pass",
+        authentication.policies,
+        True,
+        LONG_TIMEOUT,
     ),
-    Check("ports.relaying", "strangers can't relay", ports.relaying, True, LOGIN_TIMEOUT),
+    Check("names.keys", "DKIM keys are published", authentication.keys, True),
+    Check("names.transport", "MTA-STS and TLSRPT are whole", names.transport, True),
+    Check("ports.listeners", "each listener answers", ports.listeners, False, LONG_TIMEOUT),
+    Check("ports.outgoing", "port 25 of others can be reached", ports.outgoing, True, LONG_TIMEOUT),
+    Check("ports.relaying", "strangers can't relay", ports.relaying, True, LONG_TIMEOUT),
     Check("tls.files", "certificates hold, for our names", certificates.files),
-    Check("tls.shown", "each listener shows them", certificates.shown, False, LOGIN_TIMEOUT),
+    Check("tls.shown", "each listener shows them", certificates.shown, False, LONG_TIMEOUT),
     Check("tls.records", "TLSA records are theirs", certificates.associations, True),
-    Check("peers.dialled", "peers that we dial let us in", peers.dialled, True, LOGIN_TIMEOUT),
+    Check("peers.dialled", "peers that we dial let us in", peers.dialled, True, LONG_TIMEOUT),
     Check("peers.dialling-in", "peers that dial in were here", peers.dialling_in),
-    Check("far.answers", "peers that we dial see us as we do", far.answers, True, LOGIN_TIMEOUT),
-    Check("far.ports", "the world can reach their hosts", far.ports, True, LOGIN_TIMEOUT),
-    Check("far.relaying", "those relay for no stranger", far.relaying, True, LOGIN_TIMEOUT),
-    Check("far.senders", "notices and forwards may leave", far.senders, True, LOGIN_TIMEOUT),
+    Check("far.answers", "peers that we dial see us as we do", far.answers, True, LONG_TIMEOUT),
+    Check("far.ports", "the world can reach their hosts", far.ports, True, LONG_TIMEOUT),
+    Check("far.relaying", "those relay for no stranger", far.relaying, True, LONG_TIMEOUT),
+    Check("far.senders", "notices and forwards may leave", far.senders, True, LONG_TIMEOUT),
     Check("far.told", "peers that dial in saw no fault here", far.told),
     Check("peers.bans", "no peer is banned", peers.bans),
     Check("mail.roles", "postmaster and abuse are there", mail.roles),

@@ -146,30 +146,13 @@ async def exchanger_hosts(examined: Examined, domain: str) -> Sequence[str] | Re
     return hosts
 
 
-async def policies(examined: Examined) -> AsyncIterator[Result]:
-    """Look for SPF and DMARC, by which others judge our mail."""
-    for domain in examined.settings.domains:
-        texts = await _texts(examined, domain, "v=spf1")
-        if len(texts) > 1:
-            yield bad(f"{domain} has {len(texts)} SPF records", "keep one (RFC 7208 section 3.2)")
-        elif texts:
-            yield ok(f"{domain} has SPF: {texts[0]}")
-        else:
-            yield warn(f"{domain} has no SPF record", f"publish it: mta dns {domain}")
-        texts = await _texts(examined, f"_dmarc.{domain}", "v=dmarc1")
-        if texts:
-            yield ok(f"{domain} has DMARC: {texts[0]}")
-        else:
-            yield warn(f"{domain} has no DMARC record", f"publish it: mta dns {domain}")
-
-
 async def transport(examined: Examined) -> AsyncIterator[Result]:
     """Look at MTA-STS (RFC 8461) and TLSRPT (RFC 8460).
 
     Where they say nothing, nothing need be said.
     """
     for domain in examined.settings.domains:
-        texts = await _texts(examined, f"_mta-sts.{domain}", "v=stsv1")
+        texts = await texts_of(examined, f"_mta-sts.{domain}", "v=stsv1")
         if len(texts) > 1 or any(not _STS.fullmatch(text) for text in texts):
             yield bad(
                 f"_mta-sts.{domain} is not one record of the form v=STSv1; id=...: {texts[0]}",
@@ -185,7 +168,7 @@ async def transport(examined: Examined) -> AsyncIterator[Result]:
                 f"{domain} has MTA-STS, whose policy is not looked at from here",
                 f"https://mta-sts.{domain}/.well-known/mta-sts.txt must name the MX hosts",
             )
-        texts = await _texts(examined, f"_smtp._tls.{domain}", "v=tlsrptv1")
+        texts = await texts_of(examined, f"_smtp._tls.{domain}", "v=tlsrptv1")
         if len(texts) > 1 or any(not _TLSRPT.fullmatch(text) for text in texts):
             yield bad(
                 f"_smtp._tls.{domain} is not one record of the form v=TLSRPTv1; rua=...:"
@@ -229,7 +212,8 @@ async def includes_us(examined: Examined, hosts: Sequence[str]) -> bool:
     return False
 
 
-async def _texts(examined: Examined, name: str, version: str) -> list[str]:
+async def texts_of(examined: Examined, name: str, version: str) -> Sequence[str]:
+    """The texts at a name that begin with this, in any case."""
     answer = await examined.resolver.query(name, RecordType.TXT)
     texts = [octets.decode("utf-8", "replace") for octets in answer.records]
     return [text for text in texts if text.lower().startswith(version)]

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 
+from mta.authentication.dkim.key_record import KeyRecord
 from mta.dns_answer import RecordType
 from mta.interfaces import IResolver, ResolutionFailed
+from mta.signing.records import KeyText
 
 MAX_STRING = 255  # octets: of one string of a TXT record, RFC 1035 section 3.3.14
 PREFERENCE = 10
@@ -59,13 +61,19 @@ class Published:
     found: tuple[str, ...] = ()
 
 
-def wanted(domain: str, host: str, addresses: Sequence[str]) -> list[Record]:
-    """The records of a domain and of its host."""
+def wanted(
+    domain: str, host: str, addresses: Sequence[str], keys: Sequence[KeyText] = ()
+) -> list[Record]:
+    """The records of a domain and of its host.
+
+    `keys` are those of the domain's DKIM keys.
+    """
     records = [
         *(Record(host, _family(address), address) for address in addresses),
         *(Record(ip_address(each).reverse_pointer, RecordType.PTR, host) for each in addresses),
         Record(domain, RecordType.MX, host, PREFERENCE),
         Record(domain, RecordType.TXT, "v=spf1 mx -all"),
+        *(Record(key.name, RecordType.TXT, key.value) for key in keys),
         Record(f"_dmarc.{domain}", RecordType.TXT, DMARC),
     ]
     if host != domain and addresses:
@@ -75,7 +83,11 @@ def wanted(domain: str, host: str, addresses: Sequence[str]) -> list[Record]:
 
 
 async def looked_up(
-    domain: str, host: str, addresses: Sequence[str], resolver: IResolver
+    domain: str,
+    host: str,
+    addresses: Sequence[str],
+    resolver: IResolver,
+    keys: Sequence[KeyText] = (),
 ) -> Sequence[Published]:
     """Look the records of a domain up.
 
@@ -86,7 +98,7 @@ async def looked_up(
         for kind in (RecordType.A, RecordType.AAAA):
             with suppress(ResolutionFailed):
                 known.extend(map(str, (await resolver.query(host, kind)).records))
-    return [await published(record, resolver) for record in wanted(domain, host, known)]
+    return [await published(record, resolver) for record in wanted(domain, host, known, keys)]
 
 
 async def published(record: Record, resolver: IResolver) -> Published:
@@ -96,7 +108,7 @@ async def published(record: Record, resolver: IResolver) -> Published:
     except ResolutionFailed:
         return Published(record, Presence.UNKNOWN)
     found = [_shown(value) for value in answer.records]
-    if record.kind is RecordType.TXT:
+    if record.kind is RecordType.TXT and not _is_key(record):
         # Other programs keep other texts there: what counts is the first word.
         first = record.value.split(" ")[0].rstrip(";")
         found = [text for text in found if text.lower().startswith(first.lower())]
@@ -109,12 +121,30 @@ async def published(record: Record, resolver: IResolver) -> Published:
 def _equals(record: Record, found: str) -> bool:
     if record.kind is RecordType.MX:
         return found.partition(" ")[2].rstrip(".").lower() == record.value.lower()
+    if _is_key(record):
+        return _key_in(found) == _key_in(record.value)
     if record.kind is RecordType.TXT:
         # Both are for the domain's owner to tighten: any policy of the kind will do.
         return True
     if record.kind in (RecordType.A, RecordType.AAAA):
         return ip_address(found) == ip_address(record.value)
     return found.rstrip(".").lower() == record.value.lower()
+
+
+def _is_key(record: Record) -> bool:
+    return "._domainkey." in record.name
+
+
+def _key_in(text: str) -> tuple[str, bytes] | None:
+    """The type of a record's key, and the key.
+
+    None: it is no key record.
+    """
+    try:
+        found = KeyRecord.parse(text.encode())
+    except ValueError:
+        return None
+    return found.key_type, found.key
 
 
 def _shown(value: object) -> str:

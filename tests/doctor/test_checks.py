@@ -221,14 +221,6 @@ class NameTests(CheckCase):
         publish(tlsrpt, b"v=TLSRPTv1; rua=tls@example.com")
         self.assert_states(names.transport, ("bad", "rua=tls@example.com"))
 
-    def test_policies(self) -> None:
-        """SPF once, and DMARC."""
-        self.assert_states(names.policies, ("warn", "no SPF"), ("warn", "no DMARC"))
-        key = "example.com", RecordType.TXT
-        self.resolver.answers[key] = Answer([b"v=spf1 mx -all", b"V=SPF1 -all"])
-        self.resolver.answers["_dmarc.example.com", RecordType.TXT] = Answer([b"v=DMARC1; p=none"])
-        self.assert_states(names.policies, ("bad", "2 SPF"), ("ok", "DMARC"))
-
 
 class PortTests(CheckCase):
     """Our own ports, and those of others."""
@@ -307,7 +299,7 @@ class ExaminationTests(CheckCase):
         clock.advance(20)
         found = {check.id: results for check, results in self.successResultOf(examining)}
         self.assertEqual(list(found), [check.id for check in CHECKS])
-        [result] = found["names.policies"]
+        [result] = found["names.transport"]
         self.assertEqual((result.state, result.text), (State.UNKNOWN, "no answer within 5 seconds"))
         self.assertIs(found["machine.disk"][0].state, State.OK)
 

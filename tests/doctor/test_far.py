@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from mta import __version__
+from mta.dns_answer import Answer, RecordType
 from mta.doctor import far
 from mta.doctor.answers import ANSWER_TIMEOUT, Answers
 from mta.doctor.examined import SessionSeen
@@ -98,6 +99,17 @@ class AnswerTests(CheckCase):
         self.assert_answer("exchanger", "gmail.com", ("unknown", "not among your domains"))
         self.resolver.records = {"example.com": []}
         self.assert_answer("exchanger", "example.com", ("bad", "no MX"))
+
+    def test_spf(self) -> None:
+        """By each address that the relay sends from, for the office's domains."""
+        self.assert_answer("spf", "gmail.com", ("unknown", "not among your domains"))
+        self.assert_answer("spf", "example.com", ("unknown", "not known here"))
+        self.resolver.answers[HOST, RecordType.A] = Answer(["192.0.2.5"])
+        key = "example.com", RecordType.TXT
+        self.resolver.answers[key] = Answer([b"v=spf1 ip4:192.0.2.5 -all"])
+        self.assert_answer("spf", "example.com", ("ok", "192.0.2.5: SPF says pass"))
+        self.resolver.answers[key] = Answer([b"v=spf1 -all"])
+        self.assert_answer("spf", "example.com", ("bad", "192.0.2.5: SPF says fail"))
 
     def test_no_answer(self) -> None:
         """A name server that is silent, or does not know."""

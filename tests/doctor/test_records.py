@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.dns_answer import Answer, RecordType
 from mta.doctor.records import Presence, Published, Record, looked_up, wanted
+from mta.signing.records import KeyText
 from mta.testing import FakeResolver
 
 HOST = "mail.example.com"
@@ -42,6 +43,43 @@ class RecordTests(SynchronousTestCase):
         first, second = line.split("TXT  ")[1].split('" "')
         self.assertEqual(first, '"p=\\"' + "a" * 252)
         self.assertEqual(second, "a" * 48 + '"')
+
+
+class KeyTests(SynchronousTestCase):
+    """The records of DKIM keys."""
+
+    key = KeyText("s1._domainkey.example.com", "v=DKIM1; k=rsa; p=" + "QUJD" * 100)
+
+    def found(self, *texts: bytes) -> Presence:
+        """The presence of the key's record, where the DNS has these."""
+        resolver = FakeResolver({}, {})
+        resolver.answers[self.key.name, RecordType.TXT] = Answer(list(texts))
+        looking = Deferred.fromCoroutine(looked_up("example.com", HOST, [], resolver, [self.key]))
+        [found] = [
+            each for each in self.successResultOf(looking) if each.record.name == self.key.name
+        ]
+        return found.presence
+
+    def test_presence(self) -> None:
+        """The key counts, and not how its record is written."""
+        self.assertIs(self.found(), Presence.MISSING)
+        self.assertIs(self.found(self.key.value.encode()), Presence.PRESENT)
+        self.assertIs(self.found(b"p=" + b"QUJD" * 100 + b"; h=sha256"), Presence.PRESENT)
+        self.assertIs(self.found(b"v=DKIM1; k=rsa; p="), Presence.DIFFERENT)
+        self.assertIs(self.found(b"v=DKIM1; k=ed25519; p=" + b"QUJD" * 100), Presence.DIFFERENT)
+        self.assertIs(self.found(b"something else"), Presence.DIFFERENT)
+
+    def test_zone(self) -> None:
+        """Strings of a zone file are short; the form of a provider has one."""
+        [record] = [
+            each
+            for each in wanted("example.com", HOST, [], [self.key])
+            if each.name == self.key.name
+        ]
+        strings = record.zone_line.split("TXT  ")[1].strip('"').split('" "')
+        self.assertEqual("".join(strings), self.key.value)
+        self.assertLessEqual(max(map(len, strings)), 255)
+        self.assertEqual(record.value, self.key.value)
 
 
 class LookUpTests(SynchronousTestCase):
