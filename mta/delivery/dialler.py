@@ -28,7 +28,7 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import PerHost, most_telling
 from mta.delivery.silence import SilenceLimit
 from mta.delivery.steps import Steps
-from mta.interfaces import IClientTLS, IMailSource, IOwnHost, IResolver, IRole
+from mta.interfaces import IClientTLS, IMailSource, IOwnHost, IResolver, IRole, ISigner
 from mta.link import Link
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.queued import HopFailure, Pressure
@@ -85,7 +85,8 @@ class HostAddress:
 class Dialler:
     """Connects to the hosts of a hop.
 
-    `own` is this host, as others know it.  Under `pressure` silent hosts have less time.
+    `own` is this host, as others know it.  Under `pressure` silent hosts have less time.  `signer`
+    signs what is sent.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Dialler:
         own: IOwnHost | None = None,
         private_exchangers: bool = True,
         pressure: Pressure | None = None,
+        signer: ISigner | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -106,6 +108,7 @@ class Dialler:
         self._tls = tls
         self._in_steps = Steps(reactor)
         self._pressure = pressure or Pressure()
+        self._signer = signer
         self._known_hosts = KnownHosts()
         self._links: set[Link] = set()
 
@@ -208,6 +211,7 @@ class Dialler:
             derive=self._derive,
             host=self._known_hosts.record(f"{address}:{hop.port}", self._reactor.seconds()),
             in_steps=self._in_steps,
+            signer=self._signer,
         )
 
     def _endpoint(self, address: str, port: int) -> IStreamClientEndpoint:

@@ -63,6 +63,7 @@ from mta.interfaces.queue import (
     IRouter,
     ITurnedRoles,
 )
+from mta.interfaces.signing import ISigner, SigningFailed
 from mta.interfaces.spool import (
     IAttemptRecords,
     IAttempts,
@@ -119,6 +120,7 @@ __all__ = [
     "ISessionClock",
     "ISessionInspector",
     "ISessionMeter",
+    "ISigner",
     "ISpool",
     "ISpoolListener",
     "IStatusSource",
@@ -127,4 +129,5 @@ __all__ = [
     "ITurnedRoles",
     "IUsers",
     "ResolutionFailed",
+    "SigningFailed",
 ]

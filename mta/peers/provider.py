@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.delivery.steps import Steps
-from mta.interfaces import IDeliveryAgent, IHeldMail, IRole, ITurnedRoles
+from mta.interfaces import IDeliveryAgent, IHeldMail, IRole, ISigner, ITurnedRoles
 from mta.mail import Security
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import CountedSource, Tally
@@ -48,12 +48,14 @@ class Provider:
         held: IHeldMail,
         status: PeerStatusLog,
         clock: IReactorTime,
+        signer: ISigner | None = None,
     ) -> None:
         self._hostname = hostname
         self._relay = relay
         self._held = held
         self._status = status
         self._clock = clock
+        self._signer = signer
         self._in_steps = Steps(clock)
         self._hosts = KnownHosts()
         self._links: dict[str, list[TurnedSender]] = {}
@@ -71,6 +73,7 @@ class Provider:
             proved=True,
             in_steps=self._in_steps,
             host=self._hosts.record(peer.name, self._clock.seconds()),
+            signer=self._signer,
         )
         return TurnedSender(peer, domains, config, self._held, links, self._status, self._clock)
 

@@ -37,6 +37,7 @@ from mta.interfaces import (
     INotices,
     IReversal,
     IReverseNames,
+    ISigner,
     IUsers,
 )
 from mta.mail import Agent
@@ -49,6 +50,9 @@ from mta.routing import Router
 from mta.service.open_files import affordable
 from mta.service.process import Process
 from mta.settings import Limits, Listener, Queue, Settings
+from mta.signing.key_ring import KeyRing
+from mta.signing.origins import Origins
+from mta.signing.signer import Signer
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.forwarding import ForwardLoopCheck
 from mta.smtp.receiver_config import ReceiverConfig
@@ -139,13 +143,19 @@ class _Maker:
         self._users = self._make_users()
         self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)
+        self._signer = self._make_signer()
         self._far_looks = self._make_far_looks()
 
     def make(self) -> Configured:
         settings, process = self._settings, self._process
-        relay = RelayAgent(self._dialler())
+        relay = RelayAgent(self._dialler(self._signer))
         provider = Provider(
-            settings.hostname, relay, process.held, process.peer_status, process.reactor
+            settings.hostname,
+            relay,
+            process.held,
+            process.peer_status,
+            process.reactor,
+            self._signer,
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
         access = self._access()
@@ -194,7 +204,21 @@ class _Maker:
             process.counters,
         )
 
-    def _dialler(self) -> Dialler:
+    def _make_signer(self) -> ISigner | None:
+        """Return what signs mail that leaves, where a domain has keys."""
+        settings, process = self._settings, self._process
+        keys = {
+            name: domain.signing_keys
+            for name, domain in settings.domains.items()
+            if domain.signing_keys
+        }
+        if not keys:
+            return None
+        in_thread = partial(deferToThreadPool, process.reactor, process.threads)
+        ring = KeyRing(keys, in_thread, process.reactor)
+        return Signer(Origins(settings), ring, in_thread, process.reactor, time.time)
+
+    def _dialler(self, signer: ISigner | None = None) -> Dialler:
         return Dialler(
             self._process.reactor,
             self._process.threads,
@@ -204,12 +228,13 @@ class _Maker:
             self._own,
             self._settings.relay.private_exchangers,
             self._process.pressure,
+            signer,
         )
 
     def _customer(self, receiver: ReceiverConfig) -> Customer:
         process = self._process
         return Customer(
-            self._dialler(),
+            self._dialler(self._signer),
             receiver,
             process.held,
             process.peer_status,

@@ -6,10 +6,11 @@ RFC 1870, RFC 3030, RFC 3461, RFC 6152, RFC 6531, RFC 8689.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zope.interface import implementer
 
+from mta.interfaces import ISigner
 from mta.mail import Body, Notify
 from mta.queued import Delivery, IContent, Message, Target
 from mta.smtp import grammar, header, replies, sevenbit
@@ -62,10 +63,15 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Content as a peer takes it, with the BODY parameter for it."""
+    """Content as a peer takes it, with the BODY parameter for it.
+
+    `conversion` is the kind of peer that it was converted for: one that takes 7-bit, or 8-bit lines
+    alone.
+    """
 
     content: IContent
     body: Body
+    conversion: Body | None = None
 
 
 @implementer(IContent)
@@ -92,10 +98,12 @@ class ContentInMemory:
         yield self._octets
 
 
-async def fit(delivery: Delivery, peer: Capabilities) -> Form:
+async def fit(delivery: Delivery, peer: Capabilities, signer: ISigner | None = None) -> Form:
     """Return the message in the form that this peer takes.
 
-    Raises UnsendableMessage where there is none, OSError where the content can't be read.
+    It is signed last, as every change would break a signature.  Mailboxes, which LMTP ends in, need
+    none.  Raises UnsendableMessage where there is none, OSError where the content can't be read,
+    and SigningFailed.
     """
     envelope = delivery.message.envelope
     if not peer.extensions.offers("SMTPUTF8") and await _needs_smtputf8(delivery):
@@ -105,6 +113,9 @@ async def fit(delivery: Delivery, peer: Capabilities) -> Form:
     if envelope.require_tls and not (tolerant or peer.keeps_tls):
         raise UnsendableMessage(replies.TLS_NOT_KEPT)
     form = await _form(delivery.message, peer)
+    if signer is not None and not peer.lmtp:
+        content = await signer.signed(delivery, form.content, form.conversion)
+        form = replace(form, content=content)
     max_size = peer.extensions.max_size
     if max_size is not None and max_size < form.content.size:
         raise UnsendableMessage(replies.TOO_BIG_FOR_PEER)
@@ -144,7 +155,8 @@ async def _form(message: Message, peer: Capabilities) -> Form:
     converted = await sevenbit.converted(content, keeps_8bit=keeps_8bit, in_steps=peer.in_steps)
     if converted is None:
         raise UnsendableMessage(replies.CONVERSION_FAILED)
-    return Form(converted, _body(converted))
+    conversion = Body.EIGHT_BIT if keeps_8bit else Body.SEVEN_BIT
+    return Form(converted, _body(converted), conversion)
 
 
 def _body(content: IContent) -> Body:

@@ -6,8 +6,7 @@ comes again, and with a reverse-path of ours, which `mta.routing` makes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zope.interface import implementer
 
@@ -17,6 +16,7 @@ from mta.queued import IContent, Message
 from mta.session import Session
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
+from mta.smtp.topped import ToppedContent
 from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to
 
 
@@ -66,39 +66,6 @@ class ForwardLoopCheck:
             raise Refusal(replies.FORWARD_LOOP)
 
 
-@implementer(IContent)
-@dataclass(frozen=True, slots=True)
-class ForwardedContent:
-    """Content with a field on top of it."""
-
-    field: bytes
-    content: IContent
-
-    @property
-    def size(self) -> int:
-        """See `IContent.size`."""
-        return len(self.field) + self.content.size
-
-    @property
-    def is_ascii(self) -> bool:
-        """See `IContent.is_ascii`."""
-        return self.field.isascii() and self.content.is_ascii
-
-    async def header(self) -> bytes:
-        """See `IContent.header`."""
-        return self.field + await self.content.header()
-
-    def body(self) -> AsyncIterator[bytes]:
-        """See `IContent.body`."""
-        return self.content.body()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """See `IContent.pieces`."""
-        yield self.field
-        async for piece in self.content.pieces():
-            yield piece
-
-
 async def has_forwarded(forwarder: Mailbox, content: IContent) -> bool:
     """Tell whether that address of ours has forwarded the content before.  Raises OSError."""
     return was_delivered_to(forwarder, await content.header())
@@ -110,5 +77,5 @@ def forwarded(message: Message, forwarder: Mailbox, reverse_path: Mailbox) -> Me
     return replace(
         message,
         envelope=replace(message.envelope, reverse_path=reverse_path),
-        content=ForwardedContent(field, message.content),
+        content=ToppedContent(field, message.content),
     )

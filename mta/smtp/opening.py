@@ -8,6 +8,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
+from mta.interfaces import ISigner
 from mta.mail import Outcome, Reply, Security, Status
 from mta.queued import HopFailure
 from mta.session import ChannelLost, HandshakeFailed
@@ -33,7 +34,7 @@ class SenderConfig:
     """The identity of a sender, and its demands on the peer.
 
     `proved`: the peer proved its identity before this role began.  `in_steps` does long work step
-    by step.  `host` is the record of the peer's host.
+    by step.  `host` is the record of the peer's host, `signer` signs what is sent.
     """
 
     hostname: str
@@ -46,6 +47,7 @@ class SenderConfig:
     in_steps: InSteps = at_once
     proved: bool = False
     host: HostRecord = field(default_factory=HostRecord)
+    signer: ISigner | None = None
 
 
 async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:

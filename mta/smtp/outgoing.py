@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mta.interfaces import IMailSource
+from mta.interfaces import IMailSource, ISigner, SigningFailed
 from mta.mail import Body, Outcome, Reply, Status
 from mta.queued import Delivery, HopFailure
 from mta.session import ChannelLost, ChannelTimeout
@@ -102,7 +102,13 @@ class Outbox:
     peer has replied to all of some transaction.
     """
 
-    def __init__(self, source: IMailSource, dialogue: Dialogue, capabilities: Capabilities) -> None:
+    def __init__(
+        self,
+        source: IMailSource,
+        dialogue: Dialogue,
+        capabilities: Capabilities,
+        signer: ISigner | None = None,
+    ) -> None:
         self.in_flight: deque[Transaction] = deque()
         self.weight = 0
         self.reset_needed = False
@@ -110,6 +116,7 @@ class Outbox:
         self._source = source
         self._dialogue = dialogue
         self._capabilities = capabilities
+        self._signer = signer
         self._waiting: deque[Transaction] = deque()
         self._transactions = 0
 
@@ -141,11 +148,13 @@ class Outbox:
         """Queue a delivery, or settle it if this peer can't take it."""
         outgoing = Outgoing(delivery)
         try:
-            outgoing.form = await fit(delivery, self._capabilities)
+            outgoing.form = await fit(delivery, self._capabilities, self._signer)
             self._waiting += self._transactions_for(outgoing)
         except UnsendableMessage as unsendable:
             outcome = replace(refused(unsendable.reply, ""), try_next_host=True)
             self._settle_all(outgoing, outcome)
+        except SigningFailed as failed:  # for any host
+            self._settle_all(outgoing, replace(refused(failed.reply, ""), try_next_host=False))
         except OSError:
             self._settle_all(outgoing, LOCAL_ERROR)
         except LocalFault as fault:  # of this message alone: the peer has seen nothing of it

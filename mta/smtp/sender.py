@@ -55,7 +55,7 @@ class Sender:
         dialogue = self._dialogue = Dialogue(channel)
         await open_session(dialogue, self._config)
         self._capabilities = self._peer_capabilities()
-        self._outbox = Outbox(self._source, dialogue, self._capabilities)
+        self._outbox = Outbox(self._source, dialogue, self._capabilities, self._config.signer)
         self._transmission = Transmission(dialogue, self._capabilities, self._outbox)
         try:
             await (self._send_by_bdat() if self._capabilities.streams else self._send_by_data())

@@ -13,6 +13,7 @@ from mta.testing.delivery import (
     FakeAgent,
     FakeContent,
     FakeMailSource,
+    FakeSigner,
     delivery,
     message,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "FakeReversal",
     "FakeReverseNames",
     "FakeRouter",
+    "FakeSigner",
     "FakeTLS",
     "FakeUsers",
     "GreetingRole",

@@ -9,10 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mta.interfaces import IDeliveryAgent, IMailSource
-from mta.mail import Agent, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
+from mta.interfaces import IDeliveryAgent, IMailSource, ISigner, SigningFailed
+from mta.mail import Agent, Body, Envelope, Hop, Mailbox, Outcome, Recipient, Reply, Status
 from mta.queued import Delivery, IContent, Message, Progress, Target
 from mta.smtp.header import body_of, section_of
+from mta.smtp.topped import ToppedContent
 
 ALICE = Mailbox("alice", "example.com")
 CAROL = Mailbox("carol", "partner.example")
@@ -190,3 +191,24 @@ class FakeAgent:
             self.contents.append(b"".join([p async for p in delivery.message.content.pieces()]))
             await self.attempt(delivery)
             mail.report(delivery, [self.outcomes.get(each, self.outcome) for each in addresses])
+
+
+@implementer(ISigner)
+class FakeSigner:
+    """Puts a field on top of mail, or fails with a reply.
+
+    `asked` records the ids of the messages, and what they were converted for.
+    """
+
+    def __init__(self, failure: Reply | None = None) -> None:
+        self.asked: list[tuple[str, Body | None]] = []
+        self._failure = failure
+
+    async def signed(
+        self, delivery: Delivery, content: IContent, conversion: Body | None
+    ) -> IContent:
+        """Return the content with a field that tells its size."""
+        self.asked.append((delivery.message.id, conversion))
+        if self._failure is not None:
+            raise SigningFailed(self._failure)
+        return ToppedContent(b"Signed: %d\r\n" % content.size, content)

@@ -16,7 +16,7 @@ from mta.authentication.dkim import DKIMResult, ResultCode, SigningKey, Verifica
 from mta.authentication.dkim.algorithms import MAX_RSA_BITS, MIN_RSA_BITS, sign
 from mta.authentication.dkim.body import BodyForm, BodyHasher
 from mta.authentication.dkim.fields import Fields
-from mta.authentication.dkim.verification import MAX_SIGNATURES
+from mta.authentication.dkim.signature import MAX_SIGNATURES
 from mta.dns_answer import Answer, RecordType
 from mta.interfaces import IResolver, ResolutionFailed
 from mta.smtp import header

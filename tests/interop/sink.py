@@ -1,6 +1,7 @@
 """A next hop as a process of its own: aiosmtpd, which syncs each message before its 250.
 
-``python -m tests.interop.sink FOLDER`` says ``listening on PORT``.  It is somebody else's code
+``python -m tests.interop.sink FOLDER [7bit]`` says ``listening on PORT``; with ``7bit`` it takes
+nothing else.  It is somebody else's code
 that our sender has to please, and it keeps what it acknowledged when we are killed.
 """
 
@@ -19,13 +20,16 @@ from tests.processes import Process, mail_in, source_environment, temporary_fold
 
 
 class Sink:
-    """The running process; ended after the test.  Its Maildir is `folder`."""
+    """The running process; ended after the test.  Its Maildir is `folder`.
 
-    def __init__(self, case: SynchronousTestCase) -> None:
+    `is_7bit`: it has no 8BITMIME.
+    """
+
+    def __init__(self, case: SynchronousTestCase, *, is_7bit: bool = False) -> None:
         self.folder = temporary_folder(case)
         (self.folder / "new").mkdir()
         self._process = Process(
-            [sys.executable, "-m", "tests.interop.sink", str(self.folder)],
+            [sys.executable, "-m", "tests.interop.sink", str(self.folder), *(["7bit"] * is_7bit)],
             self.folder,
             source_environment(),
         )
@@ -52,23 +56,25 @@ class _Keep:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         name = f"{next(self._numbers):06}"
         draft = self._folder / f"{name}.draft"
-        assert isinstance(envelope.content, bytes)
+        content = envelope.content
+        assert content is not None
         with draft.open("wb") as file:
-            file.write(envelope.content)
+            file.write(content if isinstance(content, bytes) else content.encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
         draft.rename(self._folder / "new" / name)
         return "250 2.0.0 kept"
 
 
-async def _serve(folder: Path) -> None:
+async def _serve(folder: Path, *, is_7bit: bool) -> None:
     keep = _Keep(folder)
+    options = {"decode_data": True} if is_7bit else {"enable_SMTPUTF8": True}
     server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(keep, hostname="sink.example", enable_SMTPUTF8=True), "127.0.0.1", 0
+        lambda: SMTP(keep, hostname="sink.example", **options), "127.0.0.1", 0
     )
     print("listening on", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), is_7bit="7bit" in sys.argv))

@@ -7,6 +7,7 @@ from mta.authentication.dkim.algorithms import Algorithm, PrivateKey
 from mta.authentication.dkim.body import BodyForm, BodyHasher
 from mta.authentication.dkim.key_record import KeyRecord
 from mta.authentication.dkim.result import DKIMResult, ResultCode
+from mta.authentication.dkim.signature import signing_domains
 from mta.authentication.dkim.signing import SIGNED_BODY, SigningKey, signature_fields
 from mta.authentication.dkim.verification import Verification
 
@@ -22,4 +23,5 @@ __all__ = [
     "SigningKey",
     "Verification",
     "signature_fields",
+    "signing_domains",
 ]

@@ -11,7 +11,9 @@ from mta.authentication.dkim.algorithms import Algorithm
 from mta.authentication.dkim.body import BodyForm
 from mta.authentication.dkim.result import DKIMResult, ResultCode, Unverified
 from mta.mail import canonical_domain
+from mta.smtp import header
 
+MAX_SIGNATURES = 10  # of a message that are looked at, from the top: the newest are there
 MAX_NAMES = 1000  # names in h=: hundreds are honest where To: stands often
 MAX_DOMAIN = 253  # octets: RFC 1035 section 2.3.4
 MAX_IDENTITY = 1000  # characters of i=: an address, perhaps with all of it encoded
@@ -64,14 +66,25 @@ def described(found: Mapping[str, str]) -> DKIMResult:
     )
 
 
+def signing_domains(section: bytes) -> Sequence[str]:
+    """The domains that a header section has signatures of, right or wrong."""
+    found = []
+    for value in header.values(section, b"dkim-signature")[:MAX_SIGNATURES]:
+        try:
+            found.append(described(tags.parse(value)).domain)
+        except ValueError:
+            continue
+    return found
+
+
 def parse(found: Mapping[str, str]) -> Signature:
     """The signature with these tags.  Raises Unverified."""
     _ensure_known(found)
     domain, selector = _domain(found["d"]), _domain(found["s"])
     if not domain or not selector:
         raise _unclear("d= or s= is no name")
-    header, _, body = found.get("c", "simple/simple").lower().partition("/")
-    if not {header, body or "simple"} <= _CANONICALISATIONS.keys():
+    head, _, body = found.get("c", "simple/simple").lower().partition("/")
+    if not {head, body or "simple"} <= _CANONICALISATIONS.keys():
         raise _unclear("the canonicalisation is not known")
     names = [name.lower().encode() for name in tags.words(found["h"])]
     if len(names) > MAX_NAMES:
@@ -90,7 +103,7 @@ def parse(found: Mapping[str, str]) -> Signature:
         domain,
         selector,
         names,
-        _CANONICALISATIONS[header],
+        _CANONICALISATIONS[head],
         BodyForm(_CANONICALISATIONS[body or "simple"], _number(found, "l")),
         body_hash,
         signature,

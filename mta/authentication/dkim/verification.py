@@ -12,12 +12,11 @@ from mta.authentication.dkim.body import BodyHasher
 from mta.authentication.dkim.fields import Fields
 from mta.authentication.dkim.key_record import KeyRecord
 from mta.authentication.dkim.result import DKIMResult, ResultCode, Unverified
-from mta.authentication.dkim.signature import Signature, described, parse
+from mta.authentication.dkim.signature import MAX_SIGNATURES, Signature, described, parse
 from mta.dns_answer import RecordType
 from mta.interfaces import IResolver, ResolutionFailed
 from mta.smtp import header
 
-MAX_SIGNATURES = 10  # looked at, from the top: the newest are there
 MAX_KEYS = 4  # key records of one name that are tried
 CLOCK_TOLERANCE = 300  # seconds: clocks of honest hosts differ by that
 
