@@ -40,6 +40,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "doctor",
             "look at files, names, ports, peers and machine, and say what to mend",
         ),
+        "dkim": ("dkim", "make, show and change the keys that mail is signed with"),
         "dns": ("dns", "print the DNS records that a domain needs, and which of them are there"),
         "check": ("check", "check a configuration file, and open what the server will open"),
         "import": ("importing", "take in the alias tables of another server"),

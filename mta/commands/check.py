@@ -47,6 +47,9 @@ def register(subparsers: Subparsers) -> None:
     summary = "check a configuration file, and open what the server will open"
     parser = add_command(subparsers, "check", _run, summary)
     parser.add_argument(
+        "--offline", action="store_true", help="do not look for the records of DKIM keys"
+    )
+    parser.add_argument(
         "--user",
         metavar="NAME",
         help="whose rights count (root only; default: run_as, else the owner of the spool)",
@@ -55,7 +58,8 @@ def register(subparsers: Subparsers) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.config
-    report = report_of(path, _account(arguments, settings_of(arguments, keep_root=True)))
+    account = _account(arguments, settings_of(arguments, keep_root=True))
+    report = report_of(path, account, asks_dns=not arguments.offline)
     for problem in report.warnings:
         print(_with(problem, f"warning: {problem.text}"), file=sys.stderr)
     if report.errors:
@@ -63,15 +67,15 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"{path}: ok")
 
 
-def report_of(path: Path, account: Account | None) -> Report:
+def report_of(path: Path, account: Account | None, *, asks_dns: bool = False) -> Report:
     """Look at a configuration with the rights of an account.
 
-    None: our own.
+    None: our own.  With `asks_dns`, the DNS is asked for the records of DKIM keys.
     """
     if account is None or os.geteuid() == account.uid:
-        return _look(path)
+        return _look(path, asks_dns=asks_dns)
     if os.geteuid() == ROOT:
-        return _look_as(account, path).naming(account)
+        return _look_as(account, path, asks_dns=asks_dns).naming(account)
     return _look_without_rights(account, path)
 
 
@@ -89,7 +93,7 @@ def _account(arguments: argparse.Namespace, settings: Settings) -> Account | Non
         return None
 
 
-def _look_as(account: Account, path: Path) -> Report:
+def _look_as(account: Account, path: Path, *, asks_dns: bool) -> Report:
     """Look in a new process, which becomes another user for good."""
     # Before it becomes a user that may not read our own files.
     importlib.import_module("mta.service.findings")
@@ -99,7 +103,7 @@ def _look_as(account: Account, path: Path) -> Report:
         try:
             account.become()
             with os.fdopen(writing, "wb") as stream:
-                pickle.dump(_look(path), stream)
+                pickle.dump(_look(path, asks_dns=asks_dns), stream)
         finally:
             os._exit(0)
     os.close(writing)
@@ -114,14 +118,14 @@ def _look_as(account: Account, path: Path) -> Report:
 
 def _look_without_rights(account: Account, path: Path) -> Report:
     """Look as a user that can't know what the server may do."""
-    report = _look(path)
+    report = _look(path, asks_dns=False)
     errors = [problem for problem in report.errors if DENIED not in problem.text]
     warnings = [problem for problem in report.warnings if DENIED not in problem.text]
     text = f"what {account} may do is not checked: only root and {account} can"
     return Report(tuple(errors), (Problem(path, 1, 1, text), *warnings))
 
 
-def _look(path: Path) -> Report:
+def _look(path: Path, *, asks_dns: bool) -> Report:
     from mta.service.findings import findings, open_secrets, unusable_addresses
 
     try:
@@ -130,6 +134,10 @@ def _look(path: Path) -> Report:
     except ConfigurationError as error:
         return Report(error.problems)
     found = [*findings(settings), *unusable_addresses(settings)]
+    if asks_dns and any(domain.dkim for domain in settings.domains.values()):
+        from mta.commands.published_keys import differences  # with the reactor, which takes a while
+
+        found += differences(settings)
     problems = {False: [*open_secrets(path, places)], True: []}
     for finding in found:
         problems[finding.is_fatal].append(places.problem(finding.keys, finding.text))

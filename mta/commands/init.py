@@ -235,7 +235,7 @@ def _check(installation: Installation) -> None:
     """Let `mta check` say what is still wrong."""
     from mta.commands import main
 
-    if main(["check", "--config", str(installation.places.config)]):
+    if main(["check", "--offline", "--config", str(installation.places.config)]):
         raise Failed("the server would not start so; mend that, then call this again")
 
 

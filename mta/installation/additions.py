@@ -56,3 +56,5 @@ def _domain(wanted: Configuration, name: str) -> Iterator[tuple[Keys, Any]]:
     for alias, _ in EXPECTED_ALIASES:
         if boxes and alias not in boxes:
             yield ("domains", name, "aliases", alias), boxes[0]
+    if keys := wanted.keys_of(name):
+        yield ("domains", name, "dkim"), keys

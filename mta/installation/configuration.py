@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from mta.config.schema import read_settings
 from mta.installation.answers import Answers, Role
 from mta.installation.filling import filled
 from mta.installation.places import Places
-from mta.settings import Settings
+from mta.settings import DKIMKey, Settings
+from mta.signing.making import entry
 
 COMMENT_COLUMN = 34  # of comments beside endpoints
 LOOPBACK = ":interface=127.0.0.1"
@@ -25,7 +26,8 @@ class Options:
     """The settings of an installation that are no answers.
 
     `certificate`: whether a pair for TLS lies beside the configuration.  `users`: the users file,
-    or Dovecot's socket.  `log_file`: empty where the log goes to standard output.
+    or Dovecot's socket.  `log_file`: empty where the log goes to standard output.  `dkim`: the keys
+    of each domain.
     """
 
     has_ipv6: bool = False
@@ -33,6 +35,7 @@ class Options:
     has_certificate: bool = False
     users: str = "users.yaml"
     log_file: str = ""
+    dkim: Mapping[str, Sequence[DKIMKey]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,15 @@ class Configuration:
                 if alias not in boxes:
                     head = f"      {alias}: {_scalar(boxes[0])}"
                     lines += [f"{head:<{COMMENT_COLUMN - 1}} # {note}"]
-        return "\n".join(line for line in lines if line != "    aliases:" or len(lines) > 4)
+        lines = [line for line in lines if line != "    aliases:" or len(lines) > 4]
+        if keys := self.keys_of(name):
+            lines += ["    dkim:"]
+            lines += [f"      - {_flow(key)}" for key in keys]
+        return "\n".join(lines)
+
+    def keys_of(self, domain: str) -> list[dict[str, str]]:
+        """The keys of a domain, as the file has them."""
+        return [entry(key, self.places.etc) for key in self.options.dkim.get(domain, ())]
 
     def _users_note(self) -> str:
         if self.options.users.startswith("dovecot:"):

@@ -22,9 +22,11 @@ from mta.installation.host import SYSTEMD, Host
 from mta.installation.interfaces import IChange, State
 from mta.installation.places import Owner, Places
 from mta.installation.plan import Plan
+from mta.installation.signing import SigningKey, installed, keys_of
 from mta.installation.systemd import Systemd, user_unit
 from mta.installation.wishes import Wishes
-from mta.settings import Listener, Settings
+from mta.settings import DKIMKey, Listener, Settings
+from mta.signing.making import FOLDER
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of a fresh Debian
 LINKS = Path("/usr/local/bin")
@@ -64,6 +66,7 @@ class Installation:
             has_certificate=self._live is not None,
             users=DOVECOT if self.has_dovecot else "users.yaml",
             log_file=self.wishes.log_file,
+            dkim=self._present_keys | self._new_keys,
         )
         return Configuration(self.role, self.answers, self.places, options)
 
@@ -107,6 +110,7 @@ class Installation:
         yield from self._folders()
         yield from self._users()
         yield from self._certificate()
+        yield from self._signing_keys()
         yield from self._config()
 
     def _folders(self) -> Iterator[IChange]:
@@ -136,6 +140,34 @@ class Installation:
                     yield LogIn(users, address, [address])
             else:
                 yield LogIn(ServerUsers(self.places), name, addresses)
+
+    @property
+    def _present_keys(self) -> dict[str, Sequence[DKIMKey]]:
+        """The keys of each domain in the configuration."""
+        present = self.present.domains if self.present is not None else {}
+        return {
+            name: [installed(self.places, key) for key in domain.dkim]
+            for name, domain in present.items()
+        }
+
+    @property
+    def _new_keys(self) -> dict[str, Sequence[DKIMKey]]:
+        """The keys of each domain that the configuration does not have yet."""
+        present = self.present.domains if self.present is not None else {}
+        return {
+            name: keys_of(self.places, name)
+            for name in self.answers.domains
+            if name not in present and self.role is not Role.DEMO
+        }
+
+    def _signing_keys(self) -> Iterator[IChange]:
+        keys = self._new_keys
+        if keys:
+            folder = self.places.etc / FOLDER
+            yield Folder(self.places, folder, self.places.shown_to_server, 0o750)
+        for name, each in keys.items():
+            for key in each:
+                yield SigningKey(self.places, name, key.file)
 
     def _demo_user(self) -> Iterator[IChange]:
         if self.present is None:

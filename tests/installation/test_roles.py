@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.config import edited, load, save
+from mta.config import REMOVED, edited, load, save
 from mta.installation.answers import Role, answers_in, present_settings
 from mta.installation.changes import TextFile
 from mta.installation.filling import filled
@@ -21,6 +21,7 @@ from mta.installation.roles import Installation
 from mta.installation.systemd import socket_unit, system_unit
 from mta.installation.wishes import Wishes
 from mta.settings import Listener, ListenerTLS, Service
+from mta.signing.keys import read
 from mta.users.file import UserFile
 from tests.installation.systems import ANSWERS, System
 from tests.processes import Server, need_program, temporary_folder, wait_for_mail
@@ -76,6 +77,11 @@ class InstallationTests(SynchronousTestCase):
             "/etc/logrotate.d/mta": (root, 0o644),
             "/usr/local/share/zsh/site-functions/_mta": (root, 0o644),
         }
+        expected["/etc/mta/dkim"] = ((0, 986), 0o750)
+        for key in (
+            load(system.file("/etc/mta/mta.yaml"), secrets=False).domains["example.com"].dkim
+        ):
+            expected[f"/etc/mta/dkim/{key.file.name}"] = (server, 0o600)
         for path, (owner, mode) in expected.items():
             status = system.file(path).stat()
             self.assertEqual(oct(status.st_mode & 0o7777), oct(mode), path)
@@ -86,6 +92,32 @@ class InstallationTests(SynchronousTestCase):
             ("/usr/sbin/sendmail", "mta-sendmail"),
         ):
             self.assertEqual(system.file(link).readlink(), Path("/opt/mta/bin", program))
+
+    def test_signing_keys(self) -> None:
+        """Each new domain has a key of each kind; those that are there stay."""
+        for role in ROLES:
+            system = System(self, has_user=True)
+            system.install(role)
+            config = system.file("/etc/mta/mta.yaml")
+            before = load(config, secrets=False).domains["example.com"].dkim
+            kinds = [read(key.file).kind for key in before]
+            self.assertEqual(["rsa", "ed25519"], kinds)
+            more = replace(ANSWERS, domains=["example.com", "example.org"])
+            for replaces in (False, True):
+                system.install(role, more, replaces=replaces)
+                domains = load(config, secrets=False).domains
+                self.assertEqual(before, domains["example.com"].dkim)
+                self.assertEqual(2, len(domains["example.org"].dkim))
+            self.assertEqual(4, len(list(system.file("/etc/mta/dkim").iterdir())))
+            self.assertNotIn(str(system.root), config.read_text())
+
+    def test_keys_of_a_domain_without_them(self) -> None:
+        """A domain that a person has configured without keys stays so."""
+        system = System(self, has_user=True)
+        system.install(Role.OFFICE)
+        config = system.file("/etc/mta/mta.yaml")
+        save(config, edited(config, {("domains", "example.com", "dkim"): REMOVED}))
+        self.assertEqual([], system.install(Role.OFFICE))
 
     def test_the_account(self) -> None:
         """The user of the server is made in the system that is installed into."""

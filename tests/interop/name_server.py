@@ -1,7 +1,8 @@
 """A name server on UDP with a table.
 
 ``python -m tests.interop.name_server JSON`` runs one on port 53.  The table maps domains to MX
-records (``[[10, "host"]]``) and hosts to addresses (``"192.0.2.1"``).
+records (``[[10, "host"]]``), hosts to addresses (``"192.0.2.1"``), and names to texts
+(``{"TXT": ["v=spf1 -all"]}``).
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class NameServer:
         return answer
 
 
-def _records(known: str | Sequence[tuple[int, str]] | None, kind: int) -> list[Any]:
+def _records(
+    known: str | Mapping[str, Sequence[str]] | Sequence[tuple[int, str]] | None, kind: int
+) -> list[Any]:
+    if isinstance(known, Mapping):
+        return [_text(text.encode()) for text in known["TXT"] if kind == dns.TXT]
     if isinstance(known, str):
         if kind == (dns.AAAA if ":" in known else dns.A):
             return [(dns.Record_AAAA if ":" in known else dns.Record_A)(known, 60)]
@@ -58,6 +63,12 @@ def _records(known: str | Sequence[tuple[int, str]] | None, kind: int) -> list[A
     if known is None or kind != dns.MX:
         return []
     return [dns.Record_MX(preference, host.encode(), 60) for preference, host in known]
+
+
+def _text(octets: bytes) -> Any:
+    """A text in strings of at most 255 octets."""
+    strings = [octets[at : at + 255] for at in range(0, len(octets), 255)]
+    return dns.Record_TXT(*strings, ttl=60)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,18 @@ class ReadTests(KeyCase):
             b"-----BEGIN PRIVATE KEY-----\n"
             b"MIIBVQIBADANBgkqhkiG9w0BAQEFAASCAT8wggE7AgEAAkEA\n-----END PRIVATE KEY-----\n"
         )
+        numbers = RSA.private_numbers()
+        other = rsa.RSAPrivateNumbers(
+            numbers.p,
+            numbers.q,
+            numbers.d + 2,
+            numbers.dmp1 + 2,
+            numbers.dmq1 + 2,
+            numbers.iqmp,
+            numbers.public_numbers,
+        ).private_key(unsafe_skip_rsa_key_validation=True)
         for octets, problem in (
+            (pem(other), "is damaged: its signatures are wrong"),
             (b"", "holds no PEM private key"),
             (b"\xff" * 10, "holds no PEM private key"),
             (too_short, "holds no PEM private key"),

@@ -32,7 +32,7 @@ ALLOWED = {
     "limited_log": set(),
     "sync": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
-    "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users"},
+    "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users", "signing"},
     "pairing": FOUNDATION | FILES | {"smtp", "config"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
     "signing": FOUNDATION | FILES | {"smtp", "config", "authentication"},
