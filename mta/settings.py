@@ -144,6 +144,48 @@ class Relay:
     private_exchangers: bool = True
 
 
+class Judgement(Enum):
+    """The use that is made of the results of SPF or DMARC."""
+
+    OFF = "off"
+    RECORD = "record"
+    QUARANTINE = "quarantine"
+    REJECT = "reject"
+
+
+class JunkUse(Enum):
+    """The handling of mail that is taken for junk."""
+
+    HEADER = "header"
+    FOLDER = "folder"
+    HOLD = "hold"
+
+
+class OnDNSError(Enum):
+    """The handling of mail that can't be judged without the DNS."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """The authentication of senders, for mail from outside.
+
+    `authserv_id` is empty for the hostname.  `trusted_forwarders` are confirmed names of clients,
+    those that begin with a dot for all below, and networks.
+    """
+
+    authserv_id: str = ""
+    spf: Judgement = Judgement.RECORD  # never QUARANTINE
+    dkim: bool = True
+    dmarc: Judgement = Judgement.QUARANTINE
+    on_dns_error: OnDNSError = OnDNSError.ACCEPT
+    trusted_forwarders: tuple[str | Network, ...] = ()
+    reports: str = "off"  # or daily
+    junk: JunkUse = JunkUse.FOLDER
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """The terms for users who hand us mail (RFC 6409).
@@ -266,6 +308,7 @@ class Settings:
     senders: Mapping[str, Hop] = field(default_factory=dict)
     default_route: Hop = field(default_factory=lambda: Hop(Agent.MX))
     relay: Relay = Relay()
+    authentication: Authentication | None = None
     submission: Submission = Submission()
     users: str = ""  # absolute path of the users file, or dovecot:SOCKET; empty: no users
     peers: Mapping[str, Peer] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from mta.config.document import (
 )
 from mta.config.endpoints import endpoint, is_on_this_host
 from mta.config.hops import HOP, next_hop, smtp_host
+from mta.config.inspection import AUTHENTICATION
 from mta.config.references import (
     check_alias_domains,
     check_aliases,
@@ -35,6 +36,7 @@ from mta.config.references import (
 from mta.config.values import SECRET
 from mta.mail import Agent, Hop, Mailbox, Security
 from mta.settings import (
+    Authentication,
     CertificatePair,
     DKIMKey,
     Domain,
@@ -297,7 +299,7 @@ SUBMISSION: Fields = {
     "hide_client": values.boolean,
     "expn": values.boolean,
     "channel_binding": values.boolean,
-    "scram": values.one_of({"on": True, "off": False, "true": True, "false": False}),
+    "scram": values.on_off,
 }
 PEER: Fields = {
     "user": values.user,
@@ -357,6 +359,7 @@ FILE: Fields = {
     "routes": table_of(values.domain_or_subdomains, _route, "a mapping of domains to next hops"),
     "senders": table_of(values.sender, _route, "a mapping of senders to next hops"),
     "relay": _record(Relay, RELAY),
+    "authentication": _record(Authentication, AUTHENTICATION),
     "submission": _record(Submission, SUBMISSION),
     "users": _users,
     "peers": table_of(values.peer_name, _peer, "a mapping of peers"),
@@ -376,6 +379,7 @@ SECTIONS: Mapping[str, Fields] = {
     "domains.NAME.dkim[].": DKIM,
     "domains.NAME.forward.NAME.": FORWARD,
     "relay.": RELAY,
+    "authentication.": AUTHENTICATION,
     "submission.": SUBMISSION,
     "peers.NAME.": PEER,
     "queue.": QUEUE,

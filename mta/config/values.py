@@ -8,13 +8,23 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from fractions import Fraction
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
-from mta.config.document import Fields, Reader, Value, list_of, listed, read_record, suggest
+from mta.config.document import (
+    ConfigurationError,
+    Fields,
+    Reader,
+    Value,
+    list_of,
+    listed,
+    read_record,
+    suggest,
+)
 from mta.files import open_regular
 from mta.mail import Mailbox, canonical_domain
 from mta.settings import DAY, GIB, HOUR, KIB, MIB, MINUTE, CertificatePair, Network
@@ -38,14 +48,18 @@ _SELECTOR = re.compile(r"(?!.{64})[a-z0-9]+(?:-+[a-z0-9]+)*(?:\.[a-z0-9]+(?:-+[a
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-def one_of(choices: Mapping[str, T]) -> Reader[T]:
-    """The reader of a word that stands for something."""
+def one_of(choices: Mapping[str, T], unlisted: Mapping[str, T] | None = None) -> Reader[T]:
+    """The reader of a word that stands for something.
+
+    Words that are `unlisted` are not offered to people.
+    """
+    known = {**choices, **(unlisted or {})}
 
     def reader(value: Value) -> T:
         text = value.text(listed(choices))
-        if text not in choices:
+        if text not in known:
             raise value.wrong(f"{text!r} is none of the choices, {suggest(text, choices)}")
-        return choices[text]
+        return known[text]
 
     return reader
 
@@ -61,6 +75,8 @@ def word(*words: str) -> Reader[str]:
 
 
 boolean = one_of({"true": True, "false": False})
+# Programs that write YAML make truth values of these words.
+on_off = one_of({"on": True, "off": False}, {"true": True, "false": False})
 
 
 def integer(minimum: int, maximum: int) -> Reader[int]:
@@ -332,6 +348,18 @@ def network(value: Value) -> Network:
     try:
         return ip_network(text, strict=False)
     except ValueError:
+        raise value.wrong(f"found {text!r}, expected {expected}") from None
+
+
+def name_or_network(value: Value) -> str | Network:
+    """A host name, ``.domain`` for all below it, or an IP network."""
+    expected = "a host name such as mx.example.com or .example.com, or an IP network"
+    text = value.text(expected)
+    with suppress(ValueError):
+        return ip_network(text, strict=False)
+    try:
+        return domain_or_subdomains(value)
+    except ConfigurationError:
         raise value.wrong(f"found {text!r}, expected {expected}") from None
 
 

@@ -23,15 +23,19 @@ from mta.mail import Agent, Hop, Mailbox, Security
 from mta.routing import Router
 from mta.settings import (
     DAY,
+    Authentication,
     CertificatePair,
     DKIMKey,
     Domain,
     Forward,
+    Judgement,
+    JunkUse,
     KeyState,
     Limits,
     Listener,
     ListenerTLS,
     Log,
+    OnDNSError,
     Peer,
     Queue,
     Relay,
@@ -693,6 +697,42 @@ class MistakeTests(ConfigTestCase):
         ):
             self.assertEqual(signing, settings.signing_domain(name), name)
 
+    def test_authentication(self) -> None:
+        """Words for each part; forwarders by name, by domain and by network."""
+        self.assertIsNone(self.load(LEAST).authentication)
+        self.assertEqual(
+            self.load(f"{LEAST}authentication: {{}}\n").authentication, Authentication()
+        )
+        given = """\
+            authentication:
+              authserv_id: MX.example.com
+              spf: reject
+              dkim: off
+              dmarc: record
+              on_dns_error: defer
+              trusted_forwarders: [MX.alumni.example, .lists.example, 192.0.2.7/24, "2001:db8::1"]
+              reports: daily
+              junk: hold
+            """
+        self.assertEqual(
+            self.load(LEAST + dedent(given)).authentication,
+            Authentication(
+                "mx.example.com",
+                Judgement.REJECT,
+                False,
+                Judgement.RECORD,
+                OnDNSError.DEFER,
+                (
+                    "mx.alumni.example",
+                    ".lists.example",
+                    ip_network("192.0.2.0/24"),
+                    ip_network("2001:db8::1"),
+                ),
+                "daily",
+                JunkUse.HOLD,
+            ),
+        )
+
     def test_alias_into_another_name(self) -> None:
         """What leads into a domain's other name must exist under its own."""
         text = DOMAIN + "mailboxes: [a]\n    aliases: {c: a@b.example, d: e@b.example}\n"
@@ -970,6 +1010,7 @@ class SchemaTests(SynchronousTestCase):
             ("domains.NAME.", Domain, {"name", "mailboxes_elsewhere"}),
             ("domains.NAME.forward.NAME.", Forward, set()),
             ("relay.", Relay, set()),
+            ("authentication.", Authentication, set()),
             ("peers.NAME.", Peer, {"name"}),
             ("queue.", Queue, set()),
             ("limits.", Limits, set()),

@@ -20,6 +20,7 @@ from mta.config.schema import SECTIONS
 from mta.mail import Agent, Hop, Mailbox
 from mta.service.effects import EFFECTS, Effect, effect_of, in_force
 from mta.settings import (
+    Authentication,
     CertificatePair,
     DKIMKey,
     Domain,
@@ -62,6 +63,7 @@ SETTINGS = Settings(
     },
     routes={"b.example": Hop(Agent.MX)},
     senders={"c.example": Hop(Agent.MX)},
+    authentication=Authentication(),
     peers={"office": Peer("office")},
 )
 
