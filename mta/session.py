@@ -59,6 +59,7 @@ class Origin:
     user: str = ""  # proved by AUTH, or the number of a user of this host
     service: str = ""  # of the listener; or sendmail, maildrop, notice
     turned_peer: str = ""  # the peer on whose turned connection it came
+    is_junk: bool = False  # as inspectors took it, and it is for the folder of such mail
 
     def without_client(self) -> Origin:
         """Return the same without what tells where the client is."""

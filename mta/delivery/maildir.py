@@ -26,6 +26,7 @@ from zope.interface import implementer
 from mta.delivery import maildir_files
 from mta.delivery.final import final_pieces, trace_fields
 from mta.delivery.maildir_files import MaildirFile
+from mta.delivery.maildir_folders import JUNK
 from mta.interfaces import IDeliveryAgent, IMailSource
 from mta.limited_log import LimitedLog
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
@@ -161,6 +162,7 @@ class MaildirAgent:
             quota=self._quotas.get(target.address.domain, 0),
             size=len(fields) + message.content.size,
             former=former if former != maildir else None,
+            folder=JUNK if message.origin.is_junk else "",
         )
 
     async def _read(self, copies: _Copies, mail: IMailSource) -> bool:

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
-from mta.delivery import quota
+from mta.delivery import maildir_folders, quota
 from mta.delivery.filesystem import CAN_SYNC, sync_file_system
 
 MAX_OPEN = 128  # files: of one batch, which are all open together
@@ -35,8 +36,9 @@ class MaildirFile:
     `is_repeat`: an earlier attempt may have delivered the file under this `name`.  `size` is what
     it takes of the `quota` of its mailbox, both in octets; no quota: 0.  `text` is empty where the
     file is written in pieces.  `former` is the path by which earlier versions called the Maildir,
-    if another: where only that exists it goes on to be used.  Afterwards `error` says what went
-    wrong, if anything did.
+    if another: where only that exists it goes on to be used.  `folder` is that of Maildir++ in it
+    which the file is for, such as ``.Junk``; empty: the Maildir itself.  Afterwards `error` says
+    what went wrong, if anything did.
     """
 
     base: Path
@@ -53,11 +55,17 @@ class MaildirFile:
     error: OSError | None = None
     former: Path | None = None
     is_over_quota: bool = False  # by the quota of its mailbox, not by the file system's
+    folder: str = ""
+
+    @cached_property
+    def place(self) -> Path:
+        """The folder with ``new`` and ``tmp`` that gets the file."""
+        return self.maildir / self.folder if self.folder else self.maildir
 
     @cached_property
     def draft(self) -> str:
         """The path of the file until it is whole."""
-        return f"{self.maildir}/tmp/{self.name}"  # noqa: S108 - the Maildir's own
+        return f"{self.place}/tmp/{self.name}"  # noqa: S108 - the Maildir's own
 
 
 def store(files: Sequence[MaildirFile]) -> None:
@@ -74,15 +82,15 @@ def begin(files: Sequence[MaildirFile]) -> None:
     for file in files:
         if file.former and file.former.is_dir() and not file.maildir.is_dir():
             file.maildir = file.former
-    for maildir, group in _by_maildir(files).items():
-        try:
-            device = _prepare(group[0].base, maildir)
+    for place, group in _grouped(files, attrgetter("place")).items():
+        with _failing(group):
+            device = _prepare_place(group[0])
             for file in group:
                 file.device = device
-            _find_arrived(maildir, group)
+            _find_arrived(place, group)
+    for maildir, group in _grouped(files, attrgetter("maildir")).items():
+        with _failing(group):
             _keep_quota(maildir, group)
-        except OSError as error:
-            _fail(group, error)
     _each(files, _create)
 
 
@@ -140,7 +148,7 @@ def _publish(file: MaildirFile) -> None:
     if file.quota:
         with suppress(OSError):  # it is counted anew some time
             quota.add(file.maildir, file.size)
-    os.rename(file.draft, f"{file.maildir}/new/{file.name}")  # noqa: PTH104
+    os.rename(file.draft, f"{file.place}/new/{file.name}")  # noqa: PTH104
 
 
 def _close(file: MaildirFile) -> None:
@@ -182,34 +190,54 @@ def _make_durable(files: Iterable[MaildirFile]) -> None:
 
 def _sync_folders(files: Sequence[MaildirFile]) -> None:
     """Put the names of files on stable storage."""
-    maildirs = {file.maildir for file in files}
-    try:
-        if len(maildirs) > 1 and CAN_SYNC:
-            with _opened(files[0].maildir) as descriptor:
+    places = {file.place for file in files}
+    with _failing(files):
+        if len(places) > 1 and CAN_SYNC:
+            with _opened(files[0].place) as descriptor:
                 sync_file_system(descriptor)
         else:
-            for maildir in maildirs:
-                _sync(maildir / "new")
-    except OSError as error:
-        _fail(files, error)
+            for place in places:
+                _sync(place / "new")
 
 
 # --- one Maildir
 
 
-def _by_maildir(files: Iterable[MaildirFile]) -> dict[Path, list[MaildirFile]]:
-    """The files without an error, by Maildir."""
+def _grouped(
+    files: Iterable[MaildirFile], key: Callable[[MaildirFile], Path]
+) -> dict[Path, list[MaildirFile]]:
+    """The files without an error, by some folder of theirs."""
     found: dict[Path, list[MaildirFile]] = {}
     for file in files:
         if file.error is None:
-            found.setdefault(file.maildir, []).append(file)
+            found.setdefault(key(file), []).append(file)
     return found
+
+
+@contextmanager
+def _failing(files: Iterable[MaildirFile]) -> Iterator[None]:
+    """Note an error with all of these files."""
+    try:
+        yield
+    except OSError as error:
+        _fail(files, error)
 
 
 def _fail(files: Iterable[MaildirFile], error: OSError) -> None:
     for file in files:
         _discard(file)
         file.error = error
+
+
+def _prepare_place(file: MaildirFile) -> int:
+    """Make what is missing of the Maildir, and of its folder; returns the file system."""
+    device = _prepare(file.base, file.maildir)
+    if file.folder:
+        is_new = not _is_folder(file.place)
+        device = _prepare(file.place, file.place)
+        if is_new:
+            maildir_folders.introduce(file.maildir, file.folder)
+    return device
 
 
 def _prepare(base: Path, maildir: Path) -> int:

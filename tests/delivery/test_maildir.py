@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +28,7 @@ from mta.delivery.maildir import (
 )
 from mta.interfaces import IDeliveryAgent
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
+from mta.session import Origin
 from mta.testing import ALICE, TEXT, FakeContent, FakeMailSource, ImmediateThreads, delivery
 from tests.processes import temporary_folder
 
@@ -589,3 +592,88 @@ class QuotaTests(MaildirTestCase):
         self.agent = self.make(0)
         self.assertEqual(Status.DELIVERED, self.send("A1", 5000).status)
         self.assertFalse((self.alice / "maildirsize").exists())
+
+
+class JunkTests(MaildirTestCase):
+    """Mail that was taken for junk comes into a folder of its own."""
+
+    def junk(self, id: str = "A1") -> Any:
+        """A delivery of such mail."""
+        found = delivery(self.hop, id)
+        return replace(found, message=replace(found.message, origin=Origin(is_junk=True)))
+
+    def test_folder(self) -> None:
+        """It is made, marked and subscribed to; the Maildir itself stays empty."""
+        self.deliver(self.junk())
+        junk = self.alice / ".Junk"
+        self.assertEqual((len(self.new()), len(self.new(junk))), (0, 1))
+        names = {each.name for each in junk.iterdir()}
+        self.assertEqual(names, {"cur", "new", "tmp", "maildirfolder"})
+        self.assertEqual((self.alice / "subscriptions").read_bytes(), b"Junk\n")
+        for folder in (junk, junk / "new"):
+            self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
+
+    def test_batch(self) -> None:
+        """Both kinds are written in one go, and each has its place."""
+        self.deliver(self.junk("A1"), delivery(self.hop, "A2"), self.junk("A3"))
+        self.assertEqual(self.threads.calls, ["store"])
+        self.assertEqual((len(self.new()), len(self.new(self.alice / ".Junk"))), (1, 2))
+
+    def test_large(self) -> None:
+        """So is one that is written in pieces."""
+        found = self.junk()
+        content = FakeContent(TEXT, b"x" * MAX_IN_MEMORY)
+        self.deliver(replace(found, message=replace(found.message, content=content)))
+        (letter,) = self.new(self.alice / ".Junk")
+        self.assertGreater(letter.stat().st_size, MAX_IN_MEMORY)
+
+    def test_repeated(self) -> None:
+        """A second delivery after a crash finds the first one there."""
+        self.deliver(self.junk())
+        found = self.junk()
+        self.deliver(replace(found, message=replace(found.message, recovered=True)))
+        self.assertEqual(len(self.new(self.alice / ".Junk")), 1)
+
+    def test_subscriptions(self) -> None:
+        """The list of a reader is added to, in either form of it, and once."""
+        for text, expected in (
+            (b"Sent", b"Sent\nJunk\n"),
+            (b"V\t2\n\nSent\n", b"V\t2\n\nSent\nJunk\n"),
+            (b"Junk\nSent\n", b"Junk\nSent\n"),
+        ):
+            shutil.rmtree(self.alice, ignore_errors=True)
+            self.alice.mkdir(parents=True)
+            (self.alice / "subscriptions").write_bytes(text)
+            self.deliver(self.junk())
+            self.assertEqual((self.alice / "subscriptions").read_bytes(), expected)
+
+    def test_the_owner_unsubscribes(self) -> None:
+        """A folder that is there is left as it is."""
+        self.deliver(self.junk("A1"))
+        (self.alice / "subscriptions").write_bytes(b"")
+        self.deliver(self.junk("A2"))
+        self.assertEqual((self.alice / "subscriptions").read_bytes(), b"")
+
+    def test_traps(self) -> None:
+        """A link in place of the folder defers the mail; one in place of the list is left."""
+        self.alice.mkdir(parents=True)
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir()
+        (self.alice / "subscriptions").symlink_to(self.folder / "secret")
+        self.deliver(self.junk("A1"))
+        self.assertFalse((self.folder / "secret").exists())
+        shutil.rmtree(self.alice / ".Junk")
+        (self.alice / ".Junk").symlink_to(elsewhere)
+        mail = self.deliver(self.junk("A2"))
+        self.assertIs(mail.outcome.status, Status.DEFERRED)
+        self.assertEqual(list(elsewhere.iterdir()), [])
+
+    def test_quota(self) -> None:
+        """It counts for the quota of the mailbox, which is that of all its folders."""
+        agent = MaildirAgent(self.threads, self.threads, "mx.example", {"example.com": 1_000})
+        self.agent = agent
+        mail = self.deliver(*(self.junk(f"A{n}") for n in range(20)))
+        statuses = {outcomes[0].status for outcomes in mail.outcomes.values()}
+        self.assertEqual(statuses, {Status.DELIVERED, Status.DEFERRED})
+        self.assertTrue((self.alice / "maildirsize").exists())
+        self.assertFalse((self.alice / ".Junk" / "maildirsize").exists())
