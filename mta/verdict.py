@@ -77,6 +77,7 @@ class Verdict:
 
     `hold` says why it is to be kept for the operator.  `discard`: take it, and deliver it to
     no address.  `body` has another one in place of what came; it belongs to the message then.
+    `junk` says why it is to be taken for junk, and is otherwise empty.
     """
 
     edits: tuple[FieldEdit, ...] = ()
@@ -84,6 +85,7 @@ class Verdict:
     discard: bool = False
     envelope_edits: tuple[EnvelopeEdit, ...] = ()
     body: IDraft | None = None
+    junk: str = ""
 
 
 ACCEPT = Verdict()

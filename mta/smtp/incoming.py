@@ -14,6 +14,7 @@ from mta.smtp.content import LineCheck
 from mta.smtp.errors import Refusal
 from mta.smtp.header import HeaderSection
 from mta.smtp.inspection import Inspected, MessageInspection
+from mta.smtp.junk import marked
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.wire import CRLF
 
@@ -95,10 +96,13 @@ class IncomingMessage:
 
     async def _commit(self, inspected: Inspected) -> Message:
         """Put the message on stable storage.  Raises OSError."""
+        origin = self._origin
+        if inspected.junk:
+            origin = marked(inspected, self._config.junk, origin)
         if inspected.body is not None:
             await self._draft.replace(inspected.body)
         return await self._config.spool.commit(
-            self._draft, inspected.envelope, inspected.header, self._origin, inspected.hold
+            self._draft, inspected.envelope, inspected.header, origin, inspected.hold
         )
 
     async def _end_header(self) -> bytes:

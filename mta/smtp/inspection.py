@@ -71,11 +71,13 @@ class Inspected:
     hold: str = ""
     discard: bool = False
     body: IDraft | None = None  # in place of the one that came
+    junk: str = ""
 
     def add(self, verdict: Verdict) -> None:
         """Take over what the next verdict says, but for the fields."""
         self.envelope = edited(self.envelope, verdict.envelope_edits)
         self.hold = "; ".join(filter(None, (self.hold, verdict.hold)))
+        self.junk = "; ".join(filter(None, (self.junk, verdict.junk)))
         if verdict.body is not None:
             self.discard_body()
             self.body = verdict.body

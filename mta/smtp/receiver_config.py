@@ -21,7 +21,7 @@ from mta.interfaces import (
     ISpool,
     IUsers,
 )
-from mta.settings import Limits, ListenerTLS, Service
+from mta.settings import JunkUse, Limits, ListenerTLS, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class ReceiverConfig:
     `accepted_mail` gets what was committed; `now` gives seconds since the epoch.  Without `lists`
     EXPN is not offered.  `checks` look at header sections as they came, then
     `inspectors` at all of the mail, in this order; `reverse_names` is there where
-    one of them needs the name of the client.  `hide_client`: what users submit
+    one of them needs the name of the client, and `junk` is done with what they take for that.
+    `hide_client`: what users submit
     does not tell where they are.  `idle_timeout`: seconds between transactions after which the
     client must be gone, where `limits` give it more; 0: no matter.
     """
@@ -55,6 +56,7 @@ class ReceiverConfig:
     checks: Sequence[IHeaderCheck] = ()
     inspectors: Sequence[IInspector] = ()
     reverse_names: IReverseNames | None = None
+    junk: JunkUse = JunkUse.FOLDER
     cleartext_auth: bool = False
     hide_client: bool = False
     idle_timeout: float = 0.0

@@ -16,9 +16,9 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import IHeaderCheck
 from mta.link import Link
 from mta.mail import Envelope, Mailbox, Notify, Recipient, Reply
-from mta.queued import SpoolFull
+from mta.queued import Message, SpoolFull
 from mta.session import Session
-from mta.settings import ListenerTLS, Service
+from mta.settings import JunkUse, ListenerTLS, Service
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.errors import Refusal
 from mta.smtp.field_edits import EditedSection
@@ -137,8 +137,8 @@ class EditTests(SynchronousTestCase):
             self.assertRaises(ValueError, self.edited, AddField(name, b"x"))
 
 
-class InspectionTests(SynchronousTestCase):
-    """What inspectors see, and what comes of what they say."""
+class InspectionTestCase(SynchronousTestCase):
+    """A client of a receiver with inspectors."""
 
     def begin(
         self, *inspectors: FakeInspector, spool: MemorySpool | None = None, **changes: object
@@ -172,6 +172,10 @@ class InspectionTests(SynchronousTestCase):
         """The header section that was committed, without our own field."""
         (draft,) = self.spool.drafts
         return draft.header.partition(b"+0000\r\n")[2]
+
+
+class InspectionTests(InspectionTestCase):
+    """What inspectors see, and what comes of what they say."""
 
     def test_they_are_what_they_say(self) -> None:
         """All implementations of the seams."""
@@ -480,3 +484,39 @@ class InspectionTests(SynchronousTestCase):
         policy = FakeAccessPolicy()
         self.begin(checks=[AuthorCheck(policy)], access=policy, users=FakeUsers())
         self.assertEqual(self.send(b"From: boss@mta.example\r\n\r\n")[-1], "250")
+
+
+class JunkTests(InspectionTestCase):
+    """Mail that inspectors take for junk."""
+
+    JUNK = Verdict((InsertField(0, b"X-Result", b"bad"),), junk="not from there")
+
+    def sent(self, use: JunkUse, *more: FakeInspector) -> Message:
+        """The message, as it was accepted."""
+        self.begin(FakeInspector(self.JUNK), *more, junk=use)
+        content = MESSAGE.replace(b"X-Old", b"x-spam: no\r\nX-Old")
+        self.assertEqual(self.send(content)[-1], "250")
+        (message,) = self.accepted
+        return message
+
+    def test_the_mark(self) -> None:
+        """It is on top, once, whatever is done with the mail."""
+        for use in JunkUse:
+            self.sent(use)
+            (draft,) = self.spool.drafts
+            self.assertTrue(draft.header.startswith(b"X-Spam: Yes\r\nX-Result: bad\r\nReceived: "))
+            self.assertEqual(draft.header.lower().count(b"x-spam"), 1)
+
+    def test_the_folder(self) -> None:
+        """Only with the origin does the agent know; only there it is."""
+        self.assertEqual(
+            {use: self.sent(use).origin.is_junk for use in JunkUse},
+            {JunkUse.HEADER: False, JunkUse.FOLDER: True, JunkUse.HOLD: False},
+        )
+
+    def test_the_hold(self) -> None:
+        """The operator reads why, of all that had a reason."""
+        self.assertEqual(self.sent(JunkUse.FOLDER).on_hold, "")
+        more = FakeInspector(Verdict(junk="listed", hold="a virus"))
+        message = self.sent(JunkUse.HOLD, more)
+        self.assertEqual(message.on_hold, "a virus; junk: not from there; listed")
