@@ -67,6 +67,9 @@ class NullMeter:
     def committed(self, jobs: int, seconds: float) -> None:
         """See `IMeter.committed`."""
 
+    def judged(self, spf: str, dkim: str, dmarc: str, action: str) -> None:
+        """See `IMeter.judged`."""
+
 
 @implementer(IMeter)
 class PrometheusMeter:
@@ -81,6 +84,12 @@ class PrometheusMeter:
         )
         self._accepted = prometheus.Counter(
             "mta_messages_accepted", "Messages taken over", ["service"], registry=registry
+        )
+        self._judged = prometheus.Counter(
+            "mta_messages_judged",
+            "Messages from outside, by what they turned out to be",
+            ["spf", "dkim", "dmarc", "action"],
+            registry=registry,
         )
         self._replies = prometheus.Counter(
             "mta_replies", "Replies given", ["code"], registry=registry
@@ -109,6 +118,10 @@ class PrometheusMeter:
     def accepted(self, service: Service) -> None:
         """See `IMeter.accepted`."""
         self._accepted.labels(service.value).inc()
+
+    def judged(self, spf: str, dkim: str, dmarc: str, action: str) -> None:
+        """See `IMeter.judged`."""
+        self._judged.labels(spf, dkim, dmarc, action).inc()
 
     def replied(self, reply: Reply) -> None:
         """See `IMeter.replied`."""

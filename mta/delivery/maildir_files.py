@@ -230,7 +230,7 @@ def _fail(files: Iterable[MaildirFile], error: OSError) -> None:
 
 
 def _prepare_place(file: MaildirFile) -> int:
-    """Make what is missing of the Maildir, and of its folder; returns the file system."""
+    """Make what is missing of Maildir and folder; returns the file system."""
     device = _prepare(file.base, file.maildir)
     if file.folder:
         is_new = not _is_folder(file.place)

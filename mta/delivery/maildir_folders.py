@@ -1,7 +1,7 @@
 """Folders of a Maildir that are not there yet (Maildir++).
 
-They are subfolders whose names begin with a dot.  Readers show them to those who have subscribed
-to them, and Dovecot has the list of those in a file of the Maildir.  All of it blocks.
+They are subfolders whose names begin with a dot.  Readers show those that
+their owner has subscribed to: Dovecot has the list in a file of the Maildir.  All of it blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO_TRAPS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def introduce(maildir: Path, folder: str) -> None:
-    """Mark a folder that was made as one, and subscribe its owner to it.
+    """Mark a new folder as one, and subscribe its owner to it.
 
     Mail is delivered without that as well: an error is of no consequence.
     """
@@ -32,7 +32,7 @@ def introduce(maildir: Path, folder: str) -> None:
 
 
 def _subscribe(maildir: Path, name: str) -> None:
-    """Add a line to the list, in either form that Dovecot has of it.  Raises OSError."""
+    """Add a line to the list, in either form of it.  Raises OSError."""
     path = maildir / SUBSCRIPTIONS
     listed = b""
     with suppress(FileNotFoundError), open_regular(path) as file:

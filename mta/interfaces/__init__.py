@@ -45,6 +45,7 @@ from mta.interfaces.inspection import (
     ISessionInspector,
 )
 from mta.interfaces.meters import (
+    IAuthenticationMeter,
     ICommitMeter,
     IDeliveryMeter,
     IMeter,
@@ -80,6 +81,7 @@ __all__ = [
     "IAccessPolicy",
     "IAttemptRecords",
     "IAttempts",
+    "IAuthenticationMeter",
     "IAuthorPolicy",
     "IChannel",
     "IClientNames",

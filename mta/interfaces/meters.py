@@ -40,7 +40,14 @@ class ICommitMeter(Interface):
         """Count so many jobs that were committed together, in so many seconds."""
 
 
-class IMeter(ISessionMeter, IDeliveryMeter, ICommitMeter):
+class IAuthenticationMeter(Interface):
+    """Counts messages from outside that were judged."""
+
+    def judged(spf: str, dkim: str, dmarc: str, action: str) -> None:
+        """Count a message, by its results and what was done with it."""
+
+
+class IMeter(ISessionMeter, IDeliveryMeter, ICommitMeter, IAuthenticationMeter):
     """Counts all that metrics show."""
 
 

@@ -47,6 +47,7 @@ from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
 from mta.resolver import Resolver, ReverseNames
 from mta.routing import Router
+from mta.service.inspectors import inspectors, junk_use
 from mta.service.open_files import affordable
 from mta.service.process import Process
 from mta.settings import Limits, Listener, Queue, Settings
@@ -144,6 +145,8 @@ class _Maker:
         self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)
         self._signer = self._make_signer()
+        # One of its own: what strangers make us ask takes neither places nor memory of ours.
+        self._strangers = Resolver(process.reactor, settings.resolver)
         self._far_looks = self._make_far_looks()
 
     def make(self) -> Configured:
@@ -158,19 +161,7 @@ class _Maker:
             self._signer,
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
-        access = self._access()
-        inspectors = self._inspectors()
-        shared = ReceiverConfig(
-            settings.hostname,
-            process.spool,
-            process.accepted_mail,
-            access,
-            settings.limits,
-            time.time,
-            checks=[AuthorCheck(access), ForwardLoopCheck(self._router)],
-            inspectors=inspectors,
-            reverse_names=self._reverse_names(inspectors),
-        )
+        shared = self._shared(self._access())
         return Configured(
             settings,
             self._router,
@@ -183,14 +174,27 @@ class _Maker:
             self._users,
         )
 
-    def _inspectors(self) -> Sequence[IInspector]:
-        """Return what looks at mail on its way in, in order."""
-        return []
+    def _shared(self, access: IAccessPolicy) -> ReceiverConfig:
+        """Return what the receivers of all listeners share."""
+        settings, process = self._settings, self._process
+        looking = inspectors(settings, process, access, self._strangers)
+        return ReceiverConfig(
+            settings.hostname,
+            process.spool,
+            process.accepted_mail,
+            access,
+            settings.limits,
+            time.time,
+            checks=[AuthorCheck(access), ForwardLoopCheck(self._router)],
+            inspectors=looking,
+            reverse_names=self._reverse_names(looking),
+            junk=junk_use(settings),
+        )
 
-    def _reverse_names(self, inspectors: Sequence[IInspector]) -> IReverseNames | None:
+    def _reverse_names(self, looking: Sequence[IInspector]) -> IReverseNames | None:
         """Return the look-up of client names, where an inspector needs them."""
-        if any(each.needs_name for each in inspectors):
-            return ReverseNames(self._resolver, self._process.reactor)
+        if any(each.needs_name for each in looking):
+            return ReverseNames(self._strangers, self._process.reactor)
         return None
 
     def _access(self) -> IAccessPolicy:

@@ -35,7 +35,7 @@ def evaluated(
     dns: TextZone, domain: str, *, spf: str = "", dkim: Sequence[str] = ()
 ) -> DMARCResult:
     """Evaluate one domain."""
-    return result_of(evaluate(dns, domain, Identifiers(spf, tuple(dkim))))
+    return result_of(evaluate(TreeWalk(dns), domain, Identifiers(spf, tuple(dkim))))
 
 
 # Records, with what they come to.
@@ -338,7 +338,7 @@ class FailureTests(SynchronousTestCase):
         for identifiers, expected in table:
             with self.subTest(identifiers):
                 dns = zone({"example.com": P})
-                found = result_of(evaluate(dns, "example.com", identifiers))
+                found = result_of(evaluate(TreeWalk(dns), "example.com", identifiers))
                 self.assertIs(found.result, expected)
 
 
@@ -395,9 +395,9 @@ class AuthorTests(SynchronousTestCase):
         """A second author does not make the policy of the first void."""
         dns = zone({"bank.example": P, "evil.example": "v=DMARC1; p=none"})
         both = ["evil.example", "bank.example", "else.example"]
-        found = result_of(evaluate_all(dns, both, Identifiers(dkim=("evil.example",))))
+        found = result_of(evaluate_all(TreeWalk(dns), both, Identifiers(dkim=("evil.example",))))
         self.assertEqual((found.domain, found.disposition), ("bank.example", REJECT))
-        self.assertIs(result_of(evaluate_all(dns, [], Identifiers())).result, Result.NONE)
+        self.assertIs(result_of(evaluate_all(TreeWalk(dns), [], Identifiers())).result, Result.NONE)
 
     @settings(deadline=None)
     @given(

@@ -1,8 +1,9 @@
 """A name server on UDP with a table.
 
 ``python -m tests.interop.name_server JSON`` runs one on port 53.  The table maps domains to MX
-records (``[[10, "host"]]``), hosts to addresses (``"192.0.2.1"``), and names to texts
-(``{"TXT": ["v=spf1 -all"]}``).
+records (``[[10, "host"]]``), hosts to addresses (``"192.0.2.1"``), names to texts
+(``{"TXT": ["v=spf1 -all"]}``) or to the names of an address (``{"PTR": ["host"]}``), or to None:
+those can't be asked for.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class NameServer:
         name = query.name.name.decode().lower()
         if name not in self._table:
             answer.rCode = dns.ENAME
+        elif self._table[name] is None:
+            answer.rCode = dns.ESERVER
         answer.answers = [
             dns.RRHeader(name.encode(), query.type, dns.IN, 60, record)
             for record in _records(self._table.get(name), query.type)
@@ -55,7 +58,11 @@ def _records(
     known: str | Mapping[str, Sequence[str]] | Sequence[tuple[int, str]] | None, kind: int
 ) -> list[Any]:
     if isinstance(known, Mapping):
-        return [_text(text.encode()) for text in known["TXT"] if kind == dns.TXT]
+        if kind == dns.TXT:
+            return [_text(text.encode()) for text in known.get("TXT", ())]
+        if kind == dns.PTR:
+            return [dns.Record_PTR(host.encode(), 60) for host in known.get("PTR", ())]
+        return []
     if isinstance(known, str):
         if kind == (dns.AAAA if ":" in known else dns.A):
             return [(dns.Record_AAAA if ":" in known else dns.Record_A)(known, 60)]

@@ -33,6 +33,7 @@ ALLOWED = {
     "sync": set(),
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
     "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users", "signing"},
+    "inspectors": FOUNDATION | FILES | {"smtp", "authentication"},
     "pairing": FOUNDATION | FILES | {"smtp", "config"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
     "signing": FOUNDATION | FILES | {"smtp", "config", "authentication"},

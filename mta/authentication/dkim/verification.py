@@ -46,6 +46,11 @@ class Verification:
         """Tell whether there is a signature for which the body counts."""
         return bool(self._keys)
 
+    @property
+    def count(self) -> int:
+        """The number of signatures that `check` has to verify."""
+        return sum(each.signature is not None for each in self._signatures)
+
     def feed(self, piece: bytes) -> None:
         """Hash the next octets of the body."""
         self._hasher.feed(piece)

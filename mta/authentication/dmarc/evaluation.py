@@ -8,8 +8,7 @@ from enum import Enum
 
 from mta.authentication.dmarc.record import Policy, Record
 from mta.authentication.dmarc.tree_walk import Applied, TreeWalk
-from mta.dns_answer import RecordType
-from mta.interfaces import IResolver, ResolutionFailed
+from mta.interfaces import ResolutionFailed
 from mta.mail import canonical_domain
 
 
@@ -67,20 +66,19 @@ class DMARCResult:
         return self.policy if self.result is Result.FAIL else Policy.NONE
 
 
-async def evaluate(resolver: IResolver, domain: str, identifiers: Identifiers) -> DMARCResult:
+async def evaluate(walk: TreeWalk, domain: str, identifiers: Identifiers) -> DMARCResult:
     """Evaluate DMARC for one domain of an author.  It is in canonical form."""
-    return await _Evaluation(resolver, TreeWalk(resolver), domain).result(identifiers)
+    return await _Evaluation(walk, domain).result(identifiers)
 
 
 async def evaluate_all(
-    resolver: IResolver, domains: Sequence[str], identifiers: Identifiers
+    walk: TreeWalk, domains: Sequence[str], identifiers: Identifiers
 ) -> DMARCResult:
     """Evaluate DMARC for all domains of the authors: the worst result counts.
 
     Else a second author would make the policy of the first one void.
     """
-    walk = TreeWalk(resolver)
-    found = [await _Evaluation(resolver, walk, domain).result(identifiers) for domain in domains]
+    found = [await evaluate(walk, domain, identifiers) for domain in domains]
     return max(found, key=_gravity, default=DMARCResult(Result.NONE, problem="no author"))
 
 
@@ -97,8 +95,7 @@ def _gravity(found: DMARCResult) -> int:
 class _Evaluation:
     """Evaluates one domain of an author."""
 
-    def __init__(self, resolver: IResolver, walk: TreeWalk, domain: str) -> None:
-        self._resolver = resolver
+    def __init__(self, walk: TreeWalk, domain: str) -> None:
         self._walk = walk
         self._domain = domain
         self._organisation = ""
@@ -140,7 +137,7 @@ class _Evaluation:
         if applied.domain != self._domain:
             exists = True
             if record.nonexistent not in (None, record.policy_for_subdomain(exists=True)):
-                exists = (await self._resolver.query(self._domain, RecordType.A)).exists
+                exists = await self._walk.exists(self._domain)
             policy = record.policy_for_subdomain(exists=exists)
         return policy.milder if record.is_test else policy
 

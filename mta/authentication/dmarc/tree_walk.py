@@ -50,6 +50,10 @@ class TreeWalk:
             return Applied(organisation, found[organisation])
         return Applied(*records[-1])  # of the public suffix, which ended the walk
 
+    async def exists(self, domain: str) -> bool:
+        """Tell whether there is such a name (RFC 8020)."""
+        return (await self._resolver.query(domain, RecordType.A)).exists
+
     async def _records(self, domain: str) -> Sequence[tuple[str, Record]]:
         """The domains with a record on the way up, the longest first."""
         found = []

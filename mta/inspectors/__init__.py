@@ -1,0 +1,1 @@
+"""Inspectors that use the DNS and threads to look at mail."""
