@@ -102,7 +102,7 @@ class Conversation:
         if "pairing" in settings:
             shared = replace(shared, pairing=FakePairing())
         if "mailboxes" in settings:
-            shared = replace(shared, mailboxes=FakeMailboxLists())
+            shared = replace(shared, mailboxes=FakeMailboxLists(), renewals=FakeMailboxLists())
         if "looks" in settings:
             shared = replace(shared, far_looks=FakeMailboxLists())
         if "proxy" in settings:

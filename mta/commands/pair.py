@@ -38,6 +38,7 @@ from mta.pairing.entries import (
 from mta.pairing.mailboxes import MailboxFiles
 from mta.pairing.pairings import LIFETIME, Pairings, new_password
 from mta.pairing.token import PREFIX, Token, TokenFault, checked_domain
+from mta.peers.status_files import PeerStatusFiles
 from mta.privileges import act_as_server, owner_of_new_file
 from mta.settings import Listener, ListenerTLS, Peer, Service, Settings
 from mta.spool import inspection
@@ -85,7 +86,7 @@ def register(subparsers: Subparsers) -> None:
     others = parser.add_argument_group("instead").add_mutually_exclusive_group()
     others.add_argument("--list", action="store_true", help="list open pairings, and peers")
     for option, meaning in (
-        ("--renew", "print a new line for a paired office"),
+        ("--renew", "in the office: take a new secret; on the relay: print a new line"),
         ("--remove", "take a peer out of the configuration"),
     ):
         is_known(others.add_argument(option, metavar="NAME", help=meaning), "peers")
@@ -112,10 +113,20 @@ def _run(arguments: argparse.Namespace) -> None:
             pair_office.pair(arguments)
         elif arguments.manual:
             _print_manual(arguments)
+        elif relay := _dialled(arguments):
+            from mta.commands import pair_renewal
+
+            pair_renewal.renew(arguments, relay)
         else:
             _offer(arguments)
     except (EntryFault, TokenFault) as fault:
         raise Failed(str(fault)) from None
+
+
+def _dialled(arguments: argparse.Namespace) -> Peer | None:
+    """The peer to be renewed, if it is one that we dial."""
+    peer = settings_of(arguments, keep_root=True).peers.get(arguments.renew or "")
+    return peer if peer is not None and peer.connect is not None else None
 
 
 # --- on the relay
@@ -145,6 +156,9 @@ def _offer(arguments: argparse.Namespace) -> None:
     print(f"mta pair {token.encoded()}")
     if name in settings.peers:
         _note(f"{name} has a new password: it can't log in before that is done there")
+        is_linked = PeerStatusFiles(Path(settings.spool)).link_since(name) is not None
+        state = "is connected" if is_linked else "is not connected now; while it is"
+        _note(f"{name} {state}: `mta pair --renew RELAY` there takes another secret without a line")
 
 
 def _domains(arguments: argparse.Namespace, settings: Settings, name: str) -> list[str]:

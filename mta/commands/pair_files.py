@@ -47,6 +47,10 @@ class LinkFiles:
         owner = owner_of_new_file(path, settings)
         atomic_write(path, f"{secret}\n".encode(), owner=owner)
 
+    def name_of(self, path: Path) -> str:
+        """A file as the configuration names it."""
+        return path.name if path.parent == self._config.parent else str(path)
+
     def nonce(self, id: str) -> str:
         """The nonce of a pairing, the same one at a repetition."""
         with suppress(FileNotFoundError, UnicodeDecodeError):

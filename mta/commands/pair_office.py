@@ -129,8 +129,7 @@ class _Office:
     def _edits(self, user: str, pin: str) -> config.Edits:
         token = self._token
         relay = Peer(self._name, tuple(token.domains), connect=token.hop(user), pin=pin)
-        path = self._secret
-        file = path.name if path.parent == self._file.parent else str(path)
+        file = self._files.name_of(self._secret)
         return office_edits(self._settings, relay, file, self._mailboxes)
 
     def _write(self, granted: Granted, pin: str) -> None:

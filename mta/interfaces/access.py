@@ -153,6 +153,24 @@ class IPairing(Interface):
         """
 
 
+class IPasswords(Interface):
+    """Passwords of users, as far as the server may change them."""
+
+    async def renew(user: str, password: str) -> bool:
+        """Let a user have a new password.
+
+        The old one counts as well, until the new one was used.  False: it can't be changed here,
+        or not now.
+        """
+
+
+class IRenewals(Interface):
+    """New passwords, as the receiver takes them from peers."""
+
+    async def take(session: Session, argument: bytes) -> Reply:
+        """Return the reply to XRENEW.  Raises `mta.smtp.errors.Refusal`."""
+
+
 class IMailboxListStore(Interface):
     """The lists of mailboxes that peers told us."""
 

@@ -19,6 +19,7 @@ from mta.access import AccessPolicy
 from mta.access.far_looks import FarLooks
 from mta.access.local import ClientNames
 from mta.access.mailbox_lists import MailboxLists
+from mta.access.renewals import Renewals
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler
 from mta.delivery.local import DiscardAgent, RejectAgent
@@ -61,6 +62,7 @@ from mta.tls import ClientTLS, ServerTLS
 from mta.users.dovecot import DovecotUsers
 from mta.users.file import UserFile
 from mta.users.local import Users
+from mta.users.renewed import RenewedPasswords
 
 _log = Logger()
 
@@ -142,6 +144,11 @@ class _Maker:
         self._own = OwnHost(settings.hostname, settings.own_addresses)
         self._router = Router.from_settings(settings, process.srs, self._own)
         self._users = self._make_users()
+        self._renewals = Renewals(
+            settings.peers.values(),
+            self._users if isinstance(self._users, Users) else None,
+            process.reactor,
+        )
         self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)
         self._signer = self._make_signer()
@@ -283,6 +290,7 @@ class _Maker:
             users=self._users,
             reversal=reversal,
             pairing=self._process.pairing,
+            renewals=self._renewals,
             mailboxes=self._mailbox_lists,
             far_looks=self._far_looks,
             names=ClientNames(
@@ -317,6 +325,7 @@ class _Maker:
             process.threads,
             certificates,
             channel_binding=settings.submission.channel_binding,
+            renewed=RenewedPasswords(process.folder),
             is_first=process.is_first,
         )
 

@@ -157,6 +157,13 @@ async def xpair(conversation: Conversation, argument: bytes) -> Answer:
     return Reply(250, "2.0.0", tuple(lines))
 
 
+async def xrenew(conversation: Conversation, argument: bytes) -> Answer:
+    """XRENEW: a peer that has logged in takes another password."""
+    if conversation.config.renewals is None:
+        raise Refusal(replies.NOT_IMPLEMENTED)
+    return await conversation.config.renewals.take(conversation.session, argument)
+
+
 async def xmailboxes(conversation: Conversation, argument: bytes) -> Answer:
     """XMAILBOXES: a peer tells its mailboxes."""
     if conversation.config.mailboxes is None:

@@ -15,6 +15,7 @@ from mta.interfaces import (
     IMailboxLists,
     IMailingLists,
     IPairing,
+    IRenewals,
     IReversal,
     IReverseNames,
     ISessionMeter,
@@ -48,6 +49,7 @@ class ReceiverConfig:
     users: IUsers | None = None
     reversal: IReversal | None = None
     pairing: IPairing | None = None
+    renewals: IRenewals | None = None
     mailboxes: IMailboxLists | None = None
     far_looks: IFarLooks | None = None
     names: IClientNames | None = None

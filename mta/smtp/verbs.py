@@ -79,6 +79,7 @@ TABLE: Mapping[str, Verb] = {
     "ATRN": Verb(answers.atrn, _ODMR, Phase.READY, _REFUSED, when_turned=False),
     "ETRN": Verb(answers.etrn, _SMTP, Phase.READY, is_idle=True, when_turned=False),
     "XPAIR": Verb(answers.xpair, _LOG_IN, Phase.READY, _REFUSED, is_idle=True, when_turned=False),
+    "XRENEW": Verb(answers.xrenew, _LOG_IN, Phase.READY, _REFUSED, when_turned=False),
     "XMAILBOXES": Verb(
         answers.xmailboxes, _LOG_IN, Phase.READY, max_line=MAX_AUTH_LINE, when_turned=False
     ),

@@ -16,6 +16,7 @@ from mta.interfaces import (
     IMailboxLists,
     IMailingLists,
     IPairing,
+    IRenewals,
     IReversal,
     IRole,
     ITurnReplies,
@@ -255,9 +256,9 @@ class FakePairing:
         return ("USER office", "PASSWORD x")
 
 
-@implementer(IFarLooks, IMailboxLists)
+@implementer(IFarLooks, IMailboxLists, IRenewals)
 class FakeMailboxLists:
-    """Lists, or looks, that are taken from all that have logged in."""
+    """Lists, looks or passwords of all that have logged in."""
 
     is_offered = True
 

@@ -30,12 +30,13 @@ def read(text: bytes) -> Roster:
 
 def written(roster: Roster) -> bytes:
     """The text of a users file."""
-    users = {user.name: _entry(user) for user in roster.users.values()}
+    users = {user.name: entry_of(user) for user in roster.users.values()}
     document = {"decoy": _base64(roster.decoy), "users": users}
     return (HEADING + yaml.safe_dump(document, allow_unicode=True, width=1000)).encode()
 
 
-def _entry(user: User) -> dict[str, Any]:
+def entry_of(user: User) -> dict[str, Any]:
+    """The entry of a user."""
     password, scram = user.password, user.scram
     costs = f"ln={password.cost},r={password.block_size},p={password.parallel}"
     entry: dict[str, Any] = {
@@ -56,14 +57,15 @@ def _roster(document: object) -> Roster:
     """The users in a parsed file.  Raises ValueError with words for a person."""
     if not isinstance(document, dict) or not isinstance(document.get("users"), dict):
         raise ValueError("no users: expected what `mta user add` writes")
-    users = [_user(name, entry) for name, entry in document["users"].items()]
+    users = [user_of(name, entry) for name, entry in document["users"].items()]
     by_name = {user.name.lower(): user for user in users}
     if len(by_name) < len(users):
         raise ValueError("two users have the same name")
     return Roster(by_name, _octets(document.get("decoy")))
 
 
-def _user(name: object, entry: object) -> User:
+def user_of(name: object, entry: object) -> User:
+    """The user of an entry.  Raises ValueError with words for a person."""
     try:
         if not isinstance(entry, dict):
             raise ValueError

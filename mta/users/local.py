@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import IRouter, IUsers
+from mta.interfaces import IPasswords, IRouter, IUsers
 from mta.mail import Mailbox
 from mta.session import Session
 from mta.settings import Service
@@ -29,8 +29,9 @@ from mta.smtp.sasl import (
     ScramKeys,
 )
 from mta.users.addresses import is_own
-from mta.users.file import UserFault, UserFile
-from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, User
+from mta.users.file import Stamp, UserFault, UserFile
+from mta.users.renewed import RenewedPasswords
+from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, Roster, User
 
 CONCURRENT_HASHES = 2  # 16 MiB and a processor each
 MAX_WAITING = 100  # log-ins that may wait for their hash
@@ -40,14 +41,14 @@ _NO_PASSWORD = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
 T = TypeVar("T")
 
 
-@implementer(IUsers, ICredentials)
+@implementer(IUsers, IPasswords, ICredentials)
 class Users:
     """The users of a file, and the secrets behind their log-ins (`ICredentials`).
 
     `router` knows the domains that we are the last stop for.  `certificates`: the users that
     client certificates stand for, by SHA-256 fingerprint.  `channel_binding`: all clients are
-    offered SCRAM-SHA-256-PLUS.  `is_first`: this is the process that tells of a changed file.  The
-    file is read at once: raises UserFault.
+    offered SCRAM-SHA-256-PLUS.  `renewed` are passwords that count beside the file's.  `is_first`:
+    this is the process that tells of a changed file.  The file is read at once: raises UserFault.
     """
 
     log = Logger()
@@ -61,6 +62,7 @@ class Users:
         certificates: Mapping[str, str] = MappingProxyType({}),
         *,
         channel_binding: bool = True,
+        renewed: RenewedPasswords | None = None,
         is_first: bool = True,
     ) -> None:
         self._file = file
@@ -73,8 +75,9 @@ class Users:
         self._hashing = DeferredSemaphore(CONCURRENT_HASHES)
         self._renewing: set[str] = set()  # names of users
         self._may_renew = True
-        self._stamp = file.stamp()
-        self._roster = file.load()
+        self._renewed = renewed
+        self._stamp = self._stamps()
+        self._roster = self._load()
 
     async def mechanisms(self, session: Session) -> Sequence[str]:
         """See `IUsers.mechanisms`."""
@@ -123,6 +126,56 @@ class Users:
         addresses = user.addresses if user else ()
         return is_own(address, identity, addresses, self._router)
 
+    # --- new passwords
+
+    async def renew(self, user: str, password: str) -> bool:
+        """See `IPasswords.renew`."""
+        await self._refresh()
+        known = self._roster.find(user)
+        if self._renewed is None or known is None or known.cram_md5:
+            return False
+        try:
+            await self._hashing.run(self._in_thread, self._add_successor, known.name, password)
+        except (OSError, UserFault) as error:
+            self.log.error("{user} can't have a new password: {error}", user=user, error=str(error))
+            return False
+        self.log.info("{user} has a new password beside the old one", user=known.name)
+        return True
+
+    def _add_successor(self, name: str, password: str) -> None:
+        assert self._renewed is not None
+        self._renewed.renew(self._file.load(), name, password)
+
+    async def _use_successor(self, user: User) -> None:
+        """Let the old password of a user count no more."""
+        try:
+            is_done = await self._in_thread(self._drop_old, user)
+        except (OSError, UserFault) as error:
+            self.log.error(
+                "the old password of {user} counts on: {error}", user=user.name, error=str(error)
+            )
+            return
+        if is_done:
+            self.log.info("{user} used its new password: the old one is over", user=user.name)
+
+    def _drop_old(self, user: User) -> bool:
+        assert self._renewed is not None
+        assert user.successor is not None
+        return self._renewed.use(self._file.load(), user.name, user.successor)
+
+    def _stamps(self) -> tuple[Stamp, Stamp]:
+        return self._file.stamp(), self._renewed.stamp() if self._renewed else None
+
+    def _load(self) -> Roster:
+        """The users as they count now.  Blocks.  Raises UserFault."""
+        roster = self._file.load()
+        if self._renewed is None:
+            return roster
+        try:
+            return self._renewed.applied(roster)
+        except OSError as error:
+            raise UserFault(str(error)) from None
+
     # --- ICredentials
 
     async def verify_password(self, user: str, password: str) -> bool:
@@ -131,12 +184,19 @@ class Users:
             raise AuthenticationUnavailable("too many log-ins at once")
         known = self._roster.find(user)
         expected = known.password if known else _NO_PASSWORD
-        matches = await self._hashing.run(self._in_thread, expected.matches, password)
-        if matches and known is not None and self._file.is_outdated(known):
-            self._renew(known, password)
-        return matches and known is not None
+        matches: bool = await self._hashing.run(self._in_thread, expected.matches, password)
+        if known is None:
+            return False
+        if not matches and known.successor is not None:
+            expected = known.successor.password
+            matches = await self._hashing.run(self._in_thread, expected.matches, password)
+            if matches:
+                await self._use_successor(known)
+        elif matches and known.successor is None and self._file.is_outdated(known):
+            self._renew_hashes(known, password)
+        return matches
 
-    def _renew(self, user: User, password: str) -> None:
+    def _renew_hashes(self, user: User, password: str) -> None:
         """Bring a user's hashes up to date, after a log-in."""
         if self._may_renew and user.name not in self._renewing:
             self._renewing.add(user.name)
@@ -152,6 +212,12 @@ class Users:
             fault=failure.getErrorMessage(),
         )
 
+    async def proved(self, user: str, keys: ScramKeys) -> None:
+        """See `ICredentials.proved`."""
+        known = self._roster.find(user)
+        if known is not None and known.successor is not None and keys == known.successor.scram:
+            await self._use_successor(known)
+
     async def scram_keys(self, user: str) -> ScramKeys:
         """See `ICredentials.scram_keys`."""
         return self._roster.scram_keys(user)
@@ -164,15 +230,16 @@ class Users:
     async def _refresh(self) -> None:
         """Take up a changed file; one that can't be read changes nothing."""
         try:
-            stamp = self._file.stamp()
-            if stamp == self._stamp:
+            stamps = self._stamps()
+            if stamps == self._stamp:
                 return
-            self._stamp = stamp
-            self._roster = await self._in_thread(self._file.load)
+            is_file = stamps[0] != self._stamp[0]
+            self._stamp = stamps
+            self._roster = await self._in_thread(self._load)
         except UserFault as fault:
             self.log.error("{fault}; the users stay as they were", fault=str(fault))
             return
-        if self._is_first:
+        if self._is_first and is_file:
             self.log.info("{path} read anew", path=str(self._file.path))
 
     def _binds(self, session: Session) -> bool:

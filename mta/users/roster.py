@@ -52,11 +52,23 @@ class PasswordHash:
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A password, as hash and as keys for SCRAM.
+
+    `scram` None: it has no such keys.
+    """
+
+    password: PasswordHash
+    scram: ScramKeys | None
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """One user.
 
     `addresses` as in `mta.users.addresses`.  `cram_md5`: the password itself, empty for most.
-    `scram` None: the user has no keys for SCRAM.
+    `scram` None: the user has no keys for SCRAM.  `successor` counts as well, and takes the place
+    of the password once it was used.
     """
 
     name: str
@@ -64,6 +76,7 @@ class User:
     scram: ScramKeys | None
     addresses: tuple[str, ...] = ()
     cram_md5: str = field(default="", repr=False)
+    successor: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,8 @@ class Roster:
         """
         user = self.find(name)
         if user is not None and user.scram is not None:
-            return user.scram
+            new = user.successor
+            return user.scram if new is None else replace(user.scram, successor=new.scram)
         salt, stored_key, server_key = (
             hmac.digest(self.decoy, f"{part} {name.lower()}".encode(), "sha256")
             for part in ("salt", "stored key", "server key")

@@ -43,6 +43,7 @@ XYZZY             500    500   500   500    500
 """
 SUBMISSION = f"""{SMTP}\
 XPAIR             503    502   503   503    503
+XRENEW x          503    502   503   503    503
 XMAILBOXES        503    502   503   503    503
 XDOCTOR           503    502   503   503    503
 """
@@ -83,6 +84,7 @@ RCPT TO:<b@c>     502    502
 DATA              502    502
 BDAT 0 LAST       502    502
 XPAIR             503    502
+XRENEW x          503    502
 XMAILBOXES        503    502
 XDOCTOR           503    502
 RSET              250    250

@@ -35,6 +35,7 @@ class KnownUsers:
 
     def __init__(self) -> None:
         self.keys = sasl.scram_keys("wonderland", SALT, 4096)
+        self.proved_keys: ScramKeys | None = None
         self.asked: list[str] = []
 
     async def verify_password(self, user: str, password: str) -> bool:
@@ -44,6 +45,9 @@ class KnownUsers:
     async def scram_keys(self, user: str) -> ScramKeys:
         self.asked.append(user)
         return self.keys if user == "alice" else sasl.scram_keys("?", SALT, 4096)
+
+    async def proved(self, user: str, keys: ScramKeys) -> None:
+        self.proved_keys = keys
 
     async def cram_secret(self, user: str) -> str | None:
         return "tanstaaftanstaaf" if user == "tim" else None
@@ -114,9 +118,10 @@ class SaslTestCase(SynchronousTestCase):
         bindings: Any = sasl.NO_BINDINGS,
         server_bindings: Any = None,
         external: str = "",
+        users: KnownUsers | None = None,
     ) -> Any:
         """A coroutine in which our client talks to our server; results in the identity."""
-        users = KnownUsers()
+        users = users or KnownUsers()
 
         def server(initial: bytes | None, ask: sasl.Challenge) -> Coroutine[Any, Any, str]:
             return sasl.authenticate(
@@ -154,6 +159,19 @@ class PairTests(SaslTestCase):
         for mechanism in (sasl.PLAIN, sasl.LOGIN, sasl.SCRAM):
             self.fails(self.converse(mechanism, secret="looking-glass"))
         self.fails(self.converse(sasl.CRAM_MD5, "tim", "wrong"))
+
+    def test_a_new_password_beside_the_old_one(self) -> None:
+        """Both prove the user with one salt, and the server hears which of them did."""
+        users, old = KnownUsers(), KnownUsers().keys
+        new = sasl.scram_keys("looking-glass", SALT, 4096)
+        users.keys = replace(old, successor=new)
+        for secret, keys in (("wonderland", users.keys), ("looking-glass", new)):
+            done = self.converse(sasl.SCRAM, secret=secret, users=users)
+            self.assertEqual(self.run_now(done), "alice")
+            self.assertEqual(users.proved_keys, keys)
+        users.proved_keys = None
+        self.fails(self.converse(sasl.SCRAM, secret="neither", users=users))
+        self.assertIsNone(users.proved_keys)
 
     def test_each_mechanism_refuses_an_unknown_user(self) -> None:
         """A user name that does not exist proves nothing."""

@@ -9,12 +9,16 @@ from zope.interface import Interface
 
 @dataclass(frozen=True, slots=True)
 class ScramKeys:
-    """The keys that a server keeps of a password.  See RFC 5802 section 3."""
+    """The keys that a server keeps of a password.  See RFC 5802 section 3.
+
+    `successor` are those of a new password of the same user, with the same salt and iterations.
+    """
 
     salt: bytes
     iterations: int
     stored_key: bytes = field(repr=False)
     server_key: bytes = field(repr=False)
+    successor: ScramKeys | None = None
 
 
 class ICredentials(Interface):
@@ -35,6 +39,9 @@ class ICredentials(Interface):
         Where there is no such user, no password fits the keys, and their salt stays the same, so
         that the answer doesn't tell.
         """
+
+    async def proved(user: str, keys: ScramKeys) -> None:
+        """Note which keys of the user the client has proved."""
 
     async def cram_secret(user: str) -> str | None:
         """Return the plain secret of a user that wants CRAM-MD5, else None."""

@@ -8,7 +8,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Mapping
 
-from mta.smtp.sasl.credentials import ICredentials
+from mta.smtp.sasl.credentials import ICredentials, ScramKeys
 from mta.smtp.sasl.mechanisms import NO_BINDINGS, AuthenticationFailed, Challenge
 from mta.smtp.sasl.scram import CLIENT_FINAL, CLIENT_FIRST, decoded, hmac_sha256, unescaped, xor
 from mta.smtp.saslprep import prepare
@@ -118,14 +118,22 @@ async def _check_scram(
     without_proof, shown_binding, shown_nonce, proof = closing.groups()
 
     signed = b"%b,%b,%b" % (bare, server_first, without_proof)
-    client_key = xor(decoded(proof), hmac_sha256(keys.stored_key, signed))
-    if not hmac.compare_digest(hashlib.sha256(client_key).digest(), keys.stored_key):
+    if keys.successor is not None and _is_proved(keys.successor, signed, proof):
+        keys = keys.successor
+    elif not _is_proved(keys, signed, proof):
         raise AuthenticationFailed("wrong user name or password", name)
     if shown_nonce != nonce or decoded(shown_binding) != header + binding:
         raise AuthenticationFailed("the SCRAM proof belongs to another connection")
     _demand_own_identity(unescaped(acting_as or b""), name)
+    await credentials.proved(name, keys)
     await challenge(b"v=" + b64encode(hmac_sha256(keys.server_key, signed)))
     return name
+
+
+def _is_proved(keys: ScramKeys, signed: bytes, proof: bytes) -> bool:
+    """Tell whether a proof is one of the password behind these keys."""
+    client_key = xor(decoded(proof), hmac_sha256(keys.stored_key, signed))
+    return hmac.compare_digest(hashlib.sha256(client_key).digest(), keys.stored_key)
 
 
 def _binding_demanded(
