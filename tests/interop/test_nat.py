@@ -67,7 +67,7 @@ class Machine(Server):
         )
 
 
-class NatTests(SynchronousTestCase):
+class NatCase(SynchronousTestCase):
     """The two machines of docs/turn.rst, with a router between them."""
 
     def setUp(self) -> None:
@@ -101,6 +101,10 @@ class NatTests(SynchronousTestCase):
         """The office has turned a connection, so many times in all."""
         turned = "office turned the connection"
         wait_until(lambda: self.vps.log.count(turned) >= number, f"{turned}, {number} times")
+
+
+class NatTests(NatCase):
+    """Mail in both directions."""
 
     def mail_of_alice(self, count: int) -> list[int]:
         """The letters in Alice's Maildir, in the office, once there are so many."""
