@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -172,6 +173,18 @@ async def told(examined: Examined) -> AsyncIterator[Result]:
         for each in look.observations:
             remedy = f"seen {when}; mta doctor there looks again"
             yield Result(State(each.state), f"{peer.name} saw: {each.text}", remedy)
+
+
+async def look(examined: Examined) -> None:
+    """Look at peers that want to hear of it."""
+    able = {}
+    for peer in _dialled(examined.settings):
+        with suppress(HopFailure):
+            if KEYWORD in (await examined.probe.session(peer.next_hop)).keywords:
+                able[peer.name] = peer
+    examined = replace(examined, settings=replace(examined.settings, peers=able))
+    checks = (ports, relaying, senders) if able else ()
+    await tell(examined, [result for check in checks async for result in check(examined)])
 
 
 async def tell(examined: Examined, results: Sequence[Result]) -> None:

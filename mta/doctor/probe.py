@@ -21,12 +21,13 @@ from mta.peers.exchange import NoMail
 from mta.queued import HopFailure
 from mta.resolver import Resolver
 from mta.settings import Settings
+from mta.smtp import far_look
 from mta.smtp.dialogue import HELLO, NOOP, Dialogue
 from mta.smtp.opening import SenderConfig, open_session
 from mta.tls import ClientTLS
 
 PROBE_TIMEOUT = 8.0  # seconds: for one session; a silent port must not take all of a check's time
-_KEYWORDS = ("ATRN", "TURN", "ETRN", "STARTTLS", "AUTH", "PIPELINING", "CHUNKING", "SMTPUTF8")
+_KEYWORDS = ("ATRN", "TURN", "ETRN", "STARTTLS", "AUTH", far_look.KEYWORD)  # that checks ask for
 SILENT = Outcome(
     Status.DEFERRED, Reply(451, "4.4.1", (f"no answer within {PROBE_TIMEOUT:.0f} seconds",))
 )

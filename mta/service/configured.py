@@ -83,6 +83,7 @@ class Configured:
     server_tls: ServerTLS
     client_tls: ClientTLS
     users: IUsers | None
+    examined: Examined
 
     @property
     def runner(self) -> RunnerConfig:
@@ -154,7 +155,10 @@ class _Maker:
         self._signer = self._make_signer()
         # One of its own: what strangers make us ask takes neither places nor memory of ours.
         self._strangers = Resolver(process.reactor, settings.resolver)
-        self._far_looks = self._make_far_looks()
+        self._examined = self._make_examined()
+        self._far_looks = FarLooks(
+            settings.peers.values(), Answers(self._examined, process.reactor), process.reactor
+        )
 
     def make(self) -> Configured:
         settings, process = self._settings, self._process
@@ -179,6 +183,7 @@ class _Maker:
             self._server_tls,
             self._client_tls,
             self._users,
+            self._examined,
         )
 
     def _shared(self, access: IAccessPolicy) -> ReceiverConfig:
@@ -253,17 +258,14 @@ class _Maker:
             self._own_mailboxes,
         )
 
-    def _make_far_looks(self) -> FarLooks:
+    def _make_examined(self) -> Examined:
         settings, process = self._settings, self._process
-        examined = Examined(
+        return Examined(
             settings,
             self._resolver,
             self._own,
             Probe(self._dialler(), process.reactor),
             partial(deferToThreadPool, process.reactor, process.threads),
-        )
-        return FarLooks(
-            settings.peers.values(), Answers(examined, process.reactor), process.reactor
         )
 
     def _limits(self) -> Limits:

@@ -31,6 +31,7 @@ from mta.service.lifeline import exit_with_parent
 from mta.service.listeners import Listeners
 from mta.service.monitoring import MetricsService, Status
 from mta.service.passed_sockets import PassedSockets, passed_descriptors
+from mta.service.peer_looks import PeerLooks
 from mta.service.peers import PeersService
 from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, Process
@@ -156,6 +157,8 @@ class MailService(MultiService):
         self._reloader.setServiceParent(self._front)
         self._process.reloader = self._reloader
         self._peers.setServiceParent(self._front)
+        if not self._inherited:
+            PeerLooks(self._process, self._reactor).setServiceParent(self._front)
 
     def _start(self) -> None:
         """Go on with the start, now that the reactor runs."""

@@ -23,7 +23,7 @@ from mta.pairing.mailboxes import MailboxFiles, document_of
 from mta.peers.status_files import PeerStatusFiles
 from mta.session import Observation
 from mta.settings import Domain, Peer
-from mta.smtp.far_look import answer_in, parse, reply_of
+from mta.smtp.far_look import Question, answer_in, parse, reply_of
 from mta.smtp.mailbox_list import digest_of
 from mta.testing import FakeResolver
 from tests.doctor.test_checks import HOST, RELAY, SETTINGS, TLS, CheckCase
@@ -252,6 +252,29 @@ class OfficeTests(CheckCase):
         telling = Deferred.fromCoroutine(far.tell(self.examined, results))
         self.assertNotIsInstance(self.successResultOf(telling), Failure)
         return self.probe.sent
+
+    def test_a_look_of_a_server(self) -> None:
+        """It tells all that it saw at once, and dials none that does not want to hear it."""
+        other = replace(DIALLED, name="isp", connect=Hop(Agent.SMTP, "isp.example", 465))
+        self.settings = replace(self.settings, peers={"vps": DIALLED, "isp": other})
+        self.probe.sessions["isp.example"] = replace(
+            self.probe.sessions["relay.example"], keywords=frozenset({"ATRN"})
+        )
+
+        def look() -> None:
+            self.successResultOf(Deferred.fromCoroutine(far.look(self.examined)))
+
+        look()
+        self.assertEqual({host for host, _ in self.probe.sent}, {"relay.example"})
+        [told] = [command for _, command in self.probe.sent if "TELL" in command]
+        observations = parse(told.partition(" ")[2].encode())
+        assert not isinstance(observations, Question)
+        for words in ("port 25", "open relay", "notices"):
+            self.assertTrue(any(words in each.text for each in observations), words)
+        self.probe.sent.clear()
+        self.see("ATRN")
+        look()
+        self.assertEqual(self.probe.sent, [])
 
     def test_telling(self) -> None:
         """The relay hears what concerns it, where it can."""
