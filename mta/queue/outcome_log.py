@@ -8,11 +8,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mta.interfaces import IDeliveryMeter
-from mta.mail import Outcome
+from mta.mail import Agent, Outcome
 from mta.queue.attempt import final_address
 from mta.queue.outcomes import Report, printable
 from mta.queue.waiting_log import WaitingLog
 from mta.queued import Message, Target
+from mta.smtp.templates import mailbox_path
+
+MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
+# The units of times below a limit, in seconds; the shortest times are not told.
+_UNITS = (("", 1, 1), ("s", 1, 2 * MINUTE), ("min", MINUTE, 2 * HOUR), ("h", HOUR, 3 * DAY))
 
 
 class OutcomeLog:
@@ -40,15 +45,33 @@ class OutcomeLog:
         forward_path = message.envelope.recipients[target.number].forward_path
         address = final_address(target, forward_path)
         self.log.info(
-            "{queue_id} {status} {forward_path}{stands_for} by {hop}{at}: {reply} ({delay:.3f} s)",
+            "{queue_id} {status} {forward_path}{stands_for} by {place}{at}: {reply}{after}",
             queue_id=message.id,
             status=outcome.status.value,
             forward_path=str(forward_path),
             stands_for=f" ({address})" if address else "",
             address=str(target.address),
+            place=_place(target),
             hop=str(target.hop),
             at=f" [{outcome.remote}]" if outcome.remote else "",
             remote=outcome.remote,
             reply=printable(outcome.reply),
-            delay=delay,
+            after=_after(delay),
+            delay=round(delay, 3),
         )
+
+
+def _place(target: Target) -> str:
+    """The hop of a target; of a Maildir, the folder."""
+    hop = target.hop
+    if hop.agent is Agent.MAILDIR and "{" in hop.next_hop:
+        return f"{hop.agent.value}:{mailbox_path(hop.next_hop, target.address)}"
+    return str(hop)
+
+
+def _after(seconds: float) -> str:
+    """The time that a message took, unless it is short."""
+    for unit, length, limit in _UNITS:
+        if seconds < limit:
+            return f", after {seconds / length:.0f} {unit}" if unit else ""
+    return f", after {seconds / DAY:.0f} days"
