@@ -87,6 +87,7 @@ class NextHops:
         hop: Hop | None = None,
         queue: Queue | None = None,
         own: OwnHost | None = None,
+        attended: bool = False,
     ) -> None:
         self.hop = hop or Hop(Agent.MX, DOMAIN, security=Security.OFF)
         self.reactor = MemoryReactorClock()
@@ -106,6 +107,7 @@ class NextHops:
             FakeTLS("ab" * 32),
             own,
             pressure=self.pressure,
+            attended=attended,
         )
         agent = RelayAgent(dialler)
         self.destinations = Destinations(self.reactor, self, self.pressure, NoAttempts())

@@ -29,11 +29,12 @@ from mta.delivery.per_host import PerHost, most_telling
 from mta.delivery.silence import SilenceLimit
 from mta.delivery.steps import Steps
 from mta.interfaces import IClientTLS, IMailSource, IOwnHost, IResolver, IRole, ISigner
-from mta.link import Link
+from mta.link import HANDSHAKE_TIMEOUT, Link
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.queued import HopFailure, Pressure
 from mta.session import ChannelLost, HandshakeFailed
 from mta.smtp import sasl
+from mta.smtp.dialogue import ATTENDED_GREETING, GREETING
 from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import KnownHosts
@@ -85,8 +86,8 @@ class HostAddress:
 class Dialler:
     """Connects to the hosts of a hop.
 
-    `own` is this host, as others know it.  Under `pressure` silent hosts have less time.  `signer`
-    signs what is sent.
+    `own` is this host, as others know it.  Under `pressure` silent hosts have less time, and
+    where it is `attended` by a person at a terminal.  `signer` signs what is sent.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class Dialler:
         private_exchangers: bool = True,
         pressure: Pressure | None = None,
         signer: ISigner | None = None,
+        *,
+        attended: bool = False,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -108,6 +111,8 @@ class Dialler:
         self._tls = tls
         self._in_steps = Steps(reactor)
         self._pressure = pressure or Pressure()
+        self._greeting = ATTENDED_GREETING if attended else GREETING
+        self._handshake_timeout = ATTENDED_GREETING.timeout if attended else HANDSHAKE_TIMEOUT
         self._signer = signer
         self._known_hosts = KnownHosts()
         self._links: set[Link] = set()
@@ -188,6 +193,7 @@ class Dialler:
             self._reactor,
             self._tls.for_host(candidate.host, hop.security, hop.pin),
             tls_at_once=hop.implicit_tls,
+            handshake_timeout=self._handshake_timeout,
         )
         await connectProtocol(self._endpoint(candidate.address, hop.port or SMTP_PORT), link)
         self._links.add(link)
@@ -211,6 +217,7 @@ class Dialler:
             derive=self._derive,
             host=self._known_hosts.record(f"{address}:{hop.port}", self._reactor.seconds()),
             in_steps=self._in_steps,
+            greeting=self._greeting,
             signer=self._signer,
         )
 

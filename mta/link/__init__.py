@@ -6,6 +6,6 @@ makes a Link for each connection to a listener.
 """
 
 from mta.link.factory import LinkFactory
-from mta.link.link import Link
+from mta.link.link import HANDSHAKE_TIMEOUT, Link
 
-__all__ = ["Link", "LinkFactory"]
+__all__ = ["HANDSHAKE_TIMEOUT", "Link", "LinkFactory"]

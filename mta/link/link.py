@@ -42,6 +42,7 @@ class Link(Protocol):
     `role` is the first one; it begins when the connection stands, and where `tls_at_once`, when
     TLS does.  `ended` fires when the conversation is over: with None, or with the exception of a
     role (ChannelLost, HopFailure, PeerFault...).  `record_per_line`: see `Output`.
+    `handshake_timeout`: seconds for TLS to stand.
     """
 
     transport: Any  # ITCPTransport or IUNIXTransport, and ISSLTransport once TLS has begun
@@ -54,6 +55,7 @@ class Link(Protocol):
         *,
         tls_at_once: bool = False,
         record_per_line: bool = False,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.wire = Wire()
         self.tls: TLSInfo | None = None
@@ -64,6 +66,7 @@ class Link(Protocol):
         self._clock = clock
         self._tls = tls
         self._tls_at_once = tls_at_once
+        self._handshake_timeout = handshake_timeout
         self._output = Output(record_per_line=record_per_line)
         self._conversation = Conversation(self._output, clock)
         self._arrived = False  # whether octets arrived since the role began to wait for them
@@ -108,7 +111,7 @@ class Link(Protocol):
         self.wire.drop()
         self._output.flush()
         self._tls.start(self.transport)
-        end = self._clock.seconds() + HANDSHAKE_TIMEOUT
+        end = self._clock.seconds() + self._handshake_timeout
         try:
             while self.tls is None:
                 await self._conversation.rest(end)
@@ -177,7 +180,7 @@ class Link(Protocol):
         transport.registerProducer(self, True)
         if self._tls_at_once:
             assert self._tls is not None
-            self._conversation.deadline.set(self._clock.seconds() + HANDSHAKE_TIMEOUT)
+            self._conversation.deadline.set(self._clock.seconds() + self._handshake_timeout)
             self._tls.start(transport)
         else:
             self._conversation.begin(self._first_role, self)

@@ -14,7 +14,7 @@ from mta.interfaces import IChannel, IRole
 from mta.mail import Reply, Security
 from mta.pairing.pairings import EXPIRED, USED, WRONG_TOO_OFTEN
 from mta.pairing.token import Token
-from mta.smtp.dialogue import AUTH, Dialogue
+from mta.smtp.dialogue import ATTENDED_GREETING, AUTH, Dialogue
 from mta.smtp.opening import SenderConfig, open_session
 
 _KEYS = ("TIME", "USER", "PASSWORD")
@@ -66,7 +66,8 @@ class PairingRole:
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         dialogue = Dialogue(channel)
-        await open_session(dialogue, SenderConfig(self._hostname, security=Security.VERIFY))
+        opening = SenderConfig(self._hostname, security=Security.VERIFY, greeting=ATTENDED_GREETING)
+        await open_session(dialogue, opening)
         token = self._token
         line = f"XPAIR {token.id} {token.secret} {self._nonce}"
         reply = await dialogue.command(line.encode(), AUTH)

@@ -245,6 +245,7 @@ class _Maker:
             self._settings.relay.private_exchangers,
             self._process.pressure,
             signer,
+            attended=self._process.attended,
         )
 
     def _customer(self, receiver: ReceiverConfig) -> Customer:

@@ -28,6 +28,7 @@ async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, rea
     OSError.
     """
     process = Process(Path(settings.spool), reactor, NullMeter())
+    process.attended = True
     configured = configure(settings, process, lists_for_relays(settings))
     configured.router.use(domains_with_mailboxes(settings))
     process.use(configured)

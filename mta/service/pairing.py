@@ -16,6 +16,7 @@ from mta.pairing.token import Token
 from mta.queued import HopFailure
 from mta.session import ChannelLost
 from mta.settings import Peer, Settings
+from mta.smtp.dialogue import ATTENDED_GREETING
 from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
 from mta.tls import ClientTLS
@@ -70,7 +71,11 @@ def logged_in(settings: Settings, hop: Hop) -> SenderConfig:
     TLS proves who it is, before our log-in.
     """
     return SenderConfig(
-        settings.hostname, security=Security.VERIFY, user=hop.user, secret=hop.secret
+        settings.hostname,
+        security=Security.VERIFY,
+        user=hop.user,
+        secret=hop.secret,
+        greeting=ATTENDED_GREETING,
     )
 
 
@@ -84,7 +89,13 @@ async def _ask(
 
 async def _converse(role: IRole, hop: Hop, context: ITLSContext, reactor: Any) -> None:
     """Hold one conversation.  Raises PairingRefused, and ChannelLost also where TLS fails."""
-    link = Link(role, reactor, context, tls_at_once=hop.implicit_tls)
+    link = Link(
+        role,
+        reactor,
+        context,
+        tls_at_once=hop.implicit_tls,
+        handshake_timeout=ATTENDED_GREETING.timeout,
+    )
     host, port = hop.next_hop, hop.port
     endpoint = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
     try:

@@ -71,6 +71,7 @@ class Process:
 
     configured: Configured
     reloader: IReloader | None = None
+    attended = False  # by a person who waits at a terminal
 
     def __init__(self, folder: Path, reactor: Any, meter: IMeter, *, is_first: bool = True) -> None:
         """Open the spool in `folder`.  Raises OSError, SpoolDamaged among others."""

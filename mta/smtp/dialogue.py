@@ -33,6 +33,7 @@ class Stage:
 
 
 GREETING = Stage(5 * MINUTE, "while waiting for the greeting")
+ATTENDED_GREETING = Stage(20.0, GREETING.phrase)  # for a person who waits at a terminal
 HELLO = Stage(5 * MINUTE, "in reply to EHLO")
 TLS = Stage(5 * MINUTE, "in reply to STARTTLS")
 AUTH = Stage(5 * MINUTE, "in reply to AUTH")

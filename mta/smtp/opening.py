@@ -13,7 +13,7 @@ from mta.mail import Outcome, Reply, Security, Status
 from mta.queued import HopFailure
 from mta.session import ChannelLost, HandshakeFailed
 from mta.smtp import sasl
-from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue
+from mta.smtp.dialogue import AUTH, GREETING, HELLO, MINUTE, TLS, Dialogue, Stage
 from mta.smtp.errors import PeerFault
 from mta.smtp.extensions import Extensions
 from mta.smtp.pipelining import HostRecord
@@ -35,6 +35,7 @@ class SenderConfig:
 
     `proved`: the peer proved its identity before this role began.  `in_steps` does long work step
     by step.  `host` is the record of the peer's host, `signer` signs what is sent.
+    `greeting` is the time that the peer has to say something.
     """
 
     hostname: str
@@ -47,6 +48,7 @@ class SenderConfig:
     in_steps: InSteps = at_once
     proved: bool = False
     host: HostRecord = field(default_factory=HostRecord)
+    greeting: Stage = GREETING
     signer: ISigner | None = None
 
 
@@ -58,7 +60,7 @@ async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:
     Raises HopFailure where the peer can't be used, HandshakeFailed where it failed to begin TLS.
     """
     try:
-        _check_greeting(await dialogue.reply(GREETING), dialogue)
+        _check_greeting(await dialogue.reply(config.greeting), dialogue)
         await _hello(dialogue, config)
         if dialogue.channel.tls is None and config.security is not Security.OFF:
             await _start_tls(dialogue, config)

@@ -16,6 +16,38 @@ OPENING = ("220 x", "250 x")
 TAKEN = ("250 mail", "250 rcpt", "354 go", "250 taken")
 
 
+class AttendedTests(SynchronousTestCase):
+    """A silent host, and a person who waits at a terminal."""
+
+    def dialled(self, hop: Hop) -> Connection:
+        """A connection to the one host of a hop, which is made."""
+        names = FakeResolver({}, {"mx": ["192.0.2.1"]})
+        self.hops = NextHops(names, hop=hop, attended=True)
+        self.addCleanup(self.hops.stop)
+        self.hops.send("M1")
+        self.hops.dispatch()
+        connection = self.hops.next_connection()
+        assert connection is not None
+        connection.accept()
+        return connection
+
+    def test_no_greeting(self) -> None:
+        """It has twenty seconds, and not five minutes."""
+        silent = self.dialled(Hop(Agent.SMTP, "mx", 25, security=Security.OFF))
+        self.hops.reactor.pump([1] * 19)
+        self.assertFalse(silent.transport.disconnecting)
+        self.hops.reactor.advance(1)
+        self.assertTrue(silent.transport.disconnecting)
+
+    def test_no_tls(self) -> None:
+        """So has one that is to begin with TLS."""
+        silent = self.dialled(Hop(Agent.SMTP, "mx", 465, implicit_tls=True))
+        self.hops.reactor.pump([1] * 19)
+        self.assertFalse(silent.transport.disconnecting)
+        self.hops.reactor.advance(1)
+        self.assertTrue(silent.transport.disconnecting)
+
+
 class SilenceLimitTests(SynchronousTestCase):
     """One place for two hops; the first one's hosts accept the connection and say nothing."""
 
