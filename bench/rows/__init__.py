@@ -10,6 +10,7 @@ from bench.rows.hostile import Hostile
 from bench.rows.python import Ceiling, PythonPeers
 from bench.rows.relay import Distance, Relay
 from bench.rows.scale import Idle, Waiting
+from bench.rows.signing import Signing
 
 
 def rows(wanted: Callable[[str], bool]) -> list[Row]:
@@ -17,6 +18,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
     others: list[Row] = [
         Large(),
         Relay(),
+        Signing(),
         Distance(),
         PythonPeers(),
         Ceiling(),

@@ -34,8 +34,8 @@ class Relay:
         postfix = bench.postfix(f"[127.0.0.1]:{sink.port}")
         load = Load(KIB, 50, True, bench.messages(1500), ELSEWHERE)
         with stopping(ours, postfix, sink):
-            one = _rate(ours, load, sink)
-            other = _rate(postfix, load, sink) if postfix else None
+            one = rate(ours, load, sink)
+            other = rate(postfix, load, sink) if postfix else None
             rates = interleaved(bench, one, other)
             yield Figure("relay to smtp-sink, 1 KiB, 50 sessions", "messages/s", *rates, 2.0)
 
@@ -85,8 +85,8 @@ class Distance:
         # A server that needs seconds for each message gets fewer; its rate is the same.
         few = Load(10 * KIB, 10, True, 20, ELSEWHERE)
         many = Load(10 * KIB, 10, True, 200, ELSEWHERE)
-        one = _rate(ours, many, there)
-        return interleaved(bench, one, _rate(postfix, few, there) if postfix else None)
+        one = rate(ours, many, there)
+        return interleaved(bench, one, rate(postfix, few, there) if postfix else None)
 
 
 def _line(port: int) -> Script:
@@ -94,7 +94,7 @@ def _line(port: int) -> Script:
     return Script("delay", port, ROUND_TRIP / 2)
 
 
-def _rate(server: Server, load: Load, there: Counter) -> Callable[[], float]:
+def rate(server: Server, load: Load, there: Counter) -> Callable[[], float]:
     """Measures messages/s until they have arrived, once the way there is known to be open."""
     run(Load(KIB, 1, True, 5, load.domain), server, there)
     return lambda: 1 / run(load, server, there).arrived

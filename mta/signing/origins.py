@@ -10,7 +10,7 @@ from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import Service, Settings
 from mta.smtp import header
 
-LOCAL_SERVICES = frozenset({"sendmail", "maildrop", "notice"})
+LISTENERS = frozenset(service.value for service in Service)
 OUR_SERVICES = frozenset({Service.SMTP.value, Service.SUBMISSION.value})  # that relay
 
 
@@ -46,7 +46,7 @@ class Origins:
         return Claim.NONE if is_forwarded and not has_known_author else Claim.OURS
 
     def _is_ours(self, origin: Origin) -> bool:
-        if origin.address == LOCAL_ADDRESS and origin.service in LOCAL_SERVICES:
+        if origin.address == LOCAL_ADDRESS and origin.service not in LISTENERS:
             return True
         if origin.turned_peer or origin.service not in OUR_SERVICES:
             return False

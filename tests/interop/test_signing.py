@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import dkim
+import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mta.authentication.dkim import PrivateKey
@@ -150,17 +151,67 @@ class RelayTests(SigningCase):
 
 
 class ReversalTests(SigningCase):
-    """A relay and its office, which fetches its mail."""
+    """A relay and its office: the office signs, or the relay, which has other keys."""
 
-    def test_atrn(self) -> None:
-        """The relay signs what its own users write; what came from elsewhere it does not."""
-        provider = Provider(self)
-        keys = self.keys(provider.folder)
-        text = provider.config.read_text()
-        entries = f"domains:\n  example.com: {{deliver: 'reject:Not here', dkim: {keys}}}\n"
-        provider.configure(text.replace("domains:\n", entries, 1))
+    def provider(self, port: int = 25) -> Provider:
+        """A relay that sends mail for partner.example to a port, and holds that of the office."""
+        return Provider(
+            self,
+            {"domains": ["office.example", "example.com"]},
+            routes={"partner.example": f"smtp://127.0.0.1:{port}"},
+            domains={
+                "example.com": {"deliver": "hold:office"},
+                "office.example": {"deliver": "hold:office"},
+            },
+        )
+
+    def office(self, provider: Provider) -> Server:
+        """An office with the mailboxes of example.com."""
+        domains = {"example.com": local_domain(), "office.example": local_domain()}
+        return office(self, provider, keys={"domains": domains})
+
+    def give_keys(self, server: Server, count: int = 2) -> None:
+        """Have a server sign for example.com."""
+        entries = yaml.safe_load(server.config.read_text())
+        entries["domains"]["example.com"]["dkim"] = self.keys(server.folder)[:count]
+        server.configure(entries)
+
+    def write(self, customer: Server) -> None:
+        """Hand in a message at the office, and take it to the relay."""
+        text = ASCII.replace(b"\r\n", b"\n").decode()
+        run_mta(customer, "sendmail", "-f", "alice@example.com", "bob@partner.example", stdin=text)
+        self.assertEqual(run_mta(customer, "turn", "provider"), "sent 1, received 0\n")
+
+    def test_what_an_office_fetches(self) -> None:
+        """By ATRN, the mail of the relay's own users is signed."""
+        provider = self.provider()
+        self.give_keys(provider)
         provider.start()
-        customer = office(self, provider)
+        customer = self.office(provider)
         provider.send(ASCII, BOB, reverse_path="alice@example.com")
         self.assertEqual(run_mta(customer, "turn", "provider"), "sent 0, received 1\n")
         self.assert_signed(customer.wait_for_mail(BOBS)[0])
+
+    def test_the_office_signs(self) -> None:
+        """What it hands to a relay without keys goes on as it is."""
+        sink = Sink(self)
+        provider = self.provider(sink.port)
+        provider.start()
+        customer = self.office(provider)
+        self.give_keys(customer)
+        self.write(customer)
+        self.assert_signed(sink.wait_for_mail()[0])
+
+    def test_the_relay_signs(self) -> None:
+        """It signs what has no signature of the domain, and leaves alone what has one."""
+        sink = Sink(self)
+        provider = self.provider(sink.port)
+        self.give_keys(provider)
+        provider.start()
+        customer = self.office(provider)
+        self.write(customer)
+        self.assert_signed(sink.wait_for_mail()[0])
+        self.give_keys(customer, 1)
+        self.write(customer)
+        received = sink.wait_for_mail(2)[1]
+        self.assertEqual(self.words(received, now=time.time()), ["pass"])

@@ -13,6 +13,7 @@ from mta.authentication.dkim import tags
 from mta.smtp import header
 
 _LINE_END = re.compile(rb"\r?\n")
+_OWN_NAME = b"dkim-signature"
 _BLANKS = re.compile(rb"[ \t]+")
 
 
@@ -55,11 +56,10 @@ class Fields:
         none.  `own_field` is the field of the signature; `skip` is its place, where it has one.
         """
         taken: Counter[bytes] = Counter()
+        others = [place for place in self.places(_OWN_NAME) if place != skip]
         found = []
         for name in names:
-            places = self._places.get(name, ())
-            if name == b"dkim-signature":
-                places = [place for place in places if place != skip]
+            places = others if name == _OWN_NAME else self.places(name)
             taken[name] += 1
             if taken[name] <= len(places):
                 found.append(self._canonical(places[-taken[name]], is_relaxed=is_relaxed))

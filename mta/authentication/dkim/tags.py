@@ -6,7 +6,7 @@ import re
 from base64 import b64decode
 from collections.abc import Sequence
 
-MAX_OCTETS = 64 * 1024  # of one list: the strings of a whole TXT record, or a long h=
+MAX_OCTETS = 16 * 1024  # of one list: several times what honest ones have
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _WHITE_SPACE = re.compile(r"[ \t\r\n]+")
