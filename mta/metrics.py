@@ -70,6 +70,9 @@ class NullMeter:
     def judged(self, spf: str, dkim: str, dmarc: str, action: str) -> None:
         """See `IMeter.judged`."""
 
+    def filtered(self, filter: str, result: str) -> None:
+        """See `IMeter.filtered`."""
+
 
 @implementer(IMeter)
 class PrometheusMeter:
@@ -96,6 +99,9 @@ class PrometheusMeter:
         )
         self._attempts = prometheus.Counter(
             "mta_deliveries", "Attempts for one recipient", ["hop", "outcome"], registry=registry
+        )
+        self._filtered = prometheus.Counter(
+            "mta_filtered", "Results of filters", ["filter", "result"], registry=registry
         )
         self._batches = prometheus.Histogram(
             "mta_commit_jobs", "Jobs in one commit", buckets=BATCHES, registry=registry
@@ -137,6 +143,10 @@ class PrometheusMeter:
         """See `IMeter.committed`."""
         self._batches.observe(jobs)
         self._latency.observe(seconds)
+
+    def filtered(self, filter: str, result: str) -> None:
+        """See `IMeter.filtered`."""
+        self._filtered.labels(filter, result).inc()
 
 
 class _StatusCollector:

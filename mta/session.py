@@ -40,6 +40,7 @@ class TLSInfo:
     shown: str = field(default="", compare=False)
     expires: float = field(default=0.0, compare=False)
     bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    bits: int = 0  # of the key of the cipher
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Session:
     host_commands_without_mail: int = 0  # the same in other sessions of the host, lately
     port: int = 0  # of the client, 0 where it is not known
     name: str = ""  # the confirmed name of the client's address, where it was looked up
+    mechanism: str = ""  # of SASL, by which AUTH proved the user
     pointer: str = ""  # the name that its PTR record has, which anyone may choose
     _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
 

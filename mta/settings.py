@@ -131,6 +131,47 @@ class Domain:
         return tuple(key for key in self.dkim if key.state is KeyState.ACTIVE)
 
 
+class OnFailure(Enum):
+    """The fate of mail while a filter fails."""
+
+    TEMPFAIL = "tempfail"
+    ACCEPT = "accept"
+    REJECT = "reject"
+    QUARANTINE = "quarantine"
+
+
+class Source(Enum):
+    """A source of mail that a filter looks at."""
+
+    SMTP = "smtp"
+    SUBMISSION = "submission"
+    LMTP = "lmtp"
+    SENDMAIL = "sendmail"  # programs of this host
+
+
+@dataclass(frozen=True, slots=True)
+class MilterTimeouts:
+    """The seconds for a connection, a command, a part of content."""
+
+    connect: float = 30.0
+    command: float = 30.0
+    content: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Milter:
+    """A filter that speaks the milter protocol.
+
+    `socket` is ``inet:HOST:PORT`` or ``unix:PATH``, with an absolute path.
+    """
+
+    socket: str
+    name: str
+    services: frozenset[Source] = frozenset(Source)
+    on_failure: OnFailure = OnFailure.TEMPFAIL
+    timeouts: MilterTimeouts = MilterTimeouts()
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
     """Networks that may relay without AUTH, or speak for others by XCLIENT.
@@ -315,6 +356,7 @@ class Settings:
     queue: Queue = Queue()
     limits: Limits = Limits()
     log: Log = Log()
+    milters: tuple[Milter, ...] = ()  # in the order in which they are asked
     metrics: str = ""  # a Twisted server endpoint string; empty: none
 
     @property

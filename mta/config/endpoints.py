@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from mta.config.document import Value, listed, suggest
-from mta.config.values import MAX_PORT, absolute
+from mta.config.values import MAX_PORT, absolute, host_and_port
 
 PROXIED = "haproxy:"  # before a tcp endpoint: clients come through a proxy that says who they are
 
@@ -65,6 +65,18 @@ def _arguments(value: Value, kind: str, words: list[str]) -> Mapping[str, str]:
             raise value.wrong(f"found {argument!r}, expected another value of {name}=")
         found[name] = argument
     return found
+
+
+def filter_socket(value: Value) -> str:
+    """The socket of a filter: ``inet:HOST:PORT`` or ``unix:PATH``, which becomes absolute."""
+    expected = "inet:HOST:PORT or unix:PATH"
+    text = value.text(expected)
+    kind, _, place = text.partition(":")
+    if kind == "unix" and place:
+        return "unix:" + absolute(value, place)
+    if kind == "inet" and host_and_port(place, 0)[1]:
+        return text
+    raise value.wrong(f"found {text!r}, expected {expected}")
 
 
 class TCPAddress(NamedTuple):

@@ -23,7 +23,7 @@ from mta.config.document import (
     read_record,
     table_of,
 )
-from mta.config.endpoints import endpoint, is_on_this_host
+from mta.config.endpoints import endpoint, filter_socket, is_on_this_host
 from mta.config.hops import HOP, next_hop, smtp_host
 from mta.config.inspection import AUTHENTICATION
 from mta.config.references import (
@@ -46,11 +46,15 @@ from mta.settings import (
     Listener,
     ListenerTLS,
     Log,
+    Milter,
+    MilterTimeouts,
+    OnFailure,
     Peer,
     Queue,
     Relay,
     Service,
     Settings,
+    Source,
     Submission,
     TLSSettings,
 )
@@ -244,6 +248,26 @@ def _peer(name: str, value: Value) -> Peer:
     return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
 
 
+def _milters(value: Value) -> tuple[Milter, ...]:
+    milters = list_of(_milter, "a list of mappings with socket")(value)
+    for number, milter in enumerate(milters):
+        if milter.name in (other.name for other in milters[:number]):
+            raise value.items("a list")[number].wrong(
+                f"the filter {milter.name!r} again, expected a name of its own"
+            )
+    return milters
+
+
+def _milter(value: Value) -> Milter:
+    found = read_record(value, MILTER, required=["socket"])
+    return Milter(**{"name": found["socket"], **found})
+
+
+def _sources(value: Value) -> frozenset[Source]:
+    expected = f"a list of {listed(each.value for each in Source)}"
+    return frozenset(list_of(values.member_of(Source), expected)(value))
+
+
 def _methods(value: Value) -> frozenset[str]:
     return frozenset(list_of(values.word(*METHODS), f"a list of {listed(METHODS)}")(value))
 
@@ -342,6 +366,18 @@ LIMITS: Fields = {
     "recipients_per_hour": values.integer(0, MAX_COUNT),
     "free_space": values.size,
 }
+MILTER_TIMEOUTS: Fields = {
+    "connect": values.positive_duration,
+    "command": values.positive_duration,
+    "content": values.positive_duration,
+}
+MILTER: Fields = {
+    "socket": filter_socket,
+    "name": values.filter_name,
+    "services": _sources,
+    "on_failure": values.member_of(OnFailure),
+    "timeouts": _record(MilterTimeouts, MILTER_TIMEOUTS),
+}
 LOG: Fields = {
     "format": values.word("text", "json"),
     "level": values.word("debug", "info", "warn", "error"),
@@ -366,6 +402,7 @@ FILE: Fields = {
     "queue": _record(Queue, QUEUE),
     "limits": _record(Limits, LIMITS),
     "log": _record(Log, LOG),
+    "milters": _milters,
     "metrics": endpoint,
 }
 
@@ -384,6 +421,8 @@ SECTIONS: Mapping[str, Fields] = {
     "peers.NAME.": PEER,
     "queue.": QUEUE,
     "limits.": LIMITS,
+    "milters[].": MILTER,
+    "milters[].timeouts.": MILTER_TIMEOUTS,
     "log.": LOG,
     "HOP.": HOP,
     "SECRET.": SECRET,

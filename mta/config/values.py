@@ -238,6 +238,16 @@ def peer_name(value: Value) -> str:
     return text
 
 
+def filter_name(value: Value) -> str:
+    """The name that we give a filter."""
+    text = value.text("a name")
+    if not _PEER.fullmatch(text):
+        raise value.wrong(
+            f"{text!r} is not the name of a filter, expected letters, digits, '-', '_' and '.'"
+        )
+    return text
+
+
 def subaddress(value: Value) -> str:
     """The separator of mailbox and detail (RFC 5233): a character, or none."""
     expected = "one sign such as '+', or '' for none"

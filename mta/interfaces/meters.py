@@ -47,7 +47,17 @@ class IAuthenticationMeter(Interface):
         """Count a message, by its results and what was done with it."""
 
 
-class IMeter(ISessionMeter, IDeliveryMeter, ICommitMeter, IAuthenticationMeter):
+class IFilterMeter(Interface):
+    """Counts what filters say of messages."""
+
+    def filtered(filter: str, result: str) -> None:
+        """Count a result of a filter.
+
+        It is one of accepted, refused, deferred, discarded, held and failed.
+        """
+
+
+class IMeter(ISessionMeter, IDeliveryMeter, ICommitMeter, IAuthenticationMeter, IFilterMeter):
     """Counts all that metrics show."""
 
 

@@ -34,10 +34,8 @@ from mta.doctor.probe import Probe
 from mta.interfaces import (
     IAccessPolicy,
     IDeliveryAgent,
-    IInspector,
     INotices,
     IReversal,
-    IReverseNames,
     ISigner,
     IUsers,
 )
@@ -46,12 +44,12 @@ from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
-from mta.resolver import Resolver, ReverseNames
+from mta.resolver import Resolver
 from mta.routing import Router
-from mta.service.inspectors import inspectors, junk_use
+from mta.service.inspectors import Inspectors, junk_use
 from mta.service.open_files import affordable
 from mta.service.process import Process
-from mta.settings import Limits, Listener, Queue, Settings
+from mta.settings import Limits, Listener, Queue, Settings, Source
 from mta.signing.key_ring import KeyRing
 from mta.signing.origins import Origins
 from mta.signing.signer import Signer
@@ -172,24 +170,29 @@ class _Maker:
             self._signer,
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
-        shared = self._shared(self._access())
+        access = self._access()
+        inspectors = Inspectors(settings, process, access, self._router, self._strangers)
+        shared = self._shared(access, inspectors)
         return Configured(
             settings,
             self._router,
             self._agents(relay),
             NoticeWriter(settings.hostname, in_steps=Steps(process.reactor)),
             self._customer(shared),
-            [self._receiver(listener, shared, reversal) for listener in settings.listen],
+            [
+                self._receiver(listener, shared, reversal, inspectors)
+                for listener in settings.listen
+            ],
             self._server_tls,
             self._client_tls,
             self._users,
             self._examined,
         )
 
-    def _shared(self, access: IAccessPolicy) -> ReceiverConfig:
+    def _shared(self, access: IAccessPolicy, inspectors: Inspectors) -> ReceiverConfig:
         """Return what the receivers of all listeners share."""
         settings, process = self._settings, self._process
-        looking = inspectors(settings, process, access, self._strangers)
+        looking = inspectors.of(Source.SMTP)
         return ReceiverConfig(
             settings.hostname,
             process.spool,
@@ -199,15 +202,9 @@ class _Maker:
             time.time,
             checks=[AuthorCheck(access), ForwardLoopCheck(self._router)],
             inspectors=looking,
-            reverse_names=self._reverse_names(looking),
+            reverse_names=inspectors.names_for(looking),
             junk=junk_use(settings),
         )
-
-    def _reverse_names(self, looking: Sequence[IInspector]) -> IReverseNames | None:
-        """Return the look-up of client names, where an inspector needs them."""
-        if any(each.needs_name for each in looking):
-            return ReverseNames(self._strangers, self._process.reactor)
-        return None
 
     def _access(self) -> IAccessPolicy:
         settings, process = self._settings, self._process
@@ -282,13 +279,20 @@ class _Maker:
         return replace(limits, connections=connections)
 
     def _receiver(
-        self, listener: Listener, shared: ReceiverConfig, reversal: IReversal
+        self,
+        listener: Listener,
+        shared: ReceiverConfig,
+        reversal: IReversal,
+        inspectors: Inspectors,
     ) -> ReceiverConfig:
         """Return what the receivers of one listener share."""
         settings = self._settings
+        looking = inspectors.of_service(listener.service)
         return replace(
             shared,
             service=listener.service,
+            inspectors=looking,
+            reverse_names=inspectors.names_for(looking),
             tls=listener.tls,
             users=self._users,
             reversal=reversal,

@@ -44,6 +44,7 @@ EFFECTS: Mapping[str, Effect] = {
     "metrics": Effect.NEXT_START,
     "queue": Effect.NEXT_ATTEMPT,
     "queue.workers": Effect.NEXT_START,
+    "milters": Effect.NEXT_CONNECTION,
     "limits": Effect.NEXT_CONNECTION,
     "limits.free_space": Effect.NEXT_MESSAGE,
     "log": Effect.AT_ONCE,

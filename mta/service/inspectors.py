@@ -10,23 +10,55 @@ from twisted.internet.threads import deferToThreadPool
 
 from mta.inspectors.authentication import AuthenticationInspector
 from mta.inspectors.authentication_config import AuthenticationConfig
-from mta.interfaces import IAccessPolicy, IInspector, IResolver
+from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, IRouter
+from mta.milters import CHAIN_SECONDS, MilterInspector, Surroundings
+from mta.resolver import ReverseNames
 from mta.service.process import Process
-from mta.settings import Authentication, JunkUse, Settings
+from mta.settings import Authentication, JunkUse, Service, Settings, Source
 
 
-def inspectors(
-    settings: Settings, process: Process, access: IAccessPolicy, resolver: IResolver
-) -> Sequence[IInspector]:
-    """Make the inspectors that are configured.
+class Inspectors:
+    """The inspectors, in order, for each source of mail.
 
     `resolver` is one for questions that strangers cause.
     """
-    found: list[IInspector] = []
-    if settings.authentication is not None:
-        config = _authentication(settings, settings.authentication, process, resolver)
-        found.append(AuthenticationInspector(config, access))
-    return found
+
+    def __init__(
+        self,
+        settings: Settings,
+        process: Process,
+        access: IAccessPolicy,
+        router: IRouter,
+        resolver: IResolver,
+    ) -> None:
+        self._reverse_names = ReverseNames(resolver, process.reactor)
+        self._first: list[IInspector] = []
+        if settings.authentication is not None:
+            config = _authentication(settings, settings.authentication, process, resolver)
+            self._first.append(AuthenticationInspector(config, access))
+        surroundings = Surroundings(
+            process.reactor,
+            settings.hostname,
+            process.spool,
+            router,
+            process.meter,
+            settings.limits.message_size,
+            CHAIN_SECONDS / max(1, len(settings.milters)),
+        )
+        self._milters = [(each, MilterInspector(each, surroundings)) for each in settings.milters]
+
+    def of(self, source: Source) -> Sequence[IInspector]:
+        """Return those that look at mail from there."""
+        milters = [inspector for each, inspector in self._milters if source in each.services]
+        return milters if source is Source.SENDMAIL else [*self._first, *milters]
+
+    def of_service(self, service: Service) -> Sequence[IInspector]:
+        """Return those for a listener.  By ODMR alone no mail comes in."""
+        return [] if service is Service.ODMR else self.of(Source(service.value))
+
+    def names_for(self, inspectors: Sequence[IInspector]) -> IReverseNames | None:
+        """Return the look-up of client names, where one of these needs it."""
+        return self._reverse_names if any(each.needs_name for each in inspectors) else None
 
 
 def junk_use(settings: Settings) -> JunkUse:

@@ -123,7 +123,7 @@ async def auth(conversation: Conversation, argument: bytes) -> Answer:
         raise Refusal(replies.AUTH_UNAVAILABLE) from None
     if delay := access.authenticated(session, identity):
         await conversation.channel.sleep(delay)
-    session.identity = identity
+    session.identity, session.mechanism = identity, mechanism
     return replies.AUTH_OK
 
 

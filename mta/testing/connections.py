@@ -16,7 +16,7 @@ from mta.link import Link
 from mta.mail import Security
 from mta.session import TLSInfo
 
-SECURED = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+SECURED = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384", bits=256)
 
 
 class MemoryTransport(StringTransport):

@@ -226,6 +226,7 @@ def tls_info(transport: ISSLTransport) -> TLSInfo:
         digest,
         end,
         _bindings(connection, of_server if verification.is_server else shown),
+        connection.get_cipher_bits() or 0,
     )
 
 

@@ -26,6 +26,7 @@ from mta.settings import (
     Domain,
     Forward,
     Listener,
+    Milter,
     Peer,
     Service,
     Settings,
@@ -65,6 +66,7 @@ SETTINGS = Settings(
     senders={"c.example": Hop(Agent.MX)},
     authentication=Authentication(),
     peers={"office": Peer("office")},
+    milters=(Milter("unix:/run/filter", "filter"),),
 )
 
 
@@ -136,6 +138,7 @@ class InForceTests(SynchronousTestCase):
         known = {key[: match.start()] for key in walked for match in re.finditer(r"\.|\[\]|$", key)}
         known |= {"tls.certificate", "tls.key"}  # together, the pair
         known |= {"domains.NAME.dkim[].key"}  # its `file`
+        known |= {"milters[].name"}  # a name, as those of peers
         keys = {
             f"{section}{name}"
             for section, names in SECTIONS.items()

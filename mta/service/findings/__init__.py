@@ -13,7 +13,15 @@ from pathlib import Path
 
 from mta.config import ConfigurationError, Problem
 from mta.config.places import Places
-from mta.service.findings import certificates, destinations, endpoints, files, identity, signing
+from mta.service.findings import (
+    certificates,
+    destinations,
+    endpoints,
+    files,
+    filters,
+    identity,
+    signing,
+)
 from mta.service.findings.addresses import unusable_addresses
 from mta.service.findings.finding import Check, Finding
 from mta.service.findings.paths import FOR_OTHERS
@@ -34,6 +42,7 @@ _CHECKS: tuple[Check, ...] = (
     files.log,
     endpoints.sockets,
     endpoints.metrics,
+    filters.milters,
 )
 
 

@@ -1,0 +1,130 @@
+"""One connection to a filter, on which each wait has an end."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.milters import packets
+from mta.milters.packets import FilterFailure, Packet, PacketReader
+
+QUIT = b"Q"
+MAX_UNREAD = 1024 * 1024  # octets of packets that were not asked for yet
+
+
+@implementer(IPushProducer)
+class FilterConnection(Protocol):
+    """Carries packets.  At most one coroutine waits for it at a time."""
+
+    transport: Any  # ITCPTransport or IUNIXTransport
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._reader = PacketReader()
+        self._packets: deque[Packet] = deque()
+        self._unread = 0
+        self._end_reason = ""
+        self._waiting: Deferred[None] | None = None
+        self._is_congested = False
+        self._is_paused = False
+
+    # --- what the conversation does
+
+    def write(self, octets: bytes) -> None:
+        """Send packets."""
+        if not self._end_reason:
+            self.transport.write(octets)
+
+    async def read(self, seconds: float) -> Packet:
+        """Return the next packet.  Raises FilterFailure where none comes in time."""
+        while not self._packets:
+            await self._wait(seconds)
+        packet = self._packets.popleft()
+        self._unread -= len(packet.data)
+        if self._is_paused and self._unread <= MAX_UNREAD:
+            self._is_paused = False
+            self.transport.resumeProducing()
+        return packet
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until most of what was written is sent.  Raises FilterFailure."""
+        while self._is_congested or self._end_reason:
+            await self._wait(seconds)
+
+    def quit(self) -> None:
+        """Say good-bye, and close."""
+        if not self._end_reason:
+            self.write(packets.encode(QUIT))
+            self._end("closed")
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._end("closed")
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    async def _wait(self, seconds: float) -> None:
+        if self._end_reason:
+            raise FilterFailure(self._end_reason)
+        waiting: Deferred[None] = Deferred()
+        self._waiting = waiting
+        waiting.addTimeout(seconds, self._clock)
+        try:
+            await waiting
+        except TimeoutError:
+            raise FilterFailure(f"no answer within {seconds:.0f} seconds") from None
+        finally:
+            self._waiting = None
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+
+    def _end(self, reason: str) -> None:
+        self._end_reason = self._end_reason or reason
+        self._wake()
+
+    # --- Twisted calls these
+
+    def connectionMade(self) -> None:
+        """Twisted calls this when the connection stands."""
+        self.transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this with the octets that arrived."""
+        try:
+            arrived = self._reader.feed(data)
+        except FilterFailure as failure:
+            self._end(str(failure))
+            self.transport.abortConnection()
+            return
+        self._packets.extend(arrived)
+        self._unread += sum(len(packet.data) for packet in arrived)
+        if self._unread > MAX_UNREAD and not self._is_paused:
+            self._is_paused = True
+            self.transport.pauseProducing()
+        if arrived:
+            self._wake()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted calls this when the connection is gone."""
+        self._end("it closed the connection")
+
+    def pauseProducing(self) -> None:
+        """Twisted calls this when the filter takes less than we write."""
+        self._is_congested = True
+
+    def resumeProducing(self) -> None:
+        """Twisted calls this when the filter has taken what we wrote."""
+        self._is_congested = False
+        self._wake()
+
+    def stopProducing(self) -> None:
+        """Twisted calls this when nothing more can be written."""

@@ -1,0 +1,118 @@
+"""Macros: facts about session and message, by names of sendmail's.
+
+``docs/milters.rst`` has the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mta import __version__
+from mta.mail import Agent, Hop, Mailbox
+from mta.milters.negotiation import Agreement, Stage
+from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
+
+UNKNOWN = "unknown"
+
+# The macros of each stage, where a filter has not asked for others.
+USUAL: Mapping[Stage, tuple[str, ...]] = {
+    Stage.CONNECT: (
+        "j",
+        "{daemon_name}",
+        "v",
+        "_",
+        "{client_addr}",
+        "{client_name}",
+        "{client_port}",
+        "{client_ptr}",
+    ),
+    Stage.HELLO: ("{tls_version}", "{cipher}", "{cipher_bits}"),
+    Stage.MAIL: (
+        "i",
+        "{auth_type}",
+        "{auth_authen}",
+        "{auth_author}",
+        "{mail_addr}",
+        "{mail_host}",
+        "{mail_mailer}",
+    ),
+    Stage.RECIPIENT: ("i", "{rcpt_addr}", "{rcpt_host}", "{rcpt_mailer}"),
+    Stage.DATA: ("i",),
+    Stage.END_OF_HEADER: ("i",),
+    Stage.END: ("i",),
+}
+_MAILERS = {
+    Agent.MX: "smtp",
+    Agent.SMTP: "smtp",
+    Agent.HOLD: "smtp",
+    Agent.LMTP: "lmtp",
+    Agent.REJECT: "error",
+}
+
+
+@dataclass(slots=True)
+class Macros:
+    """The values of macros in one session.
+
+    `message` has those of the message that is under way; what is not known has no value.
+    """
+
+    hostname: str
+    session: Session
+    daemon: str
+    message: dict[str, str] = field(default_factory=dict)
+
+    def of(self, stage: Stage, agreement: Agreement) -> Iterator[tuple[str, str]]:
+        """The macros of a stage that have a value, by name."""
+        known = self._session() | self.message
+        for name in agreement.macros.get(stage, USUAL[stage]):
+            if value := known.get(name, ""):
+                yield name, value
+
+    def begin(self, id: str, reverse_path: Mailbox, author: str) -> None:
+        """Begin a message.  `author` is what MAIL says of who submitted it."""
+        self.message = {
+            "i": id,
+            "{auth_author}": author,
+            "{mail_addr}": str(reverse_path),
+            "{mail_host}": reverse_path.domain,
+            "{mail_mailer}": "smtp",
+        }
+
+    def recipient(self, forward_path: Mailbox, hop: Hop | None) -> None:
+        """Go on to a recipient; None: its way is not known."""
+        self.message |= {
+            "{rcpt_addr}": str(forward_path),
+            "{rcpt_host}": forward_path.domain,
+            "{rcpt_mailer}": "error" if hop is None else _MAILERS.get(hop.agent, "local"),
+        }
+
+    def _session(self) -> dict[str, str]:
+        session, tls = self.session, self.session.tls
+        address = _ADDRESSES.get(session.client, session.client)
+        name = client_name(session) or UNKNOWN
+        return {
+            "j": self.hostname,
+            "v": f"mta {__version__}",
+            "_": f"{name} [{address}]",
+            "{daemon_name}": self.daemon,
+            "{client_addr}": address,
+            "{client_name}": name,
+            "{client_port}": str(session.port),
+            "{client_ptr}": session.pointer or name,
+            "{client_resolve}": "OK" if session.name else "FAIL",
+            "{tls_version}": tls.version if tls else "",
+            "{cipher}": tls.cipher if tls else "",
+            "{cipher_bits}": str(tls.bits or "") if tls else "",
+            "{auth_type}": session.mechanism or "XCLIENT" if session.identity else "",
+            "{auth_authen}": session.identity,
+        }
+
+
+_ADDRESSES = {LOCAL_ADDRESS: "127.0.0.1", UNKNOWN_ADDRESS: UNKNOWN}
+
+
+def client_name(session: Session) -> str:
+    """The name of the client, empty where it has none."""
+    return "localhost" if session.client == LOCAL_ADDRESS else session.name
