@@ -67,7 +67,9 @@ CHECKS: Sequence[Check] = (
     Check("tls.shown", "each listener shows them", certificates.shown, False, LONG_TIMEOUT),
     Check("tls.records", "TLSA records are theirs", certificates.associations, True),
     Check("peers.dialled", "peers that we dial let us in", peers.dialled, True, LONG_TIMEOUT),
+    Check("peers.exchanges", "exchanges with them go well", peers.exchanges),
     Check("peers.dialling-in", "peers that dial in were here", peers.dialling_in),
+    Check("peers.etrn", "those with etrn can be dialled", peers.called_back, True, LONG_TIMEOUT),
     Check("far.answers", "peers that we dial see us as we do", far.answers, True, LONG_TIMEOUT),
     Check("far.ports", "the world can reach their hosts", far.ports, True, LONG_TIMEOUT),
     Check("far.relaying", "those relay for no stranger", far.relaying, True, LONG_TIMEOUT),
@@ -107,7 +109,8 @@ async def _examine(
     found: Sequence[tuple[Check, Sequence[Result]]] = await gatherResults(
         running, consumeErrors=True
     )
-    await far.tell(examined, [result for _, results in found for result in results])
+    if any(check.look is far.ports for check in checks):  # else there is little to tell
+        await far.tell(examined, [result for _, results in found for result in results])
     return found
 
 

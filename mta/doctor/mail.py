@@ -33,6 +33,14 @@ async def roles(examined: Examined) -> AsyncIterator[Result]:
                 )
             else:
                 yield ok(f"{address} is taken")
+    root = Mailbox("root", settings.home_domain)
+    try:
+        router.route(root)
+    except Refusal:
+        yield warn(
+            f"{root} is refused: what programs of this host say to root reaches no one",
+            "add an alias `root` to the domain",
+        )
 
 
 async def maildrop(examined: Examined) -> AsyncIterator[Result]:

@@ -12,6 +12,7 @@ from mta.doctor.certificates import expiry
 from mta.doctor.examined import Examined, SessionSeen
 from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.peers.status_files import PeerStatusFiles
+from mta.peers.turned_receiver import DEAD
 from mta.queued import HopFailure
 from mta.settings import DAY, Peer
 
@@ -57,6 +58,42 @@ def _session(peer: Peer, seen: SessionSeen) -> Result:
     )
 
 
+async def exchanges(examined: Examined) -> AsyncIterator[Result]:
+    """Look how the last exchange with each dialled peer went."""
+    files = PeerStatusFiles(Path(examined.settings.spool))
+    for peer in examined.settings.peers.values():
+        if peer.connect is None:
+            continue
+        status = await examined.in_thread(files.read, peer.name)
+        if await examined.in_thread(files.link_since, peer.name) is not None:
+            yield ok(f"{peer.name}: the link stands")
+        elif status.last_error:
+            remedy = f"mta turn {peer.name} tries it now"
+            if DEAD in status.last_error:
+                remedy = f"set `keepalive` of {peer.name} to less than the router's memory, as 60s"
+            yield warn(f"{peer.name}: the last exchange failed: {status.last_error}", remedy)
+        elif status.last_exchange is None:
+            yield unknown(f"{peer.name}: there was no exchange yet", f"mta turn {peer.name}")
+        else:
+            yield ok(f"{peer.name}: the last exchange went well")
+
+
+async def called_back(examined: Examined) -> AsyncIterator[Result]:
+    """Dial the peers that have their mail sent to them (ETRN)."""
+    for peer in examined.settings.peers.values():
+        if peer.connect is not None or peer.etrn is None:
+            continue
+        try:
+            seen = await examined.probe.session(peer.etrn)
+        except HopFailure as failure:
+            yield bad(
+                f"{peer.name} at {peer.etrn}: {failure.outcome.reply.text}",
+                "its mail can't be sent there: look at its end, or at `etrn`",
+            )
+        else:
+            yield ok(f"{peer.name} at {peer.etrn}: {seen.host} answers")
+
+
 async def dialling_in(examined: Examined) -> AsyncIterator[Result]:
     """Look when each peer that dials in was here."""
     files = PeerStatusFiles(Path(examined.settings.spool))
@@ -66,6 +103,11 @@ async def dialling_in(examined: Examined) -> AsyncIterator[Result]:
         status = await examined.in_thread(files.read, peer.name)
         if await examined.in_thread(files.link_since, peer.name) is not None:
             yield ok(f"{peer.name}: its link stands")
+        elif status.last_error:
+            yield warn(
+                f"{peer.name}: the last exchange failed: {status.last_error}",
+                f"mta peers {peer.name}",
+            )
         elif status.last_exchange is None:
             yield unknown(f"{peer.name} was never here", "let it dial: mta turn, at its end")
         elif time.time() - status.last_exchange > DAY:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
 
 from mta.config.endpoints import tcp_address
 from mta.doctor.examined import Examined
@@ -14,7 +17,7 @@ from mta.queued import HopFailure
 from mta.settings import Listener, ListenerTLS, Service
 
 SMTP_PORT = 25
-_WELL_KNOWN = "gmail.com"  # an MX that answers from everywhere
+_WELL_KNOWN = ("gmail.com", "outlook.com", "yahoo.com")  # MX hosts that answer from everywhere
 _FOREIGN = "doctor@elsewhere.example"  # RFC 2606: in no network, and of no domain of ours
 RELAYING = (f"MAIL FROM:<{_FOREIGN}>", f"RCPT TO:<{_FOREIGN}>")  # what an open relay takes
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -26,15 +29,20 @@ async def listeners(examined: Examined) -> AsyncIterator[Result]:
         hop = own_hop(listener)
         if hop is None:
             continue
+        name = f"{listener.endpoint} ({listener.service.value})"
         try:
-            await examined.probe.session(hop)
+            seen = await examined.probe.session(hop)
         except HopFailure as failure:
-            yield bad(
-                f"{listener.endpoint} ({listener.service.value}): {failure.outcome.reply.text}",
-                "is the server running?  systemctl status mta",
-            )
+            reason = failure.outcome.reply.text
+            yield bad(f"{name}: {reason}", "is the server running?  systemctl status mta")
+            continue
+        if seen.host.lower() == examined.settings.hostname.lower():
+            yield ok(f"{name} answers")
         else:
-            yield ok(f"{listener.endpoint} ({listener.service.value}) answers")
+            yield bad(
+                f"{name}: another server has the port, which calls itself {seen.host}",
+                "ss -ltnp shows which: stop it, or take another port",
+            )
 
 
 async def outgoing(examined: Examined) -> AsyncIterator[Result]:
@@ -42,16 +50,21 @@ async def outgoing(examined: Examined) -> AsyncIterator[Result]:
     if examined.settings.default_route.agent is not Agent.MX:
         yield ok(f"mail leaves by {examined.settings.default_route}, so port 25 need not be open")
         return
-    hop = Hop(Agent.MX, _WELL_KNOWN)
-    try:
-        seen = await examined.probe.session(hop)
-    except HopFailure as failure:
-        yield warn(
-            f"port {SMTP_PORT} of {_WELL_KNOWN}'s server: {failure.outcome.reply.text}",
-            "many providers open outgoing port 25 on request; else use a smart host (`routes`)",
-        )
-    else:
+    looking = [
+        Deferred.fromCoroutine(examined.probe.session(Hop(Agent.MX, domain)))
+        for domain in _WELL_KNOWN
+    ]
+    answers: Sequence[tuple[bool, Any]] = await DeferredList(looking, consumeErrors=True)
+    if seen := next((result for is_there, result in answers if is_there), None):
         yield ok(f"outgoing port {SMTP_PORT} is open: {seen.host} answers")
+        return
+    for _, failure in answers:
+        failure.trap(HopFailure)
+    yield warn(
+        f"port {SMTP_PORT} of the servers of {', '.join(_WELL_KNOWN)}:"
+        f" {answers[0][1].value.outcome.reply.text}",
+        "many providers open outgoing port 25 on request; else use a smart host (`routes`)",
+    )
 
 
 async def relaying(examined: Examined) -> AsyncIterator[Result]:

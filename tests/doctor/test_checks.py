@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,10 @@ from mta.doctor.probe import Probe
 from mta.doctor.result import State
 from mta.interfaces import IOwnHost, ResolutionFailed
 from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
+from mta.peers.status_files import PeerStatusFiles
 from mta.queued import HopFailure
 from mta.session import TLSInfo
-from mta.settings import Domain, Listener, Peer, Service, Settings
+from mta.settings import DAY, Domain, Listener, Peer, Service, Settings
 from mta.testing import FakeResolver
 from tests.processes import temporary_folder
 
@@ -231,14 +234,16 @@ class PortTests(CheckCase):
         verifyObject(IProbe, Probe(None, Clock()))  # type: ignore[arg-type]
 
     def test_listeners(self) -> None:
-        """Each answers where it listens."""
+        """Each answers where it listens, and is ours."""
         self.probe.sessions["127.0.0.1"] = SessionSeen(HOST, frozenset(), None, 0.0)
         self.assert_states(ports.listeners, ("ok", "tcp:25"), ("bad", "tcp:465"))
+        self.probe.sessions["192.0.2.9"] = SessionSeen("postfix.example", frozenset(), None, 0.0)
+        self.assert_states(ports.listeners, ("ok", "tcp:25"), ("bad", "itself postfix.example"))
 
     def test_outgoing(self) -> None:
         """Port 25 of others; no matter where all mail leaves by a smart host."""
         self.assert_states(ports.outgoing, ("warn", "port 25"))
-        self.probe.sessions["gmail.com"] = SessionSeen("mx", frozenset(), TLS, 0.0)
+        self.probe.sessions["yahoo.com"] = SessionSeen("mx", frozenset(), TLS, 0.0)
         self.assert_states(ports.outgoing, ("ok", "open"))
         self.probe.sessions.clear()
         hop = Hop(Agent.HOLD, "vps")
@@ -278,6 +283,38 @@ class PeerTests(CheckCase):
         self.assert_states(peers.dialled, ("warn", "3000 ms"))
         self.see("ATRN")
         self.assert_states(peers.dialled, ("ok", "100 ms"))
+
+    def test_exchanges(self) -> None:
+        """The last one, at either end; a NAT that forgets has a remedy of its own."""
+        dialling = Peer("office", user="office")
+        spool = temporary_folder(self)
+        self.settings = replace(
+            SETTINGS, peers={"vps": RELAY, "office": dialling}, spool=str(spool)
+        )
+        self.assert_states(peers.exchanges, ("unknown", "no exchange yet"))
+        self.assert_states(peers.dialling_in, ("unknown", "was never here"))
+        files = PeerStatusFiles(spool)
+        for name in ("vps", "office"):
+            files.update(name, last_error="421 busy")
+        self.assert_states(peers.exchanges, ("warn", "421 busy"))
+        self.assert_states(peers.dialling_in, ("warn", "421 busy"))
+        for name in ("vps", "office"):
+            files.update(name, last_error="", last_exchange=time.time())
+        self.assert_states(peers.exchanges, ("ok", "went well"))
+        self.assert_states(peers.dialling_in, ("ok", "within the last day"))
+        mark = files.mark_link("vps")
+        self.addCleanup(os.close, mark)
+        self.assert_states(peers.exchanges, ("ok", "the link stands"))
+        files.update("office", last_exchange=time.time() - 3 * DAY)
+        self.assert_states(peers.dialling_in, ("warn", "not here for 3 days"))
+
+    def test_peers_with_etrn(self) -> None:
+        """Their host is dialled, as for their mail."""
+        hop = Hop(Agent.SMTP, "office.example", 2525)
+        self.settings = replace(SETTINGS, peers={"office": Peer("office", etrn=hop), "vps": RELAY})
+        self.assert_states(peers.called_back, ("bad", "refused"))
+        self.probe.sessions["office.example"] = SessionSeen("office", frozenset(), TLS, 0.1)
+        self.assert_states(peers.called_back, ("ok", "answers"))
 
 
 class ExaminationTests(CheckCase):
@@ -349,6 +386,10 @@ class ExaminationTests(CheckCase):
         )
         [check] = [check for check in CHECKS if check.id == "mail.roles"]
         self.settings = replace(self.settings, domains={"example.com": domain})
+        self.assert_states(check.look, ("ok", "postmaster@"), ("ok", "abuse@"), ("warn", "root@"))
+        aliases["root"] = aliases["abuse"]
         self.assert_states(check.look, ("ok", "postmaster@"), ("ok", "abuse@"))
         self.settings = SETTINGS
-        self.assert_states(check.look, ("warn", "postmaster@"), ("warn", "abuse@"))
+        self.assert_states(
+            check.look, ("warn", "postmaster@"), ("warn", "abuse@"), ("warn", "root@")
+        )
