@@ -226,6 +226,11 @@ class Authentication:
     reports: str = "off"  # or daily
     junk: JunkUse = JunkUse.FOLDER
 
+    @property
+    def has_reports(self) -> bool:
+        """Tell whether domains are told how mail in their name fared."""
+        return self.reports == "daily"
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:

@@ -24,6 +24,7 @@ from mta.authentication.dmarc import (
     evaluate_all,
 )
 from mta.authentication.judged import Judged, identifiers, method_results
+from mta.authentication.reports.message import is_report
 from mta.authentication.spf import SPFResult, check_host
 from mta.inspectors.look_ups import LookUps
 from mta.interfaces import IMessageInspector, ResolutionFailed
@@ -135,7 +136,7 @@ class JudgedMessage:
         decision = Decision() if judged.override else unclear_authors(settings, self._authors)
         if decision.action is Action.NONE:
             decision = decide(settings, judged)
-        self._tell(judged, decision)
+        self._tell(judged, decision, section)
         if decision.reply is not None:
             raise Refusal(decision.reply)
         value = results.value_of(self._config.authserv_id, method_results(judged))
@@ -166,10 +167,14 @@ class JudgedMessage:
             self._walk, self._authors.domains, identifiers(self._spf, signatures)
         )
 
-    def _tell(self, judged: Judged, decision: Decision) -> None:
-        """Log what was found, and tell it to listeners."""
-        for listener in self._config.listeners:
-            listener.judged(judged, decision)
+    def _tell(self, judged: Judged, decision: Decision, section: bytes) -> None:
+        """Log what was found, and tell it to listeners.
+
+        Not that of reports on our own mail: two hosts would report on reports for ever.
+        """
+        if self._config.listeners and not (judged.passes_dmarc and is_report(section)):
+            for listener in self._config.listeners:
+                listener.judged(judged, decision)
         forged = f", {self._forged} forged results removed" if self._forged else ""
         words = {**judged.words, "action": decision.action.value}
         self._config.meter.judged(**words)

@@ -27,6 +27,13 @@ class IPickedUpMail(Interface):
         """Begin to deliver a message of this user that was just committed."""
 
 
+class IOwnMail(Interface):
+    """Takes over what we have written ourselves, but for notices."""
+
+    def written(message: Message, subject: str) -> None:
+        """Begin to deliver a message about some subject that was just committed."""
+
+
 class IRouter(Interface):
     """Forward-path to hop.  Asked at RCPT time and again at delivery time, never stored."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IAcceptedMail, IPickedUpMail, ISessionMeter
+from mta.interfaces import IAcceptedMail, IOwnMail, IPickedUpMail, ISessionMeter
 from mta.queue.runner import Runner
 from mta.queued import Message
 from mta.session import Session
 
 
-@implementer(IAcceptedMail, IPickedUpMail)
+@implementer(IAcceptedMail, IPickedUpMail, IOwnMail)
 class AcceptedMail:
     """Begins to deliver what was committed a moment ago."""
 
@@ -43,6 +43,17 @@ class AcceptedMail:
             queue_id=message.id,
             reverse_path=str(message.envelope.reverse_path),
             userid=userid,
+            size=message.content.size,
+            recipients=len(message.envelope.recipients),
+        )
+        self._runner.accept(message)
+
+    def written(self, message: Message, subject: str) -> None:
+        """See `IOwnMail.written`."""
+        self.log.info(
+            "{queue_id} written: {subject}, {size} octets",
+            queue_id=message.id,
+            subject=subject,
             size=message.content.size,
             recipients=len(message.envelope.recipients),
         )

@@ -44,6 +44,7 @@ from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
+from mta.reporting.sender import ReportSender
 from mta.resolver import Resolver
 from mta.routing import Router
 from mta.service.inspectors import Inspectors, junk_use
@@ -82,6 +83,7 @@ class Configured:
     client_tls: ClientTLS
     users: IUsers | None
     examined: Examined
+    reports: ReportSender | None
 
     @property
     def runner(self) -> RunnerConfig:
@@ -187,6 +189,22 @@ class _Maker:
             self._client_tls,
             self._users,
             self._examined,
+            self._reports(),
+        )
+
+    def _reports(self) -> ReportSender | None:
+        """Return what sends reports on judged mail, where these are wanted."""
+        settings, process = self._settings, self._process
+        if settings.authentication is None or not settings.authentication.has_reports:
+            return None
+        return ReportSender(
+            settings,
+            process.report_store,
+            process.spool,
+            process.accepted_mail,
+            self._strangers,
+            partial(deferToThreadPool, process.reactor, process.threads),
+            time.time,
         )
 
     def _shared(self, access: IAccessPolicy, inspectors: Inspectors) -> ReceiverConfig:

@@ -82,4 +82,5 @@ def _authentication(
             for name, peer in settings.peers.items()
             if peer.connect is not None
         },
+        [process.reports] if authentication.has_reports else [],
     )

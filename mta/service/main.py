@@ -45,6 +45,7 @@ from mta.smtp import grammar
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
 MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
 PICKUP_INTERVAL = 1.0  # seconds between looks into the maildrop
+REPORTS_INTERVAL = 60.0  # seconds between batches of counts for reports, and looks for due ones
 TAKE_OVER_INTERVAL = 10.0  # seconds between looks for mail of processes that died
 
 
@@ -178,6 +179,7 @@ class MailService(MultiService):
         self._repeat(TAKE_OVER_INTERVAL, process.take_over)
         self._repeat(CERTIFICATES_INTERVAL, process.refresh_certificates)
         self._repeat(MAILBOXES_INTERVAL, process.refresh_mailboxes)
+        self._repeat(REPORTS_INTERVAL, process.reports.flush)
         if self._inherited:
             exit_with_parent(self._reactor)
             self.log.info("worker ready")
@@ -196,6 +198,7 @@ class MailService(MultiService):
         )
         self.log.info("ready")
         self._status.is_ready = True
+        self._repeat(REPORTS_INTERVAL, self._process.send_reports)
         systemd.notify("READY=1")
         if interval := systemd.watchdog_interval():
             self._repeat(interval, self._ping_watchdog)

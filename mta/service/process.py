@@ -28,6 +28,8 @@ from mta.peers.status_log import PeerStatusLog
 from mta.queue.accepted import AcceptedMail
 from mta.queue.runner import Runner
 from mta.queued import Pressure
+from mta.reporting.collector import Collector
+from mta.reporting.store import ReportStore
 from mta.service import threads
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
@@ -101,6 +103,8 @@ class Process:
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()
         self.told_mailboxes = ToldMailboxes(self.mailbox_files, in_thread)
+        self.report_store = ReportStore(folder)
+        self.reports = Collector(self.report_store, in_thread, time.time)
 
     def wake(self) -> None:
         """See `ISpoolListener.wake`."""
@@ -172,8 +176,14 @@ class Process:
         if self.configured is not configured:  # it may have read the lists of before
             self._mailboxes_stamp = -1
 
+    async def send_reports(self) -> None:
+        """Send the reports on judged mail that are due."""
+        if self.configured.reports is not None:
+            await self.configured.reports.run()
+
     async def stop(self, timeout: float) -> None:
         """End deliveries, after at most `timeout` seconds, and close the spool."""
         await self.runner.stop(timeout)
         await self.peer_status.flush()
+        await self.reports.flush()
         await self.spool.stop()

@@ -309,6 +309,14 @@ class JudgingTests(AuthenticationTestCase):
         self.assertEqual((decision.action, other.action), (Action.JUNK, Action.REJECT))
         self.assertEqual(judged.client, ADDRESS)
 
+    def test_reports_of_others(self) -> None:
+        """They are not counted, or two hosts would report on reports; a forged one is."""
+        report = b"Subject: Report Domain: us.example Submitter: mx.bank.example\r\n" + FROM_BANK
+        self.judge(report)
+        self.assertEqual([], self.heard.found)
+        self.judge(report, "x@evil.example")
+        self.assertEqual(1, len(self.heard.found))
+
 
 class ThreadTests(AuthenticationTestCase):
     """What takes long is not done between other work."""

@@ -36,6 +36,7 @@ ALLOWED = {
     "inspectors": FOUNDATION | FILES | {"smtp", "authentication"},
     "pairing": FOUNDATION | FILES | {"smtp", "config"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
+    "reporting": FOUNDATION | FILES | {"smtp", "authentication", "inspectors"},
     "signing": FOUNDATION | FILES | {"smtp", "config", "authentication"},
 }
 EVERY_OTHER = FOUNDATION | FILES | {"smtp"}
