@@ -37,7 +37,10 @@ async def files(examined: Examined) -> AsyncIterator[Result]:
         except TLSFault as fault:
             yield bad(str(fault), "mta check says the same until it is mended")
             continue
-        for result in _of_file(certified, pair, settings.hostname):
+        found = list(_of_file(certified, pair, settings.hostname))
+        if not found:
+            found = [await examined.in_thread(_issued, certified, pair, settings.tls.ca)]
+        for result in found:
             yield result
 
 
@@ -52,18 +55,33 @@ def _pairs(settings: Settings) -> Sequence[CertificatePair]:
 
 
 def _of_file(certified: CertifiedKey, pair: CertificatePair, hostname: str) -> Iterator[Result]:
-    leaf, end = certified.chain[0], certified.chain[0].not_valid_after_utc
-    shown = f"{pair.certificate}: "
-    faults = list(expiry(end, shown))
+    """Say what is wrong with a certificate, if anything is."""
+    leaf, shown = certified.chain[0], f"{pair.certificate}: "
+    yield from expiry(leaf.not_valid_after_utc, shown)
     if datetime.now(UTC) < leaf.not_valid_before_utc:
-        faults.append(bad(f"{shown}is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}"))
+        yield bad(f"{shown}is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
     for shortcoming in certified.shortcomings(datetime.now(UTC), timedelta()):
         if "chain" in shortcoming:
-            faults.append(bad(f"{shown}{shortcoming}", "put the chain in order"))
+            yield bad(f"{shown}{shortcoming}", "put the chain in order")
     names = ", ".join(certified.names()) or "no host at all"
     if not certified.is_for(hostname):
-        faults.append(warn(f"{shown}is for {names}, and not for {hostname}"))
-    yield from faults or [ok(f"{shown}for {names}, until {end:%Y-%m-%d}")]
+        yield warn(f"{shown}is for {names}, and not for {hostname}")
+
+
+def _issued(certified: CertifiedKey, pair: CertificatePair, ca: Path | None) -> Result:
+    """Say who issued a sound certificate.  Blocks."""
+    leaf = certified.chain[0]
+    text = f"{pair.certificate}: for {', '.join(certified.names())}"
+    text += f", until {leaf.not_valid_after_utc:%Y-%m-%d}"
+    if leaf.issuer == leaf.subject:
+        return ok(f"{text}; it is self-signed: other servers take it, offices by its pin")
+    objection = certified.objection_to_issuer(ca)
+    if objection:
+        return warn(
+            f"{text}; mail programs will not trust it: {objection}",
+            "put the issuer's certificate behind it in the file, or let a known authority issue it",
+        )
+    return ok(f"{text}; a known authority has issued it")
 
 
 def expiry(end: datetime, shown: str, remedy: str = _REMEDY) -> Iterator[Result]:

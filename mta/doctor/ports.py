@@ -47,6 +47,9 @@ async def listeners(examined: Examined) -> AsyncIterator[Result]:
 
 async def outgoing(examined: Examined) -> AsyncIterator[Result]:
     """Connect to port 25 of another server, which many providers block."""
+    if examined.awaits_pairing:
+        yield unknown("no mail leaves before this office has a relay", "mta pair")
+        return
     if examined.settings.default_route.agent is not Agent.MX:
         yield ok(f"mail leaves by {examined.settings.default_route}, so port 25 need not be open")
         return

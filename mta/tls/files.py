@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +12,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
+from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError
 
 from mta.files import open_regular
 from mta.settings import CertificatePair
@@ -74,6 +76,23 @@ class CertifiedKey:
     def is_for(self, hostname: str) -> bool:
         """Tell whether the certificate is for this host."""
         return is_for(self.chain[0], name_of(hostname))
+
+    def objection_to_issuer(self, ca: Path | None) -> str:
+        """Return why no authority of ours vouches for it; empty: one does.
+
+        `ca` None means the system's.  Blocks.
+        """
+        paths = ssl.get_default_verify_paths()
+        leaf, *others = (X509.from_cryptography(each) for each in self.chain)
+        store = X509Store()
+        try:
+            store.load_locations(ca or paths.cafile, None if ca else paths.capath)
+            X509StoreContext(store, leaf, others).verify_certificate()
+        except X509StoreContextError as error:
+            return str(error)
+        except (crypto.Error, TypeError):
+            return "this host knows no authorities"
+        return ""
 
     def shortcomings(self, now: datetime, margin: timedelta) -> Sequence[str]:
         """The reasons not to trust it, now or once `margin` has passed."""

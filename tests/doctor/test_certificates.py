@@ -12,6 +12,7 @@ from mta.doctor.examined import SessionSeen
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, Listener, ListenerTLS, TLSSettings
 from mta.tls.files import certificates_in
+from mta.tls.selfsigned import self_signed
 from tests.certificates import Authority, fingerprint_of
 from tests.doctor.test_checks import HOST, RELAY, SETTINGS, CheckCase
 from tests.processes import temporary_folder
@@ -28,7 +29,7 @@ class CertificateCase(CheckCase):
 
     def use(self, *pairs: CertificatePair) -> None:
         """Let these be configured."""
-        tls = TLSSettings(pairs[0] if pairs else None, pairs[1:])
+        tls = TLSSettings(pairs[0] if pairs else None, pairs[1:], ca=self.authority.path)
         self.settings = replace(SETTINGS, tls=tls, spool=str(self.folder))
 
 
@@ -57,6 +58,16 @@ class FileTests(CertificateCase):
         chain.write_bytes(b"".join(octets))
         self.use(CertificatePair(chain, first.key))
         self.assert_states(certificates.files, ("bad", "out of order"))
+
+    def test_issuers(self) -> None:
+        """An authority that nobody knows, and the host itself."""
+        self.settings = replace(self.settings, tls=replace(self.settings.tls, ca=None))
+        [(state, text)] = self.states(certificates.files)
+        self.assertEqual(state, "warn")
+        self.assertIn("will not trust it: ", text)
+        made = self_signed(self.folder, HOST)
+        self.use(made)
+        self.assert_states(certificates.files, ("ok", "it is self-signed"))
 
     def test_the_one_that_we_made(self) -> None:
         """Where none is configured; nothing before the first start."""

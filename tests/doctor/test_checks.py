@@ -201,6 +201,7 @@ class NameTests(CheckCase):
         self.assert_states(names.exchangers, ("unknown", "has no relay yet"))
         self.assert_states(names.own_name, ("ok", "needs no address"))
         self.assertEqual(self.states(names.reverse_names), [])
+        self.assert_states(ports.outgoing, ("unknown", "before this office has a relay"))
 
     def test_transport(self) -> None:
         """MTA-STS and TLSRPT, where there are records at all."""
