@@ -37,7 +37,7 @@ from mta.pairing.entries import (
 )
 from mta.pairing.mailboxes import MailboxFiles
 from mta.pairing.pairings import LIFETIME, Pairings, new_password
-from mta.pairing.token import PREFIX, Token, TokenFault, checked_domain
+from mta.pairing.token import MAX_DOMAINS, PREFIX, Token, TokenFault, checked_domain
 from mta.peers.status_files import PeerStatusFiles
 from mta.privileges import act_as_server, owner_of_new_file
 from mta.settings import Listener, ListenerTLS, Peer, Service, Settings
@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     from mta.users.file import UserFile
 
 _PORT = re.compile(r"(?:haproxy:)?tcp6?:(?:port=)?([1-9][0-9]*)")
+_LOCAL = re.compile(r":interface=(?:127\.|\\:\\:1\b)")
 _SUBMISSIONS_PORT = 465  # RFC 8314
+_SUBMISSION_PORT = 587  # RFC 6409
+_ODMR_PORT = 366  # RFC 2645
 # Where an office may call: it hands over its own mail where that is taken, TLS first.
 _PREFERRED = [
     (service, tls)
@@ -163,8 +166,7 @@ def _offer(arguments: argparse.Namespace) -> None:
 
 def _domains(arguments: argparse.Namespace, settings: Settings, name: str) -> list[str]:
     """The domains of a pairing.  Raises Failed."""
-    if not _NAME.fullmatch(name):
-        raise Failed(f"{name!r} is no name of a peer: letters, digits, '-', '_' and '.' are")
+    require_name(name)
     present = settings.peers.get(name)
     if arguments.renew and present is None:
         raise Failed(f"no peer is called {name!r}")
@@ -173,34 +175,54 @@ def _domains(arguments: argparse.Namespace, settings: Settings, name: str) -> li
         domains = [domain for domain in present.domains if not domain.startswith(".")]
     if not domains:
         raise Failed("whose mail is it to be?  Say --domain example.com")
-    return list(dict.fromkeys(domains))
+    if len(domains := list(dict.fromkeys(domains))) > MAX_DOMAINS:
+        raise Failed(f"a line has room for {MAX_DOMAINS} domains: say fewer of them by --domain")
+    return domains
+
+
+def require_name(name: str) -> None:
+    """Refuse a name that no peer can have.  Raises Failed."""
+    if not _NAME.fullmatch(name):
+        raise Failed(f"{name!r} is no name of a peer: letters, digits, '-', '_' and '.' are")
 
 
 def _place(arguments: argparse.Namespace, settings: Settings) -> tuple[str, int, bool]:
     """The place that an office calls: host, port, TLS at once.  Raises Failed."""
-    host = arguments.host or settings.hostname
     found = sorted(
         (each for each in settings.listen if (each.service, each.tls) in _PREFERRED),
-        key=lambda each: _PREFERRED.index((each.service, each.tls)),
+        key=lambda each: (_is_local(each), _PREFERRED.index((each.service, each.tls))),
     )
     if not found:
         raise Failed(
             "there is no listener where an office could log in:"
             " add one with `service: submission` and `tls: implicit`"
         )
-    listener = found[0]
-    port = arguments.port or _port(listener)
+    wanted = arguments.port
+    listener = next((each for each in found if wanted in (None, _port(each))), found[0])
+    port = wanted or _port(listener)
     if not port:
         raise Failed(f"which port is {listener.endpoint}?  Say it by --port")
-    return host, port, listener.tls is ListenerTLS.IMPLICIT
+    return arguments.host or settings.hostname, port, listener.tls is ListenerTLS.IMPLICIT
+
+
+def _is_local(listener: Listener) -> bool:
+    """Tell whether programs of this host alone can reach a listener."""
+    return bool(_LOCAL.search(listener.endpoint))
 
 
 def _port(listener: Listener) -> int:
+    """The port of a listener; 0: none.
+
+    Of a socket that systemd passes, it is the usual one.
+    """
     match = _PORT.match(listener.endpoint)
     if match:
         return int(match[1])
-    is_usual = listener.tls is ListenerTLS.IMPLICIT and listener.service is Service.SUBMISSION
-    return _SUBMISSIONS_PORT if is_usual and listener.endpoint.startswith("systemd:") else 0
+    if not listener.endpoint.removeprefix("haproxy:").startswith("systemd:"):
+        return 0
+    if listener.service is Service.ODMR:
+        return _ODMR_PORT
+    return _SUBMISSIONS_PORT if listener.tls is ListenerTLS.IMPLICIT else _SUBMISSION_PORT
 
 
 def _users(settings: Settings, name: str) -> UserFile:
@@ -334,6 +356,7 @@ def _remove(arguments: argparse.Namespace) -> None:
         LookFiles(Path(settings.spool)).forget(name)
     _reload(settings)
     print(printable(f"removed {name}; mail that is held for it stays in the queue"))
+    _note("its own entries stay until `mta pair --remove` there")
 
 
 def _confirm(question: str) -> None:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from mta import config
 from mta.commands.console import Failed, settings_of
 from mta.commands.errand import IErrand, Progress, run
-from mta.commands.pair import server_runs, tell_server
+from mta.commands.pair import require_name, server_runs, tell_server
 from mta.commands.pair_files import LinkFiles, prepare_folders
 from mta.mail import Mailbox
 from mta.pairing.entries import office_edits, relay_name
@@ -35,6 +35,7 @@ def pair(arguments: argparse.Namespace) -> None:
         raise Failed("--manual is for the relay, with the name of an office")
     require_no_root(settings, has_uid=False)
     name = arguments.alias or relay_name(settings, token.host)
+    require_name(name)
     office = _Office(arguments, token, settings, name)
     office.check()
     count = run(office, MAX_TIME).problems

@@ -102,7 +102,10 @@ def _set_password(arguments: argparse.Namespace, file: UserFile) -> None:
 
 
 def _check(arguments: argparse.Namespace, file: UserFile) -> None:
-    if not file.check(arguments.name, _password(arguments)):
+    from mta.users.renewed import RenewedPasswords
+
+    renewed = RenewedPasswords(Path(settings_of(arguments, keep_root=True).spool))
+    if not file.check(arguments.name, _password(arguments), renewed):
         raise Failed(f"{arguments.name}: that is not the password")
     print(f"{arguments.name}: ok")
 

@@ -23,6 +23,7 @@ from mta.smtp.sasl import ScramKeys
 from mta.smtp.saslprep import prepare
 from mta.users import form
 from mta.users.addresses import normalised
+from mta.users.renewed import RenewedPasswords
 from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, Roster, User
 
 
@@ -121,10 +122,19 @@ class UserFile:
         users = self.load().users
         return [users[name] for name in sorted(users)]
 
-    def check(self, name: str, password: str) -> bool:
-        """Tell whether that is the user's password."""
-        user = self._existing(self.load().users, name)
-        return user.password.matches(_checked(prepare, password))
+    def check(self, name: str, password: str, renewed: RenewedPasswords | None = None) -> bool:
+        """Tell whether that is the user's password.
+
+        `renewed` are those that count beside the file's.
+        """
+        roster = self.load()
+        try:
+            roster = renewed.applied(roster) if renewed else roster
+        except OSError as error:
+            raise UserFault(str(error)) from None
+        user, prepared = self._existing(roster.users, name), _checked(prepare, password)
+        new = user.successor
+        return user.password.matches(prepared) or bool(new and new.password.matches(prepared))
 
     def _user(self, name: str, password: str, *, cram_md5: bool) -> User:
         prepared = _checked(prepare, password)

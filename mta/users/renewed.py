@@ -102,7 +102,9 @@ class RenewedPasswords:
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise OSError(f"{self._path} is damaged: set the passwords of peers anew") from None
+            raise OSError(
+                f"{self._path} is damaged: remove it; peers that renewed a secret need a new line"
+            ) from None
         return {
             name: renewal
             for name, renewal in renewals.items()

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import smtplib
 import subprocess
+from typing import Any
 
+import yaml
+
+from mta.tls.files import certificates_in
+from mta.tls.verify import fingerprint
 from tests.certificates import Authority
 from tests.interop.pairing import LETTER, NOT_WHOLE, OFFICE, RELAY, SECRET, PairingCase, mta
 from tests.processes import Server, wait_until
@@ -49,6 +56,7 @@ class PairTests(PairingCase):
         self.assertIn("the token was used already", self.failure(other, token, "--no-test"))
         self.assertEqual(other.config.read_text().count("relay:"), 0)
         self.assertEqual(self.failure(self.office, token[:-1]), NOT_WHOLE)
+        self.assertIn("no name of a peer", self.failure(other, token, "--as", "../../x"))
 
     def test_another_certificate(self) -> None:
         """A server with another certificate than the token's hears nothing."""
@@ -139,6 +147,58 @@ class PairTests(PairingCase):
         self.assertEqual(mta(self.office, "check").returncode, 0)
         self.assertIn("no peer is called", self.failure(self.relay, "--remove", "office"))
 
+    def test_after_a_removal(self) -> None:
+        """On the relay: the office can't log in.  In the office: nothing is dialled, nor sent."""
+        self.pair(self.line("office", "--domain", "example.com"), "--no-test")
+        self.office.start()
+        assert self.relay.process is not None
+        self.relay.process.wait_for("office turned the connection")
+        mta(self.relay, "user", "add", "carol", "--password-stdin", stdin="secret\n")
+        result = mta(self.relay, "pair", "--remove", "office", "--yes")
+        self.assertIn("its own entries stay until", result.stderr)
+        self.assertIn("535 5.7.8", mta(self.office, "turn", "relay").stderr)
+        wait_until(lambda: "535 5.7.8" in self.peers(self.office), "the server is refused")
+        self.assertNotIn("hold:office", self.explained("alice@example.com").stdout)
+        said = len(self.office.process.output)
+        self.assertEqual(mta(self.office, "pair", "--remove", "relay", "--yes").returncode, 0)
+        self.office.process.wait_for("read again", after=said)
+        self.assertEqual(self.peers(self.office), "no peers\n")
+        with self.assertRaises(smtplib.SMTPRecipientsRefused):
+            self.office.send(LETTER % b"alice@example.com", "carol@partner.example")
+        self.pair(self.line("office", "--domain", "example.com"))  # and all of it again
+
+    def peers(self, server: Server) -> str:
+        """How a server is with its peers."""
+        return mta(server, "peers").stdout
+
+    def test_a_domain_in_another_script(self) -> None:
+        """Both sides write it as it is in the DNS, and mail goes both ways."""
+        self.office.configure(OFFICE.replace("example.com:", "bücher.example:"))
+        said = self.pair(self.line("office", "--domain", "Bücher.example"))
+        self.assertIn("a message to postmaster@xn--bcher-kva.example", said)
+        self.assertIn("delivered: mail goes both ways", said)
+        for server in (self.relay, self.office):
+            self.assertEqual(mta(server, "check").returncode, 0)
+
+    def test_what_is_printed_by_hand(self) -> None:
+        """The entries of --manual, filled in as it says, are a link."""
+        words = ["pair", "office", "--domain", "example.com", "--manual"]
+        printed = mta(self.relay, *words).stdout
+        on_relay, in_office = printed.split("# In the office")
+        secret = re.search(r"in (\S+) \(mode", in_office)
+        assert secret is not None
+        self.relay.stop()
+        self.relay.configure(merged(self.relay.config.read_text(), on_relay))
+        mta(self.relay, "user", "add", "office", "--password-stdin", stdin="open-sesame\n")
+        self.relay.start()
+        (self.office.folder / secret[1]).write_text("open-sesame\n")
+        (self.office.folder / secret[1]).chmod(0o600)
+        entries = in_office.partition("\n")[2]
+        shown = certificates_in(self.relay.folder / "spool" / "self-signed.pem")[0]
+        pin = f"peers: {{relay: {{pin: 'sha256:{fingerprint(shown)}'}}}}"
+        self.office.configure(merged(yaml.safe_dump(merged(OFFICE, entries)), pin))
+        self.assertEqual(mta(self.office, "turn", "relay").stdout, "sent 0, received 0\n")
+
     def test_by_hand(self) -> None:
         """--manual shows what both sides need, and changes nothing."""
         before = self.relay.config.read_text()
@@ -151,12 +211,14 @@ class PairTests(PairingCase):
     def test_what_can_not_be_paired(self) -> None:
         """A domain that has mailboxes here, a person's name, no domain at all."""
         mta(self.relay, "user", "add", "alice", "--password-stdin", stdin="secret\n")
+        many = [word for number in range(51) for word in ("--domain", f"d{number}.example")]
         for words, reason in (
             (["office"], "whose mail is it to be"),
             (["office", "--domain", "partner.example"], "goes by maildir:"),
             (["office", "--domain", "a b"], "not a domain"),
             (["alice", "--domain", "example.com"], "there is a user alice who is no peer"),
             (["../x", "--domain", "example.com"], "no name of a peer"),
+            (["many", *many], "has room for 50 domains"),
         ):
             before = self.relay.config.read_text()
             self.assertIn(reason, self.failure(self.relay, *words))
@@ -187,6 +249,39 @@ class PairTests(PairingCase):
         self.relay.send(LETTER % b"carol@partner.example", "bob@example.com")
         self.assertRefused("zoe@example.com")
 
+    def test_the_list_follows_the_office(self) -> None:
+        """A mailbox that is added there is taken by the relay, one that is removed is refused."""
+        self.relay.ports["smtp"] = self.smtp
+        self.pair(self.line("office", "--domain", "example.com"), "--no-test")
+        self.office.start()
+        assert self.office.process is not None
+        assert self.relay.process is not None
+        self.relay.process.wait_for("office told its mailboxes: 2")
+        text = self.office.config.read_text()
+        for mailboxes, count in (("alice, bob", 3), ("alice", 2), ("alice, bob", 3)):
+            said = len(self.relay.process.output)
+            self.office.configure(text.replace("mailboxes: [alice]", f"mailboxes: [{mailboxes}]"))
+            self.office.process.signal(signal.SIGHUP)
+            self.relay.process.wait_for(f"office told its mailboxes: {count}", after=said)
+            if count == 2:
+                self.assertRefused("bob@example.com")
+                continue
+            wait_until(lambda: self.explained("bob@example.com").returncode == 0, "bob is known")
+            self.assertTaken("bob@example.com")
+        self.office.wait_for_mail("example.com/bob", 2)
+
+    def assertTaken(self, address: str) -> None:
+        """The relay takes a recipient, as soon as it goes by the list."""
+
+        def taken() -> bool:
+            try:
+                self.relay.send(LETTER % b"carol@partner.example", address)
+            except smtplib.SMTPRecipientsRefused:
+                return False
+            return True
+
+        wait_until(taken, f"{address} is taken")
+
     def explained(self, address: str) -> subprocess.CompletedProcess[str]:
         """What the relay would do with an address."""
         return mta(self.relay, "explain", address)
@@ -198,8 +293,22 @@ class PairTests(PairingCase):
             try:
                 self.relay.send(LETTER % b"carol@partner.example", address)
             except smtplib.SMTPRecipientsRefused as error:
-                ((code, _),) = error.recipients.values()
-                return code == 550
+                ((code, text),) = error.recipients.values()
+                return code == 550 and text.startswith(b"5.1.1")
             return False
 
         wait_until(refused, f"{address} is refused")
+
+
+def merged(text: str, more: str) -> dict[str, Any]:
+    """A configuration with more entries, as a person puts them in."""
+    return _merged(yaml.load(text, yaml.BaseLoader), yaml.load(more, yaml.BaseLoader))
+
+
+def _merged(into: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(into[key], more[key])
+        for key in into.keys() & more.keys()
+        if isinstance(into[key], dict)
+    }
+    return into | more | both

@@ -102,6 +102,18 @@ class RenewedTests(FileTestCase):
         self.assertTrue(self.opens(NEW))
         self.assertFalse(self.opens(NEWER))
 
+    def test_checked_by_a_person(self) -> None:
+        """A person who asks about a password hears what the server would say."""
+        renewed = RenewedPasswords(self.folder)
+        self.renew(NEW)
+        for password in (OLD, NEW):
+            self.assertTrue(self.file.check("office", password, renewed))
+        self.opens(NEW)
+        self.assertEqual(
+            [self.file.check("office", password, renewed) for password in (OLD, NEW, NEWER)],
+            [False, True, False],
+        )
+
     def test_the_operator_s_word(self) -> None:
         """A password in the users file ends those that peers have chosen."""
         self.renew(NEW)
