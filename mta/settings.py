@@ -12,6 +12,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
+from mta.inspection_settings import AllowList, BlockList, Greylist
 from mta.mail import Agent, Hop, Mailbox, Security
 
 Network = IPv4Network | IPv6Network
@@ -360,6 +361,9 @@ class Settings:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     queue: Queue = Queue()
     limits: Limits = Limits()
+    block_lists: tuple[BlockList, ...] = ()
+    allow_lists: tuple[AllowList, ...] = ()
+    greylist: Greylist = field(default_factory=Greylist)
     log: Log = Log()
     milters: tuple[Milter, ...] = ()  # in the order in which they are asked
     metrics: str = ""  # a Twisted server endpoint string; empty: none

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mta.config import values
+from mta.config.client_lists import ALLOW_LIST, BLOCK_LIST, GREYLIST, allow_list, block_list
 from mta.config.document import (
     Fields,
     Findings,
@@ -34,6 +35,7 @@ from mta.config.references import (
     check_routes,
 )
 from mta.config.values import SECRET
+from mta.inspection_settings import Greylist
 from mta.mail import Agent, Hop, Mailbox, Security
 from mta.settings import (
     Authentication,
@@ -401,6 +403,9 @@ FILE: Fields = {
     "peers": table_of(values.peer_name, _peer, "a mapping of peers"),
     "queue": _record(Queue, QUEUE),
     "limits": _record(Limits, LIMITS),
+    "block_lists": list_of(block_list, "a list of mappings with zone"),
+    "allow_lists": list_of(allow_list, "a list of mappings with zone"),
+    "greylist": _record(Greylist, GREYLIST),
     "log": _record(Log, LOG),
     "milters": _milters,
     "metrics": endpoint,
@@ -423,6 +428,9 @@ SECTIONS: Mapping[str, Fields] = {
     "limits.": LIMITS,
     "milters[].": MILTER,
     "milters[].timeouts.": MILTER_TIMEOUTS,
+    "block_lists[].": BLOCK_LIST,
+    "allow_lists[].": ALLOW_LIST,
+    "greylist.": GREYLIST,
     "log.": LOG,
     "HOP.": HOP,
     "SECRET.": SECRET,

@@ -47,6 +47,9 @@ EFFECTS: Mapping[str, Effect] = {
     "milters": Effect.NEXT_CONNECTION,
     "limits": Effect.NEXT_CONNECTION,
     "limits.free_space": Effect.NEXT_MESSAGE,
+    "block_lists": Effect.NEXT_CONNECTION,
+    "allow_lists": Effect.NEXT_CONNECTION,
+    "greylist": Effect.NEXT_CONNECTION,
     "log": Effect.AT_ONCE,
 }
 

@@ -14,6 +14,7 @@ from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, 
 from mta.milters import CHAIN_SECONDS, MilterInspector, Surroundings
 from mta.resolver import ReverseNames
 from mta.service.process import Process
+from mta.service.reception import client_inspectors
 from mta.settings import Authentication, JunkUse, Service, Settings, Source
 
 
@@ -32,7 +33,7 @@ class Inspectors:
         resolver: IResolver,
     ) -> None:
         self._reverse_names = ReverseNames(resolver, process.reactor)
-        self._first: list[IInspector] = []
+        self._first: list[IInspector] = [*client_inspectors(settings, process, access, resolver)]
         if settings.authentication is not None:
             config = _authentication(settings, settings.authentication, process, resolver)
             self._first.append(AuthenticationInspector(config, access))

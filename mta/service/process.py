@@ -17,6 +17,7 @@ from zope.interface import Interface, implementer
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
+from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IMeter, ISpoolListener
 from mta.pairing.mailboxes import MailboxFiles, domains_with_mailboxes
 from mta.pairing.pairings import Pairings
@@ -99,6 +100,7 @@ class Process:
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
+        self.greylist = GreylistTable(folder, time.time, in_thread)
         self.pairing = Redemption(Pairings(folder), in_thread)
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()

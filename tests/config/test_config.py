@@ -883,7 +883,7 @@ class ReferenceTests(ConfigTestCase):
         for name, default in self.entries.items():
             value = re.match("``([^`]+)``", default)
             incomplete = ("HOP.", "SECRET.", "listen[]", "domains.NAME.forward.NAME")
-            incomplete += ("domains.NAME.dkim[]", "milters[]")
+            incomplete += ("domains.NAME.dkim[]", "milters[]", "block_lists[]", "allow_lists[]")
             if value is None or name.startswith(incomplete):
                 continue
             with self.subTest(name):

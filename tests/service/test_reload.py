@@ -17,6 +17,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.config.schema import SECTIONS
+from mta.inspection_settings import AllowList, BlockList
 from mta.mail import Agent, Hop, Mailbox
 from mta.service.effects import EFFECTS, Effect, effect_of, in_force
 from mta.settings import (
@@ -67,6 +68,8 @@ SETTINGS = Settings(
     authentication=Authentication(),
     peers={"office": Peer("office")},
     milters=(Milter("unix:/run/filter", "filter"),),
+    block_lists=(BlockList("zen.example"),),
+    allow_lists=(AllowList("known.example"),),
 )
 
 

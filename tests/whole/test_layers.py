@@ -12,14 +12,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import ROOT
 
-FOUNDATION = {"mail", "settings", "session", "queued", "verdict", "dns_answer", "interfaces"}
-FILES = {"files", "limited_log", "sync"}
+FOUNDATION = {
+    "mail",
+    "inspection_settings",
+    "settings",
+    "session",
+    "queued",
+    "verdict",
+    "dns_answer",
+    "interfaces",
+}
+FILES = {"files", "limited_log", "sync", "shared_table"}
 TOP = {"service", "commands", "doctor"}
 
 ALLOWED = {
     "": set(),  # mta/__init__.py
     "mail": set(),
-    "settings": {"mail"},
+    "inspection_settings": set(),
+    "settings": {"mail", "inspection_settings"},
     "session": {"mail", "settings"},
     "queued": {"mail", "settings", "session"},
     "verdict": {"mail", "queued"},
@@ -27,13 +37,14 @@ ALLOWED = {
     "interfaces": {"mail", "settings", "session", "queued", "verdict", "dns_answer"},
     "smtp": FOUNDATION,
     "authentication": FOUNDATION | {"smtp"},
-    "config": {"mail", "settings", "smtp", "files"},
+    "config": {"mail", "inspection_settings", "settings", "smtp", "files"},
     "files": set(),
     "limited_log": set(),
     "sync": set(),
+    "shared_table": {"files"},
+    "inspectors": FOUNDATION | FILES | {"smtp", "authentication"},
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
     "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users", "signing"},
-    "inspectors": FOUNDATION | FILES | {"smtp", "authentication"},
     "pairing": FOUNDATION | FILES | {"smtp", "config"},
     "peers": FOUNDATION | FILES | {"smtp", "delivery", "queue"},
     "reporting": FOUNDATION | FILES | {"smtp", "authentication", "inspectors"},

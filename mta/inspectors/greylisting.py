@@ -1,0 +1,109 @@
+"""Greylisting: doubtful clients have to come again (RFC 6647)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from ipaddress import ip_network
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mta.authentication.spf import Limits, Result, check_host
+from mta.inspection_settings import Greylist, GreylistWhen
+from mta.inspectors.doubt import looks_dynamic
+from mta.inspectors.greylist_table import GreylistTable
+from mta.interfaces import IResolver
+from mta.limited_log import LimitedLog
+from mta.mail import Mailbox, Reply
+from mta.session import Session
+from mta.smtp.errors import Refusal
+
+MAX_SPF_SECONDS = 10.0  # for SPF: a client waits for its reply to RCPT
+
+_UNPROVED = frozenset({Result.NONE, Result.FAIL, Result.SOFTFAIL})
+
+
+class Greylisting:
+    """Lets clients wait that come for the first time.
+
+    `hostname` is our name, `now` gives seconds since the epoch.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        settings: Greylist,
+        table: GreylistTable,
+        resolver: IResolver,
+        hostname: str,
+        clock: IReactorTime,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._table = table
+        self._resolver = resolver
+        self._hostname = hostname
+        self._clock = clock
+        self._now = now
+        self._limited = LimitedLog(self.log)
+
+    async def concerns(self, session: Session, reverse_path: Mailbox, *, is_listed: bool) -> bool:
+        """Return whether messages with that reverse-path have to wait.
+
+        `is_listed`: a list says so of the client.  Those whose SPF record names it never have to.
+        """
+        when = self._settings.when
+        if when is GreylistWhen.NEVER and not is_listed:
+            return False
+        spf = await self._spf(session, reverse_path)
+        if spf is Result.PASS:
+            return False
+        if is_listed or when is GreylistWhen.ALWAYS or spf in _UNPROVED:
+            return True
+        return not session.name or looks_dynamic(session.name, session.client)
+
+    async def check(self, session: Session, reverse_path: Mailbox, recipient: Mailbox) -> None:
+        """Let a message to that recipient pass, where it comes again.  Raises Refusal."""
+        network = _network(session.client)
+        name = f"{network} {reverse_path.domain} {recipient.domain}".lower()
+        try:
+            left = await self._table.wait(name, self._settings.delay, self._settings.keep)
+        except OSError as error:
+            self._limited.warn("table", "no greylisting: {error}", error=str(error))
+            return
+        if left <= 0:
+            return
+        self.log.info(
+            "{client} is greylisted for {left:.0f} s: <{reverse_path}> to <{forward_path}>",
+            client=session.client,
+            left=left,
+            reverse_path=str(reverse_path),
+            forward_path=str(recipient),
+        )
+        raise Refusal(Reply(450, "4.7.1", (f"Greylisted, try again in {left + 1:.0f} seconds",)))
+
+    async def _spf(self, session: Session, reverse_path: Mailbox) -> Result:
+        now = self._now()
+        checking = Deferred.fromCoroutine(
+            check_host(
+                self._resolver,
+                address=session.client,
+                mail_from=reverse_path,
+                hello=session.hello,
+                receiver=self._hostname,
+                limits=Limits(self._now, now + MAX_SPF_SECONDS),
+            )
+        )
+        try:
+            return (await checking.addTimeout(MAX_SPF_SECONDS, self._clock)).result
+        except TimeoutError:
+            return Result.TEMPERROR
+
+
+def _network(client: str) -> str:
+    """The network around a client: its hosts may take turns."""
+    address = client.partition("%")[0]
+    return str(ip_network((address, 64 if ":" in address else 24), strict=False))

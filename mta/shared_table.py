@@ -1,0 +1,74 @@
+"""Small SQLite files beside the spool, which all processes share.
+
+They hold what may be lost: a commit is complete or not there, and a loss of power may take the
+last ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mta.files import create
+
+BUSY_TIMEOUT = 5.0  # seconds to wait for another process, which has it for a moment each time
+CACHE = 1024  # KiB of memory for pages
+MAX_LOG = 4 * 2**20  # octets that the write-ahead log keeps on the disk
+
+_SETTINGS = f"""
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA cache_size = -{CACHE};
+PRAGMA journal_size_limit = {MAX_LOG};
+"""
+
+T = TypeVar("T")
+
+
+class SharedTable:
+    """One such file.  `schema`: statements that make what is not there yet.
+
+    It is opened at the first use.  A thread at a time uses it.
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self.path = path
+        self._schema = schema
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def change(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Call a function within a transaction, and return its result.
+
+        Blocks.  Raises OSError.
+        """
+        with self._lock:
+            try:
+                connection = self._opened()
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    return action(connection)
+            except sqlite3.OperationalError as error:
+                raise OSError(f"{self.path}: {error}") from None
+            except sqlite3.DatabaseError as error:
+                raise OSError(
+                    f"{self.path}: {error}: stop the server, remove the file, and start it"
+                ) from None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            os.close(create(self.path, os.O_RDWR))
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.executescript(_SETTINGS + self._schema)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
