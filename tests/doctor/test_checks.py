@@ -15,11 +15,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.dns_answer import Answer, RecordType
-from mta.doctor import names, peers, ports
+from mta.doctor import lists, names, peers, ports
 from mta.doctor.examination import CHECK_TIMEOUT, CHECKS, CheckFunction, examine
 from mta.doctor.examined import Examined, IProbe, SessionSeen
 from mta.doctor.probe import Probe
 from mta.doctor.result import State
+from mta.inspection_settings import AllowList, BlockList
 from mta.interfaces import IOwnHost, ResolutionFailed
 from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.peers.status_files import PeerStatusFiles
@@ -370,6 +371,30 @@ class ExaminationTests(CheckCase):
         }
         self.assertIn("a fault of the program", found["names.exchangers"][0].text)
         self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+
+    def test_lists(self) -> None:
+        """Lists answer as lists do, or it is said what they do."""
+        self.settings = replace(
+            SETTINGS,
+            block_lists=(BlockList("zen.example"),),
+            allow_lists=(AllowList("ok.example"),),
+        )
+        listed, unlisted = "2.0.0.127.zen.example", "1.0.0.127.zen.example"
+        self.resolver.answers["2.0.0.127.ok.example", RecordType.A] = Answer(["127.0.5.0"])
+        fine = ("ok", "ok.example answers")
+        for codes, others, expected in (
+            (["127.0.0.4"], [], ("ok", "zen.example answers")),
+            ([], [], ("warn", "does not list 127.0.0.2")),
+            (["127.0.0.2"], ["127.0.0.2"], ("bad", "lists every address")),
+            (["127.255.255.254"], ["127.255.255.254"], ("warn", "refuses our questions")),
+            (["198.51.100.1"], ["198.51.100.1"], ("warn", "something else answers")),
+        ):
+            self.resolver.answers[listed, RecordType.A] = Answer(codes)
+            self.resolver.answers[unlisted, RecordType.A] = Answer(others)
+            self.assert_states(lists.lists, expected, fine)
+        self.resolver = UnansweringResolver({}, {})
+        unknown = ("unknown", "gives no answer")
+        self.assert_states(lists.lists, unknown, unknown)
 
     def test_the_manual(self) -> None:
         """It has each check in its table, by its name."""
