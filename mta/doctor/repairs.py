@@ -38,6 +38,7 @@ def _private_files(path: Path, settings: Settings) -> set[Path]:
     files = {pair.key for pair in pairs_of(settings.tls)}
     if settings.users.startswith("/"):
         files.add(Path(settings.users))
+    files |= {key.file for domain in settings.domains.values() for key in domain.dkim}
     for _, file in Places(path).secrets():
         files.add(file or path)
     return files

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import yaml
 
 from mta.config import load
 from mta.settings import DKIMKey, KeyState
@@ -18,11 +21,20 @@ from mta.signing.keys import read
 from mta.signing.records import record, text_of
 from tests.commands.test_commands import CommandCase
 from tests.interop.name_server import NameServer
-from tests.processes import source_environment
+from tests.processes import need_program, source_environment
 
 DOMAIN = "office.example"
 ZONE_LINE = re.compile(r"^(\S+)\.  IN  TXT  ((?:\"[^\"]{1,255}\" ?)+)$", re.MULTILINE)
 PROGRAM = "import sys; from mta.commands import main; sys.exit(main())"
+IN_NAMESPACE = """
+import json, subprocess, sys, threading
+from tests.interop.name_server import NameServer
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+for host, table in json.loads(sys.argv[1]).items():
+    threading.Thread(target=NameServer(table, 53, host).serve, daemon=True).start()
+from mta.commands import main
+sys.exit(main(["dkim", "list"]))
+"""
 NOT_RUNNING = "the server does not run: it reads the keys when it starts\n"
 
 
@@ -236,3 +248,35 @@ class RotationTests(DKIMCase):
         self.assertNotIn("the record", self.call("check")[1])
         _, said = self.call("dkim", "list", "--json")
         self.assertEqual(["yes"] * 2, [json.loads(line)["dns"] for line in said.splitlines()])
+
+
+class NameServerTests(DKIMCase):
+    """The name servers of the domain, in a network namespace, where they have their port."""
+
+    def test_they_are_asked_themselves(self) -> None:
+        """What our resolver remembers, that there is no record, does not count."""
+        if os.geteuid() != 0:
+            self.skipTest("network namespaces need root")
+        unshare = need_program(self, "unshare")
+        self.done("add", DOMAIN, "--algorithm", "ed25519")
+        name, value = record(DOMAIN, self.keys[0])
+        self.configure(
+            resolver=["127.0.0.1"],
+            domains=yaml.safe_load(self.config.read_text())["domains"],
+        )
+        hosts = {"a.example": "127.0.0.8", "b.example": "127.0.0.9"}
+        tables: dict[str, Any] = {
+            "127.0.0.1": {DOMAIN: {"NS": list(hosts)}, **hosts},
+            "127.0.0.8": {name: {"TXT": [value]}},
+            "127.0.0.9": {name: {"TXT": [value]}},
+        }
+        for without, expected in ((None, "yes"), ("127.0.0.9", "no")):
+            shown = {host: {} if host == without else table for host, table in tables.items()}
+            ended = subprocess.run(
+                [unshare, "--net", sys.executable, "-c", IN_NAMESPACE, json.dumps(shown)],
+                capture_output=True,
+                check=True,
+                text=True,
+                env=source_environment() | {"MTA_CONFIG": str(self.config.absolute())},
+            )
+            self.assertIn(f"in the DNS: {expected}\n", ended.stdout)

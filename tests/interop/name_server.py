@@ -2,8 +2,8 @@
 
 ``python -m tests.interop.name_server JSON`` runs one on port 53.  The table maps domains to MX
 records (``[[10, "host"]]``), hosts to addresses (``"192.0.2.1"``), names to texts
-(``{"TXT": ["v=spf1 -all"]}``) or to the names of an address (``{"PTR": ["host"]}``), or to None:
-those can't be asked for.
+(``{"TXT": ["v=spf1 -all"]}``), to the names of an address (``{"PTR": ["host"]}``) or to name
+servers (``{"NS": ["host"]}``), or to None: those can't be asked for.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from twisted.names import dns
 class NameServer:
     """Answers from a table; a name that is not in it does not exist."""
 
-    def __init__(self, table: Mapping[str, Any], port: int = 0) -> None:
+    def __init__(self, table: Mapping[str, Any], port: int = 0, host: str = "127.0.0.1") -> None:
         self._table = table
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", port))
+        self._socket.bind((host, port))
         self.address = "{}:{}".format(*self._socket.getsockname())
 
     def serve(self) -> None:
@@ -62,6 +62,8 @@ def _records(
             return [_text(text.encode()) for text in known.get("TXT", ())]
         if kind == dns.PTR:
             return [dns.Record_PTR(host.encode(), 60) for host in known.get("PTR", ())]
+        if kind == dns.NS:
+            return [dns.Record_NS(host.encode(), 60) for host in known.get("NS", ())]
         return []
     if isinstance(known, str):
         if kind == (dns.AAAA if ":" in known else dns.A):

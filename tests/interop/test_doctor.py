@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta import __version__
+from mta.settings import KeyState
+from mta.signing.making import KeyMaker, entry
 from tests.interop.reversal import HOST, Provider, office
 from tests.processes import Server, source_environment
 
@@ -149,3 +153,18 @@ class DoctorTests(SynchronousTestCase):
         _, found = doctor(provider, "--offline", "--fix")
         self.assertIn(("ok", f"{users}: closed to other users (chmod o=)"), found["configuration"])
         self.assertEqual(Path(users).stat().st_mode & 0o777, 0o640)
+
+    def test_repairs_of_keys(self) -> None:
+        """A key that all may read is closed."""
+        provider = Provider(self)
+        [key] = KeyMaker("a.example", provider.folder).make(
+            ["ed25519"], (), KeyState.ACTIVE, datetime.now(UTC)
+        )
+        config = yaml.safe_load(provider.config.read_text())
+        name, domain = next(iter(config["domains"].items()))
+        config["domains"][name] = {**domain, "dkim": [entry(key, provider.folder)]}
+        provider.configure(config)
+        key.file.chmod(0o644)
+        _, found = doctor(provider, "--offline", "--fix")
+        closed = ("ok", f"{key.file}: closed to other users (chmod o=)")
+        self.assertIn(closed, found["configuration"])

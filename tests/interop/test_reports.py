@@ -13,10 +13,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mta.queued import Filter
 from mta.reporting.store import NAME, ReportStore
 from mta.settings import KeyState
 from mta.signing.making import KeyMaker, entry
 from mta.signing.records import record
+from mta.spool.tools import SpoolTools
 from tests.interop.name_server import NameServer
 from tests.processes import DEADLINE, Server, configuration, header_of, local_domain, wait_until
 
@@ -61,7 +63,7 @@ class ReportTests(SynchronousTestCase):
             name, value = record("office.example", key)
             self.table[name] = {"TXT": [value]}
         entries = [entry(key, self.server.folder) for key in keys]
-        config = configuration(
+        self.config = configuration(
             resolver=[names.address],
             relay={"networks": []},
             authentication={"reports": "daily"},
@@ -69,7 +71,7 @@ class ReportTests(SynchronousTestCase):
             domains={"office.example": local_domain(dkim=entries)},
             routes={"bank.example": f"smtp://127.0.0.1:{self.bank.ports['smtp']}"},
         )
-        self.server.configure(config)
+        self.server.configure(self.config)
         self.server.start()
 
     def send(self, source: str, subject: str = "money") -> None:
@@ -110,6 +112,20 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual({(STRANGER, "quarantine"): 3, (CLIENT, "pass"): 1}, told)
         log = self.server.log
         self.assertEqual(reports, log.count(" written: DMARC report on bank.example"))
+
+    def test_an_address_that_takes_none(self) -> None:
+        """The report is dropped, and nobody is told."""
+        self.send(STRANGER)
+        self.server.stop()
+        self.age()
+        self.config["routes"]["bank.example"] = "reject:no such user"
+        self.server.configure(self.config)
+        self.server.start()
+        wait_until(lambda: " failed dmarc@bank.example" in self.server.log, "it fails")
+        self.server.stop()
+        self.assertNotIn("is a notice about", self.server.log)
+        with contextlib.closing(SpoolTools(self.server.folder / "spool")) as spool:
+            self.assertEqual(0, spool.count(Filter()))
 
     @property
     def waiting(self) -> Sequence[tuple[int, str]]:

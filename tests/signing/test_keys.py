@@ -1,6 +1,7 @@
 """The reading of private keys."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -16,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop
 from mta.service.findings.signing import keys as findings
-from mta.settings import DKIMKey, Domain, KeyState, Settings
+from mta.service.findings.signing import reports
+from mta.settings import Authentication, DKIMKey, Domain, KeyState, Settings
 from mta.signing.keys import KeyFault, read
 
 RSA = rsa.generate_private_key(65537, 2048)
@@ -153,3 +155,18 @@ class FindingTests(KeyCase):
             ],
             self.findings(short, open_to_all, missing),
         )
+
+    def test_reports_that_nobody_believes(self) -> None:
+        """A host that reports needs keys for its name."""
+        key = DKIMKey("s", self.write(pem(ED25519)))
+        domain = Domain("example.com", Hop(Agent.DISCARD), dkim=(key,))
+        settings = Settings(
+            "mail.example.com",
+            domains={"example.com": domain},
+            authentication=Authentication(reports="daily"),
+        )
+        self.assertEqual([], list(reports(settings)))
+        self.assertEqual([], list(reports(Settings("mail.example.com"))))
+        [finding] = reports(replace(settings, domains={}))
+        self.assertIn("mta dkim add mail.example.com", finding.text)
+        self.assertFalse(finding.is_fatal)

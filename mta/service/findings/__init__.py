@@ -35,6 +35,7 @@ _CHECKS: tuple[Check, ...] = (
     certificates.certificates,
     certificates.self_signed,
     signing.keys,
+    signing.reports,
     files.users,
     destinations.postmasters,
     destinations.hops,

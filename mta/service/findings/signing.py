@@ -25,3 +25,15 @@ def keys(settings: Settings) -> Iterator[Finding]:
                     place, f"{key.file}: has fewer than {RSA_BITS} bits: mta dkim rotate {name}"
                 )
             yield from private(key.file, place, "a private key")
+
+
+def reports(settings: Settings) -> Iterator[Finding]:
+    """`authentication.reports`: the messages are signed, to be believed."""
+    authentication, hostname = settings.authentication, settings.hostname
+    is_wanted = authentication is not None and authentication.has_reports
+    if is_wanted and not settings.signing_domain(hostname):
+        yield Finding(
+            ("authentication", "reports"),
+            f"no key signs what comes from {hostname}, so that reports are believed only where its"
+            f" SPF record allows this host: mta dkim add {hostname}",
+        )
