@@ -10,13 +10,13 @@ from mta.authentication.dmarc.record import is_record, parse_record
 from mta.dns_answer import RecordType
 from mta.doctor.examined import Examined
 from mta.doctor.names import public_addresses, texts_of
-from mta.doctor.records import Presence, Record, published
 from mta.doctor.result import Result, bad, ok, unknown, warn
-from mta.interfaces import DomainNotFound
+from mta.interfaces import DomainNotFound, ResolutionFailed
 from mta.mail import Agent, Mailbox
 from mta.settings import Domain, KeyState
-from mta.signing.keys import KeyFault
-from mta.signing.records import record as record_of
+from mta.signing.keys import KeyFault, read
+from mta.signing.presence import Presence, presence
+from mta.signing.records import name_of
 
 SPF_TIME = 4.0  # seconds: past them no more is asked for one address
 _SPF_STATES = {
@@ -129,17 +129,20 @@ async def keys(examined: Examined) -> AsyncIterator[Result]:
 async def _keys(examined: Examined, domain: Domain) -> AsyncIterator[Result]:
     for key in domain.dkim:
         try:
-            name, text = await examined.in_thread(record_of, domain.name, key)
+            private = await examined.in_thread(read, key.file)
         except KeyFault as fault:
             yield bad(f"{fault}: mail of {domain.name} waits", "mta check says the same")
             continue
-        record = Record(name, RecordType.TXT, text)
-        found = (await published(record, examined.resolver)).presence
+        name = name_of(key.selector, domain.name)
+        try:
+            answer = await examined.resolver.query(name, RecordType.TXT)
+        except ResolutionFailed as error:
+            yield unknown(f"the name servers do not tell of {name}: {error}", "try again")
+            continue
+        found = presence(private, answer.records)
         remedy = f"publish it: mta dns {domain.name}"
         if found is Presence.PRESENT:
             yield ok(f"{name} is the public key of {key.file}")
-        elif found is Presence.UNKNOWN:
-            yield unknown(f"the name servers do not tell of {name}", "try again")
         elif found is Presence.DIFFERENT:
             yield bad(f"{name} is not the public key of {key.file}", remedy)
         elif key.state is KeyState.ACTIVE:
