@@ -21,7 +21,8 @@ class SessionSeen:
     """A session with another server, as far as it went.
 
     `keywords` are those of EHLO; `round_trip` is in seconds, of NOOP.  `replies` are those to the
-    commands that were to be sent, in their order.  `tls` is what the server showed.
+    commands that were to be sent, in their order, as far as they came in time.  `tls` is what the
+    server showed.
     """
 
     host: str

@@ -25,6 +25,7 @@ from mta.smtp.far_look import KEYWORD, MAX_ARGUMENT, Question, answer_in, tell_c
 from mta.smtp.mailbox_list import digest_of
 
 OLD_LOOK = 7 * DAY  # seconds after which a look of the other end says little
+MAX_DOMAINS = 20  # that are asked about or tried, each for a second perhaps
 PORTS = (SMTP_PORT, 465, 587)
 
 _REMEDIES = {
@@ -48,8 +49,11 @@ async def answers(examined: Examined) -> AsyncIterator[Result]:
         except HopFailure as failure:
             yield unknown(f"{peer.name} can't be asked: {failure.outcome.reply.text}")
             continue
-        if not seen.replies:
+        if KEYWORD not in seen.keywords:
             yield unknown(f"{peer.name} can't be asked: it is another program, or an older version")
+        elif len(seen.replies) < len(questions):
+            missing = len(questions) - len(seen.replies)
+            yield unknown(f"{peer.name} did not answer {missing} questions in time", "try again")
         for question, reply in zip(questions, seen.replies, strict=False):
             for each in answer_in(reply):
                 remedy = _REMEDIES[question.name].replace("PEER", peer.name)
@@ -66,7 +70,7 @@ def _questions(settings: Settings, peer: Peer) -> Iterator[Question]:
         yield Question("domains", domains)
     if document := document_of(settings.domains, peer.domains):
         yield Question("mailboxes", digest_of(document))
-    for domain in peer.domains:
+    for domain in peer.domains[:MAX_DOMAINS]:
         if not domain.startswith("."):
             yield Question("exchanger", domain)
             yield Question("spf", domain)
@@ -111,7 +115,10 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
         except HopFailure:
             yield unknown(f"{host} port {SMTP_PORT} can't be tried from here").of(peer.name)
             continue
-        if first_refusal(seen.replies) is None:
+        refusal = first_refusal(seen.replies)
+        if refusal is None and len(seen.replies) < len(RELAYING):
+            yield unknown(f"{host} does not answer in time", "try again").of(peer.name)
+        elif refusal is None:
             yield bad(
                 f"{host} takes mail from strangers to strangers: an open relay",
                 "there: look at `relay.networks`, which must not have the office's address",
@@ -129,7 +136,7 @@ async def senders(examined: Examined) -> AsyncIterator[Result]:
     hop, peer = _way_out(settings)
     if hop is None:
         return
-    domains = list(settings.domains)
+    domains = list(settings.domains)[:MAX_DOMAINS]
     commands = ["MAIL FROM:<>", "RSET"]
     for domain in domains:
         commands += [f"MAIL FROM:<postmaster@{domain}>", "RSET"]

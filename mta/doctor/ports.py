@@ -92,7 +92,9 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
             )
             continue
         refusal = first_refusal(seen.replies)
-        if refusal is None:
+        if refusal is None and len(seen.replies) < len(RELAYING):
+            yield unknown(f"{address} port {SMTP_PORT} does not answer in time", "try again")
+        elif refusal is None:
             yield bad(
                 f"{address} takes mail from anywhere to anywhere: an open relay",
                 "look at `relay.networks`: this host's public address must not be there",

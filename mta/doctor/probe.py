@@ -82,7 +82,8 @@ class Probe:
         try:
             await talking.addTimeout(PROBE_TIMEOUT, self._clock)
         except TimeoutError:
-            raise HopFailure(SILENT) from None
+            if role.seen is None:
+                raise HopFailure(SILENT) from None
         assert role.seen is not None
         return role.seen
 
@@ -131,11 +132,11 @@ class _Session:
         begin = channel.seconds()
         await dialogue.command(b"NOOP", NOOP)
         round_trip = channel.seconds() - begin
-        replies = []
+        keywords = frozenset(word for word in _KEYWORDS if dialogue.extensions.offers(word))
+        replies: list[Reply] = []
+        self.seen = SessionSeen(dialogue.remote, keywords, channel.tls, round_trip, replies)
         if not self._needed or dialogue.extensions.offers(self._needed):
             for command in self._commands:
                 replies.append(await dialogue.command(command.encode(), HELLO))
-        keywords = frozenset(word for word in _KEYWORDS if dialogue.extensions.offers(word))
-        self.seen = SessionSeen(dialogue.remote, keywords, channel.tls, round_trip, replies)
         await dialogue.quit()
         return None

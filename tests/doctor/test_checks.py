@@ -54,6 +54,7 @@ class FakeProbe:
         self.replies: dict[str, Reply] = {}
         self.failures: dict[str | tuple[str, int], str] = {}
         self.sent: list[tuple[str, str]] = []
+        self.slow_after = 1000  # commands, of which the replies come in time
 
     async def session(
         self, hop: Hop, commands: Sequence[str] = (), needed: str = ""
@@ -68,6 +69,7 @@ class FakeProbe:
         seen = self.sessions[key]
         if needed and needed not in seen.keywords:
             return seen
+        commands = commands[: self.slow_after]
         self.sent += [(hop.next_hop, command) for command in commands]
         return replace(seen, replies=[self._reply(command) for command in commands])
 

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from mta import __version__
 from mta.dns_answer import Answer, RecordType
 from mta.doctor import far
+from mta.doctor import ports as doctor_ports
 from mta.doctor.answers import ANSWER_TIMEOUT, Answers
 from mta.doctor.examined import SessionSeen
 from mta.doctor.look_files import LookFiles
@@ -26,7 +27,7 @@ from mta.settings import Domain, Peer
 from mta.smtp.far_look import Question, answer_in, parse, reply_of
 from mta.smtp.mailbox_list import digest_of
 from mta.testing import FakeResolver
-from tests.doctor.test_checks import HOST, RELAY, SETTINGS, TLS, CheckCase
+from tests.doctor.test_checks import ADDRESS, HOST, RELAY, SETTINGS, TLS, CheckCase
 from tests.processes import temporary_folder
 
 DIALLED = replace(RELAY, domains=("example.com",))
@@ -209,6 +210,17 @@ class OfficeTests(CheckCase):
         self.assertEqual(self.probe.sent, [])
         self.probe.sessions.clear()
         self.assert_states(far.answers, ("unknown", "can't be asked"))
+
+    def test_answers_that_do_not_come(self) -> None:
+        """Those that came in time count, and none is taken for a good one."""
+        self.probe.slow_after = 1
+        self.probe.replies["XDOCTOR"] = Reply(250, "2.0.0", ("ok fine",))
+        self.assert_states(far.answers, ("unknown", "6 questions"), ("ok", "fine"))
+        self.assert_states(far.relaying, ("unknown", "does not answer in time"))
+        self.assert_states(far.senders, ("ok", "from <>"))
+        self.resolver.answers[HOST, RecordType.A] = Answer([ADDRESS])
+        self.probe.sessions[ADDRESS] = self.probe.sessions["relay.example"]
+        self.assert_states(doctor_ports.relaying, ("unknown", "does not answer in time"))
 
     def test_ports(self) -> None:
         """Port 25 must be open; where it is silent, the office's provider may be the reason."""
