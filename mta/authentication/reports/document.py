@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from html import escape
 
 from mta.authentication.reports.rows import CheckResult, Published, Row
 
@@ -126,4 +126,4 @@ def _within(name: str, lines: Iterable[str]) -> list[str]:
 
 
 def _element(name: str, text: str) -> str:
-    return f"<{name}>{escape(_FORBIDDEN.sub('?', text))}</{name}>"
+    return f"<{name}>{escape(_FORBIDDEN.sub('?', text), quote=False)}</{name}>"
