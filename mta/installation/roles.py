@@ -94,7 +94,7 @@ class Installation:
             dovecot = Dovecot(self.places)
             changes += dovecot.changes(self.systemd, replaces=self.wishes.replaces)
         if self.systemd.is_running and self.wishes.starts and not held:
-            changes.append(self._start())
+            changes += self._start()
         return Plan(changes, [*held, *self._remarks()])
 
     def _remarks(self) -> Iterator[str]:
@@ -250,7 +250,7 @@ class Installation:
             return self.configuration.settings().listen
         return self.present.listen
 
-    def _start(self) -> IChange:
+    def _start(self) -> Iterator[IChange]:
         is_changed = any(change.state() is State.NEEDED for change in self._config())
         return self.systemd.start(self._listeners, is_changed=is_changed)
 

@@ -57,19 +57,22 @@ class Systemd:
             is_old = "yes" in (_shown("NeedDaemonReload"), _shown("NeedDaemonReload", SOCKET_NAME))
             yield Command(["systemctl", "daemon-reload"], needed=is_new or is_old)
 
-    def start(self, listeners: Sequence[Listener], *, is_changed: bool) -> IChange:
+    def start(self, listeners: Sequence[Listener], *, is_changed: bool) -> Iterator[IChange]:
         """The start of the server, now and at boot, or its reload.
 
-        `is_changed`: the configuration will be another one.  Other sockets take a restart.
+        `is_changed`: the configuration will be another one.  Other sockets take a restart: those
+        of before stay open under a server that failed.
         """
-        if not self.has_server:
-            return Command(["systemctl", "enable", "--now", NAME], needed=True)
+        yield Command(["systemctl", "enable", NAME], needed=not _says("is-enabled", NAME))
         socket = self._socket(listeners, replaces=False)
-        if socket is not None and (socket.state() is State.NEEDED or not self.has_sockets):
-            return Command(["systemctl", "restart", SOCKET_NAME, NAME], needed=True)
+        units = [NAME] if socket is None else [SOCKET_NAME, NAME]
+        is_new = socket is not None and (socket.state() is State.NEEDED or not self.has_sockets)
+        if is_new or not _says("is-active", NAME):
+            yield Command(["systemctl", "restart", *units], needed=True)
+            return
         config = self.places.config
         is_newer = config.exists() and config.stat().st_mtime > _last_change()
-        return Command(["systemctl", "reload", NAME], needed=is_changed or is_newer)
+        yield Command(["systemctl", "reload", NAME], needed=is_changed or is_newer)
 
     def _socket(self, listeners: Sequence[Listener], *, replaces: bool) -> IChange | None:
         """The unit of the low ports; None where there are none."""

@@ -103,7 +103,8 @@ def main(arguments: list[str]) -> int:
     if word in ("is-active", "is-enabled"):
         print("active" if is_active() else "inactive")
         return 0 if is_active() else 3
-    if word in ("enable", "start") and not is_active():
+    starts = word in ("start", "restart") or "--now" in arguments
+    if starts and not is_active():
         start(opened())
     elif word == "reload":
         os.kill(int(PID.read_text()), signal.SIGHUP)
