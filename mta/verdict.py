@@ -10,10 +10,14 @@ from mta.queued import IDraft
 
 @dataclass(frozen=True, slots=True)
 class AddField:
-    """A field to add behind all others.  `value` may be folded, by either kind of line end."""
+    """A field to add behind all others.
+
+    `value` may be folded, by either kind of line end; `space` stands between it and the colon.
+    """
 
     name: bytes
     value: bytes
+    space: bytes = b" "
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class InsertField:
     position: int
     name: bytes
     value: bytes
+    space: bytes = b" "
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class ChangeField:
     name: bytes
     number: int
     value: bytes = b""
+    space: bytes = b" "
 
 
 FieldEdit = AddField | InsertField | ChangeField

@@ -56,7 +56,7 @@ class Changes:
         if isinstance(edit, FieldEdit):
             edits = self._fields  # type: ignore[assignment]
             if self._keeps_leading_space:
-                edit = replace(edit, value=edit.value.removeprefix(b" "))
+                edit = replace(edit, space=b"")
         else:
             edits = self._envelope  # type: ignore[assignment]
         if len(edits) >= MAX_EDITS:

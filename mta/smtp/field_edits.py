@@ -79,7 +79,7 @@ class EditedSection:
         ]
 
     def _field(self, edit: FieldEdit) -> _Field:
-        return _Field(edit.name.lower(), _octets(edit.name, edit.value), self._inspector)
+        return _Field(edit.name.lower(), _octets(edit), self._inspector)
 
     def _insert(self, edit: InsertField) -> None:
         seen, field = self._seen(), self._field(edit)
@@ -103,15 +103,15 @@ class EditedSection:
         if 0 < edit.number <= len(numbered):
             field = numbered[edit.number - 1]
             field.removed_by = 0 if edit.value else self._inspector
-            field.octets = _octets(edit.name, edit.value) if edit.value else b""
+            field.octets = _octets(edit) if edit.value else b""
         elif edit.value:
             self._add(self._field(edit))
 
 
-def _octets(name: bytes, value: bytes) -> bytes:
+def _octets(edit: FieldEdit) -> bytes:
     """Return a field, whose lines after the first begin with white space."""
-    if _NAME.fullmatch(name) is None:
-        raise ValueError(f"no name of a field: {name!r}")
-    first, *others = _LINE_END.split(value.rstrip(b" \t\r\n"))
+    if _NAME.fullmatch(edit.name) is None:
+        raise ValueError(f"no name of a field: {edit.name!r}")
+    first, *others = _LINE_END.split(edit.value.rstrip(b" \t\r\n"))
     folded = [first, *(line if line.startswith((b" ", b"\t")) else b"\t" + line for line in others)]
-    return name + b": " + CRLF.join(folded).replace(b"\0", b"") + CRLF
+    return edit.name + b":" + edit.space + CRLF.join(folded).replace(b"\0", b"") + CRLF

@@ -78,6 +78,7 @@ class EditTests(SynchronousTestCase):
             (ChangeField(b"A", 3), OWN + SECTION),
             (ChangeField(b"A", 3, b"x"), OWN + b"A: 1\r\nB: 2\r\na: 3\r\nA: x\r\n\r\n"),
             (ChangeField(b"Received", 1), OWN + SECTION),
+            (ChangeField(b"B", 1, b"x", b""), OWN + b"A: 1\r\nB:x\r\na: 3\r\n\r\n"),
         ):
             self.assertEqual(self.edited(edit), expected, edit)
 
