@@ -124,4 +124,5 @@ def _document(check: str, result: Result) -> dict[str, str]:
         "state": result.state.value,
         "text": result.text,
         "remedy": result.remedy,
+        "docs": f"doctor.html#{check.replace('.', '-')}",
     }

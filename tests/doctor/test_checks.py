@@ -402,7 +402,7 @@ class ExaminationTests(CheckCase):
         """It has each check in its table, by its name."""
         manual = (Path(__file__).parents[2] / "docs" / "doctor.rst").read_text()
         for check in CHECKS:
-            self.assertIn(f"``{check.id}``", manual)
+            self.assertIn(f"\n_`{check.id}` ", manual)
             self.assertIn(check.purpose, manual)
 
     def test_roles(self) -> None:

@@ -32,6 +32,8 @@ def doctor(server: Server, *words: str) -> tuple[int, dict[str, list[tuple[str, 
     found: dict[str, list[tuple[str, str]]] = {}
     for line in ended.stdout.splitlines():
         document = json.loads(line)
+        anchor = document["check"].replace(".", "-")
+        assert document["docs"] == f"doctor.html#{anchor}", document
         found.setdefault(document["check"], []).append((document["state"], document["text"]))
     assert found, ended.stderr
     return ended.returncode, found
