@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,8 @@ def _install(arguments: argparse.Namespace) -> None:
     plan = installation.plan()
     paint = painter()
     for line in (*plan.remarks, *_names(around.names, answers.hostname), *plan.kept()):
-        print(paint("note:", "yellow"), printable(line))
+        if line not in around.remarks:  # which were said before the questions
+            print(paint("note:", "yellow"), printable(line))
     needed = plan.needed()
     if not needed:
         print("nothing to do: all is as it should be")
@@ -177,12 +179,16 @@ def _surroundings(
     from mta.installation import host
     from mta.installation.answers import Answers
     from mta.installation.configuration import Configuration
+    from mta.installation.systemd import Systemd
 
     if role not in NOT_KNOWN or arguments.offline or not places.is_this_host:
         return Surroundings()
     print("looking at the network ...", flush=True)
     hostname = arguments.hostname or (present.hostname if present else host.own_name())
-    around = surroundings(role, hostname, Configuration(role, Answers(), places).ports)
+    ports = Configuration(role, Answers(), places).ports
+    held = host.Host().in_the_way(ports, sockets=Systemd(places).has_sockets)
+    around = surroundings(role, hostname, ports)
+    around = replace(around, remarks=[*held, *around.remarks])
     paint = painter()
     for line in around.remarks:
         print(paint("note:", "yellow"), printable(line), flush=True)

@@ -58,6 +58,21 @@ class Host:
             if not held & {"", "mta.service"}
         }
 
+    def in_the_way(self, ports: Collection[int], *, sockets: bool) -> list[str]:
+        """A line for each program that listens where our server is to.
+
+        `sockets`: systemd has some for our server.
+        """
+        by_name: dict[str, list[int]] = {}
+        for port, name in self.holders(ports).items():
+            if not (sockets and name == SYSTEMD):
+                by_name.setdefault(name, []).append(port)
+        return [
+            f"{name} listens on port {', '.join(map(str, sorted(held)))}: the server can't start"
+            f" before it ends{_ending(name)}"
+            for name, held in sorted(by_name.items())
+        ]
+
     def _listening(self, ports: Collection[int]) -> Iterator[tuple[str, int]]:
         """The inodes of listening sockets, with their ports."""
         for file in ("net/tcp", "net/tcp6"):
@@ -78,6 +93,12 @@ class Host:
                         inode = link.removeprefix("socket:[").removesuffix("]")
                         if inode in inodes:
                             yield inode, _name(process)
+
+
+def _ending(name: str) -> str:
+    """The command that ends another program, where it is a unit."""
+    unit = name.removesuffix(".service")
+    return f" (systemctl disable --now {unit})" if unit != name else ""
 
 
 def _name(process: Path) -> str:

@@ -18,7 +18,7 @@ from mta.installation.changes import Desired, Folder, Link, TextFile
 from mta.installation.configuration import Configuration, Options
 from mta.installation.dovecot import SOCKET, USERS, Dovecot
 from mta.installation.filling import filled
-from mta.installation.host import SYSTEMD, Host
+from mta.installation.host import Host
 from mta.installation.interfaces import IChange, State
 from mta.installation.places import Owner, Places
 from mta.installation.plan import Plan
@@ -258,23 +258,7 @@ class Installation:
         """A line for each program that listens where the server is to."""
         if not self.places.is_this_host:
             return []
-        held = self.host.holders(self.configuration.ports)
-        if self.systemd.has_sockets:  # ours, which the server takes
-            held = {port: name for port, name in held.items() if name != SYSTEMD}
-        by_name: dict[str, list[int]] = {}
-        for port, name in held.items():
-            by_name.setdefault(name, []).append(port)
-        return [
-            f"{name} listens on port {', '.join(map(str, sorted(ports)))}: the server can't start"
-            f" before it ends{_ending(name)}"
-            for name, ports in sorted(by_name.items())
-        ]
-
-
-def _ending(name: str) -> str:
-    """The command that ends another program, where it is a unit."""
-    unit = name.removesuffix(".service")
-    return f" (systemctl disable --now {unit})" if unit != name else ""
+        return self.host.in_the_way(self.configuration.ports, sockets=self.systemd.has_sockets)
 
 
 def has_user_systemd() -> bool:

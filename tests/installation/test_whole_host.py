@@ -310,6 +310,7 @@ class HostTests(SynchronousTestCase):
         self.assertIn("port 25 outwards is closed, so that no mail leaves: mx.example.net:", closed)
         self.assertNotIn("outwards", opened)
         self.assertIn("the reverse name of 45.45.45.45 is relay.example.org, expected mail", opened)
+        self.assertEqual(opened.count("python listens on port 25: the server can't start"), 1)
         self.assertNotIn("be reached from this host itself", closed + opened)
         self.assertIn("(nftables) drops what comes to port 25: accept", dropped)
         self.assertIn(
