@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from mta.queued import Delivery
 from mta.session import LOCAL_ADDRESS, Origin
@@ -56,7 +56,8 @@ class Origins:
             address = ip_address(origin.address)
         except ValueError:
             return False
-        return any(address in network for network in self._networks)
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return any((mapped or address) in network for network in self._networks)
 
 
 def was_forwarded(section: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
@@ -132,6 +133,20 @@ class RelayTests(SigningCase):
         server.send(large, "bob@partner.example", reverse_path="alice@example.com")
         self.assert_signed(sink.wait_for_mail(2)[-1])
         self.assertLess(self.most_memory(server) - before, 16 * MIB)
+
+    def test_other_keys(self) -> None:
+        """They sign from the next reload on."""
+        sink = Sink(self)
+        server = self.server(sink.port)
+        entries = yaml.safe_load(server.config.read_text())
+        entries["domains"]["example.com"]["dkim"][0]["state"] = "retiring"
+        server.configure(entries)
+        assert server.process is not None
+        server.process.signal(signal.SIGHUP)
+        server.process.wait_for("read again")
+        server.send(ASCII, "bob@partner.example", reverse_path="alice@example.com")
+        (result,) = self.verify(sink.wait_for_mail()[0], now=time.time())
+        self.assertEqual((result.result.value, result.selector), ("pass", "ed"))
 
     def most_memory(self, server: Server) -> int:
         """The most octets that a server ever had in memory."""

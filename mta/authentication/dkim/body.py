@@ -147,17 +147,21 @@ class _RelaxedBody(_SimpleBody):
             yield from super().end()
 
 
-def _relaxed(text: bytes) -> bytes:
-    """The text with single spaces, and none before line ends."""
+def single_spaces(text: bytes) -> bytes:
+    """The text with one space for each run of blanks."""
     if b"\t" in text:
         text = text.replace(b"\t", b" ")
-    if b" " not in text:
-        return text
     while b"  " in text:  # each round halves the longest run
         text = text.replace(b"  ", b" ")
-    if b" \r\n" in text:
-        text = text.replace(b" \r\n", b"\r\n")
     return text
+
+
+def _relaxed(text: bytes) -> bytes:
+    """The text with single spaces, and none before line ends."""
+    if b" " not in text and b"\t" not in text:
+        return text
+    text = single_spaces(text)
+    return text.replace(b" \r\n", b"\r\n") if b" \r\n" in text else text
 
 
 def _end_of_text(piece: bytes) -> int:

@@ -5,22 +5,20 @@ RFC 6376 sections 3.4, 3.7 and 5.4.2.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mta.authentication.dkim import tags
+from mta.authentication.dkim.body import single_spaces
 from mta.smtp import header
 
-_LINE_END = re.compile(rb"\r?\n")
 _OWN_NAME = b"dkim-signature"
-_BLANKS = re.compile(rb"[ \t]+")
 
 
 def relaxed(field: bytes) -> bytes:
     """A field in the relaxed canonicalisation (section 3.4.2)."""
     name, _, value = field.partition(b":")
-    value = _BLANKS.sub(b" ", _LINE_END.sub(b"", value)).strip(b" ")
+    value = single_spaces(value.replace(b"\r\n", b"").replace(b"\n", b"")).strip(b" ")
     return name.rstrip(b" \t").lower() + b":" + value + b"\r\n"
 
 
