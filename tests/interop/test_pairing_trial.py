@@ -69,3 +69,15 @@ class TrialTests(PairingCase):
         self.assertEqual(result.returncode, 1, result.stdout)
         self.assertIn("does not offer ATRN", result.stdout)
         self.assertIn("hold:relay", self.office.config.read_text())
+
+    def test_beside_a_running_server(self) -> None:
+        """A new line, while the office's server holds the link: all messages come, by either."""
+        self.pair(self.token, "--no-test")
+        self.office.start()
+        assert self.relay.process is not None
+        self.relay.process.wait_for("office turned the connection")
+        said = self.pair(mta(self.relay, "pair", "--renew", "office").stdout.split()[2])
+        self.assertIn("the relay has all 2", said)
+        self.assertIn("reads its configuration again, and keeps the link", said)
+        self.office.wait_for_mail("example.com/alice", 1)
+        self.office.wait_for_mail("../mail2/second.example/bob", 1)
