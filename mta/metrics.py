@@ -61,6 +61,9 @@ class NullMeter:
     def replied(self, reply: Reply) -> None:
         """See `IMeter.replied`."""
 
+    def limited(self, limit: str) -> None:
+        """See `IMeter.limited`."""
+
     def attempted(self, hop: Hop, outcome: Outcome) -> None:
         """See `IMeter.attempted`."""
 
@@ -97,6 +100,9 @@ class PrometheusMeter:
         self._replies = prometheus.Counter(
             "mta_replies", "Replies given", ["code"], registry=registry
         )
+        self._limited = prometheus.Counter(
+            "mta_limited", "Users and hosts at a limit", ["limit"], registry=registry
+        )
         self._attempts = prometheus.Counter(
             "mta_deliveries", "Attempts for one recipient", ["hop", "outcome"], registry=registry
         )
@@ -132,6 +138,10 @@ class PrometheusMeter:
     def replied(self, reply: Reply) -> None:
         """See `IMeter.replied`."""
         self._replies.labels(str(reply.code)).inc()
+
+    def limited(self, limit: str) -> None:
+        """See `IMeter.limited`."""
+        self._limited.labels(limit).inc()
 
     def attempted(self, hop: Hop, outcome: Outcome) -> None:
         """See `IMeter.attempted`."""

@@ -307,7 +307,8 @@ class Limits:
     `free_space`: no mail is taken while the disk of the spool has fewer octets left.
     `greet_delay`: how long the greeting is held back, to see who talks before it; 0: not at all.
     `messages_per_minute` and `recipients_per_hour` count for a user where there is one, else
-    for a host; 0: no limit.
+    for a host; `recipients_per_day` for a user or a host of ours.  `failures_per_hour`: recipients
+    of a user that other hosts refuse, before the user is suspended.  0: no limit.
     """
 
     message_size: int = 50 * MIB
@@ -320,7 +321,27 @@ class Limits:
     auth_failures: int = 10
     messages_per_minute: int = 0
     recipients_per_hour: int = 0
+    recipients_per_day: int = 0
+    failures_per_hour: int = 0
     free_space: int = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class UserLimits:
+    """The limits of one user; None: those of `Limits` count."""
+
+    messages_per_minute: int | None = None
+    recipients_per_hour: int | None = None
+    recipients_per_day: int | None = None
+    failures_per_hour: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The rights of a user to send mail."""
+
+    is_suspended: bool = False
+    limits: UserLimits = UserLimits()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mta.access.bans import Bans
 from mta.access.limits import ConcurrencyLimit, RateLimit, RecentNames
-from mta.settings import HOUR, MINUTE, Limits
+from mta.settings import DAY, HOUR, MINUTE, Limits
 
 FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`; a ban is as long
 PROVEN_FACTOR = 10  # times `auth_failures` that may fail for a user where that user has logged in
@@ -25,6 +25,7 @@ class Counters:
         self.without_mail = RateLimit(0, MINUTE, clock)
         self.messages = RateLimit(defaults.messages_per_minute, MINUTE, clock)
         self.recipients = RateLimit(defaults.recipients_per_hour, HOUR, clock)
+        self.told = RateLimit(1, DAY, clock)  # accounts of which the postmaster was told, perhaps
         self.tried = RecentNames()  # users whose log-ins failed, by host
         self.bans = bans or Bans(clock.seconds)
 

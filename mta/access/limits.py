@@ -73,11 +73,15 @@ class RateLimit:
         """Begin anew with `key`."""
         self._events.pop(key, None)
 
-    def take(self, key: str) -> bool:
-        """Count one event, unless `key` has had its number; then False."""
-        if not self.limit:
+    def take(self, key: str, limit: int | None = None) -> bool:
+        """Count one event, unless `key` has had its number; then False.
+
+        `limit` is that of this key, where it has one of its own.
+        """
+        limit = self.limit if limit is None else limit
+        if not limit:
             return True
-        if self.is_exhausted(key):
+        if self._current(key)[1] >= limit:
             return False
         self.add(key)
         return True

@@ -14,10 +14,11 @@ from zope.interface import implementer
 from mta.access import hosts
 from mta.access.counters import Counters
 from mta.access.logins import LogIns
+from mta.access.sending_limits import SendingLimits
 from mta.interfaces import IAccessPolicy, IRouter, IUsers
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
 from mta.session import LOCAL_ADDRESS, Session
-from mta.settings import Limits, Peer, Relay, Service
+from mta.settings import Limits, Peer, Relay, Service, UserLimits
 from mta.smtp import replies, templates
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import has_route
@@ -41,6 +42,7 @@ class AccessPolicy:
     """The rules of one configuration.
 
     `users` None: there are no log-ins.  `counters` are those of the process, which outlive it.
+    `sending` None: there are no limits over a day, and no users.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class AccessPolicy:
         router: IRouter,
         users: IUsers | None,
         counters: Counters,
+        sending: SendingLimits | None = None,
     ) -> None:
         self._networks = relay.networks
         self._proxies = relay.xclient
@@ -59,6 +62,7 @@ class AccessPolicy:
         self._users = users
         self._connections = limits.connections
         self._counters = counters
+        self._sending = sending
         self._log_ins = LogIns(
             self._counters,
             (*relay.networks, *relay.xclient),
@@ -117,7 +121,11 @@ class AccessPolicy:
             raise Refusal(LOG_IN_FIRST)
         if not reverse_path.is_null and not self._may_write_as(session, reverse_path):
             raise Refusal(NOT_YOUR_ADDRESS)
-        if not self._counters.messages.take(_account(session)):
+        own = UserLimits()
+        if self._sending is not None and session.identity:
+            await self._sending.admit(session)
+            own = await self._sending.limits_of(session)
+        if not self._counters.messages.take(_account(session), own.messages_per_minute):
             raise Refusal(TOO_MANY_MESSAGES)
 
     def is_outsider(self, session: Session) -> bool:
@@ -167,9 +175,18 @@ class AccessPolicy:
                 raise Refusal(refusal)
         if _passes_route_on(address, hops) and not self._is_trusted(session):
             raise Refusal(replies.ROUTE_DENIED)
-        is_counted = not session.turned_peer and session.service is not Service.LMTP
-        if is_counted and not self._counters.recipients.take(_account(session)):
+        if not session.turned_peer and session.service is not Service.LMTP:
+            await self._count_recipient(session)
+
+    async def _count_recipient(self, session: Session) -> None:
+        """Count a recipient for its user or host.  Raises Refusal."""
+        account, sending, own = _account(session), self._sending, UserLimits()
+        if sending is not None and session.identity:
+            own = await sending.limits_of(session)
+        if not self._counters.recipients.take(account, own.recipients_per_hour):
             raise Refusal(TOO_MANY_RECIPIENTS)
+        if sending is not None and self._is_trusted(session):
+            await sending.recipient(account, own)
 
     def _is_trusted(self, session: Session) -> bool:
         """Tell whether this session may send to other hosts."""

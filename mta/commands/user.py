@@ -8,7 +8,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta.commands import bans
+from mta.commands import bans, suspensions
 from mta.commands.console import (
     Failed,
     add_command,
@@ -53,6 +53,7 @@ def register(subparsers: Subparsers) -> None:
             help="the password is the first line of standard input",
         )
     _add(group, "del", _delete, "remove a user")
+    suspensions.register(group)
     add_json(add_command(group, "list", _list, "list the users"))
     bans.register(group)
 
@@ -125,17 +126,20 @@ def _print_users(arguments: argparse.Namespace, file: UserFile) -> None:
     width = max((len(user.name) for user in users), default=0)
     for user in users:
         found = bans.of_user(settings, user.name)
+        suspension = suspensions.of_user(settings, user)
         if arguments.json:
             print_json(
                 {
                     "name": user.name,
                     "addresses": list(user.addresses),
                     "cram_md5": bool(user.cram_md5),
+                    **({"suspended": suspension} if suspension else {}),
                     **bans.key(found),
                 }
             )
         else:
             notes = ["CRAM-MD5"] if user.cram_md5 else []
+            notes += [f"suspended: {suspension}"] if suspension else []
             notes += [bans.line(ban) for ban in found]
             line = f"{user.name:{width}}  {' '.join(user.addresses) or '-'}"
             print(printable(f"{line}  ({'; '.join(notes)})" if notes else line))

@@ -366,6 +366,8 @@ LIMITS: Fields = {
     "auth_failures": values.integer(1, MAX_COUNT),
     "messages_per_minute": values.integer(0, MAX_COUNT),
     "recipients_per_hour": values.integer(0, MAX_COUNT),
+    "recipients_per_day": values.integer(0, MAX_COUNT),
+    "failures_per_hour": values.integer(0, MAX_COUNT),
     "free_space": values.size,
 }
 MILTER_TIMEOUTS: Fields = {

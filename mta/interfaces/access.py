@@ -9,7 +9,7 @@ from zope.interface import Attribute, Interface
 from mta.interfaces.connection import IRole
 from mta.mail import Mailbox, Recipient, Reply
 from mta.session import Ban, LogInRecord, Observation, PairingRequest, Session
-from mta.settings import Peer
+from mta.settings import Account, Peer
 
 
 class ILogInStore(Interface):
@@ -121,6 +121,9 @@ class IUsers(Interface):
 
     def may_use(identity: str, address: Mailbox) -> bool:
         """Return whether that address is one of the user's own."""
+
+    async def account(identity: str) -> Account:
+        """Return the user's rights to send mail, as they are now."""
 
 
 class IReversal(Interface):

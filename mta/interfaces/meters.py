@@ -57,7 +57,21 @@ class IFilterMeter(Interface):
         """
 
 
-class IMeter(ISessionMeter, IDeliveryMeter, ICommitMeter, IAuthenticationMeter, IFilterMeter):
+class ILimitMeter(Interface):
+    """Counts users and hosts that have reached a limit."""
+
+    def limited(limit: str) -> None:
+        """Count one: of recipients, or of failures."""
+
+
+class IMeter(
+    ISessionMeter,
+    IDeliveryMeter,
+    ICommitMeter,
+    IAuthenticationMeter,
+    IFilterMeter,
+    ILimitMeter,
+):
     """Counts all that metrics show."""
 
 

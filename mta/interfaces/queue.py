@@ -9,7 +9,7 @@ from zope.interface import Interface
 from mta.interfaces.connection import IRole
 from mta.mail import NULL_PATH, Hop, Mailbox, Outcome
 from mta.queued import Delivery, Message, Notice, Target
-from mta.session import Session
+from mta.session import Origin, Session
 from mta.settings import Peer
 
 
@@ -32,6 +32,23 @@ class IOwnMail(Interface):
 
     def written(message: Message, subject: str) -> None:
         """Begin to deliver a message about some subject that was just committed."""
+
+
+class IFailureWatch(Interface):
+    """Hears which mail of users can't be delivered."""
+
+    def failed(origin: Origin, number: int) -> None:
+        """Note how many recipients of a message other hosts refused."""
+
+
+class IPostmaster(Interface):
+    """Tells the postmaster of this host what it should know."""
+
+    async def tell(subject: str, text: str) -> None:
+        """Write a message, of paragraphs with empty lines between them.
+
+        What can't be written is logged.
+        """
 
 
 class IRouter(Interface):

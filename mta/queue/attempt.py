@@ -105,6 +105,12 @@ class AttemptResult:
         """Tell whether nothing is left to do for the message."""
         return all(progress.state is State.DONE for progress in self.settlement.progress)
 
+    @property
+    def refused(self) -> int:
+        """The number of recipients that other hosts refused for good."""
+        outcomes = [outcome for _, outcome in self.failed]
+        return sum(bool(each.remote) and each.reply.is_permanent for each in outcomes)
+
 
 def evaluate(attempt: Attempt, schedule: Schedule, now: float) -> AttemptResult:
     """Evaluate an attempt that is over.  `now`: seconds since the epoch."""

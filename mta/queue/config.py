@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mta.interfaces import IDeliveryAgent, IHeldMailWatch, INotices, IRouter
+from mta.interfaces import IDeliveryAgent, IFailureWatch, IHeldMailWatch, INotices, IRouter
 from mta.mail import Agent
 from mta.settings import Peer, Queue
 
@@ -14,7 +14,7 @@ from mta.settings import Peer, Queue
 class RunnerConfig:
     """A frozen value that a reload replaces whole.
 
-    `held_mail_watch` hears for which peers mail is held.
+    `held_mail_watch` hears for which peers mail is held, `failure_watch` which mail is refused.
     """
 
     router: IRouter
@@ -23,3 +23,4 @@ class RunnerConfig:
     settings: Queue
     peers: Mapping[str, Peer]
     held_mail_watch: IHeldMailWatch
+    failure_watch: IFailureWatch | None = None

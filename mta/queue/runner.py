@@ -228,6 +228,8 @@ class Runner:
         try:
             result = evaluate(attempt, self._schedule, self._now())
             self._outcomes.tell(result.message, result.changes, self._now())
+            if result.refused and self._config.failure_watch is not None:
+                self._config.failure_watch.failed(attempt.message.origin, result.refused)
             recorded = await self._recorder.record(result, self._config.notices)
         finally:
             self._drop(attempt)

@@ -20,6 +20,7 @@ from mta.access.far_looks import FarLooks
 from mta.access.local import ClientNames
 from mta.access.mailbox_lists import MailboxLists
 from mta.access.renewals import Renewals
+from mta.access.sending_limits import SendingLimits
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler
 from mta.delivery.local import DiscardAgent, RejectAgent
@@ -50,6 +51,7 @@ from mta.routing import Router
 from mta.service.inspectors import Inspectors, junk_use
 from mta.service.open_files import affordable
 from mta.service.process import Process
+from mta.service.reception import sending_limits
 from mta.settings import Limits, Listener, Queue, Settings, Source
 from mta.signing.key_ring import KeyRing
 from mta.signing.origins import Origins
@@ -84,6 +86,7 @@ class Configured:
     users: IUsers | None
     examined: Examined
     reports: ReportSender | None
+    sending: SendingLimits | None
 
     @property
     def runner(self) -> RunnerConfig:
@@ -95,6 +98,7 @@ class Configured:
             self.queue,
             self.settings.peers,
             self.customer,
+            self.sending,
         )
 
     @property
@@ -145,6 +149,7 @@ class _Maker:
         self._own = OwnHost(settings.hostname, settings.own_addresses)
         self._router = Router.from_settings(settings, process.srs, self._own)
         self._users = self._make_users()
+        self._sending = sending_limits(settings, process, self._users)
         self._renewals = Renewals(
             settings.peers.values(),
             self._users if isinstance(self._users, Users) else None,
@@ -190,6 +195,7 @@ class _Maker:
             self._users,
             self._examined,
             self._reports(),
+            self._sending,
         )
 
     def _reports(self) -> ReportSender | None:
@@ -233,6 +239,7 @@ class _Maker:
             self._router,
             self._users,
             process.counters,
+            self._sending,
         )
 
     def _make_signer(self) -> ISigner | None:

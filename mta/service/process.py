@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
+from mta.access.accounts import Accounts
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
@@ -100,6 +101,7 @@ class Process:
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
+        self.accounts = Accounts(folder, reactor, in_thread)
         self.greylist = GreylistTable(folder, time.time, in_thread)
         self.pairing = Redemption(Pairings(folder), in_thread)
         self.mailbox_files = MailboxFiles(folder)
@@ -187,5 +189,6 @@ class Process:
         """End deliveries, after at most `timeout` seconds, and close the spool."""
         await self.runner.stop(timeout)
         await self.peer_status.flush()
+        await self.accounts.flush()
         await self.reports.flush()
         await self.spool.stop()

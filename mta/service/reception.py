@@ -1,14 +1,16 @@
-"""The inspector of clients, where the configuration has lists or greylisting."""
+"""Lists, greylisting and limits, as far as the configuration has them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mta.access.sending_limits import SendingLimits
 from mta.inspection_settings import GreylistWhen, ListAction
 from mta.inspectors.clients import ClientInspector
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.lists import Lists
-from mta.interfaces import IAccessPolicy, IInspector, IResolver
+from mta.interfaces import IAccessPolicy, IInspector, IResolver, IUsers
+from mta.notices.postmaster import Postmaster
 from mta.service.process import Process
 from mta.settings import Settings
 
@@ -27,3 +29,19 @@ def client_inspectors(
         return ()  # an allow list alone is of no use
     lists = Lists(settings.block_lists, settings.allow_lists, resolver, process.reactor)
     return (ClientInspector(lists, greylisting, access),)
+
+
+def sending_limits(
+    settings: Settings, process: Process, users: IUsers | None
+) -> SendingLimits | None:
+    """Return the limits on what users and our hosts send, if any."""
+    if users is None and not settings.limits.recipients_per_day:
+        return None
+    return SendingLimits(
+        settings.limits,
+        users,
+        process.accounts,
+        Postmaster(settings.hostname, process.spool, process.accepted_mail),
+        process.meter,
+        process.counters.told,
+    )

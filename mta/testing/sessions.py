@@ -25,6 +25,7 @@ from mta.interfaces import (
 from mta.mail import Mailbox, Recipient, Reply
 from mta.queued import Message
 from mta.session import PairingRequest, Session
+from mta.settings import Account
 from mta.smtp import replies, sasl
 from mta.smtp.errors import Refusal
 
@@ -157,6 +158,7 @@ class FakeUsers:
         self._secrets = {"alice": "wonderland"} if secrets is None else secrets
         self._offered = offered
         self._owns_all = owns_all
+        self.accounts: dict[str, Account] = {}
 
     async def mechanisms(self, session: Session) -> Sequence[str]:
         """Return those offered; PLAIN under TLS alone."""
@@ -181,6 +183,10 @@ class FakeUsers:
     def may_use(self, identity: str, address: Mailbox) -> bool:
         """Return `owns_all`."""
         return self._owns_all
+
+    async def account(self, identity: str) -> Account:
+        """Return the one in `accounts`, or one with all rights."""
+        return self.accounts.get(identity, Account())
 
 
 @implementer(IRole)

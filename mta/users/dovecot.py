@@ -22,7 +22,7 @@ from zope.interface import implementer
 from mta.interfaces import IRouter, IUsers
 from mta.mail import Mailbox
 from mta.session import Session
-from mta.settings import Service
+from mta.settings import Account, Service
 from mta.smtp.sasl import (
     CRAM_MD5,
     EXTERNAL,
@@ -169,6 +169,10 @@ class DovecotUsers:
         """Tell whether a name is surely no password, but maybe no user."""
         domain = user.rpartition("@")[2].lower() if "@" in user else ""
         return bool(domain) and self._router.is_ours(domain)
+
+    async def account(self, identity: str) -> Account:
+        """See `IUsers.account`: Dovecot knows no limits."""
+        return Account()
 
     def may_use(self, identity: str, address: Mailbox) -> bool:
         """See `IUsers.may_use`: Dovecot knows no addresses, so the user's name decides."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fcntl import LOCK_EX, flock
@@ -97,7 +97,7 @@ class UserFile:
         with self._changing() as users:
             old = self._existing(users, name)
             new = self._user(old.name, password, cram_md5=bool(old.cram_md5))
-            users[old.name.lower()] = replace(new, addresses=old.addresses)
+            users[old.name.lower()] = replace(new, addresses=old.addresses, account=old.account)
 
     def is_outdated(self, user: User) -> bool:
         """Tell whether a password would get other hashes today."""
@@ -111,6 +111,21 @@ class UserFile:
             now = users.get(user.name.lower())
             if now is not None and now.password == user.password:
                 users[user.name.lower()] = replace(now, scram=keys)
+
+    def edit(self, change: Callable[[str], str]) -> None:
+        """Change the text of the file.  Comments in it stay."""
+        with self._locked():
+            try:
+                with open_regular(self.path) as file:
+                    text = change(file.read().decode()).encode()
+                form.read(text)
+            except ValueError as error:
+                raise UserFault(f"{self.path}: {error}") from None
+            atomic_write(self.path, text, owner=self._owner)
+
+    def existing(self, name: str) -> User:
+        """Return a user, by its name in any case."""
+        return self._existing(self.load().users, name)
 
     def delete(self, name: str) -> None:
         """Remove a user."""
@@ -155,16 +170,22 @@ class UserFile:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, User]]:
         """The users, to be changed; written back at the end.  One process at a time."""
+        with self._locked():
+            roster = self.load()
+            users = dict(roster.users)
+            yield users
+            atomic_write(self.path, form.written(Roster(users, roster.decoy)), owner=self._owner)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep others from changing the file."""
         try:
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise self._fault(error) from None
         try:
             flock(folder, LOCK_EX)
-            roster = self.load()
-            users = dict(roster.users)
-            yield users
-            atomic_write(self.path, form.written(Roster(users, roster.decoy)), owner=self._owner)
+            yield
         except OSError as error:
             raise self._fault(error) from None
         finally:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
+from mta.settings import Account, UserLimits
 from mta.smtp.sasl import ScramKeys
 from mta.smtp.saslprep import prepare
 from mta.users.addresses import normalised
@@ -50,6 +52,12 @@ def entry_of(user: User) -> dict[str, Any]:
         )
     if user.cram_md5:
         entry["cram_md5"] = user.cram_md5
+    if user.account.is_suspended:
+        entry["suspended"] = True
+    if limits := {
+        key: each for key, each in asdict(user.account.limits).items() if each is not None
+    }:
+        entry["limits"] = limits
     return entry
 
 
@@ -82,9 +90,20 @@ def user_of(name: object, entry: object) -> User:
             _scram_keys(scram) if scram else None,
             tuple(normalised(str(address)) for address in addresses),
             str(entry.get("cram_md5", "")),
+            _account(entry),
         )
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"user {name}: expected what `mta user add` writes") from None
+
+
+def _account(entry: dict[str, Any]) -> Account:
+    is_suspended, limits = entry.get("suspended", False), entry.get("limits", {})
+    numbers = limits.values() if isinstance(limits, dict) else [None]
+    if not isinstance(is_suspended, bool) or any(
+        type(each) is not int or each < 0 for each in numbers
+    ):
+        raise ValueError
+    return Account(is_suspended, UserLimits(**limits))
 
 
 def _scram_keys(found: re.Match[str]) -> ScramKeys:

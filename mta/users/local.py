@@ -20,7 +20,7 @@ from zope.interface import implementer
 from mta.interfaces import IPasswords, IRouter, IUsers
 from mta.mail import Mailbox
 from mta.session import Session
-from mta.settings import Service
+from mta.settings import Account, Service
 from mta.smtp import sasl
 from mta.smtp.sasl import (
     AuthenticationFailed,
@@ -119,6 +119,12 @@ class Users:
             raise AuthenticationFailed(str(failed), name, is_known=named is not None) from None
         user = self._roster.find(name)
         return user.name if user else name
+
+    async def account(self, identity: str) -> Account:
+        """See `IUsers.account`."""
+        await self._refresh()
+        user = self._roster.find(identity)
+        return user.account if user else Account()
 
     def may_use(self, identity: str, address: Mailbox) -> bool:
         """See `IUsers.may_use`."""

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from mta.settings import Account
 from mta.smtp import sasl
 from mta.smtp.sasl import ScramKeys
 
@@ -66,9 +67,9 @@ class Secret:
 class User:
     """One user.
 
-    `addresses` as in `mta.users.addresses`.  `cram_md5`: the password itself, empty for most.
-    `scram` None: the user has no keys for SCRAM.  `successor` counts as well, and takes the place
-    of the password once it was used.
+    `addresses` as in `mta.users.addresses`.  `account`: what it may send.  `cram_md5`: the password
+    itself, empty for most.  `scram` None: the user has no keys for SCRAM.  `successor` counts as
+    well, and takes the place of the password once it was used.
     """
 
     name: str
@@ -76,6 +77,7 @@ class User:
     scram: ScramKeys | None
     addresses: tuple[str, ...] = ()
     cram_md5: str = field(default="", repr=False)
+    account: Account = field(default_factory=Account)
     successor: Secret | None = None
 
 

@@ -16,6 +16,7 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 import mta
+from mta.access.account_table import AccountTable
 from mta.access.log_in_file import LogInFile
 from mta.commands import GROUPS, console, main, whole_parser
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
@@ -179,6 +180,52 @@ class UserTests(CommandCase):
         check = ("user", "check", "alice", "--password-stdin")
         self.assertEqual(self.succeed(*check, stdin="secret\n"), "alice: ok\n")
         self.assertIn("not the password", self.fail_with(*check, stdin="Secret\n"))
+
+    def test_suspend(self) -> None:
+        """A suspended user is shown as such; the comments of the file stay."""
+        self.configure(users="users.yaml")
+        self.add("alice")
+        self.add("Bob")
+        path = self.folder / "users.yaml"
+        text = path.read_text().replace("users:\n", "users:\n  # our own\n")
+        entry = "  Bob:  # leaves in May\n    limits: {recipients_per_day: 7}\n"
+        path.write_text(text.replace("  Bob:\n", entry))
+        before = path.read_text()
+        self.assertEqual(
+            self.succeed("user", "suspend", "bob"),
+            "bob is suspended: no mail is taken, until mta user resume\n",
+        )
+        self.assertIn("    suspended: true\n", path.read_text())
+        self.assertIn("(suspended: by hand)", self.succeed("user", "list"))
+        lines = self.succeed("user", "list", "--json").splitlines()
+        self.assertEqual([json.loads(line).get("suspended") for line in lines], [None, "by hand"])
+        self.succeed("user", "suspend", "bob")
+        self.assertEqual(self.succeed("user", "resume", "Bob"), "mail is taken from Bob again\n")
+        self.assertEqual(path.read_text(), before)
+        self.assertIn("Bob is not suspended", self.fail_with("user", "resume", "Bob"))
+        self.assertIn("there is no user eve", self.fail_with("user", "suspend", "eve"))
+        self.succeed("user", "passwd", "bob", "--password-stdin", stdin="other\n")
+        self.assertIn("recipients_per_day: 7", path.read_text())
+
+    def test_resume_after_failures(self) -> None:
+        """What the server began is ended as well."""
+        self.add("alice")
+        spool = self.folder / "spool"
+        spool.mkdir(exist_ok=True)
+        AccountTable(spool).suspend("Alice", "12 recipients were refused within an hour")
+        self.assertIn("(suspended: 12 recipients were", self.succeed("user", "list"))
+        self.succeed("user", "resume", "alice")
+        self.assertNotIn("suspended", self.succeed("user", "list"))
+
+    def test_suspend_user_of_dovecot(self) -> None:
+        """Users of Dovecot are suspended in the spool."""
+        (self.folder / "spool").mkdir(exist_ok=True)
+        self.configure(users="dovecot:auth.sock")
+        self.succeed("user", "suspend", "alice")
+        [suspension] = AccountTable(self.folder / "spool").suspensions()
+        self.assertEqual((suspension.user, suspension.reason), ("alice", "by hand"))
+        self.succeed("user", "resume", "alice")
+        self.assertEqual(AccountTable(self.folder / "spool").suspensions(), [])
 
     def test_passwd(self) -> None:
         """The old password is wrong afterwards."""

@@ -6,9 +6,10 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IDeliveryAgent, INotices, IQueue, IRouter
+from mta.interfaces import IDeliveryAgent, IFailureWatch, INotices, IQueue, IRouter
 from mta.mail import (
     Agent,
     Envelope,
@@ -25,6 +26,7 @@ from mta.queue.interfaces import IActiveQueue, IAttemptWatch
 from mta.queue.leases import MAX_SLEEP
 from mta.queue.recorder import REMOVAL_DELAY
 from mta.queued import Delivery, HopFailure, Message, Progress, Settlement, State
+from mta.session import Origin
 from mta.settings import DAY, HOUR, Queue
 from mta.testing import (
     FakeContent,
@@ -135,6 +137,37 @@ class FirstAttemptTests(RunnerTests):
         with capturedLogs() as logs:
             self.accept_address("1", "x@a.example")
         self.assertEqual("250 ok??2026 forged", logs[0]["reply"])
+
+
+@implementer(IFailureWatch)
+class FailureWatch:
+    """Remembers what other hosts refused."""
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, int]] = []
+
+    def failed(self, origin: Origin, number: int) -> None:
+        """Remember it."""
+        self.failures.append((origin.user, number))
+
+
+class FailureTests(RunnerTests):
+    """Recipients that other hosts refuse."""
+
+    def test_told(self) -> None:
+        """They are told of, with the user who sent the message; what fails here is not."""
+        watch = FailureWatch()
+        verifyObject(IFailureWatch, watch)
+        self.runner.use(replace(self.config(self.settings), failure_watch=watch))
+        alice = Origin(user="alice", service="submission")
+        here = Outcome(Status.FAILED, NO_SUCH_USER)
+        gone = Outcome(Status.FAILED, Reply(451, "4.4.7", ("Too late",)), "mx.example")
+        for number, outcome in enumerate((NO, RELAYED, LATER, here, gone)):
+            self.agent.outcome = outcome
+            to = [f"x@{domain}" for domain in ("a.example", "b.example")]
+            self.accept_address(str(number), *to, origin=alice)
+        # The notice about them has no user, and is refused as well.
+        self.assertEqual(watch.failures, [("alice", 2), ("", 1)])
 
 
 class RetryTests(RunnerTests):

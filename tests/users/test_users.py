@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import IUsers
 from mta.mail import Agent, Hop, Mailbox
 from mta.session import Session, TLSInfo
-from mta.settings import Service
+from mta.settings import Account, Service, UserLimits
 from mta.smtp import sasl
 from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
 from mta.testing import FakeRouter
@@ -64,6 +64,44 @@ class UserFileTests(FileTestCase):
         """Where there is no file there is nobody."""
         self.assertEqual(self.file.list(), [])
         self.assertIn("no user alice", self.told(self.file.check, "alice", "x"))
+
+    def test_accounts(self) -> None:
+        """Limits and suspensions stay when the file is written, and mistakes are told."""
+        self.file.add("alice", "wonderland")
+        text = self.path.read_text()
+        for lines, account in (
+            ("", Account()),
+            ("    suspended: true\n", Account(is_suspended=True)),
+            (
+                "    limits: {recipients_per_day: 5, failures_per_hour: 0}\n",
+                Account(limits=UserLimits(recipients_per_day=5, failures_per_hour=0)),
+            ),
+        ):
+            self.path.write_text(text.replace("  alice:\n", f"  alice:\n{lines}"))
+            self.assertEqual(self.file.existing("Alice").account, account)
+            self.file.set_password("alice", "looking-glass")
+            self.file.add("bob", "builder")
+            self.file.delete("bob")
+            self.assertEqual(self.file.existing("alice").account, account)
+        for line in (
+            "suspended: 1",
+            "limits: 5",
+            "limits: {recipients_per_day: many}",
+            "limits: {recipients_per_day: true}",
+            "limits: {recipients_per_day: -1}",
+            "limits: {per_day: 1}",
+        ):
+            self.path.write_text(text.replace("  alice:\n", f"  alice:\n    {line}\n"))
+            self.assertIn("user alice: expected what", self.told(self.file.load), line)
+
+    def test_edit(self) -> None:
+        """An edit that makes no users file is refused, and changes nothing."""
+        self.file.add("alice", "wonderland")
+        text = self.path.read_text()
+        self.file.edit(lambda text: f"{text}# seen\n")
+        self.assertEqual(self.path.read_text(), f"{text}# seen\n")
+        self.assertIn("users.yaml", self.told(self.file.edit, lambda text: "users: 5\n"))
+        self.assertIn("# seen", self.path.read_text())
 
     def test_mode(self) -> None:
         """The file is for its owner alone, and nothing else is left in the folder."""
