@@ -56,7 +56,7 @@ class SigningKey:
         self._domain = domain
         self._kind = path.suffixes[-2].removeprefix(".")
         self._path = places.now(path)
-        self._owner = places.accounts.ids(places.servers)
+        self._places = places
 
     def state(self) -> State:
         """See `IChange.state`."""
@@ -68,7 +68,9 @@ class SigningKey:
 
     def apply(self) -> str:
         """See `IChange.apply`."""
-        key_files.write(self._path, new_key(self._kind), datetime.now(UTC), self._owner)
+        # Only now: the server's user may be one of the plan's own changes.
+        owner = self._places.accounts.ids(self._places.servers)
+        key_files.write(self._path, new_key(self._kind), datetime.now(UTC), owner)
         return (
             f"made {self.title}, which signs the mail of {self._domain}:"
             f" mta dkim records {self._domain}"

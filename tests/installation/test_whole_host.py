@@ -48,6 +48,8 @@ assert main(["init", "server", "--dry-run", "--program", sys.argv[1], *OPTIONS])
 holder.close()
 assert main(["init", "server", "--program", sys.argv[1], *OPTIONS]) == 0
 server = pwd.getpwnam("mta")
+for path in Path("/etc/mta/dkim").iterdir():
+    print(path.stat().st_uid == server.pw_uid, oct(path.stat().st_mode & 0o777), path.suffix)
 config = Path("/etc/mta/mta.yaml")
 command = [sys.argv[1] + "/twistd", "--nodaemon", "--pidfile=", "mta", "--config", str(config)]
 with proof.running(command, Path("/")):
@@ -270,6 +272,7 @@ class HostTests(SynchronousTestCase):
         first, _, second = self.run_program(_PROGRAM).partition("running\n")
         self.assertIn("listens on port 587: the server can't start", first)
         self.assertIn("done: made user and group mta\n", first)
+        self.assertEqual(first.count("True 0o600 .pem\n"), 2, first)  # keys that sign
         self.assertIn("/etc/mta/mta.yaml: ok\n", first)
         self.assertIn("nothing to do: all is as it should be\n", second)
         self.assertNotIn("listens on port", second)
