@@ -40,7 +40,10 @@ class Counter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Messages of one size in a number of sessions; `kept`: many messages a connection."""
+    """Messages of one size in a number of sessions; `kept`: many messages a connection.
+
+    `content`: the file that each of them is, in kept connections.
+    """
 
     octets: int
     sessions: int
@@ -48,9 +51,12 @@ class Load:
     messages: int
     domain: str = DOMAIN
     tls: bool = False
+    content: Path | None = None
 
     def start(self, server: Server) -> subprocess.Popen[bytes]:
         """Begin to send."""
+        if self.content is not None:
+            return self._start_with(self.content, server)
         if self.tls:
             numbers = (server.port, self.sessions, self.messages, self.octets)
             return subprocess.Popen(
@@ -72,6 +78,12 @@ class Load:
                 f"127.0.0.1:{server.port}",
             ]
         )
+
+    def _start_with(self, content: Path, server: Server) -> subprocess.Popen[bytes]:
+        numbers = map(str, (server.port, self.sessions, self.messages))
+        program = [sys.executable, "-m", "bench.programs.content_source"]
+        addresses = (self._recipient, "sender@client.example")
+        return subprocess.Popen([*program, *numbers, str(content), *addresses], cwd=SOURCE)
 
     @property
     def _recipient(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.figures import Row
+from bench.rows.authentication import Authentication
 from bench.rows.delivery import Deliveries, Large
 from bench.rows.hostile import Hostile
 from bench.rows.python import Ceiling, PythonPeers
@@ -17,6 +18,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
     """All rows that are wanted by their names."""
     others: list[Row] = [
         Large(),
+        Authentication(),
         Relay(),
         Signing(),
         Distance(),
