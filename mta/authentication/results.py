@@ -7,7 +7,7 @@ be said whose they are, are removed from mail that comes in.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from mta.mail import canonical_domain
@@ -19,9 +19,11 @@ NAME = b"Authentication-Results"
 MAX_OCTETS = 16 * 1024  # of one field that is parsed: longer ones are removed
 MAX_RESULTS = 100  # of one field
 MAX_LINE = 78  # octets, RFC 5322 section 2.1.1
+INDENT = " " * 8  # of the lines after the first
 MAX_VALUE = 512  # characters of one value that we write
 
 _VALUE = re.compile(r"[!#-'*+.0-9A-Z^-~\x80-\U0010ffff-]+")  # a token: RFC 2045, RFC 6532
+_PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,253}@?[A-Za-z0-9.-]{0,253}")  # nearly all values are
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _LEXEME = re.compile(rf'{_QUOTED}|[^";]+|;', re.DOTALL)
 _LOCAL_PART = re.compile(_QUOTED, re.DOTALL)
@@ -77,15 +79,22 @@ def value_of(authserv_id: str, results: Sequence[MethodResult]) -> bytes:
         return f"{lines[0]} none".encode()
     for number, each in enumerate(results, 1):
         words = _words(each)
-        words[-1] += ";" if number < len(results) else ""
-        line = "       "
-        for word in words:
-            if len(line) + 1 + len(word) > MAX_LINE and line.strip():
-                lines.append(line)
-                line = "       "
-            line += f" {word}"
-        lines.append(line)
+        if number < len(results):
+            words[-1] += ";"
+        whole = INDENT + " ".join(words)
+        lines += [whole] if len(whole) <= MAX_LINE else _folded(words)
     return CRLF.decode().join(lines).encode("utf-8", "replace")
+
+
+def _folded(words: Sequence[str]) -> Iterator[str]:
+    """The lines that words take."""
+    line = ""
+    for word in words:
+        if line and len(line) + 1 + len(word) > MAX_LINE:
+            yield line
+            line = ""
+        line = f"{line} {word}" if line else INDENT + word
+    yield line
 
 
 def _words(found: MethodResult) -> list[str]:
@@ -111,6 +120,8 @@ def _quoted(text: str) -> str:
 
 def _property_value(text: str) -> str:
     """Return a pvalue: a value, an address, or a domain behind ``@``."""
+    if _PLAIN.fullmatch(text):
+        return text
     local_part, at, domain = text.rpartition("@")
     if at and len(text) <= MAX_VALUE and not _UNSAFE.search(text) and _VALUE.fullmatch(domain):
         if not local_part or _VALUE.fullmatch(local_part):

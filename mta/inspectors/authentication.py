@@ -7,6 +7,7 @@ from zope.interface import implementer
 from mta.inspectors.authentication_config import AuthenticationConfig
 from mta.inspectors.exempt import ExemptMessage
 from mta.inspectors.judging import JudgedMessage
+from mta.inspectors.sender_policy import SenderPolicy
 from mta.interfaces import IAccessPolicy, IInspector, IMessageInspector, ISessionInspector
 from mta.mail import MailArgument
 from mta.session import Origin, Session
@@ -37,6 +38,7 @@ class _AuthenticatedSession:
         self._config = config
         self._access = access
         self._session = session
+        self._sender_policy = SenderPolicy(config, session)
 
     async def connected(self) -> None:
         """Let all clients pass."""
@@ -51,7 +53,7 @@ class _AuthenticatedSession:
         """Begin to judge a message, to believe others about it, or neither."""
         session, config = self._session, self._config
         if self._is_judged:
-            return JudgedMessage(config, session, id, argument)
+            return JudgedMessage(config, session, self._sender_policy, id, argument)
         peer = config.peers.get(session.turned_peer, "")
         trusted = (peer,) if peer and peer != config.authserv_id else ()
         return ExemptMessage(id, config.authserv_id, trusted, config.settings.dmarc)

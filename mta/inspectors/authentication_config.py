@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from mta.authentication.spf import Limits
 from mta.inspectors.interfaces import IJudgedMail
+from mta.inspectors.verifications import Verifications
 from mta.interfaces import IAuthenticationMeter, IResolver
 from mta.mail import canonical_domain
 from mta.session import Session
@@ -45,6 +46,11 @@ class AuthenticationConfig:
     def limits(self) -> Limits:
         """The limits on a check of SPF.  Its time is bounded where it is waited for."""
         return Limits(self.now)
+
+    @cached_property
+    def verifications(self) -> Verifications:
+        """The verification of signatures, for all messages together."""
+        return Verifications(self.clock, self.in_thread)
 
     @property
     def needs_name(self) -> bool:

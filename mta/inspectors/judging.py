@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.authentication import results, spf
+from mta.authentication import results
 from mta.authentication.decision import Action, Decision, decide, unclear_authors
 from mta.authentication.dkim import DKIMResult, Verification
 from mta.authentication.dmarc import (
@@ -25,10 +25,10 @@ from mta.authentication.dmarc import (
 )
 from mta.authentication.judged import Judged, identifiers, method_results
 from mta.authentication.reports.message import is_report
-from mta.authentication.spf import SPFResult, check_host
+from mta.authentication.spf import SPFResult
 from mta.inspectors.look_ups import LookUps
 from mta.interfaces import IMessageInspector, ResolutionFailed
-from mta.mail import Envelope, MailArgument, Recipient
+from mta.mail import Envelope, MailArgument, Mailbox, Recipient
 from mta.session import Session
 from mta.settings import Judgement
 from mta.smtp import header
@@ -37,10 +37,10 @@ from mta.verdict import ChangeField, InsertField, Verdict
 
 if TYPE_CHECKING:
     from mta.inspectors.authentication_config import AuthenticationConfig
+    from mta.inspectors.sender_policy import SenderPolicy
 
 MAX_SECONDS = 20.0  # for look-ups, once the content is there: RFC 7208 section 4.6.4
 MAX_AT_ONCE = 16 * 1024  # octets that are hashed between other work: some 50 us
-MAX_SIGNATURES = 2  # verified between other work, some 50 us each; more go to a thread
 SPAM = b"X-Spam"
 
 _log = Logger()
@@ -51,10 +51,16 @@ class JudgedMessage:
     """Judges one message."""
 
     def __init__(
-        self, config: AuthenticationConfig, session: Session, id: str, argument: MailArgument
+        self,
+        config: AuthenticationConfig,
+        session: Session,
+        sender_policy: SenderPolicy,
+        id: str,
+        argument: MailArgument,
     ) -> None:
         self._config = config
         self._session = session
+        self._sender_policy = sender_policy
         self._id = id
         self._look_ups = LookUps(config.clock)
         self._spf: SPFResult | None = None
@@ -65,26 +71,16 @@ class JudgedMessage:
         self._dmarc: DMARCResult | None = None
         self._forged = 0
         if config.settings.spf is not Judgement.OFF:
-            self._begin_spf(argument)
+            self._begin_spf(argument.reverse_path)
 
-    def _begin_spf(self, argument: MailArgument) -> None:
-        is_null = argument.reverse_path.is_null
-        identity = spf.Identity.HELO if is_null else spf.Identity.MAIL_FROM
-        domain = self._session.hello if is_null else argument.reverse_path.domain
-        self._spf = SPFResult(
-            spf.Result.TEMPERROR, domain, identity, problem="the DNS did not answer in time"
-        )
-        self._look_ups.begin(self._check_spf(argument))
+    def _begin_spf(self, reverse_path: Mailbox) -> None:
+        self._spf = self._sender_policy.remembered(reverse_path)
+        if self._spf is None:
+            self._spf = self._sender_policy.unanswered(reverse_path)
+            self._look_ups.begin(self._check_spf(reverse_path))
 
-    async def _check_spf(self, argument: MailArgument) -> None:
-        self._spf = await check_host(
-            self._config.resolver,
-            address=self._session.client,
-            mail_from=argument.reverse_path,
-            hello=self._session.hello,
-            receiver=self._config.hostname,
-            limits=self._config.limits,
-        )
+    async def _check_spf(self, reverse_path: Mailbox) -> None:
+        self._spf = await self._sender_policy.check(reverse_path)
 
     async def recipient(self, recipient: Recipient) -> None:
         """Let all recipients pass."""
@@ -157,10 +153,7 @@ class JudgedMessage:
         verification = self._verification
         if verification is None:
             return None
-        if verification.count <= MAX_SIGNATURES:
-            return verification.check()
-        found: Sequence[DKIMResult] = await self._config.in_thread(verification.check)
-        return found
+        return await self._config.verifications.check(verification)
 
     async def _evaluate(self, signatures: Sequence[DKIMResult] | None) -> None:
         self._dmarc = await evaluate_all(

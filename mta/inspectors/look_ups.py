@@ -26,9 +26,10 @@ class LookUps:
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin with one more."""
         begun = Deferred.fromCoroutine(work)
+        if begun.called and begun.result is None:
+            return  # as where the resolver remembers all answers
         begun.addErrback(self._failed)
-        if not begun.called:
-            self._open.append(begun)
+        self._open.append(begun)
 
     async def finish(self, until: float) -> None:
         """Wait until all are done, or are cancelled at the time `until`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import idna
 from dns.name import Name
 
@@ -11,6 +13,7 @@ MAX_NAME = 253  # octets, RFC 1035 section 2.3.4: 255 with the lengths of labels
 MAX_LABEL = 63  # octets, RFC 1035 section 2.3.4
 
 
+@lru_cache(maxsize=1024)  # each message from outside asks for half a dozen, of few domains
 def to_octets(name: str) -> bytes:
     """The A-labels of a name, in lower case.  Raises DomainNotFound where it can't exist."""
     name = name.rstrip(".").lower()

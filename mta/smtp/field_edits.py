@@ -38,6 +38,7 @@ class EditedSection:
     def __init__(self, own: bytes, section: bytes) -> None:
         self.octets = own + section
         self.section = section
+        self._came = section
         self._own = _Field(b"", own)  # which has no name to be changed by
         self._fields = [self._own]
         self._rest: bytes | None = None
@@ -51,11 +52,15 @@ class EditedSection:
         self._inspector += 1
         if not edits:
             return
+        if self._rest is None and all(map(_is_on_top, edits)):
+            for edit in edits:
+                self._fields.insert(0, self._field(edit))
+            self._join(self._came)
+            return
         if self._rest is None:
-            self._fields += [
-                _Field(header.name(each), each) for each in header.fields(self.section)
-            ]
-            self._rest = self.octets[sum(len(each.octets) for each in self._fields) :]
+            found = [_Field(header.name(each), each) for each in header.fields(self._came)]
+            self._rest = self._came[sum(len(each.octets) for each in found) :]
+            self._fields += found
         for edit in edits:
             match edit:
                 case InsertField():
@@ -64,9 +69,13 @@ class EditedSection:
                     self._add(self._field(edit))
                 case _:
                     self._change(edit)
-        self.octets = b"".join(each.octets for each in self._fields) + self._rest
+        self._join(self._rest)
+
+    def _join(self, rest: bytes) -> None:
+        """Join the fields again, and what follows them."""
+        self.octets = b"".join(each.octets for each in self._fields) + rest
         self.section = (
-            b"".join(each.octets for each in self._fields if each is not self._own) + self._rest
+            b"".join(each.octets for each in self._fields if each is not self._own) + rest
         )
 
     def _seen(self) -> list[_Field]:
@@ -106,6 +115,11 @@ class EditedSection:
             field.octets = _octets(edit) if edit.value else b""
         elif edit.value:
             self._add(self._field(edit))
+
+
+def _is_on_top(edit: FieldEdit) -> bool:
+    """Tell whether no other field counts for an edit."""
+    return isinstance(edit, InsertField) and edit.position <= 0
 
 
 def _octets(edit: FieldEdit) -> bytes:

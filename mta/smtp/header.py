@@ -54,6 +54,8 @@ def without_comments(text: str) -> str:
 
     Raises ValueError where a comment or a quoted string does not end.
     """
+    if "(" not in text and '"' not in text:
+        return text
     kept: list[str] = []
     quoted, depth = False, 0
     for character in _CHARACTER.findall(text):

@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import capturedLogs, formatEvent
@@ -19,7 +19,13 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.authentication.decision import Action, Decision
-from mta.authentication.dkim import SIGNED_BODY, BodyHasher, SigningKey, signature_fields
+from mta.authentication.dkim import (
+    SIGNED_BODY,
+    BodyHasher,
+    SigningKey,
+    Verification,
+    signature_fields,
+)
 from mta.authentication.judged import Judged
 from mta.authentication.results import parse
 from mta.dns_answer import Answer, RecordType
@@ -27,6 +33,7 @@ from mta.inspectors.authentication import AuthenticationInspector
 from mta.inspectors.authentication_config import AuthenticationConfig
 from mta.inspectors.interfaces import IJudgedMail
 from mta.inspectors.judging import MAX_AT_ONCE, MAX_SECONDS
+from mta.inspectors.verifications import MAX_BATCH, Verifications
 from mta.interfaces import IAuthenticationMeter, IInspector, IMessageInspector, ISessionInspector
 from mta.mail import NULL_PATH, Envelope, MailArgument, Mailbox
 from mta.session import UNKNOWN_ORIGIN, Session
@@ -126,7 +133,11 @@ class AuthenticationTestCase(SynchronousTestCase):
         self.peers = {"office": "relay.example"}
 
     def begin(self, mail_from: str = "ceo@bank.example", **settings: Any) -> IMessageInspector:
-        """MAIL comes."""
+        """MAIL comes, in a session of its own."""
+        return self.mail(self.begin_session(**settings), mail_from)
+
+    def begin_session(self, **settings: Any) -> ISessionInspector:
+        """A client connects."""
         config = AuthenticationConfig(
             Authentication(**settings),
             "mta.example",
@@ -142,6 +153,10 @@ class AuthenticationTestCase(SynchronousTestCase):
         self.assertTrue(verifyObject(IInspector, inspector))
         session = inspector.session(self.session)
         self.assertTrue(verifyObject(ISessionInspector, session))
+        return session
+
+    def mail(self, session: ISessionInspector, mail_from: str) -> IMessageInspector:
+        """MAIL comes."""
         local_part, _, domain = mail_from.partition("@")
         argument = MailArgument(Mailbox(local_part, domain) if mail_from else NULL_PATH)
         message = self.now(session.message("A1", argument, UNKNOWN_ORIGIN))
@@ -158,7 +173,9 @@ class AuthenticationTestCase(SynchronousTestCase):
         self.now(message.header(Envelope(NULL_PATH, ()), section))
         for start in range(0, len(body), 70_000):
             self.now(message.body(body[start : start + 70_000]))
-        return Deferred.fromCoroutine(message.end(section))
+        ended = Deferred.fromCoroutine(message.end(section))
+        self.clock.advance(0)  # signatures are verified
+        return ended
 
     def judge(
         self, section: bytes, mail_from: str = "ceo@bank.example", body: bytes = BODY, **more: Any
@@ -219,6 +236,24 @@ class JudgingTests(AuthenticationTestCase):
         self.assertEqual(self.judge(FROM_BANK, "x@evil.example", dmarc=Judgement.RECORD).junk, "")
         off = self.judge(FROM_BANK, "x@evil.example", dmarc=Judgement.OFF)
         self.assertEqual(self.results(off), {"spf": "pass", "dkim": "none"})
+
+    def test_the_same_sender_again(self) -> None:
+        """SPF is asked for once a minute in a session, and for each sender and HELO."""
+        config_session = self.begin_session()
+        for sender, hello, seconds, asked in (
+            ("a@bank.example", "h.example", 0, True),
+            ("a@bank.example", "h.example", 59, False),
+            ("a@bank.example", "other.example", 0, True),
+            ("b@bank.example", "other.example", 0, True),
+            ("b@bank.example", "other.example", 60, True),
+        ):
+            self.clock.advance(seconds)
+            self.session.hello = hello
+            self.dns.queries.clear()
+            message = self.mail(config_session, sender)
+            verdict = self.successResultOf(self.content(message, FROM_BANK))
+            self.assertEqual(self.results(verdict)["spf"], "pass")
+            self.assertEqual("bank.example" in self.dns.queries, asked, (sender, hello, seconds))
 
     def test_a_changed_body(self) -> None:
         """The signature does not count."""
@@ -343,6 +378,50 @@ class ThreadTests(AuthenticationTestCase):
         self.judge(section)
         self.assertEqual(self.threads.calls[2:], ["Verification", "check"])
 
+    def test_together(self) -> None:
+        """Messages that are complete are verified some at a time, before any of them goes on."""
+        verifications = Verifications(self.clock, partial(deferToThreadPool, None, None))
+        seen = []
+
+        class Seen(Verification):
+            """Tells when it is checked."""
+
+            def check(self) -> Any:
+                seen.append("checked")
+                return super().check()
+
+        for _ in range(MAX_BATCH + 1):
+            verification = Seen(signed(FROM_BANK, BODY), NOW)
+            checking = Deferred.fromCoroutine(verifications.check(verification))
+            checking.addCallback(lambda _: seen.append("goes on"))
+        self.assertEqual(seen, [])
+        self.clock.advance(0)
+        batch = ["checked"] * MAX_BATCH + ["goes on"] * MAX_BATCH
+        self.assertEqual(seen, [*batch, "checked", "goes on"])
+
+    def test_a_fault_of_ours(self) -> None:
+        """It ends one session, and harms no other message."""
+        verifications = Verifications(self.clock, partial(deferToThreadPool, None, None))
+        section = signed(FROM_BANK, BODY)
+        found = []
+        for is_broken in (True, False):
+            verification = Verification(section, NOW)
+            if is_broken:
+                self.patch(verification, "check", lambda: 1 / 0)
+            found.append(Deferred.fromCoroutine(verifications.check(verification)))
+        self.clock.advance(0)
+        self.failureResultOf(found[0], ZeroDivisionError)
+        self.assertEqual(len(self.successResultOf(found[1])), 1)
+
+    def test_cancelled(self) -> None:
+        """A session that is gone is not told."""
+        verifications = Verifications(self.clock, partial(deferToThreadPool, None, None))
+        verification = Verification(signed(FROM_BANK, BODY), NOW)
+        checking = Deferred.fromCoroutine(verifications.check(verification))
+        checking.cancel()
+        self.clock.advance(0)
+        self.failureResultOf(checking, CancelledError)
+
 
 class WaitingTests(AuthenticationTestCase):
     """The DNS takes its time, or does not answer."""
@@ -371,6 +450,7 @@ class WaitingTests(AuthenticationTestCase):
         )
         self.assertNoResult(ended)
         self.answer()
+        self.clock.advance(0)
         found = self.results(self.successResultOf(ended))
         self.assertEqual(found, {"spf": "pass", "dkim": "pass", "dmarc": "pass"})
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -403,6 +483,7 @@ class WaitingTests(AuthenticationTestCase):
         self.slow("a._domainkey.bank.example")
         ended = self.content(self.begin("x@evil.example"), signed(FROM_BANK, BODY))
         self.clock.advance(MAX_SECONDS)
+        self.clock.advance(0)
         verdict = self.successResultOf(ended)
         found = self.results(verdict)
         self.assertEqual((found["dkim"], found["dmarc"]), ("temperror", "temperror"))

@@ -116,6 +116,15 @@ class EditTests(SynchronousTestCase):
             edited.apply(second)
             self.assertEqual(edited.octets, expected.replace(b"|", OWN) + b"\r\n", (first, second))
 
+    def test_on_top_and_below(self) -> None:
+        """What goes on top needs no look at the other fields; what follows it does."""
+        edited = EditedSection(OWN, SECTION)
+        edited.apply([InsertField(0, b"X", b"1"), InsertField(-1, b"Y", b"2")])
+        self.assertEqual(edited.octets, b"Y: 2\r\nX: 1\r\n" + OWN + SECTION)
+        self.assertEqual(edited.section, b"Y: 2\r\nX: 1\r\n" + SECTION)
+        edited.apply([ChangeField(b"B", 1), AddField(b"Z", b"3")])
+        self.assertEqual(edited.octets, b"Y: 2\r\nX: 1\r\n" + OWN + b"A: 1\r\na: 3\r\nZ: 3\r\n\r\n")
+
     def test_what_is_no_field_stays_behind_them(self) -> None:
         """Text without an empty line before it, and a field that is cut at the bound."""
         for section, expected in (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum, unique
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
@@ -41,6 +42,7 @@ def algorithm_of(key: PrivateKey) -> Algorithm:
     return Algorithm.RSA if isinstance(key, rsa.RSAPrivateKey) else Algorithm.ED25519
 
 
+@lru_cache(maxsize=256)  # few keys sign most mail, and a key that was used before is quicker
 def public_key(algorithm: Algorithm, octets: bytes) -> PublicKey:
     """The key of a key record.  Raises Unverified where it is none, or not to be used."""
     try:

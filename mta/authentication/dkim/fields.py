@@ -5,14 +5,11 @@ RFC 6376 sections 3.4, 3.7 and 5.4.2.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mta.authentication.dkim import tags
 from mta.authentication.dkim.body import single_spaces
 from mta.smtp import header
-
-_OWN_NAME = b"dkim-signature"
 
 
 def relaxed(field: bytes) -> bytes:
@@ -53,14 +50,15 @@ class Fields:
         Each of the `names` stands for the lowest field of it that none before stood for, or for
         none.  `own_field` is the field of the signature; `skip` is its place, where it has one.
         """
-        taken: Counter[bytes] = Counter()
-        others = [place for place in self.places(_OWN_NAME) if place != skip]
+        left: dict[bytes, list[int]] = {}
         found = []
         for name in names:
-            places = others if name == _OWN_NAME else self.places(name)
-            taken[name] += 1
-            if taken[name] <= len(places):
-                found.append(self._canonical(places[-taken[name]], is_relaxed=is_relaxed))
+            places = left.get(name)
+            if places is None:
+                places = [place for place in self.places(name) if place != skip]
+                left[name] = places
+            if places:
+                found.append(self._canonical(places.pop(), is_relaxed=is_relaxed))
         canonical = relaxed if is_relaxed else simple
         found.append(canonical(_without_signature(own_field)).removesuffix(b"\r\n"))
         return b"".join(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mta.authentication.dkim import tags
 from mta.authentication.dkim.algorithms import Algorithm
@@ -26,6 +27,7 @@ class KeyRecord:
     flags: Collection[str] = ()
 
     @classmethod
+    @lru_cache(maxsize=256)  # few keys sign most mail
     def parse(cls, octets: bytes) -> KeyRecord:
         """Read the text of a TXT record.  Raises ValueError where it is no key record."""
         found = tags.parse(octets)

@@ -18,7 +18,10 @@ MAX_NAMES = 1000  # names in h=: hundreds are honest where To: stands often
 MAX_DOMAIN = 253  # octets: RFC 1035 section 2.3.4
 MAX_IDENTITY = 1000  # characters of i=: an address, perhaps with all of it encoded
 
+MAX_FOLDED = 64  # characters of b= in which the first eight stand, however it is folded
+
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
+_ALGORITHMS = frozenset(each.value for each in Algorithm)
 _CANONICALISATIONS = {"simple": False, "relaxed": True}
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -55,7 +58,7 @@ class Signature:
 
 def described(found: Mapping[str, str]) -> DKIMResult:
     """A result that only names the signature, as far as possible."""
-    signature = _BASE64.match(_WHITE_SPACE.sub("", found.get("b", "")))
+    signature = _BASE64.match(_WHITE_SPACE.sub("", found.get("b", "")[:MAX_FOLDED]))
     return DKIMResult(
         ResultCode.NEUTRAL,
         _domain(found.get("d", "")),
@@ -86,7 +89,7 @@ def parse(found: Mapping[str, str]) -> Signature:
     head, _, body = found.get("c", "simple/simple").lower().partition("/")
     if not {head, body or "simple"} <= _CANONICALISATIONS.keys():
         raise _unclear("the canonicalisation is not known")
-    names = [name.lower().encode() for name in tags.words(found["h"])]
+    names = [name.strip(b" \t\r\n") for name in found["h"].lower().encode().split(b":")]
     if len(names) > MAX_NAMES:
         raise _unclear("h= has too many names")
     if b"from" not in names:
@@ -123,7 +126,7 @@ def _ensure_known(found: Mapping[str, str]) -> None:
     algorithm = found["a"].lower()
     if algorithm == "rsa-sha1":
         raise Unverified(ResultCode.POLICY, "SHA-1 is not secure")  # RFC 8301 section 3.1
-    if algorithm not in {each.value for each in Algorithm}:
+    if algorithm not in _ALGORITHMS:
         raise _unclear("the algorithm is not known")
     if "q" in found and "dns/txt" not in tags.words(found["q"].lower()):
         raise _unclear("its key is not in the DNS")

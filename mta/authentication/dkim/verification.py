@@ -140,7 +140,8 @@ class _Examined:
     def _verify(self, signature: Signature, fields: Fields, keys: _Keys, body: BodyHasher) -> None:
         """Raise Unverified where none of the keys has made the signature."""
         records = keys.records
-        self._result = replace(self._result, testing=any(each.testing for each in records))
+        if any(each.testing for each in records):
+            self._result = replace(self._result, testing=True)
         limit, length = signature.body.limit, body.length(signature.body)
         if limit is not None and length < limit:
             raise Unverified(ResultCode.FAIL, "the body is shorter than it was")

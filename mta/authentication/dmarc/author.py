@@ -49,11 +49,8 @@ def _domains(value: bytes) -> list[str]:
         text = value[:MAX_OCTETS].decode()
     except UnicodeDecodeError:
         text = value[:MAX_OCTETS].decode("latin-1")
-    text = _QUOTED.sub("q", text)
-    try:
-        text = header.without_comments(text)
-    except ValueError:  # a quoted string or a comment does not end: some readers go on
-        text = text.replace('"', " ").replace("(", " ")
+    if '"' in text or "(" in text:
+        text = _without_quotes(text)
     found: list[str] = []
     for item in text.split(","):
         if addresses := [each for each in _ANGLE.findall(item) if "@" in each]:
@@ -62,6 +59,15 @@ def _domains(value: bytes) -> list[str]:
         else:
             found += _DOMAIN.findall(item)
     return [domain for each in found if (domain := _canonical(each))]
+
+
+def _without_quotes(text: str) -> str:
+    """Return it without comments, and with a letter for each quoted string."""
+    text = _QUOTED.sub("q", text)
+    try:
+        return header.without_comments(text)
+    except ValueError:  # a quoted string or a comment does not end: some readers go on
+        return text.replace('"', " ").replace("(", " ")
 
 
 def _canonical(text: str) -> str:
