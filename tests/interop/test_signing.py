@@ -174,7 +174,7 @@ class RelayTests(SigningCase):
 class ReversalTests(SigningCase):
     """A relay and its office: the office signs, or the relay, which has other keys."""
 
-    def provider(self, port: int = 25) -> Provider:
+    def provider(self, port: int = 25, **keys: object) -> Provider:
         """A relay that sends mail for partner.example to a port, and holds that of the office."""
         return Provider(
             self,
@@ -184,6 +184,7 @@ class ReversalTests(SigningCase):
                 "example.com": {"deliver": "hold:office"},
                 "office.example": {"deliver": "hold:office"},
             },
+            **keys,
         )
 
     def office(self, provider: Provider) -> Server:
@@ -212,6 +213,17 @@ class ReversalTests(SigningCase):
         provider.send(ASCII, BOB, reverse_path="alice@example.com")
         self.assertEqual(run_mta(customer, "turn", "provider"), "sent 0, received 1\n")
         self.assert_signed(customer.wait_for_mail(BOBS)[0])
+
+    def test_what_came_from_elsewhere(self) -> None:
+        """It waits for the office unsigned, whatever its From: says."""
+        provider = self.provider(relay={"networks": []})
+        self.give_keys(provider)
+        provider.start()
+        customer = self.office(provider)
+        provider.send(ASCII, BOB, reverse_path="mallory@elsewhere.example")
+        run_mta(customer, "turn", "provider")
+        (received,) = customer.wait_for_mail(BOBS)
+        self.assertEqual(header_of(received, "DKIM-Signature"), [])
 
     def test_the_office_signs(self) -> None:
         """What it hands to a relay without keys goes on as it is."""
