@@ -9,9 +9,11 @@ from mta.inspectors.exempt import ExemptMessage
 from mta.inspectors.judging import JudgedMessage
 from mta.inspectors.sender_policy import SenderPolicy
 from mta.interfaces import IAccessPolicy, IInspector, IMessageInspector, ISessionInspector
-from mta.mail import MailArgument
+from mta.mail import MailArgument, canonical_domain
 from mta.session import Origin, Session
 from mta.settings import Service
+
+_NONE: frozenset[str] = frozenset()
 
 
 @implementer(IInspector)
@@ -54,9 +56,21 @@ class _AuthenticatedSession:
         session, config = self._session, self._config
         if self._is_judged:
             return JudgedMessage(config, session, self._sender_policy, id, argument)
-        peer = config.peers.get(session.turned_peer, "")
-        trusted = (peer,) if peer and peer != config.authserv_id else ()
-        return ExemptMessage(id, config.authserv_id, trusted, config.settings.dmarc)
+        return ExemptMessage(id, config.authserv_id, self._trusted, config.settings.dmarc)
+
+    @property
+    def _trusted(self) -> frozenset[str]:
+        """The names under which results of others are believed.
+
+        They are those of a relay that we have dialled: by which we call it, and it itself.
+        """
+        dialled = self._config.peers.get(self._session.turned_peer)
+        if dialled is None:
+            return _NONE
+        names = (dialled, self._session.hello)
+        return frozenset(canonical_domain(name).rstrip(".") for name in names) - {
+            self._config.authserv_id
+        }
 
     @property
     def _is_judged(self) -> bool:

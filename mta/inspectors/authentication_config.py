@@ -23,7 +23,7 @@ from mta.settings import Authentication, Network
 class AuthenticationConfig:
     """The values and seams that the authentication of all messages shares.
 
-    `peers` are the authserv-ids of those that we receive from on turned connections, by their
+    `peers` are the hosts of those that we dial, to receive from on turned connections, by their
     names.  `now` gives seconds since the epoch; `in_thread` calls a function in a thread.
     """
 

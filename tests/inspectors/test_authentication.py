@@ -562,9 +562,17 @@ class ExemptTests(AuthenticationTestCase):
         passed = self.RELAYED.replace(b"policy.dmarc=quarantine", b"policy.dmarc=none")
         self.assertEqual(self.exempt(passed).junk, "")
 
-    def test_another_peer(self) -> None:
-        """One that has no name of that kind is not believed, nor one with ours."""
-        self.session.turned_peer = "other"
+    def test_names_of_the_relay(self) -> None:
+        """It may be called by an address: what it says in EHLO is its name, too."""
+        self.session.turned_peer, self.peers = "office", {"office": "192.0.2.1"}
         self.assertEqual(self.exempt(self.RELAYED).junk, "")
+        self.session.hello = "Relay.example"
+        self.assertTrue(self.exempt(self.RELAYED).junk)
+
+    def test_another_peer(self) -> None:
+        """One that dials us is not believed, nor one with our name."""
+        self.session.turned_peer, self.session.hello = "other", "relay.example"
+        self.assertEqual(self.exempt(self.RELAYED).junk, "")
+        self.session.hello = "elsewhere.example"
         self.peers = {"other": "mta.example"}
         self.assertEqual(self.exempt(self.RELAYED.replace(b"relay", b"mta")).junk, "")

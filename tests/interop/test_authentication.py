@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.name_server import NameServer
+from tests.interop.reversal import Provider, office
 from tests.processes import (
     DEADLINE,
     Server,
@@ -22,6 +23,7 @@ from tests.processes import (
     header_of,
     mail_in,
     source_environment,
+    wait_for_mail,
 )
 
 try:
@@ -73,16 +75,8 @@ class AuthenticationTests(SynchronousTestCase):
 
     def serve(self, workers: int = 1, **keys: Any) -> None:
         """Begin to serve, with these keys of `authentication`."""
-        names = NameServer(NAMES)
-        self.addCleanup(names.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                names.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
         config = configuration(
-            resolver=[names.address],
+            resolver=[self.names()],
             relay={"networks": [], "xclient": ["127.0.0.1"]},
             authentication=keys,
             queue={"workers": workers, "retry": ["1s"]},
@@ -91,6 +85,18 @@ class AuthenticationTests(SynchronousTestCase):
         self.server.start()
         self.inbox = self.server.folder / "mail" / "office.example" / "alice"
         self.junk = self.inbox / ".Junk"
+
+    def names(self) -> str:
+        """Begin to answer questions about `NAMES`; returns the address for them."""
+        names = NameServer(NAMES)
+        self.addCleanup(names.close)
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                names.serve()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return names.address
 
     def send(
         self,
@@ -124,10 +130,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def received(self, folder: Any, count: int = 1) -> bytes:
         """The last message in a Maildir, once there are so many."""
-        found = self.server.wait_for_mail(
-            str(folder.relative_to(self.server.folder / "mail")), count
-        )
-        return found[-1]
+        return wait_for_mail(folder, count)[-1]
 
     def results(self, content: bytes) -> str:
         """What our server says of a message."""
@@ -239,6 +242,29 @@ class AuthenticationTests(SynchronousTestCase):
         log.write_text(self.server.log)
         found = self.mta("trace", self.queue_id, "--log", str(log))
         self.assertIn("dmarc=fail action=junk", found)
+
+    def test_turned(self) -> None:
+        """An office believes its relay, which tells what it found; and no field of a stranger."""
+        relay = Provider(
+            self,
+            {"methods": ["atrn"], "linger": "1h"},
+            resolver=[self.names()],
+            relay={"networks": []},
+            authentication={"dmarc": "record"},
+        )
+        relay.start()
+        self.server = relay
+        believing = b"Authentication-Results: other.example; dmarc=fail policy.dmarc=reject\r\n"
+        for content in (message(), believing + message(is_signed=True)):
+            self.assertEqual(self.send(content, STRANGER), "250 2.0.0")
+        customer = office(self, relay, every="1s", keys={"authentication": {}})
+        customer.start()
+        inbox = customer.folder / "mail" / "office.example" / "alice"
+        (junk,) = wait_for_mail(inbox / ".Junk", 1)
+        (good,) = wait_for_mail(inbox, 1)
+        self.assertEqual(header_of(junk, "X-Spam"), ["Yes"])
+        self.assertIn("dmarc=pass", header_of(good, "Authentication-Results")[0])
+        self.assertEqual(len(header_of(good, "Authentication-Results")), 2)
 
     def mta(self, *arguments: str) -> str:
         """The output of a command."""
