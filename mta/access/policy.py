@@ -123,8 +123,7 @@ class AccessPolicy:
             raise Refusal(NOT_YOUR_ADDRESS)
         own = UserLimits()
         if self._sending is not None and session.identity:
-            await self._sending.admit(session)
-            own = await self._sending.limits_of(session)
+            own = await self._sending.admit(session)
         if not self._counters.messages.take(_account(session), own.messages_per_minute):
             raise Refusal(TOO_MANY_MESSAGES)
 

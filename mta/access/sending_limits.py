@@ -45,14 +45,18 @@ class SendingLimits:
         self._meter = meter
         self._told = told
 
-    async def admit(self, session: Session) -> None:
-        """Let the user of a session begin a message.  Raises Refusal where it is suspended."""
+    async def admit(self, session: Session) -> UserLimits:
+        """Return the limits of the user who begins a message.
+
+        Raises Refusal where the user is suspended.
+        """
         user = session.identity
         if self._users is None or not user:
-            return
+            return _NO_LIMITS
         account = await self._users.account(user)
         if account.is_suspended or await self._accounts.is_suspended(user):
             raise Refusal(SUSPENDED)
+        return account.limits
 
     async def limits_of(self, session: Session) -> UserLimits:
         """Return the limits of the user of a session."""

@@ -8,14 +8,15 @@ from threading import Thread
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.name_server import NameServer
-from tests.processes import Server, configuration, local_domain
+from tests.processes import Server, configuration, header_of, local_domain
 
-LISTED, GREY, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+LISTED, GREY, OTHER, JUNK = "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"
 TABLE = {
     "1.2.0.192.zen.example": "127.0.0.2",
     "2.2.0.192.grey.example": "127.0.0.2",
     "1.2.0.192.refusing.example": "127.255.255.254",
     "1.0.0.127.refusing.example": "127.255.255.254",
+    "4.2.0.192.junk.example": "127.0.0.2",
     "3.2.0.192.mad.example": "127.0.0.2",
     "1.0.0.127.mad.example": "127.0.0.2",
 }
@@ -39,6 +40,7 @@ class ListTests(SynchronousTestCase):
                     {"zone": "mad.example"},
                     {"zone": "zen.example"},
                     {"zone": "grey.example", "action": "greylist"},
+                    {"zone": "junk.example", "action": "junk"},
                 ],
                 greylist={"delay": "1s"},
             ),
@@ -70,6 +72,19 @@ class ListTests(SynchronousTestCase):
         self.assertEqual(self.rcpt(OTHER)[0], 250)
         self.assertIn("the list refusing.example is left out", self.server.log)
         self.assertIn("the list mad.example is left out", self.server.log)
+
+    def test_junk(self) -> None:
+        """A list can have mail put among the junk."""
+        for client in (OTHER, JUNK):
+            with smtplib.SMTP("127.0.0.1", self.server.ports["smtp"], timeout=60) as smtp:
+                smtp.ehlo("proxy.example")
+                smtp.docmd("XCLIENT", f"ADDR={client} NAME=mx.a.example")
+                smtp.ehlo("mx.a.example")
+                smtp.sendmail("alice@a.example", ["bob@office.example"], f"X: {client}\r\n\r\nx")
+        for folder, client, mark in (("bob", OTHER, []), ("bob/.Junk", JUNK, ["Yes"])):
+            [mail] = self.server.wait_for_mail(f"office.example/{folder}")
+            self.assertEqual(header_of(mail, "X"), [client])
+            self.assertEqual(header_of(mail, "X-Spam"), mark)
 
     def test_greylisting(self) -> None:
         """One that has to come again may do so at a server that was started again."""
