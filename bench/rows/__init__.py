@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bench.figures import Row
 from bench.rows.authentication import Authentication
 from bench.rows.delivery import Deliveries, Large
+from bench.rows.filters import Filters
 from bench.rows.hostile import Hostile
 from bench.rows.python import Ceiling, PythonPeers
 from bench.rows.relay import Distance, Relay
@@ -21,6 +22,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         Authentication(),
         Relay(),
         Signing(),
+        Filters(),
         Distance(),
         PythonPeers(),
         Ceiling(),

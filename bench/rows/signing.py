@@ -21,7 +21,7 @@ class Signing:
     def measure(self, bench: Bench) -> Iterator[Figure]:
         """See `Row.measure`."""
         sink = Sink()
-        key = _key(bench.next_folder())
+        key = make_key(bench.next_folder())
         ours = bench.ours(next_hop=f"smtp://127.0.0.1:{sink.port}", keys=_signing(key))
         opendkim = None if is_missing() else OpenDKIM(bench.next_folder(), key)
         postfix = None
@@ -36,7 +36,7 @@ class Signing:
             yield Figure(what, "messages/s", *rates, 1.5, peer="Postfix with OpenDKIM")
 
 
-def _key(folder: Path) -> Path:
+def make_key(folder: Path) -> Path:
     """Make a key in a folder of its own."""
     folder.mkdir()
     key = folder / "key.pem"

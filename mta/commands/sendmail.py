@@ -37,7 +37,7 @@ from mta.maildrop import batch, drop, published
 from mta.privileges import PrivilegeFault
 from mta.queued import Filter, SpoolFull
 from mta.session import LOCAL_ADDRESS, Origin
-from mta.settings import Listener, Settings
+from mta.settings import Listener, Settings, Source
 from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal
 from mta.spool.tools import SpoolTools
@@ -115,6 +115,9 @@ def _submit(arguments: argparse.Namespace) -> None:
     tools = _spool(settings)
     if tools is None:
         result = _send_or_leave(settings, envelope, content)
+    elif _is_filtered(settings):
+        tools.close()
+        result = _leave(settings, envelope, b"".join(content), "for the filters")
     else:
         with closing(tools):
             result = _enqueue(tools, settings, envelope, content, arguments.userid)
@@ -161,6 +164,14 @@ def _send_or_leave(settings: Settings, envelope: Envelope, content: Iterator[byt
             raise
         envelope = replace(envelope, recipients=refused.recipients)
         failure = refused
+    return _leave(settings, envelope, octets, str(failure))
+
+
+def _leave(settings: Settings, envelope: Envelope, octets: bytes, why: str) -> str:
+    """Leave a message in the maildrop of the server.  Returns what to tell the user.
+
+    Raises NoServer.
+    """
     if len(envelope.recipients) > batch.MAX_RECIPIENTS:
         raise UnsendableMessage(f"more than {batch.MAX_RECIPIENTS} recipients")
     try:
@@ -168,10 +179,17 @@ def _send_or_leave(settings: Settings, envelope: Envelope, content: Iterator[byt
     except OSError as error:
         reason = error.strerror or error
         where = f"the maildrop of {settings.spool}"
-        raise local_server.NoServer(
-            f"{failure}, and nothing can be left in {where}: {reason}"
-        ) from None
-    return f"left in the maildrop of {settings.spool} ({failure})"
+        text = f"{why}, and nothing can be left in {where}: {reason}"
+        raise local_server.NoServer(text) from None
+    return f"left in the maildrop of {settings.spool} ({why})"
+
+
+def _is_filtered(settings: Settings) -> bool:
+    """Tell whether filters look at mail of programs.
+
+    Only the server can ask them.
+    """
+    return any(Source.SENDMAIL in milter.services for milter in settings.milters)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -301,7 +319,7 @@ def _converse(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     ends = sys.stdin.fileno(), sys.stdout.fileno()
     tools = _spool(settings)
-    if tools is None:
+    if tools is None or _is_filtered(settings):
         local_server.converse(settings, *ends)
         return
     from mta.commands import stdio

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -21,10 +21,13 @@ from typing import Any, BinaryIO
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mta.interfaces import IPickedUpMail, ISpool
+from mta.interfaces import IInspector, IPickedUpMail, ISpool
+from mta.mail import Envelope
 from mta.maildrop import batch, published
 from mta.maildrop.batch import Malformed
 from mta.maildrop.drop import FOLDER
+from mta.maildrop.local_mail import LocalMail
+from mta.queued import Message
 from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import DAY, Settings
 from mta.smtp import trace
@@ -34,6 +37,7 @@ from mta.smtp.header import HeaderSection
 MAX_OF_USER = 50  # messages of one user that a pass takes: the others come in between
 KEEP_JUNK = 7 * DAY  # seconds that stay what is no message, and what was never completed
 PIECE = 256 * 1024  # octets that are read at once
+PAUSE = 60.0  # seconds until a message is tried again that an inspector did not take
 IDLE_SHARE = 20  # times as long as a look takes, until the next one
 BAD = ".bad"  # behind the name of what is no message
 
@@ -41,6 +45,10 @@ OPEN, CLOSED = 0o1733, 0o700  # every user may put files there, and only we see 
 _LOOPBACK = ip_address("127.0.0.1")
 _NAME = re.compile("[0-9a-f]{32}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class _Later(Exception):
+    """An inspector does not take the message now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +82,14 @@ class Pickup:
         self._now = now
         self._settings: Settings | None = None  # those that the folder was made by
         self._rest_until = 0.0
+        self._inspectors: Sequence[IInspector] = ()
         self._done: set[Path] = set()  # taken, and not to be removed, for whatever reason
+        self._refused: dict[Path, float] = {}  # for now, and when to try again
         self._last_error = ""
 
-    async def run(self, settings: Settings) -> None:
+    async def run(self, settings: Settings, inspectors: Sequence[IInspector] = ()) -> None:
         """Take what is there, up to `MAX_OF_USER` messages of each user."""
+        self._inspectors = inspectors
         if time.monotonic() < self._rest_until:
             return
         try:
@@ -86,7 +97,9 @@ class Pickup:
             began = time.monotonic()
             waiting = await self._in_thread(_look, self._folder / FOLDER, self._now())
             self._rest_until = time.monotonic() + IDLE_SHARE * (time.monotonic() - began)
-            await self._take_all([each for each in waiting if each.path not in self._done])
+            paths = {each.path for each in waiting}
+            self._refused = {path: end for path, end in self._refused.items() if path in paths}
+            await self._take_all([each for each in waiting if self._is_due(each.path)])
         except OSError as error:
             self._tell(str(error))
         else:
@@ -115,6 +128,8 @@ class Pickup:
                 await self._take(each)
             except FileNotFoundError:
                 continue  # who left it has taken it back
+            except _Later:
+                self._refused[each.path] = time.monotonic() + PAUSE
             except Malformed as error:
                 await self._in_thread(_set_aside, each.path)
                 junk.setdefault(each.userid, []).append(str(error))
@@ -135,25 +150,55 @@ class Pickup:
         file, userid = await self._in_thread(_open, waiting.path)
         try:
             envelope = await self._in_thread(batch.read_envelope, file)
-            draft, section = self._spool.draft(), HeaderSection()
-            try:
-                async for piece in self._content(file, self._settings.limits.message_size):
-                    if body := section.feed(piece):
-                        await draft.write(body)
-            except BaseException:
-                draft.discard()
-                raise
-            top = self._trace(userid, draft.id) + section.octets
             origin = Origin(LOCAL_ADDRESS, user=str(userid), service="maildrop")
-            message = await self._spool.commit(draft, envelope, top, origin)
+            message = await self._taken(file, envelope, origin)
         finally:
             file.close()
-        self._mail.picked_up(message, userid)
+        if message is not None:
+            self._mail.picked_up(message, userid)
         try:
             await self._in_thread(waiting.path.unlink, True)
         except OSError:
             self._done.add(waiting.path)
             raise
+
+    async def _taken(self, file: BinaryIO, envelope: Envelope, origin: Origin) -> Message | None:
+        """Put the message into the spool; None: an inspector discarded it.
+
+        Raises Malformed, OSError, or _Later.
+        """
+        assert self._settings is not None
+        draft, section = self._spool.draft(), HeaderSection()
+        mail = LocalMail(self._inspectors, self._settings.hostname)
+        try:
+            async for piece in self._content(file, self._settings.limits.message_size):
+                was_complete = section.complete
+                body = section.feed(piece)
+                if section.complete and not was_complete:
+                    await mail.begin(draft.id, envelope, origin, section.octets)
+                if body:
+                    await mail.body(body)
+                    await draft.write(body)
+            if not section.complete:
+                await mail.begin(draft.id, envelope, origin, section.octets)
+            own = self._trace(int(origin.user), draft.id)
+            inspected = await mail.end(own, section.octets, envelope)
+            if mail.refusal is not None and mail.refusal.reply.is_transient:
+                raise _Later
+            if inspected.discard:
+                inspected.discard_body()
+                draft.discard()
+                return None
+            if inspected.body is not None:
+                await draft.replace(inspected.body)
+            return await self._spool.commit(
+                draft, inspected.envelope, inspected.header, origin, inspected.hold
+            )
+        except BaseException:
+            draft.discard()
+            raise
+        finally:
+            mail.close()
 
     async def _content(self, file: BinaryIO, most: int) -> Any:
         """The pieces of the content.  Raises Malformed or OSError."""
@@ -167,6 +212,9 @@ class Pickup:
         check.end()
         if check.broken:
             raise Malformed("a line that does not end in CRLF, or a NUL")
+
+    def _is_due(self, path: Path) -> bool:
+        return path not in self._done and self._refused.get(path, 0.0) <= time.monotonic()
 
     def _trace(self, userid: int, queue_id: str) -> bytes:
         assert self._settings is not None

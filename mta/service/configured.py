@@ -35,6 +35,7 @@ from mta.doctor.probe import Probe
 from mta.interfaces import (
     IAccessPolicy,
     IDeliveryAgent,
+    IInspector,
     INotices,
     IReversal,
     ISigner,
@@ -87,6 +88,7 @@ class Configured:
     examined: Examined
     reports: ReportSender | None
     sending: SendingLimits | None
+    local_inspectors: Sequence[IInspector]
 
     @property
     def runner(self) -> RunnerConfig:
@@ -196,6 +198,7 @@ class _Maker:
             self._examined,
             self._reports(),
             self._sending,
+            inspectors.of(Source.SENDMAIL),
         )
 
     def _reports(self) -> ReportSender | None:

@@ -210,7 +210,8 @@ class MailService(MultiService):
         pickup = Pickup(process.folder, process.spool, process.accepted_mail, in_thread)
 
         async def pick_up() -> None:
-            await pickup.run(process.configured.settings)
+            configured = process.configured
+            await pickup.run(configured.settings, configured.local_inspectors)
 
         await pickup.prepare(process.configured.settings)
         self._repeat(PICKUP_INTERVAL, pick_up)

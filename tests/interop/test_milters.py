@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import smtplib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.filters import ScriptedMilter, milters
 from tests.interop.postfix import DOMAIN, Postfix
-from tests.processes import DEADLINE, Server, configuration, local_domain, wait_until
+from tests.processes import (
+    DEADLINE,
+    Server,
+    configuration,
+    local_domain,
+    source_environment,
+    wait_until,
+)
 
 SENDER = "alice@client.example"
 CONTENT = b"""From: Alice <alice@client.example>\r
@@ -31,6 +40,7 @@ First line.\r
 \r
 Last line.\r
 """
+SENDMAIL = "import sys; from mta.commands.sendmail import main; sys.exit(main())"
 BY_SERVERS = rb"(?im)^(?:return-path|delivered-to|x-original-to|received):.*\n(?:[ \t].*\n)*"
 
 Script = Mapping[str, Any]
@@ -234,6 +244,36 @@ class LibmilterTests(SynchronousTestCase):
         self.assertTrue(mail.endswith((b"y" * 998 + b"\n") * 8000))
         told = [len(each[1]) for each in self.filter.seen if each[0] == "body"]
         self.assertEqual((sum(told), max(told)), (8_000_000, 65535))
+
+
+class LocalTests(SynchronousTestCase):
+    """Mail that programs of this host hand to sendmail."""
+
+    def test_sendmail(self) -> None:
+        """It is seen as a session from this host; what is refused is kept for the operator."""
+        filter = ScriptedMilter(self)
+        server = Server(
+            self,
+            configuration(domains={DOMAIN: local_domain()}, milters=milters(filter.socket)),
+        )
+        server.start()
+        filter.script(calls=[["addheader", "X-New", "1"]])
+        self.sendmail(server, f"inbox@{DOMAIN}")
+        (mail,) = server.wait_for_mail(f"{DOMAIN}/inbox")
+        self.assertIn(b"X-New: 1\n", mail)
+        self.assertEqual(filter.seen[1][:2], ["connect", "localhost"])
+        self.assertIn("127.0.0.1", filter.seen[1][2])
+        filter.script(eom=["550", "5.7.1", "Spam"])
+        self.sendmail(server, f"inbox@{DOMAIN}")
+        assert server.process is not None
+        server.process.wait_for("is on hold: refused: 550 5.7.1 Spam")
+
+    def sendmail(self, server: Server, *words: str) -> None:
+        """Hand in a message."""
+        command = [sys.executable, "-c", SENDMAIL, "-C", str(server.config), *words]
+        subprocess.run(
+            command, input=b"Subject: x\n\nbody\n", env=source_environment(), check=True, timeout=60
+        )
 
 
 class BesidePostfixTests(SynchronousTestCase):

@@ -20,15 +20,16 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mta.interfaces import IPickedUpMail
-from mta.mail import NULL_PATH, Agent, Body, Envelope, Hop, Mailbox, Notify, Recipient
+from mta.interfaces import IInspector, IPickedUpMail
+from mta.mail import NULL_PATH, Agent, Body, Envelope, Hop, Mailbox, Notify, Recipient, Reply
 from mta.maildrop import batch, drop, pickup, published
 from mta.maildrop.batch import Malformed, read_envelope
 from mta.maildrop.pickup import KEEP_JUNK, MAX_OF_USER, Pickup
 from mta.queued import Message, SpoolFull
 from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import Domain, Limits, Listener, Relay, Service, Settings
-from mta.testing import MemorySpool
+from mta.testing import FakeInspector, MemorySpool
+from mta.verdict import AddField, Verdict
 from tests.processes import (
     Server,
     configuration,
@@ -141,10 +142,10 @@ class PickupTests(SynchronousTestCase):
         """See `IPickedUpMail.picked_up`."""
         self.taken.append((message, userid))
 
-    def run_once(self, settings: Settings = SETTINGS) -> None:
+    def run_once(self, settings: Settings = SETTINGS, *inspectors: IInspector) -> None:
         """One pass, whenever the last one was."""
         self.pickup._rest_until = 0.0
-        self.successResultOf(Deferred.fromCoroutine(self.pickup.run(settings)))
+        self.successResultOf(Deferred.fromCoroutine(self.pickup.run(settings, inspectors)))
 
     def put(self, octets: bytes, name: str = "0" * 32) -> Path:
         """A file in the folder."""
@@ -181,6 +182,63 @@ class PickupTests(SynchronousTestCase):
             received, rf"^by mail\.office\.example \(from userid {os.getuid()}\) id {message.id}; "
         )
         self.assertEqual(self.names(), [])
+
+    def test_inspectors(self) -> None:
+        """They see a session of this host with one message, and may change it."""
+        verdict = Verdict((AddField(b"X-New", b"1"),), body=self.inside.draft())
+        verdict.body.data = b"other\r\n"  # type: ignore[union-attr]
+        inspector = FakeInspector(verdict)
+        drop.leave(self.spool, envelope(Recipient(BOB), Recipient(ALICE)), [LETTER])
+        self.run_once(SETTINGS, inspector)
+        self.assertEqual(
+            inspector.seen,
+            [
+                ("connected", "127.0.0.1"),
+                ("hello", "mail.office.example"),
+                ("message", str(ALICE)),
+                ("recipient", str(BOB)),
+                ("recipient", str(ALICE)),
+                ("header", b"Subject: x\r\n\r\n"),
+                ("body", b".body\r\n"),
+                ("end", b"Subject: x\r\n\r\n"),
+                ("close", None),
+            ],
+        )
+        [(message, _)] = self.taken
+        self.assertTrue(
+            self.content(message).endswith(b"\r\nSubject: x\r\nX-New: 1\r\n\r\nother\r\n")
+        )
+
+    def test_refused_by_an_inspector(self) -> None:
+        """Nobody could hear it: it is taken, and kept for the operator."""
+        refusal = Reply(550, "5.7.1", ("Spam",))
+        steps = ("connected", "hello", "message", "recipient", "header", "body", "end")
+        for count, step in enumerate(steps, 1):
+            drop.leave(self.spool, envelope(), [LETTER])
+            inspector = FakeInspector(**{step: refusal})
+            self.run_once(SETTINGS, FakeInspector(), inspector)
+            self.assertEqual(len(self.taken), count, step)
+            self.assertEqual(self.taken[-1][0].on_hold, "refused: 550 5.7.1 Spam")
+            self.assertEqual(self.names(), [])
+            self.assertEqual(inspector.asked[-1], "close")
+
+    def test_refused_for_now(self) -> None:
+        """It stays, and is tried again after a pause."""
+        drop.leave(self.spool, envelope(), [LETTER])
+        later = FakeInspector(end=Reply(451, "4.7.1", ("Later",)))
+        self.run_once(SETTINGS, later)
+        self.run_once(SETTINGS)
+        self.assertEqual((self.taken, len(self.names())), ([], 1))
+        self.assertTrue(all(draft.discarded for draft in self.inside.drafts))
+        self.pickup._refused = dict.fromkeys(self.pickup._refused, 0.0)
+        self.run_once(SETTINGS)
+        self.assertEqual((len(self.taken), self.names()), (1, []))
+
+    def test_discarded_by_an_inspector(self) -> None:
+        """It is gone."""
+        drop.leave(self.spool, envelope(), [LETTER])
+        self.run_once(SETTINGS, FakeInspector(Verdict(discard=True)))
+        self.assertEqual((self.taken, self.names(), self.inside.messages), ([], [], []))
 
     def test_modes(self) -> None:
         """Everybody may put files there, and list neither the folder nor the spool."""
