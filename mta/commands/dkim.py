@@ -16,8 +16,6 @@ from mta.commands.console import (
     add_command,
     add_group,
     add_json,
-    duration,
-    moment,
     print_json,
     printable,
     seconds,
@@ -32,9 +30,7 @@ from mta.settings import DKIMKey, Domain, KeyState, Settings
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
     from mta.config import Edits
-    from mta.signing.keys import PrivateKey
     from mta.signing.making import KeyMaker
-    from mta.signing.presence import Presence
     from mta.signing.records import KeyText
 
 KINDS = ("rsa", "ed25519")
@@ -202,91 +198,9 @@ def _zone(record: KeyText) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    settings = settings_of(arguments, keep_root=True)
-    names = [arguments.domain] if arguments.domain else list(settings.domains)
-    domains = [domain_named(settings, name) for name in names]
-    listed = [_Listed(domain.name, key) for domain in domains for key in domain.dkim]
-    if not arguments.offline:
-        _look_up(settings, listed)
-    if arguments.json:
-        for each in listed:
-            print_json(each.document())
-        return
-    rows = [each.row(datetime.now(UTC)) for each in listed]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True))
-        print(printable(line.rstrip()))
+    from mta.commands import dkim_list
 
-
-def _look_up(settings: Settings, listed: Sequence[_Listed]) -> None:
-    """Look for the records of listed keys that can be read."""
-    keys: dict[str, dict[str, PrivateKey]] = {}
-    for each in listed:
-        if each.key is not None:
-            keys.setdefault(each.domain, {})[each.record_name] = each.key
-    if not keys:
-        return
-    from mta.commands.published_keys import presences
-
-    act_as_server(settings)
-    found = presences(settings, keys)
-    for each in listed:
-        each.presence = found.get(each.record_name)
-
-
-class _Listed:
-    """A key, as the list shows it.
-
-    `presence` None: the DNS was not asked.
-    """
-
-    def __init__(self, domain: str, configured: DKIMKey) -> None:
-        from mta.signing.key_files import KeyFile
-        from mta.signing.keys import KeyFault, read
-        from mta.signing.records import name_of
-
-        self.domain = domain
-        self.configured = configured
-        self.record_name = name_of(configured.selector, domain)
-        self.key: PrivateKey | None = None
-        self.created: datetime | None = None
-        self.fault = ""
-        self.presence: Presence | None = None
-        try:
-            self.key = read(configured.file)
-            self.created = KeyFile(configured.file).created
-        except KeyFault as fault:
-            self.fault = str(fault)
-
-    def row(self, now: datetime) -> Sequence[str]:
-        """The words of a line for people."""
-        configured = self.configured
-        if self.key is None or self.created is None:
-            return (self.domain, configured.selector, "-", configured.state.value, "-", self.fault)
-        age = duration((now - self.created).total_seconds())
-        dns = "" if self.presence is None else f"in the DNS: {self.presence.value}"
-        return (
-            self.domain,
-            configured.selector,
-            self.key.algorithm,
-            configured.state.value,
-            age,
-            dns,
-        )
-
-    def document(self) -> dict[str, Any]:
-        """The same for programs."""
-        return {
-            "domain": self.domain,
-            "selector": self.configured.selector,
-            "algorithm": None if self.key is None else self.key.algorithm,
-            "state": self.configured.state.value,
-            "created": self.created and moment(self.created.timestamp()),
-            "dns": self.presence and self.presence.value,
-            "file": str(self.configured.file),
-            "fault": self.fault or None,
-        }
+    dkim_list.run(arguments)
 
 
 def _rotate(arguments: argparse.Namespace) -> None:

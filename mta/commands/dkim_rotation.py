@@ -94,11 +94,19 @@ def _remind(domain: str, keys: Sequence[DKIMKey], end: datetime) -> None:
 def _drop(arguments: argparse.Namespace, settings: Settings, domain: Domain) -> None:
     """Take the old keys away: their mail has arrived."""
     old = _in_state(domain, KeyState.RETIRING)
-    edit(arguments, rotation.removals(domain))
-    kept = {key.file for each in settings.domains.values() for key in each.dkim if key not in old}
+    file = arguments.config.resolve()
+    text = config.edited(file, rotation.removals(domain))
+    # The files first: a key that is configured, and has none, is taken out by the next call.
+    kept = {
+        key.file
+        for each in settings.domains.values()
+        for key in each.dkim
+        if each is not domain or key.state is not KeyState.RETIRING
+    }
     for key in old:
         if key.file not in kept:
             _remove(key.file)
+    config.save(file, text)
     print("no mail needs these records any more, take them out of the DNS:")
     for key in old:
         print(printable(name_of(key.selector, domain.name)))

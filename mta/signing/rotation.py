@@ -43,9 +43,14 @@ def next_step(domain: Domain, now: datetime) -> Step:
 
 
 def end_of_retirement(domain: Domain, now: datetime) -> datetime:
-    """The time from which no old key of a domain is needed.  Raises KeyFault or OSError."""
+    """The time from which no old key of a domain is needed.
+
+    One without a file is not needed now.  Raises KeyFault or OSError.
+    """
     ends = []
     for key in _in_state(domain, KeyState.RETIRING):
+        if not key.file.exists():
+            continue
         file = KeyFile(key.file)
         if file.retired is None:
             file.retire(now)

@@ -9,15 +9,20 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mta import config
+from mta.commands import published_keys
 from mta.config import load
-from mta.settings import DKIMKey, KeyState
+from mta.settings import DKIMKey, KeyState, Settings
 from mta.signing.key_files import KeyFile
 from mta.signing.keys import read
+from mta.signing.presence import Presence
 from mta.signing.records import record, text_of
 from tests.commands.test_commands import CommandCase
 from tests.interop.name_server import NameServer
@@ -248,6 +253,62 @@ class RotationTests(DKIMCase):
         self.assertNotIn("the record", self.call("check")[1])
         _, said = self.call("dkim", "list", "--json")
         self.assertEqual(["yes"] * 2, [json.loads(line)["dns"] for line in said.splitlines()])
+
+
+class StoppedTests(DKIMCase):
+    """Rotations that are cut off, and go on."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(published_keys, "presences", self.all_there)
+        self.done("add", DOMAIN, "--algorithm", "ed25519")
+
+    def all_there(
+        self, settings: Settings, keys: Mapping[str, Mapping[str, object]], wait: float
+    ) -> Mapping[str, Presence]:
+        """A DNS that has all records."""
+        return {name: Presence.PRESENT for each in keys.values() for name in each}
+
+    def rotate_with_faults(self) -> None:
+        """Take a step, after one that ends before the configuration is written."""
+        before = self.config.read_text()
+        with contextlib.ExitStack() as stack:
+            patched = self.patch(config, "save", self.no_space)
+            stack.callback(patched.restore)
+            self.assertIn("No space left", self.fail_with("dkim", "rotate", DOMAIN))
+        self.assertEqual(before, self.config.read_text())
+        self.done("rotate", DOMAIN)
+
+    def no_space(self, path: Path, text: str) -> None:
+        """Fail as a full disk does."""
+        raise OSError(28, "No space left on device", str(path))
+
+    def test_at_each_step(self) -> None:
+        """Nothing is lost, and the next call does the same step."""
+        self.rotate_with_faults()
+        self.assertEqual([("a", "active"), ("c", "next")], self.states)  # b was made in vain
+        self.rotate_with_faults()
+        self.assertEqual([("a", "retiring"), ("c", "active")], self.states)
+        old = self.keys[0].file
+        self.assertIn("until ", self.succeed("dkim", "list", "--offline").splitlines()[0])
+        KeyFile(old).retire(datetime.now(UTC) - timedelta(days=8))
+        self.rotate_with_faults()
+        self.assertEqual([("c", "active")], self.states)
+        self.assertFalse(old.exists())
+
+    def test_a_key_of_two_domains(self) -> None:
+        """The file that another domain still has stays."""
+        text = self.config.read_text()
+        [key] = self.keys
+        entry = {"selector": key.selector, "key": str(key.file), "state": "retiring"}
+        KeyFile(key.file).retire(datetime.now(UTC) - timedelta(days=8))
+        content = yaml.safe_load(text)
+        content["domains"][DOMAIN]["dkim"] = [entry]
+        content["domains"]["b.example"] = {"deliver": "discard", "dkim": [entry]}
+        self.config.write_text(yaml.safe_dump(content))
+        self.done("rotate", DOMAIN)
+        self.assertEqual((), load(self.config).domains[DOMAIN].dkim)
+        self.assertTrue(key.file.exists())
 
 
 class NameServerTests(DKIMCase):

@@ -78,9 +78,12 @@ class RotationTests(KeyCase):
         self.assertEqual({place: entries}, additions(self.domain(), new, self.folder))
 
     def test_keys_that_are_gone(self) -> None:
-        """One without a file is for a person to look at."""
-        domain = self.domain(KeyState.RETIRING)
-        domain.dkim[0].file.unlink()
+        """An old one without a file goes; one that can't be read is for a person to look at."""
+        domain = self.domain(KeyState.RETIRING, KeyState.ACTIVE)
+        file = domain.dkim[0].file
+        file.unlink()
+        self.assertEqual(Step.DROP, next_step(domain, NOW))
+        file.mkdir()
         self.assertRaises(KeyFault, next_step, domain, NOW)
 
     def test_key_of_several_domains(self) -> None:
