@@ -199,10 +199,15 @@ def _unquoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """The fields of mail that came in: to remove, and to believe."""
+    """The fields of mail that came in: to remove, and to believe.
+
+    `is_hidden`: one that claims to be ours stands behind a line that is no field.  It can't be
+    removed, and some readers find it there.
+    """
 
     removals: tuple[ChangeField, ...]
     believed: tuple[AuthenticationResults, ...]
+    is_hidden: bool = False
 
 
 NOTHING = Sorted((), ())
@@ -229,7 +234,9 @@ def sort_fields(section: bytes, ours: str, trusted: Collection[str] = ()) -> Sor
             continue  # another's, in words that we don't know
         if canonical_domain(results.authserv_id).rstrip(".") in trusted:
             believed.append(results)
-    return Sorted(tuple(removals), tuple(believed))
+    behind = header.values(section[header.end_of_fields(section) :], NAME.lower())
+    is_hidden = any(claims(value, ours) for value in behind)
+    return Sorted(tuple(removals), tuple(believed), is_hidden)
 
 
 def claims(value: bytes, ours: str) -> bool:

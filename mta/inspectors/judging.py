@@ -28,7 +28,7 @@ from mta.authentication.reports.message import is_report
 from mta.authentication.spf import SPFResult
 from mta.inspectors.look_ups import LookUps
 from mta.interfaces import IMessageInspector, ResolutionFailed
-from mta.mail import Envelope, MailArgument, Mailbox, Recipient
+from mta.mail import Envelope, MailArgument, Mailbox, Recipient, Reply
 from mta.session import Session
 from mta.settings import Judgement
 from mta.smtp import header
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 MAX_SECONDS = 20.0  # for look-ups, once the content is there: RFC 7208 section 4.6.4
 MAX_AT_ONCE = 16 * 1024  # octets that are hashed between other work: some 50 us
 SPAM = b"X-Spam"
+HIDDEN_RESULTS = Reply(
+    550, "5.7.1", ("Forged Authentication-Results: behind a line that is no header field",)
+)
 
 _log = Logger()
 
@@ -88,9 +91,13 @@ class JudgedMessage:
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """Begin to look up keys and policies."""
         config = self._config
-        claims = results.sort_fields(section, config.authserv_id).removals
-        self._forged = len(claims)
-        self._removals = claims + (ChangeField(SPAM, 1),) * header.count(section, SPAM.lower())
+        found = results.sort_fields(section, config.authserv_id)
+        if found.is_hidden:
+            raise Refusal(HIDDEN_RESULTS)
+        self._forged = len(found.removals)
+        self._removals = found.removals + (ChangeField(SPAM, 1),) * header.count(
+            section, SPAM.lower()
+        )
         if config.settings.dkim:
             await self._begin_dkim(section)
         if config.settings.dmarc is not Judgement.OFF:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -413,3 +414,51 @@ class AuthorTests(SynchronousTestCase):
         evaluated(dns, domain, spf="a.a", dkim=dkim)
         self.assertLessEqual(len(dns.queries), MAX_QUERIES * (len(dkim) + 2))
         self.assertEqual(len(dns.queries), len(set(dns.queries)))
+
+
+class OracleTests(SynchronousTestCase):
+    """The package ``dmarc`` evaluates RFC 7489, which agrees where there is no tree to walk."""
+
+    if find_spec("dmarc") is None:
+        skip = "the package dmarc is not installed"
+
+    @settings(deadline=None)
+    @given(
+        st.sampled_from(["example.com", "a.example.com", "a.b.example.com"]),
+        st.sampled_from(["none", "quarantine", "reject"]),
+        st.sampled_from(["", "sp=none", "sp=quarantine", "sp=reject"]),
+        st.sampled_from(["", "adkim=r", "adkim=s"]),
+        st.sampled_from(["", "aspf=r", "aspf=s"]),
+        st.sampled_from(["", "example.com", "a.example.com", "x.example.com", "example.net"]),
+        st.sampled_from(["", "example.com", "a.example.com", "x.example.com", "notexample.com"]),
+    )
+    def test_agrees(
+        self, domain: str, p: str, sp: str, adkim: str, aspf: str, spf: str, dkim: str
+    ) -> None:
+        """The same alignment, and the same policy."""
+        import dmarc
+
+        record = "; ".join(filter(None, ("v=DMARC1", f"p={p}", sp, adkim, aspf)))
+        organisation = "example.com" if domain != "example.com" else None
+        policy = dmarc.DMARCPolicy(record, domain, organisation, publicsuffix=_Suffix())
+        found = [dmarc.SPF(spf, dmarc.SPFResult.PASS)] if spf else []
+        found += [dmarc.DKIM(dkim, dmarc.DKIMResult.PASS)] if dkim else []
+        try:
+            policy.verify(auth_results=found)
+            theirs = "none"
+        except dmarc.PolicyError:
+            theirs = policy.result.disposition.value
+        ours = evaluated(
+            zone({"example.com": record}), domain, spf=spf, dkim=[dkim] if dkim else []
+        )
+        self.assertEqual(
+            (ours.result.value, ours.disposition.value), (policy.result.result.value, theirs)
+        )
+
+
+class _Suffix:
+    """A list of public suffixes: top-level domains."""
+
+    def get_public_suffix(self, domain: str) -> str:
+        """The domain below the top-level domain."""
+        return ".".join(domain.split(".")[-2:])

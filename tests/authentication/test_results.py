@@ -195,6 +195,15 @@ class SortingTests(SynchronousTestCase):
         )
         self.assertEqual(found.believed, (AuthenticationResults("third.example"),))
 
+    def test_hidden(self) -> None:
+        """Behind a line that is no field nothing is removed, and readers may look there."""
+        for claim, is_hidden in ((OURS, True), ("other.example", False)):
+            section = f"A: 1\r\nno field\r\nAuthentication-Results: {claim}; none\r\n\r\n"
+            found = results.sort_fields(section.encode(), OURS)
+            self.assertEqual(found.is_hidden, is_hidden)
+        section = f"A: 1\r\nAuthentication-Results: {OURS}; none\r\nno field\r\n\r\n"
+        self.assertFalse(results.sort_fields(section.encode(), OURS).is_hidden)
+
     def test_internationalised(self) -> None:
         """Our name may be written in U-labels (RFC 8601 section 2.5)."""
         self.assertTrue(results.claims("ä.example; none".encode(), "xn--4ca.example"))

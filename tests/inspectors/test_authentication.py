@@ -279,6 +279,13 @@ class JudgingTests(AuthenticationTestCase):
         )
         self.assertEqual(self.results(verdict)["dmarc"], "pass")
 
+    def test_hidden_results(self) -> None:
+        """What claims our name, and can't be removed, is refused."""
+        message = self.begin()
+        section = b"From: a@bank.example\r\nno field\r\n" + FORGED + b"\r\n"
+        looking = Deferred.fromCoroutine(message.header(Envelope(NULL_PATH, ()), section))
+        self.assertEqual(self.failureResultOf(looking, Refusal).value.reply.code, 550)
+
     def test_nothing_is_on(self) -> None:
         """The field says that there is nothing."""
         off = Judgement.OFF
