@@ -70,7 +70,7 @@ class WorkersTests(SynchronousTestCase):
         self.server.start()
         for _ in range(10):
             self.server.send(CONTENT, "bob@office.example")
-        self.assertEqual(20, self.server.log.count("is on hold: new mail is"))
+        wait_until(lambda: self.server.log.count("is on hold: new mail is") == 20, "all are held")
         self.assertFalse((self.server.folder / "mail" / "office.example" / "bob").exists())
         StandingHolds(folder).lift(hold)
         with closing(SpoolTools(folder.path)) as tools:
@@ -133,9 +133,23 @@ class WorkersTests(SynchronousTestCase):
         self.assertNotIn("Traceback", self.server.log)
 
     def test_signals_are_passed_on(self) -> None:
-        """SIGHUP lets all read the configuration again."""
+        """SIGHUP lets all read the configuration again: the worker takes mail for a new domain."""
+        text = self.server.config.read_text().replace("office.example", "new.example")
+        self.server.configure(text)
         self.process.signal(signal.SIGHUP)
-        self.process.wait_for(r"read again(?s:.*)read again")
+        self.process.wait_for(r"read again")
+        self.process.signal(signal.SIGSTOP)
+        try:
+            wait_until(self._new_domain_is_known, "the worker has read it again")
+        finally:
+            self.process.signal(signal.SIGCONT)
+
+    def _new_domain_is_known(self) -> bool:
+        try:
+            self.server.send(CONTENT, "bob@new.example")
+        except smtplib.SMTPRecipientsRefused:
+            return False
+        return True
 
 
 def _places(process: int) -> set[frozenset[int]]:
