@@ -274,6 +274,21 @@ class MacroTests(CheckCase):
             {f"{long}.b.example": [{"A": "192.0.2.1"}]},
             mail_from=Mailbox(long, "a.example"),
         )
+        record = "v=spf1 a:%{l}.b.example -all"
+        for local in ("x" * 300, "x." * 150 + "x", "xy." * 100 + "x"):
+            mail_from = Mailbox(local, "a.example")
+            self.assert_result(Result.FAIL, record, mail_from=mail_from)
+            [(asked, _)] = [each for each in self.resolver.asked if each[0] != "a.example"]
+            self.assertTrue(len(asked) <= 253 and asked.endswith("b.example"), asked)
+
+    def test_many_macros(self) -> None:
+        """The work for macros is bounded: of a domain, and of an explanation."""
+        macros = "%{s}." * 103
+        found = self.assert_result(Result.PERMERROR, f"v=spf1 ?all exists:{macros}com")
+        self.assertIn("512 allowed", found.problem)
+        zone = {"e.example": [{"TXT": "%{l}" * 251}]}
+        found = self.assert_result(Result.FAIL, "v=spf1 -all exp=e.example", zone)
+        self.assertEqual(found.explanation, "")
 
 
 class LimitTests(CheckCase):

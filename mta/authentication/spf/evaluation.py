@@ -20,6 +20,7 @@ from mta.interfaces import IResolver, ResolutionFailed
 MAX_TERMS = 10  # that ask the DNS: RFC 7208 section 4.6.4
 MAX_NAMES = 10  # of one MX or PTR answer that are looked up: RFC 7208 section 4.6.4
 MAX_VOID = 2  # terms for which the DNS has nothing: RFC 7208 section 4.6.4
+MAX_TEXT = 1000  # octets of an explanation, with its macros
 MAX_LABEL = 63  # octets, RFC 1035 section 2.3.4
 MAX_DOMAIN = 253  # octets, RFC 1035 section 2.3.4
 
@@ -107,7 +108,7 @@ class Evaluation:
         try:
             target = await self._target(decision.record.explanation, decision.domain)
             answer = await self._ask(target or "", RecordType.TXT)
-            if len(answer.records) != 1:
+            if len(answer.records) != 1 or len(answer.records[0]) > MAX_TEXT:
                 return ""
             text = MacroString.parse(answer.records[0].decode("ascii"), EXPLANATION_LETTERS)
             return await self._expanded(text, decision.domain) or ""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from mta.authentication.spf.result import PermError
 
 MAX_NAME = 253  # octets: RFC 7208 section 7.3
+MAX_SPEC = 512  # characters of a domain with macros: each macro may become as many as a path has
 DOMAIN_LETTERS = "slodiphv"
 EXPLANATION_LETTERS = DOMAIN_LETTERS + "crt"  # RFC 7208 section 7.2
 
@@ -99,6 +100,8 @@ def _token(match: re.Match[str], letters: str) -> str | Macro:
 
 def domain_spec(text: str) -> MacroString:
     """Read a domain, which may have macros (RFC 7208 section 7.1).  Raises PermError."""
+    if len(text) > MAX_SPEC:
+        raise PermError(f"a domain of {len(text)} characters, {MAX_SPEC} allowed")
     found = MacroString.parse(text)
     if not found.tokens:
         raise PermError("a domain is missing")
@@ -113,8 +116,7 @@ def domain_spec(text: str) -> MacroString:
 def fitted(name: str) -> str:
     """Return a name, cut from the left where it is too long."""
     name = name.removesuffix(".")
-    while len(name) > MAX_NAME:
-        _, dot, name = name.partition(".")
-        if not dot:
-            break
-    return name
+    if len(name) <= MAX_NAME:
+        return name
+    # What is behind the first dot that leaves no more than fits; a label without one can't exist.
+    return name[-MAX_NAME - 1 :].partition(".")[2]
