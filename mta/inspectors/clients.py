@@ -93,6 +93,7 @@ class _ClientMessage:
         self._client = client
         self._reverse_path = reverse_path
         self._is_greylisted: bool | None = None
+        self._waits: dict[str, Reply | None] = {}  # by domain of the recipient
         self._junk = ""
 
     async def recipient(self, recipient: Recipient) -> None:
@@ -117,8 +118,13 @@ class _ClientMessage:
             self._is_greylisted = await greylisting.concerns(
                 session, self._reverse_path, is_listed=is_listed
             )
-        if self._is_greylisted:
-            await greylisting.check(session, self._reverse_path, address)
+        if not self._is_greylisted:
+            return
+        if address.domain not in self._waits:  # of ours, so there are few
+            wait = await greylisting.wait(session, self._reverse_path, address)
+            self._waits[address.domain] = wait
+        if wait := self._waits[address.domain]:
+            raise Refusal(wait)
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """Let all header sections pass."""

@@ -18,6 +18,7 @@ NAME = "greylist.sqlite"
 RETURN_WITHIN = 2 * DAY  # seconds: servers try again for days, senders of spam seldom do
 MAX_ROWS = 200_000  # about 15 MB; beyond them, those that never came back are forgotten first
 SPARED_ROWS = 1000  # as many at least are forgotten at a time
+CHECK_EVERY = 100  # questions: to count the rows takes milliseconds
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS client (
@@ -40,6 +41,7 @@ class GreylistTable:
         self, spool: Path, now: Callable[[], float], in_thread: Callable[..., Deferred[Any]]
     ) -> None:
         self._table = SharedTable(spool / NAME, _SCHEMA)
+        self._asked = 0
         self._now = now
         self._in_thread = in_thread
 
@@ -51,6 +53,9 @@ class GreylistTable:
         """
         key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:16]
         action = partial(_wait, key=key, now=self._now(), delay=delay, keep=keep)
+        if self._asked % CHECK_EVERY == 0:
+            await self._in_thread(self._table.change, partial(_forget, now=self._now()))
+        self._asked += 1
         left: float = await self._in_thread(self._table.change, action)
         return left
 
@@ -62,7 +67,6 @@ def _wait(
         "SELECT since, until, came_back FROM client WHERE key = ?", (key,)
     ).fetchone()
     if row is None or row[1] < now:
-        _forget(connection, now)
         connection.execute(
             "REPLACE INTO client VALUES (?, ?, ?, 0)", (key, now, now + delay + RETURN_WITHIN)
         )
@@ -78,7 +82,7 @@ def _wait(
     return 0.0
 
 
-def _forget(connection: sqlite3.Connection, now: float) -> None:
+def _forget(connection: sqlite3.Connection, *, now: float) -> None:
     """Make room, where the table is full."""
     (rows,) = connection.execute("SELECT count(*) FROM client").fetchone()
     if rows < MAX_ROWS:

@@ -18,7 +18,6 @@ from mta.interfaces import IResolver
 from mta.limited_log import LimitedLog
 from mta.mail import Mailbox, Reply
 from mta.session import Session
-from mta.smtp.errors import Refusal
 
 MAX_SPF_SECONDS = 10.0  # for SPF: a client waits for its reply to RCPT
 
@@ -65,17 +64,22 @@ class Greylisting:
             return True
         return not session.name or looks_dynamic(session.name, session.client)
 
-    async def check(self, session: Session, reverse_path: Mailbox, recipient: Mailbox) -> None:
-        """Let a message to that recipient pass, where it comes again.  Raises Refusal."""
+    async def wait(
+        self, session: Session, reverse_path: Mailbox, recipient: Mailbox
+    ) -> Reply | None:
+        """Return the reply to a recipient for now.
+
+        None: the message has come again, and may pass.
+        """
         network = _network(session.client)
         name = f"{network} {reverse_path.domain} {recipient.domain}".lower()
         try:
             left = await self._table.wait(name, self._settings.delay, self._settings.keep)
         except OSError as error:
             self._limited.warn("table", "no greylisting: {error}", error=str(error))
-            return
+            return None
         if left <= 0:
-            return
+            return None
         self.log.info(
             "{client} is greylisted for {left:.0f} s: <{reverse_path}> to <{forward_path}>",
             client=session.client,
@@ -83,7 +87,7 @@ class Greylisting:
             reverse_path=str(reverse_path),
             forward_path=str(recipient),
         )
-        raise Refusal(Reply(450, "4.7.1", (f"Greylisted, try again in {left + 1:.0f} seconds",)))
+        return Reply(450, "4.7.1", (f"Greylisted, try again in {left + 1:.0f} seconds",))
 
     async def _spf(self, session: Session, reverse_path: Mailbox) -> Result:
         now = self._now()

@@ -468,6 +468,13 @@ class GreylistTests(ClientCase):
         self.clock.advance(36 * DAY + 1)
         self.assertIsNotNone(self.refusal(inspector))
 
+    def test_told_once(self) -> None:
+        """A client that names many recipients is logged once for each of our domains."""
+        message = self.begin(self.client(self.inspector(greylist=self.ALWAYS)))
+        with capturedLogs() as captured:
+            replies = {str(self.rcpt(message, Mailbox(f"b{n}", "b.example"))) for n in range(9)}
+        self.assertEqual((len(captured), len(replies)), (1, 1))
+
     def test_too_late(self) -> None:
         """One that comes again after days begins anew."""
         inspector = self.inspector(greylist=self.ALWAYS)
@@ -566,6 +573,7 @@ class GreylistTests(ClientCase):
         """The table has a bound; those that never came back are forgotten before others."""
         self.patch(greylist_table, "MAX_ROWS", 20)
         self.patch(greylist_table, "SPARED_ROWS", 5)
+        self.patch(greylist_table, "CHECK_EVERY", 1)
         table = GreylistTable(self.folder, self.clock.seconds, maybeDeferred)
 
         def wait(name: str) -> float:
