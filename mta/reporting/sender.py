@@ -58,7 +58,8 @@ class ReportSender:
         """Send what is due, a bounded number at a time."""
         now = self._now()
         try:
-            waiting = await self._in_thread(self._store.waiting, int(now) // DAY)
+            today = int(now) // DAY
+            waiting = await self._in_thread(self._store.waiting, today, now, RETRY_PAUSE)
             due = [each for each in waiting if self._due(*each) <= now][:MAX_AT_ONCE]
             for day, domain in due:
                 if await self._in_thread(self._store.claim, day, domain, now, RETRY_PAUSE):
@@ -74,16 +75,16 @@ class ReportSender:
 
     async def _send(self, day: int, domain: str) -> None:
         """Send one report, or keep it for later.  Raises OSError."""
-        found = await self._in_thread(self._store.read, day, domain)
-        if found is None:
-            return
-        published, rows = found
         age = int(self._now()) // DAY - day
-        if rows and age <= MAX_AGE:  # a server may have been down for long
+        found = None
+        if age <= MAX_AGE:  # a server may have been down for long
+            found = await self._in_thread(self._store.read, day, domain)
+        if found is not None:
+            published, rows = found
             to = await destinations(self._resolver, domain, published.rua)
             if not to.is_complete and age < MAX_AGE:
                 return
-            if to.addresses:
+            if to.addresses and rows:
                 id = report_id(self._hostname, domain, day)
                 await self._write(Report(day, published, rows, id), to)
         await self._in_thread(self._store.remove, day, domain)

@@ -56,13 +56,21 @@ class ReportStore:
         with self._connection() as connection:
             return sum(each.count for each in counted if not _add(connection, each))
 
-    def waiting(self, before: int) -> Sequence[tuple[int, str]]:
-        """The days before one, and domains, that reports are due for."""
+    def waiting(
+        self, before: int, now: float = 0.0, pause: float = -1.0
+    ) -> Sequence[tuple[int, str]]:
+        """The days before one, and domains, of reports.
+
+        Those that were claimed within the `pause` before are left out.
+        """
         if not self._path.exists():
             return []
         with self._connection() as connection:
-            query = "SELECT day, domain FROM policies WHERE day < ? ORDER BY day, domain"
-            return connection.execute(query, (before,)).fetchall()
+            query = (
+                "SELECT day, domain FROM policies WHERE day < ?1"
+                " AND NOT claimed BETWEEN ?2 - ?3 AND ?2 ORDER BY day, domain"
+            )
+            return connection.execute(query, (before, now, pause)).fetchall()
 
     def claim(self, day: int, domain: str, now: float, pause: float) -> bool:
         """Claim a report; returns whether no other did within the `pause` before."""

@@ -19,6 +19,7 @@ from mta.interfaces import IOwnMail
 from mta.mail import NULL_PATH, Agent, Hop, Mailbox, Notify
 from mta.queued import Message
 from mta.reporting import collector as collector_module
+from mta.reporting import sender as sender_module
 from mta.reporting.collector import Collector
 from mta.reporting.sender import MAX_DELAY, MIN_DELAY, RETRY_PAUSE, ReportSender
 from mta.reporting.store import ReportStore
@@ -264,6 +265,31 @@ class SenderTests(ReportingCase):
         self.assertEqual(
             ["d@example.com"], [str(each.forward_path) for each in message.envelope.recipients]
         )
+
+    def test_a_server_that_was_down(self) -> None:
+        """What is older than some days is told no more."""
+        self.collect()
+        self.clock.advance(10 * DAY)
+        self.run_all()
+        self.assertEqual([], self.mail.messages)
+        self.assertEqual([], self.store.waiting(TODAY + 20))
+
+    def test_others_that_are_stuck(self) -> None:
+        """Reports that wait for the DNS do not keep others waiting."""
+        self.patch(sender_module, "MAX_AT_ONCE", 1)
+        self.resolver.broken = ("example.com._report._dmarc.example.net",)
+        self.collect()
+        assert RECORD is not None
+        record = replace(RECORD, rua=("mailto:d@z.example",))
+        dmarc = replace(FAILED, policy_domain="z.example", domain="z.example", record=record)
+        collector = self.collector()
+        collector.judged(replace(JUDGED, dmarc=dmarc), JUNK)
+        self.successResultOf(Deferred.fromCoroutine(collector.flush()))
+        self.to_midnight()
+        self.clock.advance(MAX_DELAY)
+        for _ in range(2):
+            self.run_all()
+        self.assertEqual(["DMARC report on z.example"], self.mail.subjects)
 
     def test_spool_that_is_full(self) -> None:
         """The report stays, and is the same one later."""
