@@ -67,27 +67,21 @@ class Signer:
         if claim is Claim.NONE:
             return content
         section = await content.header()
-        domain = self._domain(section)
-        if not domain:
-            return content
+        authors = author_domains(section)
+        domain = next(filter(None, map(self._keys.covering, authors.domains)), "")
+        is_cut = header.is_cut(section)
+        if not domain and (authors.fields or not is_cut):
+            return content  # none of the authors has a domain with keys
         if claim is Claim.HANDED_IN and (
             was_forwarded(section) or domain in signing_domains(section)
         ):
             return content
-        if header.is_cut(section):
+        if is_cut:
             raise SigningFailed(UNSIGNABLE)
         fields = await self._signatures.get(
             (delivery.message.id, conversion, domain), partial(self._sign, section, content, domain)
         )
         return ToppedContent(fields, content)
-
-    def _domain(self, section: bytes) -> str:
-        """The domain that signs for the author, empty where none does.
-
-        Of several authors, the first one with such a domain counts.
-        """
-        found = (self._keys.covering(each) for each in author_domains(section).domains)
-        return next(filter(None, found), "")
 
     async def _sign(self, section: bytes, content: IContent, domain: str) -> bytes:
         """The signatures of one form of a message.  Raises SigningFailed or OSError."""

@@ -175,9 +175,12 @@ class SigningTests(SignerCase):
 
     def test_a_header_section_beyond_the_bound(self) -> None:
         """There may be fields that a signature should cover."""
-        content = CONTENT.replace(b"Subject", b"X: " + b"y" * MAX_HEADER + b"\r\nSubject")
-        failed = self.failureResultOf(self.begin(content), SigningFailed).value
-        self.assertTrue(failed.reply.is_permanent)
+        long = b"X: " + b"y" * MAX_HEADER + b"\r\n"
+        for content in (CONTENT.replace(b"Subject", long + b"Subject"), long + CONTENT):
+            failed = self.failureResultOf(self.begin(content), SigningFailed).value
+            self.assertTrue(failed.reply.is_permanent)
+        elsewhere = CONTENT.replace(b"example.com", b"partner.example")
+        self.assert_left_alone(elsewhere.replace(b"Subject", long + b"Subject"))
 
 
 class KeyTests(SignerCase):
