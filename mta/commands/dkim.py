@@ -134,7 +134,7 @@ def edit(arguments: argparse.Namespace, edits: Edits) -> None:
 
 def tell(settings: Settings) -> None:
     """Have the server read its keys.  Root is its user from now on."""
-    from mta.commands.pair import tell_server
+    from mta.commands.running_server import tell_server
 
     act_as_server(settings)
     if not tell_server(settings):

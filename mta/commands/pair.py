@@ -24,7 +24,8 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.commands.known import is_known
-from mta.commands.pair_files import LinkFiles, secret_name
+from mta.commands.pair_files import LinkFiles, require_name, secret_name
+from mta.commands.running_server import tell_server
 from mta.doctor.look_files import LookFiles
 from mta.mail import Agent, Hop
 from mta.pairing.entries import (
@@ -41,9 +42,6 @@ from mta.pairing.token import MAX_DOMAINS, PREFIX, Token, TokenFault, checked_do
 from mta.peers.status_files import PeerStatusFiles
 from mta.privileges import act_as_server, owner_of_new_file
 from mta.settings import Listener, ListenerTLS, Peer, Service, Settings
-from mta.spool import inspection
-from mta.spool.folder import Folder
-from mta.spool.wakeup import Signal, wake_processes
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
@@ -60,7 +58,6 @@ _PREFERRED = [
     for service in (Service.SUBMISSION, Service.ODMR)
     for tls in (ListenerTLS.IMPLICIT, ListenerTLS.REQUIRED, ListenerTLS.OPPORTUNISTIC)
 ]
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def register(subparsers: Subparsers) -> None:
@@ -178,12 +175,6 @@ def _domains(arguments: argparse.Namespace, settings: Settings, name: str) -> li
     if len(domains := list(dict.fromkeys(domains))) > MAX_DOMAINS:
         raise Failed(f"a line has room for {MAX_DOMAINS} domains: say fewer of them by --domain")
     return domains
-
-
-def require_name(name: str) -> None:
-    """Refuse a name that no peer can have.  Raises Failed."""
-    if not _NAME.fullmatch(name):
-        raise Failed(f"{name!r} is no name of a peer: letters, digits, '-', '_' and '.' are")
 
 
 def _place(arguments: argparse.Namespace, settings: Settings) -> tuple[str, int, bool]:
@@ -386,19 +377,6 @@ def _reload(settings: Settings) -> None:
     if tell_server(settings):
         return
     _note("the server does not run: start it, such as by: systemctl start mta")
-
-
-def tell_server(settings: Settings) -> bool:
-    """Have the server read its configuration again; returns whether one runs."""
-    if not server_runs(settings):
-        return False
-    wake_processes(Folder(Path(settings.spool)), Signal.RELOAD)
-    return True
-
-
-def server_runs(settings: Settings) -> bool:
-    """Return whether a server works with the spool."""
-    return inspection.is_in_use(Path(settings.spool))
 
 
 def _note(text: str) -> None:

@@ -6,17 +6,21 @@ They are the secret of a link, the nonce of its pairing, and the folders of its 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mta.commands.console import Failed
 from mta.config.places import Places
 from mta.files import atomic_write
 from mta.mail import Agent
 from mta.privileges import ROOT, Account, owner_of_new_file, server_account
 from mta.settings import Settings
 from mta.smtp.templates import file_name
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 FOLDER_MODE = 0o750  # as `mta init` makes them
 
@@ -66,6 +70,12 @@ class LinkFiles:
         self._nonce.unlink(missing_ok=True)
         if all(file != secret for _, file in Places(self._config).secrets()):
             secret.unlink(missing_ok=True)
+
+
+def require_name(name: str) -> None:
+    """Refuse a name that no peer can have.  Raises Failed."""
+    if not _NAME.fullmatch(name):
+        raise Failed(f"{name!r} is no name of a peer: letters, digits, '-', '_' and '.' are")
 
 
 def secret_name(relay: str) -> str:

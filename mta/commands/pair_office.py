@@ -13,8 +13,8 @@ from zope.interface import implementer
 from mta import config
 from mta.commands.console import Failed, settings_of
 from mta.commands.errand import IErrand, Progress, run
-from mta.commands.pair import require_name, server_runs, tell_server
-from mta.commands.pair_files import LinkFiles, prepare_folders
+from mta.commands.pair_files import LinkFiles, prepare_folders, require_name
+from mta.commands.running_server import server_runs, tell_server
 from mta.mail import Mailbox
 from mta.pairing.entries import office_edits, relay_name
 from mta.pairing.request import Granted

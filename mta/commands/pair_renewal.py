@@ -12,8 +12,8 @@ from zope.interface import implementer
 from mta import config
 from mta.commands.console import Failed, settings_of
 from mta.commands.errand import IErrand, Progress, run
-from mta.commands.pair import tell_server
 from mta.commands.pair_files import LinkFiles
+from mta.commands.running_server import tell_server
 from mta.mail import Hop
 from mta.pairing.pairings import new_password
 from mta.pairing.request import PairingRefused
