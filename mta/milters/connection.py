@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,6 +33,8 @@ class FilterConnection(Protocol):
         self._waiting: Deferred[None] | None = None
         self._is_congested = False
         self._is_paused = False
+        self._deadline = 0.0  # of the wait, by the clock
+        self._alarm: IDelayedCall | None = None
 
     # --- what the conversation does
 
@@ -75,7 +77,11 @@ class FilterConnection(Protocol):
             raise FilterFailure(self._end_reason)
         waiting: Deferred[None] = Deferred()
         self._waiting = waiting
-        waiting.addTimeout(seconds, self._clock)
+        self._deadline = self._clock.seconds() + seconds
+        if self._alarm is None:
+            self._alarm = self._clock.callLater(seconds, self._time_passed)
+        elif self._alarm.getTime() > self._deadline:  # of a wait that could have been longer
+            self._alarm.reset(seconds)
         try:
             await waiting
         except TimeoutError:
@@ -83,12 +89,26 @@ class FilterConnection(Protocol):
         finally:
             self._waiting = None
 
+    def _time_passed(self) -> None:
+        """Look at the time.  One alarm serves for many waits: few of them take long."""
+        self._alarm = None
+        if self._waiting is None:
+            return
+        left = self._deadline - self._clock.seconds()
+        if left > 0:
+            self._alarm = self._clock.callLater(left, self._time_passed)
+        elif not self._waiting.called:
+            self._waiting.errback(TimeoutError())
+
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(None)
 
     def _end(self, reason: str) -> None:
         self._end_reason = self._end_reason or reason
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self._wake()
 
     # --- Twisted calls these

@@ -45,10 +45,10 @@ class Filter:
 
     async def tell(self, event: Event, data: bytes = b"") -> Decision:
         """Tell an event, and return the verdict on it.  Nothing is told that it does not want."""
-        if not self.agreement.wants(event):
+        if event not in self.agreement.told:
             return Decision.CONTINUE
         self.send(event, data)
-        if self.agreement.answers(event):
+        if event in self.agreement.answered:
             return await self.answer(event)
         await self._connection.drain(self._timeout(event))
         return Decision.CONTINUE
@@ -64,7 +64,7 @@ class Filter:
     async def send_ahead(self, event: Event, data: bytes) -> None:
         """Send an event, and leave the verdict to `settle`."""
         self.send(event, data)
-        if self.agreement.answers(event):
+        if event in self.agreement.answered:
             self._ahead = event
         await self._connection.drain(self._timeout(event))
 
@@ -93,7 +93,7 @@ class Filter:
 
     def abort_message(self) -> None:
         """End the message under way, however far it came."""
-        self.macros.message = {}
+        self.macros.end()
         self._stale += self._ahead is not None
         self._ahead = None
         self._connection.write(ABORT)

@@ -53,26 +53,23 @@ _MAILERS = {
 
 @dataclass(slots=True)
 class Macros:
-    """The values of macros in one session.
-
-    `message` has those of the message that is under way; what is not known has no value.
-    """
+    """The values of macros in one session.  What is not known has no value."""
 
     hostname: str
     session: Session
     daemon: str
-    message: dict[str, str] = field(default_factory=dict)
+    _message: dict[str, str] = field(default_factory=dict)  # all, while one is under way
 
     def of(self, stage: Stage, agreement: Agreement) -> Iterator[tuple[str, str]]:
         """The macros of a stage that have a value, by name."""
-        known = self._session() | self.message
+        known = self._message or self._session()
         for name in agreement.macros.get(stage, USUAL[stage]):
             if value := known.get(name, ""):
                 yield name, value
 
     def begin(self, id: str, reverse_path: Mailbox, author: str) -> None:
         """Begin a message.  `author` is what MAIL says of who submitted it."""
-        self.message = {
+        self._message = self._session() | {
             "i": id,
             "{auth_author}": author,
             "{mail_addr}": str(reverse_path),
@@ -82,11 +79,15 @@ class Macros:
 
     def recipient(self, forward_path: Mailbox, hop: Hop | None) -> None:
         """Go on to a recipient; None: its way is not known."""
-        self.message |= {
+        self._message |= {
             "{rcpt_addr}": str(forward_path),
             "{rcpt_host}": forward_path.domain,
             "{rcpt_mailer}": "error" if hop is None else _MAILERS.get(hop.agent, "local"),
         }
+
+    def end(self) -> None:
+        """End the message."""
+        self._message = {}
 
     def _session(self) -> dict[str, str]:
         session, tls = self.session, self.session.tls

@@ -54,7 +54,7 @@ class FilteredMessage:
 
     async def recipient(self, recipient: Recipient) -> None:
         """See `IMessageInspector.recipient`."""
-        if not self._is_over and self._filter.agreement.wants(RECIPIENT):
+        if not self._is_over and RECIPIENT in self._filter.agreement.told:
             path = recipient.forward_path
             self._filter.macros.recipient(path, self._hop(path))
             await self._attempt(self._tell(RECIPIENT, events.recipient(recipient)))
@@ -96,7 +96,7 @@ class FilteredMessage:
         """
         await self._tell(DATA)
         keeps_leading_space = self._filter.agreement.keeps_leading_space
-        fields = header.fields(section) if self._filter.agreement.wants(FIELD) else ()
+        fields = header.fields(section) if FIELD in self._filter.agreement.told else ()
         for field in fields:
             data = events.field(field, keeps_leading_space=keeps_leading_space)
             await self._tell(FIELD, data)
@@ -106,7 +106,7 @@ class FilteredMessage:
             await self._tell_body(text)
 
     async def _tell_body(self, piece: bytes) -> None:
-        if BODY in self._skipped or not self._filter.agreement.wants(BODY):
+        if BODY in self._skipped or BODY not in self._filter.agreement.told:
             return
         self._chunk += piece
         while len(self._chunk) >= MAX_DATA and not self._is_over:

@@ -78,7 +78,7 @@ class Stage(IntEnum):
     END_OF_HEADER = 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """A thing that a filter is told by one command.
 
@@ -113,26 +113,16 @@ EVENTS = (CONNECT, HELLO, MAIL, RECIPIENT, DATA, FIELD, END_OF_HEADER, BODY, END
 class Agreement:
     """The result: the version, and what the filter wants.
 
-    `macros` are the names that it asked for, by stage; a stage that it did not name gets the usual
-    ones.
+    `told` are the events that it is to hear of, `answered` those that it answers to.  `macros` are
+    the names that it asked for, by stage; a stage that it did not name gets the usual ones.
+    `keeps_leading_space`: values of fields have the space behind the colon.
     """
 
     version: int
-    wishes: Wish
+    told: frozenset[Event]
+    answered: frozenset[Event]
     macros: Mapping[Stage, tuple[str, ...]]
-
-    def wants(self, event: Event) -> bool:
-        """Tell whether the filter is to hear of an event."""
-        return self.version >= event.since and not self.wishes & event.unwanted
-
-    def answers(self, event: Event) -> bool:
-        """Tell whether the filter answers to an event."""
-        return not self.wishes & event.mute
-
-    @property
-    def keeps_leading_space(self) -> bool:
-        """Tell whether values of fields have the space behind the colon."""
-        return bool(self.wishes & Wish.LEADING_SPACE)
+    keeps_leading_space: bool
 
 
 def offer() -> bytes:
@@ -151,7 +141,13 @@ def agreement(packet: Packet) -> Agreement:
         raise FilterFailure(f"it speaks version {version} of the protocol")
     if foreign := actions & ~int(ACTIONS):
         raise FilterFailure(f"it wants to do what is not offered: {foreign:#x}")
-    return Agreement(version, Wish(wishes & WISHES), _macros(rest))
+    return Agreement(
+        version,
+        frozenset(each for each in EVENTS if version >= each.since and not wishes & each.unwanted),
+        frozenset(each for each in EVENTS if not wishes & each.mute),
+        _macros(rest),
+        bool(wishes & Wish.LEADING_SPACE),
+    )
 
 
 def _macros(data: bytes) -> Mapping[Stage, tuple[str, ...]]:

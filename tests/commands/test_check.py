@@ -250,6 +250,21 @@ class CheckTests(CheckCase):
             listen = [{"endpoint": endpoint, "service": "smtp"}, TLS | {"tls": "off"}]
             self.assert_warned("another program has this port", listen=listen)
 
+    def test_filters(self) -> None:
+        """Each can be reached, by either kind of socket; else mail goes by what is configured."""
+        path = self.folder / "filter"
+        with (
+            socket.create_server(("127.0.0.1", 0)) as taken,
+            socket.create_server(str(path), family=socket.AF_UNIX),
+        ):
+            inet = f"inet:127.0.0.1:{taken.getsockname()[1]}"
+            milters = [{"socket": inet, "name": "one"}, {"socket": "unix:filter", "name": "two"}]
+            self.assertEqual(self.check(milters=milters), (0, f"{self.config}: ok\n", []))
+        milters[0]["on_failure"] = "accept"
+        words = "the filter one can't be reached: Connection refused; mail is treated by on_failure"
+        self.assert_warned(f"{words}: accept", milters=milters)
+        self.assert_warned("the filter two can't be reached", milters=milters)
+
     def test_equal_ports(self) -> None:
         """A port can be had once."""
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -87,12 +87,14 @@ class MetricsTests(SynchronousTestCase):
             self.metrics.replied(OK)
         self.metrics.committed(7, 0.015)
         self.metrics.judged("pass", "none", "fail", "junk")
+        self.metrics.filtered("rspamd", "refused")
         self.assertEqual(self.value("mta_sessions_total", service="smtp"), 1)
         self.assertEqual(self.value("mta_messages_accepted_total", service="submission"), 1)
         self.assertEqual(self.value("mta_replies_total", code="250"), 2)
         self.assertEqual(self.value("mta_commit_jobs_sum"), 7)
         found = {"spf": "pass", "dkim": "none", "dmarc": "fail", "action": "junk"}
         self.assertEqual(self.value("mta_messages_judged_total", **found), 1)
+        self.assertEqual(self.value("mta_filtered_total", filter="rspamd", result="refused"), 1)
         self.assertEqual(self.value("mta_commit_seconds_bucket", le="0.02"), 1)
 
     def test_deliveries(self) -> None:

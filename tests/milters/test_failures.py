@@ -166,6 +166,22 @@ class TimeTests(FilterCase):
         self.assertFalse(connection.is_open)
         self.assertTrue(all(draft.discarded for draft in self.spool.drafts))
 
+    def test_a_short_wait_after_a_long_one(self) -> None:
+        """Each wait has its own end, whatever the last one could have taken."""
+        self.filter.answers[b"M"] = [b"c", None]
+        self.filter.answers[b"E"] = [None]
+        self.begin(Milter(SOCKET, "test", timeouts=TIMEOUTS))
+        self.hello()
+        self.say(b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>", b"DATA", MESSAGE + b".")
+        (connection,) = self.filter.connections
+        self.reactor.advance(1)
+        connection.send(b"c")
+        self.say(b"MAIL FROM:<>")
+        self.reactor.advance(9.9)
+        self.assertTrue(connection.is_open)
+        self.reactor.advance(0.2)
+        self.assertFalse(connection.is_open)
+
     def test_nobody_else_waits(self) -> None:
         """Another session goes on while one waits for its filter."""
         self.filter.answers[b"M"] = [None, b"c"]
