@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,6 +32,8 @@ class FilterConnection(Protocol):
         self._unread = 0
         self._end_reason = ""
         self._waiting: Deferred[None] | None = None
+        self._unsent = bytearray()
+        self._is_direct = False  # past the transport, where nothing waits in it
         self._is_congested = False
         self._is_paused = False
         self._deadline = 0.0  # of the wait, by the clock
@@ -39,12 +42,23 @@ class FilterConnection(Protocol):
     # --- what the conversation does
 
     def write(self, octets: bytes) -> None:
-        """Send packets."""
-        if not self._end_reason:
+        """Send packets, at the latest when something is waited for."""
+        self._unsent += octets
+
+    def flush(self) -> None:
+        """Send all packets now."""
+        octets = bytes(self._unsent)
+        self._unsent.clear()
+        if self._end_reason or not octets:
+            return
+        if self._is_direct:
+            octets = self._send(octets)
+        if octets:
             self.transport.write(octets)
 
     async def read(self, seconds: float) -> Packet:
         """Return the next packet.  Raises FilterFailure where none comes in time."""
+        self.flush()
         while not self._packets:
             await self._wait(seconds)
         packet = self._packets.popleft()
@@ -56,6 +70,7 @@ class FilterConnection(Protocol):
 
     async def drain(self, seconds: float) -> None:
         """Wait until most of what was written is sent.  Raises FilterFailure."""
+        self.flush()
         while self._is_congested or self._end_reason:
             await self._wait(seconds)
 
@@ -63,6 +78,7 @@ class FilterConnection(Protocol):
         """Say good-bye, and close."""
         if not self._end_reason:
             self.write(packets.encode(QUIT))
+            self.flush()
             self._end("closed")
             self.transport.loseConnection()
 
@@ -71,6 +87,18 @@ class FilterConnection(Protocol):
         self._end("closed")
         if self.transport is not None:
             self.transport.abortConnection()
+
+    def _send(self, octets: bytes) -> bytes:
+        """Give octets to the system; returns the rest, for the transport.
+
+        The transport would send them a little later, after changing twice what the reactor watches.
+        """
+        count = self.transport.writeSomeData(octets)
+        rest = octets[count:] if isinstance(count, int) else octets  # the transport finds it lost
+        self._is_direct = not rest
+        # Twisted resumes only what it has paused, and it pauses for much more than a short rest.
+        self.transport.producerPaused = bool(rest)
+        return rest
 
     async def _wait(self, seconds: float) -> None:
         if self._end_reason:
@@ -116,6 +144,7 @@ class FilterConnection(Protocol):
     def connectionMade(self) -> None:
         """Twisted calls this when the connection stands."""
         self.transport.registerProducer(self, True)
+        self._is_direct = isinstance(self.transport, Connection)
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted calls this with the octets that arrived."""
@@ -144,6 +173,7 @@ class FilterConnection(Protocol):
     def resumeProducing(self) -> None:
         """Twisted calls this when the filter has taken what we wrote."""
         self._is_congested = False
+        self._is_direct = isinstance(self.transport, Connection)
         self._wake()
 
     def stopProducing(self) -> None:

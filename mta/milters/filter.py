@@ -91,12 +91,20 @@ class Filter:
                 return packet
             self._stale -= 1
 
-    def abort_message(self) -> None:
-        """End the message under way, however far it came."""
+    def end_message(self) -> None:
+        """End the message under way, however far it came.
+
+        The filter hears of it with the next thing that it is told.
+        """
         self.macros.end()
         self._stale += self._ahead is not None
         self._ahead = None
         self._connection.write(ABORT)
+
+    def abort_message(self) -> None:
+        """End the message under way, and let the filter know at once."""
+        self.end_message()
+        self._connection.flush()
 
     def close(self) -> None:
         """End the session."""

@@ -74,7 +74,8 @@ class FilteredMessage:
         """See `IMessageInspector.end`."""
         if not self._is_over:
             await self._attempt(self._finish())
-        self.abort()  # filters expect it between messages
+        if self._session.filter is not None:
+            self._session.filter.end_message()  # filters expect it between messages
         self._note_result()
         return self._verdict
 

@@ -73,7 +73,9 @@ class ScriptedFilter:
 
     @property
     def commands(self) -> bytes:
-        """The commands that came, in order."""
+        """The commands that came, in order; what would come with the next one, comes now."""
+        for connection in self.connections:
+            connection.protocol.flush()
         return b"".join(command for command, _ in self.seen)
 
     def told(self, command: bytes) -> list[bytes]:
