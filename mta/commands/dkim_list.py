@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mta.commands.console import duration, moment, print_json, printable, settings_of
-from mta.commands.dkim import domain_named
+from mta.commands.dkim_keys import domain_named
 from mta.privileges import act_as_server
 from mta.settings import DKIMKey, KeyState, Settings
 from mta.signing.key_files import KeyFile

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mta import config
 from mta.commands.console import Failed, duration, moment, printable, settings_of
-from mta.commands.dkim import KINDS, domain_named, edit, make, print_forms, tell
+from mta.commands.dkim_keys import KINDS, domain_named, edit, make, print_forms, tell
 from mta.settings import DKIMKey, Domain, KeyState, Settings
 from mta.signing import rotation
 from mta.signing.keys import KeyFault, read
