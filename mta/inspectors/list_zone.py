@@ -12,9 +12,11 @@ from mta.dns_answer import RecordType
 from mta.inspection_settings import CodeRange
 from mta.inspectors.list_answers import Answered, clean, meaning, question
 from mta.interfaces import IResolver, ResolutionFailed
+from mta.limited_log import LimitedLog
 
 PROBE_INTERVAL = 3600.0  # seconds: a list that has died does not harm much longer
 RETRY_INTERVAL = 60.0  # seconds: the same where the DNS did not answer
+MAX_SILENCES = 3  # answers in a row that took too long
 
 _NEVER_LISTED = IPv4Address("127.0.0.1")  # RFC 5782 section 5
 
@@ -36,6 +38,9 @@ class ListZone:
         self._resolver = resolver
         self._clock = clock
         self._next_probe = float("-inf")
+        self._silences = 0  # in a row
+        self._silent_until = float("-inf")
+        self._limited = LimitedLog(self.log)
         self._probed: Answered | None = None  # the meaning of the answer about what is never listed
 
     async def has(self, address: IPv4Address | IPv6Address) -> bool:
@@ -43,14 +48,29 @@ class ListZone:
 
         Raises ResolutionFailed.
         """
+        if self._clock.seconds() < self._silent_until:
+            return False
         if self._clock.seconds() >= self._next_probe:
             await self._probe()
         if self._probed is not Answered.NOT_LISTED:
             return False
         answered = await self._ask(address)
+        self._silences = 0
         if answered in {Answered.REFUSED, Answered.FOREIGN}:
             self._learn(answered)
         return answered is Answered.LISTED
+
+    def was_silent(self) -> None:
+        """Note that an answer took too long.
+
+        Clients wait for it: after a few such answers in a row none is asked for, for a while.
+        """
+        self._silences += 1
+        if self._silences >= MAX_SILENCES:
+            self._silent_until = self._clock.seconds() + RETRY_INTERVAL
+            self._limited.warn(
+                "silent", "the list {zone} is left out for a minute: it is silent", zone=self.zone
+            )
 
     async def reason(self, address: IPv4Address | IPv6Address) -> str:
         """Return the list's own words about an address, or nothing."""

@@ -57,7 +57,7 @@ class Lists:
             return Standing()
         zones = [*self._allow, *(zone for zone, _ in self._block)]
         answers = await gatherResults(
-            [Deferred.fromCoroutine(self._bounded(self._ask(zone, address))) for zone in zones],
+            [Deferred.fromCoroutine(self._ask(zone, address)) for zone in zones],
             consumeErrors=True,
         )
         allowed, blocked = answers[: len(self._allow)], answers[len(self._allow) :]
@@ -83,12 +83,14 @@ class Lists:
             reason=reason,
         )
 
-    @staticmethod
-    async def _ask(zone: ListZone, address: Address) -> bool:
+    async def _ask(self, zone: ListZone, address: Address) -> bool:
         try:
-            return await zone.has(address)
+            is_listed = await self._bounded(zone.has(address))
         except ResolutionFailed:
             return False
+        if is_listed is None:
+            zone.was_silent()
+        return bool(is_listed)
 
     async def _bounded(self, asking: Coroutine[Any, Any, T]) -> T | None:
         """Return an answer; None where it takes too long."""

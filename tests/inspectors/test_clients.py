@@ -359,6 +359,25 @@ class HealthTests(ClientCase):
         self.assertEqual(len(self.events(captured)), 1)
         self.assertEqual(len(self.dns.about(ZEN)), 2)
 
+    def test_silent(self) -> None:
+        """A list that is silent keeps three clients waiting, and for a minute no more."""
+        inspector = self.inspector(BlockList(ZEN))
+        self.assertIsNotNone(self.refusal(inspector))
+        self.dns.silent.add(ZEN)
+        with capturedLogs() as captured:
+            for _ in range(3):
+                message = self.begin(self.client(inspector))
+                asked = Deferred.fromCoroutine(message.recipient(Recipient(BOB)))
+                self.assertNoResult(asked)
+                self.clock.advance(5)
+                self.assertIsNone(self.result(asked))
+            self.assertIsNone(self.refusal(inspector))
+        expected = f"the list {ZEN} is left out for a minute: it is silent"
+        self.assertEqual(self.events(captured), [expected])
+        self.dns.silent.clear()
+        self.clock.advance(60)
+        self.assertIsNotNone(self.refusal(inspector))
+
     def test_no_answer_at_first(self) -> None:
         """A list is looked at again in a minute where the DNS was down, and is out until then."""
         inspector = self.inspector(BlockList(ZEN))

@@ -88,6 +88,8 @@ class MetricsTests(SynchronousTestCase):
         self.metrics.committed(7, 0.015)
         self.metrics.judged("pass", "none", "fail", "junk")
         self.metrics.filtered("rspamd", "refused")
+        self.metrics.limited("failures")
+        self.assertEqual(self.value("mta_limited_total", limit="failures"), 1)
         self.assertEqual(self.value("mta_sessions_total", service="smtp"), 1)
         self.assertEqual(self.value("mta_messages_accepted_total", service="submission"), 1)
         self.assertEqual(self.value("mta_replies_total", code="250"), 2)
