@@ -17,13 +17,8 @@ def edited(envelope: Envelope, edits: Sequence[EnvelopeEdit]) -> Envelope:
                 envelope = _with_sender(envelope, edit)
             case AddRecipient():
                 envelope = _with_recipient(envelope, edit)
-            case RemoveRecipient():
-                left = [
-                    each
-                    for each in envelope.recipients
-                    if not each.forward_path.matches(edit.forward_path)
-                ]
-                envelope = replace(envelope, recipients=tuple(left))
+            case _:
+                envelope = _without_recipient(envelope, edit)
     return envelope
 
 
@@ -46,6 +41,13 @@ def _with_recipient(envelope: Envelope, edit: AddRecipient) -> Envelope:
         recipients=(*envelope.recipients, added),
         smtputf8=_needs_utf8(envelope, added.forward_path),
     )
+
+
+def _without_recipient(envelope: Envelope, edit: RemoveRecipient) -> Envelope:
+    left = [
+        each for each in envelope.recipients if not each.forward_path.matches(edit.forward_path)
+    ]
+    return replace(envelope, recipients=tuple(left))
 
 
 def _needs_utf8(envelope: Envelope, address: Mailbox) -> bool:

@@ -17,9 +17,12 @@ PROGRAM = ROOT / "tests/interop/scripted_milter.py"
 
 
 class ScriptedMilter:
-    """A filter by the real libmilter, see `scripted_milter.py`; skips the test without it."""
+    """A filter by the real libmilter, see `scripted_milter.py`; skips the test without it.
 
-    def __init__(self, case: SynchronousTestCase) -> None:
+    `in_file`: it listens on a UNIX socket.
+    """
+
+    def __init__(self, case: SynchronousTestCase, *, in_file: bool = False) -> None:
         found = subprocess.run(
             [PYTHON, "-c", "import Milter"], capture_output=True, check=False
         ).returncode
@@ -27,6 +30,7 @@ class ScriptedMilter:
             raise SkipTest("python3-milter is not installed")
         self.port = free_port()
         self._folder = temporary_folder(case)
+        self._in_file = in_file
         self._process: Process | None = None
         self.script()
         self.start()
@@ -35,7 +39,7 @@ class ScriptedMilter:
     @property
     def socket(self) -> str:
         """Where it listens."""
-        return f"inet:127.0.0.1:{self.port}"
+        return f"unix:{self._folder}/socket" if self._in_file else f"inet:127.0.0.1:{self.port}"
 
     @property
     def process(self) -> Process:
@@ -45,7 +49,8 @@ class ScriptedMilter:
 
     def start(self) -> None:
         """Start it."""
-        command = [PYTHON, str(PROGRAM), f"inet:{self.port}@127.0.0.1"]
+        place = self.socket if self._in_file else f"inet:{self.port}@127.0.0.1"
+        command = [PYTHON, str(PROGRAM), place]
         command += [str(self._folder / "script"), str(self._folder / "log")]
         self._process = Process(command, self._folder)
         self._process.wait_for("ready")
@@ -72,6 +77,8 @@ class ScriptedMilter:
         return [name for name, *_ in self.seen]
 
     def _is_listening(self) -> bool:
+        if self._in_file:
+            return (self._folder / "socket").exists()
         command = ["ss", "-Hltn", f"sport = :{self.port}"]
         return bool(subprocess.run(command, capture_output=True, check=False).stdout)
 

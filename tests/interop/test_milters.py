@@ -235,6 +235,16 @@ class LibmilterTests(SynchronousTestCase):
         self.assertEqual(self.filter.callbacks.count("negotiate"), 1)
         self.assertEqual(self.filter.callbacks.count("abort"), 5)
 
+    def test_a_socket_in_a_file(self) -> None:
+        """A filter may listen there."""
+        self.filter = ScriptedMilter(self, in_file=True)
+        server = self.start()
+        large = [["replacebody", "y" * 998 + "\r\n", 1000], ["addheader", "X-New", "1"]]
+        self.assertEqual(self.codes(server, calls=large), (250, 250, 250))
+        (mail,) = server.wait_for_mail(f"{DOMAIN}/inbox")
+        self.assertIn(b"X-New: 1\n", mail)
+        self.assertEqual(self.codes(server, eom="reject"), (250, 250, 550))
+
     def test_a_large_message(self) -> None:
         """In both directions, with little memory."""
         self.filter.script(calls=[["replacebody", "y" * 998 + "\r\n", 8000]])
