@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +33,7 @@ T = TypeVar("T")
 class SharedTable:
     """One such file.  `schema`: statements that make what is not there yet.
 
-    It is opened at the first use.  A thread at a time uses it.
+    It is opened at the first use, and closed with the last reference.  A thread at a time uses it.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
@@ -70,5 +71,6 @@ class SharedTable:
             except BaseException:
                 connection.close()
                 raise
+            weakref.finalize(self, connection.close)
             self._connection = connection
         return self._connection
