@@ -244,6 +244,7 @@ class Hop:
 
     `next_hop` is the domain for MX, the host or ``unix:PATH`` for SMTP and LMTP, the path
     template for MAILDIR, the command for PIPE, the peer's name for HOLD, the text for REJECT.
+    `xforward`: the host is told who brought its mail, where it asks for that.
     Messages with equal hops may share a connection or a batch.
     """
 
@@ -255,6 +256,7 @@ class Hop:
     pin: str = ""  # SHA-256 fingerprint of the only certificate to trust, lower-case hex
     user: str = ""
     secret: str = field(default="", repr=False)
+    xforward: bool = False
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -61,6 +61,9 @@ class Origin:
     service: str = ""  # of the listener; or sendmail, maildrop, notice
     turned_peer: str = ""  # the peer on whose turned connection it came
     is_junk: bool = False  # as inspectors took it, and it is for the folder of such mail
+    told_by: str = ""  # the peer or proxy that told all this by XFORWARD; else we saw it ourselves
+    told_id: str = ""  # the id that the message had there
+    is_internal_there: bool = False  # a user or host of that one's own brought it there
 
     def without_client(self) -> Origin:
         """Return the same without what tells where the client is."""
@@ -71,12 +74,28 @@ UNKNOWN_ORIGIN = Origin()
 NOTICE_ORIGIN = Origin(LOCAL_ADDRESS, service="notice")
 
 
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """Facts that XFORWARD tells, and no session of ours has.
+
+    `by` is the peer or the proxy that tells it, `id` what it calls the message.  `is_internal`: a
+    user or host of its own brought that.
+    """
+
+    by: str
+    id: str = ""
+    protocol: str = ""
+    is_internal: bool = False
+
+
 @dataclass(slots=True)
 class Session:
     """One conversation as the receiver sees it: greeting to QUIT or TURN.
 
     `identity` is the user that AUTH proved, empty before.  `turned_peer` is the peer on whose
     turned connection we receive, empty elsewhere; rights come from it, never from `identity`.
+    `told` is there where all this was told by another server: it is evidence then, and gives no
+    right.  `forwarded` is such a session, that of the client which brought the message under way.
     """
 
     service: Service
@@ -93,11 +112,23 @@ class Session:
     name: str = ""  # the confirmed name of the client's address, where it was looked up
     mechanism: str = ""  # of SASL, by which AUTH proved the user
     pointer: str = ""  # the name that its PTR record has, which anyone may choose
+    told: Testimony | None = None
+    forwarded: Session | None = None
     _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
+
+    @property
+    def outsider(self) -> Session | None:
+        """The session of a told client, none of the teller's own."""
+        client = self.forwarded
+        if client is None or client.told is None or client.told.is_internal:
+            return None
+        return client
 
     @property
     def protocol(self) -> str:
         """The WITH keyword of the Received: field (RFC 3848)."""
+        if self.told is not None:
+            return self.told.protocol
         name = "ESMTP" if self.extended else "SMTP"
         if self.service is Service.LMTP:
             name = "LMTP"
@@ -105,6 +136,8 @@ class Session:
 
     def origin(self, *, smtputf8: bool = False) -> Origin:
         """Return the origin of a message that comes now."""
+        if self.told is not None:
+            return self._told_origin(self.told)
         protocol, tls = self.protocol, self.tls
         if smtputf8:
             protocol = "UTF8" + protocol.removeprefix("E")  # RFC 6531 section 4.3
@@ -124,6 +157,20 @@ class Session:
             self.turned_peer,
         )
         return origin
+
+    def _told_origin(self, told: Testimony) -> Origin:
+        return Origin(
+            self.client,
+            self.name,
+            self.port,
+            self.hello,
+            told.protocol,
+            service=self.service.value,
+            turned_peer=self.turned_peer,
+            told_by=told.by,
+            told_id=told.id,
+            is_internal_there=told.is_internal,
+        )
 
 
 @dataclass(frozen=True, slots=True)

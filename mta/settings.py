@@ -177,12 +177,14 @@ class Milter:
 class Relay:
     """Networks that may relay without AUTH, or speak for others by XCLIENT.
 
+    Those of `xforward` may tell where their mail comes from, and get no right by that.
     `private_exchangers`: mail goes to hosts in private networks where the MX records of a domain
     lead there.
     """
 
     networks: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     xclient: tuple[Network, ...] = ()
+    xforward: tuple[Network, ...] = ()
     private_exchangers: bool = True
 
 
@@ -254,7 +256,7 @@ class Peer:
 
     `connect` None: it dials in, and proves to be `user` or shows the `certificate` with that
     SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
-    without mail.
+    without mail.  `origin` is ``trust`` where its word for who brought its mail is taken.
     """
 
     name: str
@@ -273,6 +275,16 @@ class Peer:
     method: str = "atrn"
     every: float = 5 * MINUTE
     send: bool = True
+    origin: str = "off"  # or trust
+
+    @property
+    def is_trusted_with_origins(self) -> bool:
+        """Tell whether it may tell origins.
+
+        We dial it then, and TLS proves that it is the peer.
+        """
+        is_proved = self.connect is not None and self.tls is Security.VERIFY
+        return self.origin == "trust" and is_proved
 
     @property
     def next_hop(self) -> Hop:

@@ -107,6 +107,10 @@ class Conversation:
             shared = replace(shared, far_looks=FakeMailboxLists())
         if "proxy" in settings:
             shared = replace(shared, names=FakeClientNames(settings["proxy"]))
+        if "teller" in settings:
+            shared = replace(shared, names=FakeClientNames(teller=settings["teller"]))
+        if "origins" in settings:
+            shared = replace(shared, takes_origins=True)
         turned_peer = settings.get("partner", "")
         self.link = Link(Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
         self.problems: list[Failure] = []

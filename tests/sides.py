@@ -39,7 +39,7 @@ from mta.peers.tally import Tally
 from mta.queue.config import RunnerConfig
 from mta.queue.runner import Runner
 from mta.queued import HopFailure, Message
-from mta.session import UNKNOWN_ORIGIN, ChannelLost, Session, TLSInfo
+from mta.session import UNKNOWN_ORIGIN, ChannelLost, Origin, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
 from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
@@ -129,10 +129,10 @@ class Side:
         """See `IAcceptedMail.accepted`."""
         self.runner.accept(message)
 
-    def put(self, forward_path: Mailbox, body: bytes) -> None:
-        """A message that another process put into the spool."""
-        envelope = Envelope(ALICE, (Recipient(forward_path),))
-        self.spool.add(envelope, b"Subject: test\r\n\r\n" + body)
+    def put(self, forward_path: Mailbox, body: bytes, origin: Origin | None = None) -> None:
+        """A message that another process put into the spool, perhaps from an outsider."""
+        envelope = Envelope(ALICE, (Recipient(forward_path),), outside=origin is not None)
+        self.spool.add(envelope, b"Subject: test\r\n\r\n" + body, origin or UNKNOWN_ORIGIN)
         self.runner.wake()
         self.clock.advance(0)
 
@@ -246,9 +246,12 @@ class CustomerSide(Side):
 
 
 def sides(
-    method: str = "atrn", linger: float = 0.0, every: float = 0.0
+    method: str = "atrn", linger: float = 0.0, every: float = 0.0, *, origin: str = "off"
 ) -> tuple[ProviderSide, CustomerSide]:
-    """A provider and a customer that are for each other."""
+    """A provider and a customer that are for each other.
+
+    Where the customer trusts in an `origin`, it knows the provider by TLS.
+    """
     clock = Clock()
     clock.advance(1_700_000_000)
     office = Peer("office", ("office.example",), user="office", linger=linger)
@@ -257,9 +260,10 @@ def sides(
         "provider",
         ("office.example",),
         connect=connect,
-        tls=Security.OFF,
+        tls=Security.VERIFY if origin == "trust" else Security.OFF,
         method=method,
         every=every,
+        origin=origin,
     )
     service = Service.SUBMISSION if method == "atrn" else Service.SMTP
     there = ProviderSide(clock, office, service)

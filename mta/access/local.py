@@ -17,7 +17,7 @@ from mta.settings import Network
 class ClientNames:
     """Makes reverse-paths of this host's own programs valid elsewhere.
 
-    `networks` are our own, `proxies` those whose clients may use XCLIENT.
+    `networks` are our own, `proxies` those whose clients may use XCLIENT, `tellers` XFORWARD.
     """
 
     def __init__(
@@ -26,15 +26,21 @@ class ClientNames:
         proxies: Sequence[Network],
         local_names: Collection[str],
         home_domain: str,
+        tellers: Sequence[Network] = (),
     ) -> None:
         self._networks = networks
         self._proxies = proxies
         self._local_names = local_names
         self._home_domain = home_domain
+        self._tellers = tellers
 
     def is_proxy(self, address: str) -> bool:
         """See `IClientNames.is_proxy`."""
         return hosts.is_in(address, self._proxies)
+
+    def tells_origins(self, address: str) -> bool:
+        """See `IClientNames.tells_origins`."""
+        return hosts.is_in(address, self._tellers)
 
     def qualified(self, session: Session, reverse_path: Mailbox) -> Mailbox:
         """See `IClientNames.qualified`.
@@ -45,6 +51,7 @@ class ClientNames:
         if reverse_path.domain not in self._local_names:
             return reverse_path
         is_near = session.client == LOCAL_ADDRESS or hosts.is_in(session.client, self._networks)
-        if session.turned_peer or session.identity or not is_near:
+        is_known = session.turned_peer or session.identity or session.outsider is not None
+        if is_known or not is_near:
             return reverse_path
         return Mailbox(reverse_path.local_part, self._home_domain)

@@ -17,7 +17,7 @@ from mta.access.logins import LogIns
 from mta.access.sending_limits import SendingLimits
 from mta.interfaces import IAccessPolicy, IRouter, IUsers
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
-from mta.session import LOCAL_ADDRESS, Session
+from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.settings import Limits, Peer, Relay, Service, UserLimits
 from mta.smtp import replies, templates
 from mta.smtp.errors import Refusal
@@ -113,19 +113,27 @@ class AccessPolicy:
 
     async def mail(self, session: Session, reverse_path: Mailbox) -> None:
         """See `IAccessPolicy.mail`."""
-        if session.turned_peer or session.service is Service.LMTP:
-            return
+        if not (session.turned_peer or session.service is Service.LMTP):
+            self._check_writer(session, reverse_path)
+        if account := _account(session):
+            await self._count_message(session, account)
+
+    async def _count_message(self, session: Session, account: str) -> None:
+        """Count a message for its user or host.  Raises Refusal."""
+        own = UserLimits()
+        if self._sending is not None and session.identity:
+            own = await self._sending.admit(session)
+        if not self._counters.messages.take(account, own.messages_per_minute):
+            raise Refusal(TOO_MANY_MESSAGES)
+
+    def _check_writer(self, session: Session, reverse_path: Mailbox) -> None:
+        """Raise Refusal where the session may not send with that reverse-path."""
         if session.service is Service.ODMR:
             raise Refusal(NO_MAIL_HERE)
         if session.service is Service.SUBMISSION and not session.identity:
             raise Refusal(LOG_IN_FIRST)
         if not reverse_path.is_null and not self._may_write_as(session, reverse_path):
             raise Refusal(NOT_YOUR_ADDRESS)
-        own = UserLimits()
-        if self._sending is not None and session.identity:
-            own = await self._sending.admit(session)
-        if not self._counters.messages.take(_account(session), own.messages_per_minute):
-            raise Refusal(TOO_MANY_MESSAGES)
 
     def is_outsider(self, session: Session) -> bool:
         """See `IAccessPolicy.is_outsider`."""
@@ -174,22 +182,24 @@ class AccessPolicy:
                 raise Refusal(refusal)
         if _passes_route_on(address, hops) and not self._is_trusted(session):
             raise Refusal(replies.ROUTE_DENIED)
-        if not session.turned_peer and session.service is not Service.LMTP:
-            await self._count_recipient(session)
+        if account := _account(session):
+            await self._count_recipient(session, account)
 
-    async def _count_recipient(self, session: Session) -> None:
+    async def _count_recipient(self, session: Session, account: str) -> None:
         """Count a recipient for its user or host.  Raises Refusal."""
-        account, sending, own = _account(session), self._sending, UserLimits()
+        sending, own = self._sending, UserLimits()
         if sending is not None and session.identity:
             own = await sending.limits_of(session)
         if not self._counters.recipients.take(account, own.recipients_per_hour):
             raise Refusal(TOO_MANY_RECIPIENTS)
         if sending is not None and self._is_trusted(session):
-            await sending.recipient(account, own)
+            await sending.recipient(_own_account(session), own)
 
     def _is_trusted(self, session: Session) -> bool:
         """Tell whether this session may send to other hosts."""
-        if session.turned_peer or session.service not in (Service.SMTP, Service.SUBMISSION):
+        if session.turned_peer or session.told is not None:
+            return False
+        if session.service not in (Service.SMTP, Service.SUBMISSION):
             return False
         return bool(session.identity) or hosts.is_in(session.client, self._networks)
 
@@ -202,7 +212,20 @@ def rejection(hops: Sequence[tuple[Mailbox, Hop]]) -> Reply | None:
 
 
 def _account(session: Session) -> str:
-    """The name under which messages are counted: the user, else the host."""
+    """The name under which messages are counted: the user, else the host.
+
+    It is empty where they are not.
+    """
+    client = session.outsider
+    if client is not None and client.client != UNKNOWN_ADDRESS and not session.identity:
+        return f"host {hosts.key(client.client)}"
+    if session.turned_peer or session.service is Service.LMTP:
+        return ""
+    return _own_account(session)
+
+
+def _own_account(session: Session) -> str:
+    """The same for what is sent by right: what a server tells of its clients is none."""
     if session.identity:
         return f"user {session.identity.lower()}"
     return f"host {hosts.key(session.client)}"

@@ -188,6 +188,8 @@ def _origin(origin: Origin) -> str:
         f"({origin.tls_version} {origin.tls_cipher})": origin.tls_version,
         f"user {origin.user}": origin.user,
         f"turned by {origin.turned_peer}": origin.turned_peer,
+        f"told by {origin.told_by}": origin.told_by,
+        f"as {origin.told_id}": origin.told_id,
     }
     return " ".join(text for text, known in words.items() if known)
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mta.config.document import Fields, Value, read_record, suggest
-from mta.config.values import absolute, fingerprint, host_and_port, member_of, secret, user
+from mta.config.values import absolute, boolean, fingerprint, host_and_port, member_of, secret, user
 from mta.mail import Agent, Hop, Security
 
 FORMS = {
@@ -43,7 +43,10 @@ def next_hop(value: Value) -> Hop:
     if not value.is_mapping:
         return _text_hop(value)
     fields = read_record(value, HOP, required=["to"])
-    return _with_tls(value, _with_user(value, fields), fields)
+    hop = _with_tls(value, _with_user(value, fields), fields)
+    if "xforward" in fields and hop.agent not in (Agent.SMTP, Agent.LMTP):
+        raise value.wrong(f"{hop.agent.value} has no use for 'xforward', expected smtp or lmtp")
+    return replace(hop, xforward=fields.get("xforward", False))
 
 
 def smtp_host(value: Value) -> Hop:
@@ -196,4 +199,4 @@ def _reason(value: Value, reason: str) -> str:
 
 
 SMTP_HOST: Fields = {"to": _text_hop, "user": user, "secret": secret}
-HOP: Fields = {**SMTP_HOST, "tls": member_of(Security), "pin": fingerprint}
+HOP: Fields = {**SMTP_HOST, "tls": member_of(Security), "pin": fingerprint, "xforward": boolean}

@@ -243,10 +243,16 @@ def _peer(name: str, value: Value) -> Peer:
             raise value.wrong(
                 f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
             )
+        if found.get("origin") == "trust":
+            place, _ = value.member("origin")
+            raise place.wrong("for peers that we dial alone, expected 'connect' as well")
         return Peer(name, **found)
     if not found.get("domains"):
         raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
     security = found.get("tls", Security.VERIFY)
+    if found.get("origin") == "trust" and security is not Security.VERIFY:
+        place, _ = value.member("origin")
+        raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
     return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
 
 
@@ -319,6 +325,7 @@ FORWARD: Fields = {"to": values.mailboxes, "keep": values.boolean}
 RELAY: Fields = {
     "networks": list_of(values.network, "a list of IP networks"),
     "xclient": list_of(values.network, "a list of IP networks"),
+    "xforward": list_of(values.network, "a list of IP networks"),
     "private_exchangers": values.boolean,
 }
 SUBMISSION: Fields = {
@@ -343,6 +350,7 @@ PEER: Fields = {
     "method": values.word(*METHODS),
     "every": values.duration,
     "send": values.boolean,
+    "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
 }
 QUEUE: Fields = {
     "retry": _retry,

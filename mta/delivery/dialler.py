@@ -219,6 +219,7 @@ class Dialler:
             in_steps=self._in_steps,
             greeting=self._greeting,
             signer=self._signer,
+            tells_origins=hop.xforward,
         )
 
     def _endpoint(self, address: str, port: int) -> IStreamClientEndpoint:

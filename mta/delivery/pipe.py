@@ -165,7 +165,7 @@ def _extension(named: Mailbox, final: Mailbox) -> str:
 
 def _client(origin: Origin) -> Mapping[str, str]:
     """The SMTP client of the message, as far as it is known."""
-    if not origin.protocol:
+    if not (origin.protocol or origin.told_by):
         return {}
     known = {
         "CLIENT_HELO": origin.hello,

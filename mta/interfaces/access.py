@@ -88,6 +88,9 @@ class IClientNames(Interface):
     def is_proxy(address: str) -> bool:
         """Return whether that client may speak for others (XCLIENT)."""
 
+    def tells_origins(address: str) -> bool:
+        """Return whether that client may tell where its mail comes from (XFORWARD)."""
+
     def qualified(session: Session, reverse_path: Mailbox) -> Mailbox:
         """Return the reverse-path in a form that other hosts can answer to."""
 

@@ -86,7 +86,7 @@ def office_edits(
         edits[(*key, "pin")] = f"sha256:{relay.pin}"
     edits[(*key, "domains")] = list(relay.domains)
     if present is None:
-        edits |= {(*key, "method"): "atrn", (*key, "every"): "1m"}
+        edits |= {(*key, "method"): "atrn", (*key, "every"): "1m", (*key, "origin"): "trust"}
     edits |= _new_domains(settings, relay.domains, mailboxes)
     if settings.default_route.agent in (Agent.MX, Agent.REJECT):
         edits["routes", "default"] = f"hold:{relay.name}"

@@ -74,6 +74,7 @@ class Provider:
             in_steps=self._in_steps,
             host=self._hosts.record(peer.name, self._clock.seconds()),
             signer=self._signer,
+            tells_origins=True,
         )
         return TurnedSender(peer, domains, config, self._held, links, self._status, self._clock)
 

@@ -38,7 +38,12 @@ class TurnedReceiver:
     ) -> None:
         self._silence = SILENT_KEEPALIVES * peer.keepalive
         self._accepted_mail = config.accepted_mail
-        config = replace(config, accepted_mail=self, idle_timeout=self._silence)
+        config = replace(
+            config,
+            accepted_mail=self,
+            idle_timeout=self._silence,
+            takes_origins=peer.is_trusted_with_origins,
+        )
         self._receiver = Receiver(config, turned_peer=peer.name)
         self._tally = tally
         self._watch = watch

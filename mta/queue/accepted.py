@@ -8,7 +8,7 @@ from zope.interface import implementer
 from mta.interfaces import IAcceptedMail, IOwnMail, IPickedUpMail, ISessionMeter
 from mta.queue.runner import Runner
 from mta.queued import Message
-from mta.session import Session
+from mta.session import Session, Testimony
 
 
 @implementer(IAcceptedMail, IPickedUpMail, IOwnMail)
@@ -24,12 +24,14 @@ class AcceptedMail:
     def accepted(self, message: Message, session: Session) -> None:
         """See `IAcceptedMail.accepted`."""
         self._meter.accepted(session.service)
+        client = session.forwarded or session
         self.log.info(
-            "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets",
+            "{queue_id} accepted <{reverse_path}> from {client} by {protocol}: {size} octets{via}",
             queue_id=message.id,
             reverse_path=str(message.envelope.reverse_path),
-            client=session.client,
-            protocol=session.protocol,
+            client=client.client,
+            protocol=client.protocol or "unknown",
+            via=_via(client.told),
             identity=session.identity,
             size=message.content.size,
             recipients=len(message.envelope.recipients),
@@ -58,3 +60,10 @@ class AcceptedMail:
             recipients=len(message.envelope.recipients),
         )
         self._runner.accept(message)
+
+
+def _via(told: Testimony | None) -> str:
+    """The server that tells of a message's client, and its id there."""
+    if told is None:
+        return ""
+    return f", via {told.by} as {told.id}" if told.id else f", via {told.by}"

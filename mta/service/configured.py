@@ -333,6 +333,7 @@ class _Maker:
                 settings.relay.xclient,
                 settings.local_names,
                 settings.home_domain,
+                settings.relay.xforward,
             ),
             lists=self._router if settings.submission.expn else None,
             meter=self._process.meter,

@@ -62,6 +62,8 @@ async def _extensions(conversation: Conversation) -> list[str]:
         keywords.append("EXPN")
     if conversation.is_proxied and config.service is not Service.ODMR:
         keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
+    if conversation.takes_origins and config.service is not Service.ODMR:
+        keywords.append(" ".join(("XFORWARD", *grammar.XFORWARD_ATTRIBUTES)))
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
     if not session.turned_peer:

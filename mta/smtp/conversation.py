@@ -19,6 +19,7 @@ from mta.smtp.grammar import ProxiedClient
 from mta.smtp.incoming import IncomingMessage
 from mta.smtp.inspection import MessageInspection, SessionInspection
 from mta.smtp.receiver_config import ReceiverConfig
+from mta.smtp.told_origin import ToldOrigin
 from mta.smtp.wire import Wire
 
 MAX_LINE = 512  # octets of a command line, CRLF included, RFC 5321 section 4.5.3.1.4
@@ -135,6 +136,7 @@ class Conversation:
         self.cost = SessionCost()
         self.is_refused = False
         self.transaction: Transaction | None = None
+        self.told_origin = ToldOrigin()
         self.transactions = 0
         self.time_slice = TimeSlice(channel)
 
@@ -221,10 +223,16 @@ class Conversation:
 
     def drop_transaction(self) -> None:
         """End the transaction without a message, where there is one."""
-        transaction, self.transaction = self.transaction, None
+        transaction = self.transaction
+        self.close_transaction()
         if transaction is not None:
             transaction.discard()
             self.cost.no_message()
+
+    def close_transaction(self) -> None:
+        """Forget the transaction, and what was told of its client."""
+        self.transaction = self.session.forwarded = None
+        self.told_origin.clear()
 
     # --- what the session may use now
 
@@ -259,6 +267,17 @@ class Conversation:
         if names is None or self.session.turned_peer:
             return False
         return names.is_proxy(self.channel.remote_address)
+
+    @property
+    def takes_origins(self) -> bool:
+        """Tell whether XFORWARD is taken.
+
+        On a turned connection the peer's entry says so, elsewhere the list of proxies.
+        """
+        config = self.config
+        if self.session.turned_peer:
+            return config.takes_origins and self.session.tls is not None
+        return config.names is not None and config.names.tells_origins(self.channel.remote_address)
 
     async def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms to offer; none on a turned link."""

@@ -1,4 +1,4 @@
-"""Envelopes on the wire: RSET, MAIL, RCPT, DATA and their replies.
+"""Envelopes on the wire: RSET, XFORWARD, MAIL, RCPT, DATA and their replies.
 
 RFC 5321 section 3.3, RFC 2920.
 """
@@ -40,6 +40,9 @@ class EnvelopeExchange:
         if transaction.after_reset:
             await self._dialogue.send(b"RSET\r\n", 1)
             await self.read_reset(transaction)
+        for command in transaction.origin_commands:
+            await self._dialogue.send(command, 1)
+            await self._dialogue.verdict(MAIL)
         mail, *rcpts = transaction.commands
         await self._dialogue.send(mail, 1)
         await self._read_mail(transaction, MAIL)
@@ -55,6 +58,7 @@ class EnvelopeExchange:
     async def write(self, transaction: Transaction, last: bytes) -> None:
         """Write the envelope in one group, which ends with the command `last`."""
         commands = [b"RSET\r\n"] if transaction.after_reset else []
+        commands += transaction.origin_commands
         commands += transaction.commands
         if last:
             commands.append(last)
@@ -69,6 +73,9 @@ class EnvelopeExchange:
         try:
             if transaction.after_reset:
                 await self.read_reset(transaction, stage)
+                stage = MAIL
+            for _ in transaction.origin_commands:
+                await self._dialogue.verdict(stage)  # whatever it is, the mail goes on
                 stage = MAIL
             await self._read_mail(transaction, stage)
         except ChannelTimeout as lost:

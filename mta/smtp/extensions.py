@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mta.mail import Reply
 
@@ -27,6 +27,10 @@ class Extensions:
     def offers(self, keyword: str) -> bool:
         """Tell whether the server offered this one."""
         return keyword in self._parameters
+
+    def attributes(self, keyword: str) -> Collection[str]:
+        """The parameters of a keyword, in capital letters."""
+        return frozenset(each.upper() for each in self._parameters.get(keyword, []))
 
     @property
     def mechanisms(self) -> Sequence[str]:

@@ -5,7 +5,7 @@ RFC 1870, RFC 3030, RFC 3461, RFC 6152, RFC 6531, RFC 8689.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from zope.interface import implementer
@@ -30,6 +30,7 @@ class Capabilities:
 
     `keeps_tls`: it takes mail that must not travel without TLS (RFC 8689).  `in_steps` does long
     work step by step.  `one_at_a_time`: it was out of step before, and gets one command at a time.
+    `origin_attributes`: XFORWARD may tell it these.
     """
 
     extensions: Extensions
@@ -37,6 +38,7 @@ class Capabilities:
     keeps_tls: bool
     in_steps: InSteps = at_once
     one_at_a_time: bool = False
+    origin_attributes: Collection[str] = ()
 
     @property
     def pipelines(self) -> bool:
@@ -185,6 +187,17 @@ async def _checked(content: IContent, *, as_lines: bool) -> IContent:
     if lines.broken:
         raise UnsendableMessage(replies.UNSENDABLE)
     return ContentInMemory(b"".join(kept)) if content.size <= MAX_IN_MEMORY else content
+
+
+def origin_commands(message: Message, peer: Capabilities) -> list[bytes]:
+    """XFORWARD, in as many commands as it takes.
+
+    There are none where the peer is not to know.  Raises LocalFault.
+    """
+    if not peer.origin_attributes:
+        return []
+    source = grammar.REMOTE if message.envelope.outside else grammar.LOCAL
+    return grammar.xforward_commands(message.origin, message.id, source, peer.origin_attributes)
 
 
 def envelope_commands(

@@ -1,18 +1,20 @@
 """The inspectors of a session, asked one after the other.
 
-`mta.interfaces` has what an inspector sees.  Where none is configured, none of this is there.
+`mta.interfaces` has what an inspector sees.  A client that XFORWARD told is looked at as a session
+of its own, for the one message that it brought.  Where none is configured, none of this is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from mta.interfaces import IInspector, IMessageInspector, ISessionInspector
-from mta.mail import Envelope, MailArgument, Recipient
+from mta.mail import Envelope, MailArgument, Recipient, Reply
 from mta.queued import IDraft
 from mta.session import Origin, Session
 from mta.smtp.envelope_edits import edited
+from mta.smtp.errors import Refusal
 from mta.smtp.field_edits import EditedSection
 from mta.verdict import Verdict
 
@@ -21,6 +23,7 @@ class SessionInspection:
     """The inspectors of one session, in the order of the configuration."""
 
     def __init__(self, inspectors: Sequence[IInspector], session: Session) -> None:
+        self.all = inspectors
         self._inspectors: list[ISessionInspector] = [each.session(session) for each in inspectors]
 
     async def connected(self) -> None:
@@ -59,6 +62,45 @@ class SessionInspection:
             each.close()
 
 
+class ForwardedInspection(SessionInspection):
+    """The inspectors of a client that another server told."""
+
+    @classmethod
+    async def begin(cls, other: SessionInspection, client: Session) -> ForwardedInspection:
+        """Show it to the inspectors of the other session.
+
+        Raises Refusal.
+        """
+        inspection = cls(other.all, client)
+        try:
+            await inspection.connected()
+            if client.hello:
+                await inspection.hello()
+        except BaseException:
+            inspection.close()
+            raise
+        return inspection
+
+    async def message(
+        self, id: str, argument: MailArgument, origin: Origin
+    ) -> MessageInspection | None:
+        """Begin its message, with which it ends.  Raises Refusal."""
+        message = None
+        try:
+            message = await super().message(id, argument, origin)
+        finally:
+            if message is None:
+                self.close()
+        if message is not None:
+            message.client = self
+        return message
+
+
+def for_one_client(reply: Reply) -> Reply:
+    """Return a refusal that leaves the connection open for others."""
+    return replace(reply, code=451) if reply.code == 421 else reply
+
+
 @dataclass(slots=True)
 class Inspected:
     """A message that all inspectors have let pass, as they left it.
@@ -91,27 +133,28 @@ class Inspected:
 
 
 class MessageInspection:
-    """The inspectors of one message.  Its coroutines raise Refusal."""
+    """The inspectors of one message.  Its coroutines raise Refusal.
 
-    __slots__ = ("_inspectors",)
+    `client` is there where its client has inspectors of its own, which end with it.
+    """
+
+    __slots__ = ("_inspectors", "client")
 
     def __init__(self, inspectors: list[IMessageInspector]) -> None:
         self._inspectors = inspectors
+        self.client: ForwardedInspection | None = None
 
     async def recipient(self, recipient: Recipient) -> None:
         """See `IMessageInspector.recipient`."""
-        for each in self._inspectors:
-            await each.recipient(recipient)
+        await self._ask(each.recipient(recipient) for each in self._inspectors)
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """See `IMessageInspector.header`."""
-        for each in self._inspectors:
-            await each.header(envelope, section)
+        await self._ask(each.header(envelope, section) for each in self._inspectors)
 
     async def body(self, piece: bytes) -> None:
         """See `IMessageInspector.body`."""
-        for each in self._inspectors:
-            await each.body(piece)
+        await self._ask(each.body(piece) for each in self._inspectors)
 
     async def end(self, own: bytes, section: bytes, envelope: Envelope) -> Inspected:
         """Collect the verdicts.
@@ -127,16 +170,31 @@ class MessageInspection:
                 del self._inspectors[0]
                 fields.apply(verdict.edits)
                 inspected.add(verdict)
-        except BaseException:
+        except BaseException as error:
             inspected.discard_body()
+            if isinstance(error, Refusal):
+                raise self._refusal(error) from None
             raise
         finally:
             self.abort()
         inspected.header = fields.octets
         return inspected
 
+    async def _ask(self, answers: Iterable[Awaitable[None]]) -> None:
+        try:
+            for answer in answers:
+                await answer
+        except Refusal as refusal:
+            raise self._refusal(refusal) from None
+
+    def _refusal(self, refusal: Refusal) -> Refusal:
+        return refusal if self.client is None else Refusal(for_one_client(refusal.reply))
+
     def abort(self) -> None:
         """Abort what has not come to its end."""
         inspectors, self._inspectors = self._inspectors, []
         for each in inspectors:
             each.abort()
+        if self.client is not None:
+            self.client.close()
+            self.client = None

@@ -35,7 +35,8 @@ class SenderConfig:
 
     `proved`: the peer proved its identity before this role began.  `in_steps` does long work step
     by step.  `host` is the record of the peer's host, `signer` signs what is sent.
-    `greeting` is the time that the peer has to say something.
+    `greeting` is the time that the peer has to say something.  `tells_origins`: a peer that asks
+    for it is told who brought the mail.
     """
 
     hostname: str
@@ -50,6 +51,7 @@ class SenderConfig:
     host: HostRecord = field(default_factory=HostRecord)
     greeting: Stage = GREETING
     signer: ISigner | None = None
+    tells_origins: bool = False
 
 
 async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:

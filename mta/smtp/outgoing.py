@@ -17,7 +17,7 @@ from mta.session import ChannelLost, ChannelTimeout
 from mta.smtp import replies
 from mta.smtp.dialogue import Dialogue, PeerClosing
 from mta.smtp.errors import LocalFault, UnsendableMessage
-from mta.smtp.fit import Capabilities, Form, envelope_commands, fit
+from mta.smtp.fit import Capabilities, Form, envelope_commands, fit, origin_commands
 
 MAX_TRANSACTIONS = 10_000  # transactions: where the peer names no MAILMAX (RFC 9422)
 LOCAL_ERROR = Outcome(Status.DEFERRED, replies.LOCAL_ERROR)
@@ -49,16 +49,18 @@ class Outgoing:
 class Transaction:
     """A mail transaction for some targets of an outgoing message.
 
-    `indices` are those of the targets in the delivery, `commands` MAIL and RCPT for them; with
-    `after_reset`, RSET comes before them and has no reply yet.  `rejected` has the replies to those
-    that RCPT refused, `refusal` is the reply that refused all.  `is_answered`: the peer replied to
-    some of it; `has_begun`: some of the content was written, `has_ended`: all of it.
-    `is_in_step`: each reply was awaited, so that it can only be its own.  `is_open`: DATA got 354.
+    `indices` are those of the targets in the delivery, `commands` MAIL and RCPT for them, and
+    `origin_commands` come before these; with `after_reset`, RSET comes first and has no reply yet.
+    `rejected` has the replies to those that RCPT refused, `refusal` is the reply that refused all.
+    `is_answered`: the peer replied to some of it; `has_begun`: some of the content was written,
+    `has_ended`: all of it.  `is_in_step`: each reply was awaited, so that it can only be its own.
+    `is_open`: DATA got 354.
     """
 
     outgoing: Outgoing
     indices: Sequence[int]
     commands: Sequence[bytes]
+    origin_commands: Sequence[bytes] = ()
     after_reset: bool = False
     rejected: dict[int, Reply] = field(default_factory=dict)
     refusal: Reply | None = None
@@ -172,7 +174,8 @@ class Outbox:
 
     def _transaction(self, outgoing: Outgoing, indices: Sequence[int]) -> Transaction:
         commands = envelope_commands(outgoing.delivery, indices, outgoing.form, self._capabilities)
-        return Transaction(outgoing, indices, commands)
+        told = origin_commands(outgoing.delivery.message, self._capabilities)
+        return Transaction(outgoing, indices, commands, told)
 
     # --- one transaction
 

@@ -35,7 +35,8 @@ class ReceiverConfig:
     one of them needs the name of the client, and `junk` is done with what they take for that.
     `hide_client`: what users submit
     does not tell where they are.  `idle_timeout`: seconds between transactions after which the
-    client must be gone, where `limits` give it more; 0: no matter.
+    client must be gone, where `limits` give it more; 0: no matter.  `takes_origins`: on a turned
+    connection, the peer's word for who brought its mail is taken.
     """
 
     hostname: str
@@ -62,3 +63,4 @@ class ReceiverConfig:
     cleartext_auth: bool = False
     hide_client: bool = False
     idle_timeout: float = 0.0
+    takes_origins: bool = False

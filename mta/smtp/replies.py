@@ -156,6 +156,7 @@ MECHANISM_UNKNOWN = Reply(504, "5.5.4", ("Unrecognized authentication mechanism"
 COMMAND_UNRECOGNISED = Reply(500, "5.5.1", ("Command unrecognized",))
 MALFORMED = Reply(500, "5.5.2", ("Syntax error, command unrecognized",))
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
+XFORWARD_DENIED = Reply(550, "5.7.0", ("You may not tell whose mail this is",))
 BAD_ARGUMENT = Reply(501, "5.5.4", ("Syntax error in parameters or arguments",))
 NOT_IMPLEMENTED = Reply(502, "5.5.1", ("Command not implemented",))
 BAD_SEQUENCE = Reply(503, "5.5.1", ("Bad sequence of commands",))

@@ -81,7 +81,10 @@ class Sender:
         proved = tls is not None and (bool(tls.certificate) or config.proved)
         keeps_tls = proved and extensions.offers("REQUIRETLS")
         one_at_a_time = config.host.pipelining is Pipelining.STEPWISE
-        return Capabilities(extensions, config.lmtp, keeps_tls, config.in_steps, one_at_a_time)
+        told = extensions.attributes("XFORWARD") if config.tells_origins else ()
+        return Capabilities(
+            extensions, config.lmtp, keeps_tls, config.in_steps, one_at_a_time, told
+        )
 
     def _learn(self, pipelining: Pipelining) -> None:
         self._config.host.learn(pipelining, self._channel.seconds())

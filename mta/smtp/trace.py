@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mta.mail import Envelope, Mailbox
+from mta.mail import Envelope, Mailbox, is_address
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Origin
 from mta.smtp import header
 
 MAX_HOPS = 100  # Received: fields, RFC 5321 section 6.3
 
+_ATOM = re.compile(r"[A-Za-z0-9_-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -40,20 +41,33 @@ def received(
 ) -> bytes:
     """Return the Received: field for a message; `now`: seconds since the epoch.
 
-    The recipient is named only where it is the only one: others may be blind copies.
+    The recipient is named only where it is the only one: others may be blind copies.  An origin
+    that was told came by way of the host that tells it.
     """
     client = ""
     if origin.address:
         name = f"{origin.name} " if origin.name else ""
-        client = f"from {origin.hello} ({name}{address_literal(origin.address)})\r\n\t"
+        hello = origin.hello or UNKNOWN_ADDRESS
+        client = f"from {hello} ({name}{address_literal(origin.address)})\r\n\t"
     tls = f"({origin.tls_version} {origin.tls_cipher})\r\n\t" if origin.tls_version else ""
     only = ""
     if len(envelope.recipients) == 1:
         only = f"\r\n\tfor <{envelope.recipients[0].forward_path}>"
+    protocol = f" with {origin.protocol}" if origin.protocol else ""
     return (
-        f"Received: {client}{tls}by {hostname} with {origin.protocol}"
+        f"Received: {client}{tls}by {hostname}{_via(origin.told_by)}{protocol}"
         f" id {queue_id}{only};\r\n\t{date(int(now))}\r\n"
     ).encode()
+
+
+def _via(host: str) -> str:
+    """The link of a Received: field.
+
+    It is a comment where its name can't be one.
+    """
+    if not host or _ATOM.fullmatch(host):
+        return host and f" via {host}"
+    return f" (via {address_literal(host) if is_address(host) else host})"
 
 
 def one_line(address: Mailbox) -> bytes:

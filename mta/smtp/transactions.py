@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mta.mail import Body
+from mta.session import Session
 from mta.settings import Service
 from mta.smtp import grammar, replies
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Transaction
 from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
 from mta.smtp.incoming import IncomingMessage
-from mta.smtp.inspection import SessionInspection
+from mta.smtp.inspection import ForwardedInspection, SessionInspection, for_one_client
 from mta.smtp.reading import read_chunk, read_data
 
 MAX_TRANSACTIONS = 100_000  # on one connection; shown as MAILMAX, RFC 9422
@@ -20,8 +21,29 @@ TLS_MAIL_PARAMETERS = MAIL_PARAMETERS | {"REQUIRETLS"}  # RFC 8689 section 4.1
 RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
 
 
+async def xforward(conversation: Conversation, argument: bytes) -> Answer:
+    """XFORWARD: a server tells where the next message comes from (Postfix's XFORWARD_README)."""
+    if not conversation.takes_origins:
+        raise Refusal(replies.XFORWARD_DENIED)
+    conversation.told_origin.add(argument)
+    return replies.OK
+
+
 async def mail(conversation: Conversation, argument: bytes) -> Answer:
     """MAIL (RFC 5321 section 4.1.1.2)."""
+    session = conversation.session
+    session.forwarded = conversation.told_origin.session(
+        session, conversation.channel.remote_address
+    )
+    try:
+        return await _mail(conversation, argument)
+    except Refusal as refusal:
+        reply = for_one_client(refusal.reply) if session.outsider else refusal.reply
+        conversation.close_transaction()
+        raise Refusal(reply) from None
+
+
+async def _mail(conversation: Conversation, argument: bytes) -> Answer:
     config, session = conversation.config, conversation.session
     if conversation.transactions >= MAX_TRANSACTIONS:
         raise Refusal(replies.TOO_MANY_TRANSACTIONS)
@@ -35,19 +57,26 @@ async def mail(conversation: Conversation, argument: bytes) -> Answer:
             parsed = replace(parsed, reverse_path=reverse_path)
     await config.access.mail(session, parsed.reverse_path)
     conversation.transactions += 1
-    origin = session.origin(smtputf8=parsed.smtputf8)
+    origin = (session.forwarded or session).origin(smtputf8=parsed.smtputf8)
     transaction = Transaction(parsed, config.spool.draft(), origin)
     if conversation.inspection is not None:
-        await _begin_inspection(conversation.inspection, transaction)
+        await _begin_inspection(conversation.inspection, transaction, session.outsider)
     conversation.transaction = transaction
     conversation.cost.towards_mail()
     return replies.SENDER_OK
 
 
-async def _begin_inspection(inspection: SessionInspection, transaction: Transaction) -> None:
-    """Let inspectors see the transaction.  Raises Refusal."""
+async def _begin_inspection(
+    inspection: SessionInspection, transaction: Transaction, client: Session | None
+) -> None:
+    """Let inspectors see the transaction.  Raises Refusal.
+
+    A client that was told is looked at in place of the server that tells it.
+    """
     draft, argument = transaction.draft, transaction.argument
     try:
+        if client is not None:
+            inspection = await ForwardedInspection.begin(inspection, client)
         transaction.inspection = await inspection.message(draft.id, argument, transaction.origin)
     except BaseException:
         draft.discard()
@@ -128,7 +157,8 @@ def _transaction(conversation: Conversation) -> Transaction:
 
 def _incoming(conversation: Conversation, transaction: Transaction) -> IncomingMessage:
     config, session = conversation.config, conversation.session
-    envelope = transaction.envelope(outside=config.access.is_outsider(session))
+    outside = session.outsider is not None or config.access.is_outsider(session)
+    envelope = transaction.envelope(outside=outside)
     return IncomingMessage(
         config,
         session,
@@ -144,7 +174,7 @@ async def _end_of_content(
 ) -> Answer:
     """Let responsibility pass, or refuse the message (RFC 5321 section 6.1)."""
     reply = await incoming.accept()
-    conversation.transaction = None
+    conversation.close_transaction()
     if reply.is_positive:
         conversation.cost.message()
     else:

@@ -100,6 +100,7 @@ TABLE: Mapping[str, Verb] = {
         is_idle=True,
         when_turned=False,
     ),
+    "XFORWARD": Verb(transactions.xforward, _MAIL, Phase.READY),
     "QUIT": Verb(answers.quit, _ALL, Phase.ANY | Phase.REFUSED, before_tls=True),
 }
 

@@ -110,16 +110,21 @@ class AcceptedMail(list[Message]):
 class FakeClientNames:
     """Names of clients, of which one is a proxy.
 
-    Reverse-paths at ``localhost`` are at `domain` elsewhere.
+    Another one tells origins.  Reverse-paths at ``localhost`` are at `domain` elsewhere.
     """
 
-    def __init__(self, proxy: str = "", domain: str = "mta.example") -> None:
+    def __init__(self, proxy: str = "", domain: str = "mta.example", teller: str = "") -> None:
         self._proxy = proxy
         self._domain = domain
+        self._teller = teller
 
     def is_proxy(self, address: str) -> bool:
         """Tell whether it is that one."""
         return address == self._proxy
+
+    def tells_origins(self, address: str) -> bool:
+        """Tell whether it is that one."""
+        return address == self._teller
 
     def qualified(self, session: Session, reverse_path: Mailbox) -> Mailbox:
         """Replace the domain ``localhost``."""

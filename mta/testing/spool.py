@@ -111,9 +111,9 @@ class MemorySpool:
         self.leased[message.id] = message
         return message
 
-    def add(self, envelope: Envelope, content: bytes) -> Message:
+    def add(self, envelope: Envelope, content: bytes, origin: Origin = UNKNOWN_ORIGIN) -> Message:
         """Let a new message wait that is due."""
-        message = self._message(self._ids.next(), envelope, content)
+        message = self._message(self._ids.next(), envelope, content, origin)
         self.put(message)
         return message
 

@@ -22,7 +22,7 @@ from mta.access.limits import MAX_DELAY, ConcurrencyLimit, RateLimit, RecentName
 from mta.access.local import ClientNames
 from mta.interfaces import IAccessPolicy, IClientNames, IRouter, IUsers
 from mta.mail import NULL_PATH, Agent, Envelope, Hop, Mailbox, Recipient, Reply
-from mta.session import Session, TLSInfo
+from mta.session import Session, Testimony, TLSInfo
 from mta.settings import HOUR, Limits, Peer, Relay, Service
 from mta.smtp.errors import Refusal
 from mta.smtp.forwarding import ForwardLoopCheck
@@ -116,6 +116,13 @@ class PolicyTestCase(SynchronousTestCase):
     ) -> Session:
         """A session that has said EHLO."""
         return Session(service, client, tls, turned_peer, "client.example", True, identity)
+
+    def told(self, server: str, client: str, *, is_internal: bool = False, **more: Any) -> Session:
+        """A session with a server that tells of a client."""
+        session = self.session(server, **more)
+        told = Testimony(server, "1", "ESMTPA", is_internal)
+        session.forwarded = Session(session.service, client, None, told=told)
+        return session
 
     def passes(self, question: Coroutine[Any, Any, None]) -> None:
         """The access lets it pass."""
@@ -378,8 +385,11 @@ class QualifiedTests(PolicyTestCase):
             self.session(NEIGHBOUR, identity="alice"),
             self.session(NEIGHBOUR, turned_peer="provider"),
             self.session("unknown"),
+            self.told(NEIGHBOUR, "127.0.0.1"),
         ):
             self.assertEqual(self.qualified(session, "root@localhost"), "root@localhost")
+        internal = self.told(NEIGHBOUR, STRANGER, is_internal=True)
+        self.assertEqual(self.qualified(internal, "root@localhost"), "root@example.com")
         self.assertEqual(self.qualified(self.session(NEIGHBOUR), ""), "")
 
 
@@ -658,6 +668,45 @@ class RateTests(PolicyTestCase):
         self.refuses(self.to(session, "alice@example.com"), "450 4.7.1")
         self.clock.advance(HOUR)
         self.passes(self.to(session, "alice@example.com"))
+
+    def test_told_clients(self) -> None:
+        """Each client of a server that tells of them has its own number; a user stays one."""
+        self.access = self.make_policy(messages_per_minute=1, recipients_per_hour=1)
+        servers: list[dict[str, Any]] = [
+            {},
+            {"turned_peer": "provider"},
+            {"service": Service.LMTP},
+        ]
+        for more in servers:
+            for client in ("192.0.2.9", "2001:db8::1"):
+                session = self.told(NEIGHBOUR, client, **more)
+                self.passes(self.mail(session, "a@b.example"))
+                self.refuses(self.mail(session, "a@b.example"), "450 4.7.1")
+                self.passes(self.to(session, "alice@example.com"))
+                self.refuses(self.to(session, "alice@example.com"), "450 4.7.1")
+            self.clock.advance(HOUR)
+        first = self.told(NEIGHBOUR, "192.0.2.9", identity="alice")
+        self.passes(self.mail(first, "alice@example.com"))
+        second = self.told(NEIGHBOUR, "192.0.2.10", identity="alice")
+        self.refuses(self.mail(second, "alice@example.com"), "450 4.7.1")
+        for session in (
+            self.told(STRANGER, "unknown", turned_peer="provider"),
+            self.told(STRANGER, "192.0.2.9", turned_peer="provider", is_internal=True),
+        ):
+            for _ in range(3):
+                self.passes(self.mail(session, "a@b.example"))
+
+    def test_told_clients_have_no_right(self) -> None:
+        """A server keeps its rights, and gets none by a client in our networks."""
+        for client in (NEIGHBOUR, "127.0.0.1", "::1", "unix", "unknown"):
+            for is_internal in (True, False):
+                stranger = self.told(STRANGER, client, is_internal=is_internal)
+                self.refuses(self.to(stranger, "x@elsewhere.example"), "550 5.7.1")
+                self.assertTrue(self.access.is_outsider(stranger))
+                assert stranger.forwarded is not None
+                self.assertTrue(self.access.is_outsider(stranger.forwarded))
+                ours = self.told(NEIGHBOUR, client, is_internal=is_internal)
+                self.passes(self.to(ours, "x@elsewhere.example"))
 
     def test_who_is_not_counted(self) -> None:
         """A provider's held mail and local delivery know no rates."""

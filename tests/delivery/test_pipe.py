@@ -139,6 +139,8 @@ class ProcessTests(TestCase):
             await self.environment(origin=Origin(LOCAL_ADDRESS, user="0", service="sendmail")),
         ):
             self.assertFalse(expected.keys() & other.keys(), "the word of another program")
+        told = Origin("192.0.2.1", told_by="vps")
+        self.assertEqual((await self.environment(origin=told))["CLIENT_ADDRESS"], "192.0.2.1")
         local = await self.environment(origin=replace(origin, address=LOCAL_ADDRESS))
         self.assertEqual(local["CLIENT_ADDRESS"], "localhost")
 

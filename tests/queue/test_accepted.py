@@ -2,14 +2,14 @@
 
 from collections.abc import Collection
 
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IAcceptedMail, IPickedUpMail, ISessionMeter
 from mta.mail import Reply
 from mta.queue.accepted import AcceptedMail
-from mta.session import Session
+from mta.session import Session, Testimony
 from mta.settings import Service
 from tests.queue.runners import RunnerTests, message
 
@@ -62,6 +62,22 @@ class AcceptedMailTests(RunnerTests):
         )
         self.assertEqual([Service.SUBMISSION], self.meter.services)
         self.assertEqual(["1"], self.delivered())
+
+    def test_through_another_server(self) -> None:
+        """The log says which client brought it there, and what it is called there."""
+        for id, protocol, start, end in (
+            ("7Zk", "ESMTPS", "from 198.51.100.7 by ESMTPS:", "octets, via vps as 7Zk"),
+            ("", "", "from 198.51.100.7 by unknown:", "octets, via vps"),
+        ):
+            told = Testimony("vps", id, protocol)
+            session = Session(Service.SMTP, "192.0.2.1", None, "vps")
+            session.forwarded = Session(Service.SMTP, "198.51.100.7", None, "vps", told=told)
+            with capturedLogs() as logs:
+                self.mail.accepted(self.queue.lend(message("1", "x@a.example")), session)
+            (event,) = logs
+            line = formatEvent(event)
+            self.assertIn(start, line)
+            self.assertTrue(line.endswith(end), line)
 
     def test_from_the_maildrop(self) -> None:
         """The log says which user left it."""

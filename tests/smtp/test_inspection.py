@@ -28,6 +28,7 @@ from mta.smtp.receiver_config import ReceiverConfig
 from mta.testing import (
     AcceptedMail,
     FakeAccessPolicy,
+    FakeClientNames,
     FakeInspector,
     FakeReverseNames,
     FakeRouter,
@@ -530,3 +531,82 @@ class JunkTests(InspectionTestCase):
         more = FakeInspector(Verdict(junk="listed", hold="a virus"))
         message = self.sent(JunkUse.HOLD, more)
         self.assertEqual(message.on_hold, "a virus; junk: not from there; listed")
+
+
+class ForwardedTests(InspectionTestCase):
+    """Clients that a proxy tells of."""
+
+    TOLD = b"XFORWARD ADDR=198.51.100.7 HELO=spike NAME=spike.example"
+
+    def converse(self, inspector: FakeInspector, told: bytes = TOLD) -> list[str]:
+        """A message of such a client; the codes of the replies."""
+        self.begin(inspector, names=FakeClientNames(teller="192.168.1.1"))
+        self.say(b"EHLO proxy.example")
+        replies = self.say(told, b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@mta.example>", b"DATA")
+        return replies + (self.say(MESSAGE + b".") if replies[-1] == "354" else [])
+
+    def test_in_place_of_the_proxy(self) -> None:
+        """The client is shown as a session of its own, which ends with its message."""
+        inspector = FakeInspector()
+        self.assertEqual(self.converse(inspector), ["250", "250", "250", "354", "250"])
+        self.assertEqual(
+            inspector.asked,
+            [
+                *("connected", "hello", "connected", "hello"),
+                *("message", "recipient", "header", "body", "end", "close"),
+            ],
+        )
+        self.assertEqual(inspector.seen[2:4], [("connected", "198.51.100.7"), ("hello", "spike")])
+        self.assertEqual(self.say(b"MAIL FROM:<a@x.example>", b"RSET"), ["250", "250"])
+        self.assertEqual(inspector.asked[10:], ["message", "abort"])
+
+    def test_a_client_without_a_name(self) -> None:
+        """Nothing is shown that was not told."""
+        inspector = FakeInspector()
+        self.converse(inspector, b"XFORWARD ADDR=198.51.100.7")
+        self.assertEqual(inspector.asked[:4], ["connected", "hello", "connected", "message"])
+
+    def test_a_client_of_its_own(self) -> None:
+        """What comes from the proxy's own users is looked at as its mail."""
+        inspector = FakeInspector()
+        self.converse(inspector, self.TOLD + b" SOURCE=LOCAL")
+        self.assertEqual(inspector.asked[:3], ["connected", "hello", "message"])
+
+    def test_nothing_to_look_at(self) -> None:
+        """Its session ends at once."""
+        inspector = FakeInspector()
+        inspector.message = _no_message  # type: ignore[method-assign, assignment]
+        self.assertEqual(self.converse(inspector)[-1], "250")
+        self.assertEqual(inspector.asked[2:], ["connected", "hello", "close"])
+
+    def test_refusals(self) -> None:
+        """They end that client's transaction; a good-bye does not end the proxy's connection."""
+        closing = Reply(421, "4.7.0", ("Good-bye",))
+        for method, codes in (
+            ("message", ["250", "451", "503", "503"]),
+            ("recipient", ["250", "250", "451", "554"]),
+            ("header", ["250", "250", "250", "354", "451"]),
+            ("end", ["250", "250", "250", "354", "451"]),
+        ):
+            inspector = FakeInspector(**{method: closing})
+            self.assertEqual(self.converse(inspector), codes, method)
+            self.assertFalse(self.transport.disconnecting)
+            self.assertEqual(self.say(b"RSET", b"NOOP"), ["250", "250"])
+            self.assertEqual(inspector.asked.count("close"), 1, method)
+        inspector = FakeInspector(message=NO)
+        self.assertEqual(self.converse(inspector)[:2], ["250", "550"])
+
+    def test_refused_at_its_beginning(self) -> None:
+        """The client's connection is refused as its MAIL is."""
+        inspector = FakeInspector()
+        self.begin(inspector, names=FakeClientNames(teller="192.168.1.1"))
+        self.say(b"EHLO proxy.example")
+        inspector.refusals["connected"] = Reply(421, "4.7.0", ("Good-bye",))
+        self.assertEqual(self.say(self.TOLD, b"MAIL FROM:<a@x.example>"), ["250", "451"])
+        self.assertEqual(inspector.asked[2:], ["connected", "close"])
+        del inspector.refusals["connected"]
+        self.assertEqual(self.say(b"MAIL FROM:<a@x.example>"), ["250"])
+
+
+async def _no_message(id: str, argument: object, origin: object) -> None:
+    """Leave the message alone."""

@@ -34,6 +34,7 @@ TURN              503    530   503   503    503
 ATRN              503    530   503   503    503
 ETRN a.example    503    459   503   503    503
 XCLIENT ADDR=::1  502    502   503   503    503
+XFORWARD ADDR=::1 503    550   503   503    503
 EXPN b            502    502   502   502    502
 XCLIENT ADDR=::1  502    502   503   503    503
 SEND FROM:<>      502    502   502   502    502
@@ -67,6 +68,7 @@ XCLIENT ADDR=::1  502    502   503   503    503
 QUIT              221    221   221   221    221
 STARTTLS          220    220   503   503    503
 AUTH PLAIN        503    538   503   503    503
+XFORWARD ADDR=::1 503    550   503   503    503
 XCLIENT ADDR=::1  502    502   503   503    503
 EXPN b            502    502   502   502    502
 TURN              502    502   502   502    502

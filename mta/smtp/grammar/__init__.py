@@ -3,7 +3,8 @@
 Whatever arrives, only `Refusal` is raised for it; whatever is sent, only `LocalFault`.
 
 `commands` has the command lines, `addresses` the paths and domains in them, `parameters` those of
-MAIL and RCPT, `xtext` the text in these, `xclient` what a proxy says of its client.
+MAIL and RCPT, `xtext` the text in these; `xclient` and `xforward` are what other servers say of
+their clients, by `client_attributes`.
 """
 
 from mta.smtp.grammar.addresses import (
@@ -32,14 +33,26 @@ from mta.smtp.grammar.commands import (
     rcpt_command,
 )
 from mta.smtp.grammar.xclient import XCLIENT_ATTRIBUTES, ProxiedClient, parse_xclient
+from mta.smtp.grammar.xforward import (
+    LOCAL,
+    REMOTE,
+    XFORWARD_ATTRIBUTES,
+    ForwardedClient,
+    parse_xforward,
+    xforward_commands,
+)
 from mta.smtp.grammar.xtext import decode_xtext, encode_original, encode_xtext
 
 __all__ = [
+    "LOCAL",
     "MAX_DOMAIN",
     "MAX_LOCAL_PART",
     "MAX_OWN_PATH",
+    "REMOTE",
     "XCLIENT_ATTRIBUTES",
+    "XFORWARD_ATTRIBUTES",
     "Command",
+    "ForwardedClient",
     "ProxiedClient",
     "compile_patterns",
     "decode_xtext",
@@ -60,6 +73,8 @@ __all__ = [
     "parse_pairing",
     "parse_rcpt",
     "parse_xclient",
+    "parse_xforward",
     "path",
     "rcpt_command",
+    "xforward_commands",
 ]
