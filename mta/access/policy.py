@@ -225,7 +225,10 @@ def _account(session: Session) -> str:
 
 
 def _own_account(session: Session) -> str:
-    """The same for what is sent by right: what a server tells of its clients is none."""
+    """The same for what is sent by right.
+
+    What a server tells of its clients is none.
+    """
     if session.identity:
         return f"user {session.identity.lower()}"
     return f"host {hosts.key(session.client)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from mta.inspectors.authentication_config import AuthenticationConfig
-from mta.inspectors.exempt import ExemptMessage
+from mta.inspectors.exempt import ExemptMessage, RelayResults
 from mta.inspectors.judging import JudgedMessage
 from mta.inspectors.sender_policy import SenderPolicy
 from mta.interfaces import IAccessPolicy, IInspector, IMessageInspector, ISessionInspector
@@ -54,32 +54,36 @@ class _AuthenticatedSession:
     async def message(self, id: str, argument: MailArgument, origin: Origin) -> IMessageInspector:
         """Begin to judge a message, to believe others about it, or neither."""
         session, config = self._session, self._config
+        relay = RelayResults(id, config.authserv_id, self._trusted, config.settings.dmarc)
         if self._is_judged:
-            return JudgedMessage(config, session, self._sender_policy, id, argument)
-        return ExemptMessage(id, config.authserv_id, self._trusted, config.settings.dmarc)
+            return JudgedMessage(config, session, self._sender_policy, id, argument, relay)
+        return ExemptMessage(relay)
 
     @property
     def _trusted(self) -> frozenset[str]:
         """The names under which results of others are believed.
 
-        They are those of a relay that we have dialled: by which we call it, and it itself.
+        They are those of a relay that we have dialled: by which we call it, and it itself, unless
+        the name is that of its client.
         """
-        dialled = self._config.peers.get(self._session.turned_peer)
+        session = self._session
+        dialled = self._config.peers.get(session.turned_peer)
         if dialled is None:
             return _NONE
-        names = (dialled, self._session.hello)
+        names = (dialled, session.hello) if session.told is None else (dialled,)
         return frozenset(canonical_domain(name).rstrip(".") for name in names) - {
             self._config.authserv_id
         }
 
     @property
     def _is_judged(self) -> bool:
+        """Tell whether the client is known, and is none of ours.
+
+        On a turned connection it is the relay's, where that does not tell who came to it.
+        """
         session = self._session
-        return (
-            session.service is Service.SMTP
-            and not session.turned_peer
-            and self._access.is_outsider(session)
-        )
+        is_known = not session.turned_peer or session.told is not None
+        return session.service is Service.SMTP and is_known and self._access.is_outsider(session)
 
     def close(self) -> None:
         """Forget nothing: nothing was kept."""

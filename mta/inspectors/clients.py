@@ -65,7 +65,7 @@ class _Client:
         session = self.session
         if (
             session.service is not Service.SMTP
-            or session.turned_peer
+            or (session.turned_peer and session.told is None)
             or not self.inspector.access.is_outsider(session)
         ):
             return None
@@ -104,16 +104,19 @@ class _ClientMessage:
         standing = await self._client.standing()
         if standing.allowed:
             return
+        listed = standing.junk
         if standing.rejected:
-            raise Refusal(_rejection(self._client.session.client, standing))
-        if standing.junk:
-            self._junk = f"its client is on the list {standing.junk}"
+            if not self._client.session.turned_peer:
+                raise Refusal(_rejection(self._client.session.client, standing))
+            listed = standing.rejected  # the relay's notice could go to a forged address
+        if listed:
+            self._junk = f"its client is on the list {listed}"
         await self._greylist(address, is_listed=bool(standing.greylisted))
 
     async def _greylist(self, address: Mailbox, *, is_listed: bool) -> None:
         greylisting, session = self._client.inspector.greylisting, self._client.session
-        if greylisting is None:
-            return
+        if greylisting is None or session.turned_peer:
+            return  # a relay comes again, be its client what it may
         if self._is_greylisted is None:
             self._is_greylisted = await greylisting.concerns(
                 session, self._reverse_path, is_listed=is_listed

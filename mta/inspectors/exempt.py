@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from mta.authentication import results
 from mta.authentication.decision import ENFORCING
-from mta.authentication.results import NOTHING, MethodResult
+from mta.authentication.results import NOTHING, MethodResult, Sorted
 from mta.interfaces import IMessageInspector
 from mta.mail import Envelope, Recipient
 from mta.settings import Judgement
@@ -19,11 +19,10 @@ _FAILED = {Judgement.QUARANTINE.value, Judgement.REJECT.value}
 _log = Logger()
 
 
-@implementer(IMessageInspector)
-class ExemptMessage:
-    """Takes a message for what a trusted service says of it.
+class RelayResults:
+    """The results in a message that trusted services found before us.
 
-    `ours` is our authserv-id, and `trusted` are those of such services.
+    `ours` is our authserv-id, and `trusted` are those of such services.  `found` are the fields.
     """
 
     def __init__(self, id: str, ours: str, trusted: Collection[str], dmarc: Judgement) -> None:
@@ -31,14 +30,40 @@ class ExemptMessage:
         self._ours = ours
         self._trusted = trusted
         self._dmarc = dmarc
-        self._sorted = NOTHING
+        self.found = NOTHING
+
+    def look(self, section: bytes) -> Sorted:
+        """Look at the fields of a header section."""
+        self.found = results.sort_fields(section, self._ours, self._trusted)
+        return self.found
+
+    def junk(self) -> str:
+        """Return why the message is junk, where they say so.
+
+        What they let pass proves nothing: a relay that does not judge leaves forged fields.
+        """
+        if self._dmarc not in ENFORCING:
+            return ""
+        found = (each for believed in self.found.believed for each in believed.results)
+        junk = next((_reason(each) for each in found if _has_failed(each)), "")
+        if junk:
+            _log.info("{queue_id} is junk: {reason}", queue_id=self._id, reason=junk)
+        return junk
+
+
+@implementer(IMessageInspector)
+class ExemptMessage:
+    """Takes a message for what a trusted service says of it."""
+
+    def __init__(self, relay: RelayResults) -> None:
+        self._relay = relay
 
     async def recipient(self, recipient: Recipient) -> None:
         """Let all recipients pass."""
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """Look for fields with results."""
-        self._sorted = results.sort_fields(section, self._ours, self._trusted)
+        self._relay.look(section)
 
     async def body(self, piece: bytes) -> None:
         """Let the body pass."""
@@ -48,13 +73,7 @@ class ExemptMessage:
 
         The message is never refused: that service would have to send a notice.
         """
-        junk = ""
-        if self._dmarc in ENFORCING:
-            found = (each for believed in self._sorted.believed for each in believed.results)
-            junk = next((_reason(each) for each in found if _has_failed(each)), "")
-        if junk:
-            _log.info("{queue_id} is junk: {reason}", queue_id=self._id, reason=junk)
-        return Verdict(self._sorted.removals, junk=junk)
+        return Verdict(self._relay.found.removals, junk=self._relay.junk())
 
     def abort(self) -> None:
         """Forget nothing: nothing was begun."""

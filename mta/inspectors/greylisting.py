@@ -17,7 +17,7 @@ from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IResolver
 from mta.limited_log import LimitedLog
 from mta.mail import Mailbox, Reply
-from mta.session import Session
+from mta.session import UNKNOWN_ADDRESS, Session
 
 MAX_SPF_SECONDS = 10.0  # for SPF: a client waits for its reply to RCPT
 
@@ -62,7 +62,9 @@ class Greylisting:
             return False
         if is_listed or when is GreylistWhen.ALWAYS or spf in _UNPROVED:
             return True
-        return not session.name or looks_dynamic(session.name, session.client)
+        if not session.name or session.client == UNKNOWN_ADDRESS:
+            return True
+        return looks_dynamic(session.name, session.client)
 
     async def wait(
         self, session: Session, reverse_path: Mailbox, recipient: Mailbox
@@ -109,5 +111,7 @@ class Greylisting:
 
 def _network(client: str) -> str:
     """The network around a client: its hosts may take turns."""
+    if client == UNKNOWN_ADDRESS:
+        return client
     address = client.partition("%")[0]
     return str(ip_network((address, 64 if ":" in address else 24), strict=False))

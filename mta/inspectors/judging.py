@@ -26,6 +26,7 @@ from mta.authentication.dmarc import (
 from mta.authentication.judged import Judged, identifiers, method_results
 from mta.authentication.reports.message import is_report
 from mta.authentication.spf import SPFResult
+from mta.inspectors.exempt import RelayResults
 from mta.inspectors.look_ups import LookUps
 from mta.interfaces import IMessageInspector, ResolutionFailed
 from mta.mail import Envelope, MailArgument, Mailbox, Recipient, Reply
@@ -60,8 +61,10 @@ class JudgedMessage:
         sender_policy: SenderPolicy,
         id: str,
         argument: MailArgument,
+        relay: RelayResults,
     ) -> None:
         self._config = config
+        self._relay = relay
         self._session = session
         self._sender_policy = sender_policy
         self._id = id
@@ -91,8 +94,8 @@ class JudgedMessage:
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """Begin to look up keys and policies."""
         config = self._config
-        found = results.sort_fields(section, config.authserv_id)
-        if found.is_hidden:
+        found = self._relay.look(section)
+        if found.is_hidden and not self._session.turned_peer:
             raise Refusal(HIDDEN_RESULTS)
         self._forged = len(found.removals)
         self._removals = found.removals + (ChangeField(SPAM, 1),) * header.count(
@@ -139,11 +142,27 @@ class JudgedMessage:
         decision = Decision() if judged.override else unclear_authors(settings, self._authors)
         if decision.action is Action.NONE:
             decision = decide(settings, judged)
+        if self._session.turned_peer:
+            decision = self._for_relay(decision, judged)
         self._tell(judged, decision, section)
         if decision.reply is not None:
             raise Refusal(decision.reply)
         value = results.value_of(self._config.authserv_id, method_results(judged))
         return Verdict((*self._removals, InsertField(0, results.NAME, value)), junk=decision.reason)
+
+    def _for_relay(self, decision: Decision, judged: Judged) -> Decision:
+        """Return the decision on mail that a relay has taken already.
+
+        What is refused goes back by a notice, to an address that may be forged.
+        """
+        if decision.action is Action.REJECT and decision.reply is not None:
+            return Decision(Action.JUNK, reason=decision.reply.text)
+        if self._relay.found.is_hidden:
+            return Decision(Action.JUNK, reason=HIDDEN_RESULTS.text)
+        if decision.action is Action.NONE and not (judged.passes_dmarc or judged.override):
+            junk = self._relay.junk()
+            return Decision(Action.JUNK, reason=junk) if junk else decision
+        return decision
 
     async def _judged(self, until: float) -> Judged:
         session, config = self._session, self._config

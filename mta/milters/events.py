@@ -6,7 +6,7 @@ import struct
 
 from mta.mail import Body, MailArgument, Recipient
 from mta.milters import packets
-from mta.milters.macros import client_name
+from mta.milters.macros import client_address, client_name
 from mta.milters.packets import MAX_DATA
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.smtp import grammar
@@ -19,7 +19,7 @@ def client(session: Session) -> bytes:
 
     Of one whose address is not known, neither port nor address follow.
     """
-    address = session.client
+    address = client_address(session)
     if address == UNKNOWN_ADDRESS:
         return packets.text(b"unknown") + b"U"
     if address == LOCAL_ADDRESS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 
 from mta import __version__
 from mta.mail import Agent, Hop, Mailbox
@@ -91,7 +92,8 @@ class Macros:
 
     def _session(self) -> dict[str, str]:
         session, tls = self.session, self.session.tls
-        address = _ADDRESSES.get(session.client, session.client)
+        address = client_address(session)
+        address = _ADDRESSES.get(address, address)
         name = client_name(session) or UNKNOWN
         return {
             "j": self.hostname,
@@ -101,8 +103,8 @@ class Macros:
             "{client_addr}": address,
             "{client_name}": name,
             "{client_port}": str(session.port),
-            "{client_ptr}": session.pointer or name,
-            "{client_resolve}": "OK" if session.name else "FAIL",
+            "{client_ptr}": (session.pointer if session.told is None else "") or name,
+            "{client_resolve}": "OK" if session.name and name != UNKNOWN else "FAIL",
             "{tls_version}": tls.version if tls else "",
             "{cipher}": tls.cipher if tls else "",
             "{cipher_bits}": str(tls.bits or "") if tls else "",
@@ -111,9 +113,32 @@ class Macros:
         }
 
 
+_NEAR = [
+    ip_network(each)
+    for each in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),  # RFC 1122, RFC 1918
+        *("169.254.0.0/16", "0.0.0.0/8", "::/127", "fc00::/7", "fe80::/10"),  # RFC 6890
+    )
+]
 _ADDRESSES = {LOCAL_ADDRESS: "127.0.0.1", UNKNOWN_ADDRESS: UNKNOWN}
+
+
+def client_address(session: Session) -> str:
+    """The address of the client.
+
+    Filters spare near hosts: one that was told is no such host, whatever its address is.
+    """
+    if session.told is None:
+        return session.client
+    try:
+        address = ip_address(session.client)
+    except ValueError:
+        return UNKNOWN_ADDRESS
+    return UNKNOWN_ADDRESS if any(address in each for each in _NEAR) else session.client
 
 
 def client_name(session: Session) -> str:
     """The name of the client, empty where it has none."""
+    if session.told is not None and client_address(session) == UNKNOWN_ADDRESS:
+        return ""
     return "localhost" if session.client == LOCAL_ADDRESS else session.name

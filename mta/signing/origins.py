@@ -52,8 +52,12 @@ class Origins:
             return False
         if origin.user:
             return True
+        # An origin that was told proves nothing: the host that told it has to be ours.
+        client = origin.told_by or origin.address
+        if origin.told_by and not origin.is_internal_there:
+            return False
         try:
-            address = ip_address(origin.address)
+            address = ip_address(client)
         except ValueError:
             return False
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

@@ -32,11 +32,11 @@ from mta.dns_answer import Answer, RecordType
 from mta.inspectors.authentication import AuthenticationInspector
 from mta.inspectors.authentication_config import AuthenticationConfig
 from mta.inspectors.interfaces import IJudgedMail
-from mta.inspectors.judging import MAX_AT_ONCE, MAX_SECONDS
+from mta.inspectors.judging import HIDDEN_RESULTS, MAX_AT_ONCE, MAX_SECONDS
 from mta.inspectors.verifications import MAX_BATCH, Verifications
 from mta.interfaces import IAuthenticationMeter, IInspector, IMessageInspector, ISessionInspector
 from mta.mail import NULL_PATH, Envelope, MailArgument, Mailbox
-from mta.session import UNKNOWN_ORIGIN, Session
+from mta.session import UNKNOWN_ORIGIN, Session, Testimony
 from mta.settings import Authentication, Judgement, OnDNSError, Service
 from mta.smtp import header
 from mta.smtp.errors import Refusal
@@ -583,3 +583,74 @@ class ExemptTests(AuthenticationTestCase):
         self.session.hello = "elsewhere.example"
         self.peers = {"other": "mta.example"}
         self.assertEqual(self.exempt(self.RELAYED.replace(b"relay", b"mta")).junk, "")
+
+
+RELAYED = b"Authentication-Results: relay.example; dmarc=%b header.from=bank.example%b\r\n"
+
+
+class ToldTests(AuthenticationTestCase):
+    """Mail on turned connections whose clients the relay tells."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        told = Testimony("office", "7Zk", "ESMTP")
+        self.session = replace(self.session, turned_peer="office", told=told)
+
+    def test_the_client_is_judged(self) -> None:
+        """SPF and DMARC go by the address that was told."""
+        self.assertEqual(self.results(self.judge(FROM_BANK))["dmarc"], "pass")
+        self.session.client = "198.51.100.9"
+        verdict = self.judge(FROM_BANK)
+        self.assertEqual(self.results(verdict), {"spf": "fail", "dkim": "none", "dmarc": "fail"})
+        self.assertIn("bank.example", verdict.junk)
+
+    def test_never_refused(self) -> None:
+        """The relay would have to write to an address that may be forged."""
+        self.session.client = "198.51.100.9"
+        for more in ({"dmarc": Judgement.REJECT}, {"spf": Judgement.REJECT}):
+            verdict = self.judge(FROM_BANK, **more)
+            self.assertTrue(verdict.junk, more)
+        self.assertIn("From:", self.judge(b"From: a@x.y\r\nFrom: b@x.z\r\n\r\n").junk)
+
+    def test_the_relay_may_have_more_to_say(self) -> None:
+        """Its results are kept; where it failed mail that we can't judge, so do we."""
+        failed = RELAYED % (b"fail", b" policy.dmarc=reject") + FROM_BANK
+        self.session.client = "unknown"
+        self.dns.down = frozenset({"_dmarc.bank.example"})
+        verdict = self.judge(failed)
+        self.assertEqual(self.results(verdict)["dmarc"], "temperror")
+        self.assertIn("the relay found", verdict.junk)
+        self.assertIn(RELAYED % (b"fail", b" policy.dmarc=reject"), self.kept(verdict))
+
+    def test_what_the_relay_let_pass(self) -> None:
+        """A relay that does not judge leaves fields that were forged: they prove nothing."""
+        self.session.client = "198.51.100.9"
+        verdict = self.judge(RELAYED % (b"pass", b"") + FROM_BANK)
+        self.assertEqual(self.results(verdict)["dmarc"], "fail")
+        self.assertTrue(verdict.junk)
+
+    def test_what_we_let_pass(self) -> None:
+        """Our own look at the client counts more than that of the relay."""
+        verdict = self.judge(RELAYED % (b"fail", b" policy.dmarc=reject") + FROM_BANK)
+        self.assertEqual(self.results(verdict)["dmarc"], "pass")
+        self.assertEqual(verdict.junk, "")
+
+    def test_an_origin_of_ours(self) -> None:
+        """It is judged like any other."""
+        for address in ("127.0.0.1", "::1", "10.0.0.1", "unknown"):
+            self.session.client = address
+            self.assertTrue(self.judge(FROM_BANK, "x@evil.example").junk, address)
+
+    def test_hidden_results(self) -> None:
+        """Forged ones that can't be removed are no reason for a notice either."""
+        hidden = b"From: a@x.y\r\nno field\r\n" + FORGED + b"\r\n"
+        self.assertEqual(self.judge(hidden).junk, HIDDEN_RESULTS.text)
+
+    def test_names_of_clients(self) -> None:
+        """The relay's results bear its own name: its client may say that of anyone."""
+        self.session = replace(self.session, client="198.51.100.9", hello="mine.example")
+        claimed = RELAYED % (b"fail", b" policy.dmarc=reject")
+        verdict = self.judge(
+            claimed.replace(b"relay.example", b"mine.example") + b"From: a@evil.example\r\n\r\n"
+        )
+        self.assertEqual(verdict.junk, "")

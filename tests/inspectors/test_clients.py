@@ -41,7 +41,7 @@ from mta.interfaces import (
     ResolutionFailed,
 )
 from mta.mail import NULL_PATH, MailArgument, Mailbox, Recipient, Reply
-from mta.session import UNKNOWN_ORIGIN, Session
+from mta.session import UNKNOWN_ORIGIN, Session, Testimony
 from mta.settings import DAY, Service
 from mta.smtp.errors import Refusal
 from mta.testing import FakeAccessPolicy, FakeResolver
@@ -295,6 +295,42 @@ class BlockListTests(ClientCase):
         asked = Deferred.fromCoroutine(message.recipient(Recipient(BOB)))
         self.clock.pump([5.1])
         self.assertIn(ZEN, str(self.result(asked)))
+
+
+TOLD = Testimony("provider", "7Zk", "ESMTP")
+
+
+class ToldClientTests(ClientCase):
+    """Clients that another server tells of."""
+
+    def test_on_a_turned_connection(self) -> None:
+        """A listed one's mail is junk: who refuses it lets the relay write to a forged address."""
+        inspector = self.inspector(BlockList(ZEN), greylist=Greylist(GreylistWhen.ALWAYS, DELAY))
+        message = self.begin(self.client(inspector, turned_peer="provider", told=TOLD))
+        self.assertIsNone(self.rcpt(message))
+        expected = Verdict(junk=f"its client is on the list {ZEN}")
+        self.assertEqual(self.successResultOf(message.end(b"")), expected)
+        other = self.begin(self.client(inspector, turned_peer="provider", told=TOLD, client=OTHER))
+        self.assertIsNone(self.rcpt(other))
+        self.assertIs(self.successResultOf(other.end(b"")), ACCEPT)
+
+    def test_behind_a_proxy(self) -> None:
+        """The sender still listens: it is refused, or has to come again."""
+        inspector = self.inspector(BlockList(ZEN), greylist=Greylist(GreylistWhen.ALWAYS, DELAY))
+        self.assertEqual(str(self.refusal(inspector, told=TOLD))[:9], "550 5.7.1")
+        for client in (OTHER, "127.0.0.1", "::1", "unknown"):
+            for name in ("", "localhost"):
+                found = self.refusal(inspector, told=TOLD, client=client, name=name)
+                self.assertEqual(str(found)[:9], "450 4.7.1", client)
+
+    def test_a_name_without_an_address(self) -> None:
+        """It proves nothing."""
+        greylist = Greylist(GreylistWhen.DOUBTFUL, DELAY)
+        self.dns.answers["a.example", RecordType.TXT] = Answer([b"v=spf1 ?all"])
+        found = self.refusal(
+            self.inspector(greylist=greylist), told=TOLD, client="unknown", name="mx.a.example"
+        )
+        self.assertEqual(str(found)[:9], "450 4.7.1")
 
 
 class HealthTests(ClientCase):

@@ -12,7 +12,7 @@ from mta.mail import MailArgument, Mailbox
 from mta.milters.replies import CLOSING, REJECTED, TRY_LATER
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, UNKNOWN_ORIGIN, Session
 from mta.settings import ListenerTLS, Milter, MilterTimeouts, OnFailure, Service
-from mta.testing import FakeUsers
+from mta.testing import FakeClientNames, FakeReverseNames, FakeUsers
 from tests.milters.filters import MESSAGE, SOCKET, FilterCase, ScriptedFilter
 
 
@@ -88,6 +88,42 @@ class SessionTests(FilterCase):
             inspector = self.inspector(Milter(SOCKET, "test")).session(session)
             self.successResultOf(Deferred.fromCoroutine(inspector.connected()))
             self.assertEqual(self.filter.told(b"C")[-1], expected)
+
+    def test_told_clients(self) -> None:
+        """Each message that a proxy tells the client of has a connection of its own."""
+        self.begin(names=FakeClientNames(teller="192.168.1.1"))
+        self.say(b"EHLO proxy.example")
+        for address in (b"198.51.100.7", b"198.51.100.8"):
+            self.say(b"XFORWARD ADDR=%b NAME=spike.example PORT=7 HELO=spike" % address)
+            self.assertEqual(self.send(), ["250", "250", "354", "250"])
+        self.assertEqual(self.send(), ["250", "250", "354", "250"])
+        self.quit()
+        self.assertEqual(len(self.filter.connections), 3)
+        self.assertFalse(any(each.is_open for each in self.filter.connections))
+        self.assertEqual(
+            self.filter.told(b"C")[1:],
+            [b"spike.example\0004" + port(7) + b"198.51.100.%d\0" % last for last in (7, 8)],
+        )
+        self.assertEqual(self.filter.told(b"H")[1:], [b"spike\0"] * 2)
+
+    def test_told_clients_that_would_be_near(self) -> None:
+        """Filters spare our networks: a client that was told is in none of them."""
+        self.names = FakeReverseNames({})
+        for address in (
+            *("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.0.1", "0.0.0.0"),
+            *("::1", "::", "fd00::1", "fe80::1", "::ffff:127.0.0.1"),
+        ):
+            self.begin(names=FakeClientNames(teller="192.168.1.1"))
+            self.say(b"EHLO proxy.example")
+            self.say(b"XFORWARD ADDR=%b NAME=localhost HELO=localhost" % address.encode())
+            self.assertEqual(self.send(), ["250", "250", "354", "250"])
+            self.assertEqual(self.filter.told(b"C")[-1], b"unknown\0U", address)
+            told = self.filter.macros[b"C"]
+            self.assertEqual(
+                (told["{client_addr}"], told["{client_name}"], told["{client_ptr}"], told["_"]),
+                ("unknown", "unknown", "unknown", "unknown [unknown]"),
+            )
+            self.quit()
 
     def test_parameters(self) -> None:
         """MAIL and RCPT are told with all that the client gave."""

@@ -250,6 +250,19 @@ class OriginTests(SignerCase):
         ):
             self.assert_left_alone(origin=origin)
 
+    def test_told_by_others(self) -> None:
+        """An origin that was told proves nothing: the server that told it has to be ours."""
+        for origin in (
+            Origin("192.0.2.1", service="smtp", told_by="198.51.100.1"),
+            Origin("127.0.0.1", service="smtp", told_by="192.0.2.2"),
+            Origin("192.0.2.1", service="smtp", told_by="192.0.2.1"),
+            Origin("192.0.2.1", service="smtp", told_by="198.51.100.1", is_internal_there=True),
+            Origin("192.0.2.1", service="smtp", told_by="unix", is_internal_there=True),
+        ):
+            self.assert_left_alone(origin=origin)
+        own = Origin("198.51.100.1", service="smtp", told_by="192.0.2.1", is_internal_there=True)
+        self.assert_signed(self.sign(origin=own))
+
     def test_forwarded_mail(self) -> None:
         """It is signed where AUTH proved who wrote it; a program may pass on anything."""
         self.assert_signed(self.sign(forwarder=ALICE))
