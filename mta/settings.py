@@ -388,6 +388,7 @@ class Settings:
     senders: Mapping[str, Hop] = field(default_factory=dict)
     default_route: Hop = field(default_factory=lambda: Hop(Agent.MX))
     relay: Relay = Relay()
+    signature_lifetime: float = 0.0  # seconds: after which ours expire; 0: never
     authentication: Authentication | None = None
     submission: Submission = Submission()
     users: str = ""  # absolute path of the users file, or dovecot:SOCKET; empty: no users

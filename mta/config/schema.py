@@ -407,6 +407,7 @@ FILE: Fields = {
     "routes": table_of(values.domain_or_subdomains, _route, "a mapping of domains to next hops"),
     "senders": table_of(values.sender, _route, "a mapping of senders to next hops"),
     "relay": _record(Relay, RELAY),
+    "signature_lifetime": values.positive_duration,
     "authentication": _record(Authentication, AUTHENTICATION),
     "submission": _record(Submission, SUBMISSION),
     "users": _users,

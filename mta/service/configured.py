@@ -257,7 +257,14 @@ class _Maker:
             return None
         in_thread = partial(deferToThreadPool, process.reactor, process.threads)
         ring = KeyRing(keys, in_thread, process.reactor)
-        return Signer(Origins(settings), ring, in_thread, process.reactor, time.time)
+        return Signer(
+            Origins(settings),
+            ring,
+            in_thread,
+            process.reactor,
+            time.time,
+            settings.signature_lifetime,
+        )
 
     def _dialler(self, signer: ISigner | None = None) -> Dialler:
         return Dialler(

@@ -37,6 +37,7 @@ EFFECTS: Mapping[str, Effect] = {
     "default_route": Effect.NEXT_ATTEMPT,
     "senders": Effect.NEXT_ATTEMPT,
     "relay": Effect.NEXT_CONNECTION,
+    "signature_lifetime": Effect.NEXT_CONNECTION,
     "authentication": Effect.NEXT_CONNECTION,
     "submission": Effect.NEXT_CONNECTION,
     "users": Effect.NEXT_CONNECTION,

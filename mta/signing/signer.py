@@ -42,7 +42,8 @@ class Signer:
     """Signs the mail of our domains by DKIM.
 
     The body is hashed in a thread, once for each form in which a message leaves.
-    `in_thread` runs what computes for long; `now` gives seconds since the epoch.
+    `in_thread` runs what computes for long; `now` gives seconds since the epoch.  Signatures expire
+    after `lifetime` seconds, unless that is 0.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Signer:
         in_thread: Callable[..., Deferred[Any]],
         clock: IReactorTime,
         now: Callable[[], float],
+        lifetime: float = 0.0,
     ) -> None:
         self._origins = origins
         self._keys = keys
         self._in_thread = in_thread
         self._now = now
+        self._lifetime = lifetime
         self._signatures: SharedResults[_Key, bytes] = SharedResults(clock, MAX_REMEMBERED, MAX_AGE)
 
     async def signed(
@@ -93,8 +96,8 @@ class Signer:
                 pieces.append(piece)
             else:
                 await self._in_thread(hasher.feed, piece)
-        now = math.floor(self._now())
-        fields: bytes = await self._in_thread(_sign, section, hasher, pieces, keys, now)
+        times = math.floor(self._now()), self._lifetime
+        fields: bytes = await self._in_thread(_sign, section, hasher, pieces, keys, times)
         return fields
 
 
@@ -103,10 +106,10 @@ def _sign(
     hasher: BodyHasher,
     pieces: Sequence[bytes],
     keys: Sequence[SigningKey],
-    now: float,
+    times: tuple[float, float],
 ) -> bytes:
     """Hash what is left of a body, and make the fields."""
     for piece in pieces:
         hasher.feed(piece)
     hasher.end()
-    return signature_fields(section, hasher.digest(SIGNED_BODY), keys, now)
+    return signature_fields(section, hasher.digest(SIGNED_BODY), keys, *times)

@@ -62,6 +62,8 @@ class CountedContent(FakeContent):
 class SignerCase(DKIMCase):
     """A signer with the keys of example.com, in files."""
 
+    lifetime = 0.0
+
     def setUp(self) -> None:
         folder = Path(self.mktemp()).resolve()
         folder.mkdir()
@@ -81,7 +83,9 @@ class SignerCase(DKIMCase):
         self.threads = ImmediateThreads()
         in_thread = partial(deferToThreadPool, self.threads, self.threads)
         ring = KeyRing({"example.com": keys}, in_thread, self.clock)
-        self.signer = Signer(Origins(settings), ring, in_thread, self.clock, self.now)
+        self.signer = Signer(
+            Origins(settings), ring, in_thread, self.clock, self.now, self.lifetime
+        )
 
     def now(self) -> float:
         """The time of day."""
@@ -302,3 +306,14 @@ class SharedResultTests(SynchronousTestCase):
             result = Deferred.fromCoroutine(shared.get(number, partial(make, number)))
             self.assertEqual(self.successResultOf(result), -number)
         self.assertEqual(made, [1, 2, 3, 2])
+
+
+class LifetimeTests(SignerCase):
+    """``signature_lifetime``."""
+
+    lifetime = 7 * 86400.0
+
+    def test_signatures_expire(self) -> None:
+        """Each names the second in which it was made, and that in which it expires."""
+        signed = self.sign()
+        self.assertEqual(signed.count(b"t=%d; x=%d;" % (NOW, NOW + 604800)), 2, signed)
