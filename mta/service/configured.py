@@ -53,10 +53,8 @@ from mta.service.inspectors import Inspectors, junk_use
 from mta.service.open_files import affordable
 from mta.service.process import Process
 from mta.service.reception import sending_limits
+from mta.service.signing import signer
 from mta.settings import Limits, Listener, Queue, Settings, Source
-from mta.signing.key_ring import KeyRing
-from mta.signing.origins import Origins
-from mta.signing.signer import Signer
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.forwarding import ForwardLoopCheck
 from mta.smtp.receiver_config import ReceiverConfig
@@ -159,7 +157,7 @@ class _Maker:
         )
         self._mailbox_lists = MailboxLists(settings.peers.values(), process.told_mailboxes)
         self._resolver = Resolver(process.reactor, settings.resolver)
-        self._signer = self._make_signer()
+        self._signer = signer(self._settings, self._process)
         # One of its own: what strangers make us ask takes neither places nor memory of ours.
         self._strangers = Resolver(process.reactor, settings.resolver)
         self._examined = self._make_examined()
@@ -243,27 +241,6 @@ class _Maker:
             self._users,
             process.counters,
             self._sending,
-        )
-
-    def _make_signer(self) -> ISigner | None:
-        """Return what signs mail that leaves, where a domain has keys."""
-        settings, process = self._settings, self._process
-        keys = {
-            name: domain.signing_keys
-            for name, domain in settings.domains.items()
-            if domain.signing_keys
-        }
-        if not keys:
-            return None
-        in_thread = partial(deferToThreadPool, process.reactor, process.threads)
-        ring = KeyRing(keys, in_thread, process.reactor)
-        return Signer(
-            Origins(settings),
-            ring,
-            in_thread,
-            process.reactor,
-            time.time,
-            settings.signature_lifetime,
         )
 
     def _dialler(self, signer: ISigner | None = None) -> Dialler:
