@@ -42,6 +42,7 @@ class FilteredMessage:
         self._id = id
         self._verdict = Verdict(hold=hold)
         self._is_over = session.filter is None  # nothing more is told
+        self._failed: Refusal | None = None  # without the filter nothing passes
         self._skipped: set[Event] = set()
         self._chunk = bytearray()
         self._in_lines = True
@@ -54,6 +55,7 @@ class FilteredMessage:
 
     async def recipient(self, recipient: Recipient) -> None:
         """See `IMessageInspector.recipient`."""
+        self._require_filter()
         if not self._is_over and RECIPIENT in self._filter.agreement.told:
             path = recipient.forward_path
             self._filter.macros.recipient(path, self._hop(path))
@@ -62,6 +64,7 @@ class FilteredMessage:
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """See `IMessageInspector.header`."""
         self._in_lines = envelope.body is not Body.BINARY
+        self._require_filter()
         if not self._is_over:
             await self._attempt(self._tell_header(section))
 
@@ -72,6 +75,7 @@ class FilteredMessage:
 
     async def end(self, section: bytes) -> Verdict:
         """See `IMessageInspector.end`."""
+        self._require_filter()
         if not self._is_over:
             await self._attempt(self._finish())
         if self._session.filter is not None:
@@ -172,10 +176,19 @@ class FilteredMessage:
             await telling
         except FilterFailure as failure:
             self._is_over = True
-            self._verdict = Verdict(hold=self._session.failed(failure, self._id))
+            try:
+                self._verdict = Verdict(hold=self._session.failed(failure, self._id))
+            except Refusal as refusal:
+                self._failed = refusal
+                raise
         except Refusal as refusal:
             self._session.refused(self._id, refusal.reply)
             raise
+
+    def _require_filter(self) -> None:
+        """Refuse the rest of a message without the filter that it needs."""
+        if self._failed is not None:
+            raise Refusal(self._failed.reply)
 
     def _note_result(self) -> None:
         name, verdict = self._session.milter.name, self._verdict

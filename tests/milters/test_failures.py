@@ -69,6 +69,17 @@ class FailureTests(FilterCase):
                 )
             self.assertEqual(len(self.accepted), 2)
 
+    def test_at_the_first_recipient(self) -> None:
+        """The others fare no better: nothing passes without the filter that has to be there."""
+        for on_failure, code in ((OnFailure.TEMPFAIL, "451"), (OnFailure.REJECT, "550")):
+            self.setUp()
+            self.filter.answers[b"R"] = [b"", b"c"]
+            self.begin(Milter(SOCKET, "test", on_failure=on_failure))
+            self.hello()
+            codes = self.send(MESSAGE, b"a@mta.example", b"b@mta.example")
+            self.assertEqual(codes[:3], ["250", code, code])
+            self.assertEqual(self.accepted, [])
+
     def test_silence(self) -> None:
         """The wait has an end at each step."""
         for step in STEPS:
