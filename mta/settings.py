@@ -404,11 +404,8 @@ class Settings:
 
     @property
     def home_domain(self) -> str:
-        """The domain of addresses that name none.
-
-        It is that of ours which is nearest to the name of this host.
-        """
-        return self._nearest(self.hostname, self.domains) or next(iter(self.domains), self.hostname)
+        """The domain of addresses that name none."""
+        return home_domain(self.hostname, self.domains)
 
     def signing_domain(self, name: str) -> str:
         """The domain whose keys sign for a name.
@@ -416,13 +413,7 @@ class Settings:
         It is the name itself or the nearest domain above it that has keys; empty where none has.
         """
         signing = [each for each, domain in self.domains.items() if domain.signing_keys]
-        return self._nearest(name, signing)
-
-    @staticmethod
-    def _nearest(name: str, domains: Collection[str]) -> str:
-        while name and name not in domains:
-            name = name.partition(".")[2]
-        return name
+        return _nearest(name, signing)
 
     @property
     def hops(self) -> frozenset[Hop]:
@@ -442,3 +433,17 @@ class Settings:
     def local_names(self) -> frozenset[str]:
         """Names of this host in its mail, but for domains of ours."""
         return frozenset({"localhost", "localhost.localdomain", self.hostname} - set(self.domains))
+
+
+def home_domain(hostname: str, domains: Collection[str]) -> str:
+    """The domain of ours that is nearest to this host's name.
+
+    Else it is the first of them, or that name where there are none.
+    """
+    return _nearest(hostname, domains) or next(iter(domains), hostname)
+
+
+def _nearest(name: str, domains: Collection[str]) -> str:
+    while name and name not in domains:
+        name = name.partition(".")[2]
+    return name

@@ -34,6 +34,9 @@ async def roles(examined: Examined) -> AsyncIterator[Result]:
             else:
                 yield ok(f"{address} is taken")
     root = Mailbox("root", settings.home_domain)
+    if not settings.domains:
+        yield unknown(f"{root} leads nowhere: there is no domain of ours yet", "mta pair")
+        return
     try:
         router.route(root)
     except Refusal:
@@ -41,6 +44,8 @@ async def roles(examined: Examined) -> AsyncIterator[Result]:
             f"{root} is refused: what programs of this host say to root reaches no one",
             "add an alias `root` to the domain",
         )
+    else:
+        yield ok(f"{root} is taken")
 
 
 async def maildrop(examined: Examined) -> AsyncIterator[Result]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mta.config import Edits, Keys
 from mta.installation.answers import Answers
-from mta.installation.configuration import EXPECTED_ALIASES, Configuration
+from mta.installation.configuration import Configuration
 from mta.mail import Agent
 from mta.settings import Settings
 
@@ -29,7 +29,7 @@ def _all(present: Settings, wanted: Configuration) -> Iterator[tuple[Keys, Any]]
         if name in present.domains:
             yield from _mailboxes(present, answers, name)
         else:
-            yield from _domain(wanted, name)
+            yield from _domain(present, wanted, name)
     if options.has_certificate and present.tls.pair is None:
         yield ("tls", "certificate"), "cert.pem"
         yield ("tls", "key"), "key.pem"
@@ -49,12 +49,11 @@ def _mailboxes(present: Settings, answers: Answers, name: str) -> Iterator[tuple
             yield ("domains", name, "mailboxes"), [*known, *new]
 
 
-def _domain(wanted: Configuration, name: str) -> Iterator[tuple[Keys, Any]]:
+def _domain(present: Settings, wanted: Configuration, name: str) -> Iterator[tuple[Keys, Any]]:
     boxes = list(wanted.answers.mailboxes)
     yield ("domains", name, "deliver"), wanted.deliver
     yield ("domains", name, "mailboxes"), boxes or "any"
-    for alias, _ in EXPECTED_ALIASES:
-        if boxes and alias not in boxes:
-            yield ("domains", name, "aliases", alias), boxes[0]
+    for alias in wanted.aliases_of(name, present.domains):
+        yield ("domains", name, "aliases", alias), boxes[0]
     if keys := wanted.keys_of(name):
         yield ("domains", name, "dkim"), keys

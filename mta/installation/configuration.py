@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mta.config.schema import read_settings
 from mta.installation.answers import Answers, Role
 from mta.installation.filling import filled
 from mta.installation.places import Places
-from mta.settings import DKIMKey, Settings
+from mta.settings import DKIMKey, Settings, home_domain
 from mta.signing.making import entry
 
 COMMENT_COLUMN = 34  # of comments beside endpoints
@@ -64,10 +64,11 @@ LISTENERS = {
         Listening(587, "submission", "required", "from the people in the office, who log in"),
     ),
 }
-EXPECTED_ALIASES = (
-    ("postmaster", "demanded by RFC 5321 section 4.5.1"),
-    ("abuse", "expected by RFC 2142"),
-)
+_EXPECTED_ALIASES = {
+    "postmaster": "demanded by RFC 5321 section 4.5.1",
+    "abuse": "expected by RFC 2142",
+}
+_HOME_ALIASES = {"root": "what programs of this machine say"}
 DEMO_PORTS = (2525, 2587, 2366)
 
 
@@ -164,13 +165,12 @@ class Configuration:
         boxes = list(self.answers.mailboxes)
         lines = [f"  {_scalar(name)}:", f"    deliver: {_scalar(self.deliver)}"]
         lines += [f"    mailboxes: {_flow(boxes) if boxes else 'any'}"]
-        if boxes:
+        aliases = self.aliases_of(name)
+        if aliases:
             lines += ["    aliases:"]
-            for alias, note in EXPECTED_ALIASES:
-                if alias not in boxes:
-                    head = f"      {alias}: {_scalar(boxes[0])}"
-                    lines += [f"{head:<{COMMENT_COLUMN - 1}} # {note}"]
-        lines = [line for line in lines if line != "    aliases:" or len(lines) > 4]
+        for alias, note in aliases.items():
+            head = f"      {alias}: {_scalar(boxes[0])}"
+            lines += [f"{head:<{COMMENT_COLUMN - 1}} # {note}"]
         if keys := self.keys_of(name):
             lines += ["    dkim:"]
             lines += [f"      - {_flow(key)}" for key in keys]
@@ -179,6 +179,18 @@ class Configuration:
     def keys_of(self, domain: str) -> list[dict[str, str]]:
         """The keys of a domain, as the file has them."""
         return [entry(key, self.places.etc) for key in self.options.dkim.get(domain, ())]
+
+    def aliases_of(self, domain: str, others: Iterable[str] = ()) -> dict[str, str]:
+        """The aliases of a domain that lead to its first mailbox.
+
+        Each has its reason.  `others` are domains that come before ours.
+        """
+        boxes = self.answers.mailboxes
+        if not boxes:
+            return {}  # all names are taken
+        home = home_domain(self.answers.hostname, [*others, *self.answers.domains])
+        expected = _EXPECTED_ALIASES | (_HOME_ALIASES if domain == home else {})
+        return {alias: note for alias, note in expected.items() if alias not in boxes}
 
     def _users_note(self) -> str:
         if self.options.users.startswith("dovecot:"):

@@ -10,10 +10,12 @@ from typing import Any
 
 from mta.config import REMOVED, Edits, Keys
 from mta.mail import Agent, Hop
-from mta.settings import Peer, Settings
+from mta.settings import Peer, Settings, home_domain
 
 DEFAULT_RELAY = "relay"  # the name of the relay in the office's configuration
 DEFAULT_MAILDIR = "/var/mail/{domain}/{local}"  # as `mta init` has it
+_EXPECTED_ALIASES = ("postmaster", "abuse")  # RFC 5321 section 4.5.1, RFC 2142
+_HOME_ALIASES = ("root",)  # for what programs of the office say
 
 
 class EntryFault(Exception):
@@ -106,8 +108,10 @@ def _new_domains(
                 )
             edits["domains", name, "deliver"] = f"maildir:{_maildir(settings)}"
             edits["domains", name, "mailboxes"] = list(mailboxes)
-            if "postmaster" not in mailboxes:
-                edits["domains", name, "aliases", "postmaster"] = mailboxes[0]
+            is_home = name == home_domain(settings.hostname, [*settings.domains, *domains])
+            for alias in (*_EXPECTED_ALIASES, *(_HOME_ALIASES if is_home else ())):
+                if alias not in mailboxes:
+                    edits["domains", name, "aliases", alias] = mailboxes[0]
     return edits
 
 

@@ -416,8 +416,10 @@ class ExaminationTests(CheckCase):
         self.settings = replace(self.settings, domains={"example.com": domain})
         self.assert_states(check.look, ("ok", "postmaster@"), ("ok", "abuse@"), ("warn", "root@"))
         aliases["root"] = aliases["abuse"]
-        self.assert_states(check.look, ("ok", "postmaster@"), ("ok", "abuse@"))
+        self.assert_states(check.look, ("ok", "postmaster@"), ("ok", "abuse@"), ("ok", "root@"))
         self.settings = SETTINGS
         self.assert_states(
             check.look, ("warn", "postmaster@"), ("warn", "abuse@"), ("warn", "root@")
         )
+        self.settings = replace(SETTINGS, domains={})
+        self.assert_states(check.look, ("unknown", "no domain of ours yet"))

@@ -18,7 +18,10 @@ from tests.processes import ROOT, temporary_folder
 
 SYSTEM = Places.of_system(Path("/opt/mta/bin"))
 ANSWERS = Answers("mail.example.com", ["example.com"], ["alice", "bob"])
-MAILBOXES = {"mailboxes": ["alice", "bob"], "aliases": {"postmaster": "alice", "abuse": "alice"}}
+MAILBOXES = {
+    "mailboxes": ["alice", "bob"],
+    "aliases": {"postmaster": "alice", "abuse": "alice", "root": "alice"},
+}
 
 
 def configuration(role: Role, **options: object) -> Configuration:

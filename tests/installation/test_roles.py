@@ -212,6 +212,7 @@ class InstallationTests(SynchronousTestCase):
         for name in more.domains:
             self.assertEqual(settings.domains[name].mailboxes, {"alice", "bob", "no"})
             self.assertIn("postmaster", settings.domains[name].aliases)
+            self.assertEqual("root" in settings.domains[name].aliases, name == "example.com")
         self.assertIn("9MiB  # enough for us", config.read_text())
         self.assertEqual(
             (config.stat().st_mode, config.stat().st_gid), (before.st_mode, before.st_gid)

@@ -7,6 +7,7 @@ on Linux; elsewhere these tests are skipped.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ exec "$@"
 
 # What is done on the host: it prints what is said, and fails where something is wrong.
 _PROGRAM = """
-import pwd, socket, sys
+import pwd, socket, subprocess, sys
 from pathlib import Path
 from mta.commands import main
 from mta.installation import proof
@@ -54,6 +55,8 @@ config = Path("/etc/mta/mta.yaml")
 command = [sys.argv[1] + "/twistd", "--nodaemon", "--pidfile=", "mta", "--config", str(config)]
 with proof.running(command, Path("/")):
     proof.send(25, "mail.example.com", "alice@example.com", Path("/var/mail/example.com/alice"))
+    doctor = "import sys; from mta.commands import main; sys.exit(main(['doctor', '--offline']))"
+    print(subprocess.run([sys.executable, "-c", doctor], stdout=subprocess.PIPE, text=True).stdout)
     print("running")
     assert main(["init", "server", "--program", sys.argv[1], "--offline"]) == 0
 [mail] = Path("/var/mail/example.com/alice/new").iterdir()
@@ -273,6 +276,11 @@ class HostTests(SynchronousTestCase):
         self.assertIn("listens on port 587: the server can't start", first)
         self.assertIn("done: made user and group mta\n", first)
         self.assertEqual(first.count("True 0o600 .pem\n"), 2, first)  # keys that sign
+        # A certificate that mail programs trust is the one thing that the person must bring.
+        warnings = re.findall(r"^  (?:warn|bad) .*$", first, re.MULTILINE)
+        self.assertEqual([each for each in warnings if "tls.certificate" not in each], [])
+        for role in ("postmaster", "abuse", "root"):
+            self.assertIn(f"  ok       {role}@example.com is taken\n", first)
         self.assertIn("/etc/mta/mta.yaml: ok\n", first)
         self.assertIn("nothing to do: all is as it should be\n", second)
         self.assertNotIn("listens on port", second)

@@ -28,7 +28,7 @@ from tests.processes import (
 )
 
 OFFICE_YAML, VPS_YAML = (
-    (ROOT / "etc" / name).read_text().replace("run_as: mta ", "run_as: root ")
+    (ROOT / "etc" / name).read_text().replace("run_as: mta\n", "run_as: root\n")
     for name in ("office.yaml", "vps.yaml")
 )
 ALICE, CAROL = "alice@example.com", f"carol@[{WORLD}]"

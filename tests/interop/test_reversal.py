@@ -249,7 +249,7 @@ class RecipeTests(SynchronousTestCase):
         """A server with a file of etc/, in which each of these texts is replaced."""
         folder = temporary_folder(self)
         text = (ROOT / "etc" / name).read_text()
-        for old, new in (*changes, ("run_as: mta ", "run_as: root "), ("/var/", f"{folder}/")):
+        for old, new in (*changes, ("run_as: mta\n", "run_as: root\n"), ("/var/", f"{folder}/")):
             self.assertIn(old, text)
             text = text.replace(old, new)
         environment = source_environment() | {"SSL_CERT_FILE": str(self.authority.path)}
