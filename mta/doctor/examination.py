@@ -19,7 +19,9 @@ from mta.doctor import (
     names,
     peers,
     ports,
+    resolution,
     service,
+    transport,
 )
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, unknown
@@ -48,7 +50,7 @@ class Check:
 
 
 CHECKS: Sequence[Check] = (
-    Check("names.resolver", "the name servers tell the truth", names.resolver, True),
+    Check("names.resolver", "the name servers tell the truth", resolution.resolver, True),
     Check("names.host", "the host's name leads to it", names.own_name, True),
     Check("names.reverse", "its addresses lead back to its name", names.reverse_names, True),
     Check("names.exchangers", "mail for our domains is sent here", names.exchangers, True),
@@ -60,7 +62,13 @@ CHECKS: Sequence[Check] = (
         LONG_TIMEOUT,
     ),
     Check("names.keys", "DKIM keys are published", authentication.keys, True),
-    Check("names.transport", "MTA-STS and TLSRPT are whole", names.transport, True),
+    Check(
+        "names.transport",
+        "MTA-STS and TLSRPT are whole",
+        transport.transport,
+        True,
+        LONG_TIMEOUT,
+    ),
     Check("names.lists", "block lists, allow lists are sound", lists.lists, True),
     Check("ports.listeners", "each listener answers", ports.listeners, False, LONG_TIMEOUT),
     Check("ports.outgoing", "port 25 of others can be reached", ports.outgoing, True, LONG_TIMEOUT),

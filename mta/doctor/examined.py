@@ -32,8 +32,34 @@ class SessionSeen:
     replies: Sequence[Reply] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class NameServerSeen:
+    """A name server, and the ways in which it answers."""
+
+    address: str
+    by_udp: bool = True
+    by_tcp: bool = True
+
+
+class DocumentFault(Exception):
+    """No document was read: one line.  `is_there`: its host answered, and wrongly."""
+
+    def __init__(self, reason: str, *, is_there: bool) -> None:
+        super().__init__(reason)
+        self.is_there = is_there
+
+
 class IProbe(Interface):
     """Reaches other hosts."""
+
+    async def name_servers() -> Sequence[NameServerSeen]:
+        """Ask each name server alone."""
+
+    async def document(host: str, path: str) -> str:
+        """Return what a host has at a path, by HTTPS.
+
+        Its certificate has to be good.  Raises DocumentFault, ResolutionFailed or DomainNotFound.
+        """
 
     async def session(hop: Hop, commands: Sequence[str] = (), needed: str = "") -> SessionSeen:
         """Open a session with a hop, log in, send commands, and quit.

@@ -1,9 +1,7 @@
-"""Checks of names: our own, those of our domains, and the resolver."""
+"""Checks of names: our own, and those of our domains."""
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,36 +10,7 @@ from mta.delivery.own_host import is_private
 from mta.dns_answer import RecordType
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, bad, ok, unknown, warn
-from mta.interfaces import DomainNotFound, ResolutionFailed
-
-_WELL_KNOWN = "gmail.com"  # its MX records will be there as long as mail is
-_STS = re.compile(r"v=STSv1\s*;\s*id=[A-Za-z0-9]{1,32}\s*(;.*)?")  # RFC 8461 section 3.1
-_TLSRPT = re.compile(r"v=TLSRPTv1\s*;\s*rua=(mailto:|https://)\S.*")  # RFC 8460 section 3
-_NEVER = "invalid"  # RFC 6761 section 6.4
-
-
-async def resolver(examined: Examined) -> AsyncIterator[Result]:
-    """Ask for a name that exists, and for one that can't."""
-    try:
-        hosts: Sequence[tuple[int, str]] = await examined.resolver.mx(_WELL_KNOWN)
-        answer = await examined.resolver.query(f"{secrets.token_hex(8)}.{_NEVER}", RecordType.A)
-    except ResolutionFailed as error:
-        yield bad(
-            f"the name servers do not answer: {error}",
-            "look at `resolver`, or at /etc/resolv.conf: without names no mail leaves",
-        )
-        return
-    except DomainNotFound:
-        hosts = ()
-    if not hosts:
-        yield bad(f"the name servers know no MX of {_WELL_KNOWN}", "use other name servers")
-    elif answer.records:
-        yield bad(
-            "the name servers invent addresses for names that do not exist",
-            "use others, best one of your own on this host: bounces and block lists need the truth",
-        )
-    else:
-        yield ok("the name servers answer, and say so where a name does not exist")
+from mta.interfaces import DomainNotFound
 
 
 async def own_name(examined: Examined) -> AsyncIterator[Result]:
@@ -144,46 +113,6 @@ async def exchanger_hosts(examined: Examined, domain: str) -> Sequence[str] | Re
     if hosts == [""]:
         return bad(f"{domain} says that it takes no mail (RFC 7505)", f"mta dns {domain}")
     return hosts
-
-
-async def transport(examined: Examined) -> AsyncIterator[Result]:
-    """Look at MTA-STS (RFC 8461) and TLSRPT (RFC 8460).
-
-    Where they say nothing, nothing need be said.
-    """
-    for domain in examined.settings.domains:
-        texts = await texts_of(examined, f"_mta-sts.{domain}", "v=stsv1")
-        if len(texts) > 1 or any(not _STS.fullmatch(text) for text in texts):
-            yield bad(
-                f"_mta-sts.{domain} is not one record of the form v=STSv1; id=...: {texts[0]}",
-                "a new id for each change of the policy, of letters and digits",
-            )
-        elif texts and not await _has_address(examined, f"mta-sts.{domain}"):
-            yield bad(
-                f"{domain} has MTA-STS, and mta-sts.{domain}, which has the policy, no address",
-                "publish its address, or remove the record",
-            )
-        elif texts:
-            yield unknown(
-                f"{domain} has MTA-STS, whose policy is not looked at from here",
-                f"https://mta-sts.{domain}/.well-known/mta-sts.txt must name the MX hosts",
-            )
-        texts = await texts_of(examined, f"_smtp._tls.{domain}", "v=tlsrptv1")
-        if len(texts) > 1 or any(not _TLSRPT.fullmatch(text) for text in texts):
-            yield bad(
-                f"_smtp._tls.{domain} is not one record of the form v=TLSRPTv1; rua=...:"
-                f" {texts[0]}",
-                "name where reports go, as rua=mailto:ADDRESS",
-            )
-        elif texts:
-            yield ok(f"{domain} has TLSRPT: {texts[0]}")
-
-
-async def _has_address(examined: Examined, host: str) -> bool:
-    try:
-        return bool(await examined.resolver.addresses(host))
-    except DomainNotFound:
-        return False
 
 
 async def public_addresses(examined: Examined) -> Sequence[str]:

@@ -14,8 +14,10 @@ from zope.interface import implementer
 from mta.delivery.dialler import NO_HOST, Dialler, Transfer
 from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import most_telling
-from mta.doctor.examined import Examined, IProbe, SessionSeen
-from mta.interfaces import IChannel, IOwnHost, IRole
+from mta.doctor.examined import Examined, IProbe, NameServerSeen, SessionSeen
+from mta.doctor.name_servers import NameServers
+from mta.doctor.web import Web
+from mta.interfaces import IChannel, IClientTLS, IOwnHost, IResolver, IRole
 from mta.mail import Hop, Outcome, Reply, Status
 from mta.peers.exchange import NoMail
 from mta.queued import HopFailure
@@ -40,16 +42,23 @@ def examined_by(reactor: Any, settings: Settings) -> Examined:
     """
     threads = reactor.getThreadPool()
     resolver = Resolver(reactor, settings.resolver)
-    dialler = Dialler(
-        reactor, threads, settings.hostname, resolver, ClientTLS(settings.tls), NotOwn()
-    )
+    tls = ClientTLS(settings.tls)
+    dialler = Dialler(reactor, threads, settings.hostname, resolver, tls, NotOwn())
     return Examined(
         settings,
         resolver,
         OwnHost(settings.hostname, settings.own_addresses),
-        Probe(dialler, reactor),
+        new_probe(reactor, settings, resolver, tls, dialler),
         partial(deferToThreadPool, reactor, threads),
     )
+
+
+def new_probe(
+    reactor: Any, settings: Settings, resolver: IResolver, tls: IClientTLS, dialler: Dialler
+) -> Probe:
+    """The probe with these settings."""
+    name_servers = NameServers(reactor, settings.resolver)
+    return Probe(dialler, reactor, name_servers, Web(reactor, resolver, tls))
 
 
 @implementer(IOwnHost)
@@ -69,9 +78,21 @@ class NotOwn:
 class Probe:
     """Reaches other hosts as the relay does."""
 
-    def __init__(self, dialler: Dialler, clock: IReactorTime) -> None:
+    def __init__(
+        self, dialler: Dialler, clock: IReactorTime, name_servers: NameServers, web: Web
+    ) -> None:
         self._dialler = dialler
         self._clock = clock
+        self._name_servers = name_servers
+        self._web = web
+
+    async def name_servers(self) -> Sequence[NameServerSeen]:
+        """See `IProbe.name_servers`."""
+        return await self._name_servers.seen()
+
+    async def document(self, host: str, path: str) -> str:
+        """See `IProbe.document`."""
+        return await self._web.document(host, path)
 
     async def session(
         self, hop: Hop, commands: Sequence[str] = (), needed: str = ""

@@ -31,7 +31,7 @@ from mta.delivery.relay import RelayAgent
 from mta.delivery.steps import Steps
 from mta.doctor.answers import Answers
 from mta.doctor.examined import Examined
-from mta.doctor.probe import Probe
+from mta.doctor.probe import new_probe
 from mta.interfaces import (
     IAccessPolicy,
     IDeliveryAgent,
@@ -274,7 +274,7 @@ class _Maker:
             settings,
             self._resolver,
             self._own,
-            Probe(self._dialler(), process.reactor),
+            new_probe(process.reactor, settings, self._resolver, self._client_tls, self._dialler()),
             partial(deferToThreadPool, process.reactor, process.threads),
         )
 

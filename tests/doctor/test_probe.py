@@ -13,7 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.delivery.dialler import Dialler, HostAddress, Transfer
 from mta.doctor.examined import SessionSeen
+from mta.doctor.name_servers import NameServers
 from mta.doctor.probe import PROBE_TIMEOUT, Probe
+from mta.doctor.web import Web
 from mta.link import Link
 from mta.mail import Agent, Hop, Outcome, Security
 from mta.queued import HopFailure
@@ -48,7 +50,9 @@ class ProbeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.dialler = FakeDialler(self.clock)
-        self.probe = Probe(cast(Dialler, self.dialler), self.clock)
+        self.probe = Probe(
+            cast(Dialler, self.dialler), self.clock, cast(NameServers, None), cast(Web, None)
+        )
 
     def session(self, *commands: str, needed: str = "") -> Deferred[SessionSeen]:
         """A session that has begun."""
