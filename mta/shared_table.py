@@ -10,7 +10,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,12 +48,21 @@ class SharedTable:
 
         Blocks.  Raises OSError.
         """
+        with self.transaction() as connection:
+            return action(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Begin a transaction, and commit it at the end of the block.
+
+        Blocks.  Raises OSError.
+        """
         with self._lock:
             try:
                 connection = self._opened()
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
-                    return action(connection)
+                    yield connection
             except sqlite3.OperationalError as error:
                 raise OSError(f"{self.path}: {error}") from None
             except sqlite3.DatabaseError as error:

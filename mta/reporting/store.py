@@ -1,27 +1,20 @@
-"""The counts for reports, in a database of their own.
-
-It is in the spool's folder, for all processes.  A loss of power may take some counts, and no mail:
-no transaction waits for the disk.
-"""
+"""The counts for reports, in a table that all processes share."""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mta.authentication.reports.rows import CheckResult, Published, Row
-from mta.files import create
+from mta.shared_table import SharedTable
 
 NAME = "reports.sqlite"
 MAX_DOMAINS = 10_000  # policy domains of a day: each is a message that we write
 MAX_ROWS = 5_000  # of a policy domain and a day: strangers can make each message another row
-BUSY_TIMEOUT = 30  # seconds: for other processes
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS policies (
@@ -49,11 +42,11 @@ class ReportStore:
     """The counts of a spool.  All methods block, and raise OSError."""
 
     def __init__(self, spool: Path) -> None:
-        self._path = spool / NAME
+        self._table = SharedTable(spool / NAME, _TABLES)
 
     def add(self, counted: Iterable[Counted]) -> int:
         """Add counts; returns how many messages had no room."""
-        with self._connection() as connection:
+        with self._table.transaction() as connection:
             return sum(each.count for each in counted if not _add(connection, each))
 
     def waiting(
@@ -63,9 +56,9 @@ class ReportStore:
 
         Those that were claimed within the `pause` before are left out.
         """
-        if not self._path.exists():
+        if not self._table.path.exists():
             return []
-        with self._connection() as connection:
+        with self._table.transaction() as connection:
             query = (
                 "SELECT day, domain FROM policies WHERE day < ?1"
                 " AND NOT claimed BETWEEN ?2 - ?3 AND ?2 ORDER BY day, domain"
@@ -74,7 +67,7 @@ class ReportStore:
 
     def claim(self, day: int, domain: str, now: float, pause: float) -> bool:
         """Claim a report; returns whether no other did within the `pause` before."""
-        with self._connection() as connection:
+        with self._table.transaction() as connection:
             update = (
                 "UPDATE policies SET claimed = ?1 WHERE day = ?2 AND domain = ?3"
                 " AND NOT claimed BETWEEN ?1 - ?4 AND ?1"
@@ -86,7 +79,7 @@ class ReportStore:
 
         None: it was sent.
         """
-        with self._connection() as connection:
+        with self._table.transaction() as connection:
             query = "SELECT published FROM policies WHERE day = ? AND domain = ?"
             found = connection.execute(query, (day, domain)).fetchone()
             if found is None:
@@ -97,31 +90,10 @@ class ReportStore:
 
     def remove(self, day: int, domain: str) -> None:
         """Forget a report."""
-        with self._connection() as connection:
+        with self._table.transaction() as connection:
             for table in ("rows", "policies"):
                 delete = f"DELETE FROM {table} WHERE day = ? AND domain = ?"  # noqa: S608
                 connection.execute(delete, (day, domain))
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open a connection for one transaction, as there are few."""
-        try:
-            if not self._path.exists():
-                os.close(create(self._path, os.O_RDWR))
-            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_TABLES)
-                with connection:
-                    connection.execute("BEGIN IMMEDIATE")
-                    yield connection
-        except sqlite3.OperationalError as error:
-            raise OSError(None, str(error), str(self._path)) from None
-        except sqlite3.DatabaseError as error:
-            for suffix in ("", "-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-            text = f"{error}; it is removed, and with it what was counted"
-            raise OSError(None, text, str(self._path)) from None
 
 
 def _add(connection: sqlite3.Connection, counted: Counted) -> bool:

@@ -69,10 +69,3 @@ class StoreTests(SynchronousTestCase):
         lost = [self.store.add([Counted(DAY, each, ONE, 1)]) for each in domains]
         self.assertEqual([0, 1, 1], lost)
         self.assertEqual(0, self.store.add([Counted(DAY + 1, domains[2], ONE, 1)]))
-
-    def test_damage(self) -> None:
-        """A file that is no database is made anew: no mail depends on it."""
-        (self.folder / NAME).write_bytes(b"x" * 4096)
-        error = self.assertRaises(OSError, self.store.add, [Counted(DAY, PUBLISHED, ONE, 1)])
-        self.assertIn("it is removed", str(error))
-        self.assertEqual(0, self.store.add([Counted(DAY, PUBLISHED, ONE, 1)]))
