@@ -48,7 +48,8 @@ class MilterInspector:
 class FilteredSession:
     """Lets a filter look at one session.
 
-    Where it refuses at the beginning, or failed at any time, the rest of the session goes by that.
+    Where it refuses at the beginning, or failed at any time, the rest of the session goes by that:
+    `refusal` is the reply to each MAIL, or `hold` the reason to hold each message.
     """
 
     log = Logger()
@@ -61,8 +62,8 @@ class FilteredSession:
         self.filter: Filter | None = None
         self._session = session
         self._limited = limited
-        self._refusal: Reply | None = None  # to each MAIL
-        self._hold = ""  # the reason to hold each message
+        self.refusal: Reply | None = None
+        self.hold = ""
 
     async def connected(self) -> None:
         """See `ISessionInspector.connected`."""
@@ -70,12 +71,12 @@ class FilteredSession:
 
     async def hello(self) -> None:
         """See `ISessionInspector.hello`."""
-        if self.filter is not None and self._refusal is None:
+        if self.filter is not None and self.refusal is None:
             await self._attempt(self._begin(HELLO, packets.text(self._session.hello.encode())))
 
     async def unknown(self, line: bytes) -> None:
         """See `ISessionInspector.unknown`."""
-        if self.filter is not None and self._refusal is None:
+        if self.filter is not None and self.refusal is None:
             try:
                 await self.filter.tell(UNKNOWN, packets.text(line))
             except FilterFailure as failure:
@@ -85,12 +86,12 @@ class FilteredSession:
         self, id: str, argument: MailArgument, origin: Origin
     ) -> IMessageInspector | None:
         """See `ISessionInspector.message`."""
-        if self._refusal is not None:
-            self.refused(id, self._refusal)
-            raise Refusal(self._refusal)
-        if self.filter is None and not self._hold:
+        if self.refusal is not None:
+            self.refused(id, self.refusal)
+            raise Refusal(self.refusal)
+        if self.filter is None and not self.hold:
             return None
-        message = FilteredMessage(self, id, self._hold)
+        message = FilteredMessage(self, id, self.hold)
         try:
             await message.begin(argument)
         except BaseException:
@@ -133,7 +134,7 @@ class FilteredSession:
             if self.filter is not None:
                 self.filter.abort()
                 self.filter = None
-            self._refusal, self._hold = reply, hold
+            self.refusal, self.hold = reply, hold
         if reply is not None:
             raise Refusal(reply)
         return hold
@@ -177,6 +178,6 @@ class FilteredSession:
             except FilterFailure as failure:
                 self.failed(failure)
         except Refusal as refusal:
-            self._refusal = refusal.reply
+            self.refusal = refusal.reply
             if refusal.reply.code == 421:
                 raise

@@ -70,6 +70,7 @@ class FilteredMessage:
 
     async def body(self, piece: bytes) -> None:
         """See `IMessageInspector.body`."""
+        self._require_filter()
         if not self._is_over:
             await self._attempt(self._tell_body(piece))
 
@@ -187,6 +188,11 @@ class FilteredMessage:
 
     def _require_filter(self) -> None:
         """Refuse the rest of a message without the filter that it needs."""
+        if self._session.filter is None and not self._is_over:  # it failed at another command
+            self._is_over = True
+            self._verdict = Verdict(hold=self._session.hold)
+            if self._session.refusal is not None:
+                self._failed = Refusal(self._session.refusal)
         if self._failed is not None:
             raise Refusal(self._failed.reply)
 

@@ -15,7 +15,7 @@ TIMEOUTS = MilterTimeouts(connect=5, command=10, content=100)
 class FailureTests(FilterCase):
     """What `on_failure` says, whenever it happens."""
 
-    def fail(self, step: bytes, on_failure: OnFailure, answer: bytes | None = b"") -> list[str]:
+    def break_at(self, step: bytes, on_failure: OnFailure, answer: bytes | None = b"") -> list[str]:
         """The codes of a session in which the filter breaks off at a step."""
         self.setUp()
         self.filter.answers[step] = [answer]
@@ -36,7 +36,7 @@ class FailureTests(FilterCase):
     def test_tempfail(self) -> None:
         """The client is to come back: nothing is kept, and nothing lost."""
         for step in STEPS:
-            codes = self.fail(bytes((step,)), OnFailure.TEMPFAIL)
+            codes = self.break_at(bytes((step,)), OnFailure.TEMPFAIL)
             self.assertIn("451", codes, step)
             self.assertNotIn("550", codes)
             self.assertEqual(self.accepted, [])
@@ -45,13 +45,13 @@ class FailureTests(FilterCase):
     def test_reject(self) -> None:
         """The same for good."""
         for step in STEPS:
-            self.assertIn("550", self.fail(bytes((step,)), OnFailure.REJECT), step)
+            self.assertIn("550", self.break_at(bytes((step,)), OnFailure.REJECT), step)
             self.assertEqual(self.accepted, [])
 
     def test_accept(self) -> None:
         """Mail passes as if there was no filter: this message, and the others of the session."""
         for step in STEPS:
-            codes = self.fail(bytes((step,)), OnFailure.ACCEPT)
+            codes = self.break_at(bytes((step,)), OnFailure.ACCEPT)
             self.assertEqual(codes, ["250", "250", "354", "250"], step)
             self.assertEqual(self.kept, MESSAGE)
             self.assertEqual(self.session()[-1][:3], "250")
@@ -60,7 +60,7 @@ class FailureTests(FilterCase):
     def test_quarantine(self) -> None:
         """It is kept for the operator: this message, and the others of the session."""
         for step in STEPS:
-            codes = self.fail(bytes((step,)), OnFailure.QUARANTINE)
+            codes = self.break_at(bytes((step,)), OnFailure.QUARANTINE)
             self.assertEqual(codes, ["250", "250", "354", "250"], step)
             self.session()
             for message in self.accepted:
@@ -80,10 +80,43 @@ class FailureTests(FilterCase):
             self.assertEqual(codes[:3], ["250", code, code])
             self.assertEqual(self.accepted, [])
 
+    def test_at_an_unknown_command(self) -> None:
+        """In the midst of a message, too."""
+        for on_failure, codes, hold in (
+            (OnFailure.TEMPFAIL, ["500", "451", "554"], ""),
+            (OnFailure.ACCEPT, ["500", "250", "354", "250"], ""),
+            (OnFailure.QUARANTINE, ["500", "250", "354", "250"], "filter test failed: "),
+        ):
+            self.setUp()
+            self.filter.answers[b"U"] = [b""]
+            self.begin(Milter(SOCKET, "test", on_failure=on_failure))
+            self.hello()
+            self.say(b"MAIL FROM:<a@x.example>")
+            replies = self.say(b"FROB", b"RCPT TO:<b@mta.example>", b"DATA", MESSAGE + b".")
+            found = [reply[:3] for reply in replies][: len(codes)]
+            if on_failure is OnFailure.TEMPFAIL:
+                codes = ["451", *codes[1:]]  # the reply to the command itself
+            self.assertEqual(found, codes)
+            self.assertEqual(
+                [each.on_hold[:20] for each in self.accepted], [hold] * ("354" in codes)
+            )
+
+    def test_between_chunks(self) -> None:
+        """The rest of the content is refused."""
+        self.filter.answers[b"U"] = [b""]
+        self.begin()
+        self.hello()
+        self.say(b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>")
+        self.link.dataReceived(b"BDAT 10\r\nA: 1\r\n\r\nabFROB\r\n")
+        self.transport.taken()
+        self.link.dataReceived(b"BDAT 2 LAST\r\ncd")
+        self.assertEqual(self.replies(), [str(TRY_LATER)])
+        self.assertEqual(self.accepted, [])
+
     def test_silence(self) -> None:
         """The wait has an end at each step."""
         for step in STEPS:
-            codes = self.fail(bytes((step,)), OnFailure.TEMPFAIL, None)
+            codes = self.break_at(bytes((step,)), OnFailure.TEMPFAIL, None)
             self.assertIn("451", codes, step)
             self.assertFalse(self.filter.connections[0].is_open)
 
@@ -132,7 +165,7 @@ class FailureTests(FilterCase):
 
     def test_a_new_session(self) -> None:
         """It tries anew."""
-        self.fail(b"E", OnFailure.TEMPFAIL)
+        self.break_at(b"E", OnFailure.TEMPFAIL)
         self.filter.answers.clear()
         self.assertEqual(self.run_session()[-1], "250")
 
