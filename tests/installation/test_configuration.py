@@ -85,6 +85,7 @@ class ExampleTests(SynchronousTestCase):
             ("peers", "vps", "domains"): ["example.com"],
             ("peers", "vps", "method"): "atrn",
             ("peers", "vps", "every"): "1m",
+            ("peers", "vps", "origin"): "trust",
         }
         made = configuration(Role.OFFICE)
         made = replace(made, answers=replace(ANSWERS, hostname="office.example.com"))
