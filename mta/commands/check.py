@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mta.commands.console import Failed, add_command, settings_of
 from mta.config import ConfigurationError, Problem, load
 from mta.config.places import Places
+from mta.installation.sockets import without_socket
 from mta.privileges import ROOT, Account, PrivilegeFault, account_named, server_account
 from mta.settings import Settings
 
@@ -139,6 +140,8 @@ def _look(path: Path, *, asks_dns: bool) -> Report:
 
         found += differences(settings)
     problems = {False: [*open_secrets(path, places)], True: []}
+    for number, text in without_socket(path, settings.listen):
+        problems[False].append(places.problem(("listen", number, "endpoint"), text))
     for finding in found:
         problems[finding.is_fatal].append(places.problem(finding.keys, finding.text))
     return Report(tuple(sorted(set(problems[True]))), tuple(sorted(set(problems[False]))))

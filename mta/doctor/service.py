@@ -11,11 +11,10 @@ from mta import __version__
 from mta.doctor.examined import Examined
 from mta.doctor.machine import output_of
 from mta.doctor.result import Result, bad, ok, unknown, warn
-from mta.installation.systemd import NAME, PACKAGED, UNIT
+from mta.installation.sockets import NAME, UNITS
 from mta.maildrop import published
 from mta.spool import inspection
 
-UNITS = (UNIT, *PACKAGED)  # where the unit is looked for
 MAX_SHOWN = 3  # lines of a unit that are named in one line of ours
 
 _GAP = re.compile(r"@[A-Z_]+@")

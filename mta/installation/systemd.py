@@ -7,20 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta.config.endpoints import PROXIED, tcp_address
 from mta.installation.changes import Desired, TextFile
 from mta.installation.command import Command
 from mta.installation.filling import filled
 from mta.installation.interfaces import IChange, State
 from mta.installation.places import Places
+from mta.installation.sockets import NAME, PACKAGED, SOCKET, SOCKET_NAME, UNIT, stream_of
 from mta.settings import Listener
 
-NAME = "mta.service"
-SOCKET_NAME = "mta.socket"
-UNITS = Path("/etc/systemd/system")
-UNIT, SOCKET = UNITS / NAME, UNITS / SOCKET_NAME
-PACKAGED = (Path("/usr/lib/systemd/system") / NAME, Path("/lib/systemd/system") / NAME)
-FIRST_HIGH_PORT = 1024  # all users may open it, and those above
 RUNNING = Path("/run/systemd/system")  # see sd_booted(3)
 
 
@@ -86,20 +80,11 @@ class Systemd:
 
 def socket_unit(places: Places, listeners: Sequence[Listener]) -> str:
     """Return the text of the low ports' unit, if there are any."""
-    streams = [stream for each in listeners if (stream := _stream(each.endpoint))]
+    streams = [stream for each in listeners if (stream := stream_of(each.endpoint))]
     if not streams:
         return ""
     lines = "\n".join(f"ListenStream={stream}" for stream in dict.fromkeys(streams))
     return filled("mta.socket", CONFIG=str(places.config), LISTEN=lines)
-
-
-def _stream(endpoint: str) -> str:
-    """An endpoint as systemd writes it; empty without a low port."""
-    tcp = tcp_address(endpoint.removeprefix(PROXIED))
-    if tcp is None or not 0 < tcp.port < FIRST_HIGH_PORT:
-        return ""
-    host = tcp.host or ("::" if tcp.is_ipv6 else "0.0.0.0")  # noqa: S104
-    return f"[{host}]:{tcp.port}" if tcp.is_ipv6 else f"{host}:{tcp.port}"
 
 
 def system_unit(places: Places) -> str:

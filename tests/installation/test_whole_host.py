@@ -119,7 +119,7 @@ assert main(["init", "server", "--offline"]) == 0
 
 # The server without any right of root's: its ports are those of mta.socket.
 _SOCKETS = """
-import smtplib, socket, subprocess, sys
+import contextlib, smtplib, socket, subprocess, sys
 from pathlib import Path
 from mta.commands import main
 from mta.config import edited, save
@@ -166,6 +166,8 @@ server = subprocess.Popen(
     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
 )
 print(server.communicate()[0])
+with contextlib.redirect_stderr(sys.stdout):
+    assert main(["check", "--offline"]) == 0
 for each in sockets:
     each.close()
 assert main(["init", "server", *options]) == 0
@@ -308,6 +310,7 @@ class HostTests(SynchronousTestCase):
             " `mta init` again writes mta.socket anew\n",
             added,
         )
+        self.assertIn("mta.socket has no socket for tcp:366: call `mta init` again\n", added)
         self.assertIn("+ListenStream=0.0.0.0:366", added)
         self.assertIn("activated", added)
 
