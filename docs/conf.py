@@ -19,6 +19,7 @@ html_title = f"mta {version}"
 html_static_path = ["_static"]
 html_css_files = ["mta.css"]
 html_show_sphinx = False
+highlight_language = "none"  # most listings are commands, which it would take for Python
 
 # The page, the name, the line below NAME, the authors (they have no section), the section's number.
 man_pages = [
