@@ -166,19 +166,23 @@ class MessageInspection:
         inspected = Inspected(b"", envelope)
         try:
             while self._inspectors and not inspected.discard:
-                verdict = await self._inspectors[0].end(fields.section)
+                verdict = await self._verdict(fields.section)
                 del self._inspectors[0]
                 fields.apply(verdict.edits)
                 inspected.add(verdict)
-        except BaseException as error:
+        except BaseException:
             inspected.discard_body()
-            if isinstance(error, Refusal):
-                raise self._refusal(error) from None
             raise
         finally:
             self.abort()
         inspected.header = fields.octets
         return inspected
+
+    async def _verdict(self, section: bytes) -> Verdict:
+        try:
+            return await self._inspectors[0].end(section)
+        except Refusal as refusal:
+            raise self._refusal(refusal) from None
 
     async def _ask(self, answers: Iterable[Awaitable[None]]) -> None:
         try:

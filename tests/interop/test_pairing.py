@@ -80,6 +80,7 @@ class PairTests(PairingCase):
         said = self.pair(self.line("office", "--domain", "example.com"))
         self.assertIn("its certificate is verified", said)
         self.assertNotIn("pin", self.office.config.read_text())
+        self.assertIn("origin: trust", self.office.config.read_text())
 
     def test_failures_name_their_step(self) -> None:
         """A relay that is down, and a domain without mailboxes here."""
@@ -206,6 +207,7 @@ class PairTests(PairingCase):
         relay, office = result.stdout.split("\n# In the office")
         self.assertIn("deliver: hold:office", relay)
         self.assertIn(f"to: smtps://localhost:{self.port}", office)
+        self.assertIn("origin: trust", office)
         self.assertEqual(self.relay.config.read_text(), before)
 
     def test_what_can_not_be_paired(self) -> None:

@@ -21,6 +21,7 @@ from mta.settings import Limits, Relay, Service
 from mta.smtp.receiver import Receiver
 from mta.testing import FakeInspector, MemoryTransport
 from tests.sides import ALICE, BOB, SECURED, CustomerSide, ProviderSide, sides
+from tests.whole import test_reversed_pairs
 
 SPIKE = Origin("198.51.100.7", "spike.example", 4711, "spike", "ESMTPS", service="smtp")
 NETWORKS = (ip_network("127.0.0.0/8"), ip_network("::1/128"), ip_network("10.0.0.0/8"))
@@ -167,6 +168,12 @@ class OriginTests(OriginCase):
             ["198.51.100.7", "198.51.100.7", "198.51.100.8"],
         )
         self.assertEqual(len(self.provider.spool.messages), 1)
+
+
+class CutTests(test_reversed_pairs.CutTests):
+    """The connection breaks anywhere, also behind XFORWARD, and nothing is lost."""
+
+    origin = "trust"
 
 
 class EvidenceTests(OriginCase):

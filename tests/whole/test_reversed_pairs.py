@@ -29,10 +29,11 @@ class PairTests(SynchronousTestCase):
 
     provider: ProviderSide
     office: CustomerSide
+    origin = "off"
 
     def make(self, method: str = "atrn", linger: float = 0.0, every: float = 0.0) -> None:
         """The two, with mail."""
-        self.provider, self.office = sides(method, linger, every)
+        self.provider, self.office = sides(method, linger, every, origin=self.origin)
         for body in IN:
             self.provider.put(BOB, body)
         for body in OUT:
