@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -12,7 +13,7 @@ from mta.doctor.examined import Examined
 from mta.doctor.names import public_addresses
 from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.interfaces import DomainNotFound, ResolutionFailed
-from mta.mail import Agent, Hop, Reply, Security
+from mta.mail import Agent, Hop, Reply, Security, is_address
 from mta.queued import HopFailure
 from mta.settings import Listener, ListenerTLS, Service
 
@@ -72,13 +73,8 @@ async def outgoing(examined: Examined) -> AsyncIterator[Result]:
 
 async def relaying(examined: Examined) -> AsyncIterator[Result]:
     """Try to relay through port 25 of our own public addresses."""
-    listens = [
-        listener
-        for listener in examined.settings.listen
-        if listener.service is Service.SMTP and (hop := own_hop(listener)) and hop.port == SMTP_PORT
-    ]
-    if not listens:
-        yield ok(f"nothing listens on port {SMTP_PORT}")
+    if not any(_is_for_strangers(listener) for listener in examined.settings.listen):
+        yield ok(f"nothing listens on port {SMTP_PORT} for other hosts")
         return
     for address in await public_addresses(examined):
         hop = Hop(Agent.SMTP, address, SMTP_PORT, security=Security.OFF)
@@ -101,6 +97,14 @@ async def relaying(examined: Examined) -> AsyncIterator[Result]:
             )
         else:
             yield ok(f"{address} refuses to relay (it replies {refusal.code})")
+
+
+def _is_for_strangers(listener: Listener) -> bool:
+    """Tell whether other hosts reach port 25 by a listener."""
+    tcp = tcp_address(listener.endpoint)
+    if listener.service is not Service.SMTP or tcp is None or tcp.port != SMTP_PORT:
+        return False
+    return not (is_address(tcp.host) and ip_address(tcp.host).is_loopback)
 
 
 def first_refusal(replies: Sequence[Reply]) -> Reply | None:

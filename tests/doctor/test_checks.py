@@ -237,6 +237,8 @@ class PortTests(CheckCase):
         self.assert_states(ports.relaying, ("bad", "open relay"))
         self.probe.replies["RCPT"] = Reply(550, "5.7.1", ("no",))
         self.assert_states(ports.relaying, ("ok", "550"))
+        self.settings = replace(SETTINGS, listen=(Listener("tcp:25:interface=127.0.0.1"),))
+        self.assert_states(ports.relaying, ("ok", "nothing listens"))
 
 
 class PeerTests(CheckCase):
