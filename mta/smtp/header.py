@@ -83,9 +83,17 @@ def count(octets: bytes, wanted: bytes) -> int:
 
 
 def _found(octets: bytes, wanted: bytes) -> list[bytes]:
-    if wanted not in octets.lower():
-        return []
-    found: list[bytes] = _named(wanted).findall(octets)
+    """The fields of one name."""
+    # A pattern alone would be tried at each octet.
+    lowered, pattern = octets.lower(), _named(wanted)
+    found = []
+    place = 0 if lowered.startswith(wanted) else lowered.find(b"\n" + wanted) + 1 or -1
+    while place >= 0:
+        field = pattern.match(octets, place)
+        end = field.end() - 1 if field else place  # the line end, before the next field
+        if field:
+            found.append(field[0])
+        place = lowered.find(b"\n" + wanted, end) + 1 or -1
     return found
 
 
