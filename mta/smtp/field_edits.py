@@ -11,7 +11,6 @@ from mta.smtp.wire import CRLF
 from mta.verdict import AddField, ChangeField, FieldEdit, InsertField
 
 _NAME = re.compile(rb"[!-9;-~]+")
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @dataclass(eq=False, slots=True)
@@ -126,6 +125,8 @@ def _octets(edit: FieldEdit) -> bytes:
     """Return a field, whose lines after the first begin with white space."""
     if _NAME.fullmatch(edit.name) is None:
         raise ValueError(f"no name of a field: {edit.name!r}")
-    first, *others = _LINE_END.split(edit.value.rstrip(b" \t\r\n"))
-    folded = [first, *(line if line.startswith((b" ", b"\t")) else b"\t" + line for line in others)]
-    return edit.name + b":" + edit.space + CRLF.join(folded).replace(b"\0", b"") + CRLF
+    lines = edit.value.rstrip(b" \t\r\n").splitlines()
+    for number, line in enumerate(lines[1:], 1):
+        if not line.startswith((b" ", b"\t")):
+            lines[number] = b"\t" + line
+    return edit.name + b":" + edit.space + CRLF.join(lines).replace(b"\0", b"") + CRLF

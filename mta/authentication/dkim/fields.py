@@ -55,8 +55,9 @@ class Fields:
         for name in names:
             places = left.get(name)
             if places is None:
-                places = [place for place in self.places(name) if place != skip]
-                left[name] = places
+                places = left[name] = [*self._places.get(name, ())]
+                if skip in places:
+                    places.remove(skip)
             if places:
                 found.append(self._canonical(places.pop(), is_relaxed=is_relaxed))
         canonical = relaxed if is_relaxed else simple

@@ -43,6 +43,19 @@ class DKIMResult:
     testing: bool = False
     problem: str = ""
 
+    def with_result(self, result: ResultCode, problem: str = "") -> DKIMResult:
+        """The same signature with another result."""
+        return DKIMResult(
+            result,
+            self.domain,
+            self.selector,
+            self.algorithm,
+            self.identity,
+            self.signature,
+            self.testing,
+            problem,
+        )
+
 
 class Unverified(Exception):
     """A signature does not pass: the result, and why."""

@@ -80,10 +80,10 @@ def signing_domains(section: bytes) -> Sequence[str]:
     return found
 
 
-def parse(found: Mapping[str, str]) -> Signature:
-    """The signature with these tags.  Raises Unverified."""
+def parse(found: Mapping[str, str], description: DKIMResult) -> Signature:
+    """The signature with these tags, which were `described`.  Raises Unverified."""
     _ensure_known(found)
-    domain, selector = _domain(found["d"]), _domain(found["s"])
+    domain, selector = description.domain, description.selector
     if not domain or not selector:
         raise _unclear("d= or s= is no name")
     head, _, body = found.get("c", "simple/simple").lower().partition("/")

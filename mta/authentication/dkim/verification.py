@@ -120,7 +120,7 @@ class _Examined:
         try:
             if is_cut:
                 raise Unverified(ResultCode.POLICY, "the header section is too long")
-            signature = parse(found)
+            signature = parse(found, self._result)
             _ensure_in_time(signature, now)
         except Unverified as unverified:
             self._note(unverified)
@@ -132,7 +132,7 @@ class _Examined:
         if self.signature is not None:
             try:
                 self._verify(self.signature, fields, keys[self.signature.key_name], body)
-                self._result = replace(self._result, result=ResultCode.PASS)
+                self._result = self._result.with_result(ResultCode.PASS)
             except Unverified as unverified:
                 self._note(unverified)
         return self._result
@@ -167,7 +167,7 @@ class _Examined:
             raise Unverified(ResultCode.POLICY, "only a part of the body is signed")
 
     def _note(self, unverified: Unverified) -> None:
-        self._result = replace(self._result, result=unverified.result, problem=unverified.problem)
+        self._result = self._result.with_result(unverified.result, unverified.problem)
 
 
 def _verify_with(record: KeyRecord, signature: Signature, data: bytes) -> None:

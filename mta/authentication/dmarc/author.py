@@ -72,5 +72,5 @@ def _without_quotes(text: str) -> str:
 
 def _canonical(text: str) -> str:
     """Return the domain as the DNS knows it.  It is empty for what is none."""
-    domain = canonical_domain(re.sub(r"[ \t]", "", text)).rstrip(".")
+    domain = canonical_domain(text.replace(" ", "").replace("\t", "")).rstrip(".")
     return domain if len(domain) <= 253 and _HOST.fullmatch(domain) else ""
