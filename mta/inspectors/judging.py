@@ -169,10 +169,10 @@ class JudgedMessage:
         override = "trusted forwarder" if config.is_trusted_forwarder(session) else ""
         signatures = await self._signatures()
         if config.settings.dmarc is not Judgement.OFF:
-            self._dmarc = _unknown(self._authors)
             if self._authors.is_clear:
                 self._look_ups.begin(self._evaluate(signatures))
                 await self._look_ups.finish(until)
+            self._dmarc = self._dmarc or _unknown(self._authors)
         return Judged(session.client, self._spf, signatures, self._dmarc, override)
 
     async def _signatures(self) -> Sequence[DKIMResult] | None:

@@ -25,9 +25,14 @@ class LookUps:
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Begin with one more."""
-        begun = Deferred.fromCoroutine(work)
-        if begun.called and begun.result is None:
-            return  # as where the resolver remembers all answers
+        try:
+            work.send(None)
+        except StopIteration:
+            return  # as where the resolver remembers all answers: that is to cost no Deferred
+        except Exception:  # noqa: BLE001 - a fault of ours
+            self._failed(Failure())
+            return
+        begun = Deferred.fromCoroutine(work)  # which asks what it awaits once more
         begun.addErrback(self._failed)
         self._open.append(begun)
 
