@@ -146,6 +146,6 @@ async def _keys(examined: Examined, domain: Domain) -> AsyncIterator[Result]:
         elif found is Presence.DIFFERENT:
             yield bad(f"{name} is not the public key of {key.file}", remedy)
         elif key.state is KeyState.ACTIVE:
-            yield bad(f"{name} is not in the DNS, and mail is signed with its key", remedy)
+            yield warn(f"{name} is not in the DNS, and mail is signed with its key", remedy)
         elif key.state is KeyState.NEXT:
             yield warn(f"{name}, of the next key, is not in the DNS yet", remedy)
