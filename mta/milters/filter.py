@@ -50,7 +50,8 @@ class Filter:
         self.send(event, data)
         if event in self.agreement.answered:
             return await self.answer(event)
-        await self._connection.drain(self._timeout(event))
+        if event is not FIELD:  # which goes out with what follows, and not in a packet of its own
+            await self._connection.drain(self._timeout(event))
         return Decision.CONTINUE
 
     def send(self, event: Event, data: bytes = b"") -> None:

@@ -151,12 +151,12 @@ class FilteredMessage:
             raise FilterFailure(reason) from None
         name = self._session.milter.name
         self._verdict = replace(verdict, hold=verdict.hold and f"{name}: {verdict.hold}")
-        if ending.changes:
+        if changes := ending.changes:
             self.log.info(
                 "{queue_id} changed by filter {filter}: {changes}",
                 queue_id=self._id,
                 filter=name,
-                changes=ending.changes,
+                changes=changes,
             )
 
     def _take(self, event: Event, decision: Decision) -> None:

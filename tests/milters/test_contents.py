@@ -51,6 +51,25 @@ class ToldTests(FilterCase):
             self.assertEqual(self.fields(octets + b"\r\n"), [plain], octets)
             self.assertEqual(self.fields(octets + b"\r\n", LEADING_SPACE), [spaced], octets)
 
+    def test_mute_fields(self) -> None:
+        """Those that are not answered go out together, and with the end of the header section."""
+        self.filter.negotiated = (6, 0x1FF, 0x80, b"")
+        self.begin()
+        self.hello()
+        self.say(b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>")
+        (connection,) = self.filter.connections
+        sent: list[bytes] = []
+        write = connection.write
+
+        def note(octets: bytes) -> None:
+            sent.append(octets)
+            write(octets)
+
+        self.patch(connection, "write", note)
+        self.say(b"DATA", MESSAGE + b".")
+        self.assertEqual(self.filter.commands[-6:], b"LLNBEA")
+        self.assertEqual(len(sent), 5)  # DATA, header section, body, end, and that it is over
+
     def test_what_has_no_room(self) -> None:
         """libmilter takes no more: the rest of the value is not shown."""
         (told,) = self.fields(b"A: " + b"x" * 70000 + b"\r\n")
