@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.files import atomic_write
+from mta.files import Stamp, atomic_write, stamp
 from mta.interfaces import ILogInStore
 from mta.session import Ban, LogInRecord
 
@@ -28,8 +28,6 @@ NAME = "log-ins.json"
 MAX_BANS = 1000  # in the file: beyond them, the one that ends first is forgotten
 MAX_PROVEN = 1000  # pairs in the file: beyond them, the first one is forgotten
 MAX_OCTETS = 4 * 2**20  # of the file that are read: bounds the memory
-
-Stamp = tuple[int, int, int] | None
 
 
 class LogInFile:
@@ -39,13 +37,9 @@ class LogInFile:
         self._path = spool / NAME
         self._now = now
 
-    def stamp(self) -> Stamp:
+    def stamp(self) -> Stamp | None:
         """A value that differs when the file was replaced; None: no file."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
+        return stamp(self._path)
 
     def read(self) -> LogInRecord:
         """The bans in force, and the log-ins.
@@ -118,7 +112,7 @@ class SharedLogIns:
     def __init__(self, file: LogInFile, in_thread: Callable[..., Deferred[Any]]) -> None:
         self._file = file
         self._in_thread = in_thread
-        self._stamp: Stamp = None
+        self._stamp: Stamp | None = None
         self._adding = 0
 
     async def changed(self) -> LogInRecord | None:

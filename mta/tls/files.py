@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import SSL, crypto
 from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError
 
-from mta.files import open_regular
+from mta.files import open_regular, stamp
 from mta.settings import CertificatePair
 from mta.tls.names import is_for, name_of, names_in
 
@@ -139,17 +139,9 @@ class WatchedFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._stamps = [_stamp(path) for path in paths]
+        self._stamps = [stamp(path) for path in paths]
 
     def have_changed(self) -> bool:
         """Tell whether a file is another one than at the call before."""
-        before, self._stamps = self._stamps, [_stamp(path) for path in self._paths]
+        before, self._stamps = self._stamps, [stamp(path) for path in self._paths]
         return self._stamps != before
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size

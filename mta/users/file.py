@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mta.files import atomic_write, open_regular
+from mta.files import Stamp, atomic_write, open_regular
 from mta.smtp import sasl
 from mta.smtp.sasl import ScramKeys
 from mta.smtp.saslprep import prepare
@@ -29,9 +29,6 @@ from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, Roster, User
 
 class UserFault(Exception):
     """Something about users that a person must put right: one line."""
-
-
-Stamp = tuple[int, int, int] | None
 
 
 class UserFile:
@@ -48,7 +45,7 @@ class UserFile:
         self.scram = scram
         self._owner = owner
 
-    def stamp(self) -> Stamp:
+    def stamp(self) -> Stamp | None:
         """A sign of the file's last change; None: there is no file."""
         try:
             status = self.path.stat()

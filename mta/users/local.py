@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from mta.files import Stamp
 from mta.interfaces import IPasswords, IRouter, IUsers
 from mta.mail import Mailbox
 from mta.session import Session
@@ -29,7 +30,7 @@ from mta.smtp.sasl import (
     ScramKeys,
 )
 from mta.users.addresses import is_own
-from mta.users.file import Stamp, UserFault, UserFile
+from mta.users.file import UserFault, UserFile
 from mta.users.renewed import RenewedPasswords
 from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, Roster, User
 
@@ -169,7 +170,7 @@ class Users:
         assert user.successor is not None
         return self._renewed.use(self._file.load(), user.name, user.successor)
 
-    def _stamps(self) -> tuple[Stamp, Stamp]:
+    def _stamps(self) -> tuple[Stamp | None, Stamp | None]:
         return self._file.stamp(), self._renewed.stamp() if self._renewed else None
 
     def _load(self) -> Roster:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mta.files import atomic_write, open_regular
+from mta.files import Stamp, atomic_write, open_regular, stamp
 from mta.smtp.sasl import scram_keys
 from mta.smtp.saslprep import prepare
 from mta.users import form
@@ -25,8 +25,6 @@ from mta.users.roster import PasswordHash, Roster, Secret, User
 
 NAME = "renewed-passwords.json"
 MAX_OCTETS = 2**20  # of the file that are read: bounds the memory
-
-Stamp = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +52,9 @@ class RenewedPasswords:
     def __init__(self, spool: Path) -> None:
         self._path = spool / NAME
 
-    def stamp(self) -> Stamp:
+    def stamp(self) -> Stamp | None:
         """A sign of the file's last change; None: there is no file."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
+        return stamp(self._path)
 
     def applied(self, roster: Roster) -> Roster:
         """The users of the users file, with their new passwords."""
