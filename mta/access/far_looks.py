@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mta.access.limits import RateLimit
-from mta.access.policy import is_peer
+from mta.access.policy import proved_peer
 from mta.interfaces import IFarEndSource, IFarLooks
 from mta.mail import Reply
 from mta.session import Session
@@ -23,7 +23,6 @@ from mta.smtp.far_look import Question, parse, reply_of
 
 MAX_COMMANDS = 300  # of one peer in an hour: a look has about ten, and three for each domain
 
-NOT_A_PEER = Reply(530, "5.7.0", ("Only for peers that have logged in",))
 TOO_MANY = Reply(450, "4.7.1", ("Too many questions in this hour, try again later",))
 BUSY = Reply(450, "4.3.2", ("Another question of yours is not answered yet",))
 KEPT = Reply(250, "2.0.0", ("It is shown by mta doctor here",))
@@ -46,9 +45,7 @@ class FarLooks:
 
     async def take(self, session: Session, argument: bytes) -> Reply:
         """See `IFarLooks.take`."""
-        peer = next((each for each in self._peers if is_peer(session, each)), None)
-        if peer is None:
-            raise Refusal(NOT_A_PEER)
+        peer = proved_peer(session, self._peers)
         if session.tls is None:
             raise Refusal(replies.TLS_NEEDED)
         request = parse(argument)

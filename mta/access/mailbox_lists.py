@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from zope.interface import implementer
 
-from mta.access.policy import is_peer
+from mta.access.policy import proved_peer
 from mta.interfaces import IMailboxLists, IMailboxListStore
 from mta.mail import Reply
 from mta.session import Session
@@ -28,7 +28,6 @@ PART_TAKEN = Reply(250, "2.0.0", ("OK",))
 TAKEN = Reply(250, "2.0.0", ("The list is in force in a moment",))
 TOO_LONG = Reply(552, "5.3.4", ("The list is too long",))
 DAMAGED = Reply(550, "5.6.0", ("The list is damaged",))
-NOT_A_PEER = Reply(530, "5.7.0", ("Only for peers that have logged in",))
 
 _ARGUMENT = re.compile(rb"(?:(CHECK|END) ([0-9a-f]{64})|(PART) ([A-Za-z0-9+/=]+))")
 
@@ -49,9 +48,7 @@ class MailboxLists:
 
     async def take(self, session: Session, argument: bytes) -> Reply:
         """See `IMailboxLists.take`."""
-        peer = next((each for each in self._peers if is_peer(session, each)), None)
-        if peer is None:
-            raise Refusal(NOT_A_PEER)
+        peer = proved_peer(session, self._peers)
         parts = _ARGUMENT.fullmatch(argument)
         if parts is None:
             raise Refusal(replies.BAD_ARGUMENT)

@@ -32,6 +32,7 @@ LOG_IN_FIRST = Reply(530, "5.7.0", ("Authentication required",))
 NOT_YOUR_ADDRESS = Reply(553, "5.7.1", ("You may not send as this address",))
 NOT_YOUR_FROM = Reply(550, "5.7.1", ("You may not write as the address in From:",))
 RELAYING_DENIED = Reply(550, "5.7.1", ("Relaying denied",))
+NOT_A_PEER = Reply(530, "5.7.0", ("Only for peers that have logged in",))
 NOT_FROM_PEER = Reply(550, "5.7.1", ("This domain's mail is not taken from you",))
 
 _TO_ANOTHER_SERVER = frozenset({Agent.MX, Agent.SMTP, Agent.HOLD})
@@ -251,6 +252,14 @@ def is_peer(session: Session, peer: Peer) -> bool:
         return True
     shown = session.tls.certificate if session.tls else ""
     return bool(shown) and shown == peer.certificate
+
+
+def proved_peer(session: Session, peers: Iterable[Peer]) -> Peer:
+    """The one of these peers that the session has proved to be.  Raises Refusal."""
+    peer = next((each for each in peers if is_peer(session, each)), None)
+    if peer is None:
+        raise Refusal(NOT_A_PEER)
+    return peer
 
 
 def _is_from(peer: Peer, address: Mailbox) -> bool:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mta.access.limits import RateLimit
-from mta.access.policy import is_peer
+from mta.access.policy import proved_peer
 from mta.interfaces import IPasswords, IRenewals
 from mta.mail import Reply
 from mta.session import Session
@@ -23,7 +23,6 @@ from mta.smtp.errors import Refusal
 MAX_RENEWALS = 20  # of one peer in an hour: each costs tenths of a second of hashing
 
 TAKEN = Reply(250, "2.0.0", ("Both passwords count until the new one was used",))
-NOT_A_PEER = Reply(530, "5.7.0", ("Only for peers that have logged in",))
 TOO_MANY = Reply(450, "4.7.1", ("Too many new passwords in this hour, try again later",))
 NOT_KEPT = Reply(550, "5.3.3", ("This password can't be changed here",))
 
@@ -46,9 +45,7 @@ class Renewals:
 
     async def take(self, session: Session, argument: bytes) -> Reply:
         """See `IRenewals.take`."""
-        peer = next((each for each in self._peers if is_peer(session, each)), None)
-        if peer is None:
-            raise Refusal(NOT_A_PEER)
+        peer = proved_peer(session, self._peers)
         if session.tls is None:
             raise Refusal(replies.TLS_NEEDED)
         if not _PASSWORD.fullmatch(argument):

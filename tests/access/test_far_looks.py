@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.access.far_looks import BUSY, KEPT, MAX_COMMANDS, NOT_A_PEER, TOO_MANY, FarLooks
+from mta.access.far_looks import BUSY, KEPT, MAX_COMMANDS, TOO_MANY, FarLooks
+from mta.access.policy import NOT_A_PEER
 from mta.interfaces import IFarEndSource, IFarLooks
 from mta.mail import Agent, Hop, Reply
 from mta.session import Observation, Session, TLSInfo

@@ -12,13 +12,13 @@ from mta.access.mailbox_lists import (
     DAMAGED,
     KNOWN,
     MAX_LIST,
-    NOT_A_PEER,
     PART_TAKEN,
     TAKEN,
     TOO_LONG,
     WANTED,
     MailboxLists,
 )
+from mta.access.policy import NOT_A_PEER
 from mta.interfaces import IMailboxLists, IMailboxListStore
 from mta.mail import Agent, Hop, Reply
 from mta.session import Session

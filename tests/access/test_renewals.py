@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mta.access.policy import NOT_A_PEER
 from mta.access.renewals import (
     MAX_RENEWALS,
-    NOT_A_PEER,
     NOT_KEPT,
     TAKEN,
     TOO_MANY,
