@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,13 +23,12 @@ from mta.signing.key_files import KeyFile
 from mta.signing.keys import read
 from mta.signing.presence import Presence
 from mta.signing.records import record, text_of
+from tests.commands.dns_case import DNSCase
 from tests.commands.test_commands import CommandCase
-from tests.interop.name_server import NameServer
 from tests.processes import need_program, source_environment
 
 DOMAIN = "office.example"
 ZONE_LINE = re.compile(r"^(\S+)\.  IN  TXT  ((?:\"[^\"]{1,255}\" ?)+)$", re.MULTILINE)
-PROGRAM = "import sys; from mta.commands import main; sys.exit(main())"
 IN_NAMESPACE = """
 import json, subprocess, sys, threading
 from tests.interop.name_server import NameServer
@@ -158,35 +156,14 @@ class KeyTests(DKIMCase):
         return path
 
 
-class RotationTests(DKIMCase):
+class RotationTests(DNSCase, DKIMCase):
     """The whole way, in processes of their own, with a name server on this host."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.table: dict[str, Any] = {}
-        server = NameServer(self.table)
-        self.addCleanup(server.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError, ValueError):
-                server.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
-        self.configure(resolver=[server.address])
+        self.configure(resolver=[self.name_server])
         text = self.config.read_text()
         self.config.write_text(text.replace(f"  {DOMAIN}:\n", f"  {DOMAIN}:  # ours\n"))
-
-    def call(self, *words: str) -> tuple[int, str]:
-        """Run a command in a process; returns its status, and what it said."""
-        ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            text=True,
-            env=source_environment() | {"MTA_CONFIG": str(self.config.absolute())},
-        )
-        return ended.returncode, ended.stdout
 
     def publish(self, *states: KeyState) -> None:
         """Put the records of keys in these states, and no others, into the DNS."""

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
-import sys
-import threading
-from typing import Any
 
 from mta.config import load
 from mta.signing.records import record
-from tests.commands.test_commands import CommandCase
-from tests.commands.test_dkim import PROGRAM
-from tests.interop.name_server import NameServer
-from tests.processes import source_environment
+from tests.commands.dns_case import DNSCase
 
 DOMAIN, HOST = "office.example", "mail.office.example"
 
 
-class DNSTests(CommandCase):
+class DNSTests(DNSCase):
     """A domain with keys, and what the DNS has of it."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.table: dict[str, Any] = {}
-        server = NameServer(self.table)
-        self.addCleanup(server.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError, ValueError):
-                server.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
-        self.configure(resolver=[server.address], hostname=HOST)
+        self.configure(resolver=[self.name_server], hostname=HOST)
         self.assertEqual(self.call("dkim", "add", DOMAIN)[0], 0)
         self.key, self.other = load(self.config).domains[DOMAIN].dkim
-
-    def call(self, *words: str) -> tuple[int, str]:
-        """Run a command in a process; returns its status, and what it said."""
-        ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            text=True,
-            env=source_environment() | {"MTA_CONFIG": str(self.config.absolute())},
-        )
-        return ended.returncode, ended.stdout
 
     def test_records(self) -> None:
         """Each with its state: keys as short strings, or as one for a form."""

@@ -8,13 +8,16 @@ servers (``{"NS": ["host"]}``), or to None: those can't be asked for.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.names import dns
+from twisted.trial.unittest import SynchronousTestCase
 
 
 class NameServer:
@@ -52,6 +55,19 @@ class NameServer:
             for record in _records(self._table.get(name), query.type)
         ]
         return answer
+
+
+def answering(case: SynchronousTestCase, table: Mapping[str, Any]) -> str:
+    """Answer from a table until the test is over; returns the address for questions."""
+    server = NameServer(table)
+    case.addCleanup(server.close)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            server.serve()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server.address
 
 
 def _records(

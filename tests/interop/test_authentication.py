@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import smtplib
 import subprocess
 import sys
-import threading
 from base64 import b64encode
 from typing import Any
 
@@ -14,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.interop.reversal import Provider, office
 from tests.processes import (
     DEADLINE,
@@ -76,7 +74,7 @@ class AuthenticationTests(SynchronousTestCase):
     def serve(self, workers: int = 1, **keys: Any) -> None:
         """Begin to serve, with these keys of `authentication`."""
         config = configuration(
-            resolver=[self.names()],
+            resolver=[answering(self, NAMES)],
             relay={"networks": [], "xclient": ["127.0.0.1"]},
             authentication=keys,
             queue={"workers": workers, "retry": ["1s"]},
@@ -85,18 +83,6 @@ class AuthenticationTests(SynchronousTestCase):
         self.server.start()
         self.inbox = self.server.folder / "mail" / "office.example" / "alice"
         self.junk = self.inbox / ".Junk"
-
-    def names(self) -> str:
-        """Begin to answer questions about `NAMES`; returns the address for them."""
-        names = NameServer(NAMES)
-        self.addCleanup(names.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                names.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
-        return names.address
 
     def send(
         self,
@@ -248,7 +234,7 @@ class AuthenticationTests(SynchronousTestCase):
         relay = Provider(
             self,
             {"methods": ["atrn"], "linger": "1h"},
-            resolver=[self.names()],
+            resolver=[answering(self, NAMES)],
             relay={"networks": []},
             authentication={"dmarc": "record"},
         )

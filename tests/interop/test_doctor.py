@@ -14,10 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta import __version__
 from mta.settings import KeyState
 from mta.signing.making import KeyMaker, entry
+from tests.commands.dns_case import PROGRAM
 from tests.interop.reversal import HOST, Provider, office
 from tests.processes import Server, source_environment
-
-PROGRAM = "import sys; from mta.commands import main; sys.exit(main())"
 
 
 def doctor(server: Server, *words: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:

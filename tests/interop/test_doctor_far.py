@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 
+from tests.commands.dns_case import PROGRAM
 from tests.interop.network import VPS
-from tests.interop.test_doctor import PROGRAM
 from tests.interop.test_nat import _MACHINE, OFFICE_YAML, VPS_YAML, Machine, NatCase
 from tests.processes import DEADLINE, need_program, source_environment
 

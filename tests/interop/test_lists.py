@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import smtplib
-from threading import Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.processes import Server, configuration, header_of, local_domain
 
 LISTED, GREY, OTHER, JUNK = "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"
@@ -26,13 +25,10 @@ class ListTests(SynchronousTestCase):
     """Clients that a proxy names."""
 
     def setUp(self) -> None:
-        self.names = NameServer(TABLE)
-        self.addCleanup(self.names.close)
-        Thread(target=self.serve, daemon=True).start()
         self.server = Server(
             self,
             configuration(
-                resolver=[self.names.address],
+                resolver=[answering(self, TABLE)],
                 relay={"networks": [], "xclient": ["127.0.0.1"]},
                 domains={"office.example": local_domain()},
                 block_lists=[
@@ -46,13 +42,6 @@ class ListTests(SynchronousTestCase):
             ),
         )
         self.server.start()
-
-    def serve(self) -> None:
-        """Answer until the test is over."""
-        try:
-            self.names.serve()
-        except OSError:
-            return  # closed
 
     def rcpt(self, client: str, address: str = "bob@office.example") -> tuple[int, str]:
         """The reply to RCPT for a client."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import smtplib
-import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.processes import Server, configuration, header_of
 
 ADDRESSES = {
@@ -23,20 +21,11 @@ DOMAINS = {f"{host}.example": [(10, host)] for host in (*ADDRESSES, *NAMES)}
 SENDER = "alice@office.example"
 
 
-def serve(names: NameServer) -> None:
-    """Answer until the test is over."""
-    with contextlib.suppress(OSError):
-        names.serve()
-
-
 class LoopTests(SynchronousTestCase):
     """The sender hears of it at once."""
 
     def setUp(self) -> None:
-        names = NameServer(DOMAINS | ADDRESSES)
-        self.addCleanup(names.close)
-        threading.Thread(target=serve, args=(names,), daemon=True).start()
-        self.server = Server(self, configuration(resolver=[names.address]))
+        self.server = Server(self, configuration(resolver=[answering(self, DOMAINS | ADDRESSES)]))
         self.server.start()
 
     def test_by_mx(self) -> None:

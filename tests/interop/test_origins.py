@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import smtplib
-import threading
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.filters import ScriptedMilter
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.interop.postfix import DOMAIN, Postfix
 from tests.interop.reversal import BOB, BOBS, Provider, office, run_mta
 from tests.processes import (
@@ -67,24 +65,12 @@ class OfficeTests(SynchronousTestCase):
             origin="trust",
             keys={
                 "authentication": {"dmarc": "reject"},
-                "resolver": [self.names()],
+                "resolver": [answering(self, NAMES)],
                 **keys,
             },
         )
         self.office.start()
         self.inbox = self.office.folder / "mail" / BOBS
-
-    def names(self) -> str:
-        """Begin to answer questions about `NAMES`; returns the address for them."""
-        names = NameServer(NAMES)
-        self.addCleanup(names.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                names.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
-        return names.address
 
     def test_the_office_knows(self) -> None:
         """Received:, log, trace and judgement have the client; one that is no host of the bank's

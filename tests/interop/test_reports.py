@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import smtplib
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from mta.settings import KeyState
 from mta.signing.making import KeyMaker, entry
 from mta.signing.records import record
 from mta.spool.tools import SpoolTools
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.processes import DEADLINE, Server, configuration, header_of, local_domain, wait_until
 
 try:
@@ -45,14 +44,7 @@ class ReportTests(SynchronousTestCase):
             "bank.example": {"TXT": [f"v=spf1 ip4:{CLIENT} -all"]},
             "_dmarc.bank.example": {"TXT": [f"v=DMARC1; p=reject; rua={RUA}"]},
         }
-        names = NameServer(self.table)
-        self.addCleanup(names.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                names.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
+        names = answering(self, self.table)
         domains = {"bank.example": local_domain()}
         self.bank = Server(self, configuration(hostname="mx.bank.example", domains=domains))
         self.bank.start()
@@ -64,7 +56,7 @@ class ReportTests(SynchronousTestCase):
             self.table[name] = {"TXT": [value]}
         entries = [entry(key, self.server.folder) for key in keys]
         self.config = configuration(
-            resolver=[names.address],
+            resolver=[names],
             relay={"networks": []},
             authentication={"reports": "daily"},
             queue={"workers": 2, "retry": ["1s"]},

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.config import load
 from mta.signing.records import record
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.interop.reversal import run_mta
 from tests.interop.sink import Sink
 from tests.processes import Server, configuration, header_of, local_domain
@@ -24,20 +22,12 @@ class RotationTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.table: dict[str, Any] = {}
-        names = NameServer(self.table)
-        self.addCleanup(names.close)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                names.serve()
-
-        threading.Thread(target=serve, daemon=True).start()
         self.sink = Sink(self)
         self.server = Server(
             self,
             configuration(
                 hostname="mail.example.com",
-                resolver=[names.address],
+                resolver=[answering(self, self.table)],
                 domains={DOMAIN: local_domain()},
                 # Keys apply from the next connection on.
                 queue={"retry": ["1s"], "connection_idle": "0s"},

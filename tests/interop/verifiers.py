@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.servers import free_port
 from mta.dns_answer import RecordType
 from mta.testing import FakeResolver
-from tests.interop.name_server import NameServer
+from tests.interop.name_server import answering
 from tests.processes import Process, need_program, temporary_folder, wait_until
 
 _RSPAMD = """\
@@ -105,15 +104,11 @@ class Rspamd:
         self._client = need_program(case, "rspamc")
         self._port = free_port()
         table = {name: {"TXT": [text.decode()]} for name, text in texts(dns).items()}
-        server = NameServer(table)
-        thread = threading.Thread(target=self._serve, args=(server,), daemon=True)
-        thread.start()
-        case.addCleanup(server.close)
         folder = temporary_folder(case)
         folder.chmod(0o777)  # root's rspamd would work as another user
         (folder / "domains").write_text("com\nexample\n")
         configuration = folder / "rspamd.conf"
-        values = {"name_server": server.address, "folder": folder, "port": self._port}
+        values = {"name_server": answering(case, table), "folder": folder, "port": self._port}
         configuration.write_text(_RSPAMD.format(**values))
         process = Process([program, "--no-fork", "--insecure", "-c", str(configuration)], folder)
         case.addCleanup(process.kill)
@@ -130,8 +125,3 @@ class Rspamd:
         command = [self._client, "-h", f"127.0.0.1:{self._port}", "-i", "203.0.113.1", "--json"]
         done = subprocess.run([*command, "symbols"], input=content, capture_output=True, timeout=60)
         return done.stdout if done.returncode == 0 and b"{" in done.stdout else b""
-
-    @staticmethod
-    def _serve(server: NameServer) -> None:
-        with suppress(OSError):
-            server.serve()
