@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.figures import KIB, Bench, Figure, interleaved, stopping
-from bench.loads import Load, Sink
+from bench.figures import Bench, Figure, stopping
+from bench.loads import Sink
 from bench.opendkim import OpenDKIM, is_missing
-from bench.rows.relay import ELSEWHERE, rate
+from bench.rows.relay import relayed
 from bench.rows.signing import make_key
 
 
@@ -25,10 +25,7 @@ class Filters:
         milters = {"milters": [{"socket": f"inet:127.0.0.1:{opendkim.port}", "name": "opendkim"}]}
         ours = bench.ours(next_hop=f"smtp://127.0.0.1:{sink.port}", keys=milters)
         postfix = bench.postfix(f"[127.0.0.1]:{sink.port}", opendkim.settings)
-        load = Load(KIB, 50, True, bench.messages(1500), ELSEWHERE)
         with stopping(ours, postfix, opendkim, sink):
-            one = rate(ours, load, sink)
-            other = rate(postfix, load, sink) if postfix else None
-            rates = interleaved(bench, one, other)
+            rates = relayed(bench, ours, postfix, sink)
             what = "relay to smtp-sink, OpenDKIM as milter, 1 KiB, 50 sessions"
             yield Figure(what, "messages/s", *rates, 1.5)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.figures import KIB, Bench, Figure, interleaved, stopping
-from bench.loads import Load, Sink
+from bench.figures import Bench, Figure, stopping
+from bench.loads import Sink
 from bench.opendkim import DOMAIN, SELECTOR, OpenDKIM, is_missing
-from bench.rows.relay import ELSEWHERE, rate
+from bench.rows.relay import relayed
 
 
 class Signing:
@@ -27,11 +27,8 @@ class Signing:
         postfix = None
         if opendkim is not None:
             postfix = bench.postfix(f"[127.0.0.1]:{sink.port}", opendkim.settings)
-        load = Load(KIB, 50, True, bench.messages(1500), ELSEWHERE)
         with stopping(ours, postfix, opendkim, sink):
-            one = rate(ours, load, sink)
-            other = rate(postfix, load, sink) if postfix else None
-            rates = interleaved(bench, one, other)
+            rates = relayed(bench, ours, postfix, sink)
             what = "relay to smtp-sink, signed (RSA 2048), 1 KiB, 50 sessions"
             yield Figure(what, "messages/s", *rates, 1.5, peer="Postfix with OpenDKIM")
 
