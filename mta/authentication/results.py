@@ -198,8 +198,8 @@ def _unquoted(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """The fields of mail that came in: to remove, and to believe.
+class SortedResults:
+    """The Authentication-Results of mail that came in: to remove, and to believe.
 
     `is_hidden`: one that claims to be ours stands behind a line that is no field.  It can't be
     removed, and some readers find it there.
@@ -210,10 +210,10 @@ class Sorted:
     is_hidden: bool = False
 
 
-NOTHING = Sorted((), ())
+NO_RESULTS = SortedResults((), ())
 
 
-def sort_fields(section: bytes, ours: str, trusted: Collection[str] = ()) -> Sorted:
+def sort_fields(section: bytes, ours: str, trusted: Collection[str] = ()) -> SortedResults:
     """Sort the fields of a header section.
 
     Those that claim to be `ours`, or can't be read, are to go; those of `trusted` services are to
@@ -221,7 +221,7 @@ def sort_fields(section: bytes, ours: str, trusted: Collection[str] = ()) -> Sor
     """
     values = header.values(section, NAME.lower())
     if not values:
-        return NOTHING
+        return NO_RESULTS
     removals: list[ChangeField] = []
     believed = []
     for number, value in enumerate(values, 1):
@@ -236,7 +236,7 @@ def sort_fields(section: bytes, ours: str, trusted: Collection[str] = ()) -> Sor
             believed.append(results)
     behind = header.values(section[header.end_of_fields(section) :], NAME.lower())
     is_hidden = any(claims(value, ours) for value in behind)
-    return Sorted(tuple(removals), tuple(believed), is_hidden)
+    return SortedResults(tuple(removals), tuple(believed), is_hidden)
 
 
 def claims(value: bytes, ours: str) -> bool:

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from mta.authentication import results
 from mta.authentication.decision import ENFORCING
-from mta.authentication.results import NOTHING, MethodResult, Sorted
+from mta.authentication.results import NO_RESULTS, MethodResult, SortedResults
 from mta.interfaces import IMessageInspector
 from mta.mail import Envelope, Recipient
 from mta.settings import Judgement
@@ -20,9 +20,10 @@ _log = Logger()
 
 
 class RelayResults:
-    """The results in a message that trusted services found before us.
+    """The Authentication-Results in a message, as far as they concern us.
 
-    `ours` is our authserv-id, and `trusted` are those of such services.  `found` are the fields.
+    `ours` is our authserv-id, `trusted` are those of services that have judged the message before.
+    `found` are the fields.
     """
 
     def __init__(self, id: str, ours: str, trusted: Collection[str], dmarc: Judgement) -> None:
@@ -30,17 +31,18 @@ class RelayResults:
         self._ours = ours
         self._trusted = trusted
         self._dmarc = dmarc
-        self.found = NOTHING
+        self.found = NO_RESULTS
 
-    def look(self, section: bytes) -> Sorted:
+    def look(self, section: bytes) -> SortedResults:
         """Look at the fields of a header section."""
         self.found = results.sort_fields(section, self._ours, self._trusted)
         return self.found
 
     def junk(self) -> str:
-        """Return why the message is junk, where they say so.
+        """Return why a trusted service failed the message; empty where none did.
 
-        What they let pass proves nothing: a relay that does not judge leaves forged fields.
+        What such a service let pass proves nothing: a relay that does not judge leaves forged
+        fields.
         """
         if self._dmarc not in ENFORCING:
             return ""
@@ -53,7 +55,7 @@ class RelayResults:
 
 @implementer(IMessageInspector)
 class ExemptMessage:
-    """Takes a message for what a trusted service says of it."""
+    """Leaves a message unjudged, and believes the results of trusted services."""
 
     def __init__(self, relay: RelayResults) -> None:
         self._relay = relay
@@ -62,14 +64,14 @@ class ExemptMessage:
         """Let all recipients pass."""
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
-        """Look for fields with results."""
+        """Look for Authentication-Results."""
         self._relay.look(section)
 
     async def body(self, piece: bytes) -> None:
         """Let the body pass."""
 
     async def end(self, section: bytes) -> Verdict:
-        """Remove claims to be ours, and go by what the other says.
+        """Remove results that claim to be ours; call failed messages junk.
 
         The message is never refused: that service would have to send a notice.
         """
