@@ -25,8 +25,9 @@ from mta.config.document import (
     table_of,
 )
 from mta.config.endpoints import endpoint, filter_socket, is_on_this_host
-from mta.config.hops import HOP, next_hop, smtp_host
+from mta.config.hops import HOP, next_hop
 from mta.config.inspection import AUTHENTICATION
+from mta.config.peers import PEER, peer
 from mta.config.references import (
     check_alias_domains,
     check_aliases,
@@ -36,7 +37,7 @@ from mta.config.references import (
 )
 from mta.config.values import SECRET
 from mta.inspection_settings import Greylist
-from mta.mail import Agent, Hop, Mailbox, Security
+from mta.mail import Agent, Hop, Mailbox
 from mta.settings import (
     Authentication,
     CertificatePair,
@@ -76,7 +77,6 @@ DEFAULT_LISTENERS = (
 )
 ODMR_LISTENER = Listener("tcp:366", Service.ODMR, ListenerTLS.OPPORTUNISTIC)
 
-METHODS = ("atrn", "turn", "etrn")
 MAX_COUNT = 1_000_000  # of anything that is counted: more is a slip
 DESTINATIONS = ("domains", "routes", "peers")  # one of them is needed
 
@@ -236,26 +236,6 @@ def _route(_: str, value: Value) -> Hop:
     return next_hop(value)
 
 
-def _peer(name: str, value: Value) -> Peer:
-    found = read_record(value, PEER)
-    if "connect" not in found:
-        if not ("user" in found or "certificate" in found):
-            raise value.wrong(
-                f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
-            )
-        if found.get("origin") == "trust":
-            place, _ = value.member("origin")
-            raise place.wrong("for peers that we dial alone, expected 'connect' as well")
-        return Peer(name, **found)
-    if not found.get("domains"):
-        raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
-    security = found.get("tls", Security.VERIFY)
-    if found.get("origin") == "trust" and security is not Security.VERIFY:
-        place, _ = value.member("origin")
-        raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
-    return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
-
-
 def _milters(value: Value) -> tuple[Milter, ...]:
     milters = list_of(_milter, "a list of mappings with socket")(value)
     for number, milter in enumerate(milters):
@@ -274,10 +254,6 @@ def _milter(value: Value) -> Milter:
 def _sources(value: Value) -> frozenset[Source]:
     expected = f"a list of {listed(each.value for each in Source)}"
     return frozenset(list_of(values.member_of(Source), expected)(value))
-
-
-def _methods(value: Value) -> frozenset[str]:
-    return frozenset(list_of(values.word(*METHODS), f"a list of {listed(METHODS)}")(value))
 
 
 def _retry(value: Value) -> tuple[float, ...]:
@@ -333,24 +309,6 @@ SUBMISSION: Fields = {
     "expn": values.boolean,
     "channel_binding": values.boolean,
     "scram": values.on_off,
-}
-PEER: Fields = {
-    "user": values.user,
-    "certificate": values.fingerprint,
-    "domains": list_of(values.domain_or_subdomains, "a list of domains"),
-    "methods": _methods,
-    "hold_for": values.positive_duration,
-    "warn_after": values.duration,
-    "linger": values.duration,
-    "keepalive": values.positive_duration,
-    "etrn": smtp_host,
-    "connect": smtp_host,
-    "tls": values.one_of({each.value: each for each in (Security.VERIFY, Security.OFF)}),
-    "pin": values.fingerprint,
-    "method": values.word(*METHODS),
-    "every": values.duration,
-    "send": values.boolean,
-    "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
 }
 QUEUE: Fields = {
     "retry": _retry,
@@ -411,7 +369,7 @@ FILE: Fields = {
     "authentication": _record(Authentication, AUTHENTICATION),
     "submission": _record(Submission, SUBMISSION),
     "users": _users,
-    "peers": table_of(values.peer_name, _peer, "a mapping of peers"),
+    "peers": table_of(values.peer_name, peer, "a mapping of peers"),
     "queue": _record(Queue, QUEUE),
     "limits": _record(Limits, LIMITS),
     "block_lists": list_of(block_list, "a list of mappings with zone"),

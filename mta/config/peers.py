@@ -1,0 +1,58 @@
+"""The entries of `peers`: the hosts that we change roles with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mta.config import values
+from mta.config.document import Fields, Value, list_of, listed, read_record
+from mta.config.hops import smtp_host
+from mta.mail import Security
+from mta.settings import Peer
+
+METHODS = ("atrn", "turn", "etrn")
+
+
+def peer(name: str, value: Value) -> Peer:
+    """The peer of one entry."""
+    found = read_record(value, PEER)
+    if "connect" not in found:
+        if not ("user" in found or "certificate" in found):
+            raise value.wrong(
+                f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
+            )
+        if found.get("origin") == "trust":
+            place, _ = value.member("origin")
+            raise place.wrong("for peers that we dial alone, expected 'connect' as well")
+        return Peer(name, **found)
+    if not found.get("domains"):
+        raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
+    security = found.get("tls", Security.VERIFY)
+    if found.get("origin") == "trust" and security is not Security.VERIFY:
+        place, _ = value.member("origin")
+        raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
+    return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
+
+
+def _methods(value: Value) -> frozenset[str]:
+    return frozenset(list_of(values.word(*METHODS), f"a list of {listed(METHODS)}")(value))
+
+
+PEER: Fields = {
+    "user": values.user,
+    "certificate": values.fingerprint,
+    "domains": list_of(values.domain_or_subdomains, "a list of domains"),
+    "methods": _methods,
+    "hold_for": values.positive_duration,
+    "warn_after": values.duration,
+    "linger": values.duration,
+    "keepalive": values.positive_duration,
+    "etrn": smtp_host,
+    "connect": smtp_host,
+    "tls": values.one_of({each.value: each for each in (Security.VERIFY, Security.OFF)}),
+    "pin": values.fingerprint,
+    "method": values.word(*METHODS),
+    "every": values.duration,
+    "send": values.boolean,
+    "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
+}
