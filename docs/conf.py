@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 
 from mta import __version__
 
@@ -25,7 +26,7 @@ highlight_language = "none"  # most listings are commands, which it would take f
 man_pages = [
     ("tools", "mta", "a mail transfer agent, and its commands", "", 1),
     ("config", "mta.yaml", "the configuration of mta", "", 5),
-    ("turn", "mta-turn", "mail both ways on one connection", "", 7),
+    ("turn/index", "mta-turn", "mail both ways on one connection", "", 7),
 ]
 
 
@@ -41,12 +42,19 @@ def unreleased(app, page, source):
 
 
 def as_man_page(app, doctree, page):
-    """Give a man page the section that comes after NAME, and no links, which paper can't follow."""
+    """Give a man page the section that comes after NAME, and no links, which paper can't follow.
+
+    The pages of a folder, which its index brings along, become sections beside that one.
+    """
     if app.builder.name != "man":
         return
     for link in list(doctree.findall(nodes.reference)):
         link.replace_self(link.children)
     [whole] = [each for each in doctree if isinstance(each, nodes.section)]
+    for tree in list(whole.findall(addnodes.start_of_file)):
+        wrapper = tree.parent
+        whole.extend(tree.children)
+        wrapper.remove(tree)
     first = next(whole.findall(nodes.section, include_self=False))
     title, *opening = whole[: whole.index(first)]
     described = nodes.section("", nodes.title("", "Description"), *opening)

@@ -923,7 +923,7 @@ class ReferenceTests(ConfigTestCase):
         self.environ["RELAY_SECRET"] = "SECRET"
         self.write("smart-host.secret", "SECRET")
         found = 0
-        for page in (ROOT / "docs").glob("*.rst"):
+        for page in (ROOT / "docs").rglob("*.rst"):
             for _, block in EXAMPLE.findall(page.read_text("utf-8")):
                 found += 1
                 with self.subTest(block, page=page.stem):

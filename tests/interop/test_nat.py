@@ -68,7 +68,7 @@ class Machine(Server):
 
 
 class NatCase(SynchronousTestCase):
-    """The two machines of docs/turn.rst, with a router between them."""
+    """The two machines of docs/turn/recipe.rst, with a router between them."""
 
     def setUp(self) -> None:
         self.network = Network(self)

@@ -31,7 +31,7 @@ def recipe(name: str, listen: Mapping[str, int], **keys: Any) -> dict[str, Any]:
 
 
 class OfficeTests(SynchronousTestCase):
-    """The two machines of docs/turn.rst; the VPS has the mailboxes of the world as well."""
+    """The two machines of docs/turn/recipe.rst; the VPS has the mailboxes of the world as well."""
 
     def setUp(self) -> None:
         folder = temporary_folder(self)

@@ -518,8 +518,8 @@ class FetchmailTests(SynchronousTestCase):
         wait_until(lambda: not waiting(provider.folder), "the provider has nothing left")
 
     def recipe(self, provider: Provider, port: int) -> str:
-        """What docs/turn.rst says, with the names of this test."""
-        text = (ROOT / "docs" / "turn.rst").read_text()
+        """What docs/turn/recipe.rst says, with the names of this test."""
+        text = (ROOT / "docs" / "turn" / "recipe.rst").read_text()
         found = re.search(r"(?m)^    poll .*protocol odmr\n(?:    .*\n)+", text)
         assert found is not None
         recipe = found[0]

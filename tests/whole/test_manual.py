@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.commands import whole_parser
 from tests.processes import ROOT
 
-PAGES = [*(ROOT / "docs").glob("*.rst"), *ROOT.glob("*.rst")]
+PAGES = [*(ROOT / "docs").rglob("*.rst"), *ROOT.glob("*.rst")]
 # Options that every command has, or that a page explains once for all.
 COMMON = {"-h", "--help", "-c", "--config"}
 
