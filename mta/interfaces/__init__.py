@@ -41,6 +41,7 @@ from mta.interfaces.hosts import (
     ResolutionFailed,
 )
 from mta.interfaces.inspection import (
+    IEnvelopeInspector,
     IHeaderCheck,
     IInspector,
     IMessageInspector,
@@ -97,6 +98,7 @@ __all__ = [
     "IConnection",
     "IDeliveryAgent",
     "IDeliveryMeter",
+    "IEnvelopeInspector",
     "IFailureWatch",
     "IFarEndSource",
     "IFarLooks",

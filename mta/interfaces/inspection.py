@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zope.interface import Attribute, Interface
 
-from mta.mail import Envelope, MailArgument, Recipient
+from mta.mail import Envelope, MailArgument, Recipient, Reply
 from mta.session import Origin, Session
 from mta.verdict import Verdict
 
@@ -72,6 +72,22 @@ class IMessageInspector(Interface):
 
     def abort() -> None:
         """Forget the message: it was refused, or the transaction ended without it."""
+
+
+class IEnvelopeInspector(Interface):
+    """Looks at more of the envelope.
+
+    An `IMessageInspector` may provide this as well.
+    """
+
+    async def refused(recipient: Recipient, reply: Reply) -> None:
+        """Hear of a recipient that this reply refuses, whatever is said."""
+
+    async def data() -> None:
+        """Look at the envelope as a whole: content is about to come.
+
+        A refusal is the reply to DATA, or to the first BDAT.
+        """
 
 
 class IHeaderCheck(Interface):

@@ -48,6 +48,7 @@ class LocalMail:
             if self._message is not None:
                 for recipient in envelope.recipients:
                     await self._message.recipient(recipient)
+                await self._message.data()
                 await self._message.header(envelope, section)
         except Refusal as refusal:
             self._refused(refusal)

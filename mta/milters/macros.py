@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
 from mta import __version__
-from mta.mail import Agent, Hop, Mailbox
+from mta.mail import Agent, Hop, Mailbox, Reply
 from mta.milters.negotiation import Agreement, Stage
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 
@@ -84,6 +84,14 @@ class Macros:
             "{rcpt_addr}": str(forward_path),
             "{rcpt_host}": forward_path.domain,
             "{rcpt_mailer}": "error" if hop is None else _MAILERS.get(hop.agent, "local"),
+        }
+
+    def refused(self, reply: Reply) -> None:
+        """Go on to a recipient that was refused, as sendmail does."""
+        self._message |= {
+            "{rcpt_addr}": reply.text,
+            "{rcpt_host}": reply.enhanced or str(reply.code),
+            "{rcpt_mailer}": "error",
         }
 
     def end(self) -> None:

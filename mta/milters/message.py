@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IMessageInspector
-from mta.mail import Body, Envelope, Hop, MailArgument, Mailbox, Recipient
+from mta.interfaces import IEnvelopeInspector, IMessageInspector
+from mta.mail import Body, Envelope, Hop, MailArgument, Mailbox, Recipient, Reply
 from mta.milters import events
 from mta.milters.ending import Ending
 from mta.milters.negotiation import BODY, DATA, END_OF_HEADER, FIELD, MAIL, RECIPIENT, Event
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mta.milters.inspector import FilteredSession
 
 
-@implementer(IMessageInspector)
+@implementer(IMessageInspector, IEnvelopeInspector)
 class FilteredMessage:
     """Lets a filter look at one message.
 
@@ -60,6 +61,20 @@ class FilteredMessage:
             path = recipient.forward_path
             self._filter.macros.recipient(path, self._hop(path))
             await self._attempt(self._tell(RECIPIENT, events.recipient(recipient)))
+
+    async def refused(self, recipient: Recipient, reply: Reply) -> None:
+        """See `IEnvelopeInspector.refused`."""
+        if not self._is_over and self._session.filter is not None:
+            agreement = self._filter.agreement
+            if agreement.hears_refused and RECIPIENT in agreement.told:
+                with suppress(Refusal):  # of a filter that failed: what follows hears it
+                    await self._attempt(self._tell_refused(recipient, reply))
+
+    async def data(self) -> None:
+        """See `IEnvelopeInspector.data`."""
+        self._require_filter()
+        if not self._is_over:
+            await self._attempt(self._tell(DATA))
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """See `IMessageInspector.header`."""
@@ -95,12 +110,16 @@ class FilteredMessage:
         if not self._is_over and event not in self._skipped:
             self._take(event, await self._filter.tell(event, data))
 
+    async def _tell_refused(self, recipient: Recipient, reply: Reply) -> None:
+        self._filter.macros.refused(reply)
+        with suppress(Refusal):  # it is refused anyway
+            await self._tell(RECIPIENT, events.recipient(recipient))
+
     async def _tell_header(self, section: bytes) -> None:
         """Tell the header section.
 
         Text behind the fields, with no empty line before it, is body to most readers.
         """
-        await self._tell(DATA)
         keeps_leading_space = self._filter.agreement.keeps_leading_space
         fields = header.fields(section) if FIELD in self._filter.agreement.told else ()
         for field in fields:

@@ -63,7 +63,7 @@ class Wish(IntFlag):
 
 
 NOTHING = Wish(0)
-WISHES = Wish(0x1FFFFF) & ~Wish.REFUSED_RECIPIENTS  # of refused ones we don't tell
+WISHES = Wish(0x1FFFFF)
 
 
 class Stage(IntEnum):
@@ -116,6 +116,7 @@ class Agreement:
     `told` are the events that it is to hear of, `answered` those that it answers to.  `macros` are
     the names that it asked for, by stage; a stage that it did not name gets the usual ones.
     `keeps_leading_space`: values of fields have the space behind the colon.
+    `hears_refused`: it is told the recipients that are refused, too.
     """
 
     version: int
@@ -123,6 +124,7 @@ class Agreement:
     answered: frozenset[Event]
     macros: Mapping[Stage, tuple[str, ...]]
     keeps_leading_space: bool
+    hears_refused: bool
 
 
 def offer() -> bytes:
@@ -147,6 +149,7 @@ def agreement(packet: Packet) -> Agreement:
         frozenset(each for each in EVENTS if not wishes & each.mute),
         _macros(rest),
         bool(wishes & Wish.LEADING_SPACE),
+        bool(wishes & Wish.REFUSED_RECIPIENTS),
     )
 
 

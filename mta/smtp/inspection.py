@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mta.interfaces import IInspector, IMessageInspector, ISessionInspector
+from mta.interfaces import (
+    IEnvelopeInspector,
+    IInspector,
+    IMessageInspector,
+    ISessionInspector,
+)
 from mta.mail import Envelope, MailArgument, Recipient, Reply
 from mta.queued import IDraft
 from mta.session import Origin, Session
@@ -145,8 +150,26 @@ class MessageInspection:
         self.client: ForwardedInspection | None = None
 
     async def recipient(self, recipient: Recipient) -> None:
-        """See `IMessageInspector.recipient`."""
-        await self._ask(each.recipient(recipient) for each in self._inspectors)
+        """See `IMessageInspector.recipient`.
+
+        Those behind one that refuses it hear of that.
+        """
+        for number, each in enumerate(self._inspectors, 1):
+            try:
+                await each.recipient(recipient)
+            except Refusal as refusal:
+                await self._tell_refused(recipient, refusal.reply, self._inspectors[number:])
+                raise self._refusal(refusal) from None
+
+    async def refused(self, recipient: Recipient, reply: Reply) -> None:
+        """See `IEnvelopeInspector.refused`."""
+        await self._tell_refused(recipient, reply, self._inspectors)
+
+    async def data(self) -> None:
+        """See `IEnvelopeInspector.data`."""
+        await self._ask(
+            each.data() for each in self._inspectors if IEnvelopeInspector.providedBy(each)
+        )
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """See `IMessageInspector.header`."""
@@ -177,6 +200,13 @@ class MessageInspection:
             self.abort()
         inspected.header = fields.octets
         return inspected
+
+    async def _tell_refused(
+        self, recipient: Recipient, reply: Reply, inspectors: Iterable[IMessageInspector]
+    ) -> None:
+        for each in inspectors:
+            if IEnvelopeInspector.providedBy(each):
+                await each.refused(recipient, reply)
 
     async def _verdict(self, section: bytes) -> Verdict:
         try:

@@ -91,9 +91,15 @@ async def rcpt(conversation: Conversation, argument: bytes) -> Answer:
     recipient = grammar.parse_rcpt(
         argument, _offered(conversation, RCPT_PARAMETERS), smtputf8=transaction.argument.smtputf8
     )
-    await config.access.rcpt(conversation.session, transaction.argument.reverse_path, recipient)
-    if transaction.inspection is not None:
-        await transaction.inspection.recipient(recipient)
+    inspection = transaction.inspection
+    try:
+        await config.access.rcpt(conversation.session, transaction.argument.reverse_path, recipient)
+    except Refusal as refusal:
+        if inspection is not None:
+            await inspection.refused(recipient, refusal.reply)
+        raise
+    if inspection is not None:
+        await inspection.recipient(recipient)
     transaction.recipients.append(recipient)
     conversation.cost.towards_mail()
     return replies.RECIPIENT_OK
@@ -113,6 +119,7 @@ async def data(conversation: Conversation, argument: bytes) -> Answer:
     if not transaction.recipients:
         lmtp = conversation.config.service is Service.LMTP
         raise Refusal(replies.BAD_SEQUENCE if lmtp else replies.NO_RECIPIENTS)  # RFC 2033 4.2
+    await _announce(conversation, transaction)
     transaction.incoming = incoming = _incoming(conversation, transaction)
     conversation.send(replies.START_CONTENT)
     await read_data(conversation.channel, conversation.config.limits.timeout, incoming)
@@ -127,6 +134,11 @@ async def bdat(conversation: Conversation, argument: bytes) -> Answer:
         await skip_chunk(conversation, argument)
         raise Refusal(replies.NO_RECIPIENTS)
     if transaction.incoming is None:
+        try:
+            await _announce(conversation, transaction)
+        except Refusal:
+            await skip_chunk(conversation, argument)
+            raise
         transaction.incoming = _incoming(conversation, transaction)
     timeout = conversation.config.limits.timeout
     await read_chunk(conversation.channel, timeout, size, transaction.incoming)
@@ -147,6 +159,16 @@ async def skip_chunk(conversation: Conversation, argument: bytes) -> None:
     """
     size, _ = grammar.parse_bdat(argument)
     await read_chunk(conversation.channel, conversation.config.limits.timeout, size, None)
+
+
+async def _announce(conversation: Conversation, transaction: Transaction) -> None:
+    """Let inspectors see the whole envelope.  Raises Refusal, with which the transaction ends."""
+    if transaction.inspection is not None:
+        try:
+            await transaction.inspection.data()
+        except Refusal:
+            conversation.drop_transaction()
+            raise
 
 
 def _transaction(conversation: Conversation) -> Transaction:

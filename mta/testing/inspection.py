@@ -5,14 +5,19 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from mta.interfaces import IInspector, IMessageInspector, ISessionInspector
+from mta.interfaces import (
+    IEnvelopeInspector,
+    IInspector,
+    IMessageInspector,
+    ISessionInspector,
+)
 from mta.mail import Envelope, MailArgument, Recipient, Reply
 from mta.session import Origin, Session
 from mta.smtp.errors import Refusal
 from mta.verdict import ACCEPT, Verdict
 
 
-@implementer(IInspector, ISessionInspector, IMessageInspector)
+@implementer(IInspector, ISessionInspector, IMessageInspector, IEnvelopeInspector)
 class FakeInspector:
     """Inspects one session and its messages.
 
@@ -69,6 +74,14 @@ class FakeInspector:
     async def recipient(self, recipient: Recipient) -> None:
         """Record the forward-path."""
         self._see("recipient", str(recipient.forward_path))
+
+    async def refused(self, recipient: Recipient, reply: Reply) -> None:
+        """Record the forward-path."""
+        self._see("refused", str(recipient.forward_path))
+
+    async def data(self) -> None:
+        """Record that it was called."""
+        self._see("data", None)
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """Record the header section."""

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.filters import ScriptedMilter, milters
-from tests.interop.postfix import DOMAIN, Postfix
+from tests.interop.postfix import DOMAIN, REFUSED, Postfix
 from tests.processes import (
     DEADLINE,
     Server,
@@ -315,6 +315,35 @@ class BesidePostfixTests(SynchronousTestCase):
             )
             self.assertEqual([code for code, _ in theirs_said][-1], codes[-1], script)
             self.assertEqual(ours_said[-1], theirs_said[-1], script)
+
+    def test_before_the_content(self) -> None:
+        """A filter may refuse at DATA, and hear of recipients that are refused before it."""
+        filter = ScriptedMilter(self)
+        domains = {DOMAIN: local_domain(mailboxes=["inbox"])}
+        server = Server(self, configuration(domains=domains, milters=milters(filter.socket)))
+        server.start()
+        postfix = Postfix(self, settings={"smtpd_milters": filter.socket})
+        for port in (server.ports["smtp"], postfix.port):
+            for protocol in (0x800, 0):
+                filter.script(
+                    data=["552", "5.7.0", "No content"],
+                    envrcpt={f"<{REFUSED}>": ["451", "4.7.1", "Overruled"]},
+                    negotiate={"protocol": protocol},
+                    symbols=["{rcpt_mailer}", "{rcpt_host}", "{rcpt_addr}"],
+                )
+                with smtplib.SMTP("127.0.0.1", port, timeout=DEADLINE) as client:
+                    client.ehlo()
+                    client.mail(SENDER)
+                    code, text = client.rcpt(REFUSED)
+                    self.assertEqual((code, text.split()[0]), (550, b"5.1.1"))
+                    self.assertEqual(client.rcpt(f"inbox@{DOMAIN}")[0], 250)
+                    self.assertEqual(client.docmd("DATA"), (552, b"5.7.0 No content"))
+                told = [each[1:] for each in filter.seen if each[0] == "envrcpt"]
+                if protocol:
+                    *_, mailer, host, reason = told.pop(0)
+                    self.assertEqual((mailer, host), ("error", "5.1.1"), port)
+                    self.assertTrue(text.decode().endswith(reason), (port, reason))
+                self.assertEqual([path for path, *_ in told], [f"<inbox@{DOMAIN}>"], port)
 
 
 class DeathTests(SynchronousTestCase):

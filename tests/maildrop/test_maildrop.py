@@ -198,6 +198,7 @@ class PickupTests(SynchronousTestCase):
                 ("message", str(ALICE)),
                 ("recipient", str(BOB)),
                 ("recipient", str(ALICE)),
+                ("data", None),
                 ("header", b"Subject: x\r\n\r\n"),
                 ("body", b".body\r\n"),
                 ("end", b"Subject: x\r\n\r\n"),

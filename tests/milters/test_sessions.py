@@ -12,6 +12,7 @@ from mta.mail import MailArgument, Mailbox
 from mta.milters.replies import CLOSING, REJECTED, TRY_LATER
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, UNKNOWN_ORIGIN, Session
 from mta.settings import ListenerTLS, Milter, MilterTimeouts, OnFailure, Service
+from mta.smtp.replies import NO_SUCH_USER
 from mta.testing import FakeClientNames, FakeReverseNames, FakeUsers
 from tests.milters.filters import MESSAGE, SOCKET, FilterCase, ScriptedFilter
 
@@ -38,9 +39,9 @@ class SessionTests(FilterCase):
         self.assertTrue(verifyObject(IMessageInspector, message))
 
     def test_the_offer(self) -> None:
-        """Version 6, all actions, and all of the protocol but for refused recipients."""
+        """Version 6, all actions, and all of the protocol."""
         self.begin()
-        self.assertEqual(self.filter.offered, (6, 0x1FF, 0x1FFFFF & ~0x800))
+        self.assertEqual(self.filter.offered, (6, 0x1FF, 0x1FFFFF))
 
     def test_all_of_a_session(self) -> None:
         """Each thing once and in order, over one connection; good-bye at the end."""
@@ -160,6 +161,51 @@ class SessionTests(FilterCase):
         self.say(b"MAIL FROM:<spammer@x.example>", b"MAIL FROM:<a@x.example>")
         self.say(b"RCPT TO:<nobody@mta.example>")
         self.assertEqual(self.filter.commands, b"CHM")
+
+    def test_a_filter_that_wants_to_hear_of_it(self) -> None:
+        """It is told by the macros of a recipient; what it says of that one does not count."""
+        for answer in (b"c", b"r", b"t", b"y250 2.1.5 Welcome\0"):
+            self.setUp()
+            self.filter.negotiated = (6, 0x1FF, 0x800, b"")
+            self.filter.answers[b"R"] = [answer, b"c"]
+            self.begin()
+            self.hello()
+            self.say(b"MAIL FROM:<a@x.example>")
+            (reply,) = self.say(b"RCPT TO:<nobody@mta.example> NOTIFY=NEVER")
+            self.assertEqual(reply, str(NO_SUCH_USER), answer)
+            self.assertEqual(self.filter.told(b"R"), [b"<nobody@mta.example>\0NOTIFY=NEVER\0"])
+            self.assertEqual(self.filter.macros[b"R"]["{rcpt_mailer}"], "error")
+            self.assertEqual(self.filter.macros[b"R"]["{rcpt_host}"], "5.1.1")
+            self.assertEqual(self.filter.macros[b"R"]["{rcpt_addr}"], NO_SUCH_USER.text)
+            if answer in b"crt":
+                self.assertEqual(self.say(b"RCPT TO:<b@mta.example>")[0][:3], "250")
+                self.assertEqual(self.filter.macros[b"R"]["{rcpt_mailer}"], "local")
+                self.assertEqual(self.results, [])
+
+    def test_a_recipient_that_another_filter_refuses(self) -> None:
+        """Those behind it hear of that, where they want to."""
+        second = self.reactor.filters[11333] = ScriptedFilter(negotiated=(6, 0x1FF, 0x800, b""))
+        third = self.reactor.filters[11334] = ScriptedFilter()
+        self.filter.answers[b"R"] = [b"y451 4.7.1 Come again\0"]
+        self.begin(*(Milter(f"inet:127.0.0.1:{port}", str(port)) for port in (11332, 11333, 11334)))
+        self.hello()
+        self.assertEqual(
+            self.say(b"MAIL FROM:<a@x.example>", b"RCPT TO:<b@mta.example>")[1],
+            "451 4.7.1 Come again",
+        )
+        self.assertEqual(second.macros[b"R"]["{rcpt_addr}"], "Come again")
+        self.assertEqual(third.commands, b"CHM")
+
+    def test_a_filter_that_fails_at_such_a_recipient(self) -> None:
+        """The reply stays; the next recipient is refused for want of the filter."""
+        self.filter.negotiated = (6, 0x1FF, 0x800, b"")
+        self.filter.answers[b"R"] = [b""]
+        self.begin()
+        self.hello()
+        self.say(b"MAIL FROM:<a@x.example>")
+        replies = self.say(b"RCPT TO:<nobody@mta.example>", b"RCPT TO:<b@mta.example>")
+        self.assertEqual(replies, [str(NO_SUCH_USER), str(TRY_LATER)])
+        self.assertEqual(self.say(b"RCPT TO:<nobody@mta.example>"), [str(NO_SUCH_USER)])
 
     def test_abort(self) -> None:
         """After each transaction that came to no end."""
@@ -408,10 +454,13 @@ class RefusalTests(FilterCase):
                 self.assertEqual(len(self.spool.messages), 0)
 
     def test_of_the_message(self) -> None:
-        """By the reply to the command, or to the content; the filter forgets it."""
+        """By the reply to the command, or to the content; the filter forgets it.
+
+        At DATA there is no content: what the client says then is taken for commands.
+        """
         for command, codes in (
             (b"M", ["550", "503", "503", "421"]),
-            (b"T", ["250", "250", "354", "550"]),
+            (b"T", ["250", "250", "550", "421"]),
             (b"L", ["250", "250", "354", "550"]),
             (b"N", ["250", "250", "354", "550"]),
             (b"B", ["250", "250", "354", "550"]),

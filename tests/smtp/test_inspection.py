@@ -208,6 +208,7 @@ class InspectionTests(InspectionTestCase):
                 ("hello", "client.example"),
                 ("message", "a@x.example"),
                 ("recipient", "b@mta.example"),
+                ("data", None),
                 ("header", b"Subject: test\r\nX-Old: 1\r\n\r\n"),
                 ("body", b"body\r\n"),
                 ("end", b"Subject: test\r\nX-Old: 1\r\n\r\n"),
@@ -261,6 +262,7 @@ class InspectionTests(InspectionTestCase):
             ("hello", []),
             ("message", ["550", "503", "503", "421"]),
             ("recipient", ["250", "550", "554"]),
+            ("data", ["250", "250", "550"]),
             ("header", ["250", "250", "354", "550"]),
             ("body", ["250", "250", "354", "550"]),
             ("end", ["250", "250", "354", "550"]),
@@ -280,6 +282,34 @@ class InspectionTests(InspectionTestCase):
             self.assertEqual(other.asked.count("end") + other.asked.count("abort"), 1, step)
             if step != "message":
                 self.assertEqual(inspector.asked.count("abort"), 1, step)
+
+    def test_a_refusal_at_the_first_chunk(self) -> None:
+        """What is in the chunk is no command; the transaction has ended."""
+        inspector = FakeInspector(data=NO)
+        self.begin(inspector)
+        self.say(b"EHLO client.example", b"MAIL FROM:<>", b"RCPT TO:<b@mta.example>")
+        self.assertEqual(
+            self.say(b"BDAT 6\r\nNOOP", b"BDAT 6 LAST\r\nNOOP", b"RSET"), ["550", "503", "250"]
+        )
+        self.assertEqual(inspector.asked[-2:], ["data", "abort"])
+        self.assertTrue(self.spool.drafts[-1].discarded)
+
+    def test_refused_recipients(self) -> None:
+        """Inspectors hear of those that others refuse, and may say nothing to that."""
+        first, second = FakeInspector(recipient=NO), FakeInspector()
+        self.begin(first, second)
+        self.say(b"EHLO client.example", b"MAIL FROM:<a@x.example>")
+        self.assertEqual(
+            self.say(b"RCPT TO:<nobody@mta.example>", b"RCPT TO:<b@mta.example>"), ["550", "550"]
+        )
+        self.assertEqual(
+            first.seen[-2:],
+            [("refused", "nobody@mta.example"), ("recipient", "b@mta.example")],
+        )
+        self.assertEqual(
+            second.seen[-2:],
+            [("refused", "nobody@mta.example"), ("refused", "b@mta.example")],
+        )
 
     def test_a_client_that_is_not_wanted(self) -> None:
         """It is refused in place of the greeting; after STARTTLS, where none is due, in silence."""
@@ -553,12 +583,12 @@ class ForwardedTests(InspectionTestCase):
             inspector.asked,
             [
                 *("connected", "hello", "connected", "hello"),
-                *("message", "recipient", "header", "body", "end", "close"),
+                *("message", "recipient", "data", "header", "body", "end", "close"),
             ],
         )
         self.assertEqual(inspector.seen[2:4], [("connected", "198.51.100.7"), ("hello", "spike")])
         self.assertEqual(self.say(b"MAIL FROM:<a@x.example>", b"RSET"), ["250", "250"])
-        self.assertEqual(inspector.asked[10:], ["message", "abort"])
+        self.assertEqual(inspector.asked[11:], ["message", "abort"])
 
     def test_a_client_without_a_name(self) -> None:
         """Nothing is shown that was not told."""
@@ -585,6 +615,7 @@ class ForwardedTests(InspectionTestCase):
         for method, codes in (
             ("message", ["250", "451", "503", "503"]),
             ("recipient", ["250", "250", "451", "554"]),
+            ("data", ["250", "250", "250", "451"]),
             ("header", ["250", "250", "250", "354", "451"]),
             ("end", ["250", "250", "250", "354", "451"]),
         ):

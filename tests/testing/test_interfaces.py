@@ -13,6 +13,7 @@ from mta.interfaces import (
     IClientNames,
     IClientTLS,
     IDeliveryAgent,
+    IEnvelopeInspector,
     IFarLooks,
     IFirstRoles,
     IHeldMailWatch,
@@ -42,7 +43,10 @@ from mta.queued import IContent, IDraft
 STAND_INS = (
     (testing.AcceptedMail(), [IAcceptedMail]),
     (testing.FakeClientNames(), [IClientNames]),
-    (testing.FakeInspector(), [IInspector, IMessageInspector, ISessionInspector]),
+    (
+        testing.FakeInspector(),
+        [IEnvelopeInspector, IInspector, IMessageInspector, ISessionInspector],
+    ),
     (testing.FakeMailingLists(), [IMailingLists]),
     (testing.FakeAccessPolicy(), [IAccessPolicy]),
     (testing.FakeAgent(), [IDeliveryAgent]),
