@@ -179,6 +179,7 @@ class Envelope:
     envid: str = ""  # decoded, RFC 3461 section 4.4
     require_tls: bool = False  # RFC 8689
     outside: bool = False  # from an outsider: no user, and no host of ours
+    sealed: bool = False  # the content is encrypted, to the peer for which it waits
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ content.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -47,6 +47,12 @@ class IDraft(Interface):
     """A body that is still arriving.  Holds little memory, whatever the size."""
 
     id: str = Attribute("the queue id that the message will have")
+
+    def address(recipients: Sequence[Recipient]) -> None:
+        """Say who is to have the message, before the first octet.
+
+        How it is kept may depend on that.
+        """
 
     async def write(piece: bytes) -> None:
         """Append octets.  Raises SpoolFull or OSError."""

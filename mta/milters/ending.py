@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mta.interfaces import ISpool
-from mta.mail import Reply
+from mta.mail import Body, Envelope, Reply
 from mta.milters import replies
 from mta.milters.changes import REPLACE_BODY, Changes, NewBody
 from mta.milters.filter import Filter
@@ -22,14 +22,21 @@ class Ending:
     """Takes the changes, and makes a verdict of them.
 
     What can't be done is known before the verdict comes: all is read until then, so that filter and
-    server stay in step.  `max_size`: octets of another body; `in_lines`: it consists of lines.
+    server stay in step.  `max_size`: octets of another body; `envelope`: that with which the
+    message came.
     """
 
-    def __init__(self, filter: Filter, spool: ISpool, max_size: int, *, in_lines: bool) -> None:
+    def __init__(
+        self,
+        filter: Filter,
+        spool: ISpool,
+        max_size: int,
+        envelope: Envelope,
+    ) -> None:
         self._filter = filter
         self._spool = spool
         self._max_size = max_size
-        self._in_lines = in_lines
+        self._envelope = envelope
         self._changes = Changes(keeps_leading_space=filter.agreement.keeps_leading_space)
         self._body: NewBody | None = None
         self._hold = ""
@@ -72,7 +79,9 @@ class Ending:
 
     async def _replace_body(self, piece: bytes) -> None:
         if self._body is None:
-            self._body = NewBody(self._spool.draft(), self._max_size, in_lines=self._in_lines)
+            draft, in_lines = self._spool.draft(), self._envelope.body is not Body.BINARY
+            draft.address(self._envelope.recipients)
+            self._body = NewBody(draft, self._max_size, in_lines=in_lines)
         await self._body.write(piece)
 
     def _made(self, decision: Decision) -> Verdict:

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.interfaces import IEnvelopeInspector, IMessageInspector
-from mta.mail import Body, Envelope, Hop, MailArgument, Mailbox, Recipient, Reply
+from mta.mail import NULL_PATH, Envelope, Hop, MailArgument, Mailbox, Recipient, Reply
 from mta.milters import events
 from mta.milters.ending import Ending
 from mta.milters.negotiation import BODY, DATA, END_OF_HEADER, FIELD, MAIL, RECIPIENT, Event
@@ -26,6 +26,8 @@ from mta.verdict import Verdict
 if TYPE_CHECKING:
     from mta.milters.filter import Filter
     from mta.milters.inspector import FilteredSession
+
+_NO_ENVELOPE = Envelope(NULL_PATH, ())
 
 
 @implementer(IMessageInspector, IEnvelopeInspector)
@@ -46,7 +48,7 @@ class FilteredMessage:
         self._failed: Refusal | None = None  # without the filter nothing passes
         self._skipped: set[Event] = set()
         self._chunk = bytearray()
-        self._in_lines = True
+        self._envelope = _NO_ENVELOPE
 
     async def begin(self, argument: MailArgument) -> None:
         """Begin with MAIL.  Raises Refusal."""
@@ -78,7 +80,7 @@ class FilteredMessage:
 
     async def header(self, envelope: Envelope, section: bytes) -> None:
         """See `IMessageInspector.header`."""
-        self._in_lines = envelope.body is not Body.BINARY
+        self._envelope = envelope
         self._require_filter()
         if not self._is_over:
             await self._attempt(self._tell_header(section))
@@ -158,9 +160,7 @@ class FilteredMessage:
         if self._is_over:
             return
         surroundings = self._session.surroundings
-        ending = Ending(
-            self._filter, surroundings.spool, surroundings.max_body, in_lines=self._in_lines
-        )
+        ending = Ending(self._filter, surroundings.spool, surroundings.max_body, self._envelope)
         asking = Deferred.fromCoroutine(ending.verdict())
         asking.addTimeout(surroundings.max_end, surroundings.reactor)
         try:

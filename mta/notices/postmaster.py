@@ -44,6 +44,7 @@ class Postmaster:
         body = ("\n\n".join(paragraphs) + "\n").replace("\n", "\r\n").encode()
         draft = self._spool.draft()
         try:
+            draft.address((POSTMASTER,))
             await draft.write(body)
             kind = Body.SEVEN_BIT if body.isascii() and subject.isascii() else Body.EIGHT_BIT
             envelope = Envelope(NULL_PATH, (POSTMASTER,), kind, not subject.isascii())

@@ -98,6 +98,7 @@ class ReportSender:
         recipients = tuple(Recipient(address, never) for address in to.addresses)
         draft = self._spool.draft()
         try:
+            draft.address(recipients)
             await draft.write(body)
         except BaseException:
             draft.discard()

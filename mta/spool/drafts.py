@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from mta.files import create, sync
-from mta.mail import Envelope
+from mta.mail import Envelope, Recipient
 from mta.queued import IDraft
 from mta.session import Origin
 from mta.spool import queue_id
@@ -60,6 +61,9 @@ class Draft:
         self._lock = threading.Lock()  # protects what follows, which belongs to the threads
         self._file: int | None = None  # descriptor
         self._discarded = False
+
+    def address(self, recipients: Sequence[Recipient]) -> None:
+        """See `IDraft.address`: here all mail is kept alike."""
 
     async def write(self, piece: bytes) -> None:
         """Append octets.  Raises SpoolFull or OSError, perhaps of an earlier piece."""

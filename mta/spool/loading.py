@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.queued import HistoryEntry, IContent, Message, Progress, State
-from mta.spool import origins, queue_id
+from mta.spool import origins, queue_id, rows
 from mta.spool.database import is_damage
 from mta.spool.folder import Folder
 
@@ -181,12 +181,13 @@ def _envelope(
     return Envelope(
         reverse_path=_mailbox("reverse-path", local_part, domain, null=True),
         recipients=recipients,
-        body=_member("body", Body, body),
+        body=_member("body", Body, body.removeprefix(rows.SEALED)),
         smtputf8=bool(smtputf8),
         ret=_text("RET", ret),
         envid=_text("ENVID", envid),
         require_tls=bool(require_tls),
         outside=bool(outside),
+        sealed=body.startswith(rows.SEALED),
     )
 
 

@@ -47,6 +47,9 @@ class Arrival:
 
 # --- inserting -----------------------------------------------------------------
 
+# Before the kind of body of sealed content: a version that knows none keeps it as damaged.
+SEALED = "sealed "
+
 _CHUNK = 64  # rows in one INSERT: each number of rows is a prepared statement of its own
 
 
@@ -85,7 +88,7 @@ def _message_row(arrival: Arrival) -> tuple[object, ...]:
         arrival.data is None,
         envelope.reverse_path.local_part,
         envelope.reverse_path.domain,
-        envelope.body.value,
+        (SEALED if envelope.sealed else "") + envelope.body.value,
         envelope.smtputf8,
         envelope.ret,
         envelope.envid,

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mta.interfaces import IQueue, ISpool
-from mta.mail import Envelope
+from mta.mail import Envelope, Recipient
 from mta.queued import EVERYWHERE, IDraft, Message, Notice, Progress, Settlement, State
 from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import queue_id
@@ -24,16 +24,21 @@ PIECE = 256 * 1024  # octets of content that is read
 class MemoryDraft:
     """A body in memory.  `failure`, where set, is raised by `write`.
 
-    `header` is what the commit added.
+    `header` is what the commit added, `addressed` are the recipients that it was told.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.id = queue_id.encode(number)
+        self.addressed: tuple[Recipient, ...] = ()
         self.header = b""
         self.data = b""
         self.discarded = False
         self.failure: OSError | None = None
+
+    def address(self, recipients: Sequence[Recipient]) -> None:
+        """Remember the recipients."""
+        self.addressed = tuple(recipients)
 
     async def write(self, piece: bytes) -> None:
         """Append octets."""

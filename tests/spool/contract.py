@@ -230,6 +230,7 @@ class CommitContract(Contract):
             envid="an id",
             require_tls=True,
             outside=True,
+            sealed=True,
         )
         origin = Origin("192.0.2.9", "client.example", 1025, "hello.example", "ESMTPS")
         spool = self.process()
