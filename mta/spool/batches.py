@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mta.files import create
 from mta.limited_log import LimitedLog
@@ -26,35 +27,36 @@ from mta.spool.database import (
 )
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
+from mta.spool.interfaces import IBatchWriter
 from mta.spool.jobs import Job
 
 
+@implementer(IBatchWriter)
 class BatchWriter:
-    """The connection that writes for one owner.  Everything blocks."""
+    """The connection that writes for one owner."""
 
     log = Logger()
 
-    def __init__(self, folder: Folder, owner: int) -> None:
-        """Open the database.  Raises SpoolUnusable or OSError."""
+    def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._owner = owner
         self._limited = LimitedLog(self.log)
-        self._connection = open_database(folder)
         self._holds = StandingHolds(folder)
         self._standing: Sequence[StandingHold] = ()
-        self._commit_lock = create(folder.commit_lock, os.O_RDWR)
+
+    def open(self, owner: int) -> None:
+        """See `IBatchWriter.open`."""
+        self._owner = owner
+        self._connection = open_database(self._folder)
+        self._commit_lock = create(self._folder.commit_lock, os.O_RDWR)
 
     def close(self) -> None:
-        """Close the database."""
+        """See `IBatchWriter.close`."""
         with suppress(sqlite3.Error, OSError):
             self._connection.close()
             os.close(self._commit_lock)
 
     def commit(self, jobs: Sequence[Job]) -> list[Any]:
-        """Commit all together, or each by itself where one may have failed.
-
-        Returns the result of each job, in order: a Failure where nothing of it was done.
-        """
+        """See `IBatchWriter.commit`."""
         if not jobs:
             return []
         intake = {job for job in jobs if job.is_intake}

@@ -12,6 +12,7 @@ from mta.queued import IContent, Message, Notice, Progress, Settlement, State
 from mta.spool import leases, queue_id, rows
 from mta.spool.content import ContentSource, MemoryContent
 from mta.spool.drafts import Draft, Incoming
+from mta.spool.interfaces import IDrafts
 from mta.spool.jobs import ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
@@ -29,6 +30,7 @@ class Commits:
         owner: int,
         leasing: Leasing,
         source: ContentSource,
+        drafts: IDrafts,
         ids: queue_id.QueueIds,
         now: Callable[[], float],
     ) -> None:
@@ -36,6 +38,7 @@ class Commits:
         self._owner = owner
         self._leasing = leasing
         self._source = source
+        self._drafts = drafts
         self._ids = ids
         self._now = now
         self._arriving: set[int] = set()  # drafts whose messages may come to be committed
@@ -44,8 +47,7 @@ class Commits:
         """See `ISpool.draft`."""
         number = self._ids.next()
         self._arriving.add(number)
-        folder, in_thread = self._committer.folder, self._source.in_thread
-        return Draft(number, folder, self._owner, in_thread, self._arriving)
+        return self._drafts.begin(number, self._arriving)
 
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
         """See `IAttemptRecords.settle`.

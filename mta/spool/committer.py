@@ -25,6 +25,7 @@ from zope.interface import implementer
 from mta.interfaces import ICommitMeter
 from mta.spool.batches import BatchWriter
 from mta.spool.folder import Folder
+from mta.spool.interfaces import IBatchWriter
 from mta.spool.jobs import ICommitter, Job
 
 GATHER_DELAY = 0.001  # seconds: less than a sync takes, which the messages that come share
@@ -46,11 +47,21 @@ class Committer:
 
     log: ClassVar[Logger] = Logger()
 
-    def __init__(self, folder: Folder, reactor: Any, meter: ICommitMeter | None = None) -> None:
-        """`reactor`: IReactorFromThreads and IReactorTime; `meter` hears of each commit."""
+    def __init__(
+        self,
+        folder: Folder,
+        reactor: Any,
+        meter: ICommitMeter | None = None,
+        writer: IBatchWriter | None = None,
+    ) -> None:
+        """`reactor`: IReactorFromThreads and IReactorTime; `meter` hears of each commit.
+
+        `writer`: that of the folder's own database where it is not given.
+        """
         self.folder = folder
         self._reactor = reactor
         self._meter = meter
+        self._writer = writer or BatchWriter(folder)
         self._jobs: SimpleQueue[_Waiting | None] = SimpleQueue()  # of the thread
         self._gathered: list[_Waiting] = []  # jobs that are not given to the thread yet
         self._removals: list[int] = []  # messages whose removal is not given to it yet
@@ -62,7 +73,7 @@ class Committer:
 
     def start(self, owner: int) -> None:
         """See `ICommitter.start`."""
-        self._writer = BatchWriter(self.folder, owner)
+        self._writer.open(owner)
         try:
             self._thread.start()
         except RuntimeError as error:  # no more threads

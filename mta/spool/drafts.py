@@ -24,6 +24,7 @@ from mta.spool import queue_id
 from mta.spool.content import SMALL, InThread
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder
+from mta.spool.interfaces import IDrafts
 
 # Tools begin at once: they use the room without Twisted.
 if TYPE_CHECKING:
@@ -193,6 +194,20 @@ class Draft:
         if self._file is not None:
             descriptor, self._file = self._file, None
             os.close(descriptor)
+
+
+@implementer(IDrafts)
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Makes drafts in a folder."""
+
+    folder: Folder
+    owner: int
+    in_thread: InThread
+
+    def begin(self, number: int, arriving: set[int]) -> Draft:
+        """See `IDrafts.begin`."""
+        return Draft(number, self.folder, self.owner, self.in_thread, arriving)
 
 
 @cache

@@ -6,6 +6,7 @@ many looks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import ClassVar
 
@@ -18,12 +19,34 @@ from mta.interfaces import ISpoolListener
 from mta.spool import owner_rows
 from mta.spool.clock import Clocks
 from mta.spool.database import spare
+from mta.spool.folder import Folder
 from mta.spool.jobs import ICommitter, Job
 from mta.spool.leasing import Leasing
 
 INTERVAL = 10.0  # seconds between beats: often enough for monitoring
 MAX_SURE = 300.0  # seconds after a beat: half of what other processes wait for the next
 MAX_COMMIT = 30.0  # seconds of a commit before monitoring hears of it: SQLite waits so long
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The result of a beat.
+
+    `is_known`: no other process believed us dead.  `jumped`: seconds by which the clock was set.
+    """
+
+    is_known: bool
+    jumped: float
+    has_room: bool
+
+
+def sqlite_pulse(connection: Connection, owner: int, clocks: Clocks, folder: Folder) -> Pulse:
+    """Beat in a SQLite database."""
+    is_known = owner_rows.beat(connection, owner)
+    if not is_known:
+        owner_rows.register(connection, owner)
+    jumped = owner_rows.set_clock(connection, clocks.read())
+    return Pulse(is_known, jumped, folder.has_room(spare(connection)))
 
 
 class Heartbeat:
@@ -34,15 +57,21 @@ class Heartbeat:
     def __init__(
         self,
         committer: ICommitter,
-        owner: int,
+        pulse: Job,
         leasing: Leasing,
         listener: ISpoolListener,
         clocks: Clocks,
         reactor: IReactorTime,
+        max_sure: float = MAX_SURE,
     ) -> None:
-        """`owner` is registered already; `leasing` can release again after a beat."""
+        """`pulse` is the job of a beat, whose result is a `Pulse`.
+
+        Its owner is registered.  `max_sure`: seconds after a beat in which our leases are ours.
+        `leasing` can release again after a beat.
+        """
         self._committer = committer
-        self._owner = owner
+        self._pulse = pulse
+        self._max_sure = max_sure
         self._leasing = leasing
         self._listener = listener
         self._clocks = clocks
@@ -65,7 +94,7 @@ class Heartbeat:
     @property
     def is_sure(self) -> bool:
         """Tell whether our leases are still ours."""
-        return self._clocks.uptime() - self._last < MAX_SURE
+        return self._clocks.uptime() - self._last < self._max_sure
 
     @property
     def failure(self) -> str:
@@ -83,36 +112,29 @@ class Heartbeat:
         if self._begun is None:
             self._begun = begun
         try:
-            is_known, jumped, room = await self._committer.submit(Job(action=self._act))
+            pulse: Pulse = await self._committer.submit(self._pulse)
         except OSError as error:
             self._error = f"the spool can't be written: {error}"
             raise
         finally:
             self._begun = None
-        self._error = "" if room else "little room on the disk: new mail is refused"
+        self._error = "" if pulse.has_room else "little room on the disk: new mail is refused"
         self._last = begun
         self._leasing.release_again()
-        self._tell(is_known=is_known, jumped=jumped)
+        self._tell(pulse)
 
-    def _tell(self, *, is_known: bool, jumped: float) -> None:
-        if not is_known:
+    def _tell(self, pulse: Pulse) -> None:
+        if not pulse.is_known:
             self.log.warn("this process stood still, and others may have taken its mail")
             self._listener.recall()
-        if jumped:
-            self.log.warn("the clock jumped by {seconds:.0f} s", seconds=jumped)
+        if pulse.jumped:
+            self.log.warn("the clock jumped by {seconds:.0f} s", seconds=pulse.jumped)
             self._listener.wake()
 
     def hurry(self) -> None:
         """Beat now, if no beat is under way."""
         if self._begun is None:
             Deferred.fromCoroutine(self._beat_on())
-
-    def _act(self, connection: Connection) -> tuple[bool, float, bool]:
-        is_known = owner_rows.beat(connection, self._owner)
-        if not is_known:
-            owner_rows.register(connection, self._owner)
-        jumped = owner_rows.set_clock(connection, self._clocks.read())
-        return is_known, jumped, self._committer.folder.has_room(spare(connection))
 
     def _repeat(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._beat_on())

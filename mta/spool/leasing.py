@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from sqlite3 import Connection, DatabaseError
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -12,16 +10,10 @@ from twisted.logger import Logger
 
 from mta.interfaces import ISpoolListener
 from mta.queued import Message
-from mta.spool import leases, queue_id, rows
-from mta.spool.content import ContentSource, FileContent
-from mta.spool.database import SpoolDamaged, is_damage
-from mta.spool.jobs import ICommitter, acting
-from mta.spool.loading import Loaded, load, log_damaged
-from mta.spool.owners import Owner
-from mta.spool.sweeping import FileSweeper
-from mta.spool.wakeup import wake_processes
-
-Choose = Callable[[Connection], list[int]]
+from mta.spool import queue_id, rows
+from mta.spool.content import FileContent
+from mta.spool.interfaces import IClaims, ISweeper, IWaker
+from mta.spool.loading import Loaded, log_damaged
 
 
 class Leasing:
@@ -34,43 +26,47 @@ class Leasing:
 
     def __init__(
         self,
-        committer: ICommitter,
-        owner: Owner,
-        source: ContentSource,
+        claims: IClaims,
         listener: ISpoolListener,
-        sweeper: FileSweeper,
+        waker: IWaker,
         now: Callable[[], float],
+        sweeper: ISweeper | None = None,
     ) -> None:
+        """`sweeper`: where content has files.  `now`: seconds since the epoch."""
         self.tries_suspects = False
-        self._committer = committer
-        self._owner = owner
-        self._source = source
+        self._claims = claims
         self._listener = listener
-        self._sweeper = sweeper
+        self._waker = waker
         self._now = now
+        self._sweeper = sweeper
         self._leased: dict[int, bool] = {}  # by number: whether its body is in a file
         self._unreleased: dict[int, float] = {}  # what could not be released yet, and when due
         self._suspects: set[int] = set()  # what is tried alone, see `leases.suspect`
-        self._unreadable: set[int] = set()  # what is damaged and can't even be put on hold
 
     async def lease_due(self, limit: int) -> Sequence[Message]:
         """See `ILeases.lease_due`."""
-        choose = partial(
-            leases.due,
-            now=self._now(),
-            limit=limit,
-            unreadable=self._unreadable,
-            suspects=self.tries_suspects,
-        )
-        return await self.lease(choose)
+        now = self._now()
+        return self._took(await self._claims.due(now, limit, suspects=self.tries_suspects))
 
-    async def lease(self, choose: Choose) -> Sequence[Message]:
-        """Lease the messages that a query chooses.  Raises OSError."""
-        loaded: Loaded
-        try:
-            loaded = await self._committer.submit(acting(self._lease_all, choose=choose))
-        except SpoolDamaged:
-            loaded = await self._committer.submit(acting(self._lease_readable, choose=choose))
+    async def lease(self, numbers: Sequence[int]) -> Sequence[Message]:
+        """See `ILeases.lease`."""
+        return self._took(await self._claims.free(numbers, suspects=self.tries_suspects))
+
+    async def lease_held(
+        self, peer: str, domains: Collection[str], limit: int
+    ) -> Sequence[Message]:
+        """See `IHeldLeases.lease_held`."""
+        found = self._claims.held(peer, domains, limit, suspects=self.tries_suspects)
+        return self._took(await found)
+
+    async def postpone(
+        self, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """See `IAttemptRecords.postpone`."""
+        return await self._claims.postpone(self._now(), dues, warn_after, give_up_after)
+
+    def _took(self, loaded: Loaded) -> Sequence[Message]:
+        """Note what was leased, and return it."""
         for message in loaded.messages:
             self._leased[queue_id.decode(message.id)] = isinstance(message.content, FileContent)
         self._suspects |= loaded.suspects
@@ -91,9 +87,8 @@ class Leasing:
         """
         now = self._now()
         numbered = {queue_id.decode(text): max(due, now) for text, due in dues.items()}
-        job = acting(leases.release, dues=[*numbered.items()], owner=self._owner.number)
         try:
-            await self._committer.submit(job)
+            await self._claims.release(numbered)
         except OSError:  # the committer has logged it
             self._unreleased |= numbered
             return
@@ -125,41 +120,9 @@ class Leasing:
 
     async def removed(self, numbers: Sequence[int]) -> None:
         """Note that messages were removed, and remove their files."""
-        if self.ended(numbers):
+        if self.ended(numbers) and self._sweeper is not None:
             await self._sweeper.sweep()
 
     def wake_others(self) -> None:
         """Wake the other processes on the spool."""
-        wake_processes(self._committer.folder, except_for=self._owner.wakeup_pipe)
-
-    # --- in the committer's thread -------------------------------------------------------
-
-    def _lease_all(self, connection: Connection, choose: Choose) -> Loaded:
-        """Lease all together.  Raises sqlite3.Error, also where rows can't be changed."""
-        return self._lease_these(connection, self._chosen(connection, choose))
-
-    def _lease_readable(self, connection: Connection, choose: Choose) -> Loaded:
-        """Lease one after the other, without those that can't be changed."""
-        loaded = Loaded()
-        for number in self._chosen(connection, choose):
-            connection.execute("SAVEPOINT one")
-            try:
-                loaded.add(self._lease_these(connection, [number]))
-            except DatabaseError as error:
-                connection.execute("ROLLBACK TO one")
-                if not is_damage(error):
-                    raise
-                self._unreadable.add(number)
-                loaded.damaged[number] = f"its rows can't be changed: {error}"
-            connection.execute("RELEASE one")
-        return loaded
-
-    def _chosen(self, connection: Connection, choose: Choose) -> list[int]:
-        return leases.without_suspects(connection, choose(connection), one=self.tries_suspects)
-
-    def _lease_these(self, connection: Connection, chosen: Sequence[int]) -> Loaded:
-        leases.lease(connection, chosen, self._owner.number)
-        loaded = load(connection, chosen, self._committer.folder, self._source.content)
-        if loaded.damaged:
-            leases.hold_damaged(connection, loaded.damaged)
-        return loaded
+        self._waker.wake_others()

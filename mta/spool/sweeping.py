@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import ClassVar
 
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from mta.limited_log import LimitedLog
 from mta.spool import owners, queue_id, rows
 from mta.spool.content import InThread
 from mta.spool.database import ReadConnection
 from mta.spool.folder import MIN_UNKNOWN_AGE
+from mta.spool.interfaces import ISweeper
 from mta.spool.jobs import ICommitter, acting
 
 _BATCH_SIZE = 1000  # files removed at once
 
 
+@implementer(ISweeper)
 class FileSweeper:
     """Removes content of messages that are gone, and files without any."""
 

@@ -6,10 +6,14 @@ Each has a FIFO (`mta.spool.wakeup_pipe`), into which the others write one octet
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from zope.interface import implementer
+
 from mta.spool.folder import Folder
+from mta.spool.interfaces import IWaker
 
 SUFFIX = ".wake"
 
@@ -37,6 +41,19 @@ def wake_processes(
     for path in pipes:
         if path != except_for:
             _write(path, signal)
+
+
+@implementer(IWaker)
+@dataclass(frozen=True, slots=True)
+class Waker:
+    """Wakes the others for the process with a FIFO of its own."""
+
+    folder: Folder
+    own: Path
+
+    def wake_others(self) -> None:
+        """See `IWaker.wake_others`."""
+        wake_processes(self.folder, except_for=self.own)
 
 
 def _write(path: Path, signal: Signal) -> None:

@@ -151,8 +151,7 @@ class SpoolTestCase(SynchronousTestCase):
         spool._pipe.close()
         self.wait(self.committers[spool].stop())
         spool._attempts.close()
-        spool._reader.close()
-        spool._watcher.close()
+        spool._reading.close()
         self.ended.add(spool)
 
     def owner(self, spool: SqliteSpool) -> owners.Owner:

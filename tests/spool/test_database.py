@@ -181,7 +181,7 @@ class ReaderTests(SpoolTestCase):
         spool = self.process()
         message = self.commit(spool)
         self.wait(spool.release({message.id: 0.0}))
-        with spool._watcher._lock:
+        with spool._reading._counting._lock:
             (again,) = self.wait(spool.lease_due(1))
             self.assertEqual(self.content(again), b"content")
             self.assertIsNone(self.wait(spool.next_due()))

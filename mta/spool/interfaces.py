@@ -1,0 +1,100 @@
+"""The seams between the spool and its database.
+
+`mta.spool.process_spool` and its parts go by these alone; each kind of database fulfils them in
+its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import Interface
+
+if TYPE_CHECKING:
+    from mta.spool.drafts import Draft
+    from mta.spool.jobs import Job
+    from mta.spool.loading import Loaded
+
+
+class IBatchWriter(Interface):
+    """The connection that commits, in the thread of a committer.  Everything blocks."""
+
+    def open(owner: int) -> None:
+        """Open the database for an owner.  Raises SpoolUnusable or OSError."""
+
+    def commit(jobs: Sequence[Job]) -> Sequence[Any]:
+        """Commit all together, or each by itself where one may have failed.
+
+        Returns the result of each job, in order: a Failure where nothing of it was done.
+        """
+
+    def close() -> None:
+        """Close the database."""
+
+
+class IClaims(Interface):
+    """Claims messages for one owner.
+
+    All raise OSError.  `suspects`: messages that others died on may be tried, one at a time.
+    """
+
+    async def due(now: float, limit: int, *, suspects: bool) -> Loaded:
+        """Claim messages that are due, the longest overdue first."""
+
+    async def free(numbers: Sequence[int], *, suspects: bool) -> Loaded:
+        """Claim those of these messages that are free."""
+
+    async def held(peer: str, domains: Collection[str], limit: int, *, suspects: bool) -> Loaded:
+        """Claim free messages that wait for a peer, oldest first."""
+
+    async def release(dues: Mapping[int, float]) -> None:
+        """End leases that are still the owner's, with new due times."""
+
+    async def postpone(
+        now: float, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """Put off messages that wait for these hops alone; see `IAttemptRecords.postpone`."""
+
+
+class IReading(Interface):
+    """Reads what a process wants to know of the queue.  All raise OSError."""
+
+    async def next_due(*, suspects: bool) -> float | None:
+        """The due time of the first message to be tried, if any."""
+
+    async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
+        """Count the messages that wait for a peer, up to `limit`."""
+
+    async def recalled(numbers: Collection[int]) -> Sequence[int]:
+        """Those of our messages that are gone, on hold, or another's."""
+
+    def counts_by_state() -> Mapping[str, tuple[int, float]]:
+        """The number of messages in each state, and when the oldest came.
+
+        Blocks.  Raises OSError at once where it is being counted already.
+        """
+
+    def close() -> None:
+        """Close the connections."""
+
+
+class IWaker(Interface):
+    """Wakes the other processes on the spool."""
+
+    def wake_others() -> None:
+        """Tell them that mail is due, or held for a peer."""
+
+
+class ISweeper(Interface):
+    """Removes what removed messages leave outside of the database."""
+
+    async def sweep() -> None:
+        """Remove it, now or at a later call."""
+
+
+class IDrafts(Interface):
+    """Makes drafts for one owner."""
+
+    def begin(number: int, arriving: set[int]) -> Draft:
+        """A draft of the message with this number; see `Draft`."""

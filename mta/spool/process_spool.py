@@ -1,0 +1,198 @@
+"""The spool of one running process, whatever its database is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from mta.interfaces import IAttempts, IQueue, ISpool, ISpoolListener
+from mta.mail import Envelope
+from mta.queued import IDraft, Message, Settlement
+from mta.session import Origin
+from mta.spool import clock, owner_rows, queue_id
+from mta.spool.attempts import AttemptNotes
+from mta.spool.commits import Commits
+from mta.spool.drafts import Draft, Incoming
+from mta.spool.heartbeat import Heartbeat
+from mta.spool.interfaces import IReading
+from mta.spool.jobs import ICommitter
+from mta.spool.leasing import Leasing
+
+
+@implementer(ISpool, IQueue, IAttempts)
+class ProcessSpool:
+    """Joins the parts that work for one owner.
+
+    A subclass makes them in `start`.
+    """
+
+    log: ClassVar[Logger] = Logger()
+
+    _attempts: AttemptNotes
+    _commits: Commits
+    _heartbeat: Heartbeat
+    _leasing: Leasing
+    _reading: IReading
+
+    def __init__(
+        self,
+        reactor: Any,
+        pool: ThreadPool,
+        listener: ISpoolListener,
+        committer: ICommitter,
+        *,
+        now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] | None = None,
+    ) -> None:
+        """`reactor`: IReactorTime, IReactorFromThreads and IReactorFDSet.
+
+        `now`: seconds since the epoch; `uptime`: seconds of a clock that is never set, the
+        reactor's where it is not given.
+        """
+        self._listener = listener
+        self._committer = committer
+        self._folder = committer.folder
+        self._reactor = reactor
+        self._pool = pool
+        self._now = now
+        self._ids = queue_id.QueueIds(now)
+        self._clocks = clock.Clocks(now, uptime or reactor.seconds)
+
+    def _begin(self, owner: int) -> None:
+        """Let the parts work."""
+        self._committer.start(owner)
+        self._heartbeat.start()
+        self._maturing = self._reactor.callLater(owner_rows.SUSPECT_DELAY, self._mature)
+
+    def _mature(self) -> None:
+        """Try messages that others died on, now that we have lived."""
+        self._leasing.tries_suspects = True
+        self._listener.wake()
+
+    def _rest(self) -> None:
+        """Let no part begin anything any more."""
+        self._heartbeat.stop()
+        if self._maturing.active():
+            self._maturing.cancel()
+
+    def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._pool, function, *args)
+
+    # --- for the service ---------------------------------------------------------------
+
+    @property
+    def failure(self) -> str:
+        """The reason why no mail can be taken; empty: it can."""
+        return self._heartbeat.failure
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether nothing can be committed until the process is restarted."""
+        return self._committer.has_ended
+
+    async def beat(self) -> None:
+        """Commit something, to see whether that can be done.  Raises OSError."""
+        await self._heartbeat.beat()
+
+    @property
+    def reserve(self) -> int:
+        """The octets of the disk that new mail leaves free.
+
+        May be set at any time.
+        """
+        return self._folder.reserve
+
+    @reserve.setter
+    def reserve(self, octets: int) -> None:
+        self._folder.reserve = octets
+
+    def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
+        """The number of messages in each state, and when the oldest came.
+
+        In seconds since the epoch.  Blocks, and reads the whole queue.  Raises OSError, at once
+        where it is being counted already.
+        """
+        return self._reading.counts_by_state()
+
+    # --- ISpool --------------------------------------------------------------------
+
+    def draft(self) -> Draft:
+        """See `ISpool.draft`."""
+        return self._commits.draft()
+
+    async def commit(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
+    ) -> Message:
+        """See `ISpool.commit`."""
+        assert isinstance(draft, Draft)
+        incoming = Incoming(draft, envelope, header, origin, hold)
+        (message,) = await self._commits.commit([incoming])
+        return message
+
+    # --- IQueue --------------------------------------------------------------------
+
+    async def lease_due(self, limit: int) -> Sequence[Message]:
+        """See `ILeases.lease_due`."""
+        return await self._leasing.lease_due(limit)
+
+    async def lease(self, ids: Collection[str]) -> Sequence[Message]:
+        """See `ILeases.lease`."""
+        return await self._leasing.lease([*map(queue_id.decode, ids)])
+
+    async def next_due(self) -> float | None:
+        """See `ILeases.next_due`."""
+        return await self._reading.next_due(suspects=self._leasing.tries_suspects)
+
+    async def release(self, dues: Mapping[str, float]) -> None:
+        """See `ILeases.release`."""
+        await self._leasing.release(dues)
+
+    async def lease_held(
+        self, peer: str, domains: Collection[str], limit: int
+    ) -> Sequence[Message]:
+        """See `IHeldLeases.lease_held`."""
+        return await self._leasing.lease_held(peer, domains, limit)
+
+    async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
+        """See `IHeldLeases.count_held`."""
+        return await self._reading.count_held(peer, domains, limit)
+
+    async def settle(self, settlement: Settlement) -> Sequence[Message]:
+        """See `IAttemptRecords.settle`."""
+        return await self._commits.settle(settlement)
+
+    async def remove(self, ids: Collection[str], delay: float) -> None:
+        """See `IAttemptRecords.remove`."""
+        await self._commits.remove(ids, delay)
+
+    async def recalled(self, ids: Collection[str]) -> Collection[str]:
+        """See `IAttemptRecords.recalled`."""
+        numbers: list[int] = [*map(queue_id.decode, ids)]
+        return [*map(queue_id.encode, await self._reading.recalled(numbers))]
+
+    async def postpone(
+        self, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """See `IAttemptRecords.postpone`."""
+        return await self._leasing.postpone(dues, warn_after, give_up_after)
+
+    # --- IAttempts -----------------------------------------------------------------
+
+    def begin_attempt(self, id: str) -> bool:
+        """See `IAttempts.begin_attempt`."""
+        if not self._heartbeat.is_sure:
+            self._heartbeat.hurry()
+            return False
+        self._attempts.begin(queue_id.decode(id))
+        return True
+
+    def end_attempt(self, id: str) -> None:
+        """See `IAttempts.end_attempt`."""
+        self._attempts.end(queue_id.decode(id))

@@ -1,0 +1,56 @@
+"""Reads the queue of the SQLite database for one process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from zope.interface import implementer
+
+from mta.spool import leases, rows
+from mta.spool.content import InThread
+from mta.spool.database import ReadConnection
+from mta.spool.folder import Folder
+from mta.spool.interfaces import IReading
+
+
+@implementer(IReading)
+class Reading:
+    """Two connections for reading.
+
+    One of them is never kept waiting by a count that takes long.
+    """
+
+    def __init__(self, folder: Folder, owner: int, in_thread: InThread) -> None:
+        """Open the database.  Raises OSError."""
+        self._owner = owner
+        self._in_thread = in_thread
+        self.connection = ReadConnection(folder)
+        self._counting = ReadConnection(folder, waits=False)
+
+    async def next_due(self, *, suspects: bool) -> float | None:
+        """See `IReading.next_due`."""
+        query = partial(leases.next_due, suspects=suspects)
+        due: float | None = await self._in_thread(self.connection.call, query)
+        return due
+
+    async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
+        """See `IReading.count_held`."""
+        query = partial(leases.count_held, peer=peer, domains=domains, limit=limit)
+        count: int = await self._in_thread(self.connection.call, query)
+        return count
+
+    async def recalled(self, numbers: Collection[int]) -> Sequence[int]:
+        """See `IReading.recalled`."""
+        query = partial(leases.recalled, numbers=numbers, owner=self._owner)
+        recalled: Sequence[int] = await self._in_thread(self.connection.call, query)
+        return recalled
+
+    def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
+        """See `IReading.counts_by_state`."""
+        return self._counting.call(rows.counts_by_state)
+
+    def close(self) -> None:
+        """See `IReading.close`."""
+        self.connection.close()
+        self._counting.close()
