@@ -84,7 +84,7 @@ class ReportSender:
             to = await destinations(self._resolver, domain, published.rua)
             if not to.is_complete and age < MAX_AGE:
                 return
-            if to.addresses and rows:
+            if to.max_sizes and rows:
                 id = report_id(self._hostname, domain, day)
                 await self._write(Report(day, published, rows, id), to)
         await self._in_thread(self._store.remove, day, domain)
@@ -93,9 +93,22 @@ class ReportSender:
         """Commit the message of a report.  Raises OSError."""
         contact = f"postmaster@{self._hostname}"
         reporter = Reporter(self._hostname, contact, f"mailturn {__version__}")
-        section, body = await self._in_thread(message, report, reporter, to.addresses, self._now())
+        subject = f"DMARC report on {report.published.domain}"
+        addresses, now = to.of(0), self._now()
+        section, body = await self._in_thread(message, report, reporter, addresses, now)
+        size = len(section) + len(body)
+        if len(taking := to.of(size)) < len(addresses):
+            self.log.info(
+                "{subject}: too long for {count} of its addresses ({size} octets)",
+                subject=subject,
+                size=size,
+                count=len(addresses) - len(taking),
+            )
+            if not taking:
+                return
+            section, body = await self._in_thread(message, report, reporter, taking, now)
         never = frozenset({Notify.NEVER})
-        recipients = tuple(Recipient(address, never) for address in to.addresses)
+        recipients = tuple(Recipient(address, never) for address in taking)
         draft = self._spool.draft()
         try:
             draft.address(recipients)
@@ -105,7 +118,7 @@ class ReportSender:
             raise
         envelope = Envelope(self._reverse_path, recipients)
         committed = await self._spool.commit(draft, envelope, section, NOTICE_ORIGIN)
-        self._mail.written(committed, f"DMARC report on {report.published.domain}")
+        self._mail.written(committed, subject)
 
     @property
     def _reverse_path(self) -> Mailbox:

@@ -59,7 +59,9 @@ RECORDS = [
     (
         "v=DMARC1; p=none; rua=mailto:a@x.y!10m , https://x.y/z,mailto:b,ftp; ruf=mailto:c@x.y; "
         "fo=1:d:q",
-        Record(rua=("mailto:a@x.y", "https://x.y/z"), ruf=("mailto:c@x.y",), fo=frozenset("1d")),
+        Record(
+            rua=("mailto:a@x.y!10m", "https://x.y/z"), ruf=("mailto:c@x.y",), fo=frozenset("1d")
+        ),
     ),
 ]
 NO_RECORDS = [

@@ -235,6 +235,30 @@ class SenderTests(ReportingCase):
             self.run_all(self.sender(*keys))
             self.assertEqual(expected, self.mail.messages[-1].envelope.reverse_path)
 
+    def test_sizes(self) -> None:
+        """One that is longer than an address takes is not sent there."""
+        for uris, expected in (
+            (("mailto:d@example.com!10m", "mailto:s@example.com!500"), ["d@example.com"]),
+            (("mailto:d@example.com!1k", "mailto:s@example.com!500"), []),
+        ):
+            self.setUp()
+            dmarc = replace(FAILED, record=replace(RECORD, rua=uris))
+            collector = self.collector()
+            collector.judged(replace(JUDGED, dmarc=dmarc), JUNK)
+            self.successResultOf(Deferred.fromCoroutine(collector.flush()))
+            self.to_midnight()
+            self.clock.advance(MAX_DELAY)
+            self.run_all()
+            recipients = [
+                str(each.forward_path)
+                for message in self.mail.messages
+                for each in message.envelope.recipients
+            ]
+            self.assertEqual(expected, recipients)
+            for message in self.mail.messages:
+                self.assertNotIn(b"s@example.com", self.content(message))
+            self.assertEqual([], self.store.waiting(TODAY + 9))
+
     def test_no_address(self) -> None:
         """Without permission nothing is sent, and nothing kept."""
         self.resolver = Resolver({"_dmarc.example.com": [b"v=DMARC1; p=reject"]})

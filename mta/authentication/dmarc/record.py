@@ -17,7 +17,7 @@ MAX_URIS = 10  # of one tag: reports to more addresses would make us a multiplie
 _VERSION = re.compile(r"v[ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 _MAILTO = re.compile(r"mailto:[^@]+@[^@]+", re.IGNORECASE)
-_SIZE = re.compile(r"![0-9]+[kmgt]?\Z", re.IGNORECASE)  # of RFC 7489; ignored
+SIZE_LIMIT = re.compile(r"!([0-9]{1,15})([kmgt]?)\Z", re.IGNORECASE)  # of RFC 7489 section 6.2
 
 
 class Policy(Enum):
@@ -119,12 +119,13 @@ def _word(text: str, known: str) -> str:
 
 
 def _uris(text: str) -> tuple[str, ...]:
-    """Return the well-formed URIs of a list, without limits on size."""
-    found = (_SIZE.sub("", each.strip(" \t")) for each in text.split(","))
+    """Return the well-formed URIs of a list, with their limits on size."""
+    found = (each.strip(" \t") for each in text.split(","))
     return tuple(uri for uri in found if _is_uri(uri))[:MAX_URIS]
 
 
 def _is_uri(text: str) -> bool:
+    text = SIZE_LIMIT.sub("", text)
     if not _URI.fullmatch(text):
         return False
     return not text.lower().startswith("mailto:") or _MAILTO.fullmatch(text) is not None

@@ -51,7 +51,7 @@ class DestinationTests(SynchronousTestCase):
         """The addresses that count, of these."""
         found = self.found(*(f"mailto:{each}" for each in rua))
         self.assertTrue(found.is_complete)
-        return [str(each) for each in found.addresses]
+        return [str(each) for each in found.of(0)]
 
     def test_same_organisation(self) -> None:
         """It needs no permission: the domain itself, the one above, another below that."""
@@ -91,7 +91,32 @@ class DestinationTests(SynchronousTestCase):
             ("mailto:a@b@example.com", []),
             ("mailto:d@example.com%0D%0ABcc:x@victim.example", []),
         ):
-            self.assertEqual(expected, [str(each) for each in self.found(uri).addresses], uri)
+            self.assertEqual(expected, [str(each) for each in self.found(uri).of(0)], uri)
+
+    def test_limits(self) -> None:
+        """By the URI, in octets or powers of 1024; another address has its own."""
+        resolver = Resolver(
+            {
+                **RECORDS,
+                f"{DOMAIN}._report._dmarc.moved.example.net": [
+                    b"v=DMARC1; rua=mailto:new@moved.example.net!1k"
+                ],
+            }
+        )
+        for uri, expected in (
+            ("mailto:d@example.com", float("inf")),
+            ("mailto:d@example.com!900", 900),
+            ("mailto:d@example.com!10K", 10 * 2**10),
+            ("mailto:d@example.com!50m", 50 * 2**20),
+            ("mailto:d@example.com!2g", 2**31),
+            ("mailto:d@red.example.net!3t", 3 * 2**40),
+            ("mailto:d@moved.example.net!3t", 1024),
+            ("mailto:d!1k@example.com", float("inf")),
+        ):
+            found = self.found(uri, resolver=resolver)
+            self.assertEqual([expected], list(found.max_sizes.values()), uri)
+        found = self.found("mailto:a@example.com!10", "mailto:b@example.com")
+        self.assertEqual([1, 2], [len(found.of(size)) for size in (11, 10)])
 
     def test_long_names(self) -> None:
         """A name that the DNS has no room for permits nothing."""
@@ -104,5 +129,5 @@ class DestinationTests(SynchronousTestCase):
         found = self.found(
             "mailto:d@red.example.net", "mailto:d@example.com", resolver=Resolver(RECORDS, name)
         )
-        self.assertEqual(["d@example.com"], [str(each) for each in found.addresses])
+        self.assertEqual(["d@example.com"], [str(each) for each in found.of(0)])
         self.assertFalse(found.is_complete)

@@ -41,8 +41,8 @@ class PublishedTests(SynchronousTestCase):
         return Published.of("example.com", record)
 
     def test_defaults(self) -> None:
-        """What a record leaves out has its default; limits on size do not count."""
-        rua = ("mailto:d@example.com", "mailto:e@example.net")
+        """What a record leaves out has its default."""
+        rua = ("mailto:d@example.com!10m", "mailto:e@example.net")
         self.assertEqual(
             Published("example.com", "reject", "reject", "reject", False, False, "0", False, rua),
             self.published(b"p=reject; rua=mailto:d@example.com!10m, mailto:e@example.net"),
