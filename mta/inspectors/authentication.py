@@ -7,7 +7,7 @@ from zope.interface import implementer
 from mta.inspectors.authentication_config import AuthenticationConfig
 from mta.inspectors.exempt import ExemptMessage, RelayResults
 from mta.inspectors.judging import JudgedMessage
-from mta.inspectors.sender_policy import SenderPolicy
+from mta.inspectors.sender_policy import SenderPolicies, SenderPolicy
 from mta.interfaces import IAccessPolicy, IInspector, IMessageInspector, ISessionInspector
 from mta.mail import MailArgument, canonical_domain
 from mta.session import Origin, Session
@@ -20,14 +20,18 @@ _NONE: frozenset[str] = frozenset()
 class AuthenticationInspector:
     """Authenticates the senders of mail from outside."""
 
-    def __init__(self, config: AuthenticationConfig, access: IAccessPolicy) -> None:
+    def __init__(
+        self, config: AuthenticationConfig, access: IAccessPolicy, senders: SenderPolicies
+    ) -> None:
         self._config = config
         self._access = access
+        self._senders = senders
         self.needs_name = config.needs_name
 
     def session(self, session: Session) -> ISessionInspector:
         """See `IInspector.session`."""
-        return _AuthenticatedSession(self._config, self._access, session)
+        sender_policy = self._senders.of(session)
+        return _AuthenticatedSession(self._config, self._access, session, sender_policy)
 
 
 @implementer(ISessionInspector)
@@ -35,12 +39,16 @@ class _AuthenticatedSession:
     """Authenticates the senders of one session."""
 
     def __init__(
-        self, config: AuthenticationConfig, access: IAccessPolicy, session: Session
+        self,
+        config: AuthenticationConfig,
+        access: IAccessPolicy,
+        session: Session,
+        sender_policy: SenderPolicy,
     ) -> None:
         self._config = config
         self._access = access
         self._session = session
-        self._sender_policy = SenderPolicy(config, session)
+        self._sender_policy = sender_policy
 
     async def connected(self) -> None:
         """Let all clients pass."""

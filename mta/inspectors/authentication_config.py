@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mta.authentication.spf import Limits
 from mta.inspectors.interfaces import IJudgedMail
 from mta.inspectors.verifications import Verifications
 from mta.interfaces import IAuthenticationMeter, IResolver
@@ -41,11 +40,6 @@ class AuthenticationConfig:
     def authserv_id(self) -> str:
         """Our name in Authentication-Results, in canonical form."""
         return canonical_domain(self.settings.authserv_id or self.hostname).rstrip(".")
-
-    @cached_property
-    def limits(self) -> Limits:
-        """The limits on a check of SPF.  Its time is bounded where it is waited for."""
-        return Limits(self.now)
 
     @cached_property
     def verifications(self) -> Verifications:

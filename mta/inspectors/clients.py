@@ -48,6 +48,8 @@ class _Client:
         self.inspector = inspector
         self.session = session
         self._standing: Standing | None = None
+        greylisting = inspector.greylisting
+        self.sender_policy = None if greylisting is None else greylisting.senders.of(session)
 
     async def connected(self) -> None:
         """Let all clients pass: this one may be a user."""
@@ -115,11 +117,12 @@ class _ClientMessage:
 
     async def _greylist(self, address: Mailbox, *, is_listed: bool) -> None:
         greylisting, session = self._client.inspector.greylisting, self._client.session
-        if greylisting is None or session.turned_peer:
+        sender_policy = self._client.sender_policy
+        if greylisting is None or sender_policy is None or session.turned_peer:
             return  # a relay comes again, be its client what it may
         if self._is_greylisted is None:
             self._is_greylisted = await greylisting.concerns(
-                session, self._reverse_path, is_listed=is_listed
+                sender_policy, self._reverse_path, is_listed=is_listed
             )
         if not self._is_greylisted:
             return

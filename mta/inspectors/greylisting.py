@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from ipaddress import ip_network
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mta.authentication.spf import Limits, Result, check_host
+from mta.authentication.spf import Result
 from mta.inspection_settings import Greylist, GreylistWhen
 from mta.inspectors.doubt import looks_dynamic
 from mta.inspectors.greylist_table import GreylistTable
-from mta.interfaces import IResolver
+from mta.inspectors.sender_policy import SenderPolicies, SenderPolicy
 from mta.limited_log import LimitedLog
 from mta.mail import Mailbox, Reply
 from mta.session import UNKNOWN_ADDRESS, Session
@@ -25,10 +23,7 @@ _UNPROVED = frozenset({Result.NONE, Result.FAIL, Result.SOFTFAIL})
 
 
 class Greylisting:
-    """Lets clients wait that come for the first time.
-
-    `hostname` is our name, `now` gives seconds since the epoch.
-    """
+    """Lets clients wait that come for the first time."""
 
     log = Logger()
 
@@ -36,20 +31,18 @@ class Greylisting:
         self,
         settings: Greylist,
         table: GreylistTable,
-        resolver: IResolver,
-        hostname: str,
+        senders: SenderPolicies,
         clock: IReactorTime,
-        now: Callable[[], float] = time.time,
     ) -> None:
+        self.senders = senders
         self._settings = settings
         self._table = table
-        self._resolver = resolver
-        self._hostname = hostname
         self._clock = clock
-        self._now = now
         self._limited = LimitedLog(self.log)
 
-    async def concerns(self, session: Session, reverse_path: Mailbox, *, is_listed: bool) -> bool:
+    async def concerns(
+        self, sender_policy: SenderPolicy, reverse_path: Mailbox, *, is_listed: bool
+    ) -> bool:
         """Return whether messages with that reverse-path have to wait.
 
         `is_listed`: a list says so of the client.  Those whose SPF record names it never have to.
@@ -57,7 +50,8 @@ class Greylisting:
         when = self._settings.when
         if when is GreylistWhen.NEVER and not is_listed:
             return False
-        spf = await self._spf(session, reverse_path)
+        session = sender_policy.session
+        spf = await self._spf(sender_policy, reverse_path)
         if spf is Result.PASS:
             return False
         if is_listed or when is GreylistWhen.ALWAYS or spf in _UNPROVED:
@@ -91,18 +85,10 @@ class Greylisting:
         )
         return Reply(450, "4.7.1", (f"Greylisted, try again in {left + 1:.0f} seconds",))
 
-    async def _spf(self, session: Session, reverse_path: Mailbox) -> Result:
-        now = self._now()
-        checking = Deferred.fromCoroutine(
-            check_host(
-                self._resolver,
-                address=session.client,
-                mail_from=reverse_path,
-                hello=session.hello,
-                receiver=self._hostname,
-                limits=Limits(self._now, now + MAX_SPF_SECONDS),
-            )
-        )
+    async def _spf(self, sender_policy: SenderPolicy, reverse_path: Mailbox) -> Result:
+        if (known := sender_policy.remembered(reverse_path)) is not None:
+            return known.result
+        checking = Deferred.fromCoroutine(sender_policy.check(reverse_path))
         try:
             return (await checking.addTimeout(MAX_SPF_SECONDS, self._clock)).result
         except TimeoutError:

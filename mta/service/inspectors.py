@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from mta.inspectors.authentication import AuthenticationInspector
 from mta.inspectors.authentication_config import AuthenticationConfig
+from mta.inspectors.sender_policy import SenderPolicies
 from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, IRouter
 from mta.milters import CHAIN_SECONDS, MilterInspector, Surroundings
 from mta.resolver import ReverseNames
@@ -33,10 +34,13 @@ class Inspectors:
         resolver: IResolver,
     ) -> None:
         self._reverse_names = ReverseNames(resolver, process.reactor)
-        self._first: list[IInspector] = [*client_inspectors(settings, process, access, resolver)]
+        senders = SenderPolicies(resolver, settings.hostname, process.reactor, time.time)
+        self._first: list[IInspector] = [
+            *client_inspectors(settings, process, access, resolver, senders)
+        ]
         if settings.authentication is not None:
             config = _authentication(settings, settings.authentication, process, resolver)
-            self._first.append(AuthenticationInspector(config, access))
+            self._first.append(AuthenticationInspector(config, access, senders))
         surroundings = Surroundings(
             process.reactor,
             settings.hostname,

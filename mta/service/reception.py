@@ -9,6 +9,7 @@ from mta.inspection_settings import GreylistWhen, ListAction
 from mta.inspectors.clients import ClientInspector
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.lists import Lists
+from mta.inspectors.sender_policy import SenderPolicies
 from mta.interfaces import IAccessPolicy, IInspector, IResolver, IUsers
 from mta.notices.postmaster import Postmaster
 from mta.service.process import Process
@@ -16,15 +17,17 @@ from mta.settings import Settings
 
 
 def client_inspectors(
-    settings: Settings, process: Process, access: IAccessPolicy, resolver: IResolver
+    settings: Settings,
+    process: Process,
+    access: IAccessPolicy,
+    resolver: IResolver,
+    senders: SenderPolicies,
 ) -> Sequence[IInspector]:
     """Return the inspector of clients, where it is configured."""
     actions = {each.action for each in settings.block_lists}
     greylisting = None
     if settings.greylist.when is not GreylistWhen.NEVER or ListAction.GREYLIST in actions:
-        greylisting = Greylisting(
-            settings.greylist, process.greylist, resolver, settings.hostname, process.reactor
-        )
+        greylisting = Greylisting(settings.greylist, process.greylist, senders, process.reactor)
     if not settings.block_lists and greylisting is None:
         return ()  # an allow list alone is of no use
     lists = Lists(settings.block_lists, settings.allow_lists, resolver, process.reactor)

@@ -33,6 +33,7 @@ from mta.inspectors.authentication import AuthenticationInspector
 from mta.inspectors.authentication_config import AuthenticationConfig
 from mta.inspectors.interfaces import IJudgedMail
 from mta.inspectors.judging import HIDDEN_RESULTS, MAX_AT_ONCE, MAX_SECONDS
+from mta.inspectors.sender_policy import SenderPolicies
 from mta.inspectors.verifications import MAX_BATCH, Verifications
 from mta.interfaces import IAuthenticationMeter, IInspector, IMessageInspector, ISessionInspector
 from mta.mail import NULL_PATH, Envelope, MailArgument, Mailbox
@@ -149,7 +150,8 @@ class AuthenticationTestCase(SynchronousTestCase):
             self.peers,
             [self.heard],
         )
-        inspector = AuthenticationInspector(config, FakeAccessPolicy())
+        self.senders = SenderPolicies(self.dns, "mta.example", self.clock, lambda: NOW)
+        inspector = AuthenticationInspector(config, FakeAccessPolicy(), self.senders)
         self.assertTrue(verifyObject(IInspector, inspector))
         session = inspector.session(self.session)
         self.assertTrue(verifyObject(ISessionInspector, session))

@@ -33,6 +33,7 @@ from mta.inspectors.greylist_table import NAME, GreylistTable
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.list_answers import Answered, clean, meaning, question
 from mta.inspectors.lists import Lists
+from mta.inspectors.sender_policy import SenderPolicies
 from mta.interfaces import (
     IInspector,
     IMessageInspector,
@@ -113,15 +114,14 @@ class ClientCase(SynchronousTestCase):
         greylist: Greylist | None = None,
     ) -> ClientInspector:
         """An inspector for these lists, and perhaps with greylisting."""
+        self.senders = SenderPolicies(self.dns, "mx.example.net", self.clock, self.clock.seconds)
         greylisting = None
         if greylist is not None:
             greylisting = Greylisting(
                 greylist,
                 GreylistTable(self.folder, self.clock.seconds, maybeDeferred),
-                self.dns,
-                "mx.example.net",
+                self.senders,
                 self.clock,
-                self.clock.seconds,
             )
         return ClientInspector(Lists(block, allow, self.dns, self.clock), greylisting, self.access)
 

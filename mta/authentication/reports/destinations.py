@@ -26,7 +26,8 @@ _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 class Destinations:
     """The addresses for a report.
 
-    `max_sizes`: octets of a message, by address.  `is_complete`: the DNS has answered all that was asked.
+    `max_sizes`: octets of a message, by address.  `is_complete`: the DNS has answered all that was
+    asked.
     """
 
     max_sizes: Mapping[Mailbox, float]
