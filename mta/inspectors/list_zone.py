@@ -19,13 +19,14 @@ RETRY_INTERVAL = 60.0  # seconds: the same where the DNS did not answer
 MAX_SILENCES = 3  # answers in a row that took too long
 
 _NEVER_LISTED = IPv4Address("127.0.0.1")  # RFC 5782 section 5
+_ALWAYS_LISTED = IPv4Address("127.0.0.2")  # the same
 
 
 class ListZone:
     """A list, which is left out while it is of no use.
 
-    It lists everything then, or does not answer as a list does.  That is found out at the first
-    use, and each hour after it.
+    It lists everything then, or does not answer as a list does.  That is found out when the server
+    starts, and each hour after it.
     """
 
     log = Logger()
@@ -42,6 +43,7 @@ class ListZone:
         self._silent_until = float("-inf")
         self._limited = LimitedLog(self.log)
         self._probed: Answered | None = None  # the meaning of the answer about what is never listed
+        self._is_empty = False  # it does not even have what is always listed
 
     async def has(self, address: IPv4Address | IPv6Address) -> bool:
         """Return whether an address is listed, by a code that counts.
@@ -84,12 +86,36 @@ class ListZone:
         answer = await self._resolver.query(question(address, self.zone), RecordType.A)
         return meaning(answer.records, self._codes)
 
-    async def _probe(self) -> None:
-        """Ask about an address that no list has.  Raises ResolutionFailed."""
+    async def probe(self) -> bool:
+        """Ask about addresses that no list has, and that all have.
+
+        Returns true.  Raises ResolutionFailed.
+        """
+        if await self._probe() is Answered.NOT_LISTED:
+            self._learn_whether_empty(await self._ask(_ALWAYS_LISTED))
+        return True
+
+    async def _probe(self) -> Answered:
         self._next_probe = self._clock.seconds() + RETRY_INTERVAL
         answered = await self._ask(_NEVER_LISTED)
         self._next_probe = self._clock.seconds() + PROBE_INTERVAL
         self._learn(answered)
+        return answered
+
+    def has_failed(self, reason: str) -> None:
+        """Note that it could not be probed."""
+        self._limited.warn(
+            "silence", "the list {zone} does not answer: {reason}", zone=self.zone, reason=reason
+        )
+
+    def _learn_whether_empty(self, answered: Answered) -> None:
+        """Tell the operator of a list that may be no more.  It does no harm."""
+        was_empty, self._is_empty = self._is_empty, answered is Answered.NOT_LISTED
+        if self._is_empty and not was_empty:
+            self.log.warn(
+                "the list {zone} does not have 127.0.0.2, as all lists do: does it still exist?",
+                zone=self.zone,
+            )
 
     def _learn(self, answered: Answered) -> None:
         """Go by an answer from now on."""

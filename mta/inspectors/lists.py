@@ -49,15 +49,26 @@ class Lists:
         self._block = [
             (ListZone(each.zone, each.codes, resolver, clock), each.action) for each in block
         ]
+        self._zones = [*self._allow, *(zone for zone, _ in self._block)]
+
+    async def probe(self) -> None:
+        """Find out which of them are of use."""
+        await gatherResults([Deferred.fromCoroutine(self._probe(zone)) for zone in self._zones])
+
+    async def _probe(self, zone: ListZone) -> None:
+        try:
+            if await self._bounded(zone.probe()) is None:
+                zone.has_failed(f"no answer within {MAX_SECONDS:.0f} seconds")
+        except ResolutionFailed as error:
+            zone.has_failed(str(error))
 
     async def standing(self, client: str) -> Standing:
         """Return the standing of a client, by its address."""
         address = _address(client)
         if address is None:
             return Standing()
-        zones = [*self._allow, *(zone for zone, _ in self._block)]
         answers = await gatherResults(
-            [Deferred.fromCoroutine(self._ask(zone, address)) for zone in zones],
+            [Deferred.fromCoroutine(self._ask(zone, address)) for zone in self._zones],
             consumeErrors=True,
         )
         allowed, blocked = answers[: len(self._allow)], answers[len(self._allow) :]

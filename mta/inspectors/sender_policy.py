@@ -86,7 +86,7 @@ class SenderPolicy:
         return SPFResult(Result.TEMPERROR, domain, identity, problem=problem)
 
     async def check(self, reverse_path: Mailbox) -> SPFResult:
-        """Check a sender, or wait for such a check that is under way."""
+        """Check a sender, or wait for a check that is under way."""
         asked = (reverse_path, self.session.hello)
         if self._under_way == asked:
             waiting: Deferred[SPFResult] = Deferred()

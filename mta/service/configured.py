@@ -32,6 +32,7 @@ from mta.delivery.steps import Steps
 from mta.doctor.answers import Answers
 from mta.doctor.examined import Examined
 from mta.doctor.probe import new_probe
+from mta.inspectors.lists import Lists
 from mta.interfaces import (
     IAccessPolicy,
     IDeliveryAgent,
@@ -87,6 +88,7 @@ class Configured:
     reports: ReportSender | None
     sending: SendingLimits | None
     local_inspectors: Sequence[IInspector]
+    lists: Lists
 
     @property
     def runner(self) -> RunnerConfig:
@@ -197,6 +199,7 @@ class _Maker:
             self._reports(),
             self._sending,
             inspectors.of(Source.SENDMAIL),
+            inspectors.lists,
         )
 
     def _reports(self) -> ReportSender | None:

@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from mta.inspectors.authentication import AuthenticationInspector
 from mta.inspectors.authentication_config import AuthenticationConfig
+from mta.inspectors.lists import Lists
 from mta.inspectors.sender_policy import SenderPolicies
 from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, IRouter
 from mta.milters import CHAIN_SECONDS, MilterInspector, Surroundings
@@ -22,6 +23,7 @@ from mta.settings import Authentication, JunkUse, Service, Settings, Source
 class Inspectors:
     """The inspectors, in order, for each source of mail.
 
+    `lists` are those that clients are looked up in.
     `resolver` is one for questions that strangers cause.
     """
 
@@ -34,9 +36,10 @@ class Inspectors:
         resolver: IResolver,
     ) -> None:
         self._reverse_names = ReverseNames(resolver, process.reactor)
+        self.lists = Lists(settings.block_lists, settings.allow_lists, resolver, process.reactor)
         senders = SenderPolicies(resolver, settings.hostname, process.reactor, time.time)
         self._first: list[IInspector] = [
-            *client_inspectors(settings, process, access, resolver, senders)
+            *client_inspectors(settings, process, access, self.lists, senders)
         ]
         if settings.authentication is not None:
             config = _authentication(settings, settings.authentication, process, resolver)

@@ -45,6 +45,7 @@ from mta.smtp import grammar
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
 MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
 PICKUP_INTERVAL = 1.0  # seconds between looks into the maildrop
+PROBE_INTERVAL = 3600.0  # seconds between looks whether lists of clients are of use
 REPORTS_INTERVAL = 60.0  # seconds between batches of counts for reports, and looks for due ones
 TAKE_OVER_INTERVAL = 10.0  # seconds between looks for mail of processes that died
 
@@ -180,6 +181,7 @@ class MailService(MultiService):
         self._repeat(CERTIFICATES_INTERVAL, process.refresh_certificates)
         self._repeat(MAILBOXES_INTERVAL, process.refresh_mailboxes)
         self._repeat(REPORTS_INTERVAL, process.reports.flush)
+        self._repeat(PROBE_INTERVAL, process.probe_lists)
         if self._inherited:
             exit_with_parent(self._reactor)
             self.log.info("worker ready")

@@ -180,6 +180,10 @@ class Process:
         if self.configured is not configured:  # it may have read the lists of before
             self._mailboxes_stamp = -1
 
+    async def probe_lists(self) -> None:
+        """Find out which lists of clients are of use."""
+        await self.configured.lists.probe()
+
     async def send_reports(self) -> None:
         """Send the reports on judged mail that are due."""
         if self.configured.reports is not None:

@@ -10,7 +10,7 @@ from mta.inspectors.clients import ClientInspector
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.lists import Lists
 from mta.inspectors.sender_policy import SenderPolicies
-from mta.interfaces import IAccessPolicy, IInspector, IResolver, IUsers
+from mta.interfaces import IAccessPolicy, IInspector, IUsers
 from mta.notices.postmaster import Postmaster
 from mta.service.process import Process
 from mta.settings import Settings
@@ -20,7 +20,7 @@ def client_inspectors(
     settings: Settings,
     process: Process,
     access: IAccessPolicy,
-    resolver: IResolver,
+    lists: Lists,
     senders: SenderPolicies,
 ) -> Sequence[IInspector]:
     """Return the inspector of clients, where it is configured."""
@@ -30,7 +30,6 @@ def client_inspectors(
         greylisting = Greylisting(settings.greylist, process.greylist, senders, process.reactor)
     if not settings.block_lists and greylisting is None:
         return ()  # an allow list alone is of no use
-    lists = Lists(settings.block_lists, settings.allow_lists, resolver, process.reactor)
     return (ClientInspector(lists, greylisting, access),)
 
 

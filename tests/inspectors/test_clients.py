@@ -436,6 +436,52 @@ class HealthTests(ClientCase):
         self.assertIsNotNone(self.refusal(inspector))
 
 
+class StartTests(ClientCase):
+    """What is found out about lists when the server starts."""
+
+    def lines(self, *seconds: float, **zones: list[str]) -> list[str]:
+        """The log of a start, with these answers about addresses of the test."""
+        self.dns.zones[ZEN] = zones
+        lists = Lists([BlockList(ZEN)], [AllowList(KNOWN)], self.dns, self.clock)
+        self.dns.zones[KNOWN] = {"127.0.0.2": ["127.0.10.0"]}
+        with capturedLogs() as captured:
+            probing = Deferred.fromCoroutine(lists.probe())
+            self.clock.pump(seconds)
+            self.successResultOf(probing)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        return [formatEvent(event) for event in captured]
+
+    def test_sound(self) -> None:
+        """Of those nothing is said."""
+        self.assertEqual(self.lines(**{"127.0.0.2": ["127.0.0.4"]}), [])
+        self.assertEqual(self.lines(**{"127.0.0.2": ["127.0.9.9"]}), [])  # a code of its own
+
+    def test_everything(self) -> None:
+        """A list that has every address is left out before the first client comes."""
+        line = f"the list {ZEN} is left out: it lists every address"
+        self.assertEqual(self.lines(**{"*": ["127.0.0.2"]}), [line])
+
+    def test_nothing(self) -> None:
+        """One that does not even have the address for tests may be gone; told of once."""
+        line = f"the list {ZEN} does not have 127.0.0.2, as all lists do: does it still exist?"
+        self.assertEqual(self.lines(), [line])
+        lists = Lists([BlockList(ZEN)], [], self.dns, self.clock)
+        with capturedLogs() as captured:
+            for _ in range(3):
+                self.successResultOf(Deferred.fromCoroutine(lists.probe()))
+        self.assertEqual(len(captured), 1)
+
+    def test_no_answer(self) -> None:
+        """Nobody waits for it; it is asked again with a client, a minute later."""
+        self.dns.failing.add(ZEN)
+        (line,) = self.lines()
+        self.assertRegex(line, f"^the list {ZEN} does not answer: .*SERVFAIL$")
+        self.dns.failing.clear()
+        self.dns.silent.add(ZEN)
+        expected = f"the list {ZEN} does not answer: no answer within 5 seconds"
+        self.assertEqual(self.lines(4.9, 0.2), [expected])
+
+
 class AnswerTests(SynchronousTestCase):
     """Questions and answers."""
 

@@ -62,6 +62,13 @@ class ListTests(SynchronousTestCase):
         self.assertIn("the list refusing.example is left out", self.server.log)
         self.assertIn("the list mad.example is left out", self.server.log)
 
+    def test_at_the_start(self) -> None:
+        """No client has to come: the log tells of lists that are of no use."""
+        assert self.server.process is not None
+        self.server.process.wait_for("the list refusing.example is left out")
+        self.server.process.wait_for("the list mad.example is left out")
+        self.server.process.wait_for("the list zen.example does not have 127.0.0.2")
+
     def test_junk(self) -> None:
         """A list can have mail put among the junk."""
         for client in (OTHER, JUNK):
