@@ -71,6 +71,10 @@ class SpoolFull(OSError):
     """No room for more mail: answer 452 4.3.1."""
 
 
+class AlreadyTaken(Exception):
+    """All recipients have the message: its peer brought it before."""
+
+
 class State(Enum):
     """The state of one recipient of a queued message."""
 

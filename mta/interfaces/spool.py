@@ -26,6 +26,25 @@ class ISpool(Interface):
         `hold` says why it is kept for the operator.  Returns once all of it is on stable storage;
         the message is leased to this process, or on hold.  Raises SpoolFull (answer 452) or
         OSError (answer 451); then nothing is left behind.
+
+        What a peer brought on a connection that it turned (`turned_peer` and `told_id` of
+        `origin`) is remembered for a week, for each recipient, in the same transaction.  The
+        message is without recipients that have it by the same id; where none is left, raises
+        AlreadyTaken, and nothing is left behind.
+        """
+
+
+class IPreviews(Interface):
+    """Messages that are complete, and not committed yet."""
+
+    async def preview(
+        draft: IDraft, envelope: Envelope, header: bytes, origin: Origin
+    ) -> Message | None:
+        """Return the message that `commit` would, to be read before.
+
+        None: it could not be committed now, or would be on hold.  The draft must then be committed
+        or discarded, with the same envelope, header and origin; after a commit, the content of this
+        message can still be read.  Raises OSError.
         """
 
 

@@ -6,7 +6,7 @@ RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
 from __future__ import annotations
 
 from mta.mail import Body, Envelope, Reply
-from mta.queued import IDraft, Message, SpoolFull
+from mta.queued import AlreadyTaken, IDraft, Message, SpoolFull
 from mta.session import Origin, Session
 from mta.settings import Service
 from mta.smtp import header, replies, trace
@@ -87,6 +87,8 @@ class IncomingMessage:
         else:
             try:
                 message = await self._commit(inspected)
+            except AlreadyTaken:
+                return replies.ALREADY_TAKEN
             except OSError as error:
                 inspected.discard_body()
                 self._draft.discard()

@@ -137,6 +137,7 @@ def etrn_pending(messages: int) -> Reply:
 OK = Reply(250, "2.0.0", ("OK",))
 SENDER_OK = Reply(250, "2.1.0", ("Sender OK",))
 RECIPIENT_OK = Reply(250, "2.1.5", ("Recipient OK",))
+ALREADY_TAKEN = Reply(250, "2.0.0", ("OK, you brought this message before",))
 CANNOT_VERIFY = Reply(252, "2.1.5", ("Cannot VRFY user, but will accept message for delivery",))
 START_CONTENT = Reply(354, "", ("Start mail input; end with <CRLF>.<CRLF>",))
 

@@ -28,7 +28,8 @@ from mta.spool.database import (
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
 from mta.spool.interfaces import IBatchWriter
-from mta.spool.jobs import Job
+from mta.spool.jobs import Arrived, Job
+from mta.spool.taken import TakenMail
 
 
 @implementer(IBatchWriter)
@@ -42,6 +43,7 @@ class BatchWriter:
         self._limited = LimitedLog(self.log)
         self._holds = StandingHolds(folder)
         self._standing: Sequence[StandingHold] = ()
+        self._taken = TakenMail()
 
     def open(self, owner: int) -> None:
         """See `IBatchWriter.open`."""
@@ -87,14 +89,22 @@ class BatchWriter:
         updates = [settlement for job in jobs for settlement in job.updates]
         removals = [number for job in jobs for number in job.removals]
         with locked(self._commit_lock), transaction(connection):
-            rows.insert(connection, arrivals)
+            sifted = self._taken.sift(connection, arrivals)
+            rows.insert(connection, [each for each in sifted if each.envelope.recipients])
             if updates:
                 rows.update(connection, self._owner, updates)
             if removals:
                 rows.remove(connection, removals)
             acted = [job.action and job.action(connection) for job in jobs]
-        on_hold = {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold}
-        return [done if job.action else on_hold for job, done in zip(jobs, acted, strict=True)]
+        arrived = Arrived(
+            {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold},
+            {
+                left.number: left.envelope
+                for left, arrival in zip(sifted, arrivals, strict=True)
+                if left is not arrival
+            },
+        )
+        return [done if job.action else arrived for job, done in zip(jobs, acted, strict=True)]
 
     def _on_hold(self, arrival: rows.Arrival) -> rows.Arrival:
         """Put a new message on hold that fits a standing hold."""

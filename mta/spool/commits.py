@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
+from mta.mail import Envelope
 from mta.queued import IContent, Message, Notice, Progress, Settlement, State
 from mta.spool import leases, queue_id, rows
 from mta.spool.content import ContentSource, MemoryContent
 from mta.spool.drafts import Draft, Incoming
+from mta.spool.holds import StandingHolds
 from mta.spool.interfaces import IDrafts
-from mta.spool.jobs import ICommitter, Job
+from mta.spool.jobs import Arrived, ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
 
@@ -41,6 +43,7 @@ class Commits:
         self._drafts = drafts
         self._ids = ids
         self._now = now
+        self._holds = StandingHolds(committer.folder)
         self._arriving: set[int] = set()  # drafts whose messages may come to be committed
 
     def draft(self) -> Draft:
@@ -48,6 +51,24 @@ class Commits:
         number = self._ids.next()
         self._arriving.add(number)
         return self._drafts.begin(number, self._arriving)
+
+    async def preview(self, incoming: Incoming) -> Message | None:
+        """See `IPreviews.preview`.  Raises SpoolFull or OSError."""
+        if not await self._source.in_thread(self._may_come, incoming.envelope):
+            return None
+        draft = incoming.draft
+        return Message(
+            id=draft.id,
+            arrived=queue_id.arrival(draft.number) + self._shift(draft.number),
+            envelope=incoming.envelope,
+            content=await draft.arrived(incoming.header),
+            progress=tuple(map(Progress, incoming.envelope.recipients)),
+            origin=incoming.origin,
+        )
+
+    def _may_come(self, envelope: Envelope) -> bool:
+        """Tell whether a message could be committed now, and not on hold.  Blocks."""
+        return self._holds.which(envelope) is None and self._committer.folder.has_room()
 
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
         """See `IAttemptRecords.settle`.
@@ -80,7 +101,8 @@ class Commits:
     ) -> Sequence[Message]:
         """Commit new messages, leased to us or on hold, and other changes.
 
-        All or nothing is left.  Raises SpoolFull or OSError.
+        All or nothing is left.  Returns no message whose recipients all have it already.  Raises
+        SpoolFull or OSError.
         """
         try:
             arrivals = [await self._arrival(each) for each in incoming]
@@ -99,33 +121,32 @@ class Commits:
             callbackArgs=(incoming, arrivals, bool(updates)),
             errbackArgs=(incoming,),
         )
-        answer: Deferred[Mapping[int, str]] = Deferred()
+        answer: Deferred[Arrived] = Deferred()
         committed.addBoth(self._answer, answer, [each.draft.id for each in incoming])
-        held = await answer  # a caller that is cancelled leaves a job that goes on
-        return [self._message(arrival, held.get(arrival.number, "")) for arrival in arrivals]
+        arrived = await answer  # a caller that is cancelled leaves a job that goes on
+        made = (self._message(arrival, arrived) for arrival in arrivals)
+        return [message for message in made if message.envelope.recipients]
 
     def _committed(
         self,
-        held: Mapping[int, str],
+        arrived: Arrived,
         incoming: Sequence[Incoming],
         arrivals: Sequence[rows.Arrival],
         is_update: bool,
     ) -> Any:
-        """Take the messages on; fires when nothing of their drafts is left.
-
-        `held`: the numbers of those that are on hold, and why.
-        """
-        self._leasing.took_in(each for each in arrivals if each.number not in held)
+        """Take the messages on; fires when nothing of their drafts is left."""
+        twice = {number for number, left in arrived.sifted.items() if not left.recipients}
+        unleased = twice.union(arrived.on_hold)
+        self._leasing.took_in(each for each in arrivals if each.number not in unleased)
+        _discard([each for each in incoming if each.draft.number in twice])
         removing = [each.draft.committed() for each in incoming]
         waiting = [each for each in removing if each is not None]
         # An update may be leased again at once: the answer must come before.
         if not waiting or is_update:
-            return held
-        return DeferredList(waiting).addCallback(lambda _: held)
+            return arrived
+        return DeferredList(waiting).addCallback(lambda _: arrived)
 
-    def _answer(
-        self, result: Mapping[int, str] | Failure, answer: Deferred[Any], ids: Sequence[str]
-    ) -> None:
+    def _answer(self, result: Arrived | Failure, answer: Deferred[Any], ids: Sequence[str]) -> None:
         """Pass on what became of a commit.
 
         Messages whose client is gone are released.
@@ -157,17 +178,22 @@ class Commits:
             origin=incoming.origin,
             on_hold=incoming.hold,
             reason=incoming.hold,
-            shift=min(0.0, self._now() - queue_id.arrival(draft.number)),
+            shift=self._shift(draft.number),
         )
 
-    def _message(self, arrival: rows.Arrival, on_hold: str) -> Message:
+    def _shift(self, number: int) -> float:
+        """The seconds by which the clock went back while a message came."""
+        return min(0.0, self._now() - queue_id.arrival(number))
+
+    def _message(self, arrival: rows.Arrival, arrived: Arrived) -> Message:
+        envelope = arrived.sifted.get(arrival.number, arrival.envelope)
         return Message(
             id=queue_id.encode(arrival.number),
             arrived=queue_id.arrival(arrival.number) + arrival.shift,
-            envelope=arrival.envelope,
+            envelope=envelope,
             content=self._content_of(arrival),
-            progress=tuple(map(Progress, arrival.envelope.recipients)),
-            on_hold=on_hold,
+            progress=tuple(map(Progress, envelope.recipients)),
+            on_hold=arrived.on_hold.get(arrival.number, ""),
             origin=arrival.origin,
         )
 

@@ -6,8 +6,11 @@ a file.  `mta.spool.drafts` is the way in.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import implementer
@@ -54,14 +57,26 @@ class ContentSource:
         """The header section that the database has of a message.  Fails with OSError."""
         return self.in_thread(self.reader.call, rows.header, number)
 
-    async def file(self, number: int) -> AsyncIterator[bytes]:
+    def file(self, number: int) -> AsyncIterator[bytes]:
         """The octets of a message's file, in pieces.  Raises OSError."""
-        file = await self.in_thread(open, self.folder.content(number), "rb", 0)
-        try:
-            while piece := await self.in_thread(file.read, SMALL):
-                yield piece
-        finally:
-            file.close()
+        return _file(self.in_thread, self.folder.content(number))
+
+
+async def _file(in_thread: InThread, *names: Path) -> AsyncIterator[bytes]:
+    """The octets of a file, by the first name that there is."""
+    file = await in_thread(_opened, *names)
+    try:
+        while piece := await in_thread(file.read, SMALL):
+            yield piece
+    finally:
+        file.close()
+
+
+def _opened(*names: Path) -> FileIO:
+    for name in names[:-1]:
+        with suppress(FileNotFoundError):
+            return FileIO(name)
+    return FileIO(names[-1])
 
 
 @implementer(IContent)
@@ -90,6 +105,35 @@ class MemoryContent:
         """See `IContent.pieces`."""
         yield self.header_octets
         yield self.body_octets
+
+
+@implementer(IContent)
+@dataclass(frozen=True, slots=True)
+class ArrivedContent:
+    """Content with its body in a draft's file, perhaps committed meanwhile.
+
+    `names` are those that the file may have.
+    """
+
+    header_octets: bytes
+    size: int
+    is_ascii: bool
+    names: Sequence[Path]
+    in_thread: InThread
+
+    async def header(self) -> bytes:
+        """See `IContent.header`."""
+        return self.header_octets
+
+    def body(self) -> AsyncIterator[bytes]:
+        """See `IContent.body`."""
+        return _file(self.in_thread, *self.names)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See `IContent.pieces`."""
+        yield self.header_octets
+        async for piece in self.body():
+            yield piece
 
 
 @implementer(IContent)

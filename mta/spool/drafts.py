@@ -18,10 +18,10 @@ from zope.interface import implementer
 
 from mta.files import create, sync
 from mta.mail import Envelope, Recipient
-from mta.queued import IDraft
+from mta.queued import IContent, IDraft
 from mta.session import Origin
 from mta.spool import queue_id
-from mta.spool.content import SMALL, InThread
+from mta.spool.content import SMALL, ArrivedContent, InThread, MemoryContent
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder
 from mta.spool.interfaces import IDrafts
@@ -77,6 +77,20 @@ class Draft:
         self.is_ascii = self.is_ascii and piece.isascii()
         if self._buffered > SMALL:
             await self._flush()
+
+    async def arrived(self, header: bytes) -> IContent:
+        """Return the content, all of which has come, behind a header section.
+
+        It may never be committed: others wait for it no more.  Raises SpoolFull or OSError.
+        """
+        self._arriving.discard(self.number)
+        is_ascii = self.is_ascii and header.isascii()
+        if not self._in_file:
+            return MemoryContent(header, b"".join(self._pieces), is_ascii)
+        await self._flush()
+        await self._written()
+        names = (self._incoming, self._folder.content(self.number))
+        return ArrivedContent(header, len(header) + self.size, is_ascii, names, self._in_thread)
 
     async def finish(self) -> bytes | None:
         """Return a small body, or put a large one on stable storage.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +11,22 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from mta.mail import Envelope
 from mta.queued import Settlement
 from mta.spool import rows
 from mta.spool.folder import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The new messages that are not as they were submitted, by number.
+
+    `on_hold` has the reasons why some are on hold.  `sifted` has the envelopes of those some of
+    whose recipients have them already; one without recipients was not inserted.
+    """
+
+    on_hold: Mapping[int, str]
+    sifted: Mapping[int, Envelope]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,8 +34,8 @@ class Job:
     """Work that must happen in one transaction, or not at all.
 
     `action` gets the connection, and is done after the arrivals, updates and removals of all
-    jobs in the transaction; what it returns is the result of the job.  Without one, that is which
-    new messages are on hold, and why, by their numbers.
+    jobs in the transaction; what it returns is the result of the job.  Without one, that is an
+    `Arrived`.
     """
 
     arrivals: Sequence[rows.Arrival] = ()

@@ -12,9 +12,9 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import IAttempts, IQueue, ISpool, ISpoolListener
+from mta.interfaces import IAttempts, IPreviews, IQueue, ISpool, ISpoolListener
 from mta.mail import Envelope
-from mta.queued import IDraft, Message, Settlement
+from mta.queued import AlreadyTaken, IDraft, Message, Settlement
 from mta.session import Origin
 from mta.spool import clock, owner_rows, queue_id
 from mta.spool.attempts import AttemptNotes
@@ -26,7 +26,7 @@ from mta.spool.jobs import ICommitter
 from mta.spool.leasing import Leasing
 
 
-@implementer(ISpool, IQueue, IAttempts)
+@implementer(ISpool, IPreviews, IQueue, IAttempts)
 class ProcessSpool:
     """Joins the parts that work for one owner.
 
@@ -133,8 +133,17 @@ class ProcessSpool:
         """See `ISpool.commit`."""
         assert isinstance(draft, Draft)
         incoming = Incoming(draft, envelope, header, origin, hold)
-        (message,) = await self._commits.commit([incoming])
-        return message
+        messages = await self._commits.commit([incoming])
+        if not messages:
+            raise AlreadyTaken(f"{origin.turned_peer} brought {origin.told_id} before")
+        return messages[0]
+
+    async def preview(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin
+    ) -> Message | None:
+        """See `IPreviews.preview`."""
+        assert isinstance(draft, Draft)
+        return await self._commits.preview(Incoming(draft, envelope, header, origin))
 
     # --- IQueue --------------------------------------------------------------------
 

@@ -9,11 +9,21 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mta.interfaces import IQueue, ISpool
+from mta.interfaces import IPreviews, IQueue, ISpool
 from mta.mail import Envelope, Recipient
-from mta.queued import EVERYWHERE, IDraft, Message, Notice, Progress, Settlement, State
+from mta.queued import (
+    EVERYWHERE,
+    AlreadyTaken,
+    IDraft,
+    Message,
+    Notice,
+    Progress,
+    Settlement,
+    State,
+)
 from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import queue_id
+from mta.spool.taken import without_taken
 from mta.testing.delivery import FakeContent
 
 POSTPONED_AT_ONCE = 1000  # messages
@@ -68,14 +78,14 @@ def _epoch() -> float:
     return 0.0
 
 
-@implementer(ISpool, IQueue)
+@implementer(ISpool, IPreviews, IQueue)
 class MemorySpool:
     """A spool with one owner, which keeps the promises of leases.
 
     `now`: seconds since the epoch.  `waiting`: messages and when they are due, `leased` and
     `on_hold`: the others, by queue id.  `failure` is raised by all that is asked until it is
     None again; `faults` is how many of the next requests fail besides.  `unwanted`: what was
-    recalled.
+    recalled.  `taken`: what peers have brought.
     The lists record what was asked, in order.
     """
 
@@ -86,6 +96,7 @@ class MemorySpool:
         self.failure: OSError | None = None
         self.faults = 0
         self.unwanted: set[str] = set()
+        self.taken: set[str] = set()
         self.drafts: list[MemoryDraft] = []
         self.settlements: list[Settlement] = []
         self.notices: list[Notice] = []
@@ -146,11 +157,24 @@ class MemorySpool:
         await self._begin()
         assert isinstance(draft, MemoryDraft)
         draft.header = header
+        envelope = without_taken(envelope, self.taken, origin)
+        if not envelope.recipients:
+            draft.discard()
+            raise AlreadyTaken(origin.told_id)
         message = self._message(draft.number, envelope, draft.content, origin)
         if hold:
             message = self.on_hold[message.id] = replace(message, on_hold=hold)
             return message
         return self.lend(message)
+
+    async def preview(
+        self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin
+    ) -> Message | None:
+        """Return what would be committed; None where that would fail."""
+        if self.failure or self.faults:
+            return None
+        assert isinstance(draft, MemoryDraft)
+        return self._message(draft.number, envelope, header + draft.data, origin)
 
     # --- IQueue
 

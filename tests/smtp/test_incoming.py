@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Recipient, Reply
 from mta.queued import SpoolFull
-from mta.session import Session
+from mta.session import Session, Testimony
 from mta.settings import Limits, Service
 from mta.smtp import replies
 from mta.smtp.authors import AuthorCheck
@@ -44,6 +44,7 @@ class IncomingTestCase(SynchronousTestCase):
         most: int = 10**6,
         identity: str = "",
         hide_client: bool = False,
+        told: Testimony | None = None,
     ) -> IncomingMessage:
         """What takes one message; `most`: octets."""
         policy = FakeAccessPolicy()
@@ -59,6 +60,8 @@ class IncomingTestCase(SynchronousTestCase):
         )
         self.session = Session(service, "192.0.2.1", None, hello="client.example", extended=True)
         self.session.identity = identity
+        if told is not None:
+            self.session.turned_peer, self.session.told = told.by, told
         envelope = Envelope(reverse_path, (Recipient(ALICE),), body)
         draft, origin = self.spool.draft(), self.session.origin()
         return IncomingMessage(config, self.session, origin, envelope, draft)
@@ -103,6 +106,14 @@ class AcceptTests(IncomingTestCase):
         self.spool.resume()
         self.assertEqual(self.successResultOf(answer).code, 250)
         self.assertEqual(len(self.accepted), 1)
+
+    def test_a_message_that_came_before(self) -> None:
+        """A peer that did not see our 250 gets it now, and nothing is kept twice."""
+        for text in ("OK queued as ", "OK, you brought this message before"):
+            reply = self.take(self.incoming(told=Testimony("relay", "ID1")), [MESSAGE])
+            self.assertEqual((reply.code, reply.enhanced), (250, "2.0.0"))
+            self.assertTrue(reply.text.startswith(text), reply)
+        self.assertEqual((len(self.spool.messages), len(self.accepted)), (1, 1))
 
     def test_a_header_section_alone(self) -> None:
         """Content need not have a body, nor an empty line."""

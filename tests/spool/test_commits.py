@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from mta.interfaces import IQueue, ISpool
+from mta.interfaces import IPreviews, IQueue, ISpool
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.queued import (
     Filter,
@@ -41,7 +41,9 @@ class InterfaceTests(SpoolTestCase):
         for interface, implementation in [
             (ISpool, spool),
             (IQueue, spool),
+            (IPreviews, spool),
             (ISpool, MemorySpool()),
+            (IPreviews, MemorySpool()),
             (IQueue, MemorySpool()),
             (IDraft, spool.draft()),
             (IDraft, MemorySpool().draft()),

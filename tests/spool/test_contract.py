@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.spool.sqlite import SqliteSpool
 from mta.testing import MemorySpool
 from tests.spool.cases import EPOCH, SpoolTestCase
 from tests.spool.contract import CommitContract, LeaseContract
+from tests.spool.peer_mail_contract import PreviewContract, TakenContract
 from tests.spool.record_contract import HeldContract, PostponeContract, RecordContract
 from tests.spool.shared_contract import SharedContract, ToolContract
 
@@ -30,8 +32,13 @@ class MemorySetting(SynchronousTestCase):
         return MemorySpool(self.now)
 
     def wait(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
-        """Return a result: nothing waits for anything."""
-        return self.successResultOf(work)
+        """Return a result, or raise it: nothing waits for anything."""
+        results: list[Any] = []
+        Deferred.fromCoroutine(work).addBoth(results.append)
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        result: T = results[0]
+        return result
 
     def now(self) -> float:
         """Return seconds since the epoch."""
@@ -52,6 +59,14 @@ class SqliteSetting(SpoolTestCase):
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.clock.advance(seconds)
+
+
+class MemoryPeerMailTests(TakenContract, PreviewContract, MemorySetting):
+    """Mail of peers, in memory."""
+
+
+class SqlitePeerMailTests(TakenContract, PreviewContract, SqliteSetting):
+    """Mail of peers, in files."""
 
 
 class MemoryCommitTests(CommitContract, MemorySetting):

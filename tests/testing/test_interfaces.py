@@ -24,6 +24,7 @@ from mta.interfaces import (
     IMessageInspector,
     INotices,
     IPairing,
+    IPreviews,
     IQueue,
     IRenewals,
     IResolver,
@@ -65,7 +66,7 @@ STAND_INS = (
     (testing.FakeUsers(), [IUsers]),
     (testing.GreetingRole(), [IRole]),
     (testing.MemoryDraft(1), [IDraft]),
-    (testing.MemorySpool(), [ISpool, IQueue]),
+    (testing.MemorySpool(), [ISpool, IPreviews, IQueue]),
     (testing.OneRole(testing.GreetingRole()), [IFirstRoles]),
     (testing.TurnReplies(), [ITurnReplies]),
 )

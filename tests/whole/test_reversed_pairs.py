@@ -163,6 +163,16 @@ class CutTests(PairTests):
         self.cut_everywhere("turn")
 
 
+class KnownAgainTests(CutTests):
+    """The same where the customer trusts the provider's word for origins, and so for ids."""
+
+    origin = "trust"
+
+    def unseen(self) -> Counter[bytes]:
+        """Only mail of the customer's may come twice: it knows again what it has taken."""
+        return Counter(self.office.waiting()) & Counter(self.provider.bodies)
+
+
 class HeldLinkTests(PairTests):
     """The provider holds the link: nothing but silence and NOOP, until mail comes."""
 
