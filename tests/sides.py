@@ -34,6 +34,7 @@ from mta.metrics import NullMeter
 from mta.peers.customer import Customer
 from mta.peers.held import HeldMail
 from mta.peers.provider import Provider
+from mta.peers.status_files import EndedExchange
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queue.config import RunnerConfig
@@ -79,12 +80,24 @@ class FakeStatusLog:
         self.links = 0
         self.notes: dict[str, object] = {}
         self.errors: dict[str, list[object]] = {}
+        self.exchanges: list[EndedExchange] = []
 
     def note(self, peer: str, **changes: object) -> None:
         """See `PeerStatusLog`."""
         self.notes.update(changes)
         if changes.get("last_error"):
             self.errors.setdefault(peer, []).append(changes["last_error"])
+
+    def ended(self, peer: str, exchange: EndedExchange) -> None:
+        """See `PeerStatusLog`."""
+        self.exchanges.append(exchange)
+        counts = {"sent": exchange.sent, "received": exchange.received}
+        self.note(peer, last_exchange=exchange.ended, last_error=exchange.error, **counts)
+
+    def failed(self, peer: str, exchange: EndedExchange) -> None:
+        """See `PeerStatusLog`."""
+        self.exchanges.append(exchange)
+        self.note(peer, last_error=exchange.error)
 
     def link(self, peer: str) -> FakeStatusLog:
         """See `PeerStatusLog`."""

@@ -101,6 +101,13 @@ class ITurnReplies(Interface):
         """Note a reply, before the next role takes the connection."""
 
 
+class ILinkWatch(Interface):
+    """Hears how a connection fares."""
+
+    def measured(round_trip: float) -> None:
+        """Note the seconds until a command that needs no work was answered."""
+
+
 class IFirstRoles(Interface):
     """The roles with which the connections to a listener begin."""
 

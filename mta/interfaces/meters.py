@@ -64,6 +64,28 @@ class ILimitMeter(Interface):
         """Count one: of recipients, or of failures."""
 
 
+class IPeerMeter(Interface):
+    """Counts what peers do, for `mta peers` and the metrics.  Called often: it must be quick.
+
+    The counts of all processes come together in the spool, a second later, and stay.
+    """
+
+    def answered(peer: str, source: str) -> None:
+        """Count a question whether a mailbox of the peer exists.
+
+        The answer came from the link, the cache, the list that it told, or is unknown: these words.
+        """
+
+    def passed_through(peer: str) -> None:
+        """Count a message whose sender got the peer's own answer."""
+
+    def refused(peer: str) -> None:
+        """Count a message of which the peer refused a recipient for good."""
+
+    def sealed(peer: str) -> None:
+        """Count a message that was encrypted to the peer's key."""
+
+
 class IMeter(
     ISessionMeter,
     IDeliveryMeter,

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from mta.delivery.dialler import Dialler
 from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource
 from mta.peers.dial_loop import DialLoop
-from mta.peers.exchange import Exchange, NoMail
+from mta.peers.exchange import Exchange, ExchangeFailed, NoMail
 from mta.peers.interfaces import IExchanges, ITallyWatch
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
@@ -59,19 +59,17 @@ class Customer:
             self._status.link(peer.name),
             self._mailboxes.get(peer.name, b""),
         )
+        began = self._clock.seconds()
         try:
             with self._own_mail(peer) as source:
                 tally = await exchange.run(source)
         except HopFailure as failure:
-            self._status.note(peer.name, last_error=str(failure.outcome.reply))
+            error, lasted = str(failure.outcome.reply), self._clock.seconds() - began
+            carried = failure.tally if isinstance(failure, ExchangeFailed) else Tally()
+            self._status.failed(peer.name, carried.ended(time.time(), lasted, error))
             raise
-        self._status.note(
-            peer.name,
-            last_exchange=time.time(),
-            last_error=tally.error,
-            sent=tally.sent,
-            received=tally.received,
-        )
+        lasted = self._clock.seconds() - began
+        self._status.ended(peer.name, tally.ended(time.time(), lasted, tally.error))
         return tally
 
     async def exchange_once(self, peer: Peer, watch: ITallyWatch) -> Tally:

@@ -104,6 +104,7 @@ class Provider:
     async def _deliver(self, peer: Peer, domains: Collection[str]) -> None:
         assert peer.etrn is not None
         tally, error = Tally(), ""
+        began = self._clock.seconds()
         source = self._held.open(peer.name, domains, 0.0)
         try:
             await self._relay.deliver(peer.etrn, CountedSource(source, tally))
@@ -111,9 +112,8 @@ class Provider:
             error = str(failure.outcome.reply)
         finally:
             source.close()
-        self._status.note(
-            peer.name, last_exchange=time.time(), last_error=error, sent=tally.sent, received=0
-        )
+        lasted = self._clock.seconds() - began
+        self._status.ended(peer.name, tally.ended(time.time(), lasted, error))
         self.log.info(
             "{peer} was sent {sent} message(s) for ETRN{error}",
             peer=peer.name,

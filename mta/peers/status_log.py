@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from mta.peers.status_files import PeerStatusFiles
+from mta.peers.status_files import EndedExchange, PeerStatusFiles
 
 
 class PeerStatusLog:
@@ -32,7 +32,17 @@ class PeerStatusLog:
 
     def note(self, peer: str, **changes: Any) -> None:
         """Change values of a peer's `PeerStatus`."""
-        self._lock.run(self._update, peer, changes).addErrback(self._failed, peer)
+        self._start(self._files.update, peer, **changes)
+
+    def ended(self, peer: str, exchange: EndedExchange) -> None:
+        """Keep an exchange that the peer took part in."""
+        counts = {"sent": exchange.sent, "received": exchange.received}
+        changes = {"last_exchange": exchange.ended, **counts}
+        self._start(self._files.end_exchange, peer, exchange, **changes)
+
+    def failed(self, peer: str, exchange: EndedExchange) -> None:
+        """Keep an exchange that came to nothing."""
+        self._start(self._files.end_exchange, peer, exchange)
 
     @contextmanager
     def link(self, peer: str) -> Iterator[None]:
@@ -53,11 +63,12 @@ class PeerStatusLog:
         """Return when all changes are written."""
         await self._lock.run(lambda: None)
 
-    def _update(self, peer: str, changes: Mapping[str, Any]) -> Deferred[None]:
-        return deferToThreadPool(self._reactor, self._threads, self._write, peer, changes)
-
-    def _write(self, peer: str, changes: Mapping[str, Any]) -> None:
-        self._files.update(peer, **changes)
+    def _start(self, write: Callable[..., None], peer: str, *values: Any, **changes: Any) -> None:
+        in_thread: Any = deferToThreadPool
+        writing = self._lock.run(
+            in_thread, self._reactor, self._threads, write, peer, *values, **changes
+        )
+        writing.addErrback(self._failed, peer)
 
     def _failed(self, failure: Failure, peer: str) -> None:
         failure.trap(OSError)

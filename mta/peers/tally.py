@@ -10,6 +10,7 @@ from zope.interface import implementer
 from mta.interfaces import IMailSource
 from mta.mail import Outcome, Reply, Status
 from mta.peers.interfaces import ITallyWatch
+from mta.peers.status_files import EndedExchange
 from mta.queued import Delivery
 
 
@@ -31,6 +32,10 @@ class Tally:
     lost: bool = False
     error: str = ""
     replies: list[Reply] = field(default_factory=list)
+
+    def ended(self, now: float, lasted: float, error: str) -> EndedExchange:
+        """The exchange of this connection, which ends now.  `now`: since the epoch."""
+        return EndedExchange(now, lasted, self.sent, self.received, error)
 
     @property
     def has_moved_mail(self) -> bool:

@@ -94,14 +94,9 @@ class TurnedSender:
             error = str(failure.outcome.reply)
         finally:
             source.close()
-            self._status.note(
-                self._peer.name,
-                last_exchange=time.time(),
-                last_error=error,
-                sent=tally.sent,
-                received=0,
-            )
-            self._log_end(tally, error, self._channel.seconds() - began)
+            lasted = self._channel.seconds() - began
+            self._status.ended(self._peer.name, tally.ended(time.time(), lasted, error))
+            self._log_end(tally, error, lasted)
 
     def _log_end(self, tally: Tally, error: str, lasted: float) -> None:
         """Log how the connection ended."""

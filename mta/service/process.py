@@ -24,6 +24,7 @@ from mta.pairing.mailboxes import MailboxFiles, domains_with_mailboxes
 from mta.pairing.pairings import Pairings
 from mta.pairing.redemption import Redemption
 from mta.pairing.told import ToldMailboxes
+from mta.peers.counts import PeerCounts
 from mta.peers.held import HeldMail
 from mta.peers.status_files import PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
@@ -98,6 +99,7 @@ class Process:
         self.srs = SenderRewriting(srs_key(folder))
         self.peer_status_files = PeerStatusFiles(folder)
         self.peer_status = PeerStatusLog(self.peer_status_files, reactor, self.threads)
+        self.peer_counts = PeerCounts(self.peer_status_files, reactor, self.threads)
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
@@ -193,6 +195,7 @@ class Process:
         """End deliveries, after at most `timeout` seconds, and close the spool."""
         await self.runner.stop(timeout)
         await self.peer_status.flush()
+        await self.peer_counts.flush()
         await self.accounts.flush()
         await self.reports.flush()
         await self.spool.stop()

@@ -80,12 +80,16 @@ class ImmediateThreads:
         function(*args)
 
     def callInThreadWithCallback(
-        self, report: Callable[[bool, Any], None], function: Callable[..., Any], *args: Any
+        self,
+        report: Callable[[bool, Any], None],
+        function: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Make the call and report its result, as `deferToThreadPool` expects."""
         self.calls.append(function.__name__)
         try:
-            result = function(*args)
+            result = function(*args, **kwargs)
         except Exception:  # noqa: BLE001
             report(False, Failure())
         else:

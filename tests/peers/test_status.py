@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
-from mta.peers.status_files import PeerStatus, PeerStatusFiles
+from mta.interfaces import IPeerMeter
+from mta.peers.counts import DELAY, PeerCounts
+from mta.peers.status_files import EndedExchange, PeerStatus, PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
 from mta.testing import ImmediateThreads
+
+
+class _Reactor(Clock):
+    """A clock that takes calls from threads at once."""
+
+    def callFromThread(self, function: Callable[..., None], *args: object) -> None:
+        """Make the call."""
+        function(*args)
+
+
+ONE = {"office": {"refused": 1}}
 
 
 class PeerStatusTests(SynchronousTestCase):
@@ -56,9 +73,55 @@ class PeerStatusTests(SynchronousTestCase):
     def test_a_damaged_file(self) -> None:
         """It is as good as none."""
         self.files.update("office", sent=3)
-        for text in ("", "{", "[1]", '{"unknown": 1}'):
+        for text in ("", "{", "[1]", '{"unknown": 1}', '{"exchanges": [1]}', '{"counts": 1}'):
             (self.folder / "peers" / "office.json").write_text(text)
             self.assertEqual(self.files.read("office"), PeerStatus())
+
+    def test_exchanges(self) -> None:
+        """The last ten are kept, newest first, and the last of all is the status."""
+        for number in range(12):
+            exchange = EndedExchange(100.0 + number, 1.5, number, 0, "451 no")
+            self.files.end_exchange("office", exchange, sent=number)
+        status = self.files.read("office")
+        self.assertEqual([each.sent for each in status.exchanges], [*range(11, 1, -1)])
+        self.assertEqual(status.exchanges[0], EndedExchange(111.0, 1.5, 11, 0, "451 no"))
+        self.assertEqual((status.sent, status.last_error), (11, "451 no"))
+
+    def test_of_two_processes(self) -> None:
+        """What both change at once is changed by both."""
+        ways = [self.files, PeerStatusFiles(self.folder)]
+        threads = [
+            threading.Thread(target=lambda way=way: [way.count(ONE) for _ in range(50)])
+            for way in ways
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(self.files.read("office").counts, {"refused": 100})
+
+    def test_counts(self) -> None:
+        """They gather in memory for a second, join those in the file, and last."""
+        clock = _Reactor()
+        counts = PeerCounts(self.files, clock, ImmediateThreads())  # type: ignore[arg-type]
+        verifyObject(IPeerMeter, counts)
+        counts.answered("office", "link")
+        counts.answered("office", "link")
+        counts.answered("lab", "cache")
+        counts.sealed("office")
+        self.assertEqual(self.files.read("office").counts, {})
+        clock.advance(DELAY)
+        self.assertEqual(self.files.read("office").counts, {"answered_by_link": 2, "sealed": 1})
+        self.assertEqual(self.files.read("lab").counts, {"answered_by_cache": 1})
+        counts.passed_through("lab")
+        counts.refused("lab")
+        self.successResultOf(Deferred.fromCoroutine(counts.flush()))
+        self.files.update("lab", last_error="451 no")
+        self.assertEqual(
+            self.files.read("lab").counts,
+            {"answered_by_cache": 1, "passed_through": 1, "refused": 1},
+        )
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_link(self) -> None:
         """It stands as long as somebody holds it."""
@@ -76,9 +139,12 @@ class PeerStatusTests(SynchronousTestCase):
         with log.link("office"):
             self.assertIsNotNone(self.files.link_since("office"))
             log.note("office", sent=1)
-            log.note("office", sent=2)
+            log.failed("office", EndedExchange(4.0, 1.0, error="451 no"))
+            log.ended("office", EndedExchange(5.0, 1.0, 2, 3))
         self.successResultOf(Deferred.fromCoroutine(log.flush()))
-        self.assertEqual(self.files.read("office").sent, 2)
+        status = self.files.read("office")
+        self.assertEqual((status.sent, status.received, status.last_exchange), (2, 3, 5.0))
+        self.assertEqual([each.error for each in status.exchanges], ["", "451 no"])
         self.assertIsNone(self.files.link_since("office"))
 
     def test_a_folder_that_can_not_be_written(self) -> None:
@@ -88,4 +154,7 @@ class PeerStatusTests(SynchronousTestCase):
         log = PeerStatusLog(self.files, threads, threads)  # type: ignore[arg-type]
         with log.link("office"):
             log.note("office", sent=1)
+        counts = PeerCounts(self.files, _Reactor(), threads)  # type: ignore[arg-type]
+        counts.refused("office")
+        self.successResultOf(Deferred.fromCoroutine(counts.flush()))
         self.successResultOf(Deferred.fromCoroutine(log.flush()))
