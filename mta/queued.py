@@ -239,8 +239,9 @@ class Pressure:
 class Filter:
     """The queued messages that a tool means: all parts must fit.
 
-    `older` is in seconds; `state` is ``active``, ``waiting``, ``held``, ``damaged`` or, of those
-    that are held, ``on-hold`` for what a person, or the program itself, keeps.
+    `user` has logged in and sent it.  `older` is in seconds; `state` is ``active``, ``waiting``,
+    ``held``, ``damaged`` or, of those that are held, ``on-hold`` for what a person, or the program
+    itself, keeps.
     """
 
     ids: frozenset[str] = frozenset()
@@ -248,6 +249,7 @@ class Filter:
     forward_path: str = ""
     domain: str = ""
     peer: str = ""
+    user: str = ""
     older: float = 0.0
     state: str = ""
 

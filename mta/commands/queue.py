@@ -44,8 +44,9 @@ _WORDS = (
     ("--to", "forward_path", "A", "still to be delivered to this forward-path"),
     ("--domain", "domain", "D", "still to be delivered to an address in this domain"),
     ("--peer", "peer", "P", "held for this peer"),
+    ("--user", "user", "U", "sent by this user, who had logged in"),
 )
-_KNOWN = {"domain": "domains", "peer": "peers"}
+_KNOWN = {"domain": "domains", "peer": "peers", "user": "users"}
 _BATCH_SIZE = 500  # messages changed at once
 
 _Change = Callable[[argparse.Namespace, "SpoolTools", Sequence[str]], Collection[str]]
@@ -117,6 +118,7 @@ def _filter(arguments: argparse.Namespace) -> Filter:
         forward_path=forward_path.strip("<>"),
         domain=arguments.domain or "",
         peer=arguments.peer or "",
+        user=arguments.user or "",
         older=arguments.older,
         state=arguments.state,
     )
@@ -190,6 +192,13 @@ def _goes_to(router: Router, listed: Listed, domain: str) -> bool:
         if recipient.forward_path.domain == domain:
             return True
     return False
+
+
+def hold_mail_of(arguments: argparse.Namespace, user: str) -> None:
+    """Put on hold what a user has sent, as ``queue hold`` does."""
+    name, change, done, _ = _CHANGES[0]
+    options = {"dry_run": False, "json": False, "action": name, "change": change, "done": done}
+    _change_all(argparse.Namespace(**vars(arguments) | options), Filter(user=user))
 
 
 def _change_all(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from mta.commands.console import Failed, add_command, settings_of
+from mta.commands.console import Failed, add_command, has_spool, listing_of, settings_of
 from mta.commands.known import is_known
 from mta.privileges import owner_of_new_file
+from mta.queued import Filter
 
 if TYPE_CHECKING:
     from mta.access.account_table import AccountTable
@@ -25,6 +27,9 @@ def register(group: Subparsers) -> None:
     """Add the commands to those about users."""
     suspend = add_command(group, "suspend", _suspend, "take no mail from a user")
     resume = add_command(group, "resume", _resume, "take mail from a suspended user again")
+    suspend.add_argument(
+        "--hold", action="store_true", help="put on hold what waits of the user's mail, too"
+    )
     for parser in (suspend, resume):
         is_known(parser.add_argument("name", metavar="NAME"), "users")
 
@@ -48,6 +53,24 @@ def _suspend(arguments: argparse.Namespace) -> None:
     else:
         _edit(file, arguments.name, suspended=True)
     print(f"{arguments.name} is suspended: no mail is taken, until mta user resume")
+    _attend_to_queue(arguments)
+
+
+def _attend_to_queue(arguments: argparse.Namespace) -> None:
+    """Put on hold what the user has sent, or tell of it."""
+    from mta.commands import queue
+
+    settings, name = settings_of(arguments), arguments.name  # root is the server's user from now on
+    if not has_spool(settings):
+        return
+    if arguments.hold:
+        queue.hold_mail_of(arguments, name)
+        return
+    with listing_of(settings) as listing:
+        count = sum(not each.on_hold for each in listing.find(Filter(user=name)))
+    if count:
+        words = "1 message" if count == 1 else f"{count} messages"
+        print(f"{words} of {name} still to be sent; to keep: mta queue hold --user {quote(name)}")
 
 
 def _resume(arguments: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ SELECT id, state, due, on_hold, attempts, size, local_part, domain, reason FROM 
         ) THEN 'held'
         ELSE 'waiting' END AS state
     FROM message
-)
+) AS queued
 WHERE id > :after AND {{}} ORDER BY id LIMIT :limit
 """  # noqa: S608 (our own words)
 _RECIPIENTS = """
@@ -233,6 +233,11 @@ def _conditions(wanted: Filter) -> Iterator[str]:
         yield recipient.format("r.state <> 'done' AND r.domain = :domain")
     if wanted.peer:
         yield recipient.format("r.state = 'held' AND r.peer = :peer")
+    if wanted.user:
+        yield (
+            "EXISTS (SELECT 1 FROM content AS c WHERE c.id = queued.id"
+            " AND json_valid(c.origin) AND lower(c.origin ->> '$.user') = :user)"
+        )
     if wanted.older:
         yield "id < :before"
     if wanted.state not in ("", DAMAGED):  # damage is found when all of a message is read
@@ -246,6 +251,7 @@ def _parameters(wanted: Filter, now: float) -> dict[str, object]:
         "forward_path": address_key(wanted.forward_path),
         "domain": canonical_domain(wanted.domain),
         "peer": wanted.peer,
+        "user": wanted.user.lower(),
         "before": queue_id.earliest(now - wanted.older),
         "state": wanted.state,
     }

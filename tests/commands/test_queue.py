@@ -161,9 +161,33 @@ class FilterTests(QueueCase):
     def test_nothing_in_it(self) -> None:
         """An empty word, as an empty variable leaves it, is a mistake and no filter."""
         self.enqueue()
-        for option in ("--from", "--to", "--domain", "--peer"):
+        for option in ("--from", "--to", "--domain", "--peer", "--user"):
             errors = self.fail_with("queue", "delete", option, "", status=2)
             self.assertIn("there is nothing in it", errors)
+
+    def test_a_stolen_password(self) -> None:
+        """Suspending a user tells of the mail that waits; `--hold` keeps it, and no other."""
+        self.configure(users="users.yaml")
+        self.succeed("user", "add", "alice", "--password-stdin", stdin="secret\n")
+        self.assertNotIn("still to be sent", self.succeed("user", "suspend", "alice"))
+        other = self.enqueue()
+        envelope, origin = Envelope(ALICE, (Recipient(BOB),)), Origin("192.0.2.1", user="Alice")
+        spam = {self.tools.enqueue(envelope, [CONTENT], origin) for _ in range(2)}
+        output = self.succeed("user", "suspend", "alice")
+        self.assertIn(
+            "2 messages of alice still to be sent; to keep: mta queue hold --user alice\n", output
+        )
+        output = self.succeed("user", "suspend", "alice", "--hold")
+        self.assertTrue(output.endswith("2 messages put on hold\n"), output)
+        self.assertEqual({each.message.id for each in self.entries() if each.on_hold}, spam)
+        self.assertNotIn("still to be sent", self.succeed("user", "suspend", "alice"))
+        self.succeed("user", "resume", "alice")
+        self.assertEqual({each.message.id for each in self.entries() if each.on_hold}, spam)
+        self.assertIn(other, self.succeed("queue", "list", "--state", "waiting"))
+        self.assertEqual(
+            self.succeed("queue", "delete", "--user", "ALICE", "--state", "on-hold"),
+            "2 messages deleted\n",
+        )
 
     def test_every_filter(self) -> None:
         """Each part narrows it down."""

@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import IAttempts
 from mta.mail import NULL_PATH, Mailbox
 from mta.queued import EVERYWHERE, Filter, Message, Notice, State
+from mta.session import Origin
 from tests.spool.contract import (
     BOB,
     DAY,
@@ -217,6 +218,16 @@ class ToolContract(Contract):
             ({"domain": "example.org", "older": 3600.0}, [old]),
         ):
             self.assertEqual(self.found(tools, **parts), ids(expected))
+
+    def test_mail_of_a_user(self) -> None:
+        """By who had logged in, whatever the reverse-path says; case does not count."""
+        spool, tools = self.process(), self.tools()
+        mine = self.commit(spool, origin=Origin("192.0.2.1", user="Alice"))
+        self.commit(spool, origin=Origin("192.0.2.1", user="alice2"))
+        self.commit(spool)
+        self.assertEqual(self.found(tools, user="aLICE"), [mine.id])
+        self.assertEqual(tools.count(Filter(user="alice")), 1)
+        self.assertEqual(self.found(tools, user="alice", state="held"), [])
 
     def test_content(self) -> None:
         """It is read at once, without a reactor."""
