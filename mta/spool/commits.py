@@ -8,13 +8,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from mta.mail import Envelope
 from mta.queued import IContent, Message, Notice, Progress, Settlement, State
 from mta.spool import leases, queue_id, rows
-from mta.spool.content import ContentSource, MemoryContent
+from mta.spool.content import IContentSource, MemoryContent
 from mta.spool.drafts import Draft, Incoming
-from mta.spool.holds import StandingHolds
-from mta.spool.interfaces import IDrafts
+from mta.spool.interfaces import IAdmission, IDrafts
 from mta.spool.jobs import Arrived, ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
@@ -31,8 +29,9 @@ class Commits:
         committer: ICommitter,
         owner: int,
         leasing: Leasing,
-        source: ContentSource,
+        source: IContentSource,
         drafts: IDrafts,
+        admission: IAdmission,
         ids: queue_id.QueueIds,
         now: Callable[[], float],
     ) -> None:
@@ -43,7 +42,7 @@ class Commits:
         self._drafts = drafts
         self._ids = ids
         self._now = now
-        self._holds = StandingHolds(committer.folder)
+        self._admission = admission
         self._arriving: set[int] = set()  # drafts whose messages may come to be committed
 
     def draft(self) -> Draft:
@@ -54,7 +53,7 @@ class Commits:
 
     async def preview(self, incoming: Incoming) -> Message | None:
         """See `IPreviews.preview`.  Raises SpoolFull or OSError."""
-        if not await self._source.in_thread(self._may_come, incoming.envelope):
+        if not await self._admission.may_come(incoming.envelope):
             return None
         draft = incoming.draft
         return Message(
@@ -65,10 +64,6 @@ class Commits:
             progress=tuple(map(Progress, incoming.envelope.recipients)),
             origin=incoming.origin,
         )
-
-    def _may_come(self, envelope: Envelope) -> bool:
-        """Tell whether a message could be committed now, and not on hold.  Blocks."""
-        return self._holds.which(envelope) is None and self._committer.folder.has_room()
 
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
         """See `IAttemptRecords.settle`.

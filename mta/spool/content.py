@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from mta.queued import IContent
 from mta.smtp import header
@@ -35,6 +35,23 @@ class InThread(Protocol):
     def __call__(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]: ...
 
 
+class IContentSource(Interface):
+    """The content in a store."""
+
+    def content(key: ContentKey) -> IContent:
+        """The content of a message."""
+
+    def halves(number: int) -> Deferred[rows.Halves | None]:
+        """The content that the database has of a message.  Fails with OSError."""
+
+    def header(number: int) -> Deferred[bytes | None]:
+        """The header section that the database has of a message.  Fails with OSError."""
+
+    def file(number: int) -> AsyncIterator[bytes]:
+        """The octets of a large body, in pieces.  Raises OSError."""
+
+
+@implementer(IContentSource)
 @dataclass(frozen=True, slots=True)
 class ContentSource:
     """The content in a spool, read in threads."""
@@ -144,7 +161,7 @@ class RowContent:
     size: int
     is_ascii: bool
     number: int
-    source: ContentSource
+    source: IContentSource
 
     async def header(self) -> bytes:
         """See `IContent.header`."""
@@ -181,7 +198,7 @@ class FileContent:
     size: int
     is_ascii: bool
     number: int
-    source: ContentSource
+    source: IContentSource
 
     async def header(self) -> bytes:
         """See `IContent.header`."""

@@ -96,18 +96,17 @@ class StandingHolds:
 
     def add(self, hold: StandingHold) -> None:
         """Add one, for all processes; nothing where it stands.  Raises OSError."""
-        self._change(lambda holds: [*_without(holds, hold), hold])
+        self._change(lambda holds: [*without(holds, hold), hold])
 
     def lift(self, hold: StandingHold) -> bool:
         """Take one away; returns whether it stood.  Raises OSError."""
         before = len(self.current())
-        self._change(lambda holds: _without(holds, hold))
+        self._change(lambda holds: without(holds, hold))
         return len(self.current()) < before
 
     def _change(self, change: Callable[[Sequence[StandingHold]], Sequence[StandingHold]]) -> None:
         with self._locked():
-            text = json.dumps([asdict(hold) for hold in change(self.current())])
-            atomic_write(self._path, text.encode())
+            atomic_write(self._path, written(change(self.current())).encode())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -123,13 +122,24 @@ def _key(mailbox: Mailbox) -> str:
     return f"{mailbox.local_part.lower()}@{mailbox.domain}"
 
 
-def _without(holds: Sequence[StandingHold], hold: StandingHold) -> Sequence[StandingHold]:
+def without(holds: Sequence[StandingHold], hold: StandingHold) -> Sequence[StandingHold]:
+    """The holds but for one, whenever it began."""
     return [each for each in holds if each.parts != hold.parts]
+
+
+def written(holds: Sequence[StandingHold]) -> str:
+    """The holds as text."""
+    return json.dumps([asdict(hold) for hold in holds])
+
+
+def read(text: str | bytes) -> Sequence[StandingHold]:
+    """The holds that a text has.  Raises ValueError or TypeError where it is damaged."""
+    return [StandingHold(**each) for each in json.loads(text)]
 
 
 def _read(path: Path) -> Sequence[StandingHold]:
     """Raises OSError."""
     try:
-        return [StandingHold(**each) for each in json.loads(path.read_bytes())]
+        return read(path.read_bytes())
     except (ValueError, TypeError):
         raise OSError(f"{path}: damaged: remove it, and put on hold again what should be") from None

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from zope.interface import Interface
 
+from mta.interfaces import ISpool
+
 if TYPE_CHECKING:
-    from mta.spool.drafts import Draft
+    from mta.mail import Envelope
+    from mta.spool.drafts import Draft, Incoming
     from mta.spool.jobs import Job
     from mta.spool.loading import Loaded
+    from mta.spool.rows import Arrival
 
 
 class IBatchWriter(Interface):
@@ -93,8 +97,25 @@ class ISweeper(Interface):
         """Remove it, now or at a later call."""
 
 
+class IAdmission(Interface):
+    """Tells beforehand whether new mail can be taken in."""
+
+    async def may_come(envelope: Envelope) -> bool:
+        """Tell whether a message could be committed now, and not on hold.  Raises OSError."""
+
+
 class IDrafts(Interface):
     """Makes drafts for one owner."""
 
     def begin(number: int, arriving: set[int]) -> Draft:
         """A draft of the message with this number; see `Draft`."""
+
+
+class IToolSpool(ISpool):
+    """A spool for programs without a reactor.
+
+    Each coroutine ends at once; messages are due, and not leased.
+    """
+
+    def arrival(incoming: Incoming) -> Arrival:
+        """A message to be inserted, with its body.  Raises SpoolFull or OSError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,15 +32,15 @@ class Arrived:
 class Job:
     """Work that must happen in one transaction, or not at all.
 
-    `action` gets the connection, and is done after the arrivals, updates and removals of all
-    jobs in the transaction; what it returns is the result of the job.  Without one, that is an
-    `Arrived`.
+    `action` gets the connection of the database, and is done after the arrivals, updates and
+    removals of all jobs in the transaction; what it returns is the result of the job.  Without one,
+    that is an `Arrived`.
     """
 
     arrivals: Sequence[rows.Arrival] = ()
     updates: Sequence[Settlement] = ()
     removals: Sequence[int] = ()
-    action: Callable[[sqlite3.Connection], Any] | None = None
+    action: Callable[[Any], Any] | None = None
 
     @property
     def is_intake(self) -> bool:

@@ -65,7 +65,7 @@ class Listed:
     """A queued message in short.  `due` is in seconds since the epoch, `size` in octets.
 
     `state` is ``active``, ``waiting``, ``held`` or ``damaged``; `damage` says what is wrong with
-    the message, `reason` why the program keeps it.
+    the message, `reason` why the program keeps it.  `node`: where it is tried now, of several.
     """
 
     id: str
@@ -78,6 +78,7 @@ class Listed:
     recipients: Sequence[ListedRecipient]
     damage: str = ""
     reason: str = ""
+    node: str = ""
 
     @property
     def arrived(self) -> float:

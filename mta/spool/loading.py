@@ -25,7 +25,7 @@ MakeContent = Callable[["ContentKey"], IContent]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NO_DOMAIN = re.compile(r"[\s<>@\"]")
-_WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,12 @@ def _load(
             continue
         try:
             origin, *lengths = contents.get(number, _NO_CONTENT)
-            message = _message(found[number], recipients.get(number, ()), content, origin)
+            message = message_of(found[number], recipients.get(number, ()), content, origin)
             if found[number][4]:
                 lengths[-2:] = "blob", folder.length(number)
             _require_content(found[number][2], *lengths)
-        except _WRONG as error:
-            loaded.damaged[number] = _words(error)
+        except WRONG as error:
+            loaded.damaged[number] = words(error)
         else:
             loaded.messages.append(message)
             if found[number][-1]:
@@ -120,19 +120,19 @@ def _load(
     return loaded
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
     """The error in one printable line."""
     text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
     return "".join(each if each.isprintable() else "?" for each in text)[:200]
 
 
-def _message(
+def message_of(
     row: tuple[Any, ...],
     recipients: Collection[tuple[Any, ...]],
     content: MakeContent,
     origin: str,
 ) -> Message:
-    """A message.  Raises what `_WRONG` names where a value can't be right."""
+    """A message.  Raises what `WRONG` names where a value can't be right."""
     number, shift, size, is_ascii, in_file, attempts, warned, recovered, *rest, _ = row
     if not recipients:
         raise ValueError("it has no recipients")
@@ -195,8 +195,8 @@ def _numbered_progress(recipients: Collection[tuple[Any, ...]]) -> Iterator[Prog
     for place, row in enumerate(recipients, 1):
         try:
             yield _progress(*row)
-        except _WRONG as error:
-            raise ValueError(f"recipient {place}: {_words(error)}") from None
+        except WRONG as error:
+            raise ValueError(f"recipient {place}: {words(error)}") from None
 
 
 def _progress(

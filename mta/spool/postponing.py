@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mta.mail import Agent
 from mta.spool import queue_id
@@ -40,14 +41,35 @@ def postpone(
     before is due then; one that should have been already stays.  Where a row is damaged, nothing is
     put off: the process that leases it puts it on hold.  Returns how many it were, by hop.
     """
-    found: dict[int, tuple[float, str]] = {}
-    others: set[int] = set()
     try:
         rows = connection.execute(_DUE, (now, MAX_EXAMINED)).fetchall()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
         rows = []
+    put_off = later(rows, now, dues, warn_after, give_up_after)
+    connection.execute(
+        "UPDATE message SET due = new.value ->> 1 FROM json_each(?) AS new"
+        " WHERE message.id = new.value ->> 0 AND owner IS NULL",
+        (json.dumps([(number, due) for number, (due, _) in put_off.items()]),),
+    )
+    return Counter(hop for _, hop in put_off.values())
+
+
+def later(
+    rows: Iterable[tuple[Any, ...]],
+    now: float,
+    dues: Mapping[str, float],
+    warn_after: float,
+    give_up_after: float,
+) -> dict[int, tuple[float, str]]:
+    """Choose new due times of messages that can be put off.
+
+    Returns these and the hops.  `rows`: the number, shift, warned and hop of each waiting
+    recipient.  For the rest see `postpone`.
+    """
+    found: dict[int, tuple[float, str]] = {}
+    others: set[int] = set()
     for number, shift, warned, hop in rows:
         if not isinstance(shift, float):  # damaged
             continue
@@ -60,10 +82,4 @@ def postpone(
             others.add(number)
         elif number not in found or due < found[number][0]:
             found[number] = due, hop
-    put_off = {number: value for number, value in found.items() if number not in others}
-    connection.execute(
-        "UPDATE message SET due = new.value ->> 1 FROM json_each(?) AS new"
-        " WHERE message.id = new.value ->> 0 AND owner IS NULL",
-        (json.dumps([(number, due) for number, (due, _) in put_off.items()]),),
-    )
-    return Counter(hop for _, hop in put_off.values())
+    return {number: value for number, value in found.items() if number not in others}

@@ -57,9 +57,8 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
     """Insert messages, their recipients, and content that has no file."""
     _insert(
         connection,
-        "message (id, due, owner, on_hold, size, is_ascii, in_file, local_part, domain,"
-        " body, smtputf8, ret, envid, require_tls, outside, shift, reason)",
-        [_message_row(arrival) for arrival in arrivals],
+        f"message ({', '.join(MESSAGE_COLUMNS)})",
+        [message_row(arrival) for arrival in arrivals],
     )
     _insert(
         connection,
@@ -71,12 +70,20 @@ def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> None:
     )
     _insert(
         connection,
-        "recipient (message, number, local_part, domain, notify, original)",
-        [row for arrival in arrivals for row in _recipient_rows(arrival)],
+        f"recipient ({', '.join(RECIPIENT_COLUMNS)})",
+        [row for arrival in arrivals for row in recipient_rows(arrival)],
     )
 
 
-def _message_row(arrival: Arrival) -> tuple[object, ...]:
+MESSAGE_COLUMNS = (
+    *("id", "due", "owner", "on_hold", "size", "is_ascii", "in_file", "local_part", "domain"),
+    *("body", "smtputf8", "ret", "envid", "require_tls", "outside", "shift", "reason"),
+)
+RECIPIENT_COLUMNS = ("message", "number", "local_part", "domain", "notify", "original")
+
+
+def message_row(arrival: Arrival) -> tuple[object, ...]:
+    """The values of `MESSAGE_COLUMNS` for a new message."""
     envelope = arrival.envelope
     return (
         arrival.number,
@@ -99,7 +106,8 @@ def _message_row(arrival: Arrival) -> tuple[object, ...]:
     )
 
 
-def _recipient_rows(arrival: Arrival) -> Iterable[tuple[object, ...]]:
+def recipient_rows(arrival: Arrival) -> Iterable[tuple[object, ...]]:
+    """The values of `RECIPIENT_COLUMNS` for each recipient of a new message."""
     for place, recipient in enumerate(arrival.envelope.recipients):
         yield (
             arrival.number,
@@ -159,7 +167,7 @@ WHERE message.id = new.value ->> 0 AND owner = ?
 def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Settlement]) -> None:
     """Record attempts and end leases that are still the owner's."""
     recipients = [
-        (queue_id.decode(settlement.id), place, *_progress_columns(progress))
+        (queue_id.decode(settlement.id), place, *progress_columns(progress))
         for settlement in settlements
         for place, progress in enumerate(settlement.progress)
     ]
@@ -177,7 +185,8 @@ def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Set
     connection.execute(_UPDATE_MESSAGES, (json.dumps(messages), owner))
 
 
-def _progress_columns(progress: Progress) -> tuple[str, ...]:
+def progress_columns(progress: Progress) -> tuple[str, ...]:
+    """The values of state, peer, held_domain, settled and history."""
     history = [astuple(entry) for entry in progress.history]
     return (
         progress.state.value,

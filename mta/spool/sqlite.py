@@ -15,6 +15,7 @@ from twisted.python.threadpool import ThreadPool
 
 from mta.interfaces import ICommitMeter, ISpoolListener
 from mta.spool import owner_rows, owners
+from mta.spool.admission import Admission
 from mta.spool.attempts import AttemptNotes
 from mta.spool.claims import Claims
 from mta.spool.commits import Commits
@@ -24,6 +25,7 @@ from mta.spool.database import as_oserror, open_database, transaction
 from mta.spool.drafts import Drafts
 from mta.spool.folder import Folder
 from mta.spool.heartbeat import Heartbeat, sqlite_pulse
+from mta.spool.holds import StandingHolds
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.leasing import Leasing
 from mta.spool.process_spool import ProcessSpool
@@ -82,7 +84,14 @@ class SqliteSpool(ProcessSpool):
         self._reading = reading
         self._leasing = Leasing(claims, self._listener, waker, self._now, sweeper)
         self._commits = Commits(
-            committer, owner.number, self._leasing, source, drafts, self._ids, self._now
+            committer,
+            owner.number,
+            self._leasing,
+            source,
+            drafts,
+            Admission(folder, StandingHolds(folder), self._in_thread),
+            self._ids,
+            self._now,
         )
         self._taking_over = TakeOver(committer, reader, self._in_thread, self._now, sweeper)
         self._heartbeat = Heartbeat(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
-from mta.interfaces import ISpool
 from mta.mail import Envelope
-from mta.queued import IDraft, Message
+from mta.queued import IDraft, Message, Notice
 from mta.session import Origin
+from mta.smtp.header import HeaderSection
 from mta.spool import owners, queue_id, rows
 from mta.spool.content import ContentSource
 from mta.spool.database import ReadConnection, spare
 from mta.spool.drafts import Draft, Incoming
 from mta.spool.holds import StandingHolds
+from mta.spool.interfaces import IToolSpool
 from mta.spool.loading import load
 from mta.spool.tool_commits import ToolCommits
 from mta.spool.wakeup import Signal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 
-@implementer(ISpool)
+@implementer(IToolSpool)
 class SyncSpool:
     """A way into the spool.  Messages are due, and not leased."""
 
@@ -84,6 +85,31 @@ class SyncSpool:
             on_hold=incoming.hold or (hold.reason if hold else ""),
             reason=incoming.hold,
         )
+
+
+def enqueued(spool: IToolSpool, envelope: Envelope, pieces: Iterable[bytes], origin: Origin) -> str:
+    """Put a message into the spool, due now; returns its queue id.
+
+    The content comes in pieces, with CRLF line ends.  It is on stable storage when this
+    returns.  Raises SpoolFull or OSError; then nothing is left behind.
+    """
+    draft, section = spool.draft(), HeaderSection()
+    try:
+        for piece in pieces:
+            if body := section.feed(piece):
+                result_of(draft.write(body))
+    except BaseException:
+        draft.discard()
+        raise
+    return result_of(spool.commit(draft, envelope, section.octets, origin)).id
+
+
+def notice_of(spool: IToolSpool, notice: Notice) -> tuple[IDraft, rows.Arrival]:
+    """A notice to be inserted, and its draft.  Raises SpoolFull or OSError."""
+    draft = spool.draft()
+    assert isinstance(draft, Draft)
+    result_of(draft.write(notice.body))
+    return draft, spool.arrival(Incoming(draft, notice.envelope, notice.header, notice.origin))
 
 
 @contextmanager

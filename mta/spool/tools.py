@@ -10,20 +10,17 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from mta.mail import Envelope
-from mta.queued import EVERYWHERE, Entry, Filter, Message, Notice
+from mta.queued import EVERYWHERE, Entry, Filter, IDraft, Message, Notice
 from mta.session import UNKNOWN_ORIGIN, Origin
-from mta.smtp.header import HeaderSection
 from mta.spool import leases, queue_id, rows
 from mta.spool.database import as_oserror
-from mta.spool.drafts import Draft, Incoming
 from mta.spool.folder import Folder
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
 from mta.spool.loading import load, salvage
 from mta.spool.schema import Hold
-from mta.spool.sync_spool import SyncSpool, blocking_source, sync_spool
+from mta.spool.sync_spool import SyncSpool, blocking_source, enqueued, notice_of, sync_spool
 from mta.spool.tool_commits import ToolCommits
 from mta.spool.wakeup import Signal
-from mta.sync import result_of
 
 _BATCH_SIZE = 500  # messages changed in one commit: others want to commit, too
 _ALL = -1  # as a LIMIT
@@ -163,15 +160,7 @@ class SpoolTools:
         returns.  Raises SpoolFull or OSError; then nothing is left behind.
         """
         with self.sync_spool() as spool:
-            draft, section = spool.draft(), HeaderSection()
-            try:
-                for piece in pieces:
-                    if body := section.feed(piece):
-                        result_of(draft.write(body))
-            except BaseException:
-                draft.discard()
-                raise
-            return result_of(spool.commit(draft, envelope, section.octets, origin)).id
+            return enqueued(spool, envelope, pieces, origin)
 
     def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
         """Replace free messages by their notices, in one commit; returns which.
@@ -182,7 +171,7 @@ class SpoolTools:
         self._commits.take_over()
         with self.sync_spool() as spool:
             notices = {
-                queue_id.decode(message.id): _notice(spool, notice)
+                queue_id.decode(message.id): notice_of(spool, notice)
                 for message, notice in bounced
                 if notice is not None
             }
@@ -197,16 +186,10 @@ class SpoolTools:
         return [*map(queue_id.encode, sorted(removed))]
 
 
-def _notice(spool: SyncSpool, notice: Notice) -> tuple[Draft, rows.Arrival]:
-    draft = spool.draft()
-    result_of(draft.write(notice.body))
-    return draft, spool.arrival(Incoming(draft, notice.envelope, notice.header, notice.origin))
-
-
 def _replace(
     connection: Connection,
     bounced: Sequence[tuple[Message, Notice | None]],
-    notices: Mapping[int, tuple[Draft, rows.Arrival]],
+    notices: Mapping[int, tuple[IDraft, rows.Arrival]],
 ) -> set[int]:
     """Remove untouched messages, and insert their notices; returns their numbers."""
     removed = _untouched(connection, [message for message, _ in bounced])

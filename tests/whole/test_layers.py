@@ -66,6 +66,7 @@ THIRD_PARTY = {
     "service_identity": "twisted[tls]",
     "cryptography": "twisted[tls]",
     "prometheus_client": "prometheus-client",
+    "psycopg": "psycopg",
 }
 
 
@@ -153,8 +154,8 @@ class LayerTests(SynchronousTestCase):
         """Whatever is not of the standard library stands in setup.cfg."""
         setup = configparser.ConfigParser()
         setup.read(ROOT / "setup.cfg")
-        extra = setup["options.extras_require"]["metrics"]
-        required = setup["options"]["install_requires"] + extra
+        extras = setup["options.extras_require"]
+        required = setup["options"]["install_requires"] + extras["metrics"] + extras["postgres"]
         wrong = []
         for path, _ in modules():
             for name, line in imports(path):

@@ -1,0 +1,106 @@
+"""Claims messages of PostgreSQL for one owner."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from zope.interface import implementer
+
+from mta.mail import Agent
+from mta.spool.content import IContentSource
+from mta.spool.interfaces import IClaims
+from mta.spool.jobs import ICommitter, acting
+from mta.spool.loading import Loaded
+from mta.spool.postgres import leases
+from mta.spool.postgres.loading import load
+from mta.spool.postgres.server import Connection
+from mta.spool.postponing import MAX_EXAMINED, later
+
+
+@implementer(IClaims)
+class PostgresClaims:
+    """Chooses and leases messages, in one transaction with other jobs."""
+
+    def __init__(self, committer: ICommitter, owner: int, source: IContentSource) -> None:
+        self._committer = committer
+        self._owner = owner
+        self._source = source
+
+    async def due(self, now: float, limit: int, *, suspects: bool) -> Loaded:
+        """See `IClaims.due`."""
+        return await self._claim(leases.due(now), limit, suspects=suspects)
+
+    async def free(self, numbers: Sequence[int], *, suspects: bool) -> Loaded:
+        """See `IClaims.free`."""
+        return await self._claim(leases.free(numbers), len(numbers), suspects=suspects)
+
+    async def held(
+        self, peer: str, domains: Collection[str], limit: int, *, suspects: bool
+    ) -> Loaded:
+        """See `IClaims.held`."""
+        return await self._claim(leases.held(peer, domains), limit, suspects=suspects)
+
+    async def release(self, dues: Mapping[int, float]) -> None:
+        """See `IClaims.release`."""
+        await self._committer.submit(acting(leases.release, dues=dues, owner=self._owner))
+
+    async def postpone(
+        self, now: float, dues: Mapping[str, float], warn_after: float, give_up_after: float
+    ) -> Mapping[str, int]:
+        """See `IClaims.postpone`."""
+        limits = {"warn_after": warn_after, "give_up_after": give_up_after}
+        counts: Counter[str] = await self._committer.submit(
+            acting(_postpone, now=now, dues=dues, **limits)
+        )
+        return counts
+
+    async def _claim(self, choice: leases.Choice, limit: int, *, suspects: bool) -> Loaded:
+        job = acting(self._lease, choice=choice, limit=limit, suspects=suspects)
+        loaded: Loaded = await self._committer.submit(job)
+        return loaded
+
+    def _lease(
+        self, connection: Connection, choice: leases.Choice, limit: int, *, suspects: bool
+    ) -> Loaded:
+        """Lease and read, in the committer's thread."""
+        chosen = choice.claim(connection, self._owner, limit, suspects=suspects)
+        loaded = load(connection, chosen, self._source.content)
+        if loaded.damaged:
+            leases.hold_damaged(connection, loaded.damaged)
+        return loaded
+
+
+_DUE = f"""
+SELECT s.id, s.shift, s.warned, CASE
+    WHEN r.history = '[]' THEN '{Agent.MX.value}:' || r.domain
+    ELSE r.history::json -> -1 ->> 1 END
+FROM (
+    SELECT id, shift, warned FROM schedule
+    WHERE due <= %s AND owner IS NULL AND on_hold = 0 AND deaths = 0
+    ORDER BY due LIMIT {MAX_EXAMINED} FOR UPDATE SKIP LOCKED
+) AS s
+JOIN recipient AS r ON r.message = s.id AND r.state = 'waiting'
+"""  # noqa: S608 (our own words)
+
+
+def _postpone(
+    connection: Connection,
+    now: float,
+    dues: Mapping[str, float],
+    warn_after: float,
+    give_up_after: float,
+) -> Counter[str]:
+    """See `mta.spool.postponing.postpone`."""
+    found = connection.execute(_DUE.encode(), (now,)).fetchall()
+    put_off = later(found, now, dues, warn_after, give_up_after)
+    connection.execute(
+        """
+        UPDATE schedule SET due = new.due
+        FROM json_to_recordset(%s::json) AS new (id bigint, due double precision)
+        WHERE schedule.id = new.id
+        """,
+        (json.dumps([{"id": number, "due": due} for number, (due, _) in put_off.items()]),),
+    )
+    return Counter(hop for _, hop in put_off.values())

@@ -1,0 +1,151 @@
+"""The spool of one running process: PostgreSQL, which several nodes share.
+
+``docs/spool.rst`` has what is always true.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.python.threadpool import ThreadPool
+
+from mta import __version__
+from mta.interfaces import ICommitMeter, ISpoolListener
+from mta.spool import owners
+from mta.spool.attempts import AttemptNotes
+from mta.spool.commits import Commits
+from mta.spool.committer import Committer
+from mta.spool.drafts import Draft
+from mta.spool.folder import Folder
+from mta.spool.heartbeat import Heartbeat, Pulse
+from mta.spool.jobs import acting
+from mta.spool.leasing import Leasing
+from mta.spool.postgres import owner_rows, schema
+from mta.spool.postgres.claims import PostgresClaims
+from mta.spool.postgres.content import ChunkedDrafts, PostgresContent, Uploads
+from mta.spool.postgres.owner_rows import OwnerName
+from mta.spool.postgres.reading import PostgresReading
+from mta.spool.postgres.server import Connection, Server, Session
+from mta.spool.postgres.take_over import PostgresTakeOver
+from mta.spool.postgres.wakeups import Wakeups
+from mta.spool.postgres.writer import PostgresWriter
+from mta.spool.process_spool import ProcessSpool
+from mta.spool.wakeup_pipe import WakeupPipe
+
+MAX_SURE = 30.0  # seconds after a beat in which our leases are ours: half of an owner's lifetime
+
+
+class PostgresSpool(ProcessSpool):
+    """The spool as a running process uses it.  `start` before use, `stop` after."""
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        reactor: Any,
+        pool: ThreadPool,
+        listener: ISpoolListener,
+        *,
+        node: str,
+        now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] | None = None,
+        meter: ICommitMeter | None = None,
+    ) -> None:
+        """`folder`: what this node keeps on its own disk.  Raises SpoolUnusable.
+
+        `meter` hears of each commit; for the others see `ProcessSpool`.
+        """
+        self._server = Server(url)
+        self._writer = PostgresWriter(self._server)
+        committer = Committer(Folder(folder), reactor, meter, self._writer)
+        super().__init__(reactor, pool, listener, committer, now=now, uptime=uptime)
+        self._node = node
+
+    def start(self) -> None:
+        """Open the spool, making it if need be; call `take_over` next.
+
+        Raises SpoolUnusable or OSError, in one line for people.
+        """
+        with self._server.connect() as connection, self._server.as_oserror():
+            schema.prepare(self._server, connection)
+            self._folder.make()
+            self._owner = owners.register(self._folder, self._ids)
+            self._name = OwnerName(self._owner.number, self._node, __version__)
+            owner_rows.register(connection, self._name)
+        self._attempts = AttemptNotes(self._owner.attempts)
+        self._join()
+        self._pipe = WakeupPipe(self._owner.wakeup_pipe, self._reactor, self._listener)
+        self._wakeups.start()
+        self._begin(self._owner.number)
+
+    def _join(self) -> None:
+        """Make the parts that work for our owner."""
+        committer, server, number = self._committer, self._server, self._owner.number
+        reading = PostgresReading(server, number, self._in_thread)
+        source = PostgresContent(reading.session, self._in_thread)
+        # A commit that is durable makes those before it durable, too.
+        self._uploading = Session(server, setting="SET synchronous_commit = off")
+        uploads = Uploads(self._uploading, number)
+        drafts = ChunkedDrafts(self._folder, number, source, uploads)
+        self._wakeups = Wakeups(server, self._reactor, number, self._listener)
+        self._reading = reading
+        claims = PostgresClaims(committer, number, source)
+        self._leasing = Leasing(claims, self._listener, self._wakeups, self._now)
+        self._commits = Commits(
+            committer, number, self._leasing, source, drafts, reading, self._ids, self._now
+        )
+        self._taking_over = PostgresTakeOver(committer, self._in_thread, self._now, number)
+        self._heartbeat = Heartbeat(
+            committer,
+            acting(_pulse, owner=self._name, folder=self._folder),
+            self._leasing,
+            self._listener,
+            self._clocks,
+            self._reactor,
+            MAX_SURE,
+        )
+
+    async def stop(self) -> None:
+        """Commit what waits, leave leases to the next owner, and close."""
+        self._rest()
+        self._pipe.close()
+        try:
+            await self._taking_over.leave(self._owner)
+        except OSError as error:  # another process takes over
+            self.log.warn("spool: {error}", error=str(error))
+            self._owner.close()
+        await self._committer.stop()
+        self._attempts.close()
+        self._wakeups.wake_others()
+        await self._in_thread(self._close)
+
+    def _close(self) -> None:
+        self._wakeups.stop()
+        self._reading.close()
+        self._uploading.close()
+
+    async def take_over(self) -> int:
+        """Free what dead owners had leased.
+
+        Returns how many messages it were.  Call it at start and every few seconds.  Raises OSError;
+        try again later.
+        """
+        self._pipe.renew()
+        count = await self._taking_over.look()
+        self._listener.wake()  # what others released, where nothing told us
+        return count
+
+    def draft(self) -> Draft:
+        """See `ISpool.draft`."""
+        if self._writer.is_away:
+            self._heartbeat.hurry()
+            raise self._server.away("new mail is refused until it can")
+        return super().draft()
+
+
+def _pulse(connection: Connection, owner: OwnerName, folder: Folder) -> Pulse:
+    """Beat in the database."""
+    return Pulse(owner_rows.beat(connection, owner), 0.0, folder.has_room())

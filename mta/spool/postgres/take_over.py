@@ -1,0 +1,113 @@
+"""Takes over the mail of processes that died, on any node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from twisted.logger import Logger
+
+from mta.spool import attempts, owners, queue_id
+from mta.spool.content import InThread
+from mta.spool.jobs import ICommitter, acting
+from mta.spool.postgres import owner_rows
+from mta.spool.postgres.server import Connection
+
+_BATCH_SIZE = 1000  # messages made due in one commit: others want to commit, too
+
+
+@dataclass(slots=True)
+class _Freed:
+    """Messages that were freed: their owners, their number, those on hold now."""
+
+    owners: Sequence[int]
+    count: int
+    kept: Sequence[int]
+
+
+class PostgresTakeOver:
+    """Looks for owners whose messages have to be freed.
+
+    Those of this node are known by their locks, at once; those of other nodes by their beats.
+    """
+
+    log: ClassVar[Logger] = Logger()
+
+    def __init__(
+        self, committer: ICommitter, in_thread: InThread, now: Callable[[], float], ours: int
+    ) -> None:
+        """`ours`: the owner that this process is.  `now`: seconds since the epoch."""
+        self._committer = committer
+        self._in_thread = in_thread
+        self._now = now
+        self._ours = ours
+
+    async def look(self) -> int:
+        """Free what other owners left; returns how many messages.
+
+        Raises OSError: try again later.
+        """
+        dead = await self._in_thread(list, owners.dead_owners(self._committer.folder, self._ours))
+        try:
+            tried: dict[int, Collection[int]] = {
+                owner.number: await self._in_thread(attempts.noted_in, owner.attempts)
+                for owner in dead
+            }
+            count = await self._free(tried)
+            for owner in dead:
+                await self._in_thread(owner.remove)
+        finally:
+            for owner in dead:
+                owner.close()
+        return count
+
+    async def leave(self, owner: owners.Owner) -> None:
+        """Free what is our own, at an orderly end.  Raises OSError."""
+        await self._free({owner.number: ()})
+        await self._in_thread(owner.remove)
+
+    async def _free(self, tried: dict[int, Collection[int]]) -> int:
+        """Free the mail of dead owners.
+
+        `tried`: by owners that are known to have ended, the messages that they tried.
+        """
+        freed: _Freed = await self._committer.submit(acting(self._free_leased, tried=tried))
+        count, portion = freed.count, _BATCH_SIZE if freed.owners else 0
+        while portion == _BATCH_SIZE:
+            make_due = acting(
+                owner_rows.make_released_due,
+                owners=freed.owners,
+                now=self._now(),
+                limit=_BATCH_SIZE,
+            )
+            portion = await self._committer.submit(make_due)
+            count += portion
+        for number in freed.kept:
+            self.log.error(
+                "{queue_id} is on hold: the program ended twice or more while it tried this"
+                " message; `mta queue release` lets it be tried again",
+                queue_id=queue_id.encode(number),
+            )
+        return count
+
+    def _free_leased(self, connection: Connection, tried: dict[int, Collection[int]]) -> _Freed:
+        """Free what is leased, in the committer's thread."""
+        dead = {*owner_rows.bury(connection, tried), *owner_rows.unknown(connection), *tried}
+        if self._ours not in tried:
+            dead.discard(self._ours)
+        if not dead:
+            return _Freed((), 0, ())
+        leased = {
+            owner: set(noted).intersection(owner_rows.leased(connection, [owner]))
+            for owner, noted in tried.items()
+            if noted
+        }
+        count = owner_rows.free_leased(connection, sorted(dead), self._now())
+        kept = [
+            number
+            for numbers in leased.values()
+            if numbers
+            for number in owner_rows.count_death(connection, numbers, self._now())
+        ]
+        return _Freed(sorted(dead), count, kept)

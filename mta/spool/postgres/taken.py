@@ -1,0 +1,66 @@
+"""The memory of what peers have brought, in PostgreSQL; see `mta.spool.taken`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from mta.spool.postgres.server import Connection
+from mta.spool.rows import Arrival
+from mta.spool.taken import KEPT, MAX_PURGED, PURGE_PAUSE, is_remembered, key_of
+
+_REMEMBER = """
+INSERT INTO taken (key, at, message) SELECT unnest(%s::text[]), %s, %s
+ON CONFLICT DO NOTHING RETURNING key
+"""
+_PURGE = """
+DELETE FROM taken WHERE key IN (
+    SELECT key FROM taken WHERE at < %s LIMIT %s FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+class PostgresTakenMail:
+    """The memory of all nodes, through the connection that commits.
+
+    `now`: seconds since the epoch.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._purged = 0.0
+
+    def sift(self, connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Return the messages without the recipients that have them already.
+
+        One without recipients may be left.  What is left is remembered.  Others that bring the same
+        at this moment wait for our commit.
+        """
+        if not any(is_remembered(arrival.origin) for arrival in arrivals):
+            return arrivals
+        now = self._now()
+        sifted = [self._sifted(connection, arrival, now) for arrival in arrivals]
+        if abs(now - self._purged) >= PURGE_PAUSE:
+            purged = connection.execute(_PURGE, (int(now) - KEPT, MAX_PURGED))
+            self._purged = now if purged.rowcount < MAX_PURGED else 0.0
+        return sifted
+
+    def _sifted(self, connection: Connection, arrival: Arrival, now: float) -> Arrival:
+        if not is_remembered(arrival.origin):
+            return arrival
+        keys = keys_of(arrival)
+        added = connection.execute(_REMEMBER, (sorted(set(keys)), int(now), arrival.number))
+        new = {key for (key,) in added.fetchall()}
+        recipients = arrival.envelope.recipients
+        if len(new) == len(recipients):
+            return arrival
+        left = [each for each, key in zip(recipients, keys, strict=True) if key in new]
+        return replace(arrival, envelope=replace(arrival.envelope, recipients=tuple(left)))
+
+
+def keys_of(arrival: Arrival) -> list[str]:
+    """The keys by which a message is remembered, one for each recipient."""
+    if not is_remembered(arrival.origin):
+        return []
+    return [key_of(arrival.origin, recipient) for recipient in arrival.envelope.recipients]
