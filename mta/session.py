@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from mta.settings import Service
 
@@ -88,12 +89,20 @@ class Testimony:
     is_internal: bool = False
 
 
+class LinkKind(Enum):
+    """The use that a peer makes of a connection that it turns."""
+
+    MAIN = "main"
+    QUICK = "quick"  # beside the main one: for questions, and small mail while that is busy
+
+
 @dataclass(slots=True)
 class Session:
     """One conversation as the receiver sees it: greeting to QUIT or TURN.
 
     `identity` is the user that AUTH proved, empty before.  `turned_peer` is the peer on whose
     turned connection we receive, empty elsewhere; rights come from it, never from `identity`.
+    `link` is what the peer says that it turns this connection for.
     `told` is there where all this was told by another server: it is evidence then, and gives no
     right.  `forwarded` is such a session, that of the client which brought the message under way.
     """
@@ -114,6 +123,7 @@ class Session:
     pointer: str = ""  # the name that its PTR record has, which anyone may choose
     told: Testimony | None = None
     forwarded: Session | None = None
+    link: LinkKind = LinkKind.MAIN
     _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
 
     @property

@@ -7,13 +7,14 @@ takes the value that concerns it as a constructor argument.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from mta.inspection_settings import AllowList, BlockList, Greylist
-from mta.mail import Agent, Hop, Mailbox, Security
+from mta.mail import Agent, Hop, Mailbox
+from mta.peer_settings import Peer as Peer
 
 Network = IPv4Network | IPv6Network
 
@@ -248,49 +249,6 @@ class Submission:
     expn: bool = False
     channel_binding: bool = False
     scram: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A host that we change roles with.  Either it dials in, or we dial it.
-
-    `connect` None: it dials in, and proves to be `user` or shows the `certificate` with that
-    SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
-    without mail.  `origin` is ``trust`` where its word for who brought its mail is taken.
-    """
-
-    name: str
-    domains: tuple[str, ...] = ()
-    user: str = ""
-    certificate: str = ""
-    methods: frozenset[str] = frozenset({"atrn", "turn", "etrn"})
-    hold_for: float = 20 * DAY
-    warn_after: float = 0.0
-    linger: float = 0.0
-    keepalive: float = 60.0
-    etrn: Hop | None = None
-    connect: Hop | None = None
-    tls: Security = Security.VERIFY
-    pin: str = ""
-    method: str = "atrn"
-    every: float = 5 * MINUTE
-    send: bool = True
-    origin: str = "off"  # or trust
-
-    @property
-    def is_trusted_with_origins(self) -> bool:
-        """Tell whether it may tell origins.
-
-        We dial it then, and TLS proves that it is the peer.
-        """
-        is_proved = self.connect is not None and self.tls is Security.VERIFY
-        return self.origin == "trust" and is_proved
-
-    @property
-    def next_hop(self) -> Hop:
-        """The way to a dialled peer, with our demands on TLS."""
-        assert self.connect is not None
-        return replace(self.connect, security=self.tls, pin=self.pin)
 
 
 @dataclass(frozen=True, slots=True)

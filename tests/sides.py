@@ -259,7 +259,12 @@ class CustomerSide(Side):
 
 
 def sides(
-    method: str = "atrn", linger: float = 0.0, every: float = 0.0, *, origin: str = "off"
+    method: str = "atrn",
+    linger: float = 0.0,
+    every: float = 0.0,
+    *,
+    origin: str = "off",
+    links: int = 1,
 ) -> tuple[ProviderSide, CustomerSide]:
     """A provider and a customer that are for each other.
 
@@ -277,6 +282,7 @@ def sides(
         method=method,
         every=every,
         origin=origin,
+        links=links,
     )
     service = Service.SUBMISSION if method == "atrn" else Service.SMTP
     there = ProviderSide(clock, office, service)

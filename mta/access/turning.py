@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Sequence
 
 from zope.interface import implementer
 
-from mta.access.policy import is_among, is_peer
+from mta.access.policy import is_among, is_peer, proved_peer
 from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles
 from mta.mail import Reply
-from mta.session import Session
+from mta.session import LinkKind, Session
 from mta.settings import Peer, Service
-from mta.smtp import replies
+from mta.smtp import link_kind, replies
 from mta.smtp.errors import Refusal
 
 # Where each method may be used.  RFC 2645 section 5: on its port there is nothing but ATRN.
@@ -24,6 +24,7 @@ SERVICES = {
     "ATRN": frozenset({Service.ODMR, Service.SUBMISSION}),
     "ETRN": frozenset({Service.SMTP, Service.SUBMISSION}),
 }
+NOT_HELD = Reply(504, "5.5.4", ("No link stays open here without mail",))
 MAX_COUNTED = 1000  # messages that ETRN counts before it says just "pending"
 
 
@@ -56,12 +57,23 @@ class Reversal:
             candidates = dict.fromkeys(SERVICES, own)
         else:
             candidates = {"ATRN": self._peers, "ETRN": self._peers}
-        return [
+        offered = [
             method
             for method, peers in candidates.items()
             if session.service in SERVICES[method]
             and any(method.lower() in peer.methods for peer in peers)
         ]
+        possible = self._peers if not (own or session.identity) else own
+        if session.service is not Service.LMTP and any(peer.linger for peer in possible):
+            offered.append(link_kind.KEYWORD)
+        return offered
+
+    def link(self, session: Session, kind: LinkKind) -> None:
+        """See `IReversal.link`."""
+        peer = proved_peer(session, self._peers)
+        if kind is LinkKind.QUICK and not peer.linger:
+            raise Refusal(NOT_HELD)
+        session.link = kind
 
     async def turn(self, session: Session) -> IRole:
         """See `IReversal.turn`.
@@ -69,7 +81,7 @@ class Reversal:
         A peer without mail is not refused: RFC 821 has no reply that says so.
         """
         peer = self._peer(session, "TURN")
-        return self._roles.sender_for(peer, peer.domains)
+        return self._roles.sender_for(peer, peer.domains, session.link)
 
     async def atrn(self, session: Session, domains: Sequence[str]) -> IRole:
         """See `IReversal.atrn`."""
@@ -79,7 +91,7 @@ class Reversal:
         wanted = domains or peer.domains
         if not peer.linger and not await self._count(peer, wanted, 1, replies.ATRN_LATER):
             raise Refusal(replies.NO_MAIL)
-        return self._roles.sender_for(peer, wanted)
+        return self._roles.sender_for(peer, wanted, session.link)
 
     async def etrn(self, session: Session, option: str, name: str) -> Reply:
         """See `IReversal.etrn`.  ``#`` names a peer, as a queue of its own."""

@@ -11,6 +11,7 @@ from mta.mail import Security
 from mta.settings import Peer
 
 METHODS = ("atrn", "turn", "etrn")
+DIALLED_ALONE = {"origin": "off", "links": 1}  # what means nothing for peers that dial in
 
 
 def peer(name: str, value: Value) -> Peer:
@@ -21,9 +22,10 @@ def peer(name: str, value: Value) -> Peer:
             raise value.wrong(
                 f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
             )
-        if found.get("origin") == "trust":
-            place, _ = value.member("origin")
-            raise place.wrong("for peers that we dial alone, expected 'connect' as well")
+        for key in DIALLED_ALONE:
+            if key in found and found[key] != DIALLED_ALONE[key]:
+                place, _ = value.member(key)
+                raise place.wrong("for peers that we dial alone, expected 'connect' as well")
         return Peer(name, **found)
     if not found.get("domains"):
         raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
@@ -31,6 +33,9 @@ def peer(name: str, value: Value) -> Peer:
     if found.get("origin") == "trust" and security is not Security.VERIFY:
         place, _ = value.member("origin")
         raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
+    if found.get("links", 1) > 1 and found.get("method") == "etrn":
+        place, _ = value.member("links")
+        raise place.wrong("with ETRN no link stands, expected no 'method: etrn'")
     return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
 
 
@@ -55,4 +60,5 @@ PEER: Fields = {
     "every": values.duration,
     "send": values.boolean,
     "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
+    "links": values.integer(1, 2),
 }

@@ -8,7 +8,7 @@ from zope.interface import Attribute, Interface
 
 from mta.interfaces.connection import IRole
 from mta.mail import Mailbox, Recipient, Reply
-from mta.session import Ban, LogInRecord, Observation, PairingRequest, Session
+from mta.session import Ban, LinkKind, LogInRecord, Observation, PairingRequest, Session
 from mta.settings import Account, Peer
 
 
@@ -130,10 +130,13 @@ class IUsers(Interface):
 
 
 class IReversal(Interface):
-    """Role reversal, as the receiver offers it.  Its coroutines raise Refusal."""
+    """Role reversal, as the receiver offers it.  All but `methods` raise Refusal."""
 
     def methods(session: Session) -> Collection[str]:
-        """The commands among TURN, ATRN and ETRN that EHLO offers here."""
+        """The commands among TURN, ATRN, ETRN and XLINK that EHLO offers here."""
+
+    def link(session: Session, kind: LinkKind) -> None:
+        """Note in the session which use the peer makes of a turn."""
 
     async def turn(session: Session) -> IRole:
         """The role to take after 250 to TURN (RFC 821 section 3.8)."""

@@ -9,7 +9,7 @@ from zope.interface import Interface
 from mta.interfaces.connection import IRole
 from mta.mail import NULL_PATH, Hop, Mailbox, Outcome
 from mta.queued import Delivery, Message, Notice, Target
-from mta.session import Origin, Session
+from mta.session import LinkKind, Origin, Session
 from mta.settings import Peer
 
 
@@ -106,7 +106,9 @@ class IHeldMail(Interface):
         With what was accepted a moment ago.  Raises OSError.
         """
 
-    def open(peer: str, domains: Collection[str], linger: float) -> IHeldSource:
+    def open(
+        peer: str, domains: Collection[str], linger: float, kind: LinkKind = LinkKind.MAIN
+    ) -> IHeldSource:
         """Its mail for some of its domains, for one connection.
 
         The connection must `close` it at its end.  `linger`: seconds that it waits for more.
@@ -123,7 +125,7 @@ class IHeldMailWatch(Interface):
 class ITurnedRoles(Interface):
     """The answers to a peer that wants its mail.  Both raise Refusal."""
 
-    def sender_for(peer: Peer, domains: Sequence[str]) -> IRole:
+    def sender_for(peer: Peer, domains: Sequence[str], kind: LinkKind) -> IRole:
         """The role that sends the peer its mail on its own connection."""
 
     def start_run(peer: Peer, domains: Sequence[str]) -> None:

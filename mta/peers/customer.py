@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -15,6 +16,7 @@ from mta.interfaces import IHeldMail, IHeldMailWatch, IMailSource
 from mta.peers.dial_loop import DialLoop
 from mta.peers.exchange import Exchange, ExchangeFailed, NoMail
 from mta.peers.interfaces import IExchanges, ITallyWatch
+from mta.peers.quick_link import QuickLink
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queued import EVERYWHERE, HopFailure
@@ -48,6 +50,7 @@ class Customer:
         self._clock = clock
         self._mailboxes = mailboxes or {}
         self._loops: dict[str, DialLoop] = {}
+        self._quick_loops: list[DialLoop] = []
 
     async def exchange(self, peer: Peer, watch: ITallyWatch | None = None) -> Tally:
         """See `IExchanges.exchange`.  Raises ExchangeFailed."""
@@ -101,6 +104,15 @@ class Customer:
                 loop = DialLoop(peer, self, self._clock)
                 self._loops[peer.name] = loop
                 loop.start()
+                if peer.links > 1:
+                    self._start_quick_link(peer)
+
+    def _start_quick_link(self, peer: Peer) -> None:
+        """Hold a link for questions and small mail, too.  Our own mail has no use for it."""
+        exchanges = QuickLink(self._dialler, self._receiver)
+        loop = DialLoop(replace(peer, send=False), exchanges, self._clock)
+        self._quick_loops.append(loop)
+        loop.start()
 
     def mail_came(self, peer: str) -> None:
         """See `IHeldMailWatch.mail_came`."""
@@ -109,17 +121,20 @@ class Customer:
 
     def retry(self) -> None:
         """Dial at once the peers that failed: they may be there again."""
-        for loop in self._loops.values():
+        for loop in self._all_loops():
             loop.retry()
 
     async def stop(self, timeout: float) -> None:
         """Dial no more, and end exchanges after at most `timeout` seconds."""
-        for loop in self._loops.values():
+        for loop in self._all_loops():
             loop.stop()
         self._dialler.close_gently()
-        ended = DeferredList([loop.ended for loop in self._loops.values()])
+        ended = DeferredList([loop.ended for loop in self._all_loops()])
         # Connections that do not end in time are cut: cancelled.
         await ended.addTimeout(timeout, self._clock).addErrback(lambda failure: [])
+
+    def _all_loops(self) -> Iterable[DialLoop]:
+        return (*self._loops.values(), *self._quick_loops)
 
     @contextmanager
     def _own_mail(self, peer: Peer) -> Iterator[IMailSource]:

@@ -20,6 +20,7 @@ from mta.peers.interfaces import ITallyWatch
 from mta.peers.tally import CountedSource, Tally, Unwatched
 from mta.peers.turned_receiver import TurnedReceiver
 from mta.queued import Delivery, HopFailure
+from mta.session import LinkKind
 from mta.settings import Peer
 from mta.smtp.receiver import MAX_LINE
 from mta.smtp.receiver_config import ReceiverConfig
@@ -100,7 +101,8 @@ class Exchange:
     """One exchange with a peer that we dial.
 
     `config` is what a receiver of ours needs; `watch` follows the tally;
-    `while_turned` lasts as long as the turned connection; `mailboxes` is the list of ours.
+    `while_turned` lasts as long as the turned connection, which is a link of this `kind`;
+    `mailboxes` is the list of ours.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Exchange:
         watch: ITallyWatch | None = None,
         while_turned: AbstractContextManager[None] | None = None,
         mailboxes: bytes = b"",
+        kind: LinkKind = LinkKind.MAIN,
     ) -> None:
         self._peer = peer
         self._dialler = dialler
@@ -118,6 +121,7 @@ class Exchange:
         self._watch = watch or Unwatched()
         self._while_turned = while_turned or nullcontext()
         self._mailboxes = mailboxes
+        self._kind = kind
         self._tally = Tally()
 
     async def run(self, source: IMailSource) -> Tally:
@@ -168,7 +172,7 @@ class Exchange:
             )
         receiver = TurnedReceiver(peer, self._config, self._tally, self._watch, self._while_turned)
         command = "TURN" if peer.method == "turn" else atrn_command(peer.domains)
-        return TurnRequest([command], self, receiver, mailboxes=self._mailboxes)
+        return TurnRequest([command], self, receiver, mailboxes=self._mailboxes, kind=self._kind)
 
     def replied(self, reply: Reply) -> None:
         """See `ITurnReplies.replied`."""

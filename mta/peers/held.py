@@ -8,6 +8,7 @@ from zope.interface import implementer
 
 from mta.interfaces import IHeldLeases, IHeldMail, IHeldSource
 from mta.queue.runner import Runner
+from mta.session import LinkKind
 
 MAX_DELAY = 5.0  # seconds that a peer waits until it is known where the newest mail goes
 
@@ -26,6 +27,8 @@ class HeldMail:
         count: int = await self._queue.count_held(peer, domains, limit)
         return count
 
-    def open(self, peer: str, domains: Collection[str], linger: float) -> IHeldSource:
+    def open(
+        self, peer: str, domains: Collection[str], linger: float, kind: LinkKind = LinkKind.MAIN
+    ) -> IHeldSource:
         """See `IHeldMail.open`."""
-        return self._runner.open_held(peer, domains, linger)
+        return self._runner.open_held(peer, domains, linger, kind)

@@ -18,17 +18,19 @@ from zope.interface import implementer
 from mta.delivery.steps import Steps
 from mta.interfaces import IDeliveryAgent, IHeldMail, IRole, ISigner, ITurnedRoles
 from mta.mail import Security
+from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import CountedSource, Tally
 from mta.peers.turned_sender import TurnedSender
 from mta.queued import HopFailure
+from mta.session import LinkKind
 from mta.settings import Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import KnownHosts
 
-MAX_LINKS = 5  # turned connections of one peer; all but the newest are about to end
+MAX_LINKS = 5  # turned connections of one peer and kind; all but the newest are about to end
 MAX_WANTED = 100  # domains of one peer that wait for a queue run
 
 
@@ -36,7 +38,7 @@ MAX_WANTED = 100  # domains of one peer that wait for a queue run
 class Provider:
     """Sends peers that dialled in the mail that is held for them.
 
-    `held` is that mail; `relay` takes it where ETRN sends it.
+    `held` is that mail; `relay` takes it where ETRN sends it.  `links` are their connections.
     """
 
     log = Logger()
@@ -49,6 +51,7 @@ class Provider:
         status: PeerStatusLog,
         clock: IReactorTime,
         signer: ISigner | None = None,
+        links: StandingLinks | None = None,
     ) -> None:
         self._hostname = hostname
         self._relay = relay
@@ -58,13 +61,12 @@ class Provider:
         self._signer = signer
         self._in_steps = Steps(clock)
         self._hosts = KnownHosts()
-        self._links: dict[str, list[TurnedSender]] = {}
+        self.links = links or StandingLinks()
         self._wanted: dict[str, set[str]] = {}  # of the peers with a queue run under way
 
-    def sender_for(self, peer: Peer, domains: Collection[str]) -> IRole:
+    def sender_for(self, peer: Peer, domains: Collection[str], kind: LinkKind) -> IRole:
         """See `ITurnedRoles.sender_for`."""
-        links = self._links.setdefault(peer.name, [])
-        if len(links) >= MAX_LINKS:
+        if len(self.links.of(peer.name, kind)) >= MAX_LINKS:
             raise Refusal(replies.ATRN_REFUSED)
         config = SenderConfig(
             self._hostname,
@@ -76,7 +78,9 @@ class Provider:
             signer=self._signer,
             tells_origins=True,
         )
-        return TurnedSender(peer, domains, config, self._held, links, self._status, self._clock)
+        return TurnedSender(
+            peer, domains, config, self._held, self.links, self._status, self._clock, kind
+        )
 
     def start_run(self, peer: Peer, domains: Collection[str]) -> None:
         """Send a peer its mail to where ETRN has it sent.

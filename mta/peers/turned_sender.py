@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.interfaces import IChannel, IHeldMail, IRole
+from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import CountedSource, Tally
 from mta.queued import HopFailure
+from mta.session import LinkKind
 from mta.settings import Peer
 from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
@@ -29,7 +32,7 @@ class TurnedSender:
     """Sends a peer its mail on the connection that it turned.
 
     It opens the peer's mail when it begins, and with that takes it from the `links` of the same
-    peer that are there already.
+    peer and `kind` that are there already.
     """
 
     log = Logger()
@@ -40,9 +43,10 @@ class TurnedSender:
         domains: Collection[str],
         config: SenderConfig,
         held: IHeldMail,
-        links: list[TurnedSender],
+        links: StandingLinks,
         status: PeerStatusLog,
         clock: IReactorTime,
+        kind: LinkKind = LinkKind.MAIN,
     ) -> None:
         self._peer = peer
         self._domains = domains
@@ -51,25 +55,28 @@ class TurnedSender:
         self._links = links
         self._status = status
         self._clock = clock
+        self._kind = kind
         self._end: IDelayedCall | None = None
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._channel = channel
         channel.notice_loss(LOST_KEEPALIVES * self._config.keepalive)
-        self.log.info(
-            "{peer} turned the connection from {client}",
-            peer=self._peer.name,
-            client=channel.remote_address,
-        )
-        for older in self._links:
-            older.overtaken()
-        self._links.append(self)
+        client = channel.remote_address
+        if self._kind is LinkKind.MAIN:
+            self.log.info(
+                "{peer} turned the connection from {client}", peer=self._peer.name, client=client
+            )
+        else:
+            self.log.info(
+                "{peer} turned its second connection from {client}",
+                peer=self._peer.name,
+                client=client,
+            )
         try:
-            with self._status.link(self._peer.name):
+            with self._links.standing(self._peer.name, self._kind, self), self._shown():
                 await self._send()
         finally:
-            self._links.remove(self)
             if self._end is not None and self._end.active():
                 self._end.cancel()
         return None
@@ -82,8 +89,14 @@ class TurnedSender:
         if self._end is None:
             self._end = self._clock.callLater(OVERTAKEN_TIMEOUT, self._channel.abort)
 
+    def _shown(self) -> AbstractContextManager[None]:
+        """Show operators that the main link stands, while this lasts."""
+        if self._kind is LinkKind.QUICK:
+            return nullcontext()
+        return self._status.link(self._peer.name)
+
     async def _send(self) -> None:
-        source = self._held.open(self._peer.name, self._domains, self._peer.linger)
+        source = self._held.open(self._peer.name, self._domains, self._peer.linger, self._kind)
         began = self._channel.seconds()
         tally, error = Tally(), "interrupted"
         sender = Sender(CountedSource(source, tally), self._config)
@@ -95,7 +108,8 @@ class TurnedSender:
         finally:
             source.close()
             lasted = self._channel.seconds() - began
-            self._status.ended(self._peer.name, tally.ended(time.time(), lasted, error))
+            if self._kind is LinkKind.MAIN:  # the one that operators look at
+                self._status.ended(self._peer.name, tally.ended(time.time(), lasted, error))
             self._log_end(tally, error, lasted)
 
     def _log_end(self, tally: Tally, error: str, lasted: float) -> None:

@@ -19,11 +19,13 @@ from mta.queue.event import Event
 from mta.queue.interfaces import IActiveQueue
 from mta.queue.outcomes import held_outcome
 from mta.queue.tasks import Tasks
-from mta.queued import EVERYWHERE, Delivery, Message
+from mta.queue.wanted_domains import WantedDomains
+from mta.queued import Delivery, Message
 
 BATCH_SIZE = 20  # messages leased for a peer at once: it may take none of them
 POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
 PAUSE_AFTER_DEFERRAL = 60.0  # seconds until mail that the peer deferred is offered to it again
+MAX_SMALL = 64 * 1024  # octets: content that a quick link takes while the main one is busy
 MAX_DEFERRED = 100  # messages; a peer that defers more is handed no more on that connection
 
 
@@ -50,8 +52,9 @@ class HeldSource:
     ) -> None:
         self.peer = peer
         self.is_closed = False
-        self._domains = frozenset(domains)
-        self._suffixes = tuple(domain for domain in domains if domain.startswith("."))
+        self._domains = WantedDomains(domains)
+        self._quick: HeldSource | None = None
+        self._is_crowded = False  # there is more for a quick link than it had room for
         self._linger = linger
         self._queue = queue
         self._active = active
@@ -82,10 +85,10 @@ class HeldSource:
                 delivery = self._ready.popleft()
                 self._out[id(delivery)] = delivery
                 self._last_used = self._clock.seconds()
+                self.share()
                 return delivery
             if self._stale and not self._leasing:
-                self._leasing = True
-                self._tasks.start(self._lease())
+                self._begin_lease()
             elif self._leasing:
                 await self._changed.wait(POLL)
             else:
@@ -120,6 +123,8 @@ class HeldSource:
             raise ValueError("a delivery is settled once, by the source that handed it out")
         self._attempts.end_attempt(delivery.message.id)
         self._last_used = self._clock.seconds()
+        if self._is_crowded and self._has_room:
+            self._is_crowded, self._stale = False, True
         waiting = [_still_held(outcome) for outcome in outcomes]
         if self._retired or any(outcome.status is not Status.HELD for outcome in waiting):
             self._active.report(delivery, waiting)
@@ -164,11 +169,7 @@ class HeldSource:
         """Tell whether this source hands out mail for that address."""
         if self._retired:
             return False
-        return (
-            address.domain in self._domains
-            or EVERYWHERE in self._domains
-            or (bool(self._suffixes) and address.domain.endswith(self._suffixes))
-        )
+        return address.domain in self._domains
 
     @property
     def is_current(self) -> bool:
@@ -176,11 +177,11 @@ class HeldSource:
 
         It may not while older mail waits in the spool.
         """
-        return (
-            not (self._retired or self._stale or self._leasing)
-            and self._linger > 0
-            and len(self._ready) + len(self._out) < BATCH_SIZE
-        )
+        return self._has_room and not (self._stale or self._leasing) and self._linger > 0
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._retired and len(self._ready) + len(self._out) < BATCH_SIZE
 
     def give(self, delivery: Delivery) -> None:
         """Hand out this delivery next; it is settled as any other."""
@@ -189,7 +190,28 @@ class HeldSource:
             return
         self._given += 1
         self._ready.append(delivery)
+        self.share()
         self._changed.set()
+
+    def share_with(self, quick: HeldSource) -> None:
+        """Share small mail with the source of a quick link."""
+        self._quick = quick
+        self.share()
+
+    def share(self) -> None:
+        """Give small mail to the quick link, if large mail delays it."""
+        quick = self._quick
+        if quick is None or not any(map(_is_large, self._out.values())):
+            return
+        ready, self._ready = self._ready, deque()
+        for delivery in ready:
+            if quick._has_room and not _is_large(delivery):
+                quick.give(delivery)
+            else:
+                self._ready.append(delivery)
+                quick._is_crowded = quick._is_crowded or not quick._has_room
+        if self._stale and not self._leasing and self._has_room and quick._has_room:
+            self._begin_lease()
 
     def withdraw(self, ids: Collection[str]) -> None:
         """Hand out none of these messages any more.
@@ -206,6 +228,7 @@ class HeldSource:
     def wake(self) -> None:
         """Look into the spool, which may hold new mail for the peer."""
         self._stale = True
+        self.share()
         self._changed.set()
 
     async def stop(self, timeout: float) -> None:
@@ -216,13 +239,17 @@ class HeldSource:
             await self._returned.wait(left)
         self.close()
 
+    def _begin_lease(self) -> None:
+        self._leasing = True
+        self._tasks.start(self._lease())
+
     async def _lease(self) -> None:
         """Lease some messages, whatever becomes of the call that waits for them."""
         self._stale = False
         self._leased_at = self._clock.seconds()
         messages: Sequence[Message] = ()
         try:
-            messages = await self._queue.lease_held(self.peer, self._domains, BATCH_SIZE)
+            messages = await self._queue.lease_held(self.peer, self._domains.names, BATCH_SIZE)
         except OSError as error:
             self.log.error(
                 "mail held for {peer} can't be read: {error}", peer=self.peer, error=str(error)
@@ -234,6 +261,7 @@ class HeldSource:
         if len(messages) == BATCH_SIZE and self._given > given:
             self._stale = True
         self._leasing = False
+        self.share()
         self._changed.set()
 
     def _go_on_waiting(self, delivery: Delivery) -> None:
@@ -245,6 +273,10 @@ class HeldSource:
         while self._deferred and now >= self._deferred[0][0] + PAUSE_AFTER_DEFERRAL:
             _, delivery, outcomes = self._deferred.popleft()
             self._active.report(delivery, outcomes)
+
+
+def _is_large(delivery: Delivery) -> bool:
+    return delivery.message.content.size > MAX_SMALL
 
 
 def _still_held(outcome: Outcome) -> Outcome:

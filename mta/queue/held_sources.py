@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from mta.interfaces import IAttempts, IHeldLeases
 from mta.queue.held_source import HeldSource
 from mta.queue.interfaces import IActiveQueue
 from mta.queue.tasks import Tasks
-from mta.queued import Target
+from mta.queued import Message, Target
+from mta.session import LinkKind
 
 
 class HeldSources:
     """The sources of one runner's turned connections.
 
-    The newest of each peer gets its mail.
+    The newest of each peer gets its mail.  Beside it there may be one of a quick link.
     """
 
     def __init__(
@@ -33,28 +35,28 @@ class HeldSources:
         self._tasks = tasks
         self._clock = clock
         self._newest: dict[str, HeldSource] = {}
+        self._quick: dict[str, HeldSource] = {}
         self._sources: set[HeldSource] = set()
         self._stopped = False
 
-    def open(self, peer: str, domains: Collection[str], linger: float) -> HeldSource:
+    def open(
+        self, peer: str, domains: Collection[str], linger: float, kind: LinkKind = LinkKind.MAIN
+    ) -> HeldSource:
         """Make a source.  An older one of the peer hands out no more."""
+        is_quick = kind is LinkKind.QUICK
+        newest = self._quick if is_quick else self._newest
+        queue = _SmallMail(self._newest) if is_quick else self._queue
         self._sources = {source for source in self._sources if not source.is_closed}
-        older = self._newest.get(peer)
-        if older is not None:
-            older.retire()
-        source = self._newest[peer] = HeldSource(
-            peer,
-            domains,
-            linger,
-            self._queue,
-            self._active,
-            self._attempts,
-            self._tasks,
-            self._clock,
+        if peer in newest:
+            newest[peer].retire()
+        source = newest[peer] = HeldSource(
+            peer, domains, linger, queue, self._active, self._attempts, self._tasks, self._clock
         )
         self._sources.add(source)
         if self._stopped:
             source.retire()
+        if peer in self._newest and peer in self._quick:
+            self._newest[peer].share_with(self._quick[peer])
         return source
 
     def taking(self, target: Target, source: HeldSource | None) -> HeldSource | None:
@@ -101,3 +103,23 @@ class HeldSources:
         """Let what is out come back, until that time of the clock."""
         for source in list(self._sources):
             await source.stop(end - self._clock.seconds())
+
+
+@implementer(IHeldLeases)
+class _SmallMail:
+    """The mail of quick links: what the main ones can spare."""
+
+    def __init__(self, main: Mapping[str, HeldSource]) -> None:
+        self._main = main
+
+    async def lease_held(
+        self, peer: str, domains: Collection[str], limit: int
+    ) -> Sequence[Message]:
+        """See `IHeldLeases.lease_held`: what the main link can spare comes by itself."""
+        if peer in self._main:
+            self._main[peer].share()
+        return ()
+
+    async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
+        """See `IHeldLeases.count_held`."""
+        return 0

@@ -33,6 +33,7 @@ from mta.queue.recorder import Recorder
 from mta.queue.schedule import Schedule
 from mta.queue.tasks import Tasks
 from mta.queued import Message, Pressure
+from mta.session import LinkKind
 from mta.settings import MIB
 
 STOP_TIMEOUT = 5.0  # seconds that `stop` gives to what is being recorded
@@ -125,11 +126,8 @@ class Runner:
     def accept(self, message: Message) -> None:
         """Take a message that is leased to us, or on hold."""
         if message.on_hold:
-            self.log.info(
-                "{queue_id} is on hold: {reason}",
-                queue_id=message.id,
-                reason=message.on_hold,
-            )
+            text = "{queue_id} is on hold: {reason}"
+            self.log.info(text, queue_id=message.id, reason=message.on_hold)
         else:
             self._fresh.add(message)
 
@@ -157,9 +155,11 @@ class Runner:
 
     # --- for peers
 
-    def open_held(self, peer: str, domains: Collection[str], linger: float) -> IHeldSource:
-        """See `IHeldMail.open`.  An older source of the same peer hands out no more."""
-        source: IHeldSource = self._active.held_sources.open(peer, domains, linger)
+    def open_held(
+        self, peer: str, domains: Collection[str], linger: float, kind: LinkKind = LinkKind.MAIN
+    ) -> IHeldSource:
+        """See `IHeldMail.open`."""
+        source: IHeldSource = self._active.held_sources.open(peer, domains, linger, kind)
         return source
 
     async def record_held(self, peer: str, timeout: float) -> None:

@@ -177,6 +177,7 @@ class _Maker:
             process.peer_status,
             process.reactor,
             self._signer,
+            process.links,
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
         access = self._access()

@@ -26,6 +26,7 @@ from mta.pairing.redemption import Redemption
 from mta.pairing.told import ToldMailboxes
 from mta.peers.counts import PeerCounts
 from mta.peers.held import HeldMail
+from mta.peers.standing_links import StandingLinks
 from mta.peers.status_files import PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
 from mta.queue.accepted import AcceptedMail
@@ -96,6 +97,7 @@ class Process:
         )
         self.accepted_mail = AcceptedMail(self.runner, meter)
         self.held = HeldMail(self.spool, self.runner)
+        self.links = StandingLinks()
         self.srs = SenderRewriting(srs_key(folder))
         self.peer_status_files = PeerStatusFiles(folder)
         self.peer_status = PeerStatusLog(self.peer_status_files, reactor, self.threads)

@@ -6,7 +6,7 @@ from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import far_look, grammar, mailbox_list, replies, sasl
+from mta.smtp import far_look, grammar, link_kind, mailbox_list, replies, sasl
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Restart, sasl_response
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
@@ -181,6 +181,13 @@ async def xdoctor(conversation: Conversation, argument: bytes) -> Answer:
 
 
 # --- changing roles
+
+
+async def xlink(conversation: Conversation, argument: bytes) -> Answer:
+    """XLINK: a peer names the use of a link that it turns."""
+    reversal = _reversal(conversation)
+    reversal.link(conversation.session, link_kind.parse(argument))
+    return replies.OK
 
 
 async def turn(conversation: Conversation, argument: bytes) -> Answer:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 
 from mta.interfaces import IRole, ITurnReplies
 from mta.mail import Reply
+from mta.session import LinkKind
 from mta.smtp.dialogue import MAIL, TURN, Dialogue
 from mta.smtp.errors import PeerFault
+from mta.smtp.link_kind import tell_kind
 from mta.smtp.mailbox_list import tell_mailboxes
 
 UNKNOWN_FORM = frozenset({500, 501})
 BAD_SEQUENCE = 503  # RFC 5321 section 4.2.2
+NO_QUICK_LINK = Reply(504, "5.5.4", ("The peer takes no second link: set `links: 1`",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,8 @@ class TurnRequest:
 
     `replies` is told of each reply.  `second_forms` are asked for once where the peer does not know
     the form of a command (500, 501).  After a positive reply to TURN or ATRN, `next_role` takes the
-    connection (RFC 821 section 3.8, RFC 2645 section 5.3).  `mailboxes` is the list of ours,
-    which the peer may want to know.
+    connection (RFC 821 section 3.8, RFC 2645 section 5.3), as a link of this `kind`.
+    `mailboxes` is the list of ours, which the peer may want to know.
     """
 
     commands: Sequence[str]
@@ -33,6 +36,7 @@ class TurnRequest:
     next_role: IRole | None = None
     second_forms: Mapping[str, str] = field(default_factory=dict)
     mailboxes: bytes = b""
+    kind: LinkKind = LinkKind.MAIN
 
 
 async def ask_for_turn(
@@ -46,6 +50,10 @@ async def ask_for_turn(
     if reset_first:
         await _reset(dialogue)
     await tell_mailboxes(dialogue, request.mailboxes)
+    if not await tell_kind(dialogue, request.kind):
+        request.replies.replied(NO_QUICK_LINK)
+        await dialogue.quit()
+        return None
     for command in request.commands:
         reply = await _ask(dialogue, command)
         if reply.code in UNKNOWN_FORM and command in request.second_forms:

@@ -75,6 +75,7 @@ TABLE: Mapping[str, Verb] = {
         _STARTED | Phase.CHUNKS,
         out_of_phase=transactions.skip_chunk,
     ),
+    "XLINK": Verb(answers.xlink, _ODMR, Phase.READY, is_idle=True, when_turned=False),
     "TURN": Verb(answers.turn, _SMTP, Phase.READY, _REFUSED, when_turned=False),
     "ATRN": Verb(answers.atrn, _ODMR, Phase.READY, _REFUSED, when_turned=False),
     "ETRN": Verb(answers.etrn, _SMTP, Phase.READY, is_idle=True, when_turned=False),

@@ -24,7 +24,7 @@ from mta.interfaces import (
 )
 from mta.mail import Mailbox, Recipient, Reply
 from mta.queued import Message
-from mta.session import PairingRequest, Session
+from mta.session import LinkKind, PairingRequest, Session
 from mta.settings import Account
 from mta.smtp import replies, sasl
 from mta.smtp.errors import Refusal
@@ -232,6 +232,12 @@ class FakeReversal:
     def methods(self, session: Session) -> Collection[str]:
         """Return all for a user, ETRN for others."""
         return ("TURN", "ATRN", "ETRN") if session.identity else ("ETRN",)
+
+    def link(self, session: Session, kind: LinkKind) -> None:
+        """Note it for a user."""
+        if not session.identity:
+            raise Refusal(replies.TURN_NEEDS_AUTH)
+        session.link = kind
 
     async def turn(self, session: Session) -> IRole:
         """Turn for a user."""

@@ -9,10 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.access.turning import MAX_COUNTED, Reversal
+from mta.access.policy import NOT_A_PEER
+from mta.access.turning import MAX_COUNTED, NOT_HELD, Reversal
 from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles
 from mta.mail import Agent, Hop, Reply
-from mta.session import Session, TLSInfo
+from mta.session import LinkKind, Session, TLSInfo
 from mta.settings import Peer, Service
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
@@ -34,6 +35,7 @@ class ReversalTests(SynchronousTestCase):
         self.failure: OSError | None = None
         self.counted: list[tuple[str, list[str], int]] = []
         self.handed: list[tuple[str, list[str]]] = []
+        self.kinds: list[LinkKind] = []
         self.runs: list[tuple[str, list[str]]] = []
         self.reversal = Reversal(
             [OFFICE, LAB, WAITS, DIALLED], cast(IHeldMail, self), cast(ITurnedRoles, self)
@@ -46,9 +48,10 @@ class ReversalTests(SynchronousTestCase):
             raise self.failure
         return min(self.held, most)
 
-    def sender_for(self, peer: Peer, domains: Sequence[str]) -> IRole:
+    def sender_for(self, peer: Peer, domains: Sequence[str], kind: LinkKind) -> IRole:
         """Remember it."""
         self.handed.append((peer.name, list(domains)))
+        self.kinds.append(kind)
         role: IRole = GreetingRole()
         return role
 
@@ -157,8 +160,10 @@ class ReversalTests(SynchronousTestCase):
     def test_shown_in_ehlo(self) -> None:
         """Before the log-in ATRN and ETRN, which clients look for; then what the peer may use."""
         for identity, certificate, service, shown in (
-            ("", "", Service.ODMR, ["ATRN"]),
-            ("", "", Service.SMTP, ["ETRN"]),
+            ("", "", Service.ODMR, ["ATRN", "XLINK"]),
+            ("waits", "", Service.ODMR, ["ATRN", "XLINK"]),
+            ("", "", Service.SMTP, ["ETRN", "XLINK"]),
+            ("", "cd" * 32, Service.ODMR, ["XLINK"]),
             ("", "", Service.LMTP, []),
             ("office", "", Service.ODMR, ["ATRN"]),
             ("office", "", Service.SMTP, ["ETRN", "TURN"]),
@@ -174,6 +179,26 @@ class ReversalTests(SynchronousTestCase):
         reversal = Reversal([DIALLED], cast(IHeldMail, self), cast(ITurnedRoles, self))
         for service in Service:
             self.assertEqual(list(reversal.methods(self.session("", service))), [])
+
+    # --- two links
+
+    def test_a_quick_link(self) -> None:
+        """A peer for which links are held may say that it turns a second one."""
+        session = self.session("waits")
+        for kind in (LinkKind.QUICK, LinkKind.MAIN, LinkKind.QUICK):
+            self.reversal.link(session, kind)
+            self.answer(self.reversal.atrn(session, ()))
+            self.answer(self.reversal.turn(session))
+        quick, main = [LinkKind.QUICK] * 2, [LinkKind.MAIN] * 2
+        self.assertEqual(self.kinds, [*quick, *main, *quick])
+
+    def test_no_quick_link(self) -> None:
+        """Not where links end with the last message, and not for others."""
+        for session, reply in (("office", NOT_HELD), ("", NOT_A_PEER), ("alice", NOT_A_PEER)):
+            with self.assertRaises(Refusal) as caught:
+                self.reversal.link(self.session(session), LinkKind.QUICK)
+            self.assertEqual(caught.exception.reply, reply)
+        self.reversal.link(self.session("office"), LinkKind.MAIN)
 
     # --- ATRN
 

@@ -20,6 +20,7 @@ from mta.peers.provider import MAX_LINKS, MAX_WANTED, Provider
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.turned_sender import OVERTAKEN_TIMEOUT
 from mta.queued import HopFailure
+from mta.session import LinkKind
 from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
@@ -42,7 +43,9 @@ class QueueRunTests(SynchronousTestCase):
         )
         self.peer = Peer("office", (".example",), etrn=Hop(Agent.SMTP, "10.1.2.3", 25))
 
-    def open(self, peer: str, domains: object, linger: float) -> Closeable:
+    def open(
+        self, peer: str, domains: object, linger: float, kind: LinkKind = LinkKind.MAIN
+    ) -> Closeable:
         """Remember what was asked for."""
         self.asked.append(set(cast("list[str]", domains)))
         return Closeable()
@@ -101,7 +104,9 @@ class TurnedSenderTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """It is a role."""
         provider, _ = sides()
-        verifyObject(IRole, provider.provider.sender_for(provider.peer, ["office.example"]))
+        verifyObject(
+            IRole, provider.provider.sender_for(provider.peer, ["office.example"], LinkKind.MAIN)
+        )
 
     def test_bounded(self) -> None:
         """A peer that turns connections and leaves them be gets no more of them."""

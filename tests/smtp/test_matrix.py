@@ -33,6 +33,7 @@ AUTH PLAIN        503    538   503   503    503
 TURN              503    530   503   503    503
 ATRN              503    530   503   503    503
 ETRN a.example    503    459   503   503    503
+XLINK QUICK       503    530   503   503    503
 XCLIENT ADDR=::1  502    502   503   503    503
 XFORWARD ADDR=::1 503    550   503   503    503
 EXPN b            502    502   502   502    502
@@ -99,6 +100,7 @@ AUTH PLAIN        503    538
 TURN              502    502
 ATRN              503    530
 ETRN a.example    502    502
+XLINK QUICK       503    530
 XYZZY             500    500
 """
 

@@ -15,6 +15,7 @@ from tests.processes import ROOT
 FOUNDATION = {
     "mail",
     "inspection_settings",
+    "peer_settings",
     "settings",
     "session",
     "queued",
@@ -29,7 +30,8 @@ ALLOWED = {
     "": set(),  # mta/__init__.py
     "mail": set(),
     "inspection_settings": set(),
-    "settings": {"mail", "inspection_settings"},
+    "peer_settings": {"mail"},
+    "settings": {"mail", "inspection_settings", "peer_settings"},
     "session": {"mail", "settings"},
     "queued": {"mail", "settings", "session"},
     "verdict": {"mail", "queued"},
@@ -37,7 +39,7 @@ ALLOWED = {
     "interfaces": {"mail", "settings", "session", "queued", "verdict", "dns_answer"},
     "smtp": FOUNDATION,
     "authentication": FOUNDATION | {"smtp"},
-    "config": {"mail", "inspection_settings", "settings", "smtp", "files"},
+    "config": {"mail", "inspection_settings", "peer_settings", "settings", "smtp", "files"},
     "files": set(),
     "limited_log": set(),
     "sync": set(),

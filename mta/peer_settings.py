@@ -1,0 +1,52 @@
+"""The settings of peers, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mta.mail import Hop, Security
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A host that we change roles with.  Either it dials in, or we dial it.
+
+    `connect` None: it dials in, and proves to be `user` or shows the `certificate` with that
+    SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
+    without mail.  `origin` is ``trust`` where its word for who brought its mail is taken.  `links`
+    are the connections that we hold to it: with 2, one is for questions and small mail.
+    """
+
+    name: str
+    domains: tuple[str, ...] = ()
+    user: str = ""
+    certificate: str = ""
+    methods: frozenset[str] = frozenset({"atrn", "turn", "etrn"})
+    hold_for: float = 20 * 86400.0  # seconds: 20 days
+    warn_after: float = 0.0
+    linger: float = 0.0
+    keepalive: float = 60.0
+    etrn: Hop | None = None
+    connect: Hop | None = None
+    tls: Security = Security.VERIFY
+    pin: str = ""
+    method: str = "atrn"
+    every: float = 300.0
+    send: bool = True
+    origin: str = "off"  # or trust
+    links: int = 1  # or 2
+
+    @property
+    def is_trusted_with_origins(self) -> bool:
+        """Tell whether it may tell origins.
+
+        We dial it then, and TLS proves that it is the peer.
+        """
+        is_proved = self.connect is not None and self.tls is Security.VERIFY
+        return self.origin == "trust" and is_proved
+
+    @property
+    def next_hop(self) -> Hop:
+        """The way to a dialled peer, with our demands on TLS."""
+        assert self.connect is not None
+        return replace(self.connect, security=self.tls, pin=self.pin)
