@@ -154,7 +154,8 @@ class MailArgument:
     """The argument of MAIL.  `size` is in octets, None where it was not told.
 
     `auth` is the decoded AUTH parameter: the user who submitted the message, ``<>`` for unknown,
-    None where it was not told (RFC 4954 section 5).
+    None where it was not told (RFC 4954 section 5).  `sender_waits`: our reply goes on to the
+    sender, who waits for it.
     """
 
     reverse_path: Mailbox
@@ -165,6 +166,7 @@ class MailArgument:
     envid: str = ""
     require_tls: bool = False
     auth: str | None = None
+    sender_waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

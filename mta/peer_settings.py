@@ -15,6 +15,7 @@ class Peer:
     SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
     without mail.  `origin` is ``trust`` where its word for who brought its mail is taken.  `links`
     are the connections that we hold to it: with 2, one is for questions and small mail.
+    `pass_through`: while its link stands, senders hear what it says of their mail.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Peer:
     send: bool = True
     origin: str = "off"  # or trust
     links: int = 1  # or 2
+    pass_through: bool = False
 
     @property
     def is_trusted_with_origins(self) -> bool:

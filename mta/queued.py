@@ -201,10 +201,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message on its way to its addresses at one hop."""
+    """One message on its way to its addresses at one hop.
+
+    `sender_waits`: for our reply, which depends on what becomes of it.
+    """
 
     message: Message
     targets: tuple[Target, ...]
+    sender_waits: bool = False
 
     def recipient(self, target: Target) -> Recipient:
         """The recipient, with all that RCPT asked on behalf of the target."""

@@ -104,7 +104,8 @@ class Session:
     turned connection we receive, empty elsewhere; rights come from it, never from `identity`.
     `link` is what the peer says that it turns this connection for.
     `told` is there where all this was told by another server: it is evidence then, and gives no
-    right.  `forwarded` is such a session, that of the client which brought the message under way.
+    right.  `forwarded` is such a session, that of the client which brought the message under way;
+    `sender_waits` where that client, or its sender, still waits for our reply.
     """
 
     service: Service
@@ -124,6 +125,7 @@ class Session:
     told: Testimony | None = None
     forwarded: Session | None = None
     link: LinkKind = LinkKind.MAIN
+    sender_waits: bool = False
     _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
 
     @property
@@ -133,6 +135,14 @@ class Session:
         if client is None or client.told is None or client.told.is_internal:
             return None
         return client
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Tell whether a relay has answered the client with 250 before.
+
+        What we refuse then goes back by a notice, to an address that may be forged.
+        """
+        return bool(self.turned_peer) and not self.sender_waits
 
     @property
     def protocol(self) -> str:

@@ -14,7 +14,7 @@ from mta.interfaces import IAcceptedMail, IAccessPolicy, IReversal, IUsers
 from mta.link import Link
 from mta.mail import Mailbox, Reply
 from mta.queued import SpoolFull
-from mta.session import ChannelLost
+from mta.session import ChannelLost, TLSInfo
 from mta.settings import Limits, ListenerTLS, Service
 from mta.smtp.authors import AuthorCheck
 from mta.smtp.receiver import Receiver
@@ -113,6 +113,8 @@ class Conversation:
             shared = replace(shared, takes_origins=True)
         turned_peer = settings.get("partner", "")
         self.link = Link(Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
+        if "secured" in settings:
+            self.link.tls = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
         self.problems: list[Failure] = []
         self.link.ended.addErrback(self.problems.append)
         self.link.makeConnection(self.transport)

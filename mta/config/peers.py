@@ -27,6 +27,9 @@ def peer(name: str, value: Value) -> Peer:
                 place, _ = value.member(key)
                 raise place.wrong("for peers that we dial alone, expected 'connect' as well")
         return Peer(name, **found)
+    if found.get("pass_through"):
+        place, _ = value.member("pass_through")
+        raise place.wrong("for peers that dial in alone, expected no 'connect'")
     if not found.get("domains"):
         raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
     security = found.get("tls", Security.VERIFY)
@@ -59,6 +62,7 @@ PEER: Fields = {
     "method": values.word(*METHODS),
     "every": values.duration,
     "send": values.boolean,
+    "pass_through": values.boolean,
     "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
     "links": values.integer(1, 2),
 }

@@ -108,7 +108,7 @@ class _ClientMessage:
             return
         listed = standing.junk
         if standing.rejected:
-            if not self._client.session.turned_peer:
+            if not self._client.session.is_acknowledged:
                 raise Refusal(_rejection(self._client.session.client, standing))
             listed = standing.rejected  # the relay's notice could go to a forged address
         if listed:

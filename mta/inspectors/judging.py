@@ -95,7 +95,7 @@ class JudgedMessage:
         """Begin to look up keys and policies."""
         config = self._config
         found = self._relay.look(section)
-        if found.is_hidden and not self._session.turned_peer:
+        if found.is_hidden and not self._session.is_acknowledged:
             raise Refusal(HIDDEN_RESULTS)
         self._forged = len(found.removals)
         self._removals = found.removals + (ChangeField(SPAM, 1),) * header.count(
@@ -151,12 +151,10 @@ class JudgedMessage:
         return Verdict((*self._removals, InsertField(0, results.NAME, value)), junk=decision.reason)
 
     def _for_relay(self, decision: Decision, judged: Judged) -> Decision:
-        """Return the decision on mail that a relay has taken already.
-
-        What is refused goes back by a notice, to an address that may be forged.
-        """
+        """Return the decision on mail that a relay brings."""
         if decision.action is Action.REJECT and decision.reply is not None:
-            return Decision(Action.JUNK, reason=decision.reply.text)
+            is_late = self._session.is_acknowledged
+            return Decision(Action.JUNK, reason=decision.reply.text) if is_late else decision
         if self._relay.found.is_hidden:
             return Decision(Action.JUNK, reason=HIDDEN_RESULTS.text)
         if decision.action is Action.NONE and not (judged.passes_dmarc or judged.override):

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from zope.interface import Interface
 
 from mta.interfaces.connection import IRole
-from mta.mail import NULL_PATH, Hop, Mailbox, Outcome
-from mta.queued import Delivery, Message, Notice, Target
+from mta.mail import NULL_PATH, Envelope, Hop, Mailbox, Outcome, Reply
+from mta.queued import Delivery, IDraft, Message, Notice, Target
 from mta.session import LinkKind, Origin, Session
 from mta.settings import Peer
 
@@ -18,6 +18,29 @@ class IAcceptedMail(Interface):
 
     def accepted(message: Message, session: Session) -> None:
         """Begin to deliver a message that was just committed."""
+
+
+class IPassThrough(Interface):
+    """Passes mail on while its sender waits."""
+
+    async def pass_on(
+        draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, session: Session
+    ) -> Reply | None:
+        """Return the reply to content; None: commit it as ever.
+
+        After a reply the draft is committed or discarded, and all is told and under way.  The
+        arguments are those of `ISpool.commit`.  Raises OSError; then the draft is to be discarded.
+        """
+
+
+class IPassedMail(Interface):
+    """Hears of mail that was passed on before it was committed."""
+
+    def taken(message: Message, session: Session) -> None:
+        """Note that we have accepted a message, whose first attempt has begun."""
+
+    def refused(message: Message, session: Session, peer: str, reply: Reply) -> None:
+        """Note that the sender was told that a peer refused the message."""
 
 
 class IPickedUpMail(Interface):

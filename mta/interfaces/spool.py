@@ -34,8 +34,8 @@ class ISpool(Interface):
         """
 
 
-class IPreviews(Interface):
-    """Messages that are complete, and not committed yet."""
+class IPreviews(ISpool):
+    """A store whose messages can be read before they are committed."""
 
     async def preview(
         draft: IDraft, envelope: Envelope, header: bytes, origin: Origin

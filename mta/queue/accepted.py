@@ -5,13 +5,14 @@ from __future__ import annotations
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IAcceptedMail, IOwnMail, IPickedUpMail, ISessionMeter
+from mta.interfaces import IAcceptedMail, IOwnMail, IPassedMail, IPickedUpMail, ISessionMeter
+from mta.mail import Reply
 from mta.queue.runner import Runner
 from mta.queued import Message
 from mta.session import Session, Testimony
 
 
-@implementer(IAcceptedMail, IPickedUpMail, IOwnMail)
+@implementer(IAcceptedMail, IPassedMail, IPickedUpMail, IOwnMail)
 class AcceptedMail:
     """Begins to deliver what was committed a moment ago."""
 
@@ -23,6 +24,11 @@ class AcceptedMail:
 
     def accepted(self, message: Message, session: Session) -> None:
         """See `IAcceptedMail.accepted`."""
+        self.taken(message, session)
+        self._runner.accept(message)
+
+    def taken(self, message: Message, session: Session) -> None:
+        """See `IPassedMail.taken`."""
         self._meter.accepted(session.service)
         client = session.forwarded or session
         self.log.info(
@@ -36,7 +42,17 @@ class AcceptedMail:
             size=message.content.size,
             recipients=len(message.envelope.recipients),
         )
-        self._runner.accept(message)
+
+    def refused(self, message: Message, session: Session, peer: str, reply: Reply) -> None:
+        """See `IPassedMail.refused`."""
+        self.log.info(
+            "{queue_id} not accepted <{reverse_path}> from {client}: refused by {peer}: {reply}",
+            queue_id=message.id,
+            reverse_path=str(message.envelope.reverse_path),
+            client=(session.forwarded or session).client,
+            peer=peer,
+            reply=str(reply),
+        )
 
     def picked_up(self, message: Message, userid: int) -> None:
         """See `IPickedUpMail.picked_up`."""

@@ -26,7 +26,7 @@ from mta.queue.config import RunnerConfig
 from mta.queue.destinations import Destinations
 from mta.queue.held_source import HeldSource
 from mta.queue.held_sources import HeldSources
-from mta.queue.interfaces import IActiveQueue, IAttemptWatch
+from mta.queue.interfaces import IActiveQueue, IAttemptWatch, IRoomWatch
 from mta.queue.noted import noted
 from mta.queue.outcomes import CROWDED, FAULT, FORWARD_LOOP, held_outcome
 from mta.queue.planning import deferred_by_fault, plan
@@ -58,7 +58,7 @@ class ActiveQueue:
         queue: IHeldLeases,
         limits: ActiveLimits,
         backlog: Backlog,
-        watch: IAttemptWatch,
+        watch: IRoomWatch,
         pressure: Pressure,
         attempts: IAttempts,
         tasks: Tasks,
@@ -92,26 +92,36 @@ class ActiveQueue:
         # A peer that turned a connection may have other rights now, and calls again.
         self.held_sources.retire()
 
-    def attempt(self, message: Message, source: HeldSource | None = None) -> Attempt:
+    def attempt(
+        self,
+        message: Message,
+        source: HeldSource | None = None,
+        watch: IAttemptWatch | None = None,
+    ) -> Attempt:
         """Attempt a message: route it, and hand each hop its delivery.
 
-        `source` leased it for its peer.  The watch hears when the last delivery is back: a
-        coroutine that waits for that costs 3 % of all that is done for a message.
+        `source` leased it for its peer, or is to have it while its sender waits: then there is a
+        `watch` of its own.  The watch hears when the last delivery is back: a coroutine that waits
+        for that costs 3 % of all that is done for a message.
         """
-        attempt = self._attempts[message.id] = Attempt(message, source)
+        attempt = self._attempts[message.id] = Attempt(message, source, watch)
         self._limits.enter(message)
         groups, sources = self._grouped(attempt)
         attempt.outstanding = len(groups)
         for (hop, forwarder), targets in groups.items():
-            delivery = Delivery(message, tuple(targets))
+            delivery = Delivery(message, tuple(targets), sender_waits=watch is not None)
             if forwarder is None:
                 self._enqueue(delivery, sources.get(hop))
             else:
                 looking = self._tasks.start(self._forward(delivery, forwarder, sources.get(hop)))
                 attempt.looking.append(looking)
         if not groups:
-            self._watch.ended(attempt)
+            self._ended(attempt)
         return attempt
+
+    def is_full_for(self, message: Message) -> bool:
+        """Tell whether a message has to wait until others have left."""
+        return self._limits.is_full_for(message)
 
     async def attempt_held(self, message: Message, source: HeldSource) -> None:
         """See `IActiveQueue.attempt_held`."""
@@ -201,7 +211,10 @@ class ActiveQueue:
     def _came_back(self, attempt: Attempt) -> None:
         attempt.outstanding -= 1
         if not attempt.outstanding:
-            self._watch.ended(attempt)
+            self._ended(attempt)
+
+    def _ended(self, attempt: Attempt) -> None:
+        (attempt.watch or self._watch).ended(attempt)
 
     # --- what goes out
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from mta.queue.held_source import HeldSource
+    from mta.queue.interfaces import IAttemptWatch
 
 _SUCCESSES = (Status.DELIVERED, Status.RELAYED)
 _WAITING = (Status.DEFERRED, Status.HELD)
@@ -28,7 +29,8 @@ _WAITING = (Status.DEFERRED, Status.HELD)
 class Attempt:
     """One attempt to deliver a message to all of its open recipients.
 
-    `leased_by` is the source that leased the message for its peer.  `reports` are the outcomes so
+    `leased_by` is the source that leased the message for its peer.  `watch` hears of its end in
+    place of the runner, until the message is committed.  `reports` are the outcomes so
     far, and `outstanding` counts the deliveries that are still out.  `untried` are the places of
     the recipients with a delivery that came back unattempted: they wait until `later`, seconds
     since the epoch; `crowded` is the hop that had no room for one.  `is_doubtful`: a delivery was
@@ -38,6 +40,7 @@ class Attempt:
 
     message: Message
     leased_by: HeldSource | None = None
+    watch: IAttemptWatch | None = None
     reports: list[Report] = field(default_factory=list)
     outstanding: int = 0
     untried: set[int] = field(default_factory=set)
@@ -108,8 +111,12 @@ class AttemptResult:
     @property
     def refused(self) -> int:
         """The number of recipients that other hosts refused for good."""
-        outcomes = [outcome for _, outcome in self.failed]
-        return sum(bool(each.remote) and each.reply.is_permanent for each in outcomes)
+        return refused_by_hosts(self.failed)
+
+
+def refused_by_hosts(failed: Sequence[Report]) -> int:
+    """The number of failures that are refusals of other hosts for good."""
+    return sum(bool(each.remote) and each.reply.is_permanent for _, each in failed)
 
 
 def evaluate(attempt: Attempt, schedule: Schedule, now: float) -> AttemptResult:
@@ -128,7 +135,7 @@ def evaluate(attempt: Attempt, schedule: Schedule, now: float) -> AttemptResult:
         changes=tuple(report for report in reports if _is_change(message, report)),
         failed=tuple(report for report in reports if report[1].status is Status.FAILED),
         delayed=late,
-        succeeded=tuple(report for report in reports if _is_success(message, report)),
+        succeeded=tuple(report for report in reports if is_reported_success(message, report)),
         expires=min(
             (schedule.expires(target.hop, message.arrived) for target, _ in late), default=now
         ),
@@ -263,7 +270,7 @@ def _is_change(message: Message, report: Report) -> bool:
     )
 
 
-def _is_success(message: Message, report: Report) -> bool:
+def is_reported_success(message: Message, report: Report) -> bool:
     """Tell whether the sender hears of a success from us (RFC 3461)."""
     target, outcome = report
     if Notify.SUCCESS not in message.envelope.recipients[target.number].notify:

@@ -19,6 +19,7 @@ from mta.queue.event import Event
 from mta.queue.interfaces import IActiveQueue
 from mta.queue.outcomes import held_outcome
 from mta.queue.tasks import Tasks
+from mta.queue.waiting_line import WaitingLine
 from mta.queue.wanted_domains import WantedDomains
 from mta.queued import Delivery, Message
 
@@ -26,6 +27,7 @@ BATCH_SIZE = 20  # messages leased for a peer at once: it may take none of them
 POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
 PAUSE_AFTER_DEFERRAL = 60.0  # seconds until mail that the peer deferred is offered to it again
 MAX_SMALL = 64 * 1024  # octets: content that a quick link takes while the main one is busy
+MAX_IN_LINE = 100  # messages on a link, with which one whose sender waits may still join them
 MAX_DEFERRED = 100  # messages; a peer that defers more is handed no more on that connection
 
 
@@ -61,7 +63,7 @@ class HeldSource:
         self._attempts = attempts
         self._tasks = tasks
         self._clock = clock
-        self._ready: deque[Delivery] = deque()
+        self._ready = WaitingLine()
         self._out: dict[int, Delivery] = {}  # a message may have several
         self._deferred: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
         self._given = 0
@@ -79,7 +81,7 @@ class HeldSource:
         """See `IMailSource.next`."""
         while not self._retired:
             if self._ready:
-                if not self._attempts.begin_attempt(self._ready[0].message.id):
+                if not self._attempts.begin_attempt(self._ready.first.message.id):
                     self.retire()
                     return None
                 delivery = self._ready.popleft()
@@ -126,7 +128,8 @@ class HeldSource:
         if self._is_crowded and self._has_room:
             self._is_crowded, self._stale = False, True
         waiting = [_still_held(outcome) for outcome in outcomes]
-        if self._retired or any(outcome.status is not Status.HELD for outcome in waiting):
+        is_news = any(outcome.status is not Status.HELD for outcome in waiting)
+        if self._retired or delivery.sender_waits or is_news:
             self._active.report(delivery, waiting)
         else:
             self._deferred.append((self._clock.seconds(), delivery, waiting))
@@ -145,11 +148,11 @@ class HeldSource:
             return
         self._retired = True
         self._changed.set()
-        while self._ready:
-            self._go_on_waiting(self._ready.popleft())
+        for delivery in self._ready.clear():
+            self._go_on_waiting(delivery)
         while self._deferred:
-            _, delivery, outcomes = self._deferred.popleft()
-            self._active.report(delivery, outcomes)
+            _, deferred, outcomes = self._deferred.popleft()
+            self._active.report(deferred, outcomes)
 
     def close(self) -> None:
         """See `IHeldSource.close`."""
@@ -183,6 +186,16 @@ class HeldSource:
     def _has_room(self) -> bool:
         return not self._retired and len(self._ready) + len(self._out) < BATCH_SIZE
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Tell whether mail whose sender waits may go out here."""
+        in_line = len(self._ready) + len(self._out)
+        return not self._retired and self._linger > 0 and in_line < MAX_IN_LINE
+
+    def let_go(self, id: str) -> None:
+        """Note that the sender of a message waits no more."""
+        self._ready.let_go(id)
+
     def give(self, delivery: Delivery) -> None:
         """Hand out this delivery next; it is settled as any other."""
         if self._retired:
@@ -203,8 +216,7 @@ class HeldSource:
         quick = self._quick
         if quick is None or not any(map(_is_large, self._out.values())):
             return
-        ready, self._ready = self._ready, deque()
-        for delivery in ready:
+        for delivery in self._ready.clear():
             if quick._has_room and not _is_large(delivery):
                 quick.give(delivery)
             else:
@@ -214,12 +226,8 @@ class HeldSource:
             self._begin_lease()
 
     def withdraw(self, ids: Collection[str]) -> None:
-        """Hand out none of these messages any more.
-
-        What is out already may still be settled.
-        """
-        ready, self._ready = self._ready, deque()
-        for delivery in ready:
+        """Hand out none of these messages, but for what is out already."""
+        for delivery in self._ready.clear():
             if delivery.message.id in ids:
                 self._go_on_waiting(delivery)
             else:

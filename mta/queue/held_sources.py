@@ -70,6 +70,16 @@ class HeldSources:
                 return None
         return source if source.takes(target.address) else None
 
+    def at_once(self, peer: str) -> HeldSource | None:
+        """The source that hands out mail whose sender waits, if any."""
+        source = self._newest.get(peer)
+        return source if source is not None and source.takes_at_once else None
+
+    def let_go(self, id: str) -> None:
+        """Note that the sender of a message waits no more."""
+        for source in self._sources:
+            source.let_go(id)
+
     def mail_came(self, peer: str, leased_by: object) -> None:
         """Let the newest source of a peer look into the spool.
 

@@ -55,5 +55,9 @@ class IAttemptWatch(Interface):
     def ended(attempt: Attempt) -> None:
         """Take an attempt whose last delivery is back."""
 
+
+class IRoomWatch(IAttemptWatch):
+    """Hears of room in memory, too."""
+
     def hop_has_room(hop: Hop) -> None:
         """Note that a delivery for a hop is out of memory."""

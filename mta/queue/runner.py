@@ -24,7 +24,7 @@ from mta.queue.attempt import Attempt, evaluate
 from mta.queue.backlog import Backlog
 from mta.queue.batch import Batch
 from mta.queue.config import RunnerConfig
-from mta.queue.interfaces import IAttemptWatch
+from mta.queue.interfaces import IRoomWatch
 from mta.queue.leases import BATCH_SIZE, Leases
 from mta.queue.noted import NoAttempts
 from mta.queue.outcome_log import OutcomeLog
@@ -32,6 +32,7 @@ from mta.queue.pauses import Pauses
 from mta.queue.recorder import Recorder
 from mta.queue.schedule import Schedule
 from mta.queue.tasks import Tasks
+from mta.queue.uncommitted import UncommittedAttempts
 from mta.queued import Message, Pressure
 from mta.session import LinkKind
 from mta.settings import MIB
@@ -39,7 +40,7 @@ from mta.settings import MIB
 STOP_TIMEOUT = 5.0  # seconds that `stop` gives to what is being recorded
 
 
-@implementer(IAttemptWatch)
+@implementer(IRoomWatch)
 class Runner:
     """Works off one process's share of the spool.
 
@@ -88,6 +89,7 @@ class Runner:
             clock,
             now,
         )
+        self.uncommitted = UncommittedAttempts(self, self._active, self._outcomes, now)
         self._delivered: Batch[Attempt] = Batch(
             clock, lambda attempts: self._tasks.start(self._remove(attempts))
         )
@@ -220,7 +222,7 @@ class Runner:
             await self._recorder.remove(attempts)
         finally:
             for attempt in attempts:
-                self._drop(attempt)
+                self.drop(attempt)
 
     async def _record(self, attempt: Attempt) -> None:
         """Evaluate an attempt, have the result recorded, and go on from there."""
@@ -232,7 +234,7 @@ class Runner:
                 self._config.failure_watch.failed(attempt.message.origin, result.refused)
             recorded = await self._recorder.record(result, self._config.notices)
         finally:
-            self._drop(attempt)
+            self.drop(attempt)
         if recorded is None:
             return
         for notice in recorded.notices:
@@ -245,11 +247,10 @@ class Runner:
             self._remember(attempt)
             self._leases.wake_for(result.settlement.due)
 
-    def _drop(self, attempt: Attempt) -> None:
+    def drop(self, attempt: Attempt) -> None:
+        """Forget an attempt, which is recorded or need not be."""
         if self._active.drop(attempt):
             self._leases.wake()
-
-    # --- back into the spool, untried
 
     def _put_back(self, attempt: Attempt) -> None:
         """Put back a message that was not tried at all."""
@@ -271,7 +272,7 @@ class Runner:
             self._leases.wake()
 
     def hop_has_room(self, hop: Hop) -> None:
-        """See `IAttemptWatch.hop_has_room`."""
+        """See `IRoomWatch.hop_has_room`."""
         if hop not in self._backlog or self._stopped:
             return
         if self._active.destinations.is_down(hop):

@@ -52,6 +52,7 @@ from mta.resolver import Resolver
 from mta.routing import Router
 from mta.service.inspectors import Inspectors, junk_use
 from mta.service.open_files import affordable
+from mta.service.passing import pass_through
 from mta.service.process import Process
 from mta.service.reception import sending_limits
 from mta.service.signing import signer
@@ -175,7 +176,6 @@ class _Maker:
             relay,
             process.held,
             process.peer_status,
-            process.peer_counts,
             process.reactor,
             self._signer,
             process.links,
@@ -233,6 +233,7 @@ class _Maker:
             checks=[AuthorCheck(access), ForwardLoopCheck(self._router)],
             inspectors=looking,
             reverse_names=inspectors.names_for(looking),
+            pass_through=pass_through(settings, process, self._router, self._sending),
             junk=junk_use(settings),
         )
 

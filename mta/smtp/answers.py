@@ -6,7 +6,7 @@ from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import far_look, grammar, link_kind, mailbox_list, replies, sasl
+from mta.smtp import far_look, grammar, link_kind, mailbox_list, replies, sasl, waiting_senders
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Restart, sasl_response
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
@@ -64,6 +64,8 @@ async def _extensions(conversation: Conversation) -> list[str]:
         keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
     if conversation.takes_origins and config.service is not Service.ODMR:
         keywords.append(" ".join(("XFORWARD", *grammar.XFORWARD_ATTRIBUTES)))
+    if conversation.hears_of_waiting:
+        keywords.append(waiting_senders.KEYWORD)
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
     if not session.turned_peer:

@@ -72,16 +72,17 @@ Answer = Reply | EndOfRole | Restart | tuple[Reply, ...]
 class Transaction:
     """A transaction, MAIL to end of content (RFC 5321 section 3.3).
 
-    It is dropped, never cleared.  It has a `draft` from its beginning, so that the spool knows what
-    may come.
+    It is dropped, never cleared.  `began`: seconds of the channel.  It has a `draft` from its
+    beginning, so that the spool knows what may come.
     """
 
-    __slots__ = ("argument", "draft", "incoming", "inspection", "origin", "recipients")
+    __slots__ = ("argument", "began", "draft", "incoming", "inspection", "origin", "recipients")
 
-    def __init__(self, argument: MailArgument, draft: IDraft, origin: Origin) -> None:
+    def __init__(self, argument: MailArgument, draft: IDraft, origin: Origin, began: float) -> None:
         self.argument = argument
         self.draft = draft
         self.origin = origin
+        self.began = began
         self.inspection: MessageInspection | None = None
         self.recipients: list[Recipient] = []
         self.incoming: IncomingMessage | None = None
@@ -278,6 +279,11 @@ class Conversation:
         if self.session.turned_peer:
             return config.takes_origins and self.session.tls is not None
         return config.names is not None and config.names.tells_origins(self.channel.remote_address)
+
+    @property
+    def hears_of_waiting(self) -> bool:
+        """Tell whether a relay of ours may say that a sender waits."""
+        return self.takes_origins and bool(self.session.turned_peer)
 
     async def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms to offer; none on a turned link."""

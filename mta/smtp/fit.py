@@ -13,7 +13,7 @@ from zope.interface import implementer
 from mta.interfaces import ISigner
 from mta.mail import Body, Notify
 from mta.queued import Delivery, IContent, Message, Target
-from mta.smtp import grammar, header, replies, sevenbit
+from mta.smtp import grammar, header, replies, sevenbit, waiting_senders
 from mta.smtp.content import LineCheck
 from mta.smtp.errors import UnsendableMessage
 from mta.smtp.extensions import Extensions
@@ -224,6 +224,8 @@ def _mail_command(delivery: Delivery, form: Form, peer: Capabilities) -> bytes:
             parameters.append(f"RET={envelope.ret}")
         if envelope.envid:
             parameters.append(f"ENVID={grammar.encode_xtext(envelope.envid)}")
+    if delivery.sender_waits and offers(waiting_senders.KEYWORD):
+        parameters.append(waiting_senders.KEYWORD)
     return grammar.mail_command(envelope.reverse_path, parameters)
 
 

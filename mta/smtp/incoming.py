@@ -6,7 +6,7 @@ RFC 5321 sections 4.1.1.4, 4.4 and 6.3; RFC 6409 section 8 for submission.
 from __future__ import annotations
 
 from mta.mail import Body, Envelope, Reply
-from mta.queued import AlreadyTaken, IDraft, Message, SpoolFull
+from mta.queued import AlreadyTaken, IDraft, SpoolFull
 from mta.session import Origin, Session
 from mta.settings import Service
 from mta.smtp import header, replies, trace
@@ -86,26 +86,33 @@ class IncomingMessage:
             self._draft.discard()
         else:
             try:
-                message = await self._commit(inspected)
+                return await self._take_over(inspected)
             except AlreadyTaken:
                 return replies.ALREADY_TAKEN
             except OSError as error:
                 inspected.discard_body()
                 self._draft.discard()
                 return _spool_refusal(error)
-            self._config.accepted_mail.accepted(message, self._session)
-        return Reply(250, "2.0.0", (f"OK queued as {self._draft.id}",))
+        return replies.queued(self._draft.id)
 
-    async def _commit(self, inspected: Inspected) -> Message:
-        """Put the message on stable storage.  Raises OSError."""
-        origin = self._origin
+    async def _take_over(self, inspected: Inspected) -> Reply:
+        """Have the message put on stable storage, or passed on.
+
+        Raises OSError or AlreadyTaken.
+        """
+        config, origin = self._config, self._origin
         if inspected.junk:
-            origin = marked(inspected, self._config.junk, origin)
+            origin = marked(inspected, config.junk, origin)
         if inspected.body is not None:
             await self._draft.replace(inspected.body)
-        return await self._config.spool.commit(
-            self._draft, inspected.envelope, inspected.header, origin, inspected.hold
-        )
+        arrived = self._draft, inspected.envelope, inspected.header, origin
+        if config.pass_through is not None and not inspected.hold:
+            reply = await config.pass_through.pass_on(*arrived, self._session)
+            if reply is not None:
+                return reply
+        message = await config.spool.commit(*arrived, inspected.hold)
+        config.accepted_mail.accepted(message, self._session)
+        return replies.queued(message.id)
 
     async def _end_header(self) -> bytes:
         """Check the header section; return what of it is body."""

@@ -129,6 +129,11 @@ def shutting_down(domain: str) -> Reply:
     return Reply(421, "4.3.2", (f"{domain} Service shutting down, closing transmission channel",))
 
 
+def queued(id: str) -> Reply:
+    """Return the reply to content that is committed."""
+    return Reply(250, "2.0.0", (f"OK queued as {id}",))
+
+
 def etrn_pending(messages: int) -> Reply:
     """Return the reply to ETRN: a run for so many messages.  See RFC 1985 section 5.3."""
     return Reply(253, "2.0.0", (f"OK, {messages} pending messages for node started",))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from mta.mail import Body
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import grammar, replies
+from mta.smtp import grammar, replies, waiting_senders
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Transaction
 from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
@@ -48,6 +48,8 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
     if conversation.transactions >= MAX_TRANSACTIONS:
         raise Refusal(replies.TOO_MANY_TRANSACTIONS)
     parameters = MAIL_PARAMETERS if session.tls is None else TLS_MAIL_PARAMETERS
+    if conversation.hears_of_waiting:
+        parameters |= {waiting_senders.KEYWORD}
     parsed = grammar.parse_mail(argument, _offered(conversation, parameters))
     if parsed.size is not None and parsed.size > config.limits.message_size:
         raise Refusal(replies.TOO_BIG)
@@ -55,10 +57,13 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
         reverse_path = config.names.qualified(session, parsed.reverse_path)
         if reverse_path is not parsed.reverse_path:
             parsed = replace(parsed, reverse_path=reverse_path)
+    if session.forwarded is not None:
+        session.forwarded.sender_waits = parsed.sender_waits
     await config.access.mail(session, parsed.reverse_path)
     conversation.transactions += 1
     origin = (session.forwarded or session).origin(smtputf8=parsed.smtputf8)
-    transaction = Transaction(parsed, config.spool.draft(), origin)
+    began = conversation.channel.seconds()
+    transaction = Transaction(parsed, config.spool.draft(), origin, began)
     if conversation.inspection is not None:
         await _begin_inspection(conversation.inspection, transaction, session.outsider)
     conversation.transaction = transaction
@@ -196,6 +201,8 @@ async def _end_of_content(
     conversation: Conversation, transaction: Transaction, incoming: IncomingMessage
 ) -> Answer:
     """Let responsibility pass, or refuse the message (RFC 5321 section 6.1)."""
+    lasted = conversation.channel.seconds() - transaction.began
+    waiting_senders.note_time(conversation.session, lasted)
     reply = await incoming.accept()
     conversation.close_transaction()
     if reply.is_positive:

@@ -614,6 +614,12 @@ class ToldTests(AuthenticationTestCase):
             self.assertTrue(verdict.junk, more)
         self.assertIn("From:", self.judge(b"From: a@x.y\r\nFrom: b@x.z\r\n\r\n").junk)
 
+    def test_refused_while_the_sender_waits(self) -> None:
+        """The relay passes the refusal on, and writes to no address."""
+        self.session.client, self.session.sender_waits = "198.51.100.9", True
+        refusal = self.refusal(FROM_BANK, "ceo@bank.example", dmarc=Judgement.REJECT)
+        self.assertEqual(refusal, "550 5.7.1")
+
     def test_the_relay_may_have_more_to_say(self) -> None:
         """Its results are kept; where it failed mail that we can't judge, so do we."""
         failed = RELAYED % (b"fail", b" policy.dmarc=reject") + FROM_BANK

@@ -314,6 +314,16 @@ class ToldClientTests(ClientCase):
         self.assertIsNone(self.rcpt(other))
         self.assertIs(self.successResultOf(other.end(b"")), ACCEPT)
 
+    def test_behind_a_relay_whose_sender_waits(self) -> None:
+        """It is refused through the relay, which writes no notice; it need not come again."""
+        inspector = self.inspector(BlockList(ZEN), greylist=Greylist(GreylistWhen.ALWAYS, DELAY))
+        client = self.client(inspector, turned_peer="provider", told=TOLD, sender_waits=True)
+        self.assertEqual(str(self.rcpt(self.begin(client)))[:9], "550 5.7.1")
+        other = self.client(
+            inspector, turned_peer="provider", told=TOLD, sender_waits=True, client=OTHER
+        )
+        self.assertIsNone(self.rcpt(self.begin(other)))
+
     def test_behind_a_proxy(self) -> None:
         """The sender still listens: it is refused, or has to come again."""
         inspector = self.inspector(BlockList(ZEN), greylist=Greylist(GreylistWhen.ALWAYS, DELAY))

@@ -121,6 +121,7 @@ MAIL_PARAMETERS: Mapping[str, Parameter] = {
     "ENVID": ("envid", _envid),
     "REQUIRETLS": ("require_tls", _flag),
     "AUTH": ("auth", _auth),
+    "XWAITING": ("sender_waits", _flag),
 }
 RCPT_PARAMETERS: Mapping[str, Parameter] = {
     "NOTIFY": ("notify", _notify),
