@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from socket import AF_UNIX, IPPROTO_TCP, TCP_QUICKACK
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,8 @@ from mta.milters.packets import FilterFailure, Packet, PacketReader
 QUIT = b"Q"
 MAX_UNREAD = 1024 * 1024  # octets of packets that were not asked for yet
 
+_CONTINUE = Packet(b"c")  # the only one that is not looked at before others that are expected
+
 
 @implementer(IPushProducer)
 class FilterConnection(Protocol):
@@ -30,10 +33,12 @@ class FilterConnection(Protocol):
         self._reader = PacketReader()
         self._packets: deque[Packet] = deque()
         self._unread = 0
+        self._expected = 0  # packets that are still to come before the wait is over
         self._end_reason = ""
         self._waiting: Deferred[None] | None = None
         self._unsent = bytearray()
         self._is_direct = False  # past the transport, where nothing waits in it
+        self._is_tcp = False
         self._is_congested = False
         self._is_paused = False
         self._deadline = 0.0  # of the wait, by the clock
@@ -56,10 +61,14 @@ class FilterConnection(Protocol):
         if octets:
             self.transport.write(octets)
 
-    async def read(self, seconds: float) -> Packet:
-        """Return the next packet.  Raises FilterFailure where none comes in time."""
+    async def read(self, seconds: float, expected: int = 1) -> Packet:
+        """Return the next packet, of so many that are expected.
+
+        Raises FilterFailure where none comes in time.
+        """
         self.flush()
         while not self._packets:
+            self._expected = expected
             await self._wait(seconds)
         packet = self._packets.popleft()
         self._unread -= len(packet.data)
@@ -94,6 +103,8 @@ class FilterConnection(Protocol):
         The transport would send them a little later, after changing twice what the reactor watches.
         """
         count = self.transport.writeSomeData(octets)
+        if self._is_tcp:  # libmilter sends the next answer when it knows that this one has come
+            self.transport.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
         rest = octets[count:] if isinstance(count, int) else octets  # the transport finds it lost
         self._is_direct = not rest
         # Twisted resumes only what it has paused, and it pauses for much more than a short rest.
@@ -145,6 +156,9 @@ class FilterConnection(Protocol):
         """Twisted calls this when the connection stands."""
         self.transport.registerProducer(self, True)
         self._is_direct = isinstance(self.transport, Connection)
+        self._is_tcp = self._is_direct and self.transport.socket.family != AF_UNIX
+        if self._is_tcp:
+            self.transport.setTcpNoDelay(True)
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted calls this with the octets that arrived."""
@@ -155,11 +169,12 @@ class FilterConnection(Protocol):
             self.transport.abortConnection()
             return
         self._packets.extend(arrived)
+        self._expected -= len(arrived)
         self._unread += sum(len(packet.data) for packet in arrived)
         if self._unread > MAX_UNREAD and not self._is_paused:
             self._is_paused = True
             self.transport.pauseProducing()
-        if arrived:
+        if arrived and (self._expected <= 0 or any(each != _CONTINUE for each in arrived)):
             self._wake()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

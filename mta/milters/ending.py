@@ -44,14 +44,13 @@ class Ending:
         self._refusal: Reply | None = None
 
     async def verdict(self) -> Verdict:
-        """Ask for the verdict, and return it.  Raises Refusal or FilterFailure."""
-        self._filter.send(END)
+        """Return the verdict, for which END has asked.  Raises Refusal or FilterFailure."""
         try:
             packet = await self._filter.next_packet(END)
             while not replies.is_verdict(packet):
                 await self._take(packet)
                 packet = await self._filter.next_packet(END)
-            return self._made(replies.decision(END, packet))
+            return self._made(self._filter.take(packet))
         except BaseException:
             if self._body is not None:
                 self._body.draft.discard()

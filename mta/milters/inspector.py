@@ -64,6 +64,7 @@ class FilteredSession:
         self._limited = limited
         self.refusal: Reply | None = None
         self.hold = ""
+        self._begins_anew = False  # with the next message, by another connection
 
     async def connected(self) -> None:
         """See `ISessionInspector.connected`."""
@@ -86,6 +87,11 @@ class FilteredSession:
         self, id: str, argument: MailArgument, origin: Origin
     ) -> IMessageInspector | None:
         """See `ISessionInspector.message`."""
+        if self._begins_anew:
+            self._begins_anew = False
+            await self.connected()
+            if self._session.hello:
+                await self.hello()
         if self.refusal is not None:
             self.refused(id, self.refusal)
             raise Refusal(self.refusal)
@@ -106,6 +112,19 @@ class FilteredSession:
             self.filter = None
 
     # --- for messages, too
+
+    def end_message(self) -> None:
+        """End the message under way, however far it came.
+
+        Filters expect it between messages; one that is out of step is left.
+        """
+        if self.filter is not None:
+            if self.filter.is_in_step:
+                self.filter.end_message()
+            else:
+                self.filter.abort()
+                self.filter = None
+                self._begins_anew = True
 
     def failed(self, failure: FilterFailure, id: str = "") -> str:
         """Do what is configured where the filter fails.

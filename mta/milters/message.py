@@ -15,7 +15,7 @@ from mta.interfaces import IEnvelopeInspector, IMessageInspector
 from mta.mail import NULL_PATH, Envelope, Hop, MailArgument, Mailbox, Recipient, Reply
 from mta.milters import events
 from mta.milters.ending import Ending
-from mta.milters.negotiation import BODY, DATA, END_OF_HEADER, FIELD, MAIL, RECIPIENT, Event
+from mta.milters.negotiation import BODY, DATA, END, END_OF_HEADER, FIELD, MAIL, RECIPIENT, Event
 from mta.milters.packets import MAX_DATA, FilterFailure
 from mta.milters.replies import Decision
 from mta.smtp import header
@@ -96,15 +96,15 @@ class FilteredMessage:
         self._require_filter()
         if not self._is_over:
             await self._attempt(self._finish())
-        if self._session.filter is not None:
-            self._session.filter.end_message()  # filters expect it between messages
+        self._session.end_message()
         self._note_result()
         return self._verdict
 
     def abort(self) -> None:
         """See `IMessageInspector.abort`."""
+        self._session.end_message()
         if self._session.filter is not None:
-            self._session.filter.abort_message()
+            self._session.filter.flush()
 
     # --- telling
 
@@ -125,8 +125,7 @@ class FilteredMessage:
         keeps_leading_space = self._filter.agreement.keeps_leading_space
         fields = header.fields(section) if FIELD in self._filter.agreement.told else ()
         for field in fields:
-            data = events.field(field, keeps_leading_space=keeps_leading_space)
-            await self._tell(FIELD, data)
+            self._filter.send(FIELD, events.field(field, keeps_leading_space=keeps_leading_space))
         await self._tell(END_OF_HEADER)
         text = section[header.end_of_fields(section) :]
         if text not in (b"", CRLF):
@@ -155,7 +154,12 @@ class FilteredMessage:
         The client waits for it no longer than this takes.
         """
         if self._chunk:
-            await self._send_chunk(bytes(self._chunk))
+            await self._settle()
+        if self._is_over:
+            return
+        if self._chunk:
+            self._filter.send(BODY, bytes(self._chunk))
+        self._filter.send(END)
         await self._settle()
         if self._is_over:
             return

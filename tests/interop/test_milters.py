@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -146,6 +147,13 @@ class LibmilterTests(SynchronousTestCase):
         self.filter.script(**script)
         return tuple(code for code, _ in transcript(server.ports["smtp"], f"inbox@{DOMAIN}"))
 
+    def content_code(self, client: smtplib.SMTP, word: bytes) -> int:
+        """The code for a message of this word."""
+        client.ehlo_or_helo_if_needed()
+        client.mail(SENDER)
+        client.rcpt(f"inbox@{DOMAIN}")
+        return client.data(b"X-%b: 1\r\n\r\n%b\r\n" % (word.title(), word))[0]
+
     def test_refusals(self) -> None:
         """Each at its step, with the words of the filter."""
         for script, codes in REFUSALS:
@@ -234,6 +242,21 @@ class LibmilterTests(SynchronousTestCase):
             self.assertIn(b"X-New: 1\n", mail)
         self.assertEqual(self.filter.callbacks.count("negotiate"), 1)
         self.assertEqual(self.filter.callbacks.count("abort"), 5)
+
+    def test_verdicts_before_the_last_answer(self) -> None:
+        """They count, and those on the next message of the session are of that one."""
+        refusals = {"reject": 550, "tempfail": 451, "discard": 250, "accept": 250}
+        for (callback, argument), verdict in product(
+            (("header", "X-Early"), ("body", "early\r\n")),
+            (*refusals, ["552", "5.7.0", "A"]),
+        ):
+            script: Script = {callback: {argument: verdict}}
+            self.filter.script(**script)
+            with smtplib.SMTP("127.0.0.1", self.server.ports["smtp"], timeout=DEADLINE) as client:
+                codes = [self.content_code(client, word) for word in (b"early", b"late", b"late")]
+            self.assertEqual(codes, [refusals.get(str(verdict), 552), 250, 250], script)
+            self.assertEqual(self.filter.callbacks.count("eom"), 2, script)
+            self.assertEqual(self.filter.callbacks.count("negotiate"), 2, script)
 
     def test_a_socket_in_a_file(self) -> None:
         """A filter may listen there."""
