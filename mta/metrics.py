@@ -27,6 +27,7 @@ from mta.settings import Service
 MIN_PAUSE = 15.0  # seconds between two looks at the queue: monitoring asks about as often
 PAUSE_FACTOR = 20  # times as long as a look took: a large queue costs 5 % of a thread at most
 BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # jobs
+ANSWER_SOURCES = ("link", "cache", "list", "unknown")
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 
 
@@ -199,16 +200,39 @@ class _StatusCollector:
         oldest = GaugeMetricFamily(
             "mta_queue_oldest_timestamp_seconds", "When the oldest came", labels=["state"]
         )
-        link = GaugeMetricFamily(
-            "mta_peer_link", "Whether a turned connection stands", labels=["peer"]
-        )
         for state, (count, since) in self._source.counts_by_state().items():
             size.add_metric([state], count)
             if count:
                 oldest.add_metric([state], since)
-        for peer, stands in self._source.links().items():
-            link.add_metric([peer], float(stands))
-        yield from (size, oldest, link)
+        yield from (size, oldest, *_of_peers(self._source.peers()))
+
+
+def _of_peers(peers: Mapping[str, Mapping[str, float]]) -> Iterator[Any]:
+    """The metrics of links with peers, and of what went over them."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    for figure, name, told in (
+        ("link", "mta_peer_link", "Whether a turned connection stands"),
+        ("link_since", "mta_peer_link_since_timestamp_seconds", "When the link began"),
+        ("round_trip", "mta_peer_round_trip_seconds", "Round trip, as measured last"),
+    ):
+        gauge = GaugeMetricFamily(name, told, labels=["peer"])
+        for peer, figures in peers.items():
+            if figure in figures:
+                gauge.add_metric([peer], figures[figure])
+        yield gauge
+    questions = CounterMetricFamily(
+        "mta_peer_questions", "Questions whether a mailbox exists", labels=["peer", "source"]
+    )
+    messages = CounterMetricFamily(
+        "mta_peer_messages", "Messages of peers, by what became of them", labels=["peer", "result"]
+    )
+    for peer, figures in peers.items():
+        for source in ANSWER_SOURCES:
+            questions.add_metric([peer, source], figures.get(f"answered_by_{source}", 0))
+        for result in ("passed_through", "refused", "sealed"):
+            messages.add_metric([peer, result], figures.get(result, 0))
+    yield from (questions, messages)
 
 
 def site(meter: PrometheusMeter, source: IStatusSource) -> Site:

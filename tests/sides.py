@@ -17,7 +17,7 @@ from mta.access import AccessPolicy
 from mta.access.counters import Counters
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler, Transfer
-from mta.interfaces import IAcceptedMail, IHeldMailWatch, IRole
+from mta.interfaces import IAcceptedMail, IHeldMailWatch, IPeerMeter, IRole
 from mta.link import Link
 from mta.mail import (
     Agent,
@@ -110,6 +110,30 @@ class FakeStatusLog:
         self.links -= 1
 
 
+@implementer(IPeerMeter)
+class FakePeerMeter:
+    """Remembers what was counted."""
+
+    def __init__(self) -> None:
+        self.counted: list[tuple[str, ...]] = []
+
+    def answered(self, peer: str, source: str) -> None:
+        """See `IPeerMeter.answered`."""
+        self.counted.append((peer, "answered", source))
+
+    def passed_through(self, peer: str) -> None:
+        """See `IPeerMeter.passed_through`."""
+        self.counted.append((peer, "passed through"))
+
+    def refused(self, peer: str) -> None:
+        """See `IPeerMeter.refused`."""
+        self.counted.append((peer, "refused"))
+
+    def sealed(self, peer: str) -> None:
+        """See `IPeerMeter.sealed`."""
+        self.counted.append((peer, "sealed"))
+
+
 @implementer(IAcceptedMail)
 class Side:
     """One mail server: its spool, its runner, and what arrived here for good."""
@@ -120,6 +144,7 @@ class Side:
         self.peer = peer
         self.shelf = FakeAgent(DELIVERED)
         self.status = FakeStatusLog()
+        self.meter = FakePeerMeter()
         self.router = FakeRouter({domain: LOCAL}, elsewhere)
         self.spool = MemorySpool(clock.seconds)
         self.runner = Runner(self.spool, clock, NullMeter(), now=clock.seconds)
@@ -185,7 +210,9 @@ class ProviderSide(Side):
     def __init__(self, clock: Clock, peer: Peer, service: Service) -> None:
         super().__init__(clock, "provider", "outside.example", Hop(Agent.HOLD, "office"), peer)
         self.router.ours.add("office.example")
-        self.provider = Provider(self.hostname, self.shelf, self.held, self.typed_status, clock)
+        self.provider = Provider(
+            self.hostname, self.shelf, self.held, self.typed_status, self.meter, clock
+        )
         reversal = Reversal([peer], self.held, self.provider)
         self.config = replace(self.config, service=service, users=_users(), reversal=reversal)
         self.start(FakeHeldMailWatch())

@@ -106,8 +106,13 @@ class IStatusSource(Interface):
         Arrivals are in seconds since the epoch.  Blocks.  Raises OSError.
         """
 
-    def links() -> Mapping[str, bool]:
-        """By peer: whether a turned connection stands.  Blocks.  Raises OSError."""
+    def peers() -> Mapping[str, Mapping[str, float]]:
+        """By peer: figures of its links, and the counts of `IPeerMeter`.
+
+        `link` is 1 where a turned connection stands, `link_since` when it began, in seconds since
+        the epoch, and `round_trip` in seconds; what is not known is missing.  Blocks.  Raises
+        OSError.
+        """
 
     async def health() -> str:
         """The problem of the server, in one line; empty: none."""

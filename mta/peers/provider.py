@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.delivery.steps import Steps
-from mta.interfaces import IDeliveryAgent, IHeldMail, IRole, ISigner, ITurnedRoles
+from mta.interfaces import IDeliveryAgent, IHeldMail, IPeerMeter, IRole, ISigner, ITurnedRoles
 from mta.mail import Security
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
@@ -49,6 +49,7 @@ class Provider:
         relay: IDeliveryAgent,
         held: IHeldMail,
         status: PeerStatusLog,
+        meter: IPeerMeter,
         clock: IReactorTime,
         signer: ISigner | None = None,
         links: StandingLinks | None = None,
@@ -57,6 +58,7 @@ class Provider:
         self._relay = relay
         self._held = held
         self._status = status
+        self._meter = meter
         self._clock = clock
         self._signer = signer
         self._in_steps = Steps(clock)
@@ -79,7 +81,15 @@ class Provider:
             tells_origins=True,
         )
         return TurnedSender(
-            peer, domains, config, self._held, self.links, self._status, self._clock, kind
+            peer,
+            domains,
+            config,
+            self._held,
+            self.links,
+            self._status,
+            self._meter,
+            self._clock,
+            kind,
         )
 
     def start_run(self, peer: Peer, domains: Collection[str]) -> None:

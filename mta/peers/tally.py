@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
-from mta.interfaces import IMailSource
+from mta.interfaces import IMailSource, IPeerMeter
 from mta.mail import Outcome, Reply, Status
 from mta.peers.interfaces import ITallyWatch
 from mta.peers.status_files import EndedExchange
@@ -18,12 +18,14 @@ from mta.queued import Delivery
 class Tally:
     """The mail that one connection has carried.
 
+    Of `refused` messages the peer refused a recipient for good.
     `octets` are those of content, both ways.  `turned`: the roles have changed, and stayed so for
     `turned_for` seconds until the connection ended, the last `quiet_for` of them without mail;
     `lost`: it broke, and `error` says how.  `replies` are the peer's to our request for mail.
     """
 
     sent: int = 0
+    refused: int = 0
     received: int = 0
     octets: int = 0
     turned: bool = False
@@ -51,6 +53,22 @@ class Unwatched:
         """See `ITallyWatch.changed`."""
 
 
+@implementer(ITallyWatch)
+class Refusals:
+    """Counts the messages that a peer refused, among what peers do."""
+
+    def __init__(self, peer: str, meter: IPeerMeter) -> None:
+        self._peer = peer
+        self._meter = meter
+        self._counted = 0
+
+    def changed(self, tally: Tally) -> None:
+        """See `ITallyWatch.changed`."""
+        if tally.refused > self._counted:
+            self._counted = tally.refused
+            self._meter.refused(self._peer)
+
+
 @implementer(IMailSource)
 class CountedSource:
     """Counts the deliveries of another source in a tally."""
@@ -63,9 +81,12 @@ class CountedSource:
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IMailSource.report`."""
         self._source.report(delivery, outcomes)
-        if any(outcome.status is Status.RELAYED for outcome in outcomes):
+        statuses = {outcome.status for outcome in outcomes}
+        if Status.RELAYED in statuses:
             self._tally.sent += 1
             self._tally.octets += delivery.message.content.size
+        self._tally.refused += Status.FAILED in statuses
+        if statuses & {Status.RELAYED, Status.FAILED}:
             self._watch.changed(self._tally)
 
     async def next(self) -> Delivery | None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IChannel, IHeldMail, IRole
+from mta.interfaces import IChannel, IHeldMail, ILinkWatch, IPeerMeter, IRole
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
-from mta.peers.tally import CountedSource, Tally
+from mta.peers.tally import CountedSource, Refusals, Tally
 from mta.queued import HopFailure
 from mta.session import LinkKind
 from mta.settings import Peer
@@ -24,10 +25,11 @@ from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
 
 LOST_KEEPALIVES = 2.0  # within which a peer that acknowledges nothing is lost
+STEADY = 0.25  # of a round trip: the part that a change needs to be worth writing down
 OVERTAKEN_TIMEOUT = 10.0  # seconds in which a connection may end that a newer one took over from
 
 
-@implementer(IRole)
+@implementer(IRole, ILinkWatch)
 class TurnedSender:
     """Sends a peer its mail on the connection that it turned.
 
@@ -45,18 +47,21 @@ class TurnedSender:
         held: IHeldMail,
         links: StandingLinks,
         status: PeerStatusLog,
+        meter: IPeerMeter,
         clock: IReactorTime,
         kind: LinkKind = LinkKind.MAIN,
     ) -> None:
         self._peer = peer
         self._domains = domains
-        self._config = config
+        self._config = replace(config, watch=self)
         self._held = held
         self._links = links
         self._status = status
+        self._meter = meter
         self._clock = clock
         self._kind = kind
         self._end: IDelayedCall | None = None
+        self._round_trip: float | None = None  # seconds, as noted last
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
@@ -95,11 +100,19 @@ class TurnedSender:
             return nullcontext()
         return self._status.link(self._peer.name)
 
+    def measured(self, round_trip: float) -> None:
+        """See `ILinkWatch.measured`."""
+        noted = self._round_trip
+        if noted is None or abs(round_trip - noted) > STEADY * noted:
+            self._round_trip = round_trip
+            self._status.note(self._peer.name, round_trip=round_trip)
+
     async def _send(self) -> None:
         source = self._held.open(self._peer.name, self._domains, self._peer.linger, self._kind)
         began = self._channel.seconds()
         tally, error = Tally(), "interrupted"
-        sender = Sender(CountedSource(source, tally), self._config)
+        refusals = Refusals(self._peer.name, self._meter)
+        sender = Sender(CountedSource(source, tally, refusals), self._config)
         try:
             await sender.converse(self._channel)
             error = str(sender.failure or "")

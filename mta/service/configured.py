@@ -176,6 +176,7 @@ class _Maker:
             relay,
             process.held,
             process.peer_status,
+            process.peer_counts,
             process.reactor,
             self._signer,
             process.links,

@@ -32,13 +32,19 @@ class Status:
         """See `IStatusSource.counts_by_state`."""
         return self.process.spool.counts_by_state()
 
-    def links(self) -> Mapping[str, bool]:
-        """See `IStatusSource.links`."""
+    def peers(self) -> Mapping[str, Mapping[str, float]]:
+        """See `IStatusSource.peers`."""
+        return {name: self._figures(name) for name in self.process.configured.settings.peers}
+
+    def _figures(self, peer: str) -> Mapping[str, float]:
         files = self.process.peer_status_files
-        return {
-            name: files.link_since(name) is not None
-            for name in self.process.configured.settings.peers
-        }
+        status, since = files.read(peer), files.link_since(peer)
+        figures = {**status.counts, "link": float(since is not None)}
+        if since is not None:
+            figures["link_since"] = since
+        if status.round_trip is not None:
+            figures["round_trip"] = status.round_trip
+        return figures
 
     async def health(self) -> str:
         """See `IStatusSource.health`."""

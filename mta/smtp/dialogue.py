@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mta.interfaces import IChannel
+from mta.interfaces import IChannel, ILinkWatch
 from mta.mail import Outcome, Reply, Status
 from mta.queued import HopFailure
 from mta.session import ChannelLost
@@ -74,11 +74,12 @@ class Dialogue:
     """Commands to one peer, and its replies.
 
     `remote` is the peer's name for itself, `stage` what is waited for, or was last.  `was_idle`:
-    the connection was idle, and the peer has said nothing since.
+    the connection was idle, and the peer has said nothing since.  `watch` hears of round trips.
     """
 
-    def __init__(self, channel: IChannel) -> None:
+    def __init__(self, channel: IChannel, watch: ILinkWatch | None = None) -> None:
         self.channel = channel
+        self._watch = watch
         self.extensions = Extensions()
         self.remote = ""
         self.stage = GREETING
@@ -89,8 +90,12 @@ class Dialogue:
 
     async def command(self, line: bytes, stage: Stage) -> Reply:
         """Send one command; returns its reply.  Raises as `send` and `reply` do."""
+        began = self.channel.seconds()
         await self.send(line + b"\r\n", 1)
-        return await self.reply(stage)
+        reply = await self.reply(stage)
+        if self._watch is not None and stage in (HELLO, NOOP):  # the peer has nothing to work on
+            self._watch.measured(self.channel.seconds() - began)
+        return reply
 
     async def send(self, commands: bytes, count: int) -> None:
         """Send so many commands.  Raises as `ensure_quiet` does."""

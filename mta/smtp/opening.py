@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
-from mta.interfaces import ISigner
+from mta.interfaces import ILinkWatch, ISigner
 from mta.mail import Outcome, Reply, Security, Status
 from mta.queued import HopFailure
 from mta.session import ChannelLost, HandshakeFailed
@@ -36,7 +36,7 @@ class SenderConfig:
     `proved`: the peer proved its identity before this role began.  `in_steps` does long work step
     by step.  `host` is the record of the peer's host, `signer` signs what is sent.
     `greeting` is the time that the peer has to say something.  `tells_origins`: a peer that asks
-    for it is told who brought the mail.
+    for it is told who brought the mail.  `watch` hears of the connection.
     """
 
     hostname: str
@@ -52,6 +52,7 @@ class SenderConfig:
     greeting: Stage = GREETING
     signer: ISigner | None = None
     tells_origins: bool = False
+    watch: ILinkWatch | None = None
 
 
 async def open_session(dialogue: Dialogue, config: SenderConfig) -> None:

@@ -52,7 +52,7 @@ class Sender:
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
         self._channel = channel
-        dialogue = self._dialogue = Dialogue(channel)
+        dialogue = self._dialogue = Dialogue(channel, self._config.watch)
         await open_session(dialogue, self._config)
         self._capabilities = self._peer_capabilities()
         self._outbox = Outbox(self._source, dialogue, self._capabilities, self._config.signer)

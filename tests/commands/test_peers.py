@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
+from mta.commands import main
 from mta.commands.turn import _advised, _Progress
 from mta.mail import Agent, Hop, Reply
-from mta.peers.status_files import PeerStatusFiles
+from mta.peers.status_files import EndedExchange, PeerStatusFiles
 from mta.peers.tally import Tally
-from mta.settings import MIB, Peer
+from mta.settings import DAY, MIB, Peer
 from tests.commands.test_commands import CommandCase
 from tests.commands.test_queue import Terminal
 
@@ -18,6 +20,8 @@ PEERS = {
     "office": {"user": "office", "domains": ["office.example"]},
     "provider": {"connect": "smtps://us:secret@relay.example", "domains": ["office.example"]},
 }
+OBSTACLE = "the office takes no sealed mail (no XSEALED): its mail waits until it does"
+LONG_ERROR = "451 4.4.2 The connection was lost before it was turned, by the other side"
 DIALLED = Peer("vps", ("x.example",), connect=Hop(Agent.SMTP, "h", 25, user="office"))
 
 
@@ -142,5 +146,84 @@ class PeersTests(CommandCase):
                 "sent": 2,
                 "received": 3,
                 "mailboxes": None,
+                "oldest": None,
+                "oldest_seconds": None,
+                "round_trip_ms": None,
+                "questions": {"link": 0, "cache": 0, "list": 0, "unknown": 0},
+                "passed_through": 0,
+                "refused": 0,
+                "sealed_messages": 0,
+                "obstacle": "",
+                "exchanges": [],
             },
         )
+
+    def test_all_of_one_in_json(self) -> None:
+        """Counts, round trip and the last exchanges have keys of their own."""
+        self.make_known()
+        document = json.loads(self.succeed("peers", "office", "--json"))
+        self.assertEqual(document["round_trip_ms"], 48.1)
+        self.assertEqual(document["questions"], {"link": 7, "cache": 0, "list": 2, "unknown": 0})
+        self.assertEqual((document["passed_through"], document["refused"]), (0, 3))
+        self.assertEqual(document["obstacle"], OBSTACLE)
+        broken = {"ended": "2001-09-09T01:46:40Z", "seconds": 1.5, "sent": 0, "received": 0}
+        self.assertEqual(document["exchanges"][1], broken | {"error": LONG_ERROR})
+
+    def test_all_of_one(self) -> None:
+        """No line is longer than a terminal, and none is in more than one piece without need."""
+        self.make_known()
+        lines = self.succeed("peers", "office").splitlines()
+        self.assertEqual(
+            lines,
+            [
+                "office",
+                "  role             we are its provider: it dials us",
+                "  link             none, the last exchange ended 9d ago",
+                "  waiting          0",
+                "  obstacle         the office takes no sealed mail (no XSEALED): its mail waits",
+                "                   until it does",
+                "  questions        9, answered by: 7 link, 0 cache, 2 list, 0 unknown",
+                "  refused          3",
+                "",
+                "ENDED                 LASTED    SENT  RECEIVED",
+                lines[-3],
+                "2001-09-09T01:46:40Z      2s       0         0",
+                f"    {LONG_ERROR}",
+            ],
+        )
+        self.assertRegex(lines[-3], r"^20..-..-..T..:..:..Z      3d      12         4$")
+        self.assertLessEqual(max(map(len, lines)), 80)
+        self.addCleanup(os.close, self.records.mark_link("office"))
+        self.assertIn(
+            "\n  link             for 0s, round trip 48.1 ms\n", self.succeed("peers", "office")
+        )
+        self.assertIn(
+            "we are its customer, and dial relay.example:465", self.succeed("peers", "provider")
+        )
+
+    def test_a_peer_that_is_not_there(self) -> None:
+        """The known ones are named."""
+        self.assertEqual(
+            self.fail_with("peers", "offce"),
+            "mta: no peer is called 'offce'; there are: office, provider\n",
+        )
+
+    def test_on_a_terminal(self) -> None:
+        """A long error has lines of its own; an obstacle has one in any case."""
+        self.make_known()
+        self.records.update("office", last_error=LONG_ERROR + " and so on")
+        screen = Terminal()
+        self.patch(sys, "stdout", screen)
+        self.assertEqual(main(["peers"]), 0)
+        lines = screen.text.splitlines()
+        self.assertLessEqual(max(map(len, lines)), 80)
+        self.assertEqual(lines[2].strip(), LONG_ERROR)
+
+    def make_known(self) -> None:
+        """Have much to tell of the office."""
+        self.records.end_exchange("office", EndedExchange(1e9, 1.5, error=LONG_ERROR))
+        ended = EndedExchange(time.time() - 9 * DAY, 3 * DAY, 12, 4)
+        self.records.end_exchange("office", ended, last_exchange=ended.ended)
+        counts = {"answered_by_link": 7, "answered_by_list": 2, "refused": 3}
+        self.records.count({"office": counts})
+        self.records.update("office", round_trip=0.04812, obstacle=OBSTACLE)

@@ -32,6 +32,20 @@ def body(marker: str) -> bytes:
     return b"marker %s\r\n" % marker.encode() + filling + b"end\r\n"
 
 
+def is_whole(message: bytes) -> bool:
+    """Tell whether a message of ours is as it was sent."""
+    return marker_of(message) is not None
+
+
+def marker_of(message: bytes) -> str | None:
+    """The marker of a message of ours; None: it is damaged."""
+    found = body_of(message)
+    match = _MARKER.search(found)
+    if match is None or found != body(match[1].decode()).replace(b"\r\n", b"\n"):
+        return None
+    return match[1].decode()
+
+
 def content(marker: str, author: str) -> bytes:
     """The message with this marker."""
     return f"From: <{author}>\r\nSubject: durability\r\n\r\n".encode() + body(marker)
@@ -156,9 +170,8 @@ class Arrivals:
                 self._read(path)
 
     def _read(self, path: Path) -> None:
-        found = body_of(path.read_bytes())
-        match = _MARKER.search(found)
-        if match is None or found != body(match[1].decode()).replace(b"\r\n", b"\n"):
+        marker = marker_of(path.read_bytes())
+        if marker is None:
             self.damaged.append(path.name)
         else:
-            self.copies.setdefault(match[1].decode(), []).append(path.stat().st_mtime)
+            self.copies.setdefault(marker, []).append(path.stat().st_mtime)

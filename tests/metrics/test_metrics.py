@@ -56,9 +56,10 @@ class FakeStatus:
             raise self.failure
         return {"waiting": (3, 17.0), "held": (0, 0.0)}
 
-    def links(self) -> Mapping[str, bool]:
+    def peers(self) -> Mapping[str, Mapping[str, float]]:
         """One link of two stands."""
-        return {"office": True, "branch": False}
+        figures = {"link_since": 1.5, "round_trip": 0.25, "answered_by_cache": 3, "refused": 2}
+        return {"office": {"link": 1, **figures}, "branch": {"link": 0}}
 
 
 class MetricsTests(SynchronousTestCase):
@@ -128,6 +129,13 @@ class MetricsTests(SynchronousTestCase):
         self.assertIsNone(self.value("mta_queue_oldest_timestamp_seconds", state="held"))
         self.assertEqual(self.value("mta_peer_link", peer="office"), 1)
         self.assertEqual(self.value("mta_peer_link", peer="branch"), 0)
+        self.assertEqual(self.value("mta_peer_link_since_timestamp_seconds", peer="office"), 1.5)
+        self.assertEqual(self.value("mta_peer_round_trip_seconds", peer="office"), 0.25)
+        self.assertIsNone(self.value("mta_peer_round_trip_seconds", peer="branch"))
+        asked = {"peer": "office", "source": "cache"}
+        self.assertEqual(self.value("mta_peer_questions_total", **asked), 3)
+        refused = {"peer": "office", "result": "refused"}
+        self.assertEqual(self.value("mta_peer_messages_total", **refused), 2)
 
     def test_not_looked_at_all_the_time(self) -> None:
         """Who asks every second does not have a large queue read every second."""

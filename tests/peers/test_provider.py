@@ -24,7 +24,7 @@ from mta.session import LinkKind
 from mta.settings import HOUR, Peer
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
-from tests.sides import REFUSED, FakeStatusLog, sides
+from tests.sides import REFUSED, FakePeerMeter, FakeStatusLog, sides
 
 
 class QueueRunTests(SynchronousTestCase):
@@ -39,6 +39,7 @@ class QueueRunTests(SynchronousTestCase):
             self,  # the relay
             cast(IHeldMail, self),
             cast(PeerStatusLog, self.status),
+            FakePeerMeter(),
             Clock(),
         )
         self.peer = Peer("office", (".example",), etrn=Hop(Agent.SMTP, "10.1.2.3", 25))

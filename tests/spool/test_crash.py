@@ -1,7 +1,8 @@
 """The spool after a crash: a stop before every single step, and processes that are killed.
 
 Run as a program, this module is the process that crashes: ``stops`` forks one child for each
-step of a scenario, which ends right before that step; ``load`` works until it is killed.
+step of a scenario, which ends right before that step; ``once`` does one from end to end; ``load``
+works until it is killed.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ class Process:
         self.pool.start()
         self.committer = Committer(Folder(path), self.clock)
         self.spool = SqliteSpool(path, self.clock, self.pool, Listener(), committer=self.committer)
-        self.spool.start()
+        try:
+            self.spool.start()
+        except BaseException:
+            self.pool.stop()
+            raise
 
     async def commit(self, kind: str) -> Message:
         """Commit a message."""
@@ -544,5 +549,8 @@ if __name__ == "__main__":
         case ["stops", scenario, kind, root]:
             LoopingCall(make)  # imports much of Twisted, once for all children
             stops(scenario, kind, Path(root))
+        case ["once", scenario, kind, path]:
+            SCENARIOS[scenario](kind, Path(path), sayer(1, os.write))
+            os._exit(0)
         case ["load", path]:
             load(Path(path))

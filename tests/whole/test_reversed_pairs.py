@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import IRole
 from mta.link import Link
+from mta.mail import Reply
 from mta.peers.tally import Tally
 from mta.queued import HopFailure
 from mta.session import Session
@@ -96,6 +97,8 @@ class ExchangeTests(PairTests):
             self.assertEqual(side.status.links, 0)
             self.assertEqual((notes["sent"], notes["received"]), (sent, received))
             self.assertEqual(notes["last_error"], "")
+            [ended] = side.status.exchanges
+            self.assertEqual((ended.sent, ended.received, ended.error), (sent, received, ""))
 
     def test_one_change_of_roles(self) -> None:
         """Whoever has the receiver's role after the turn refuses another one."""
@@ -203,6 +206,24 @@ class HeldLinkTests(PairTests):
         carried = self.wires[0].carried
         self.advance(180)
         self.assertEqual((self.wires[0].carried - carried, len(self.wires)), (6, 1))
+
+    def test_the_round_trip(self) -> None:
+        """The provider notes that of EHLO, and of a NOOP that took longer or less long."""
+        self.assertEqual(self.provider.status.notes["round_trip"], 0.0)
+        for delay, noted in ((0.2, 0.2), (0.21, 0.2), (0.1, 0.1)):
+            self.advance(59)
+            self.provider.clock.advance(1)
+            self.provider.clock.advance(delay)
+            self.office.dialler.carry()
+            self.assertAlmostEqual(self.provider.status.notes["round_trip"], noted, 3)
+
+    def test_refused_by_the_office(self) -> None:
+        """It is counted, each message once."""
+        self.office.router.refusals["bob@office.example"] = Reply(550, "5.1.1", ("No such user",))
+        for body in (b"one\r\n", b"two\r\n"):
+            self.provider.take(BOB, body)
+        self.office.dialler.carry()
+        self.assertEqual(self.provider.meter.counted, [("office", "refused")] * 2)
 
     def test_a_dead_link(self) -> None:
         """The provider gives up a link on which NOOP has no answer; its mail waits for the next."""

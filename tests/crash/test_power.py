@@ -1,0 +1,291 @@
+"""The power goes at any moment, and the disk has kept only what it had to."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mta.maildrop import drop
+from mta.peers.status_files import PeerStatusFiles
+from mta.users.file import UserFile
+from tests.crash import load
+from tests.crash.disk import Disk, states
+from tests.crash.recording import Call, calls, strace
+from tests.processes import (
+    ROOT,
+    TWISTD,
+    Server,
+    configuration,
+    need_program,
+    source_environment,
+    wait_until,
+)
+from tests.spool.test_crash import BEFORE, CrashTestCase, Known, Process, in_child
+
+STATES = int(os.environ.get("MTA_POWER_STATES", "25"))  # of each scenario
+SEED = int(os.environ.get("MTA_POWER_SEED", "5321"))
+MESSAGES = 3  # to each of two mailboxes
+LONG_AGO = 10**9  # seconds since the epoch
+MEMORY = Path("/dev/shm")  # a disk without waits, where there is one
+
+Check = Callable[[Path, str], None]
+
+
+class PowerTestCase(CrashTestCase):
+    """Records a program, and looks at each state that a loss of power may leave."""
+
+    def setUp(self) -> None:
+        need_program(self, "strace")
+        where = MEMORY if os.access(MEMORY, os.W_OK) else None
+        self.root = Path(tempfile.mkdtemp(prefix="mta-test-", dir=where))
+        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        self.path = self.root / "spool"
+        self.log = self.root / "calls"
+
+    def record(self, *command: str, stdin: bytes = b"") -> Sequence[Call]:
+        """Run a program to its end; returns what it did."""
+        subprocess.run(
+            [*strace(self.log), *command],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            check=True,
+            env=source_environment(),
+            cwd=ROOT,
+        )
+        made = self.recorded()
+        self.log.unlink()
+        return made
+
+    def recorded(self) -> Sequence[Call]:
+        """What a program did that was recorded into `log`."""
+        with self.log.open() as lines:
+            return [call for call in calls(lines) if self.matters(call)]
+
+    def matters(self, call: Call) -> bool:
+        """Tell whether a call was made below our folder, or said something."""
+        is_said = call.name in ("write", "sendto") and b"\n" in call.octets
+        return is_said or any(path.startswith(str(self.root)) for path in call.paths)
+
+    def lose_power(self, disk: Disk, made: Sequence[Call], check: Check) -> None:
+        """Check states, each with what the program had said by then."""
+        chance = random.Random(SEED)
+        inside = [
+            number + 1
+            for number, call in enumerate(made)
+            if any(path.startswith(str(disk.root)) for path in call.paths)
+        ]
+        self.assertGreater(len(inside), 4, "calls")
+        per_call = Counter(chance.choice(inside) for _ in range(STATES))
+        for count, (number, tree) in enumerate(states(disk, made, per_call, chance)):
+            path = self.root / f"state-{count}"
+            tree.write(path)
+            for file in path.rglob("*"):
+                os.utime(file, (LONG_AGO, LONG_AGO))  # so that what is old rubbish is removed
+            try:
+                check(path, said(made[:number]))
+            except Exception as error:
+                traceback.print_exc()
+                kept = self.keep(path)
+                raise AssertionError(
+                    f"state {count}, after call {number}, kept in {kept}"
+                ) from error
+            shutil.rmtree(path)
+
+    def keep(self, path: Path) -> Path:
+        """Keep a state for a look at it; returns where it is."""
+        kept = Path(tempfile.mkdtemp(prefix="mta-state-"))
+        shutil.copytree(path, kept / "state", ignore=shutil.ignore_patterns("*.wake"))
+        return kept
+
+
+def said(made: Sequence[Call]) -> str:
+    """What a program wrote to its standard output, and to sockets."""
+    octets = (c.octets for c in made if c.name == "sendto" or not c.paths or c.descriptor == 1)
+    return b"".join(octets).decode("latin-1")
+
+
+class SpoolTests(PowerTestCase):
+    """The spool: the database, its log, content files and owners."""
+
+    def scenario(self, name: str, kind: str) -> None:
+        """Record a scenario of `tests.spool.test_crash`, and look at its states."""
+        if name in BEFORE:
+            in_child(BEFORE[name], self.path)
+        disk = Disk(self.path)
+        module = ("-m", "tests.spool.test_crash", "once", name, kind, str(self.path))
+        made = self.record(sys.executable, *module)
+        self.lose_power(disk, made, self.check_spool)
+
+    def check_spool(self, path: Path, text: str) -> None:
+        """What was acknowledged is there, whole, until it is settled."""
+        known = Known.of(text)
+        messages = self.assert_repaired(path)
+        self.assert_kept(known, messages)
+
+    def test_deliver(self) -> None:
+        """A message is accepted and settled, from memory and with a file."""
+        for kind in ("small", "large"):
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.scenario("deliver", kind)
+
+    def test_bounce(self) -> None:
+        """A message ends with two notices."""
+        self.scenario("bounce", "large")
+
+    def test_stop(self) -> None:
+        """A process stops with a message under way and another one arriving."""
+        self.scenario("stop", "large")
+
+    def test_take_over(self) -> None:
+        """A process takes over from one that died."""
+        self.scenario("take_over", "large")
+
+    def test_put_and_delete(self) -> None:
+        """A tool puts a message in, and another one deletes it."""
+        self.scenario("delete", "large")
+
+
+def end_traced(server: Server) -> None:
+    """End a server that strace looks at, which passes no signal on."""
+    assert server.process is not None
+    pid = server.process.pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGTERM)
+    server.process.wait()
+
+
+class ServerTests(PowerTestCase):
+    """The whole program: from the listener to the Maildir."""
+
+    def test_maildir(self) -> None:
+        """What got its 250 is in the spool or in the Maildir, whole."""
+        folder = self.root / "server"
+        folder.mkdir()
+        command = [*strace(self.log), *TWISTD]
+        server = Server(self, configuration(), folder=folder, command=command)
+        disk = Disk(folder)
+        server.start()
+        for number in range(MESSAGES):  # the first one is large
+            for name in ("bob", "carol"):
+                content = load.content(f"{name}-{number}", "x@client.example")
+                server.send(content, f"{name}@office.example")
+        wait_until(lambda: server.log.count("removed") == 2 * MESSAGES, "all is recorded")
+        end_traced(server)
+        self.lose_power(disk, self.recorded(), self.check_server)
+
+    def check_server(self, path: Path, text: str) -> None:
+        """Each message is in one place at least, and is whole there."""
+        there = set()
+        for name in ("bob", "carol"):
+            maildir = path / "mail" / "office.example" / name
+            arrivals = load.Arrivals(maildir)
+            arrivals.look()
+            self.assertEqual(arrivals.damaged, [])
+            there |= {file.name for file in (maildir / "new").glob("*")}
+        process = Process(path / "spool")
+        try:
+            process.clock.wait(process.spool.take_over())
+            for message in process.clock.wait(process.spool.lease_due(100)):
+                whole = process.clock.wait(self.content(message))
+                self.assertTrue(load.is_whole(whole))
+                there.add(message.id)
+        finally:
+            process.stop()
+        acknowledged = set(re.findall(r"queued as (\S+)", text))
+        known = {name for name in acknowledged if any(name in file for file in there)}
+        self.assertEqual(known, acknowledged)
+
+
+class FileTests(PowerTestCase):
+    """Files that are replaced whole, and those of the maildrop."""
+
+    def program(self, lines: str, check: Check, **more: bool) -> None:
+        """Record a program whose `path` is a folder of its own, and look at its states."""
+        self.path.mkdir()
+        (self.path / "maildrop").mkdir()
+        disk = Disk(self.path, **more)
+        made = self.record(sys.executable, "-c", HEAD + lines, str(self.path))
+        self.lose_power(disk, made, check)
+
+    def test_users(self) -> None:
+        """A user who was added can log in, and the file is whole at each moment."""
+
+        def check(path: Path, text: str) -> None:
+            users = {user.name for user in UserFile(path / "users.yaml").list()}
+            self.assertLessEqual(set(text.split()), users)
+
+        self.program(USERS, check)
+
+    def test_peers(self) -> None:
+        """The status of a peer can be read, whatever is left of it; losing it loses no mail."""
+
+        def check(path: Path, text: str) -> None:
+            files = PeerStatusFiles(path)
+            self.assertIn(files.read("office").sent, range(9))
+            files.update("office", sent=9)
+            self.assertEqual(files.read("office").sent, 9)
+
+        self.program(PEERS, check)
+
+    def test_srs_key(self) -> None:
+        """The secret that was used once is the same for good."""
+
+        def check(path: Path, text: str) -> None:
+            if text:
+                self.assertEqual((path / "srs.key").read_bytes().hex(), text.strip())
+
+        self.program(KEY, check)
+
+    def test_maildrop(self) -> None:
+        """What ``mta sendmail`` has left there is there, and what it had not said is no message."""
+
+        def check(path: Path, text: str) -> None:
+            whole = {
+                file.read_bytes()
+                for file in (path / "maildrop").iterdir()
+                if not file.name.endswith(drop.DRAFT)
+            }
+            said = {line for line in text.split() if line.isdigit()}
+            self.assertTrue(all(octets.endswith(b"end\n") for octets in whole))
+            self.assertLessEqual(said, {str(len(octets)) for octets in whole})
+
+        # Its folder can't be synced by users: the file systems named there sync a new name.
+        self.program(MAILDROP, check, names_with_files=True)
+
+
+HEAD = "import sys; from pathlib import Path; path = Path(sys.argv[1])\n"
+USERS = """
+from mta.users.file import UserFile
+for name in ("alice", "bob", "carol"):
+    UserFile(path / "users.yaml").add(name, "correct horse", [name + "@example.com"])
+    print(name, flush=True)
+"""
+PEERS = """
+from mta.peers.status_files import PeerStatusFiles
+for number in range(1, 5):
+    PeerStatusFiles(path).update("office", sent=number)
+    print(number, flush=True)
+"""
+KEY = """
+from mta.srs_key import srs_key
+print(srs_key(path).hex(), flush=True)
+"""
+MAILDROP = """
+from mta.mail import Envelope, Mailbox, Recipient
+from mta.maildrop import drop
+envelope = Envelope(Mailbox("a", "b.example"), (Recipient(Mailbox("c", "d.example")),))
+for number in range(1, 5):
+    drop.leave(path, envelope, [b"x" * 3000 * number, b"end\\n"])
+    newest = max((path / "maildrop").iterdir(), key=lambda file: file.stat().st_size)
+    print(newest.stat().st_size, flush=True)
+"""
