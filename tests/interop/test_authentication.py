@@ -6,6 +6,7 @@ import smtplib
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -14,11 +15,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.name_server import answering
 from tests.interop.reversal import Provider, office
+from tests.interop.sink import Sink
 from tests.processes import (
     DEADLINE,
     Server,
     configuration,
     header_of,
+    listener,
+    local_domain,
     mail_in,
     source_environment,
     wait_for_mail,
@@ -71,13 +75,16 @@ class AuthenticationTests(SynchronousTestCase):
     if dkim is None:
         skip = "dkimpy is not installed"
 
-    def serve(self, workers: int = 1, **keys: Any) -> None:
+    def serve(
+        self, workers: int = 1, domains: Mapping[str, Any] | None = None, **keys: Any
+    ) -> None:
         """Begin to serve, with these keys of `authentication`."""
         config = configuration(
             resolver=[answering(self, NAMES)],
             relay={"networks": [], "xclient": ["127.0.0.1"]},
             authentication=keys,
             queue={"workers": workers, "retry": ["1s"]},
+            domains=domains or {"office.example": local_domain()},
         )
         self.server = Server(self, config)
         self.server.start()
@@ -90,6 +97,7 @@ class AuthenticationTests(SynchronousTestCase):
         source: str = CLIENT,
         reverse_path: str = "x@bank.example",
         behind: str = "",
+        recipient: str = ALICE,
     ) -> str:
         """Send a message from one of our addresses; returns the beginning of its last reply.
 
@@ -104,7 +112,7 @@ class AuthenticationTests(SynchronousTestCase):
                 client.docmd("XCLIENT", f"ADDR={behind}")
                 client.ehlo()
             client.mail(reverse_path)
-            client.rcpt(ALICE)
+            client.rcpt(recipient)
             code, text = client.data(content)
         self.reply = text.decode()
         return f"{code} {self.reply[:6].strip()}"
@@ -218,6 +226,33 @@ class AuthenticationTests(SynchronousTestCase):
         self.inbox.unlink()
         self.server.start()
         self.received(self.junk)
+
+    def test_other_servers(self) -> None:
+        """By LMTP and by SMTP junk arrives with its mark, after a crash too; other mail without."""
+        behind = Server(self, configuration(listen=[listener("lmtp")]))
+        behind.start()
+        sink = Sink(self)
+        lmtp = {"deliver": f"lmtp://127.0.0.1:{behind.ports['lmtp']}", "mailboxes": "any"}
+        smtp = {"deliver": f"smtp://127.0.0.1:{sink.port}", "mailboxes": "any"}
+        self.serve(domains={"office.example": lmtp, "branch.example": smtp})
+        to = (ALICE, "bob@branch.example")
+        for domain in ("office.example", "branch.example"):
+            self.mta("queue", "hold", "--new", "--domain", domain)
+        for content, source in ((message(), STRANGER), (message(), CLIENT)):
+            for recipient in to:
+                self.assertEqual(self.send(content, source, recipient=recipient), "250 2.0.0")
+        self.server.kill()
+        self.server.start()
+        for domain in ("office.example", "branch.example"):
+            self.mta("queue", "release", "--new", "--domain", domain)
+        for mail in (
+            wait_for_mail(behind.folder / "mail" / "office.example" / "alice", 2),
+            sink.wait_for_mail(2),
+        ):
+            marks = [
+                (header_of(each, "X-Spam"), "dmarc=fail" in self.results(each)) for each in mail
+            ]
+            self.assertCountEqual(marks, [(["Yes"], True), ([], False)])
 
     def test_trace(self) -> None:
         """The life of a message tells how it was judged."""
