@@ -272,6 +272,67 @@ class ClamAVTests(FilterCase):
         server.process.wait_for("is on hold: filter0: quarantined by clamav-milter")
 
 
+class SpamAssassinTests(FilterCase):
+    """spamass-milter before spamd, with SpamAssassin's own rules and no network."""
+
+    CLIENT = "192.0.2.1"  # those from 127.0.0.1 are not looked at
+
+    def setUp(self) -> None:
+        program = need_program(self, "spamass-milter")
+        folder, port = temporary_folder(self), free_port()
+        folder.chmod(0o755)  # spamd works as another user
+        (folder / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
+        (folder / "local.cf").write_text(
+            "required_score 5\nreport_safe 0\nbody BARGAIN /bargain/\nscore BARGAIN 7\n"
+        )
+        options = ["--local", "--nouser-config", "--siteconfigpath", str(folder), "-m", "1"]
+        self.run_filter("spamd", [*options, "-s", "stderr", "-p", str(port)], folder, port)
+        socket = folder / "spamass.sock"
+        # As in docs/milters.rst; what is behind -- is for spamc.
+        options = ["-p", str(socket), "-u", "spamass-milter", "-i", "127.0.0.1", "-m", "-r", "15"]
+        options += ["--", "-d", "127.0.0.1", "-p", str(port)]
+        self.filter = Process([program, *options], folder)
+        self.addCleanup(self.filter.kill)
+        wait_until(lambda: socket.exists() or _must_run(self.filter), "spamass-milter listens")
+        filters = [{"socket": f"unix:{socket}", "name": "spamassassin", "services": ["smtp"]}]
+        relay = {"networks": ["127.0.0.0/8"], "xclient": ["127.0.0.1"]}
+        self.server = Server(self, configuration(milters=filters, relay=relay))
+        self.server.start()
+
+    def send(
+        self, content: bytes, client: str = CLIENT, recipient: str = "bob"
+    ) -> tuple[int, bytes]:
+        """The last reply to a message of a client."""
+        port = self.server.ports["smtp"]
+        with smtplib.SMTP("127.0.0.1", port, "proxy.example", timeout=DEADLINE) as smtp:
+            smtp.ehlo()
+            smtp.docmd("XCLIENT", f"ADDR={client}")
+            smtp.ehlo("mx.example.com")
+            smtp.mail("alice@example.com")
+            smtp.rcpt(f"{recipient}@{DOMAIN}")
+            return smtp.data(content)
+
+    def test_spam(self) -> None:
+        """What has many points is refused."""
+        code, text = self.send(CONTENT % (b"x", GTUBE))
+        self.assertEqual((code, text), (550, b"5.7.1 Blocked by SpamAssassin"))
+
+    def test_fields(self) -> None:
+        """What has some is marked, and so is what has none."""
+        self.assertEqual(self.send(CONTENT % (b"x", b"a bargain"))[0], 250)
+        mail = self.arrived(self.server)
+        self.assertIn(b"X-Spam-Flag: YES\n", mail)
+        self.assertIn(b"BARGAIN", mail)
+        self.assertTrue(mail.endswith(b"\n\na bargain\n"), mail)
+        self.send(CONTENT % (b"x", b"y"), recipient="carol")
+        self.assertIn(b"X-Spam-Status: No, ", self.arrived(self.server, "carol"))
+
+    def test_near_clients(self) -> None:
+        """Those that it is not to look at are not looked at."""
+        self.assertEqual(self.send(CONTENT % (b"x", GTUBE), "127.0.0.1")[0], 250)
+        self.assertNotIn(b"X-Spam", self.arrived(self.server))
+
+
 def _answers(process: Process, port: int) -> bool:
     _must_run(process)
     try:
