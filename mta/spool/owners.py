@@ -11,6 +11,8 @@ from mta.files import create, sync
 from mta.spool import attempts, queue_id, wakeup
 from mta.spool.folder import Folder, numbers_in
 
+_LOCK = ".lock"
+
 
 class Owner:
     """The lock of one owner: our own, or of a dead one."""
@@ -99,12 +101,24 @@ def known_owners(folder: Folder) -> frozenset[int]:
     return frozenset(_numbers(folder))
 
 
+def without_lock(folder: Folder) -> Iterator[Path]:
+    """Files of owners that have no lock.
+
+    A loss of power may leave them.  Raises OSError.
+    """
+    found = list(folder.owners.iterdir())
+    locks = {path.stem for path in folder.owners.iterdir() if path.suffix == _LOCK}
+    for path in found:
+        if path.suffix in (wakeup.SUFFIX, attempts.SUFFIX) and path.stem not in locks:
+            yield path
+
+
 def _numbers(folder: Folder) -> list[int]:
-    return list(numbers_in(folder.owners, ".lock"))
+    return list(numbers_in(folder.owners, _LOCK))
 
 
 def _path(folder: Folder, number: int) -> Path:
-    return folder.owners / f"{queue_id.encode(number)}.lock"
+    return folder.owners / f"{queue_id.encode(number)}{_LOCK}"
 
 
 def _lock(descriptor: int) -> bool:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from mta.files import sync
 from mta.limited_log import LimitedLog
 from mta.spool import owners, queue_id, rows
 from mta.spool.content import InThread
@@ -84,6 +85,8 @@ class FileSweeper:
             except OSError as error:
                 self._unremovable.add(number)
                 self._limited.warn("unlink", "spool: can't remove {error}", error=str(error))
+        if removed:
+            sync(self._folder.contents)  # or a loss of power brings back what is forgotten
         return removed
 
     def _unknown(self) -> list[int]:
@@ -94,12 +97,15 @@ class FileSweeper:
         return self._reader.call(rows.unknown, old)[:_BATCH_SIZE] if old else []
 
     def _remove_abandoned(self) -> None:
-        """Remove incoming files of owners that have no lock any more."""
+        """Remove files of owners that have no lock any more."""
         arriving = list(self._folder.incoming_files())
         known = owners.known_owners(self._folder)
         for owner, number in arriving:
             path = self._folder.incoming(owner, number)
             if owner not in known and self._is_old(path):
+                path.unlink(missing_ok=True)
+        for path in owners.without_lock(self._folder):
+            if self._is_old(path):
                 path.unlink(missing_ok=True)
 
     def _is_old(self, path: Path) -> bool:

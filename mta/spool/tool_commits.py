@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sqlite3 import Connection
 from typing import Concatenate, ParamSpec, TypeVar
 
+from mta.files import sync
 from mta.queued import SpoolFull
 from mta.spool import owner_rows, owners, rows
 from mta.spool.database import as_oserror, commit_lock, open_database, transaction
@@ -74,6 +75,7 @@ class ToolCommits:
             while numbers := rows.leftovers(self.connection, _BATCH_SIZE):
                 for number in numbers:
                     self.folder.content(number).unlink(missing_ok=True)
+                sync(self.folder.contents)  # or a loss of power brings back what is forgotten
                 self.commit_anyway(rows.forget_leftovers, numbers)
 
     # --- the servers -------------------------------------------------------------------

@@ -129,6 +129,8 @@ class SpoolTests(PowerTestCase):
     def check_spool(self, path: Path, text: str) -> None:
         """What was acknowledged is there, whole, until it is settled."""
         known = Known.of(text)
+        if (path / "queue.sqlite").exists():
+            self.assert_invariants(path)
         messages = self.assert_repaired(path)
         self.assert_kept(known, messages)
 
