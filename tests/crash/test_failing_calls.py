@@ -1,0 +1,199 @@
+"""Each call of the system fails once, and all the time: the whole program, from SMTP to Maildir.
+
+`tests.spool.test_faults` has the same of the spool alone, with what SQLite says.
+"""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.servers import free_port
+from tests.crash import load
+from tests.crash.failing import ALWAYS, Calls
+from tests.processes import DEADLINE, Process, Server, configuration, temporary_folder, wait_until
+
+ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENOMEM", "EINTR", "EACCES")
+MAX_LINES = 3  # in the log, of warnings and errors, where one call failed
+MAX_FLOOD = 6  # where all did, however much mail came
+SECONDS = 3.0  # of calls that all fail
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Files, by a part of their paths, and the calls that a message makes there.
+
+    `numbers`: the markers of its messages; those of large ones are multiples of twenty.
+    """
+
+    path: str
+    calls: tuple[str, ...]
+    is_large: bool = False
+
+
+AREAS = {
+    "database": Area("/spool/queue.sqlite", ("write", "fsync", "read")),
+    "content": Area("/incoming", ("open", "write", "fsync", "link", "unlink", "close"), True),
+    "names of content": Area("/content", ("open", "fsync"), True),
+    "Maildir": Area("/mail/", ("open", "write", "fsync", "syncfs", "rename", "mkdir", "close")),
+}
+
+
+class FailingCase(SynchronousTestCase):
+    """A server whose calls fail."""
+
+    def setUp(self) -> None:
+        folder = temporary_folder(self)
+        self.calls = Calls(self, folder)
+        self.health_port = free_port()
+        config = configuration(
+            metrics=f"tcp:{self.health_port}:interface=127.0.0.1",
+        )
+        self.server = Server(self, config, folder=folder, environment=self.calls.environment)
+        self.server.start()
+        self.count = 0
+        self.expected: dict[str, set[str]] = {}
+        self.refused = 0
+
+    def send(self, *, is_large: bool = False) -> None:
+        """Send a message to a mailbox of its own: it has its 250, or a 4xx, and nothing else."""
+        self.count += 1
+        number = self.count * load.LARGE_EVERY if is_large else self.count * load.LARGE_EVERY + 1
+        marker, name = f"m-{number}", f"user{self.count}"
+        content = load.content(marker, "x@client.example")
+        try:
+            self.server.send(content, f"{name}@office.example")
+        except smtplib.SMTPResponseException as refusal:
+            self.assertEqual(refusal.smtp_code // 100, 4, refusal)
+            self.refused += 1
+        except smtplib.SMTPRecipientsRefused as refusal:
+            self.assertEqual({c // 100 for c, _ in refusal.recipients.values()}, {4}, refusal)
+            self.refused += 1
+        else:
+            self.expected[name] = {marker}
+
+    def problems(self) -> list[str]:
+        """The warnings and errors in the log."""
+        return re.findall(r"^\S+ (?:warn|error|critical).*$", self.server.log, re.MULTILINE)
+
+    def assert_all_delivered(self) -> None:
+        """All that was acknowledged is there, once and whole."""
+        places = {
+            name: load.Arrivals(self.server.folder / "mail" / "office.example" / name)
+            for name in self.expected
+        }
+
+        def missing() -> list[str]:
+            for arrivals in places.values():
+                if not arrivals.copies:
+                    arrivals.look()
+            return [name for name, arrivals in places.items() if not arrivals.copies]
+
+        wait_until(lambda: not missing(), "all that was acknowledged")
+        for name, arrivals in places.items():
+            self.assertEqual(set(arrivals.copies), self.expected[name])
+            self.assertEqual([len(times) for times in arrivals.copies.values()], [1])
+            self.assertEqual(arrivals.damaged, [])
+        self.assertNotIn("Traceback", self.server.log)
+
+    def health(self) -> str:
+        """What ``/healthz`` says."""
+        url = f"http://127.0.0.1:{self.health_port}/healthz"
+        try:
+            with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+
+
+class OnceTests(FailingCase):
+    """A call fails once."""
+
+    def test_each_call(self) -> None:
+        """The message is acknowledged and delivered, or refused with 4xx; the log stays short."""
+        failed = 0
+        for name, area in AREAS.items():
+            for call in area.calls:
+                for error in ERRORS:
+                    before = len(self.problems())
+                    with self.calls.failing(call, area.path, error):
+                        self.send(is_large=area.is_large)
+                    failed += self.calls.failed
+                    lines = self.problems()[before:]
+                    self.assertLessEqual(len(lines), MAX_LINES, f"{name} {call} {error} {lines}")
+        self.send(is_large=True)
+        self.send()
+        self.assert_all_delivered()
+        self.assertGreater(failed, 100, "calls that failed")
+        self.assertGreater(self.refused, 20)
+
+
+class AlwaysTests(FailingCase):
+    """Calls fail for seconds, and then no more."""
+
+    def test_each_area(self) -> None:
+        """Mail is refused or waits, a flood fills no log, and all goes on by itself."""
+        for name, area, call, error in (
+            ("database", AREAS["database"], "write", "ENOSPC"),
+            ("database", AREAS["database"], "fsync", "EIO"),
+            ("content", AREAS["content"], "write", "EROFS"),
+            ("Maildir", AREAS["Maildir"], "open", "EMFILE"),
+        ):
+            before = len(self.problems())
+            with self.calls.failing(call, area.path, error, times=ALWAYS):
+                end = time.monotonic() + SECONDS
+                while time.monotonic() < end:
+                    self.send(is_large=area.is_large)
+            lines = self.problems()[before:]
+            self.assertLessEqual(len(lines), MAX_FLOOD, f"{name} {call} {error} {lines}")
+            self.send(is_large=True)
+        self.assert_all_delivered()
+
+    def test_health(self) -> None:
+        """``/healthz`` says what fails, and that it is over."""
+        self.assertEqual(self.health(), "ok\n")
+        with self.calls.failing("fsync", "/spool/queue.sqlite", "EIO", times=ALWAYS):
+            wait_until(lambda: self.health() != "ok\n", "it is told")
+            self.assertIn("I/O", self.health())
+            self.send()
+        self.assertEqual(self.refused, 1)
+        wait_until(lambda: self.health() == "ok\n", "it is over")
+        self.send()
+        self.assert_all_delivered()
+
+
+class LogTests(FailingCase):
+    """The file of the log can't be written."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.stop()
+        port = free_port()
+        self.file = self.server.folder / "mta.log"
+        self.server.configure(
+            configuration(
+                listen=[{"endpoint": f"tcp:{port}:interface=127.0.0.1", "tls": "off"}],
+                log={"file": str(self.file)},
+            )
+        )
+        self.server.ports["smtp"] = port
+        process = Process(self.server.command, self.server.folder, self.calls.environment)
+        self.addCleanup(process.kill)
+        wait_until(lambda: self.file.exists() and "ready" in self.file.read_text(), "it is ready")
+
+    def test_full(self) -> None:
+        """Mail goes on, and so does the log, once there is room."""
+        for error in ERRORS:
+            times = 1 if error == "EINTR" else ALWAYS  # which is tried again at once
+            with self.calls.failing("write", "mta.log", error, times=times):
+                self.send()
+            self.send()
+            self.assertEqual(self.refused, 0)
+        self.assert_all_delivered()
+        self.assertIn(f"user{self.count}@office.example", self.file.read_text())
