@@ -141,7 +141,6 @@ class PassThrough:
         if reply.is_positive:
             return
         seams.log.refused(message, session, peer, reply)
-        seams.meter.refused(peer)
         refused = refused_by_hosts(attempt.reports)
         if refused and self._failures is not None:
             self._failures.failed(message.origin, refused)

@@ -141,6 +141,18 @@ class FilterCase(SynchronousTestCase):
         self.process = process
         wait_until(lambda: _answers(process, port), f"{program} listens", 60)
 
+    def run_rspamd(self) -> int:
+        """Start rspamd; returns its port."""
+        folder = temporary_folder(self)
+        folder.chmod(0o777)  # root's rspamd would work as another user
+        port = free_port()
+        (folder / "domains").write_text("com\nexample\n")
+        (folder / "rules.lua").write_text(_RULES)
+        (folder / "rspamd.conf").write_text(_RSPAMD.format(folder=folder, port=port))
+        arguments = ["--no-fork", "--insecure", "-c", str(folder / "rspamd.conf")]
+        self.run_filter("rspamd", arguments, folder, port)
+        return port
+
     def arrived(self, server: Server, name: str = "bob") -> bytes:
         """The message that came."""
         (mail,) = server.wait_for_mail(f"{DOMAIN}/{name}")
@@ -159,15 +171,7 @@ class RspamdTests(FilterCase):
     """rspamd, which answers nothing before the end of a message."""
 
     def setUp(self) -> None:
-        folder = temporary_folder(self)
-        folder.chmod(0o777)  # root's rspamd would work as another user
-        port = free_port()
-        (folder / "domains").write_text("com\nexample\n")
-        (folder / "rules.lua").write_text(_RULES)
-        (folder / "rspamd.conf").write_text(_RSPAMD.format(folder=folder, port=port))
-        arguments = ["--no-fork", "--insecure", "-c", str(folder / "rspamd.conf")]
-        self.run_filter("rspamd", arguments, folder, port)
-        self.server = self.start(port)
+        self.server = self.start(self.run_rspamd())
 
     def test_spam(self) -> None:
         """It is refused, with rspamd's words."""
