@@ -33,6 +33,7 @@ from tests.authentication.dkim_cases import (
     signed,
 )
 from tests.authentication.dkim_examples import KEYS, RFC6376, RFC8463
+from tests.authentication.odd_mail import ODD_MAIL
 
 OTHER = rsa.generate_private_key(65537, 1024)
 MESSAGE = (
@@ -288,6 +289,8 @@ class VerificationTests(DKIMCase):
             self.assertEqual(
                 self.words(signed(content, RSA, ED25519)), ["pass", "pass"], content[:99]
             )
+        for name, content in ODD_MAIL.items():
+            self.assertEqual(self.words(signed(content, RSA, ED25519))[:2], ["pass", "pass"], name)
 
     @given(st.data())
     def test_any_octet_counts(self, data: st.DataObject) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.authentication.dkim_cases import (
@@ -22,6 +22,7 @@ from tests.authentication.dkim_cases import (
     resolver,
     signed,
 )
+from tests.authentication.odd_mail import ODD_MAIL, READ_BY_US_ALONE
 from tests.authentication.test_dkim import MESSAGE
 from tests.interop.verifiers import Dkimpy, OpenDKIM, Rspamd
 
@@ -37,6 +38,8 @@ MESSAGES = (
 )
 
 DKIMPY = Dkimpy(resolver())
+ODD = {name: content for name, content in ODD_MAIL.items() if name not in READ_BY_US_ALONE}
+FORMS = tuple(product((b"simple", b"relaxed"), repeat=2))
 
 names = st.sampled_from(
     [b"Subject", b"To", b"Cc", b"X-Other", b"List-Id", b"Sender", b"Received", b"MIME-Version"]
@@ -84,6 +87,15 @@ class DkimpyTests(DKIMCase):
         (word,) = self.words(field + other, now=time.time())
         self.assertEqual(word == "pass", dkim.verify(field + other, dnsfunc=DKIMPY.key_text))
 
+    def test_odd_mail(self) -> None:
+        """Messages as programs write them, both ways, in all canonicalisations."""
+        for name, content in ODD.items():
+            whole = signed(content, RSA, ED25519, now=time.time())
+            self.assertEqual(DKIMPY.words(whole)[:2], ["pass", "pass"], name)
+            for forms in FORMS:
+                field = dkim.sign(content, b"rsa", b"example.com", PEM, canonicalize=forms)
+                self.assertEqual(self.words(field + content, now=time.time())[0], "pass", name)
+
 
 class OpenDKIMTests(DKIMCase):
     """OpenDKIM, both ways, in its test mode."""
@@ -100,10 +112,30 @@ class OpenDKIMTests(DKIMCase):
 
     def test_we_verify_its(self) -> None:
         """Its field, in both canonicalisations of the body."""
-        lines = ["Domain example.com", "Selector rsa", "SignatureAlgorithm rsa-sha256"]
         for body, content in product(["simple", "relaxed"], MESSAGES):
-            field = self.opendkim.field(content, PEM, *lines, f"Canonicalization relaxed/{body}")
-            self.assertEqual(self.words(field + content, now=time.time()), ["pass"], content)
+            self.assertEqual(self.word_on_its(content, body), "pass", content)
+
+    @settings(max_examples=25, deadline=None)
+    @given(contents, st.sampled_from(["simple", "relaxed"]))
+    def test_both_ways(self, content: bytes, body: str) -> None:
+        """Messages of all forms."""
+        whole = signed(content, RSA, ED25519, now=time.time())
+        self.assertEqual(self.opendkim.words(whole), ["pass", "pass"])
+        self.assertEqual(self.word_on_its(content, body), "pass")
+
+    def test_odd_mail(self) -> None:
+        """Messages as programs write them."""
+        for name, content in ODD.items():
+            whole = signed(content, RSA, ED25519, now=time.time())
+            self.assertEqual(self.opendkim.words(whole)[:2], ["pass", "pass"], name)
+            for body in ("simple", "relaxed"):
+                self.assertEqual(self.word_on_its(content, body), "pass", name)
+
+    def word_on_its(self, content: bytes, body: str) -> str:
+        """Our word for its signature of a message."""
+        lines = ["Domain example.com", "Selector rsa", "SignatureAlgorithm rsa-sha256"]
+        field = self.opendkim.field(content, PEM, *lines, f"Canonicalization relaxed/{body}")
+        return self.words(field + content, now=time.time())[0]
 
 
 class RspamdTests(DKIMCase):
@@ -119,3 +151,6 @@ class RspamdTests(DKIMCase):
             whole = signed(content, RSA, ED25519, now=time.time())
             self.assertEqual(rspamd.words(whole), ["pass", "pass"], whole)
             self.assertEqual(rspamd.words(whole + b"changed\r\n"), ["R_DKIM_REJECT"], whole)
+        for name, content in ODD.items():
+            whole = signed(content, RSA, ED25519, now=time.time())
+            self.assertEqual(rspamd.words(whole)[:2], ["pass", "pass"], name)

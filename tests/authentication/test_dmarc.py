@@ -25,6 +25,7 @@ from mta.authentication.dmarc import (
 from mta.authentication.dmarc.tree_walk import TreeWalk, names
 from mta.dns_answer import Answer, RecordType
 from mta.sync import result_of
+from tests.authentication.odd_mail import ODD_MAIL
 from tests.authentication.zones import TextZone, zone
 
 NONE, QUARANTINE, REJECT = Policy.NONE, Policy.QUARANTINE, Policy.REJECT
@@ -381,6 +382,12 @@ class AuthorTests(SynchronousTestCase):
                 found = author_domains(field + b"\r\nTo: x@y.example\r\n\r\n")
                 self.assertEqual(list(found.domains), domains)
                 self.assertTrue(found.is_clear)
+
+    def test_odd_mail(self) -> None:
+        """In messages as programs write them, too."""
+        for name, content in ODD_MAIL.items():
+            found = author_domains(content.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+            self.assertEqual((found.domains, found.is_clear), (("example.com",), True), name)
 
     def test_several_fields(self) -> None:
         """Both are told, and that it is not clear who the author is."""
