@@ -150,6 +150,18 @@ class Body(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class SealedForm:
+    """The form of content that comes sealed.
+
+    `header_size`: the octets of its header section, sealed by itself; the body is behind it.
+    `body` is the kind of what was sealed.
+    """
+
+    header_size: int
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
 class MailArgument:
     """The argument of MAIL.  `size` is in octets, None where it was not told.
 
@@ -167,6 +179,7 @@ class MailArgument:
     require_tls: bool = False
     auth: str | None = None
     sender_waits: bool = False
+    sealed: SealedForm | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ class Peer:
     SHA-256 fingerprint (lower-case hex).  `linger`: how long a reversed connection stays open
     without mail.  `origin` is ``trust`` where its word for who brought its mail is taken.  `links`
     are the connections that we hold to it: with 2, one is for questions and small mail.
-    `pass_through`: while its link stands, senders hear what it says of their mail.
+    `pass_through`: while its link stands, senders hear what it says of their mail.  `seal` is the
+    file of keys for sealed mail: public ones where it dials in, else private ones.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Peer:
     origin: str = "off"  # or trust
     links: int = 1  # or 2
     pass_through: bool = False
+    seal: str = ""
 
     @property
     def is_trusted_with_origins(self) -> bool:

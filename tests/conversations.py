@@ -27,6 +27,7 @@ from mta.testing import (
     FakeMailingLists,
     FakePairing,
     FakeReversal,
+    FakeSealOpener,
     FakeTLS,
     FakeUsers,
     MemorySpool,
@@ -111,6 +112,9 @@ class Conversation:
             shared = replace(shared, names=FakeClientNames(teller=settings["teller"]))
         if "origins" in settings:
             shared = replace(shared, takes_origins=True)
+        self.opener = FakeSealOpener(settings.get("sealed", ""))
+        if "sealed" in settings:
+            shared = replace(shared, opener=self.opener)
         turned_peer = settings.get("partner", "")
         self.link = Link(Receiver(shared, turned_peer=turned_peer), self.clock, FakeTLS())
         if "secured" in settings:
@@ -183,8 +187,13 @@ class Conversation:
             "the spool works": lambda: setattr(self.spool, "failure", None),
             "the spool is slow": self.spool.pause,
             "the spool is done": self.spool.resume,
+            "it was told that provider could not be opened": self._expect_failure,
         }
         events[name]()
+
+    def _expect_failure(self) -> None:
+        (peer, _) = self.opener.failures.pop(0)
+        assert peer == "provider"
 
     def step(self, kind: str, text: str) -> None:
         """One line of a dialogue."""

@@ -12,6 +12,7 @@ from bench.rows.hostile import Hostile
 from bench.rows.python import Ceiling, PythonPeers
 from bench.rows.relay import Distance, Relay
 from bench.rows.scale import Idle, Waiting
+from bench.rows.sealing import Sealing
 from bench.rows.signing import Signing
 
 
@@ -23,6 +24,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         Relay(),
         Signing(),
         Filters(),
+        Sealing(),
         Distance(),
         PythonPeers(),
         Ceiling(),

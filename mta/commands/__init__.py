@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "peers": ("peers", "list the hosts that we change roles with"),
         "turn": ("turn", "exchange mail with a peer that we dial, now"),
         "pair": ("pair", "connect an office and its relay"),
+        "seal": ("seal", "keys to the mail that a relay keeps sealed for us"),
     },
     "set-up": {
         "init": ("init", "make this machine a mail server: users, folders, configuration, unit"),

@@ -81,6 +81,7 @@ def _reason(failure: Failure, timeout: float) -> str:
     """The reason of a failure.  Raises what is a fault of our own."""
     from twisted.internet.defer import TimeoutError
 
+    from mta.sealing.keys import SealKeyFault
     from mta.tls import TLSFault
     from mta.users.file import UserFault
 
@@ -91,6 +92,7 @@ def _reason(failure: Failure, timeout: float) -> str:
         OSError,
         TLSFault,
         UserFault,
+        SealKeyFault,
         config.ConfigurationError,
     )
     error = failure.value

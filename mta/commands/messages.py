@@ -125,6 +125,7 @@ def document(entry: Entry, now: float, *, content: bool) -> dict[str, Any]:
         "arrived": moment(message.arrived),
         "origin": asdict(message.origin),
         "body": envelope.body.value,
+        "sealed": envelope.sealed,
         "smtputf8": envelope.smtputf8,
         "require_tls": envelope.require_tls,
         "ret": envelope.ret,
@@ -167,6 +168,7 @@ def page(entry: Entry, now: float, paint: Paint = plain) -> str:
             ("next attempt", next_attempt and f"{next_attempt} (in {duration(entry.due - now)})"),
             ("reverse-path", _path(envelope.reverse_path)),
             ("body", envelope.body.value + (" SMTPUTF8" if envelope.smtputf8 else "")),
+            ("content", "sealed for the peer" if envelope.sealed else ""),
             ("TLS", "required" if envelope.require_tls else ""),
             ("envelope id", printable(envelope.envid)),
             ("return", envelope.ret),
@@ -196,8 +198,16 @@ def _origin(origin: Origin) -> str:
 
 def print_content(message: Message) -> None:
     """Print the content, octet for octet.  Raises OSError."""
+    if message.envelope.sealed:
+        print("the content is sealed: only the peer for which it waits can open it")
+        return
+    print_part(message, None)
+
+
+def print_part(message: Message, part: str | None) -> None:
+    """Print the content, its header section or its body.  Raises OSError."""
     sys.stdout.flush()
-    _read(message, sys.stdout.buffer.write)
+    _read(message, sys.stdout.buffer.write, part)
     sys.stdout.buffer.flush()
 
 
@@ -283,11 +293,15 @@ def _path(mailbox: Mailbox) -> str:
     return f"<{printable(str(mailbox))}>"
 
 
-def _read(message: Message, write: Callable[[bytes], object]) -> None:
+def _read(message: Message, write: Callable[[bytes], object], part: str | None = None) -> None:
     """Read the content piece by piece, without a reactor."""
+    content = message.content
 
     async def read() -> None:
-        async for piece in message.content.pieces():
+        if part == "header":
+            write(await content.header())
+            return
+        async for piece in content.body() if part == "body" else content.pieces():
             write(piece)
 
     from mta.sync import result_of  # which takes a while: the list is to come at once

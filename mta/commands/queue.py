@@ -34,7 +34,7 @@ from mta.spool.listing import ON_HOLD, Listed
 # line of a list is to come at once.
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
-    from mta.notices import NoticeWriter
+    from mta.interfaces import INotices
     from mta.routing import Router
     from mta.settings import Settings
     from mta.spool.tools import SpoolTools
@@ -263,13 +263,19 @@ def _bounce(
 ) -> Collection[str]:
     """Tell the senders that we gave up, and remove the messages."""
     from mta.notices import NoticeWriter
+    from mta.sealing.notices import SealedNotices
+    from mta.sealing.seals import seals
 
-    writer = NoticeWriter(settings_of(arguments).hostname)
+    settings = settings_of(arguments)
+    own = seals(router_of(settings), settings.peers.values())
+    writer: INotices = NoticeWriter(settings.hostname)
+    if own is not None:
+        writer = SealedNotices(writer, own)
     found = [entry.message for entry in tools.find(Filter(ids=frozenset(ids)))]
     return tools.bounce([(message, _notice(writer, message)) for message in found])
 
 
-def _notice(writer: NoticeWriter, message: Message) -> Notice | None:
+def _notice(writer: INotices, message: Message) -> Notice | None:
     """The notice of failure for all open recipients, or None."""
     from mta.queue.planning import UNROUTED
     from mta.sync import result_of

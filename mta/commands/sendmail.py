@@ -113,7 +113,9 @@ def _submit(arguments: argparse.Namespace) -> None:
         settings.limits.message_size,
     )
     tools = _spool(settings)
-    if tools is None:
+    if tools is None or _is_sealed(settings):
+        if tools is not None:
+            tools.close()
         result = _send_or_leave(settings, envelope, content)
     elif _is_filtered(settings):
         tools.close()
@@ -190,6 +192,11 @@ def _is_filtered(settings: Settings) -> bool:
     Only the server can ask them.
     """
     return any(Source.SENDMAIL in milter.services for milter in settings.milters)
+
+
+def _is_sealed(settings: Settings) -> bool:
+    """Tell whether some mail is sealed as it comes.  Only the server does that."""
+    return any(peer.seal and not peer.connect for peer in settings.peers.values())
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

@@ -37,6 +37,11 @@ def register(subparsers: Subparsers) -> None:
     add_json(check)
     export = add_command(group, "export", _export, "write the content of a message, as it is")
     is_known(export.add_argument("id", metavar="ID", type=str.upper), "ids")
+    export.add_argument(
+        "--part",
+        choices=("header", "body"),
+        help="this part alone; of sealed mail each is a file for `age -d`",
+    )
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -66,10 +71,15 @@ def _print(finding: Finding, *, in_json: bool) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from mta.commands.messages import print_content
+    from mta.commands.messages import print_part
 
     with spool_of(settings_of(arguments)) as tools:
         entry = next(iter(tools.find(Filter(ids=frozenset({arguments.id})))), None)
         if entry is None:
             raise Failed(f"no message {arguments.id} in the queue")
-        print_content(entry.message)
+        if entry.message.envelope.sealed and not arguments.part:
+            raise Failed(
+                f"{arguments.id} is sealed: name a --part, header and then body, and open each by"
+                " `age -d` with the key of the peer"
+            )
+        print_part(entry.message, arguments.part)

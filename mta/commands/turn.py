@@ -132,10 +132,11 @@ class _Progress:
         """The reason why it failed.  Raises what is a fault of our own."""
         from twisted.internet.defer import TimeoutError
 
+        from mta.sealing.keys import SealKeyFault
         from mta.tls import TLSFault
         from mta.users.file import UserFault
 
-        failure.trap(HopFailure, TimeoutError, OSError, TLSFault, UserFault)
+        failure.trap(HopFailure, TimeoutError, OSError, TLSFault, UserFault, SealKeyFault)
         error = failure.value
         if isinstance(error, HopFailure):
             return _advised(self._peer, error.outcome.reply)

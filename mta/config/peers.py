@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mta.config import values
@@ -17,6 +18,7 @@ DIALLED_ALONE = {"origin": "off", "links": 1}  # what means nothing for peers th
 def peer(name: str, value: Value) -> Peer:
     """The peer of one entry."""
     found = read_record(value, PEER)
+    seal = found.pop("seal", {})
     if "connect" not in found:
         if not ("user" in found or "certificate" in found):
             raise value.wrong(
@@ -26,7 +28,7 @@ def peer(name: str, value: Value) -> Peer:
             if key in found and found[key] != DIALLED_ALONE[key]:
                 place, _ = value.member(key)
                 raise place.wrong("for peers that we dial alone, expected 'connect' as well")
-        return Peer(name, **found)
+        return Peer(name, **found, seal=_seal(value, seal, "file"))
     if found.get("pass_through"):
         place, _ = value.member("pass_through")
         raise place.wrong("for peers that dial in alone, expected no 'connect'")
@@ -39,13 +41,34 @@ def peer(name: str, value: Value) -> Peer:
     if found.get("links", 1) > 1 and found.get("method") == "etrn":
         place, _ = value.member("links")
         raise place.wrong("with ETRN no link stands, expected no 'method: etrn'")
-    return Peer(name, **{**found, "connect": replace(found["connect"], security=security)})
+    if seal and security is not Security.VERIFY:
+        place, _ = value.member("seal")
+        raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
+    connect = replace(found["connect"], security=security)
+    return Peer(name, **{**found, "seal": _seal(value, seal, "key"), "connect": connect})
+
+
+def _seal(value: Value, seal: Mapping[str, str], wanted: str) -> str:
+    """The file of keys for sealed mail, of the right kind."""
+    if seal and seal.keys() != {wanted}:
+        place, _ = value.member("seal")
+        raise place.wrong(
+            "expected 'key' alone, the private key, for a peer that we dial"
+            if wanted == "key"
+            else "expected 'file' alone, the public key, for a peer that dials in"
+        )
+    return seal.get(wanted, "")
 
 
 def _methods(value: Value) -> frozenset[str]:
     return frozenset(list_of(values.word(*METHODS), f"a list of {listed(METHODS)}")(value))
 
 
+def _seal_files(value: Value) -> Mapping[str, str]:
+    return read_record(value, SEAL)
+
+
+SEAL: Fields = {"file": values.path, "key": values.path}
 PEER: Fields = {
     "user": values.user,
     "certificate": values.fingerprint,
@@ -63,6 +86,7 @@ PEER: Fields = {
     "every": values.duration,
     "send": values.boolean,
     "pass_through": values.boolean,
+    "seal": _seal_files,
     "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
     "links": values.integer(1, 2),
 }

@@ -27,7 +27,7 @@ from mta.config.document import (
 from mta.config.endpoints import endpoint, filter_socket, is_on_this_host
 from mta.config.hops import HOP, next_hop
 from mta.config.inspection import AUTHENTICATION
-from mta.config.peers import PEER, peer
+from mta.config.peers import PEER, SEAL, peer
 from mta.config.references import (
     check_alias_domains,
     check_aliases,
@@ -393,6 +393,7 @@ SECTIONS: Mapping[str, Fields] = {
     "authentication.": AUTHENTICATION,
     "submission.": SUBMISSION,
     "peers.NAME.": PEER,
+    "peers.NAME.seal.": SEAL,
     "queue.": QUEUE,
     "limits.": LIMITS,
     "milters[].": MILTER,

@@ -76,6 +76,7 @@ from mta.interfaces.queue import (
     IRouter,
     ITurnedRoles,
 )
+from mta.interfaces.sealing import ISealOpener, ISealOpening, NotOpened
 from mta.interfaces.signing import ISigner, SigningFailed
 from mta.interfaces.spool import (
     IAttemptRecords,
@@ -145,6 +146,8 @@ __all__ = [
     "IReverseNames",
     "IRole",
     "IRouter",
+    "ISealOpener",
+    "ISealOpening",
     "ISessionClock",
     "ISessionInspector",
     "ISessionMeter",
@@ -156,6 +159,7 @@ __all__ = [
     "ITurnReplies",
     "ITurnedRoles",
     "IUsers",
+    "NotOpened",
     "ResolutionFailed",
     "SigningFailed",
 ]

@@ -92,8 +92,10 @@ class NoticeWriter:
     async def _returned(self, message: Message, *, full: bool) -> Returned | None:
         """The part that returns the message, if that can be read.
 
-        The sender is told of a message all the more when it is lost.
+        What is sealed can't be.  The sender is told of a message all the more when it is lost.
         """
+        if message.envelope.sealed:
+            return None
         try:
             return await returned(message, full=full, in_steps=self._in_steps)
         except OSError as error:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.interfaces import IChannel, IHeldMail, ILinkWatch, IPeerMeter, IRole
+from mta.peers.sealed_waits import SEALED_WAITS, SealedWaits
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import CountedSource, Refusals, Tally
@@ -112,7 +113,8 @@ class TurnedSender:
         began = self._channel.seconds()
         tally, error = Tally(), "interrupted"
         refusals = Refusals(self._peer.name, self._meter)
-        sender = Sender(CountedSource(source, tally, refusals), self._config)
+        watch = SealedWaits(self._peer.name, self._status, refusals)
+        sender = Sender(CountedSource(source, tally, watch), self._config)
         try:
             await sender.converse(self._channel)
             error = str(sender.failure or "")
@@ -121,6 +123,8 @@ class TurnedSender:
         finally:
             source.close()
             lasted = self._channel.seconds() - began
+            if tally.sealed and not error:
+                error = SEALED_WAITS
             if self._kind is LinkKind.MAIN:  # the one that operators look at
                 self._status.ended(self._peer.name, tally.ended(time.time(), lasted, error))
             self._log_end(tally, error, lasted)

@@ -21,6 +21,11 @@ ALREADY_DELIVERED = Outcome(
 )
 ALREADY_RELAYED = replace(ALREADY_DELIVERED, status=Status.RELAYED)
 UNROUTED = Hop(Agent.REJECT, "no route")  # stands in a report for the hop that was not found
+SEALED = Outcome(
+    Status.DEFERRED,
+    Reply(451, "4.7.0", ("It is sealed for a peer, and can only be handed to that one",)),
+)
+_FOR_SEALED = (Agent.HOLD, Agent.DISCARD, Agent.REJECT)
 _RELAYS = (Agent.MX, Agent.SMTP)
 
 
@@ -48,6 +53,9 @@ def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]
                 continue
             forwarder = forward_path if is_forwarding(router, forward_path, address) else None
             target = Target(number, address, hop, forwarder)
+            if message.envelope.sealed and hop.agent not in _FOR_SEALED:
+                settled.append((target, SEALED))
+                continue
             mailbox = _mailbox(address, router)
             if reached and str(mailbox) in reached:
                 is_relayed = hop.agent in _RELAYS

@@ -28,7 +28,6 @@ from mta.delivery.maildir import MaildirAgent
 from mta.delivery.own_host import OwnHost
 from mta.delivery.pipe import PipeAgent
 from mta.delivery.relay import RelayAgent
-from mta.delivery.steps import Steps
 from mta.doctor.answers import Answers
 from mta.doctor.examined import Examined
 from mta.doctor.probe import new_probe
@@ -43,18 +42,19 @@ from mta.interfaces import (
     IUsers,
 )
 from mta.mail import Agent
-from mta.notices import NoticeWriter
 from mta.peers.customer import Customer
 from mta.peers.provider import Provider
 from mta.queue.config import RunnerConfig
 from mta.reporting.sender import ReportSender
 from mta.resolver import Resolver
 from mta.routing import Router
+from mta.sealing.seals import Seals, seals
 from mta.service.inspectors import Inspectors, junk_use
 from mta.service.open_files import affordable
 from mta.service.passing import pass_through
 from mta.service.process import Process
 from mta.service.reception import sending_limits
+from mta.service.sealing import notices, opener
 from mta.service.signing import signer
 from mta.settings import Limits, Listener, Queue, Settings, Source
 from mta.smtp.authors import AuthorCheck
@@ -90,6 +90,7 @@ class Configured:
     sending: SendingLimits | None
     local_inspectors: Sequence[IInspector]
     lists: Lists
+    seals: Seals | None
 
     @property
     def runner(self) -> RunnerConfig:
@@ -129,7 +130,8 @@ def configure(
 ) -> Configured:
     """Make the parts of the settings, and change nothing.
 
-    `mailbox_lists` are lists of ours, by the peer that may want one.  Raises TLSFault or UserFault.
+    `mailbox_lists` are lists of ours, by the peer that may want one.  Raises TLSFault, UserFault
+    or SealKeyFault.
     """
     return _Maker(settings, process, mailbox_lists).make()
 
@@ -151,6 +153,8 @@ class _Maker:
         self._client_tls = ClientTLS(settings.tls)
         self._own = OwnHost(settings.hostname, settings.own_addresses)
         self._router = Router.from_settings(settings, process.srs, self._own)
+        self._seals = seals(self._router, settings.peers.values())
+        self._opener = opener(settings, process)
         self._users = self._make_users()
         self._sending = sending_limits(settings, process, self._users)
         self._renewals = Renewals(
@@ -189,12 +193,9 @@ class _Maker:
             settings,
             self._router,
             self._agents(relay),
-            NoticeWriter(settings.hostname, in_steps=Steps(process.reactor)),
+            notices(settings.hostname, process.reactor, self._seals),
             self._customer(shared),
-            [
-                self._receiver(listener, shared, reversal, inspectors)
-                for listener in settings.listen
-            ],
+            [self._receiver(each, shared, reversal, inspectors) for each in settings.listen],
             self._server_tls,
             self._client_tls,
             self._users,
@@ -203,6 +204,7 @@ class _Maker:
             self._sending,
             inspectors.of(Source.SENDMAIL),
             inspectors.lists,
+            self._seals,
         )
 
     def _reports(self) -> ReportSender | None:
@@ -213,7 +215,7 @@ class _Maker:
         return ReportSender(
             settings,
             process.report_store,
-            process.spool,
+            process.intake,
             process.accepted_mail,
             self._strangers,
             partial(deferToThreadPool, process.reactor, process.threads),
@@ -226,7 +228,7 @@ class _Maker:
         looking = inspectors.of(Source.SMTP)
         return ReceiverConfig(
             settings.hostname,
-            process.spool,
+            process.intake,
             process.accepted_mail,
             access,
             settings.limits,
@@ -235,6 +237,7 @@ class _Maker:
             inspectors=looking,
             reverse_names=inspectors.names_for(looking),
             pass_through=pass_through(settings, process, self._router, self._sending),
+            opener=self._opener,
             junk=junk_use(settings),
         )
 

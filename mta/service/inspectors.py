@@ -47,7 +47,7 @@ class Inspectors:
         surroundings = Surroundings(
             process.reactor,
             settings.hostname,
-            process.spool,
+            process.intake,
             router,
             process.meter,
             settings.limits.message_size,

@@ -209,7 +209,7 @@ class MailService(MultiService):
         """Take in the mail of the maildrop from now on."""
         process = self._process
         in_thread = partial(deferToThreadPool, self._reactor, process.threads)
-        pickup = Pickup(process.folder, process.spool, process.accepted_mail, in_thread)
+        pickup = Pickup(process.folder, process.intake, process.accepted_mail, in_thread)
 
         async def pick_up() -> None:
             configured = process.configured

@@ -16,7 +16,7 @@ def pass_through(
     if not peers:
         return None
     seams = PassingSeams(
-        process.spool,
+        process.intake,
         process.runner.uncommitted,
         process.accepted_mail,
         process.peer_counts,

@@ -34,6 +34,7 @@ from mta.queue.runner import Runner
 from mta.queued import Pressure
 from mta.reporting.collector import Collector
 from mta.reporting.store import ReportStore
+from mta.sealing.spool import SealingSpool
 from mta.service import threads
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
@@ -96,6 +97,7 @@ class Process:
             self.spool, reactor, meter, pressure=self.pressure, attempts=self.spool
         )
         self.accepted_mail = AcceptedMail(self.runner, meter)
+        self.intake = SealingSpool(self.spool, self.accepted_mail)
         self.held = HeldMail(self.spool, self.runner)
         self.links = StandingLinks()
         self.srs = SenderRewriting(srs_key(folder))
@@ -137,6 +139,7 @@ class Process:
         self.configured = configured
         self.meter.know(configured.settings.hops)
         self.counters.use(configured.settings.limits)
+        self.intake.seals = configured.seals
         self.spool.reserve = configured.settings.limits.free_space
         self.runner.use(configured.runner)
 

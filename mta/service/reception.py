@@ -43,7 +43,7 @@ def sending_limits(
         settings.limits,
         users,
         process.accounts,
-        Postmaster(settings.hostname, process.spool, process.accepted_mail),
+        Postmaster(settings.hostname, process.intake, process.accepted_mail),
         process.meter,
         process.counters.told,
     )

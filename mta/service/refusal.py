@@ -13,13 +13,22 @@ from twisted.logger import Logger
 
 from mta.metrics import MetricsFault
 from mta.privileges import PrivilegeFault
+from mta.sealing.keys import SealKeyFault
 from mta.service.endpoints import CannotStart
 from mta.spool.database import SpoolUnusable
 from mta.tls import TLSFault
 from mta.users.file import UserFault
 
 # Exceptions whose text is one line for the operator.
-_FAULTS = (CannotStart, MetricsFault, PrivilegeFault, SpoolUnusable, TLSFault, UserFault)
+_FAULTS = (
+    CannotStart,
+    MetricsFault,
+    PrivilegeFault,
+    SealKeyFault,
+    SpoolUnusable,
+    TLSFault,
+    UserFault,
+)
 
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 

@@ -18,6 +18,7 @@ from mta import config
 from mta.logs.file import reason
 from mta.logs.writer import LogWriter
 from mta.pairing.mailboxes import domains_with_mailboxes, lists_for_relays
+from mta.sealing.keys import SealKeyFault
 from mta.service.configured import configure
 from mta.service.effects import in_force
 from mta.service.findings import findings, warnings
@@ -88,7 +89,7 @@ class Reloader(Service):
         except config.ConfigurationError as error:
             for problem in error.problems:
                 self.log.error("{problem}", problem=str(problem))
-        except (TLSFault, UserFault) as error:
+        except (TLSFault, UserFault, SealKeyFault) as error:
             self.log.error("{error}", error=str(error))
         else:
             Deferred.fromCoroutine(old.close(STOP_TIMEOUT)).addErrback(self._failed)

@@ -6,7 +6,16 @@ from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import far_look, grammar, link_kind, mailbox_list, replies, sasl, waiting_senders
+from mta.smtp import (
+    far_look,
+    grammar,
+    link_kind,
+    mailbox_list,
+    replies,
+    sasl,
+    sealed_form,
+    waiting_senders,
+)
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Restart, sasl_response
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
@@ -64,8 +73,20 @@ async def _extensions(conversation: Conversation) -> list[str]:
         keywords.append(" ".join(("XCLIENT", *grammar.XCLIENT_ATTRIBUTES)))
     if conversation.takes_origins and config.service is not Service.ODMR:
         keywords.append(" ".join(("XFORWARD", *grammar.XFORWARD_ATTRIBUTES)))
+    keywords += _of_links(conversation)
+    if mechanisms := await conversation.mechanisms():
+        keywords.append(" ".join(("AUTH", *mechanisms)))
+    return [*keywords, "HELP"]
+
+
+def _of_links(conversation: Conversation) -> list[str]:
+    """The EHLO keywords of hosts that change roles."""
+    config, session = conversation.config, conversation.session
+    keywords = []
     if conversation.hears_of_waiting:
         keywords.append(waiting_senders.KEYWORD)
+    if conversation.takes_sealed:
+        keywords.append(sealed_form.KEYWORD)
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
     if not session.turned_peer:
@@ -73,9 +94,7 @@ async def _extensions(conversation: Conversation) -> list[str]:
             keywords.append(mailbox_list.KEYWORD)
         if config.far_looks is not None and config.far_looks.is_offered:
             keywords.append(far_look.KEYWORD)
-    if mechanisms := await conversation.mechanisms():
-        keywords.append(" ".join(("AUTH", *mechanisms)))
-    return [*keywords, "HELP"]
+    return keywords
 
 
 async def starttls(conversation: Conversation, argument: bytes) -> Answer:

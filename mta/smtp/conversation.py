@@ -285,6 +285,17 @@ class Conversation:
         """Tell whether a relay of ours may say that a sender waits."""
         return self.takes_origins and bool(self.session.turned_peer)
 
+    @property
+    def takes_sealed(self) -> bool:
+        """Tell whether sealed mail is taken.
+
+        It is from a peer that we dialled, behind TLS.
+        """
+        opener, session = self.config.opener, self.session
+        if opener is None or session.tls is None:
+            return False
+        return bool(session.turned_peer) and opener.has_key(session.turned_peer)
+
     async def mechanisms(self) -> Sequence[str]:
         """The SASL mechanisms to offer; none on a turned link."""
         users = self.config.users

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from zope.interface import implementer
 
 from mta.interfaces import ISigner
-from mta.mail import Body, Notify
+from mta.mail import Body, Notify, SealedForm
 from mta.queued import Delivery, IContent, Message, Target
-from mta.smtp import grammar, header, replies, sevenbit, waiting_senders
+from mta.smtp import grammar, header, replies, sealed_form, sevenbit, waiting_senders
 from mta.smtp.content import LineCheck
 from mta.smtp.errors import UnsendableMessage
 from mta.smtp.extensions import Extensions
@@ -68,12 +68,13 @@ class Form:
     """Content as a peer takes it, with the BODY parameter for it.
 
     `conversion` is the kind of peer that it was converted for: one that takes 7-bit, or 8-bit lines
-    alone.
+    alone.  `sealed` tells what is in it, where it is sealed.
     """
 
     content: IContent
     body: Body
     conversion: Body | None = None
+    sealed: SealedForm | None = None
 
 
 @implementer(IContent)
@@ -114,12 +115,17 @@ async def fit(delivery: Delivery, peer: Capabilities, signer: ISigner | None = N
     tolerant = peer.lmtp or envelope.reverse_path.is_null
     if envelope.require_tls and not (tolerant or peer.keeps_tls):
         raise UnsendableMessage(replies.TLS_NOT_KEPT)
-    form = await _form(delivery.message, peer)
-    if signer is not None and not peer.lmtp:
-        content = await signer.signed(delivery, form.content, form.conversion)
-        form = replace(form, content=content)
+    size = delivery.message.content.size
+    if envelope.sealed:
+        form, size = await _sealed_form(delivery.message, peer), sealed_form.least_content(size)
+    else:
+        form = await _form(delivery.message, peer)
+        if signer is not None and not peer.lmtp:
+            content = await signer.signed(delivery, form.content, form.conversion)
+            form = replace(form, content=content)
+        size = form.content.size
     max_size = peer.extensions.max_size
-    if max_size is not None and max_size < form.content.size:
+    if max_size is not None and max_size < size:
         raise UnsendableMessage(replies.TOO_BIG_FOR_PEER)
     return form
 
@@ -138,6 +144,8 @@ async def _needs_smtputf8(delivery: Delivery) -> bool:
         return True
     if not message.envelope.smtputf8 or message.content.is_ascii:
         return False
+    if message.envelope.sealed:
+        return True
     return not (await message.content.header()).isascii()
 
 
@@ -159,6 +167,16 @@ async def _form(message: Message, peer: Capabilities) -> Form:
         raise UnsendableMessage(replies.CONVERSION_FAILED)
     conversion = Body.EIGHT_BIT if keeps_8bit else Body.SEVEN_BIT
     return Form(converted, _body(converted), conversion)
+
+
+async def _sealed_form(message: Message, peer: Capabilities) -> Form:
+    """Sealed content, as it is.  Raises UnsendableMessage or OSError."""
+    offers = peer.extensions.offers
+    if not (peer.streams and offers("BINARYMIME") and offers(sealed_form.KEYWORD)):
+        raise UnsendableMessage(replies.SEALED)
+    inner = SealedForm(len(await message.content.header()), message.envelope.body)
+    content = await _checked(message.content, as_lines=False)
+    return Form(content, Body.BINARY, sealed=inner)
 
 
 def _body(content: IContent) -> Body:
@@ -215,6 +233,8 @@ def _mail_command(delivery: Delivery, form: Form, peer: Capabilities) -> bytes:
         parameters.append(f"SIZE={form.content.size}")
     if form.body is not Body.SEVEN_BIT:
         parameters.append(f"BODY={form.body.value}")
+    if form.sealed is not None:
+        parameters.append(sealed_form.parameter(form.sealed))
     if envelope.smtputf8 and offers("SMTPUTF8"):
         parameters.append("SMTPUTF8")
     if envelope.require_tls and peer.keeps_tls:

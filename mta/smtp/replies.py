@@ -198,6 +198,10 @@ AUTHOR_UNCLEAR = Reply(550, "5.7.1", ("From: must name the author once, as an ad
 TLS_NOT_KEPT = Reply(
     550, "5.7.30", ("REQUIRETLS support required, which the next server does not offer",)
 )
+NOT_OPENED = Reply(451, "4.7.5", ("This sealed message can't be opened here: please keep it",))
+SEALED = Reply(
+    451, "4.7.0", ("It is sealed for the peer, which does not offer to take it so on this link",)
+)
 LOOPS_BACK = Reply(554, "5.4.6", ("Mail for this domain loops back to this server",))
 MAIL_LOOP = Reply(554, "5.4.6", ("Too many Received: fields, the message is in a loop",))
 FORWARD_LOOP = Reply(554, "5.4.6", ("Mail loop: this address has forwarded it before",))

@@ -7,13 +7,14 @@ from dataclasses import replace
 from mta.mail import Body
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import grammar, replies, waiting_senders
+from mta.smtp import grammar, replies, sealed_form, waiting_senders
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Transaction
 from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
 from mta.smtp.incoming import IncomingMessage
 from mta.smtp.inspection import ForwardedInspection, SessionInspection, for_one_client
 from mta.smtp.reading import read_chunk, read_data
+from mta.smtp.sealed_message import SealedMessage
 
 MAX_TRANSACTIONS = 100_000  # on one connection; shown as MAILMAX, RFC 9422
 MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
@@ -50,7 +51,11 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
     parameters = MAIL_PARAMETERS if session.tls is None else TLS_MAIL_PARAMETERS
     if conversation.hears_of_waiting:
         parameters |= {waiting_senders.KEYWORD}
+    if conversation.takes_sealed:
+        parameters |= {sealed_form.KEYWORD}
     parsed = grammar.parse_mail(argument, _offered(conversation, parameters))
+    if parsed.sealed is not None:
+        parsed = sealed_form.inner(parsed)
     if parsed.size is not None and parsed.size > config.limits.message_size:
         raise Refusal(replies.TOO_BIG)
     if config.names is not None:
@@ -119,7 +124,7 @@ async def data(conversation: Conversation, argument: bytes) -> Answer:
     if argument:
         raise Refusal(replies.BAD_ARGUMENT)
     transaction = _transaction(conversation)
-    if transaction.argument.body is Body.BINARY:
+    if transaction.argument.body is Body.BINARY or transaction.argument.sealed is not None:
         raise Refusal(replies.BAD_SEQUENCE)  # RFC 3030 section 3
     if not transaction.recipients:
         lmtp = conversation.config.service is Service.LMTP
@@ -187,7 +192,7 @@ def _incoming(conversation: Conversation, transaction: Transaction) -> IncomingM
     outside = session.outsider is not None or config.access.is_outsider(session)
     envelope = transaction.envelope(outside=outside)
     transaction.draft.address(envelope.recipients)
-    return IncomingMessage(
+    arguments = (
         config,
         session,
         transaction.origin,
@@ -195,6 +200,8 @@ def _incoming(conversation: Conversation, transaction: Transaction) -> IncomingM
         transaction.draft,
         transaction.inspection,
     )
+    form = transaction.argument.sealed
+    return SealedMessage(form, *arguments) if form is not None else IncomingMessage(*arguments)
 
 
 async def _end_of_content(

@@ -25,6 +25,7 @@ from mta.testing.routing import (
     FakeReverseNames,
     FakeRouter,
 )
+from mta.testing.sealing import FakeSealOpener
 from mta.testing.sessions import (
     AcceptedMail,
     FakeAccessPolicy,
@@ -62,6 +63,7 @@ __all__ = [
     "FakeReversal",
     "FakeReverseNames",
     "FakeRouter",
+    "FakeSealOpener",
     "FakeSigner",
     "FakeTLS",
     "FakeUsers",

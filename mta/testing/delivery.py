@@ -26,22 +26,36 @@ RELAYED = Outcome(Status.RELAYED, Reply(250, "2.0.0", ("OK",)), "mx.example")
 class FakeContent:
     """Content that comes in these pieces.
 
-    `failure`, where set, is raised after them.  `size` may be said wrong.
+    `failure`, where set, is raised after them.  `size` may be said wrong.  `header_size`: the
+    octets of the header section, where an empty line does not tell its end.
     """
 
-    def __init__(self, *pieces: bytes, size: int = 0, failure: OSError | None = None) -> None:
+    def __init__(
+        self,
+        *pieces: bytes,
+        size: int = 0,
+        failure: OSError | None = None,
+        header_size: int | None = None,
+    ) -> None:
         self.size = size or sum(map(len, pieces))
         self.is_ascii = all(piece.isascii() for piece in pieces)
         self._pieces = pieces
         self._failure = failure
+        self._header_size = header_size
 
     async def header(self) -> bytes:
         """Return what the pieces have of the header section."""
+        if self._header_size is not None:
+            return b"".join(self._pieces)[: self._header_size]
         return await section_of(self.pieces())
 
-    def body(self) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncIterator[bytes]:
         """Yield what is behind it."""
-        return body_of(self.pieces())
+        if self._header_size is not None:
+            yield b"".join(self._pieces)[self._header_size :]
+        else:
+            async for piece in body_of(self.pieces()):
+                yield piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the pieces."""

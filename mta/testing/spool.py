@@ -161,7 +161,7 @@ class MemorySpool:
         if not envelope.recipients:
             draft.discard()
             raise AlreadyTaken(origin.told_id)
-        message = self._message(draft.number, envelope, draft.content, origin)
+        message = self._message(draft.number, envelope, draft.content, origin, len(header))
         if hold:
             message = self.on_hold[message.id] = replace(message, on_hold=hold)
             return message
@@ -174,7 +174,7 @@ class MemorySpool:
         if self.failure or self.faults:
             return None
         assert isinstance(draft, MemoryDraft)
-        return self._message(draft.number, envelope, header + draft.data, origin)
+        return self._message(draft.number, envelope, header + draft.data, origin, len(header))
 
     # --- IQueue
 
@@ -292,13 +292,19 @@ class MemorySpool:
         return self._message(self._ids.next(), notice.envelope, notice.content, notice.origin)
 
     def _message(
-        self, number: int, envelope: Envelope, data: bytes, origin: Origin = UNKNOWN_ORIGIN
+        self,
+        number: int,
+        envelope: Envelope,
+        data: bytes,
+        origin: Origin = UNKNOWN_ORIGIN,
+        header_size: int | None = None,
     ) -> Message:
+        pieces = (data[at : at + PIECE] for at in range(0, len(data), PIECE))
         return Message(
             id=queue_id.encode(number),
             arrived=queue_id.arrival(number),
             envelope=envelope,
-            content=FakeContent(*(data[at : at + PIECE] for at in range(0, len(data), PIECE))),
+            content=FakeContent(*pieces, header_size=header_size if envelope.sealed else None),
             progress=tuple(map(Progress, envelope.recipients)),
             origin=origin,
         )

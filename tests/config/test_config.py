@@ -486,6 +486,23 @@ class ValueTests(ConfigTestCase):
         )
         self.assertEqual((peer.domains, peer.send), ((".a.example",), False))
 
+    def test_keys_to_sealed_mail(self) -> None:
+        """The public ones are for a peer that dials in, the private ones for one that we dial."""
+        settings = self.load(
+            """\
+            hostname: h.example
+            peers:
+              office: {user: office, seal: {file: office.age.pub}}
+              provider: {connect: "smtps://h", domains: [a.example], seal: {key: /etc/p.age}}
+              other: {user: other}
+            """
+        )
+        folder = str(self.file.parent)
+        self.assertEqual(
+            {name: peer.seal for name, peer in settings.peers.items()},
+            {"office": f"{folder}/office.age.pub", "provider": "/etc/p.age", "other": ""},
+        )
+
     def test_mail_held_for_a_peer_that_we_dial(self) -> None:
         """Any mail may wait for it: its domains are those that it has mail for."""
         settings = self.load(

@@ -141,6 +141,7 @@ class InForceTests(SynchronousTestCase):
         known = {key[: match.start()] for key in walked for match in re.finditer(r"\.|\[\]|$", key)}
         known |= {"tls.certificate", "tls.key"}  # together, the pair
         known |= {"domains.NAME.dkim[].key"}  # its `file`
+        known |= {"peers.NAME.seal.file", "peers.NAME.seal.key"}  # one of them is `seal`
         known |= {"milters[].name"}  # a name, as those of peers
         keys = {
             f"{section}{name}"

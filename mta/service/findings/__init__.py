@@ -37,6 +37,7 @@ _CHECKS: tuple[Check, ...] = (
     signing.keys,
     signing.reports,
     files.users,
+    files.seals,
     destinations.postmasters,
     destinations.hops,
     files.spool,

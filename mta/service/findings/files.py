@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mta.sealing.keys import SealKeyFault, private_keys, public_keys
 from mta.service.findings.finding import Finding
 from mta.service.findings.paths import exists, private, unix_socket, why_unwritable
 from mta.settings import Settings
@@ -36,6 +37,24 @@ def users(settings: Settings) -> Iterator[Finding]:
                 f"no user is called {peer.user!r}, so that this peer can't log in:"
                 f" mta user add {peer.user}",
             )
+
+
+def seals(settings: Settings) -> Iterator[Finding]:
+    """`peers.NAME.seal`: keys that can be read, private ones by no others."""
+    for name, peer in settings.peers.items():
+        if not peer.seal:
+            continue
+        path, place = Path(peer.seal), ("peers", name, "seal", "key" if peer.connect else "file")
+        try:
+            if peer.connect:
+                private_keys(path)
+            else:
+                public_keys(path)
+        except SealKeyFault as fault:
+            yield Finding(place, str(fault), True)
+            continue
+        if peer.connect:
+            yield from private(path, place, "the key to sealed mail")
 
 
 def spool(settings: Settings) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mta.mail import Body, Notify, Reply
+from mta.mail import Body, Notify, Reply, SealedForm
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar.addresses import one_of, parse_mailbox
@@ -18,6 +18,7 @@ MAX_ORCPT = 500  # characters, RFC 3461 section 4.2
 _VALUE = one_of("!-<>-~")
 PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=({_VALUE}+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
+_SEALED = re.compile(r"([0-9]{1,7}),([!-~]+)")
 _ADDR_TYPE = re.compile(r"[A-Za-z0-9-]+")
 
 # The field that a parameter is for, and what makes its value out of the text after "=",
@@ -92,6 +93,14 @@ def _auth(value: str) -> str:
         return "<>"
 
 
+def _sealed(value: str) -> SealedForm:
+    """Parse XSEALED: octets of the header section, kind of the body."""
+    parts = _SEALED.fullmatch(value)
+    if parts is None:
+        raise ValueError("not the form of sealed content")
+    return SealedForm(int(parts[1]), _body(parts[2]))
+
+
 def _notify(value: str) -> frozenset[Notify]:
     """Parse NOTIFY (RFC 3461 section 4.1)."""
     conditions = frozenset(Notify(word) for word in value.upper().split(","))
@@ -122,6 +131,7 @@ MAIL_PARAMETERS: Mapping[str, Parameter] = {
     "REQUIRETLS": ("require_tls", _flag),
     "AUTH": ("auth", _auth),
     "XWAITING": ("sender_waits", _flag),
+    "XSEALED": ("sealed", _sealed),
 }
 RCPT_PARAMETERS: Mapping[str, Parameter] = {
     "NOTIFY": ("notify", _notify),

@@ -1,0 +1,29 @@
+"""Sealed mail, as far as the configuration has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mta.delivery.steps import Steps
+from mta.interfaces import INotices, ISealOpener
+from mta.notices import NoticeWriter
+from mta.notices.postmaster import Postmaster
+from mta.sealing.notices import SealedNotices
+from mta.sealing.opener import SealOpener, key_rings
+from mta.sealing.seals import Seals
+from mta.service.process import Process
+from mta.settings import Settings
+
+
+def notices(hostname: str, reactor: Any, seals: Seals | None) -> INotices:
+    """Return the writer of notices, which are sealed as other mail."""
+    writer = NoticeWriter(hostname, in_steps=Steps(reactor))
+    return writer if seals is None else SealedNotices(writer, seals)
+
+
+def opener(settings: Settings, process: Process) -> ISealOpener | None:
+    """Return what opens the mail that peers have sealed, if any do.  Raises SealKeyFault."""
+    keys = key_rings(settings.peers.values())
+    if not keys:
+        return None
+    return SealOpener(keys, Postmaster(settings.hostname, process.intake, process.accepted_mail))

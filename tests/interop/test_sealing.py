@@ -1,0 +1,296 @@
+"""Sealed mail at a relay and its office, as processes; age reads what the relay has lost."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from twisted.trial.unittest import SynchronousTestCase
+
+from mta.sealing.keys import PrivateKey
+from mta.spool import queue_id
+from tests.interop.reversal import (
+    BOB,
+    BOBS,
+    CAROL,
+    CAROLS,
+    Provider,
+    office,
+    run_mta,
+)
+from tests.processes import Server, body_of, need_program, wait_until
+
+CANARY = b"canary-in-the-clear"
+OUTSIDER = "x@client.example"
+SMALL, LARGE = 20 * 1024, 2**20  # octets: in a row, and in a file
+
+
+def letter(size: int, subject: bytes = CANARY) -> bytes:
+    """A message that has the canary in its header section, and in each line of its body."""
+    line = CANARY + b" " + b"x" * 40 + b"\r\n"
+    return (
+        b"From: <x@client.example>\r\nSubject: "
+        + subject
+        + b"\r\n\r\n"
+        + line * (size // len(line))
+    )
+
+
+class SealedCase(SynchronousTestCase):
+    """A relay that seals what waits for its office."""
+
+    def setUp(self) -> None:
+        self.key = PrivateKey.new()
+        self.relay = Provider(self, {"seal": {"file": "office.age.pub"}, "linger": "1h"})
+        self.write_keys(self.key)
+        self.relay.start()
+
+    def write_keys(self, *keys: PrivateKey) -> None:
+        """Let the relay seal to these."""
+        text = "".join(f"{key.public}\n" for key in keys)
+        (self.relay.folder / "office.age.pub").write_text(text)
+
+    def office(self, *keys: PrivateKey, **peer: Any) -> Server:
+        """The office with these keys, not started."""
+        if keys:
+            peer["seal"] = {"key": "office.age"}
+        server = office(self, self.relay, every="1s", **peer)
+        path = server.folder / "office.age"
+        path.write_text("".join(f"{key.text}\n" for key in keys))
+        path.chmod(0o600)
+        return server
+
+    @property
+    def spool(self) -> Path:
+        """The spool of the relay."""
+        return self.relay.folder / "spool"
+
+    def files(self) -> dict[str, bytes]:
+        """All files of the relay's spool, as they are now."""
+        found = {}
+        for path in self.spool.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                try:
+                    found[str(path.relative_to(self.spool))] = path.read_bytes()
+                except FileNotFoundError:
+                    continue  # it was removed meanwhile
+        return found
+
+    def assert_nothing_clear(self) -> None:
+        """No file of the spool has the canary, nor its base64 or reverse."""
+        for name, octets in self.files().items():
+            self.assertNotIn(CANARY, octets, name)
+
+    def lost(self) -> list[bytes]:
+        """The messages of the relay's spool, opened by age with the key of the office."""
+        age = need_program(self, "age")
+        identity = self.relay.folder / "backup.age"
+        identity.write_text(self.key.text + "\n")
+        found = []
+        with closing(sqlite3.connect(self.spool / "queue.sqlite")) as database:
+            rows = database.execute(
+                "SELECT id, in_file, header, data FROM message JOIN content USING (id)"
+                " WHERE body LIKE 'sealed %'"
+            ).fetchall()
+        for number, in_file, header, data in rows:
+            file = self.spool / "content" / queue_id.encode(number)
+            body = file.read_bytes() if in_file else data
+            found.append(b"".join(_opened(age, identity, each) for each in (header, body)))
+        return found
+
+
+def _opened(age: str, identity: Path, octets: bytes) -> bytes:
+    ended = subprocess.run(
+        [age, "--decrypt", "--identity", str(identity)],
+        input=octets,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    if ended.returncode:
+        raise AssertionError(ended.stderr.decode())
+    return ended.stdout
+
+
+class AtRestTests(SealedCase):
+    """What lies on the disk of the relay."""
+
+    def test_nothing_is_clear(self) -> None:
+        """A small message and a large one wait, and no file has a word of them."""
+        for size in (SMALL, LARGE):
+            self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
+        self.assert_nothing_clear()
+        names = set(self.files())
+        self.assertIn("queue.sqlite-wal", names)
+        self.assertEqual(sum(name.startswith("content/") for name in names), 1)
+
+    def test_the_canary_would_be_seen(self) -> None:
+        """The same messages for a mailbox here are there to be found: the look is a look."""
+        for size in (SMALL, LARGE):
+            self.relay.send(letter(size), CAROL, reverse_path=OUTSIDER)
+        self.relay.wait_for_mail(CAROLS, 2)
+        self.assertTrue(any(CANARY in octets for octets in self.files().values()))
+
+    def test_while_it_arrives(self) -> None:
+        """Most of a large message has come, and not its end: nothing is clear, then or later."""
+        content = letter(LARGE)
+        with socket.create_connection(("127.0.0.1", self.relay.ports["smtp"]), 10) as connection:
+            reader = connection.makefile("rb")
+            reader.readline()
+            commands = b"HELO x\r\nMAIL FROM:<x@client.example>\r\nRCPT TO:<%s>\r\nDATA\r\n"
+            for command in (commands % BOB.encode()).splitlines(keepends=True):
+                connection.sendall(command)
+                reader.readline()
+            connection.sendall(content[: LARGE * 3 // 4])
+            arriving = self.spool / "incoming"
+            wait_until(
+                lambda: sum(path.stat().st_size for path in arriving.iterdir()) > LARGE // 2,
+                "it is written while it arrives",
+            )
+            self.assert_nothing_clear()
+            assert self.relay.process is not None
+            self.relay.process.signal(signal.SIGKILL)
+        self.relay.kill()
+        self.assert_nothing_clear()
+        self.relay.start()
+        self.assert_nothing_clear()
+
+    def test_age_opens_what_is_lost(self) -> None:
+        """The relay is gone; its disk and the key of the office are enough."""
+        for size in (0, SMALL, LARGE):
+            self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
+        self.relay.kill()
+        found = self.lost()
+        self.assertEqual(len(found), 3)
+        for message, size in zip(found, (0, SMALL, LARGE), strict=True):
+            self.assertTrue(message.startswith(b"Received: from "), message[:40])
+            self.assertTrue(message.endswith(letter(size)))
+
+    def test_a_part_is_for_others(self) -> None:
+        """A message for the office and for a mailbox here becomes two."""
+        for size in (SMALL, LARGE):
+            self.relay.send(letter(size), BOB, CAROL, reverse_path=OUTSIDER)
+        for message in self.relay.wait_for_mail(CAROLS, 2):
+            self.assertIn(CANARY, message)
+        self.relay.kill()
+        self.assertEqual(len(self.lost()), 2)
+
+    def test_a_notice_of_ours(self) -> None:
+        """What bounces to the office quotes the mail, and is sealed."""
+        self.relay.stop()
+        config = yaml.safe_load(self.relay.config.read_text())
+        self.relay.configure(
+            config
+            | {
+                "relay": {"networks": ["127.0.0.1"]},
+                "routes": {"lost.example": "smtp://127.0.0.1:1"},
+                "queue": {"retry": ["1s"], "give_up_after": "1s"},
+            }
+        )
+        self.relay.start()
+        self.relay.send(letter(SMALL), "x@lost.example", reverse_path=BOB)
+        assert self.relay.process is not None
+        self.relay.process.wait_for("held bob@office.example")
+        self.relay.kill()
+        (notice,) = self.lost()
+        self.assertIn(b"x@lost.example", notice)
+        self.assertIn(CANARY, notice)
+
+    def test_too_old(self) -> None:
+        """What is given up goes back by its envelope alone."""
+        self.relay.stop()
+        config = yaml.safe_load(self.relay.config.read_text())
+        config["peers"]["office"]["hold_for"] = "1s"
+        self.relay.configure(config)
+        self.relay.start()
+        self.relay.send(letter(SMALL), BOB, reverse_path=CAROL)
+        (notice,) = self.relay.wait_for_mail(CAROLS)
+        self.assertIn(b"bob@office.example", notice)
+        self.assertNotIn(b"age-encryption", notice)
+        self.assertNotIn(b"rfc822-headers", notice)
+        self.assert_nothing_clear()
+
+    def test_show(self) -> None:
+        """`mta queue show --content` says that it can't be shown."""
+        self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
+        (line,) = [
+            each for each in run_mta(self.relay, "queue", "list").splitlines() if OUTSIDER in each
+        ]
+        shown = run_mta(self.relay, "queue", "show", line.split()[0], "--content")
+        self.assertIn("sealed", shown)
+
+
+class OpeningTests(SealedCase):
+    """What comes to the office."""
+
+    def test_it_comes_as_it_was(self) -> None:
+        """Small and large mail, and mail that came while the link stood."""
+        sizes = (0, SMALL, LARGE)
+        for size in sizes:
+            self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
+        server = self.office(self.key)
+        server.start()
+        server.wait_for_mail(BOBS, 3)
+        self.relay.send(letter(SMALL, b"later"), BOB, reverse_path=OUTSIDER)
+        messages = server.wait_for_mail(BOBS, 4)
+        self.assertEqual(
+            sorted(len(body_of(message)) for message in messages),
+            sorted(len(body_of(letter(size))) for size in (*sizes, SMALL)),
+        )
+        self.assertNotIn(b"age-encryption", b"".join(messages))
+
+    def test_without_the_keyword(self) -> None:
+        """An office without a key gets none of it, and its other mail; a line says so."""
+        self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
+        server = self.office()
+        server.start()
+        assert self.relay.process is not None
+        self.relay.process.wait_for("sealed")
+        shown = wait_until(
+            lambda: "sealed" in (text := run_mta(self.relay, "peers")) and text, "a clear line"
+        )
+        self.assertIn("1", shown)
+        server.stop()
+        server = self.office(self.key)
+        server.start()
+        server.wait_for_mail(BOBS)
+
+    def test_another_key(self) -> None:
+        """What can't be opened stays at the relay; the office's postmaster is told."""
+        self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
+        server = self.office(PrivateKey.new())
+        server.start()
+        assert server.process is not None
+        server.process.wait_for("can't be opened")
+        self.assertIn("1", run_mta(self.relay, "peers"))
+        server.stop()
+        server = self.office(PrivateKey.new(), self.key)
+        server.start()
+        server.wait_for_mail(BOBS)
+
+    def test_several_keys(self) -> None:
+        """In a rotation mail is sealed to the old key and the new one: either opens it."""
+        new = PrivateKey.new()
+        self.write_keys(self.key, new)
+        self.relay.stop()
+        self.relay.start()
+        self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
+        server = self.office(new)
+        server.start()
+        server.wait_for_mail(BOBS)
+
+    def test_at_the_limit(self) -> None:
+        """What the seal adds counts against no limit."""
+        limits = {"limits": {"message_size": "100KiB"}}
+        for _ in range(2):
+            size = 100 * 1024 - 1024
+            self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
+        server = self.office(self.key, keys=limits)
+        server.start()
+        server.wait_for_mail(BOBS, 2)
