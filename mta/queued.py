@@ -6,7 +6,7 @@ content.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -48,10 +48,10 @@ class IDraft(Interface):
 
     id: str = Attribute("the queue id that the message will have")
 
-    def address(recipients: Sequence[Recipient]) -> None:
-        """Say who is to have the message, before the first octet.
+    def address(envelope: Envelope) -> None:
+        """Tell the envelope as it came, before the first octet.
 
-        How it is kept may depend on that.
+        How the message is kept may depend on that.
         """
 
     async def write(piece: bytes) -> None:

@@ -169,7 +169,7 @@ class Pickup:
         """
         assert self._settings is not None
         draft, section = self._spool.draft(), HeaderSection()
-        draft.address(envelope.recipients)
+        draft.address(envelope)
         mail = LocalMail(self._inspectors, self._settings.hostname)
         try:
             async for piece in self._content(file, self._settings.limits.message_size):

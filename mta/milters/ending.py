@@ -79,7 +79,7 @@ class Ending:
     async def _replace_body(self, piece: bytes) -> None:
         if self._body is None:
             draft, in_lines = self._spool.draft(), self._envelope.body is not Body.BINARY
-            draft.address(self._envelope.recipients)
+            draft.address(self._envelope)
             self._body = NewBody(draft, self._max_size, in_lines=in_lines)
         await self._body.write(piece)
 

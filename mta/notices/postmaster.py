@@ -42,12 +42,12 @@ class Postmaster:
         """See `IPostmaster.tell`."""
         paragraphs = [textwrap.fill(each, WIDTH) for each in text.split("\n\n")]
         body = ("\n\n".join(paragraphs) + "\n").replace("\n", "\r\n").encode()
+        kind = Body.SEVEN_BIT if body.isascii() and subject.isascii() else Body.EIGHT_BIT
+        envelope = Envelope(NULL_PATH, (POSTMASTER,), kind, not subject.isascii())
         draft = self._spool.draft()
         try:
-            draft.address((POSTMASTER,))
+            draft.address(envelope)
             await draft.write(body)
-            kind = Body.SEVEN_BIT if body.isascii() and subject.isascii() else Body.EIGHT_BIT
-            envelope = Envelope(NULL_PATH, (POSTMASTER,), kind, not subject.isascii())
             header = self._header(subject)
             message = await self._spool.commit(draft, envelope, header, NOTICE_ORIGIN)
         except OSError as error:

@@ -34,4 +34,4 @@ class SealedWaits:
                 " `peers.NAME.seal.key` and TLS that it verifies?",
                 peer=self._peer,
             )
-            self._status.note(self._peer, last_error=SEALED_WAITS)
+            self._status.note(self._peer, obstacle=SEALED_WAITS)

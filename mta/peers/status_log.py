@@ -47,7 +47,7 @@ class PeerStatusLog:
     @contextmanager
     def link(self, peer: str) -> Iterator[None]:
         """Mark that a turned connection stands while this lasts."""
-        self.note(peer, last_error="")
+        self.note(peer, last_error="", obstacle="")
         try:
             descriptor = self._files.mark_link(peer)
         except OSError as error:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.interfaces import IChannel, IHeldMail, ILinkWatch, IPeerMeter, IRole
-from mta.peers.sealed_waits import SEALED_WAITS, SealedWaits
+from mta.peers.sealed_waits import SealedWaits
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import CountedSource, Refusals, Tally
@@ -123,8 +123,6 @@ class TurnedSender:
         finally:
             source.close()
             lasted = self._channel.seconds() - began
-            if tally.sealed and not error:
-                error = SEALED_WAITS
             if self._kind is LinkKind.MAIN:  # the one that operators look at
                 self._status.ended(self._peer.name, tally.ended(time.time(), lasted, error))
             self._log_end(tally, error, lasted)

@@ -109,14 +109,14 @@ class ReportSender:
             section, body = await self._in_thread(message, report, reporter, taking, now)
         never = frozenset({Notify.NEVER})
         recipients = tuple(Recipient(address, never) for address in taking)
+        envelope = Envelope(self._reverse_path, recipients)
         draft = self._spool.draft()
         try:
-            draft.address(recipients)
+            draft.address(envelope)
             await draft.write(body)
         except BaseException:
             draft.discard()
             raise
-        envelope = Envelope(self._reverse_path, recipients)
         committed = await self._spool.commit(draft, envelope, section, NOTICE_ORIGIN)
         self._mail.written(committed, subject)
 

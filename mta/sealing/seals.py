@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mta.interfaces import IRouter
-from mta.mail import Agent, Recipient
+from mta.mail import NULL_PATH, Agent, Mailbox, Recipient
 from mta.sealing.keys import PublicKey, public_keys
 from mta.settings import Peer
 from mta.smtp.errors import Refusal
@@ -19,14 +19,14 @@ class Seals:
         self._router = router
         self._keys = keys
 
-    def peers(self, recipient: Recipient) -> frozenset[str]:
+    def peers(self, recipient: Recipient, reverse_path: Mailbox = NULL_PATH) -> frozenset[str]:
         """The peers to which mail for a recipient is sealed.
 
         There is none where it waits for no peer with a key, or goes elsewhere as well, by an
         alias.
         """
         try:
-            routed = self._router.route(recipient.forward_path)
+            routed = self._router.route(recipient.forward_path, reverse_path)
         except Refusal:
             return frozenset()
         hops = {hop for _, hop in routed}

@@ -6,14 +6,13 @@ it in the clear.  One for others as well becomes two, one sealed and one not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IOwnMail, IPreviews, ISpool
-from mta.mail import Envelope, Recipient
+from mta.interfaces import IOwnMail, IPeerMeter, IPreviews, ISpool
+from mta.mail import Envelope, Mailbox, Recipient
 from mta.queued import IDraft, Message
 from mta.sealing.agefile import Sealing, sealed
 from mta.sealing.seals import Seals
@@ -42,10 +41,12 @@ class SealingDraft:
         self._sealing: Sealing | None = None
         self._header = b""  # sealed, once the body is complete
 
-    def address(self, recipients: Sequence[Recipient]) -> None:
+    def address(self, envelope: Envelope) -> None:
         """See `IDraft.address`."""
         assert self.plain is not None and self.sealed is None, "it is addressed once"
-        found = [self._seals.peers(recipient) for recipient in recipients]
+        found = [
+            self._seals.peers(recipient, envelope.reverse_path) for recipient in envelope.recipients
+        ]
         self.peers = frozenset().union(*found)
         if not self.peers:
             return
@@ -55,9 +56,9 @@ class SealingDraft:
             self.sealed = self._spool.draft()
         self._sealing = Sealing(self._seals.keys(self.peers))
 
-    def is_sealed_for(self, recipient: Recipient) -> bool:
+    def is_sealed_for(self, recipient: Recipient, reverse_path: Mailbox) -> bool:
         """Tell whether the sealed part is for a recipient."""
-        peers = self._seals.peers(recipient)
+        peers = self._seals.peers(recipient, reverse_path)
         return bool(peers) and self.peers >= peers
 
     async def write(self, piece: bytes) -> None:
@@ -101,14 +102,15 @@ class SealingSpool:
     """A spool behind what seals the mail for it.
 
     `seals` may be set at any time; None: no mail is sealed.  `mail` takes over the sealed part of a
-    message that became two.
+    message that became two, `meter` counts what is sealed for each peer.
     """
 
     log = Logger()
 
-    def __init__(self, spool: IPreviews, mail: IOwnMail) -> None:
+    def __init__(self, spool: IPreviews, mail: IOwnMail, meter: IPeerMeter) -> None:
         self.seals: Seals | None = None
         self._spool = spool
+        self._meter = meter
         self._mail = mail
 
     def draft(self) -> IDraft:
@@ -133,6 +135,8 @@ class SealingSpool:
             section = await draft.finish(header)
             first = await self._spool.commit(draft.sealed, sealed, section, origin, hold)
             draft.sealed = None
+            for peer in draft.peers:
+                self._meter.sealed(peer)
             if plain is None:
                 return first
         assert plain is not None and draft.plain is not None
@@ -163,7 +167,8 @@ class SealingSpool:
 
         What is left without recipients is discarded.  Raises NotSealed.
         """
-        inside = tuple(each for each in envelope.recipients if draft.is_sealed_for(each))
+        sender = envelope.reverse_path
+        inside = tuple(each for each in envelope.recipients if draft.is_sealed_for(each, sender))
         outside = tuple(each for each in envelope.recipients if each not in inside)
         if outside and draft.plain is None:
             self.log.error(

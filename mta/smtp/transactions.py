@@ -191,7 +191,7 @@ def _incoming(conversation: Conversation, transaction: Transaction) -> IncomingM
     config, session = conversation.config, conversation.session
     outside = session.outsider is not None or config.access.is_outsider(session)
     envelope = transaction.envelope(outside=outside)
-    transaction.draft.address(envelope.recipients)
+    transaction.draft.address(envelope)
     arguments = (
         config,
         session,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from mta.files import create, sync
-from mta.mail import Envelope, Recipient
+from mta.mail import Envelope
 from mta.queued import IContent, IDraft
 from mta.session import Origin
 from mta.spool import queue_id
@@ -63,7 +62,7 @@ class Draft:
         self._file: int | None = None  # descriptor
         self._discarded = False
 
-    def address(self, recipients: Sequence[Recipient]) -> None:
+    def address(self, envelope: Envelope) -> None:
         """See `IDraft.address`: here all mail is kept alike."""
 
     async def write(self, piece: bytes) -> None:

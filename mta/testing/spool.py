@@ -46,9 +46,9 @@ class MemoryDraft:
         self.discarded = False
         self.failure: OSError | None = None
 
-    def address(self, recipients: Sequence[Recipient]) -> None:
+    def address(self, envelope: Envelope) -> None:
         """Remember the recipients."""
-        self.addressed = tuple(recipients)
+        self.addressed = envelope.recipients
 
     async def write(self, piece: bytes) -> None:
         """Append octets."""

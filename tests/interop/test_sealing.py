@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import smtplib
 import socket
 import sqlite3
 import subprocess
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -161,6 +164,34 @@ class AtRestTests(SealedCase):
         self.relay.start()
         self.assert_nothing_clear()
 
+    def test_killed_while_mail_comes(self) -> None:
+        """Killed at some moments: nothing is clear, and what had its 250 is there, whole."""
+        taken: list[bytes] = []
+        for number in range(4):
+            sender = threading.Thread(target=self.send_all, args=(taken, number), daemon=True)
+            sender.start()
+            wait_until(lambda goal=12 * (number + 1): len(taken) >= goal, "mail is taken")
+            self.relay.kill()
+            sender.join()
+            self.assert_nothing_clear()
+            self.relay.start()
+        self.relay.kill()
+        self.assert_nothing_clear()
+        there = b"".join(self.lost())
+        for subject in taken:
+            self.assertIn(b"Subject: " + subject + b"\r\n", there)
+
+    def send_all(self, taken: list[bytes], run: int) -> None:
+        """Send one message after the other until the relay is gone."""
+        for number in itertools.count():
+            subject = b"%b %d.%d" % (CANARY, run, number)
+            size = (SMALL, SMALL, LARGE // 2)[number % 3]
+            try:
+                self.relay.send(letter(size, subject), BOB, reverse_path=OUTSIDER)
+            except (OSError, smtplib.SMTPException):
+                return
+            taken.append(subject)
+
     def test_age_opens_what_is_lost(self) -> None:
         """The relay is gone; its disk and the key of the office are enough."""
         for size in (0, SMALL, LARGE):
@@ -284,6 +315,27 @@ class OpeningTests(SealedCase):
         server = self.office(new)
         server.start()
         server.wait_for_mail(BOBS)
+
+    def test_passed_through(self) -> None:
+        """While the link stands it crosses in the same form, and the office's answer counts."""
+        self.relay.stop()
+        config = yaml.safe_load(self.relay.config.read_text())
+        config["peers"]["office"]["pass_through"] = True
+        self.relay.configure(config)
+        self.relay.start()
+        server = self.office(self.key)
+        server.start()
+        assert self.relay.process is not None
+        self.relay.process.wait_for("turned the connection")
+        self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
+        (message,) = server.wait_for_mail(BOBS)
+        self.assertIn(CANARY, message)
+        self.assert_nothing_clear()
+        server.stop()
+        self.relay.send(letter(LARGE), BOB, reverse_path=OUTSIDER)
+        self.assert_nothing_clear()
+        server.start()
+        server.wait_for_mail(BOBS, 2)
 
     def test_at_the_limit(self) -> None:
         """What the seal adds counts against no limit."""

@@ -23,6 +23,7 @@ from mta.session import UNKNOWN_ORIGIN
 from mta.settings import Peer
 from mta.smtp.replies import NO_SUCH_USER
 from mta.testing import FakeNotices, FakeRouter, MemorySpool, message
+from tests.sides import FakePeerMeter
 
 OFFICE, SHOP = PrivateKey.new(), PrivateKey.new()
 HOPS = {
@@ -52,8 +53,8 @@ class SealingCase(SynchronousTestCase):
         self.router = FakeRouter(HOPS, Hop(Agent.MX))
         keys = {"office": [OFFICE.public], "shop": [SHOP.public]}
         self.seals = Seals(self.router, keys)
-        self.inner, self.written = MemorySpool(), Written()
-        self.spool = SealingSpool(self.inner, self.written)
+        self.inner, self.written, self.meter = MemorySpool(), Written(), FakePeerMeter()
+        self.spool = SealingSpool(self.inner, self.written, self.meter)
         self.spool.seals = self.seals
 
     def done(self, work: Any) -> Any:
@@ -63,7 +64,7 @@ class SealingCase(SynchronousTestCase):
     def draft(self, *forward_paths: Mailbox, body: bytes = BODY) -> IDraft:
         """A body that has come."""
         draft = self.spool.draft()
-        draft.address(self.recipients(*forward_paths))
+        draft.address(Envelope(CAROL, self.recipients(*forward_paths)))
         self.done(draft.write(body))
         return draft
 
@@ -117,6 +118,23 @@ class SealsTests(SealingCase):
         lost = Mailbox("lost", "here.example")
         self.router.refusals[str(lost)] = NO_SUCH_USER
         self.assertEqual(self.seals.peers(Recipient(lost)), frozenset())
+
+    def test_by_its_sender(self) -> None:
+        """The sender may have a way of its own, where nobody could open it."""
+        route = self.router.route
+
+        def by_sender(address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Any:
+            if reverse_path == OLE:
+                return [(address, Hop(Agent.SMTP, "smart.example"))]
+            return route(address, reverse_path)
+
+        self.patch(self.router, "route", by_sender)
+        self.assertEqual(self.seals.peers(Recipient(BOB), OLE), frozenset())
+        self.assertEqual(self.seals.peers(Recipient(BOB), CAROL), {"office"})
+        draft = self.spool.draft()
+        draft.address(Envelope(OLE, self.recipients(BOB)))
+        self.done(draft.write(BODY))
+        self.assertEqual(self.inner.drafts[0].data, BODY)
 
     def test_from_the_configuration(self) -> None:
         """Keys are those of peers that dial in; without one nothing is sealed."""
@@ -172,6 +190,7 @@ class SealingSpoolTests(SealingCase):
         """One message, which either opens."""
         message = self.take(BOB, SUE)
         self.assertEqual(self.paths(message), [BOB, SUE])
+        self.assertCountEqual(self.meter.counted, [("office", "sealed"), ("shop", "sealed")])
         for key in (OFFICE, SHOP):
             self.assertEqual(self.content(message, key), HEADER + BODY)
 
@@ -314,7 +333,7 @@ class DraftTests(SealingCase):
         """What is not a chunk yet goes nowhere: no octet of it is written in the clear."""
         draft = self.spool.draft()
         assert isinstance(draft, SealingDraft)
-        draft.address(self.recipients(BOB))
+        draft.address(Envelope(CAROL, self.recipients(BOB)))
         for _ in range(3 * 2**16):
             self.done(draft.write(b"x"))
         (inner,) = self.inner.drafts

@@ -31,12 +31,12 @@ def _seal(case: PairTests, *keys: PrivateKey) -> None:
     """Let the provider seal what waits for its office, which has these keys."""
     provider, office = case.provider, case.office
     written: IOwnMail = Written()
-    spool = SealingSpool(provider.spool, written)
+    spool = SealingSpool(provider.spool, written, provider.meter)
     spool.seals = Seals(provider.router, {"office": [KEY.public]})
     for body in IN:
         draft = spool.draft()
         envelope = Envelope(ALICE, (Recipient(BOB),), outside=True)
-        draft.address(envelope.recipients)
+        draft.address(envelope)
 
         async def take(draft=draft, envelope=envelope, body=body) -> Message:  # type: ignore[no-untyped-def]
             await draft.write(body)
@@ -94,7 +94,7 @@ class SealedTests(SealedPairs):
         self.exchange()
         self.assertEqual(self.office.bodies, [])
         self.assertEqual(len(self.provider.spool.messages), 2 * len(IN))
-        self.assertEqual(set(self.provider.status.errors["office"]), {SEALED_WAITS})
+        self.assertEqual(self.provider.status.notes["obstacle"], SEALED_WAITS)
 
     def test_unknown_key(self) -> None:
         """It waits, and the office's postmaster is told."""
