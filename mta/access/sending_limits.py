@@ -102,7 +102,8 @@ class SendingLimits:
             " spam, which is sent with a password that others have learnt."
             f"\n\nNo mail is taken from {user} until `mta user resume {user}`: programs keep it and"
             f" try again. Give {user} a new password first, by `mta user passwd {user}`. What is in"
-            f" the queue is still sent: see `mta queue list`.",
+            f" the queue is still sent: `mta queue list --user {user}` shows it, and"
+            f" `mta queue hold --user {user}` keeps it.",
         )
 
     async def _tell_of_recipients(self, account: str, limit: int) -> None:

@@ -294,6 +294,7 @@ class SendingTests(LimitCase):
         [(subject, text)] = self.postmaster.told
         self.assertEqual(subject, "alice is suspended")
         self.assertIn("mta user resume alice", text)
+        self.assertIn("mta queue hold --user alice", text)
         self.clock.advance(1)
         for each in (policy, other):
             self.assertEqual(self.mail(each, self.session("Alice")), "450 4.7.1 Sending is suspe")
