@@ -20,8 +20,7 @@ from mta.settings import DAY, HOUR, KIB, MIB, MINUTE, Settings
 # What takes a while, and few commands need, is imported where it is used.
 if TYPE_CHECKING:
     from mta.routing import Router
-    from mta.spool.listing import Listing
-    from mta.spool.tools import SpoolTools
+    from mta.spool.interfaces import IListing, ITools
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -96,26 +95,28 @@ def settings_of(
     return settings
 
 
-def spool_of(settings: Settings) -> closing[SpoolTools]:
+def spool_of(settings: Settings) -> closing[ITools]:
     """The spool of the server.  Raises Failed where there is none, or OSError."""
-    from mta.spool.tools import SpoolTools
+    from mta.spool.place import SpoolPlace
 
     _require_spool(settings)
-    return closing(SpoolTools(Path(settings.spool)))
+    return closing(SpoolPlace.of(settings).tools())
 
 
-def listing_of(settings: Settings) -> closing[Listing]:
+def listing_of(settings: Settings) -> closing[IListing]:
     """The spool of the server, to be looked at.  Raises Failed where there is none, or OSError."""
-    from mta.spool.listing import Listing
+    from mta.spool.place import SpoolPlace
 
     _require_spool(settings)
-    return closing(Listing(Path(settings.spool)))
+    return closing(SpoolPlace.of(settings).listing())
 
 
 def _require_spool(settings: Settings) -> None:
+    from mta.spool.place import SpoolPlace
+
     if not has_spool(settings):
-        path = settings.spool
-        raise Failed(f"no spool in {path}: the server has not run yet, or `spool` is another")
+        name = SpoolPlace.of(settings).name
+        raise Failed(f"no spool in {name}: the server has not run yet, or `spool` is another")
 
 
 def has_spool(settings: Settings) -> bool:
@@ -123,12 +124,12 @@ def has_spool(settings: Settings) -> bool:
 
     Raises OSError, or Failed where it is not for us.
     """
-    from mta.spool.folder import Folder
+    from mta.spool.place import SpoolPlace
 
     spool = Path(settings.spool)
     if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
         raise Failed(f"{spool}: only root and the user {server_account(settings)} may look there")
-    return Folder(spool).database.exists()
+    return SpoolPlace.of(settings).exists()
 
 
 def router_of(settings: Settings) -> Router:
@@ -140,13 +141,14 @@ def router_of(settings: Settings) -> Router:
     from mta.pairing.mailboxes import domains_with_mailboxes
     from mta.routing import Router
     from mta.smtp.srs import SenderRewriting
-    from mta.spool.folder import Folder
+    from mta.spool.place import SpoolPlace
     from mta.srs_key import srs_key
 
     spool = Path(settings.spool)
     srs = None
     with suppress(OSError):
-        if Folder(spool).database.exists():  # else the key would look like a spool that lost it
+        # Else the key would look like a spool that lost its database.
+        if settings.database or SpoolPlace.of(settings).exists():
             srs = SenderRewriting(srs_key(spool))
     return Router.from_settings(
         replace(settings, domains=domains_with_mailboxes(settings)),

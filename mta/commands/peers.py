@@ -31,7 +31,7 @@ from mta.settings import Peer, Settings
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
-    from mta.spool.tools import SpoolTools
+    from mta.spool.interfaces import ITools
 
 _FORMAT = "{:20}  {:8}  {:>8}  {:>7}  {:>13}  {}"
 
@@ -78,7 +78,7 @@ def _wanted(settings: Settings, name: str | None) -> list[Peer]:
 
 
 def _looked_up(
-    peer: Peer, settings: Settings, tools: SpoolTools | None
+    peer: Peer, settings: Settings, tools: ITools | None
 ) -> tuple[PeerStatus, dict[str, Any]]:
     """The status of a peer, and all that is known of it."""
     files = PeerStatusFiles(Path(settings.spool))

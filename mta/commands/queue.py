@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mta.interfaces import INotices
     from mta.routing import Router
     from mta.settings import Settings
-    from mta.spool.tools import SpoolTools
+    from mta.spool.interfaces import ITools
 
 _WORDS = (
     ("--from", "reverse_path", "A", "reverse-path; '<>' for notices"),
@@ -49,7 +49,7 @@ _WORDS = (
 _KNOWN = {"domain": "domains", "peer": "peers", "user": "users"}
 _BATCH_SIZE = 500  # messages changed at once
 
-_Change = Callable[[argparse.Namespace, "SpoolTools", Sequence[str]], Collection[str]]
+_Change = Callable[[argparse.Namespace, "ITools", Sequence[str]], Collection[str]]
 
 
 def register(subparsers: Subparsers) -> None:
@@ -233,7 +233,7 @@ def _change_all(
 
 
 def _change_batch(
-    arguments: argparse.Namespace, settings: Settings, tools: SpoolTools, ids: Sequence[str]
+    arguments: argparse.Namespace, settings: Settings, tools: ITools, ids: Sequence[str]
 ) -> int:
     """Change these messages, and log it.  Returns the number of those that were changed."""
     from mta.logs.file import note
@@ -244,7 +244,7 @@ def _change_batch(
     return len(changed)
 
 
-def _found(tools: SpoolTools, wanted: Iterable[Filter]) -> Iterator[Listed]:
+def _found(tools: ITools, wanted: Iterable[Filter]) -> Iterator[Listed]:
     """The messages that fit any of the filters, each once."""
     seen: set[str] = set()
     for each in wanted:
@@ -254,13 +254,11 @@ def _found(tools: SpoolTools, wanted: Iterable[Filter]) -> Iterator[Listed]:
                 yield listed
 
 
-def _retry(_: argparse.Namespace, tools: SpoolTools, ids: Sequence[str]) -> Collection[str]:
+def _retry(_: argparse.Namespace, tools: ITools, ids: Sequence[str]) -> Collection[str]:
     return tools.retry(ids)
 
 
-def _bounce(
-    arguments: argparse.Namespace, tools: SpoolTools, ids: Sequence[str]
-) -> Collection[str]:
+def _bounce(arguments: argparse.Namespace, tools: ITools, ids: Sequence[str]) -> Collection[str]:
     """Tell the senders that we gave up, and remove the messages."""
     from mta.notices import NoticeWriter
     from mta.sealing.notices import SealedNotices

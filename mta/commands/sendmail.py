@@ -40,10 +40,12 @@ from mta.session import LOCAL_ADDRESS, Origin
 from mta.settings import Listener, Settings, Source
 from mta.smtp import grammar
 from mta.smtp.errors import LocalFault, Refusal
-from mta.spool.tools import SpoolTools
+from mta.spool.database import SpoolAway
+from mta.spool.place import SpoolPlace
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
+    from mta.spool.interfaces import ITools
 
 
 def register(subparsers: Subparsers) -> None:
@@ -128,7 +130,7 @@ def _submit(arguments: argparse.Namespace) -> None:
 
 
 def _enqueue(
-    tools: SpoolTools,
+    tools: ITools,
     settings: Settings,
     envelope: Envelope,
     content: Iterator[bytes],
@@ -221,14 +223,14 @@ def _is_readable(path: Path) -> bool:
     return os.access(path, os.R_OK)
 
 
-def _spool(settings: Settings) -> SpoolTools | None:
-    """The spool; None where this user may not write to it."""
+def _spool(settings: Settings) -> ITools | None:
+    """The spool; None where this user can't write to it now."""
     spool = Path(settings.spool)
     try:
         if spool.is_dir() and not os.access(spool, os.R_OK | os.W_OK | os.X_OK):
             return None
-        return SpoolTools(spool, reserve=settings.limits.free_space)
-    except PermissionError:
+        return SpoolPlace.of(settings).tools()
+    except (PermissionError, SpoolAway):
         return None
 
 
@@ -347,7 +349,7 @@ def _try_out(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     if tools := _spool(settings):
         tools.close()
-        print(printable(f"messages go into the spool {settings.spool}"))
+        print(printable(f"messages go into the spool {SpoolPlace.of(settings).name}"))
         return
     from mta.commands import local_smtp
 

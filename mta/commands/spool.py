@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mta.commands.console import (
@@ -19,9 +18,10 @@ from mta.commands.console import (
 )
 from mta.commands.known import is_known
 from mta.queued import Filter
-from mta.spool.checking import Checker, Finding
+from mta.spool.checking import Finding
 from mta.spool.database import SpoolUnusable
 from mta.spool.folder import Folder
+from mta.spool.place import SpoolPlace
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
@@ -46,19 +46,19 @@ def register(subparsers: Subparsers) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments)
-    path = Path(settings.spool)
-    if not has_spool(settings) and not Folder(path).traces():
-        raise Failed(f"no spool in {path}: the server has not run yet, or `spool` is another")
+    place = SpoolPlace.of(settings)
+    if not has_spool(settings) and (place.database or not Folder(place.folder).traces()):
+        raise Failed(f"no spool in {place.name}: the server has not run yet, or `spool` is another")
     left = 0
     try:
-        for finding in Checker(path, repair=arguments.repair).findings():
+        for finding in place.findings(repair=arguments.repair):
             left += not finding.repaired
             _print(finding, in_json=arguments.json)
     except SpoolUnusable as error:
         left += 1
         _print(Finding("queue.sqlite", str(error)), in_json=arguments.json)
     if left:
-        raise Failed(f"{left} thing{'' if left == 1 else 's'} wrong in {path}")
+        raise Failed(f"{left} thing{'' if left == 1 else 's'} wrong in {place.name}")
 
 
 def _print(finding: Finding, *, in_json: bool) -> None:

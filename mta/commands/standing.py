@@ -6,14 +6,14 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from mta.commands.console import Failed, duration, printable
 from mta.mail import canonical_domain
 from mta.queued import Filter
 from mta.settings import Settings
-from mta.spool.folder import Folder
-from mta.spool.holds import StandingHold, StandingHolds
+from mta.spool.holds import StandingHold
+from mta.spool.interfaces import IStandingHolds
+from mta.spool.place import SpoolPlace
 
 VERBS = {
     "hold": "put new mail that fits on hold, too, until `release --new` (--from, --to, --domain)",
@@ -75,5 +75,5 @@ def _standing(wanted: Filter) -> StandingHold:
     return StandingHold(*parts, since=time.time())
 
 
-def _holds(settings: Settings) -> StandingHolds:
-    return StandingHolds(Folder(Path(settings.spool)))
+def _holds(settings: Settings) -> IStandingHolds:
+    return SpoolPlace.of(settings).holds()

@@ -128,12 +128,28 @@ def _settings(root: Value, found: dict[str, Any]) -> Settings:
         listeners += (ODMR_LISTENER,)
     defaults = {"users": values.absolute(root, DEFAULT_USERS), "listen": listeners}
     default_route = routes.pop("default", Hop(Agent.MX))
+    _place_spool(root, found)
     return Settings(**{**defaults, **found}, routes=routes, default_route=default_route)
 
 
+POSTGRES = "postgresql://"  # how the URL of a spool in a database begins
+
+
+def _place_spool(root: Value, found: dict[str, Any]) -> None:
+    """Tell a spool in a folder from one in a database."""
+    folder = found.pop("spool_folder", None)
+    if found.get("spool", "").startswith(POSTGRES):
+        found["database"] = found.pop("spool")
+        found |= {"spool": folder} if folder else {}
+    elif folder:
+        place, _ = root.member("spool_folder")
+        raise place.wrong("the spool is a folder itself, expected no 'spool_folder'")
+
+
 def _spool(value: Value) -> str:
-    if value.text("a folder").startswith("postgresql://"):
-        raise value.wrong("a spool in PostgreSQL is not supported, expected a folder")
+    expected = "a folder, or postgresql://USER@HOST/DATABASE"
+    if value.text(expected).startswith(POSTGRES):
+        return value.text(expected)
     return values.path(value)
 
 
@@ -356,6 +372,8 @@ LOG: Fields = {
 FILE: Fields = {
     "hostname": values.domain,
     "spool": _spool,
+    "spool_folder": values.path,
+    "node": values.domain,
     "run_as": values.user,
     "listen": list_of(_listener, "a list of listeners"),
     "tls": _tls,

@@ -12,6 +12,7 @@ from mta.doctor.examined import Examined
 from mta.doctor.result import Result, bad, ok, unknown, warn
 from mta.settings import GIB, MIB
 from mta.spool import inspection
+from mta.spool.place import SpoolPlace
 
 COMMAND_TIMEOUT = 4.0  # seconds: for programs of the system, which answer at once
 MAX_INTEGRITY_TIME = 3.0  # seconds: for a look through the spool's database
@@ -48,8 +49,27 @@ def _room(spool: Path, limit: int) -> Sequence[Result]:
 
 async def spool(examined: Examined) -> AsyncIterator[Result]:
     """Look at the spool, and let SQLite look."""
-    for result in await examined.in_thread(_spool, Path(examined.settings.spool)):
+    settings = examined.settings
+    if settings.database:
+        found = await examined.in_thread(_database, SpoolPlace.of(settings))
+    else:
+        found = await examined.in_thread(_spool, Path(settings.spool))
+    for result in found:
         yield result
+
+
+def _database(place: SpoolPlace) -> Sequence[Result]:
+    """Look at a spool in a database.  Blocks."""
+    try:
+        if not place.exists():
+            return [unknown(f"{place.name} has no tables yet", "they are made by the server")]
+        weaknesses = place.weaknesses()
+    except OSError as error:
+        words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return [bad(f"the spool {words}", "psql shows whether the database answers")]
+    return [warn(f"{place.name}: {each}") for each in weaknesses] or [
+        ok(f"the spool {place.name} answers, and keeps what it has acknowledged")
+    ]
 
 
 def _spool(path: Path) -> Sequence[Result]:

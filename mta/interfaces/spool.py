@@ -15,7 +15,10 @@ class ISpool(Interface):
     """The store of accepted mail.  What was committed survives a power loss."""
 
     def draft() -> IDraft:
-        """A place to write a body that arrives."""
+        """A place to write a body that arrives.
+
+        Raises OSError where no mail can be taken now (answer 451).
+        """
 
     async def commit(
         draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""

@@ -26,6 +26,8 @@ class Effect(Enum):
 EFFECTS: Mapping[str, Effect] = {
     "hostname": Effect.NEXT_CONNECTION,
     "spool": Effect.NEXT_START,
+    "database": Effect.NEXT_START,
+    "node": Effect.NEXT_START,
     "run_as": Effect.NEXT_START,
     "listen": Effect.NEXT_CONNECTION,
     "listen[].endpoint": Effect.NEXT_START,
@@ -68,6 +70,8 @@ def in_force(new: Settings, old: Settings) -> tuple[Settings, Sequence[str]]:
     settings = replace(
         new,
         spool=old.spool,
+        database=old.database,
+        node=old.node,
         run_as=old.run_as,
         listen=_served(new.listen, old.listen),
         metrics=old.metrics,

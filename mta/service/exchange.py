@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import deferLater
@@ -15,6 +14,7 @@ from mta.service.configured import configure
 from mta.service.process import STOP_TIMEOUT, Process
 from mta.settings import Peer, Settings
 from mta.spool.folder import Folder
+from mta.spool.place import SpoolPlace
 from mta.spool.wakeup import Signal, wake_processes
 
 MAX_START_WAIT = 5.0  # seconds in which mail of ours comes to wait for the peer, before we dial
@@ -27,7 +27,7 @@ async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, rea
     It works beside a server that runs, or without one.  Raises HopFailure, TLSFault, UserFault and
     OSError.
     """
-    process = Process(Path(settings.spool), reactor, NullMeter())
+    process = Process(SpoolPlace.of(settings), reactor, NullMeter())
     process.attended = True
     configured = configure(settings, process, lists_for_relays(settings))
     configured.router.use(domains_with_mailboxes(settings))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import MutableMapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from mta.settings import Listener, ListenerTLS, Service, Settings
 
@@ -25,11 +25,20 @@ class Inheritance:
     listen: Sequence[Listener]
     spool: str
     workers: int
+    database: str = field(default="", repr=False)
+    node: str = ""
 
     @classmethod
     def of(cls, settings: Settings, descriptors: Sequence[int]) -> Inheritance:
         """The inheritance of workers from a process with these settings."""
-        return cls(descriptors, settings.listen, settings.spool, settings.queue.workers)
+        return cls(
+            descriptors,
+            settings.listen,
+            settings.spool,
+            settings.queue.workers,
+            settings.database,
+            settings.node,
+        )
 
     def encoded(self) -> str:
         """The text for the environment."""
@@ -37,25 +46,28 @@ class Inheritance:
             asdict(each) | {"service": each.service.value, "tls": each.tls.value}
             for each in self.listen
         ]
-        return json.dumps([list(self.descriptors), listen, self.spool, self.workers])
+        place = self.spool, self.workers, self.database, self.node
+        return json.dumps([list(self.descriptors), listen, *place])
 
     @classmethod
     def decoded(cls, text: str) -> Inheritance:
         """Read the text that `encoded` wrote."""
-        descriptors, listen, spool, count = json.loads(text)
+        descriptors, listen, *place = json.loads(text)
         listeners = [
             Listener(
                 **each | {"service": Service(each["service"]), "tls": ListenerTLS(each["tls"])}
             )
             for each in listen
         ]
-        return cls(descriptors, listeners, spool, count)
+        return cls(descriptors, listeners, *place)
 
     def in_force(self, settings: Settings) -> Settings:
         """The settings of the file, but for those that take a restart."""
         return replace(
             settings,
             spool=self.spool,
+            database=self.database,
+            node=self.node,
             listen=tuple(self.listen),
             queue=replace(settings.queue, workers=self.workers),
         )

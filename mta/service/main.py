@@ -41,6 +41,7 @@ from mta.service.signals import StopSignals, call_on
 from mta.service.workers import Workers, twistd_arguments
 from mta.settings import Settings
 from mta.smtp import grammar
+from mta.spool.place import SpoolPlace
 
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
 MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
@@ -144,7 +145,7 @@ class MailService(MultiService):
     def _open(self, listeners: Listeners) -> None:
         """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
         self._process = self._status.process = Process(
-            Path(self._settings.spool),
+            SpoolPlace.of(self._settings),
             self._reactor,
             self._meter,
             is_first=not self._inherited,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import deferToThreadPool
@@ -38,7 +37,7 @@ from mta.sealing.spool import SealingSpool
 from mta.service import threads
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
-from mta.spool.sqlite import SqliteSpool
+from mta.spool.place import SpoolPlace
 from mta.srs_key import srs_key
 from mta.tls import TLSFault
 
@@ -80,16 +79,18 @@ class Process:
     reloader: IReloader | None = None
     attended = False  # by a person who waits at a terminal
 
-    def __init__(self, folder: Path, reactor: Any, meter: IMeter, *, is_first: bool = True) -> None:
-        """Open the spool in `folder`.  Raises OSError, SpoolDamaged among others."""
+    def __init__(
+        self, place: SpoolPlace, reactor: Any, meter: IMeter, *, is_first: bool = True
+    ) -> None:
+        """Open the spool at this place.  Raises OSError, SpoolDamaged among others."""
         threads.take_little_memory()
         self.reactor = reactor
         self.threads = reactor.getThreadPool()
-        self.folder = folder
+        self.folder = folder = place.folder
         self.is_first = is_first
         self.meter = meter
-        self.spool = SqliteSpool(
-            folder, reactor, self.threads, listener=self, uptime=seconds_since_boot, meter=meter
+        self.spool = place.opened(
+            reactor, self.threads, self, uptime=seconds_since_boot, meter=meter
         )
         self.spool.start()
         self.pressure = Pressure()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mta.interfaces import ISpool
 from mta.mail import Body
+from mta.queued import IDraft
 from mta.session import Session
 from mta.settings import Service
 from mta.smtp import grammar, replies, sealed_form, waiting_senders
@@ -68,12 +70,20 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
     conversation.transactions += 1
     origin = (session.forwarded or session).origin(smtputf8=parsed.smtputf8)
     began = conversation.channel.seconds()
-    transaction = Transaction(parsed, config.spool.draft(), origin, began)
+    transaction = Transaction(parsed, _draft(config.spool), origin, began)
     if conversation.inspection is not None:
         await _begin_inspection(conversation.inspection, transaction, session.outsider)
     conversation.transaction = transaction
     conversation.cost.towards_mail()
     return replies.SENDER_OK
+
+
+def _draft(spool: ISpool) -> IDraft:
+    """A place for the body.  Raises Refusal where no mail can be taken now."""
+    try:
+        return spool.draft()
+    except OSError:
+        raise Refusal(replies.LOCAL_ERROR) from None
 
 
 async def _begin_inspection(

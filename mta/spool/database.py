@@ -46,6 +46,10 @@ class SpoolUnusable(OSError):
     """
 
 
+class SpoolAway(OSError):
+    """The database of the spool can't be reached now.  Ask again later."""
+
+
 class SpoolDamaged(SpoolUnusable):
     """The spool's database is not one, is broken, or is gone."""
 

@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from zope.interface import implementer
+
 from mta.files import atomic_write, create
 from mta.mail import Envelope, Mailbox, canonical_domain
 from mta.spool.folder import Folder
+from mta.spool.interfaces import IStandingHolds
 from mta.spool.listing import address_key
 
 
@@ -68,6 +71,7 @@ class StandingHold:
         return " ".join(f"--{name} {shlex.quote(part)}" for name, part in parts.items() if part)
 
 
+@implementer(IStandingHolds)
 class StandingHolds:
     """The standing holds of a spool.  Everything blocks, for no longer than a small file takes."""
 

@@ -6,7 +6,7 @@ its own way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Interface
@@ -14,9 +14,15 @@ from zope.interface import Interface
 from mta.interfaces import ISpool
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from mta.mail import Envelope
+    from mta.queued import Entry, Filter, Message, Notice
+    from mta.session import Origin
     from mta.spool.drafts import Draft, Incoming
+    from mta.spool.holds import StandingHold
     from mta.spool.jobs import Job
+    from mta.spool.listing import Listed
     from mta.spool.loading import Loaded
     from mta.spool.rows import Arrival
 
@@ -119,3 +125,107 @@ class IToolSpool(ISpool):
 
     def arrival(incoming: Incoming) -> Arrival:
         """A message to be inserted, with its body.  Raises SpoolFull or OSError."""
+
+
+class IListing(Interface):
+    """The queue as an operator lists it.
+
+    Everything blocks, and raises OSError where the spool fails.
+    """
+
+    def find(wanted: Filter) -> Iterator[Listed]:
+        """The messages that fit, oldest first, in portions."""
+
+    def count(wanted: Filter) -> int:
+        """Count the messages that fit."""
+
+    def close() -> None:
+        """Close the spool."""
+
+
+class ILookTools(Interface):
+    """The spool as a command looks at it; see `IListing`."""
+
+    def listed(wanted: Filter) -> Iterator[Listed]:
+        """The messages that fit in short, oldest first."""
+
+    def find(wanted: Filter) -> Iterator[Entry]:
+        """The messages that fit, oldest first; their content needs no reactor."""
+
+    def count(wanted: Filter) -> int:
+        """Count the messages that fit."""
+
+    def count_held(peer: str) -> int:
+        """Count the messages that wait for a peer."""
+
+    def close() -> None:
+        """Close the spool."""
+
+
+class IChangeTools(Interface):
+    """The spool as a command changes it; see `IListing`.
+
+    Each change returns the ids of the messages that it concerned.
+    """
+
+    def in_portions() -> AbstractContextManager[Callable[[], None]]:
+        """Wake the servers seldom during many changes, and at the end.
+
+        Gives a function to be called between portions of them.
+        """
+
+    def hold(ids: Collection[str]) -> list[str]:
+        """Put messages on hold until `release`.
+
+        One under way is on hold when its attempt ends.
+        """
+
+    def release(ids: Collection[str]) -> list[str]:
+        """Undo `hold`, and make free messages due now."""
+
+    def retry(ids: Collection[str]) -> list[str]:
+        """Make free messages due now that are not on hold."""
+
+    def delete(ids: Collection[str]) -> list[str]:
+        """Remove messages without a notice, leased ones, too."""
+
+
+class IIntakeTools(Interface):
+    """The spool as a command puts mail into it; see `IListing`."""
+
+    def sync_spool() -> AbstractContextManager[IToolSpool]:
+        """Be an owner with a way into the spool.  Raises OSError."""
+
+    def enqueue(envelope: Envelope, pieces: Iterable[bytes], origin: Origin = ...) -> str:
+        """Put a message into the spool, due now; returns its queue id.
+
+        The content comes in pieces, with CRLF line ends.  It is on stable storage when this
+        returns.  Raises SpoolFull or OSError; then nothing is left behind.
+        """
+
+    def bounce(bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
+        """Replace free messages by their notices, in one commit; returns which.
+
+        A message that was attempted since it was read stays: what its notice says may be wrong.
+        Raises SpoolFull or OSError; then nothing is changed.
+        """
+
+
+class ITools(ILookTools, IChangeTools, IIntakeTools):
+    """The spool as commands use it."""
+
+
+class IStandingHolds(Interface):
+    """The standing holds of a spool.  Everything blocks.  All raise OSError."""
+
+    def current() -> Sequence[StandingHold]:
+        """The holds that stand now."""
+
+    def which(envelope: Envelope) -> StandingHold | None:
+        """The first that a message fits, if any."""
+
+    def add(hold: StandingHold) -> None:
+        """Add one, for all processes; nothing where it stands."""
+
+    def lift(hold: StandingHold) -> bool:
+        """Take one away; returns whether it stood."""

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from zope.interface import implementer
+
 from mta.mail import Mailbox, canonical_domain
 from mta.queued import Filter, HistoryEntry, IContent
 from mta.spool import owners, queue_id
 from mta.spool.database import as_oserror, open_database
 from mta.spool.folder import Folder
+from mta.spool.interfaces import IListing
 from mta.spool.loading import ContentKey, load
 from mta.spool.schema import Hold
 
@@ -86,6 +89,7 @@ class Listed:
         return queue_id.arrival(queue_id.decode(self.id))
 
 
+@implementer(IListing)
 class Listing:
     """The queue in a spool folder.  Everything blocks, and raises OSError where the spool fails.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ from mta.spool.leasing import Leasing
 
 
 @implementer(ISpool, IPreviews, IQueue, IAttempts)
-class ProcessSpool:
+class ProcessSpool(ABC):
     """Joins the parts that work for one owner.
 
     A subclass makes them in `start`.
@@ -64,6 +65,25 @@ class ProcessSpool:
         self._now = now
         self._ids = queue_id.QueueIds(now)
         self._clocks = clock.Clocks(now, uptime or reactor.seconds)
+
+    @abstractmethod
+    def start(self) -> None:
+        """Open the spool, making it if need be; call `take_over` next.
+
+        Raises SpoolUnusable or OSError, in one line for people.
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Commit what waits, leave leases to the next owner, and close."""
+
+    @abstractmethod
+    async def take_over(self) -> int:
+        """Free what dead owners had leased, and remove what they left.
+
+        Returns how many messages it were.  Call it at start and every few seconds.  Raises OSError;
+        try again later.
+        """
 
     def _begin(self, owner: int) -> None:
         """Let the parts work."""

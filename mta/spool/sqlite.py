@@ -56,10 +56,7 @@ class SqliteSpool(ProcessSpool):
         super().__init__(reactor, pool, listener, committer, now=now, uptime=uptime)
 
     def start(self) -> None:
-        """Open the spool, making it if need be; call `take_over` next.
-
-        Raises SpoolUnusable or OSError, in one line for people.
-        """
+        """See `ProcessSpool.start`."""
         with closing(open_database(self._folder)) as connection:
             self._owner = owners.register(self._folder, self._ids)
             with as_oserror(self._folder), transaction(connection):
@@ -99,7 +96,7 @@ class SqliteSpool(ProcessSpool):
         )
 
     async def stop(self) -> None:
-        """Commit what waits, leave leases to the next owner, and close."""
+        """See `ProcessSpool.stop`."""
         self._rest()
         self._pipe.close()
         try:
@@ -113,10 +110,6 @@ class SqliteSpool(ProcessSpool):
         wake_processes(self._folder)
 
     async def take_over(self) -> int:
-        """Free what dead owners had leased, and remove their files.
-
-        Returns how many messages it were.  Call it at start and every few seconds.  Raises OSError;
-        try again later.
-        """
+        """See `ProcessSpool.take_over`."""
         self._pipe.renew()
         return await self._taking_over.look(self._owner.number)

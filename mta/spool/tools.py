@@ -9,12 +9,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from sqlite3 import Connection
 
+from zope.interface import implementer
+
 from mta.mail import Envelope
 from mta.queued import EVERYWHERE, Entry, Filter, IDraft, Message, Notice
 from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import leases, queue_id, rows
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder
+from mta.spool.interfaces import ITools
 from mta.spool.listing import DAMAGED, Listed, Listing, numbers
 from mta.spool.loading import load, salvage
 from mta.spool.schema import Hold
@@ -26,6 +29,7 @@ _BATCH_SIZE = 500  # messages changed in one commit: others want to commit, too
 _ALL = -1  # as a LIMIT
 
 
+@implementer(ITools)
 class SpoolTools:
     """The spool in a folder.  Everything blocks, and raises OSError where the spool fails.
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta.commands import local_server, main, sendmail, stdio
+from mta.commands import local_server, main, stdio
 from mta.commands.addressees import addressees
 from mta.commands.outgoing import MAX_HEADER, lines
 from mta.interfaces import IAccessPolicy, IChannel, ISpool
@@ -30,6 +30,7 @@ from mta.maildrop import batch
 from mta.queued import Filter, Message
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ORIGIN, Origin
 from mta.settings import Listener, ListenerTLS, Service, Settings
+from mta.spool.place import SpoolPlace
 from mta.spool.tools import SpoolTools
 from mta.testing import MemorySpool
 from tests.commands.test_commands import CommandCase, Output
@@ -552,7 +553,7 @@ class LocalSMTPTests(SendmailCase):
         self.server.start()
         self.settings = configuration(domains=domains, spool=str(self.server.folder / "spool"))
         self.listen_on(f"tcp:{self.server.ports['smtp']}:interface=127.0.0.1")
-        self.patch(sendmail, "SpoolTools", self.forbid)
+        self.patch(SpoolPlace, "tools", self.forbid)
 
     def listen_on(self, *endpoints: str) -> None:
         """What our own configuration says of the server."""
@@ -560,7 +561,7 @@ class LocalSMTPTests(SendmailCase):
         self.config.write_text(yaml.safe_dump(self.settings | {"listen": listen}))
 
     def forbid(self, *arguments: object, **keywords: object) -> None:
-        """In the place of SpoolTools."""
+        """In the place of `SpoolPlace.tools`."""
         raise PermissionError
 
     def test_a_message(self) -> None:

@@ -142,6 +142,7 @@ class InForceTests(SynchronousTestCase):
         known |= {"tls.certificate", "tls.key"}  # together, the pair
         known |= {"domains.NAME.dkim[].key"}  # its `file`
         known |= {"peers.NAME.seal.file", "peers.NAME.seal.key"}  # one of them is `seal`
+        known |= {"spool_folder"}  # `spool` beside a database
         known |= {"milters[].name"}  # a name, as those of peers
         keys = {
             f"{section}{name}"
@@ -178,7 +179,7 @@ class InForceTests(SynchronousTestCase):
             documented.update(dict.fromkeys(re.findall("``(.*?)``", keys), effect))
         self.assertLessEqual(set(documented), set(EFFECTS))
         for key, effect in EFFECTS.items():
-            key = "routes" if key == "default_route" else key
+            key = {"default_route": "routes", "database": "spool"}.get(key, key)
             text = documented.get(key, Effect.NEXT_CONNECTION.value)
             self.assertTrue(text.startswith(effect.value), f"{key}: {text}")
 

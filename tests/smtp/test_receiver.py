@@ -156,6 +156,19 @@ class ReceiverTests(SynchronousTestCase):
             self.assertGreaterEqual(len(draft.data), number * 10_000)
             self.assertEqual(len(talk.link.wire), 0)
 
+    def test_no_spool(self) -> None:
+        """Where the spool can't be reached, the client hears so before it sends content."""
+        talk = Conversation({}, dripped=False)
+        talk.transport.clear()
+        talk.link.dataReceived(b"EHLO client.example\r\n")
+        with patch.object(talk.spool, "draft", side_effect=OSError("away")):
+            talk.transport.clear()
+            talk.send(b"MAIL FROM:<>\r\n")
+            talk.expect_reply("451")
+        talk.transport.clear()
+        talk.send(b"MAIL FROM:<>\r\n")
+        talk.expect_reply("250")
+
     def test_a_draft_for_each_transaction(self) -> None:
         """It is there from MAIL on, and gone however the transaction ends without a message."""
         begin = b"EHLO client.example\r\nMAIL FROM:<>\r\n"

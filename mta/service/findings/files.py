@@ -11,6 +11,7 @@ from mta.service.findings.finding import Finding
 from mta.service.findings.paths import exists, private, unix_socket, why_unwritable
 from mta.settings import Settings
 from mta.spool import inspection
+from mta.spool.place import SpoolPlace
 from mta.users.file import UserFault, UserFile
 
 DOVECOT = "dovecot:"
@@ -60,7 +61,11 @@ def seals(settings: Settings) -> Iterator[Finding]:
 def spool(settings: Settings) -> Iterator[Finding]:
     """`spool`: the folder can be made or used, its files are sound."""
     path = Path(settings.spool)
-    error = why_unwritable(path) or inspection.problem_of(path)
+    if settings.database:
+        yield from _database(settings)
+        error = why_unwritable(path)
+    else:
+        error = why_unwritable(path) or inspection.problem_of(path)
     if not error:
         return
     if settings.run_as and not exists(path):
@@ -69,6 +74,20 @@ def spool(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding(("spool",), f"cannot use the spool {path}: {error}", True)
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    """`spool`: the database can be used, and keeps what it has acknowledged."""
+    place = SpoolPlace.of(settings)
+    try:
+        place.exists()
+        found = place.weaknesses()
+    except OSError as error:
+        words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        yield Finding(("spool",), f"cannot use the spool {words}", True)
+        return
+    for each in found:
+        yield Finding(("spool",), f"{place.name}: {each}")
 
 
 def log(settings: Settings) -> Iterator[Finding]:

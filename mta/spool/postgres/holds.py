@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from zope.interface import implementer
+
 from mta.mail import Envelope
 from mta.spool.holds import StandingHold, read, without, written
+from mta.spool.interfaces import IStandingHolds
 from mta.spool.postgres.server import Connection, Session, transaction
 
 _NAME = "holds"
@@ -13,6 +16,7 @@ _NAME = "holds"
 Change = Callable[[Sequence[StandingHold]], Sequence[StandingHold]]
 
 
+@implementer(IStandingHolds)
 class PostgresHolds:
     """The standing holds of a spool, as the command line uses them.  Everything blocks."""
 

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from zope.interface import implementer
+
 from mta.mail import Mailbox, canonical_domain
 from mta.queued import Filter, HistoryEntry
 from mta.spool import queue_id
+from mta.spool.interfaces import IListing
 from mta.spool.listing import (
     DAMAGED,
     ON_HOLD,
@@ -51,6 +54,7 @@ FROM recipient WHERE message = ANY(%s) ORDER BY message, number
 """
 
 
+@implementer(IListing)
 class PostgresListing:
     """The queue in a database.  Everything blocks, and raises OSError where it fails.
 

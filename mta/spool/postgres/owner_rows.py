@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mta.spool.owner_rows import DEATHS, MAX_DEATHS, SUSPECT_DELAY
-from mta.spool.postgres.rows import ids
+from mta.spool.postgres.rows import counted, ids
 from mta.spool.postgres.server import Connection
 from mta.spool.schema import Hold
 
@@ -42,10 +42,10 @@ def beat(connection: Connection, owner: OwnerName) -> bool:
     Otherwise it is registered again.
     """
     found = connection.execute(
-        f"UPDATE owner SET alive_until = {_ALIVE} WHERE id = %s",  # noqa: S608
+        f"UPDATE owner SET alive_until = {_ALIVE} WHERE id = %s RETURNING id",  # noqa: S608
         (owner.number,),
     )
-    if found.rowcount:
+    if found.fetchone() is not None:
         return True
     register(connection, owner)
     return False
@@ -98,14 +98,18 @@ def free_leased(connection: Connection, owners: Sequence[int], now: float) -> in
         wanted,
     )
     connection.execute("DELETE FROM upload WHERE owner = ANY(%s)", wanted)
-    return connection.execute(
+    freed = connection.execute(
         """
-        UPDATE schedule SET owner = NULL, recovered = true,
-            due = CASE WHEN on_hold <> 0 THEN 'Infinity' ELSE %s END
-        WHERE owner = ANY(%s)
+        WITH freed AS (
+            UPDATE schedule SET owner = NULL, recovered = true,
+                due = CASE WHEN on_hold <> 0 THEN 'Infinity' ELSE %s END
+            WHERE owner = ANY(%s) RETURNING id
+        )
+        SELECT count(*) FROM freed
         """,
         (now, list(owners)),
-    ).rowcount
+    )
+    return counted(freed)
 
 
 def make_released_due(
@@ -115,17 +119,20 @@ def make_released_due(
 
     Returns how many messages it was, `limit` at most.
     """
-    return connection.execute(
+    made_due = connection.execute(
         """
         WITH picked AS MATERIALIZED (
             SELECT id FROM schedule WHERE released_by = ANY(%s) LIMIT %s FOR UPDATE SKIP LOCKED
+        ), due AS (
+            UPDATE schedule SET released_by = NULL,
+                due = CASE WHEN on_hold <> 0 OR owner IS NOT NULL THEN due ELSE least(due, %s) END
+            FROM picked WHERE schedule.id = picked.id RETURNING schedule.id
         )
-        UPDATE schedule SET released_by = NULL,
-            due = CASE WHEN on_hold <> 0 OR owner IS NOT NULL THEN due ELSE least(due, %s) END
-        FROM picked WHERE schedule.id = picked.id
+        SELECT count(*) FROM due
         """,
         (list(owners), limit, now),
-    ).rowcount
+    )
+    return counted(made_due)
 
 
 def count_death(connection: Connection, numbers: Collection[int], now: float) -> list[int]:

@@ -283,6 +283,15 @@ def ids(cursor: psycopg.Cursor[Any]) -> list[int]:
     return [number for (number,) in cursor]
 
 
+def counted(cursor: psycopg.Cursor[Any]) -> int:
+    """The number that a query counted.
+
+    In a pipeline `rowcount` is not known before results are read.
+    """
+    row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
 def portions(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Split ids."""
     for start in range(0, len(numbers), size):

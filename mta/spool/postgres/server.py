@@ -15,7 +15,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mta.queued import SpoolFull
-from mta.spool.database import SpoolUnusable
+from mta.spool.database import SpoolAway, SpoolUnusable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,9 +84,9 @@ class Server:
         self._failure = ""
         return connection
 
-    def away(self, reason: str) -> OSError:
+    def away(self, reason: str) -> SpoolAway:
         """The error for people where the server does not answer."""
-        return OSError(errno.EHOSTUNREACH, f"the database can't be reached: {reason}", self.name)
+        return SpoolAway(errno.EHOSTUNREACH, f"the database can't be reached: {reason}", self.name)
 
     @contextmanager
     def as_oserror(self) -> Iterator[None]:

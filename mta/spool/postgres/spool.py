@@ -65,10 +65,7 @@ class PostgresSpool(ProcessSpool):
         self._node = node
 
     def start(self) -> None:
-        """Open the spool, making it if need be; call `take_over` next.
-
-        Raises SpoolUnusable or OSError, in one line for people.
-        """
+        """See `ProcessSpool.start`."""
         with self._server.connect() as connection, self._server.as_oserror():
             schema.prepare(self._server, connection)
             self._folder.make()
@@ -109,7 +106,7 @@ class PostgresSpool(ProcessSpool):
         )
 
     async def stop(self) -> None:
-        """Commit what waits, leave leases to the next owner, and close."""
+        """See `ProcessSpool.stop`."""
         self._rest()
         self._pipe.close()
         try:
@@ -128,11 +125,7 @@ class PostgresSpool(ProcessSpool):
         self._uploading.close()
 
     async def take_over(self) -> int:
-        """Free what dead owners had leased.
-
-        Returns how many messages it were.  Call it at start and every few seconds.  Raises OSError;
-        try again later.
-        """
+        """See `ProcessSpool.take_over`."""
         self._pipe.renew()
         count = await self._taking_over.look()
         self._listener.wake()  # what others released, where nothing told us

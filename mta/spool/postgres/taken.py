@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mta.spool.postgres.rows import counted
 from mta.spool.postgres.server import Connection
 from mta.spool.rows import Arrival
 from mta.spool.taken import KEPT, MAX_PURGED, PURGE_PAUSE, is_remembered, key_of
@@ -15,9 +16,12 @@ INSERT INTO taken (key, at, message) SELECT unnest(%s::text[]), %s, %s
 ON CONFLICT DO NOTHING RETURNING key
 """
 _PURGE = """
-DELETE FROM taken WHERE key IN (
-    SELECT key FROM taken WHERE at < %s LIMIT %s FOR UPDATE SKIP LOCKED
+WITH purged AS (
+    DELETE FROM taken WHERE key IN (
+        SELECT key FROM taken WHERE at < %s LIMIT %s FOR UPDATE SKIP LOCKED
+    ) RETURNING key
 )
+SELECT count(*) FROM purged
 """
 
 
@@ -42,8 +46,8 @@ class PostgresTakenMail:
         now = self._now()
         sifted = [self._sifted(connection, arrival, now) for arrival in arrivals]
         if abs(now - self._purged) >= PURGE_PAUSE:
-            purged = connection.execute(_PURGE, (int(now) - KEPT, MAX_PURGED))
-            self._purged = now if purged.rowcount < MAX_PURGED else 0.0
+            purged = counted(connection.execute(_PURGE, (int(now) - KEPT, MAX_PURGED)))
+            self._purged = now if purged < MAX_PURGED else 0.0
         return sifted
 
     def _sifted(self, connection: Connection, arrival: Arrival, now: float) -> Arrival:

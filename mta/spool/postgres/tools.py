@@ -7,11 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from zope.interface import implementer
+
 from mta.mail import Envelope
 from mta.queued import EVERYWHERE, Entry, Filter, IDraft, Message, Notice
 from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import attempts, owners, queue_id
 from mta.spool.folder import Folder
+from mta.spool.interfaces import ITools
 from mta.spool.listing import DAMAGED, Listed, numbers
 from mta.spool.postgres import leases, owner_rows, rows, schema
 from mta.spool.postgres.content import PostgresContent
@@ -39,6 +42,7 @@ WHERE (on_hold <> 0 OR owner IS NULL)
 _RETRY = "UPDATE schedule SET due = %(now)s WHERE owner IS NULL AND on_hold = 0"
 
 
+@implementer(ITools)
 class PostgresTools:
     """The spool in a database.  Everything blocks, and raises OSError where it fails.
 

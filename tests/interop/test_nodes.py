@@ -1,0 +1,173 @@
+"""Real servers that share a spool in PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+import signal
+import smtplib
+import threading
+from typing import Any
+
+import psycopg
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import (
+    DEADLINE,
+    Process,
+    Server,
+    configuration,
+    header_of,
+    local_domain,
+    mail_in,
+    source_environment,
+    temporary_folder,
+    wait_until,
+)
+from tests.spool.postgres import Cluster, cluster
+
+MARK = re.compile(rb"mark-(\d+)")
+
+
+class NodesCase(SynchronousTestCase):
+    """Nodes on one database, whose mailboxes are in one folder."""
+
+    def setUp(self) -> None:
+        self.cluster = self.database()
+        self.url = self.cluster.new_url()
+        self.mail = temporary_folder(self)
+
+    def database(self) -> Cluster:
+        """The server of the database."""
+        return cluster()
+
+    def node(self, name: str, **more: Any) -> Server:
+        """A node that runs."""
+        domain = local_domain(deliver=f"maildir:{self.mail}/{{domain}}/{{local}}")
+        domains = {"office.example": domain, "down.example": {"deliver": "lmtp://127.0.0.1:1"}}
+        domains["down.example"]["mailboxes"] = "any"
+        keys = {"spool": self.url, "node": name, "domains": domains, "spool_folder": "spool"}
+        server = Server(self, configuration(**keys, hostname=f"{name}.example") | more)
+        server.start()
+        return server
+
+    def mta(self, server: Server, *words: str) -> str:
+        """The output of a command on a node."""
+        code = "import sys; from mta.commands import main; sys.exit(main(sys.argv[1:]))"
+        command = [server.command[0], "-c", code, *words, "--config", str(server.config)]
+        process = Process(command, server.folder, source_environment())
+        self.assertEqual(process.wait(), 0, process.output)
+        return process.output
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """Execute a statement beside the nodes."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def expire(self) -> None:
+        """Let the time of all owners run out: those that live beat again."""
+        self.sql("UPDATE owner SET alive_until = '-infinity'")
+
+    def marks(self) -> list[bytes]:
+        """The marks of the messages that arrived."""
+        folder = self.mail / "office.example" / "bob"
+        return sorted(match[1] for each in mail_in(folder) if (match := MARK.search(each)))
+
+
+class NodesTests(NodesCase):
+    """Two nodes."""
+
+    def test_mail_leaves_from_another(self) -> None:
+        """What one took and could not deliver, another one delivers, and the tools see it."""
+        one = self.node("one")
+        one.send(b"Subject: x\r\n\r\nmark-1\r\n", "bob@down.example")
+        wait_until(lambda: "deferred" in one.log, "it is deferred")
+        self.assertIn("bob@down.example", self.mta(one, "queue", "list"))
+        one.stop()
+        domain = local_domain(deliver=f"maildir:{self.mail}/office.example/{{local}}")
+        other = self.node("other", domains={"down.example": domain})
+        self.mta(other, "queue", "retry", "--all")
+        wait_until(self.marks, "the other one delivers it")
+        [found] = mail_in(self.mail / "office.example" / "bob")
+        self.assertIn("by one.example", header_of(found, "Received")[-1])
+
+    def test_killed_under_load(self) -> None:
+        """kill -9 of a node: what it acknowledged arrives."""
+        one, _other = self.node("one"), self.node("other")
+        acknowledged: list[bytes] = []
+        senders = [
+            threading.Thread(target=self.send_on, args=(one, acknowledged, start))
+            for start in range(0, 4000, 1000)
+        ]
+        for sender in senders:
+            sender.start()
+        wait_until(lambda: len(acknowledged) > 60, "mail is taken")
+        one.kill()
+        for sender in senders:
+            sender.join(DEADLINE)
+        self.expire()
+        wait_until(lambda: set(acknowledged) <= set(self.marks()), "all of it arrives")
+
+    def send_on(self, server: Server, acknowledged: list[bytes], number: int) -> None:
+        """Send until the server is gone."""
+        try:
+            with smtplib.SMTP("127.0.0.1", server.ports["smtp"], timeout=DEADLINE) as client:
+                while True:
+                    mark = b"%d" % number
+                    content = b"Subject: x\r\n\r\nmark-" + mark + b"\r\n"
+                    client.sendmail("a@client.example", ["bob@office.example"], content)
+                    acknowledged.append(mark)
+                    number += 1
+        except (OSError, smtplib.SMTPException):
+            return
+
+    def test_frozen(self) -> None:
+        """A node that stands still loses its mail to another, and sends nothing of it later."""
+        one = self.node("one")
+        one.send(b"Subject: x\r\n\r\nmark-1\r\n", "bob@down.example")
+        wait_until(lambda: "deferred" in one.log, "it is deferred")
+        assert one.process is not None
+        one.process.signal(signal.SIGSTOP)
+        domain = local_domain(deliver=f"maildir:{self.mail}/office.example/{{local}}")
+        other = self.node("other", domains={"down.example": domain})
+        self.expire()
+        self.mta(other, "queue", "retry", "--all")
+        wait_until(self.marks, "the other one delivers it")
+        one.process.signal(signal.SIGCONT)
+        wait_until(lambda: self.sql("SELECT count(*) FROM schedule") == [(0,)], "it is removed")
+        self.assertEqual(self.marks(), [b"1"])
+        one.stop()
+
+
+class AwayTests(NodesCase):
+    """A database of the test's own, which is stopped."""
+
+    def database(self) -> Cluster:
+        """See `NodesCase.database`."""
+        made = Cluster()
+        self.addCleanup(made.remove)
+        made.make()
+        made.start()
+        return made
+
+    def test_away(self) -> None:
+        """4xx at MAIL while it is away; all that was acknowledged arrives when it is back."""
+        one = self.node("one")
+        one.send(b"Subject: x\r\n\r\nmark-1\r\n", "bob@office.example")
+        self.cluster.stop("immediate")
+        refused = wait_until(lambda: self.refusal(one), "mail is refused")
+        self.assertEqual(refused, "MAIL 451")
+        self.cluster.start()
+        wait_until(lambda: not self.refusal(one), "mail is taken again")
+        wait_until(lambda: len(self.marks()) >= 2, "it arrives")
+        one.stop()
+
+    def refusal(self, server: Server) -> str:
+        """The command at which a message was refused, once that is MAIL; empty: none was."""
+        try:
+            server.send(b"Subject: x\r\n\r\nmark-2\r\n", "bob@office.example")
+        except smtplib.SMTPSenderRefused as error:
+            return f"MAIL {error.smtp_code}"
+        except smtplib.SMTPException:
+            return ""
+        return ""

@@ -1,0 +1,308 @@
+"""A database that fails, and processes that stand still: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import psycopg
+from psycopg import errors
+from twisted.internet.defer import Deferred
+
+from mta.queued import Filter, SpoolFull
+from mta.session import UNKNOWN_ORIGIN
+from mta.spool.database import SpoolAway, SpoolTooNew
+from mta.spool.postgres import schema, writer
+from mta.spool.postgres.server import Server
+from mta.spool.postgres.spool import PostgresSpool
+from tests.processes import wait_until
+from tests.spool.cases import failing
+from tests.spool.contract import HEADER, LARGE, Contract, done, envelope, settlement
+from tests.spool.postgres import Cluster, PostgresTestCase
+
+
+class Case(Contract, PostgresTestCase):
+    """The contract's ways to commit."""
+
+    def backend(self, spool: PostgresSpool) -> int:
+        """The server's process for the connection that commits."""
+        connection = spool._writer._connection
+        assert connection is not None
+        return connection.info.backend_pid
+
+    def queued(self) -> list[str]:
+        """The ids of all that is in the spool."""
+        return [each.id for each in self.tools().listed(Filter())]
+
+
+class UnknownTests(Case):
+    """COMMIT gives no answer."""
+
+    def commit_without_answer(self, spool: PostgresSpool, body: bytes = b"body") -> str:
+        """Commit, and lose the connection after the server has committed; returns the id."""
+        real = psycopg.Connection.pipeline
+
+        def cut(connection: psycopg.Connection[object]) -> object:
+            return _Cut(connection, real(connection))
+
+        patch = self.patch(psycopg.Connection, "pipeline", cut)
+        draft = spool.draft()
+        for start in range(0, len(body), 65536):
+            self.wait(draft.write(body[start : start + 65536]))
+        with self.assertRaises(OSError):
+            self.wait(spool.commit(draft, envelope(), HEADER, UNKNOWN_ORIGIN))
+        patch.restore()
+        return draft.id
+
+    def test_it_is_removed(self) -> None:
+        """The sender heard 451 and brings it again: of the two only the second one stays."""
+        spool = self.process()
+        self.commit(spool)
+        for body in (b"body", LARGE):
+            lost = self.commit_without_answer(spool, body)
+            self.assertIn(lost, self.queued())
+            again = self.commit(spool, body)
+            self.assertNotIn(lost, self.queued())
+            self.assertEqual(self.halves(again), (HEADER, body))
+        self.assertEqual(self.sql("SELECT count(*) FROM upload"), [(0,)])
+        self.assertEqual(self.sql("SELECT count(DISTINCT message) FROM chunk"), [(1,)])
+
+    def test_others_have_it(self) -> None:
+        """What another process took over meanwhile is its own."""
+        spool = self.process()
+        self.commit(spool)
+        lost = self.commit_without_answer(spool)
+        self.sql("UPDATE schedule SET owner = NULL, due = 0")
+        self.commit(spool)
+        self.assertIn(lost, self.queued())
+
+    def test_a_peers_memory(self) -> None:
+        """What a peer brings again after a 451 is taken."""
+        spool = self.process()
+        self.commit(spool)
+        brought = replace(UNKNOWN_ORIGIN, turned_peer="relay", told_id="ID1")
+        real = psycopg.Connection.pipeline
+        patch = self.patch(
+            psycopg.Connection, "pipeline", lambda connection: _Cut(connection, real(connection))
+        )
+        with self.assertRaises(OSError):
+            self.commit(spool, origin=brought)
+        patch.restore()
+        self.wait(spool.beat())
+        self.assertTrue(self.commit(spool, origin=brought).id)
+
+
+class _Cut:
+    """A pipeline whose connection breaks when the server has done all of it."""
+
+    def __init__(self, connection: psycopg.Connection[object], pipeline: object) -> None:
+        self._connection = connection
+        self._pipeline = pipeline
+
+    def __enter__(self) -> object:
+        return self._pipeline.__enter__()  # type: ignore[attr-defined]
+
+    def __exit__(self, *error: object) -> None:
+        self._pipeline.__exit__(*error)  # type: ignore[attr-defined]
+        self._connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+
+class ServerCase(Case):
+    """A server of the test's own."""
+
+    def setUp(self) -> None:
+        self.server = Cluster()
+        self.addCleanup(self.server.remove)
+        self.server.make()
+        self.server.start()
+        super().setUp()
+
+    def cluster(self) -> Cluster:
+        """See `PostgresTestCase.cluster`."""
+        return self.server
+
+
+class ServerTests(ServerCase):
+    """A server that stops."""
+
+    def test_it_stops_at_once(self) -> None:
+        """What was acknowledged is there when it is up again; meanwhile mail is refused at MAIL."""
+        spool = self.process()
+        kept = self.commit(spool)
+        large = self.commit(spool, LARGE)
+        self.server.stop("immediate")
+        with self.assertRaises(OSError):
+            self.commit(spool)
+        self.assertRaises(SpoolAway, spool.draft)
+        with self.assertRaises(OSError):
+            self.wait(spool.settle(done(kept)))
+        self.assertFalse(self.beats(spool))
+        self.assertIn("can't be reached", spool.failure)
+        self.server.start()
+        wait_until(lambda: self.beats(spool), "it beats again")
+        self.assertEqual(spool.failure, "")
+        self.assertEqual(sorted(self.queued()), sorted([kept.id, large.id]))
+        self.wait(spool.settle(done(kept)))
+        again = self.commit(spool)
+        self.assertEqual(sorted(self.queued()), sorted([large.id, again.id]))
+        self.assertEqual(self.halves(large), (HEADER, LARGE))
+
+    def beats(self, spool: PostgresSpool) -> bool:
+        """Tell whether a process can commit."""
+        try:
+            self.wait(spool.beat())
+        except OSError:
+            return False
+        return True
+
+    def test_an_idle_connection(self) -> None:
+        """A connection that the server closed while it was idle costs no message a 451."""
+        spool = self.process()
+        self.commit(spool)
+        self.sql("SELECT pg_terminate_backend(%s, 5000)", self.backend(spool))
+        self.commit(spool)
+
+    def test_a_full_disk(self) -> None:
+        """452, and the next message is taken when there is room."""
+        spool = self.process()
+        self.commit(spool)
+        patch = self.patch(writer.rows, "insert", failing(errors.DiskFull("no room")))
+        with self.assertRaises(SpoolFull):
+            self.commit(spool)
+        patch.restore()
+        self.commit(spool)
+
+
+class StandbyTests(ServerCase):
+    """The wait for a synchronous standby is cancelled."""
+
+    def test_a_warning_is_no_commit(self) -> None:
+        """COMMIT that only warns is a 451, and what it left is removed."""
+        spool = self.process()
+        self.commit(spool)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'")
+            connection.execute("SELECT pg_reload_conf()")
+            pid, answers = self.backend(spool), []
+            draft = spool.draft()
+            waiting = Deferred.fromCoroutine(
+                spool.commit(draft, envelope(), HEADER, UNKNOWN_ORIGIN)
+            )
+            waiting.addBoth(answers.append)
+            self.until_waiting(connection, pid)
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_cancel_backend(%s)", (pid,))
+            while not answers:
+                self.clock.make_call()
+            connection.execute("SELECT pg_reload_conf()")
+        self.assertIn("not confirmed", answers[0].getErrorMessage())
+        self.assertIn(draft.id, self.queued())
+        self.wait(spool.beat())
+        self.assertNotIn(draft.id, self.queued())
+
+    def until_waiting(self, connection: psycopg.Connection[object], pid: int) -> None:
+        """Wait until a backend waits for a standby."""
+        query = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
+        wait_until(lambda: connection.execute(query, (pid,)).fetchone() == ("SyncRep",), "it waits")
+
+
+class StillTests(Case):
+    """A process stands still past its time, and goes on."""
+
+    def test_fenced(self) -> None:
+        """Its mail is another's; what it reports then changes nothing, but done is done."""
+        still, heir = self.process(), self.process()
+        deferred, delivered = self.commit(still), self.commit(still)
+        self.sql("UPDATE owner SET alive_until = '-infinity' WHERE id = %s", still._owner.number)
+        self.take_over(heir)
+        self.assertEqual(sorted(self.due(heir)), sorted([deferred.id, delivered.id]))
+        self.wait(still.settle(settlement(deferred, self.now())))
+        self.assertEqual(sorted(self.wait(still.recalled([deferred.id]))), [deferred.id])
+        self.wait(still.settle(done(delivered)))
+        self.assertEqual(self.queued(), [deferred.id])
+        self.assertEqual(self.due(heir), [])
+        self.wait(still.beat())
+        self.assertIn("recall", self.listeners[still].heard)
+
+    def test_it_begins_nothing(self) -> None:
+        """Half a lifetime after its last beat it begins no attempt, until it has beaten."""
+        spool = self.process()
+        message = self.commit(spool)
+        self.assertTrue(spool.begin_attempt(message.id))
+        self.clock.rightNow += 31
+        self.assertFalse(spool.begin_attempt(message.id))
+        self.wait(spool.beat())
+        self.assertTrue(spool.begin_attempt(message.id))
+
+    def test_an_upload(self) -> None:
+        """A large body that was swept away is never committed without its chunks."""
+        spool, heir = self.process(), self.process()
+        draft = spool.draft()
+        self.wait(draft.write(LARGE))
+        self.wait(Deferred.fromCoroutine(draft.finish()))
+        self.sql("UPDATE owner SET alive_until = '-infinity' WHERE id = %s", spool._owner.number)
+        self.take_over(heir)
+        self.assertEqual(self.sql("SELECT count(*) FROM chunk"), [(0,)])
+
+
+class SchemaTests(Case):
+    """Versions of the tables."""
+
+    def test_a_newer_one(self) -> None:
+        """It is refused in one line."""
+        self.process()
+        self.sql("UPDATE format SET version = 99")
+        with self.assertRaises(SpoolTooNew) as caught:
+            self.process()
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_at_once(self) -> None:
+        """Several processes that find no tables make them once."""
+        server = Server(self.url)
+        failures: list[Exception] = []
+
+        def prepare() -> None:
+            try:
+                with server.connect() as connection:
+                    schema.prepare(server, connection)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=prepare) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+
+
+class WakeTests(Case):
+    """Processes on other nodes are told."""
+
+    def test_work(self) -> None:
+        """A message that is free at once wakes the others, and not its own process."""
+        one, other = self.process(), self.process()
+        for spool in (one, other):
+            self.until_heard(spool)
+        message = self.commit(one)
+        self.wait(one.release({message.id: 0.0}))
+        self.until_heard(other)
+        self.assertEqual(self.listeners[one].heard, [])
+
+    def test_tools(self) -> None:
+        """What a person wants is told apart."""
+        spool, tools = self.process(), self.tools()
+        self.until_heard(spool)
+        message = self.commit(spool)
+        tools.hold([message.id])
+        self.until_heard(spool, "recall")
+        tools.release([message.id])
+        self.until_heard(spool, "retry")
+
+    def until_heard(self, spool: PostgresSpool, word: str = "wake") -> None:
+        """Wait until a process was told."""
+        heard = self.listeners[spool].heard
+        while word not in heard:
+            self.clock.make_call()
+        heard.clear()
