@@ -67,21 +67,21 @@ class Distance:
 
     def _relayed(self, bench: Bench, port: int, there: Counter) -> tuple[list[float], list[float]]:
         """To a next hop on that port."""
-        line = _line(port)
-        ours = bench.ours(next_hop=f"smtp://127.0.0.1:{line.port}", workers=1, per_destination=1)
-        postfix = bench.postfix(f"[127.0.0.1]:{line.port}", _ONE)
-        with stopping(ours, postfix, line):
+        delayed = line(port)
+        ours = bench.ours(next_hop=f"smtp://127.0.0.1:{delayed.port}", workers=1, per_destination=1)
+        postfix = bench.postfix(f"[127.0.0.1]:{delayed.port}", _ONE)
+        with stopping(ours, postfix, delayed):
             return self._rates(bench, ours, postfix, there)
 
     def _turned(self, bench: Bench) -> tuple[list[float], list[float]]:
         """From a provider to a customer that has dialled it; Postfix dials the customer instead."""
-        provider = bench.ours(keys=_provider(), workers=1)
-        _add_user(provider)
-        outward = _line(provider.ports["submission"])
-        pin = _pin(provider.ports["submission"])
-        customer = bench.ours(keys=_customer(outward.port, pin), workers=1)
+        provider = bench.ours(keys=provider_keys(ELSEWHERE), workers=1)
+        add_user(provider)
+        outward = line(provider.ports["submission"])
+        pin = pin_of(provider.ports["submission"])
+        customer = bench.ours(keys=customer_keys(ELSEWHERE, outward.port, pin), workers=1)
         there = Maildir(customer.new)
-        inward = _line(customer.port)
+        inward = line(customer.port)
         postfix = bench.postfix(f"[127.0.0.1]:{inward.port}", _ONE)
         with stopping(customer, outward, provider, postfix, inward):
             return self._rates(bench, provider, postfix, there)
@@ -96,9 +96,9 @@ class Distance:
         return interleaved(bench, one, rate(postfix, few, there) if postfix else None)
 
 
-def _line(port: int) -> Script:
-    """A long-distance line to a port of this machine."""
-    return Script("delay", port, ROUND_TRIP / 2)
+def line(port: int, round_trip: float = ROUND_TRIP) -> Script:
+    """A long-distance line to a port of this machine; `round_trip`: seconds."""
+    return Script("delay", port, round_trip / 2)
 
 
 def rate(server: Server, load: Load, there: Counter) -> Callable[[], float]:
@@ -107,26 +107,30 @@ def rate(server: Server, load: Load, there: Counter) -> Callable[[], float]:
     return lambda: 1 / run(load, server, there).arrived
 
 
-def _provider() -> Mapping[str, Any]:
-    """What the configuration of a provider says."""
+def provider_keys(domain: str, **more: object) -> Mapping[str, Any]:
+    """What the configuration of a provider says; `more` is of the customer's entry."""
     submission = {**LISTENER, "service": "submission", "tls": "implicit"}
-    peer = {"user": "office", "domains": [ELSEWHERE], "methods": ["atrn"], "linger": "1h"}
+    peer = {"user": "office", "domains": [domain], "methods": ["atrn"], "linger": "1h", **more}
     return {
         "listen": [LISTENER, submission],
-        "domains": {ELSEWHERE: {"deliver": "hold:office", "mailboxes": "any"}},
+        "domains": {domain: {"deliver": "hold:office", "mailboxes": "any"}},
         "peers": {"office": peer},
         "users": "users.yaml",
     }
 
 
-def _customer(port: int, pin: str) -> Mapping[str, Any]:
-    """What the configuration of a customer says, which dials that port."""
+def customer_keys(domain: str, port: int, pin: str, **more: object) -> Mapping[str, Any]:
+    """What the configuration of a customer says, which dials that port.
+
+    `more` is of the provider's entry.
+    """
     url = f"smtps://office:{_PASSWORD}@127.0.0.1:{port}"
-    peer = {"connect": url, "pin": pin, "domains": [ELSEWHERE], "every": "1s"}
-    return {"domains": _LOCAL, "peers": {"provider": peer}}
+    peer = {"connect": url, "pin": pin, "domains": [domain], "every": "1s", **more}
+    local = {domain: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}}
+    return {"domains": local, "peers": {"provider": peer}}
 
 
-def _add_user(provider: Ours) -> None:
+def add_user(provider: Ours) -> None:
     """Let the customer log in."""
     mta = (sys.executable, "-c", "from mta.commands import main; main()")
     subprocess.run(
@@ -139,7 +143,7 @@ def _add_user(provider: Ours) -> None:
     )
 
 
-def _pin(port: int) -> str:
+def pin_of(port: int) -> str:
     """The certificate of whoever listens there, as a peer's entry names it."""
     certificate = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
     return f"sha256:{hashlib.sha256(certificate).hexdigest()}"
