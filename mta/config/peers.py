@@ -28,6 +28,9 @@ def peer(name: str, value: Value) -> Peer:
             if key in found and found[key] != DIALLED_ALONE[key]:
                 place, _ = value.member(key)
                 raise place.wrong("for peers that we dial alone, expected 'connect' as well")
+        if found.get("pass_through") and not found.get("linger"):
+            place, _ = value.member("pass_through")
+            raise place.wrong("without it no link stands, expected 'linger' as well")
         return Peer(name, **found, seal=_seal(value, seal, "file"))
     if found.get("pass_through"):
         place, _ = value.member("pass_through")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import smtplib
 import subprocess
 import threading
+from itertools import count
 from typing import Any
 
 from tests.interop.name_server import answering
@@ -47,6 +49,10 @@ class PassingCase(FilterCase):
         """Start the office, and wait for the link."""
         seen = self.relay.log.count("turned the connection")
         self.office.start()
+        self.wait_for_link(seen)
+
+    def wait_for_link(self, seen: int) -> None:
+        """Wait for one link more than there were."""
         wait_until(lambda: self.relay.log.count("turned the connection") > seen, "the link stands")
 
     def counts(self) -> dict[str, int]:
@@ -125,6 +131,28 @@ class KillTests(PassingCase):
         wait_until(lambda: not waiting(self.relay.folder) + waiting(self.office.folder), "all sent")
         self.assertEqual(numbers(mail_in(self.inbox)), [*sent])
         self.assertNotIn("is a notice", self.relay.log + self.office.log)
+
+    def test_the_relay(self) -> None:
+        """What it has acknowledged is there; what it has not, its sender has to send again."""
+        self.serve()
+        acknowledged: list[int] = []
+        chance, letters = random.Random(16), count()
+        for _ in range(3):
+            kill = threading.Timer(chance.random() / 3, self.relay.kill)
+            kill.start()
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                for number in letters:
+                    self.relay.send(letter(number), BOB, reverse_path=CAROL)
+                    acknowledged.append(number)
+            kill.join()
+            seen = self.relay.log.count("turned the connection")
+            self.relay.start()
+            self.wait_for_link(seen)
+        self.assertIn("by hold:office", self.relay.log)
+        wait_until(lambda: not waiting(self.relay.folder) + waiting(self.office.folder), "all sent")
+        arrived = numbers(mail_in(self.inbox))
+        self.assertEqual(len(arrived), len(set(arrived)))
+        self.assertEqual(set(acknowledged) - set(arrived), set())
 
     def send(self, first: int, answers: dict[int, list[int]]) -> None:
         """Send some letters, one after the other."""
