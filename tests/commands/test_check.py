@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import yaml
 
+from mta.sealing.keys import PrivateKey
 from mta.settings import CertificatePair
 from mta.spool.tools import SpoolTools
 from mta.tls.selfsigned import self_signed
@@ -369,3 +370,24 @@ class RightsTests(CheckCase):
         )
         self.config.chmod(0o600)
         self.assert_refused("Permission denied for the user nobody", run_as="nobody")
+
+
+class SealTests(CheckCase):
+    """The keys to sealed mail."""
+
+    def test_keys(self) -> None:
+        """They are of the right kind, and private ones for the server alone."""
+        key, path = PrivateKey.new(), self.folder / "keys"
+        office = {"peers": {"office": {"user": "office", "seal": {"file": "keys"}}}}
+        dialled = {"connect": "smtps://relay.example", "domains": ["office.example"]}
+        provider = {"peers": {"provider": {**dialled, "seal": {"key": "keys"}}}}
+        self.assert_refused("No such file", **office)
+        path.write_text(f"{key.public}\n")
+        path.chmod(0o644)
+        self.assertEqual(self.check(**office)[0], 0)
+        self.assert_refused("expected a private key", **provider)
+        path.write_text(f"{key.text}\n")
+        self.assert_refused("expected a public key", **office)
+        self.assert_warned("the key to sealed mail", **provider)
+        path.chmod(0o600)
+        self.assertEqual(self.check(**provider)[0], 0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 import smtplib
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +29,7 @@ from tests.interop.reversal import (
     office,
     run_mta,
 )
-from tests.processes import Server, body_of, need_program, wait_until
+from tests.processes import Server, body_of, need_program, source_environment, wait_until
 
 CANARY = b"canary-in-the-clear"
 OUTSIDER = "x@client.example"
@@ -232,6 +234,60 @@ class AtRestTests(SealedCase):
         (notice,) = self.lost()
         self.assertIn(b"x@lost.example", notice)
         self.assertIn(CANARY, notice)
+
+    def test_programs_of_the_relay(self) -> None:
+        """`mta sendmail` hands mail to the server, so that it is sealed before it is written."""
+        self.relay.configure(
+            yaml.safe_load(self.relay.config.read_text()) | {"relay": {"networks": ["127.0.0.1"]}}
+        )
+        self.relay.stop()
+        self.relay.start()
+        run_mta(self.relay, "sendmail", BOB, stdin=letter(SMALL).decode().replace("\r\n", "\n"))
+        self.assert_nothing_clear()
+        self.relay.kill()
+        (message,) = self.lost()
+        self.assertIn(CANARY, message)
+
+    def test_bounced_by_hand(self) -> None:
+        """The notice of `mta queue bounce` is sealed, too, where it is for the office."""
+        self.relay.stop()
+        config = yaml.safe_load(self.relay.config.read_text())
+        self.relay.configure(
+            config
+            | {
+                "relay": {"networks": ["127.0.0.1"]},
+                "routes": {"lost.example": "smtp://127.0.0.1:1"},
+            }
+        )
+        self.relay.start()
+        self.relay.send(letter(SMALL), "x@lost.example", reverse_path=BOB)
+        run_mta(self.relay, "queue", "bounce", "--to", "x@lost.example")
+        self.relay.kill()
+        (notice,) = self.lost()
+        self.assertIn(b"x@lost.example", notice)
+
+    def test_exported(self) -> None:
+        """`mta spool export` writes what age opens, part by part."""
+        age = need_program(self, "age")
+        identity = self.relay.folder / "backup.age"
+        identity.write_text(self.key.text + "\n")
+        self.relay.send(letter(LARGE), BOB, reverse_path=OUTSIDER)
+        (listed,) = run_mta(self.relay, "queue", "list", "--json").splitlines()
+        id = json.loads(listed)["id"]
+        self.assertIn("--part", run_mta(self.relay, "spool", "export", id, status=1))
+        program = "import sys; from mta.commands import main; sys.exit(main())"
+        found = b""
+        for part in ("header", "body"):
+            words = ["spool", "export", id, "--part", part, "--config", str(self.relay.config)]
+            ended = subprocess.run(
+                [sys.executable, "-c", program, *words],
+                capture_output=True,
+                check=True,
+                env=source_environment(),
+                timeout=30,
+            )
+            found += _opened(age, identity, ended.stdout)
+        self.assertTrue(found.endswith(letter(LARGE)))
 
     def test_too_old(self) -> None:
         """What is given up goes back by its envelope alone."""
