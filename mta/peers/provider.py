@@ -18,9 +18,10 @@ from zope.interface import implementer
 from mta.delivery.steps import Steps
 from mta.interfaces import IDeliveryAgent, IHeldMail, IPeerMeter, IRole, ISigner, ITurnedRoles
 from mta.mail import Security
+from mta.peers.sealed_waits import SealedWaits
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
-from mta.peers.tally import CountedSource, Tally
+from mta.peers.tally import CountedSource, Tally, Unwatched
 from mta.peers.turned_sender import TurnedSender
 from mta.queued import HopFailure
 from mta.session import LinkKind
@@ -120,8 +121,9 @@ class Provider:
         tally, error = Tally(), ""
         began = self._clock.seconds()
         source = self._held.open(peer.name, domains, 0.0)
+        watch = SealedWaits(peer.name, self._status, self.links.not_opening, Unwatched())
         try:
-            await self._relay.deliver(peer.etrn, CountedSource(source, tally))
+            await self._relay.deliver(peer.etrn, CountedSource(source, tally, watch))
         except HopFailure as failure:
             error = str(failure.outcome.reply)
         finally:

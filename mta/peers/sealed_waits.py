@@ -14,24 +14,38 @@ SEALED_WAITS = "its sealed mail waits: it does not offer to open it"
 
 @implementer(ITallyWatch)
 class SealedWaits:
-    """Tells of such mail once for each link; another watch hears all."""
+    """Tells of such mail, on one connection; another watch hears all.
+
+    `told`: the peers whose mail is known to wait so, over all connections.  It is logged once.
+    """
 
     log = Logger()
 
-    def __init__(self, peer: str, status: PeerStatusLog, watch: ITallyWatch) -> None:
+    def __init__(
+        self, peer: str, status: PeerStatusLog, told: set[str], watch: ITallyWatch
+    ) -> None:
         self._peer = peer
         self._status = status
+        self._told = told
         self._watch = watch
-        self._has_told = False
+        self._is_noted = False
 
     def changed(self, tally: Tally) -> None:
         """See `ITallyWatch.changed`."""
         self._watch.changed(tally)
-        if tally.sealed and not self._has_told:
-            self._has_told = True
-            self.log.warn(
-                "{peer} does not offer to open sealed mail: that waits on; has it"
-                " `peers.NAME.seal.key` and TLS that it verifies?",
-                peer=self._peer,
-            )
+        if tally.opened and self._peer in self._told:
+            self._told.discard(self._peer)
+            self._status.note(self._peer, obstacle="")
+        elif tally.unopened and not self._is_noted:
+            self._is_noted = True
             self._status.note(self._peer, obstacle=SEALED_WAITS)
+            if self._peer not in self._told:
+                self._told.add(self._peer)
+                self._tell()
+
+    def _tell(self) -> None:
+        self.log.warn(
+            "{peer} does not offer to open sealed mail: that waits on; has it"
+            " `peers.NAME.seal.key` and TLS that it verifies?",
+            peer=self._peer,
+        )

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 class StandingLinks:
-    """The links of all peers, by peer and kind.  They outlive a configuration."""
+    """The links of all peers, by peer and kind.  They outlive a configuration.
+
+    `not_opening`: the peers whose sealed mail waits, as they do not offer to open it.
+    """
 
     def __init__(self) -> None:
+        self.not_opening: set[str] = set()
         self._links: defaultdict[tuple[str, LinkKind], list[TurnedSender]] = defaultdict(list)
 
     def of(self, peer: str, kind: LinkKind) -> Sequence[TurnedSender]:

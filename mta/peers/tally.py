@@ -23,7 +23,7 @@ class Tally:
     `octets` are those of content, both ways.  `turned`: the roles have changed, and stayed so for
     `turned_for` seconds until the connection ended, the last `quiet_for` of them without mail;
     `lost`: it broke, and `error` says how.  `replies` are the peer's to our request for mail.
-    `sealed`: messages that stay, as the peer does not offer to open them.
+    `opened` and `unopened`: sealed messages that the peer took, and that it does not offer to take.
     """
 
     sent: int = 0
@@ -36,7 +36,8 @@ class Tally:
     lost: bool = False
     error: str = ""
     replies: list[Reply] = field(default_factory=list)
-    sealed: int = 0
+    opened: int = 0
+    unopened: int = 0
 
     def ended(self, now: float, lasted: float, error: str) -> EndedExchange:
         """The exchange of this connection, which ends now.  `now`: since the epoch."""
@@ -88,11 +89,12 @@ class CountedSource:
         if Status.RELAYED in statuses:
             self._tally.sent += 1
             self._tally.octets += delivery.message.content.size
+            self._tally.opened += delivery.message.envelope.sealed
         self._tally.refused += Status.FAILED in statuses
         if statuses & {Status.RELAYED, Status.FAILED}:
             self._watch.changed(self._tally)
         elif any(outcome.reply is replies.SEALED for outcome in outcomes):
-            self._tally.sealed += 1
+            self._tally.unopened += 1
             self._watch.changed(self._tally)
 
     async def next(self) -> Delivery | None:

@@ -113,7 +113,8 @@ class TurnedSender:
         began = self._channel.seconds()
         tally, error = Tally(), "interrupted"
         refusals = Refusals(self._peer.name, self._meter)
-        watch = SealedWaits(self._peer.name, self._status, refusals)
+        known = self._links.not_opening
+        watch = SealedWaits(self._peer.name, self._status, known, refusals)
         sender = Sender(CountedSource(source, tally, watch), self._config)
         try:
             await sender.converse(self._channel)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, globalLogPublisher
 
 from mta.interfaces import IOwnMail
 from mta.mail import Envelope, Mailbox, Outcome, Recipient, Status
@@ -48,6 +49,12 @@ def _seal(case: PairTests, *keys: PrivateKey) -> None:
     case.told = Told()  # type: ignore[attr-defined]
     opener = SealOpener({"provider": keys}, case.told) if keys else None  # type: ignore[attr-defined]
     office.config = replace(office.config, opener=opener, accepted_mail=office)
+    _dial_with(case)
+
+
+def _dial_with(case: PairTests) -> None:
+    """Let the office dial with what its receivers have now."""
+    provider, office = case.provider, case.office
     office.customer = Customer(
         office.dialler,  # type: ignore[arg-type]
         office.config,
@@ -75,6 +82,12 @@ class SealedTests(SealedPairs):
 
     told: Told
 
+    def setUp(self) -> None:
+        self.events: list[LogEvent] = []
+        observer = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
     def test_it_arrives(self) -> None:
         """The office has each message in the clear, and nothing of it was so before."""
         self.make()
@@ -95,6 +108,28 @@ class SealedTests(SealedPairs):
         self.assertEqual(self.office.bodies, [])
         self.assertEqual(len(self.provider.spool.messages), 2 * len(IN))
         self.assertEqual(self.provider.status.notes["obstacle"], SEALED_WAITS)
+        self.assertEqual(self.provider.provider.links.not_opening, {"office"})
+        self.assertEqual(self.logged(), 1)
+        self.exchange()
+        self.assertEqual(self.logged(), 1)
+
+    def test_the_keyword_again(self) -> None:
+        """What waited goes when it is offered, and the obstacle is gone."""
+        self.make()
+        opening, self.office.config = self.office.config, replace(self.office.config, opener=None)
+        _dial_with(self)
+        self.exchange()
+        self.office.config = opening
+        _dial_with(self)
+        self.provider.clock.advance(61)
+        self.exchange()
+        self.assertEqual(self.office.bodies, IN)
+        self.assertEqual(self.provider.status.notes["obstacle"], "")
+        self.assertEqual(self.provider.provider.links.not_opening, set())
+
+    def logged(self) -> int:
+        """How often the log says that the peer does not open it."""
+        return sum("does not offer" in str(each.get("log_format")) for each in self.events)
 
     def test_unknown_key(self) -> None:
         """It waits, and the office's postmaster is told."""
