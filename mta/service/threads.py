@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import threading
 from contextlib import suppress
@@ -12,22 +13,31 @@ from twisted.python.threadpool import ThreadPool
 MAX_THREADS = 20  # as many as wait for disks and hashes at a time
 STACK = 1024 * 1024  # octets; the system's default takes eight times as much of the address space
 
-_M_ARENA_MAX = -8  # of malloc.h
+MMAP_THRESHOLD = 4 * 1024 * 1024  # octets: more than any piece of mail in memory, less than a hash
+
+# Of malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 _log = Logger()
 
 
 def take_little_memory() -> None:
-    """Let threads that are started from now on take few addresses.
+    """Let threads that are started from now on take few addresses, and hashes leave no holes.
 
-    Where that is limited, they share one heap: GNU's malloc sets 64 MiB aside for each.
+    Where addresses are limited, threads share one heap: GNU's malloc sets 64 MiB aside for each.
+    What is larger than `MMAP_THRESHOLD` gets pages of its own, which go back when it is freed.
+    Left to itself, malloc would take the 16 MiB of a password's hash from its heaps after the first
+    one; what a connection allocates beside them keeps these from shrinking: a MiB for each log-in.
     """
     threading.stack_size(STACK)
+    options = {_M_MMAP_THRESHOLD: MMAP_THRESHOLD, _M_TRIM_THRESHOLD: 2 * MMAP_THRESHOLD}
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        import ctypes
-
-        with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        options[_M_ARENA_MAX] = 1
+    with suppress(AttributeError, OSError):  # another C library
+        for option, value in options.items():
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def start_all(pool: ThreadPool, count: int = MAX_THREADS) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import threading
 
 from twisted.logger import capturedLogs
@@ -12,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.service.open_files import affordable
 from mta.service.threads import start_all
 from mta.testing.threads import DEADLINE
+from tests.processes import ROOT
 
 
 class ThreadTests(SynchronousTestCase):
@@ -46,6 +49,37 @@ class ThreadTests(SynchronousTestCase):
             self.pool.callInThread(done.release)
         for _ in range(50):
             self.assertTrue(done.acquire(timeout=DEADLINE))
+
+
+# Log-ins, one after the other and in threads, of which each leaves a connection that stays.
+_LOG_INS = """
+import os, ssl
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from mta.service.threads import take_little_memory
+from mta.users.roster import PasswordHash
+
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+take_little_memory()
+before, kept = memory(), []
+with ThreadPoolExecutor(10) as threads:
+    for _ in range(10):
+        list(threads.map(PasswordHash.of, ["secret"] * 2))
+        kept += [bytearray(500) for _ in range(100)]
+print((memory() - before) // 2**20)
+"""
+
+
+class MemoryTests(SynchronousTestCase):
+    """What the process keeps."""
+
+    def test_after_log_ins(self) -> None:
+        """The 16 MiB of each hash go back to the system."""
+        command = [sys.executable, "-c", _LOG_INS]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        self.assertLess(int(done.stdout), 12)
 
 
 class OpenFileTests(SynchronousTestCase):
