@@ -9,6 +9,7 @@ from bench.rows.authentication import Authentication
 from bench.rows.delivery import Deliveries, Large
 from bench.rows.filters import Filters
 from bench.rows.hostile import Hostile
+from bench.rows.links import HeldLinks
 from bench.rows.passing import Passing
 from bench.rows.python import Ceiling, PythonPeers
 from bench.rows.relay import Distance, Relay
@@ -31,6 +32,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         PythonPeers(),
         Ceiling(),
         Idle(),
+        HeldLinks(),
         Hostile(),
         Waiting(),
     ]

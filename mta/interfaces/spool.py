@@ -87,6 +87,9 @@ class IHeldLeases(Interface):
     async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
         """Count the messages that wait for a peer, up to `limit`."""
 
+    async def peers_with_mail(peers: Collection[str]) -> Collection[str]:
+        """Those of these peers for which free messages are held."""
+
 
 class IAttemptRecords(Interface):
     """The record of what became of messages that are leased to us."""

@@ -24,8 +24,8 @@ from mta.queue.wanted_domains import WantedDomains
 from mta.queued import Delivery, Message
 
 BATCH_SIZE = 20  # messages leased for a peer at once: it may take none of them
-POLL = 60.0  # seconds after which a lingering source looks into the spool unasked
 PAUSE_AFTER_DEFERRAL = 60.0  # seconds until mail that the peer deferred is offered to it again
+MAX_WAIT = 60.0  # seconds after which a waiting source offers deferred mail again
 MAX_SMALL = 64 * 1024  # octets: content that a quick link takes while the main one is busy
 MAX_IN_LINE = 100  # messages on a link, with which one whose sender waits may still join them
 MAX_DEFERRED = 100  # messages; a peer that defers more is handed no more on that connection
@@ -69,7 +69,6 @@ class HeldSource:
         self._given = 0
         self._stale = True  # the spool may hold something that we have not seen
         self._leasing = False
-        self._leased_at = 0.0
         self._last_used = clock.seconds()
         self._retired = False
         self._changed = Event(clock)
@@ -92,7 +91,7 @@ class HeldSource:
             if self._stale and not self._leasing:
                 self._begin_lease()
             elif self._leasing:
-                await self._changed.wait(POLL)
+                await self._changed.wait(MAX_WAIT)
             else:
                 return None
         return None
@@ -100,15 +99,13 @@ class HeldSource:
     async def wait(self) -> bool:
         """See `IMailSource.wait`."""
         while not self._retired:
-            if self._clock.seconds() >= self._leased_at + POLL:
-                self._stale = True
             self._offer_again()
             if self._ready or self._stale or self._leasing:
                 return True
             left = self._last_used + self._linger - self._clock.seconds()
             if left <= 0:
                 return False
-            await self._changed.wait(min(left, POLL))
+            await self._changed.wait(min(left, MAX_WAIT))
         return False
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
@@ -254,7 +251,6 @@ class HeldSource:
     async def _lease(self) -> None:
         """Lease some messages, whatever becomes of the call that waits for them."""
         self._stale = False
-        self._leased_at = self._clock.seconds()
         messages: Sequence[Message] = ()
         try:
             messages = await self._queue.lease_held(self.peer, self._domains.names, BATCH_SIZE)

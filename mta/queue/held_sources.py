@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mta.interfaces import IAttempts, IHeldLeases
+from mta.queue.held_look import HeldLook
 from mta.queue.held_source import HeldSource
 from mta.queue.interfaces import IActiveQueue
 from mta.queue.tasks import Tasks
@@ -36,6 +37,7 @@ class HeldSources:
         self._clock = clock
         self._newest: dict[str, HeldSource] = {}
         self._quick: dict[str, HeldSource] = {}
+        self._look = HeldLook(self._newest, queue, tasks, clock)
         self._sources: set[HeldSource] = set()
         self._stopped = False
 
@@ -50,11 +52,20 @@ class HeldSources:
         if peer in newest:
             newest[peer].retire()
         source = newest[peer] = HeldSource(
-            peer, domains, linger, queue, self._active, self._attempts, self._tasks, self._clock
+            peer,
+            domains,
+            linger,
+            queue,
+            self._active,
+            self._attempts,
+            self._tasks,
+            self._clock,
         )
         self._sources.add(source)
         if self._stopped:
             source.retire()
+        else:
+            self._look.go_on()
         if peer in self._newest and peer in self._quick:
             self._newest[peer].share_with(self._quick[peer])
         return source
@@ -90,9 +101,8 @@ class HeldSources:
             source.wake()
 
     def wake(self) -> None:
-        """Let all sources look for mail of other processes."""
-        for source in self._sources:
-            source.wake()
+        """Look for mail of other processes."""
+        self._look.take()
 
     def withdraw(self, ids: Collection[str]) -> None:
         """Hand out none of these messages."""
@@ -107,6 +117,7 @@ class HeldSources:
     def begin_stop(self) -> None:
         """Hand out no more on any connection, whenever it came."""
         self._stopped = True
+        self._look.stop()
         self.retire()
 
     async def stop(self, end: float) -> None:
@@ -128,6 +139,10 @@ class _SmallMail:
         """See `IHeldLeases.lease_held`: what the main link can spare comes by itself."""
         if peer in self._main:
             self._main[peer].share()
+        return ()
+
+    async def peers_with_mail(self, peers: Collection[str]) -> Collection[str]:
+        """See `IHeldLeases.peers_with_mail`."""
         return ()
 
     async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:

@@ -24,7 +24,7 @@ _log = Logger()
 
 
 def take_little_memory() -> None:
-    """Let threads that are started from now on take few addresses, and hashes leave no holes.
+    """Let threads take few addresses from now on, and hashes no memory.
 
     Where addresses are limited, threads share one heap: GNU's malloc sets 64 MiB aside for each.
     What is larger than `MMAP_THRESHOLD` gets pages of its own, which go back when it is freed.

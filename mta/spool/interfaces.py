@@ -67,14 +67,21 @@ class IClaims(Interface):
         """Put off messages that wait for these hops alone; see `IAttemptRecords.postpone`."""
 
 
-class IReading(Interface):
+class IHeldReading(Interface):
+    """Reads what is held for peers.  Both raise OSError."""
+
+    async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
+        """Count the messages that wait for a peer, up to `limit`."""
+
+    async def peers_with_mail(peers: Collection[str]) -> Collection[str]:
+        """Those of these peers for which free messages wait."""
+
+
+class IReading(IHeldReading):
     """Reads what a process wants to know of the queue.  All raise OSError."""
 
     async def next_due(*, suspects: bool) -> float | None:
         """The due time of the first message to be tried, if any."""
-
-    async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
-        """Count the messages that wait for a peer, up to `limit`."""
 
     async def recalled(numbers: Collection[int]) -> Sequence[int]:
         """Those of our messages that are gone, on hold, or another's."""

@@ -147,6 +147,19 @@ def count_held(
     return count
 
 
+def peers_with_mail(connection: sqlite3.Connection, peers: Collection[str]) -> list[str]:
+    """Those of these peers for which a free message waits."""
+    found = connection.execute(
+        f"""
+        SELECT value FROM json_each(?) WHERE EXISTS (
+            SELECT 1 FROM recipient WHERE state = 'held' AND peer = value AND {_FREE}
+        )
+        """,  # noqa: S608 (our own words)
+        (json.dumps([*peers]),),
+    )
+    return [peer for (peer,) in found]
+
+
 # --- leases ------------------------------------------------------------------------------
 
 

@@ -193,6 +193,10 @@ class ProcessSpool(ABC):
         """See `IHeldLeases.count_held`."""
         return await self._reading.count_held(peer, domains, limit)
 
+    async def peers_with_mail(self, peers: Collection[str]) -> Collection[str]:
+        """See `IHeldLeases.peers_with_mail`."""
+        return await self._reading.peers_with_mail(peers)
+
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
         """See `IAttemptRecords.settle`."""
         return await self._commits.settle(settlement)

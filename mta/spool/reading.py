@@ -35,10 +35,16 @@ class Reading:
         return due
 
     async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
-        """See `IReading.count_held`."""
+        """See `IHeldReading.count_held`."""
         query = partial(leases.count_held, peer=peer, domains=domains, limit=limit)
         count: int = await self._in_thread(self.connection.call, query)
         return count
+
+    async def peers_with_mail(self, peers: Collection[str]) -> Collection[str]:
+        """See `IHeldReading.peers_with_mail`."""
+        query = partial(leases.peers_with_mail, peers=peers)
+        found: Collection[str] = await self._in_thread(self.connection.call, query)
+        return found
 
     async def recalled(self, numbers: Collection[int]) -> Sequence[int]:
         """See `IReading.recalled`."""

@@ -201,6 +201,12 @@ class MemorySpool:
         """Count what waits for a peer, up to a bound."""
         return min(len(self._held(peer, domains)), limit)
 
+    async def peers_with_mail(self, peers: Collection[str]) -> Collection[str]:
+        """Return those for which something waits."""
+        self._fail()
+        held = {peer: self._held(peer, [EVERYWHERE]) for peer in peers}
+        return [peer for peer in peers if any(each.id in self.waiting for each in held[peer])]
+
     async def next_due(self) -> float | None:
         """Return when the next message is due."""
         return min((due for _, due in self.waiting.values()), default=None)

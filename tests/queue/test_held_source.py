@@ -1,13 +1,15 @@
 """Held mail, and the source that hands it out on a turned connection."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IHeldSource
-from mta.queue.held_source import BATCH_SIZE, MAX_DEFERRED, PAUSE_AFTER_DEFERRAL, POLL
+from mta.queue.held_look import POLL
+from mta.queue.held_source import BATCH_SIZE, MAX_DEFERRED, PAUSE_AFTER_DEFERRAL
 from mta.queued import Delivery, Message, Settlement, State
 from mta.settings import DAY, HOUR, Peer
 from tests.queue.runners import (
@@ -276,6 +278,46 @@ class HeldTests(RunnerTests):
         self.hold_elsewhere("1")
         self.run_until(POLL)
         self.assertIsNotNone(self.successResultOf(waiting))
+
+    def test_one_link_of_many(self) -> None:
+        """Mail of another process makes one source look into the spool, of a hundred."""
+        leased: list[str] = []
+        real = self.queue.lease_held
+
+        async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
+            leased.append(peer)
+            return await real(peer, domains, limit)
+
+        waiting = {}
+        for peer in (*(f"office{number}" for number in range(100)), "office"):
+            waiting[peer] = self.waiting_next(self.runner.open_held(peer, ["office.example"], HOUR))
+        self.queue.lease_held = lease_held  # type: ignore[method-assign]
+        self.hold_elsewhere("1")
+        self.runner.wake()
+        self.assertIsNotNone(self.successResultOf(waiting.pop("office")))
+        self.run_until(10 * POLL)
+        self.assertEqual(leased, ["office"])
+        for each in waiting.values():
+            self.assertNoResult(each)
+
+    def test_a_spool_that_can_not_be_read(self) -> None:
+        """The mail is found by the next look."""
+        waiting = self.waiting_next(self.source(HOUR))
+        self.hold_elsewhere("1")
+        self.queue.failure = OSError("gone")
+        with capturedLogs() as events:
+            self.runner.wake()
+        self.assertEqual([event["error"] for event in events], ["gone"])
+        self.queue.failure = None
+        self.assertNoResult(waiting)
+        self.run_until(POLL)
+        self.assertIsNotNone(self.successResultOf(waiting))
+
+    def test_no_link_no_look(self) -> None:
+        """The last source leaves no timer behind."""
+        self.source(HOUR).close()
+        self.run_until(2 * POLL)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def hold_elsewhere(self, id: str) -> None:
         held = message(id, "x@office.example")

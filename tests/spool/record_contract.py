@@ -89,6 +89,17 @@ class HeldContract(Contract):
         ]:
             self.assertEqual(self.wait(spool.count_held("office", domains, limit)), count)
 
+    def test_peers_with_mail(self) -> None:
+        """They are those for which something waits that no process has, and no person keeps."""
+        spool, peers = self.process(), ["office", "other", "third", "fourth"]
+        self.hold(spool, "a.example")
+        self.hold(spool, "b.example", peer="other")
+        self.hold(spool, "c.example", peer="fifth")
+        self.assertEqual({*self.wait(spool.peers_with_mail(peers))}, {"office", "other"})
+        self.assertEqual([*self.wait(spool.peers_with_mail([]))], [])
+        self.held(spool, "a.example")
+        self.assertEqual([*self.wait(spool.peers_with_mail(peers))], ["other"])
+
     def test_until_it_expires(self) -> None:
         """It is outside of the retry schedule until then."""
         spool = self.process()

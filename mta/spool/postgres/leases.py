@@ -105,6 +105,20 @@ def count_held(
     return int(row[0])
 
 
+def peers_with_mail(connection: Connection, peers: Collection[str]) -> list[str]:
+    """Those of these peers for which a free message waits."""
+    found = connection.execute(
+        """
+        SELECT name FROM unnest(%s::text[]) AS wanted (name) WHERE EXISTS (
+            SELECT FROM recipient JOIN schedule ON id = message
+            WHERE state = 'held' AND peer = name AND owner IS NULL AND on_hold = 0
+        )
+        """,
+        (list(peers),),
+    )
+    return [peer for (peer,) in found]
+
+
 _NEXT = "SELECT min(due) FROM schedule WHERE owner IS NULL AND on_hold = 0 AND {}"
 
 

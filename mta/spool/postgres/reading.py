@@ -38,11 +38,18 @@ class PostgresReading:
         return due
 
     async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
-        """See `IReading.count_held`."""
+        """See `IHeldReading.count_held`."""
         count: int = await self._in_thread(
             self.session.call, leases.count_held, peer, domains, limit
         )
         return count
+
+    async def peers_with_mail(self, peers: Collection[str]) -> Collection[str]:
+        """See `IHeldReading.peers_with_mail`."""
+        found: Collection[str] = await self._in_thread(
+            self.session.call, leases.peers_with_mail, peers
+        )
+        return found
 
     async def recalled(self, numbers: Collection[int]) -> Sequence[int]:
         """See `IReading.recalled`."""
