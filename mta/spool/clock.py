@@ -38,6 +38,10 @@ class Clocks:
         """Read both."""
         return Reading(self.now(), self.uptime(), boot_id())
 
+    def offset(self) -> float:
+        """The difference between them, which changes where the wall clock is set."""
+        return self.now() - self.uptime()
+
 
 def seconds_since_boot() -> float:
     """Seconds since the boot, with those in which the machine slept."""

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from mta.interfaces import ISpoolListener
 from mta.spool import owner_rows
-from mta.spool.clock import Clocks
+from mta.spool.clock import TOLERANCE, Clocks
 from mta.spool.database import spare
 from mta.spool.folder import Folder
 from mta.spool.jobs import ICommitter, Job
@@ -77,6 +77,7 @@ class Heartbeat:
         self._clocks = clocks
         self._begun: float | None = None  # when the beat under way began, seconds since the boot
         self._last = clocks.uptime()
+        self._offset = clocks.offset()
         self._error = ""
         self._loop = LoopingCall(self._repeat)
         self._loop.clock = reactor
@@ -84,6 +85,7 @@ class Heartbeat:
     def start(self) -> None:
         """Beat from now on."""
         self._last = self._clocks.uptime()
+        self._offset = self._clocks.offset()
         self._loop.start(INTERVAL, now=False)
 
     def stop(self) -> None:
@@ -108,7 +110,7 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Commit something.  Raises OSError."""
-        begun = self._clocks.uptime()
+        begun, offset = self._clocks.uptime(), self._clocks.offset()
         if self._begun is None:
             self._begun = begun
         try:
@@ -119,7 +121,7 @@ class Heartbeat:
         finally:
             self._begun = None
         self._error = "" if pulse.has_room else "little room on the disk: new mail is refused"
-        self._last = begun
+        self._last, self._offset = begun, offset
         self._leasing.release_again()
         self._tell(pulse)
 
@@ -130,6 +132,14 @@ class Heartbeat:
         if pulse.jumped:
             self.log.warn("the clock jumped by {seconds:.0f} s", seconds=pulse.jumped)
             self._listener.wake()
+
+    async def follow_clock(self) -> None:
+        """Beat first where the wall clock was set since the last beat.  Raises OSError.
+
+        Else mail would be leased as too old, or be due by a clock that is set right again.
+        """
+        if abs(self._clocks.offset() - self._offset) > TOLERANCE:
+            await self.beat()
 
     def hurry(self) -> None:
         """Beat now, if no beat is under way."""

@@ -153,6 +153,7 @@ class ProcessSpool(ABC):
         """See `ISpool.commit`."""
         assert isinstance(draft, Draft)
         incoming = Incoming(draft, envelope, header, origin, hold)
+        await self._heartbeat.follow_clock()
         messages = await self._commits.commit([incoming])
         if not messages:
             raise AlreadyTaken(f"{origin.turned_peer} brought {origin.told_id} before")
@@ -169,10 +170,12 @@ class ProcessSpool(ABC):
 
     async def lease_due(self, limit: int) -> Sequence[Message]:
         """See `ILeases.lease_due`."""
+        await self._heartbeat.follow_clock()
         return await self._leasing.lease_due(limit)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         """See `ILeases.lease`."""
+        await self._heartbeat.follow_clock()
         return await self._leasing.lease([*map(queue_id.decode, ids)])
 
     async def next_due(self) -> float | None:
@@ -181,12 +184,14 @@ class ProcessSpool(ABC):
 
     async def release(self, dues: Mapping[str, float]) -> None:
         """See `ILeases.release`."""
+        await self._heartbeat.follow_clock()
         await self._leasing.release(dues)
 
     async def lease_held(
         self, peer: str, domains: Collection[str], limit: int
     ) -> Sequence[Message]:
         """See `IHeldLeases.lease_held`."""
+        await self._heartbeat.follow_clock()
         return await self._leasing.lease_held(peer, domains, limit)
 
     async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
@@ -199,6 +204,7 @@ class ProcessSpool(ABC):
 
     async def settle(self, settlement: Settlement) -> Sequence[Message]:
         """See `IAttemptRecords.settle`."""
+        await self._heartbeat.follow_clock()
         return await self._commits.settle(settlement)
 
     async def remove(self, ids: Collection[str], delay: float) -> None:
@@ -214,6 +220,7 @@ class ProcessSpool(ABC):
         self, dues: Mapping[str, float], warn_after: float, give_up_after: float
     ) -> Mapping[str, int]:
         """See `IAttemptRecords.postpone`."""
+        await self._heartbeat.follow_clock()
         return await self._leasing.postpone(dues, warn_after, give_up_after)
 
     # --- IAttempts -----------------------------------------------------------------

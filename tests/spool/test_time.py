@@ -65,6 +65,23 @@ class JumpTests(SpoolTestCase):
                 self.tools().delete([message.id])
                 self.wait(spool.stop())
 
+    def test_between_beats(self) -> None:
+        """A clock that is set wrong and right again before a beat moves nothing for good."""
+        for seconds in (DAY, -DAY, 10 * DAY):
+            with self.subTest(seconds=seconds):
+                spool = self.restartable()
+                waiting = self.waiting(spool, seconds=0.0)
+                self.set_by += seconds
+                (message,) = self.wait(spool.lease([waiting.id]))
+                self.assertAlmostEqual(self.now() - message.arrived, 0.0, delta=1)
+                self.wait(spool.settle(settlement(message, self.now() + 900)))
+                self.set_by -= seconds
+                self.wait(spool.beat())
+                expected = 900.0 + min(0.0, seconds)
+                self.assertAlmostEqual(self.remaining(spool), expected, delta=1)
+                self.tools().delete([waiting.id])
+                self.wait(spool.stop())
+
     def test_at_a_start(self) -> None:
         """So it is where the clock went back while nothing ran, even if the machine did not."""
         for seconds in (-HOUR, -DAY):
