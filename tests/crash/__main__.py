@@ -43,11 +43,12 @@ class Round(SynchronousTestCase):
 def main(kills: int = 1000, seed: int = 0) -> int:
     """Kill so many times; returns the exit status."""
     seeds = random.Random(seed or random.SystemRandom().randrange(1, 2**31))
-    result = TestResult()
+    result, found = TestResult(), 0
     for start in range(0, kills, ROUND):
         Round(min(ROUND, kills - start), seeds.randrange(2**31)).run(result)
-    for _, problem in (*result.failures, *result.errors):
-        print(problem)
+        for _, problem in (*result.failures, *result.errors)[found:]:
+            print(problem, flush=True)
+        found = len(result.failures) + len(result.errors)
     return 0 if result.wasSuccessful() else 1
 
 
