@@ -25,7 +25,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "trace": ("trace", "follow one message through the log"),
         "explain": ("explain", "say where mail to an address goes, and why"),
         "sendmail": ("sendmail", "send the message on standard input, as sendmail(1) does"),
-        "spool": ("spool", "check the spool, and get mail out of it"),
+        "spool": ("spool", "check the spool, copy it, and get mail out of it"),
+        "nodes": ("nodes", "list the hosts that share the spool"),
     },
     "people": {
         "user": ("user", "add, change and list the users who may log in"),

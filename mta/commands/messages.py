@@ -63,7 +63,7 @@ class Lines:
             self._paint(f"{listed.state:8}", _COLOURS[listed.state]),
             listed.attempts,
             duration(listed.due - self._now) if _next_attempt(listed) else "-",
-            _path(listed.reverse_path) + marks,
+            _path(listed.reverse_path) + (f"  at {listed.node}" if listed.node else "") + marks,
         )
         still_open = (each for each in listed.recipients if each.state != State.DONE.value)
         return "\n".join([own, *(f"    {self._open(listed.id, each)}" for each in still_open)])
@@ -114,6 +114,7 @@ def summary(listed: Listed, now: float) -> dict[str, Any]:
         **({"on_hold": True} if listed.on_hold else {}),
         **({"damage": listed.damage} if listed.damage else {}),
         **({"reason": listed.reason} if listed.reason else {}),
+        **({"node": listed.node} if listed.node else {}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mta.commands.console import (
@@ -17,8 +18,10 @@ from mta.commands.console import (
     spool_of,
 )
 from mta.commands.known import is_known
+from mta.commands.terminal import Bar
 from mta.queued import Filter
 from mta.spool.checking import Finding
+from mta.spool.copying import Copy
 from mta.spool.database import SpoolUnusable
 from mta.spool.folder import Folder
 from mta.spool.place import SpoolPlace
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     """Add the command."""
-    group = add_group(subparsers, "spool", "check the spool, and get mail out of it")
+    group = add_group(subparsers, "spool", "check the spool, copy it, and get mail out of it")
     check = add_command(group, "check", _check, "look through everything in the spool")
     check.add_argument(
         "--repair", action="store_true", help="mend what can be mended without losing mail"
@@ -42,6 +45,26 @@ def register(subparsers: Subparsers) -> None:
         choices=("header", "body"),
         help="this part alone; of sealed mail each is a file for `age -d`",
     )
+
+    copy = add_command(group, "copy", _copy, "copy all mail into another spool, servers down")
+    copy.add_argument("source", metavar="FROM", help="a folder, or postgresql://...")
+    copy.add_argument("target", metavar="TO", help="a folder, or postgresql://...")
+
+
+def _copy(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments)
+    source = SpoolPlace.named(arguments.source, settings)
+    copy = Copy(source, SpoolPlace.named(arguments.target, settings))
+    copy.require_rest()
+    done = 0
+    with closing(Bar(copy.count())) as bar:
+        for count in copy.portions():
+            done += count
+            bar.advance(count)
+    words = f"{done} message{'' if done == 1 else 's'}"
+    print(f"{words} copied from {copy.source.name}, which keeps them")
+    if copy.left:
+        raise Failed(f"damaged, and not copied: {' '.join(copy.left)}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

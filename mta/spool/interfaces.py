@@ -133,6 +133,15 @@ class IToolSpool(ISpool):
     def arrival(incoming: Incoming) -> Arrival:
         """A message to be inserted, with its body.  Raises SpoolFull or OSError."""
 
+    def restore(entries: Sequence[Entry]) -> None:
+        """Put messages of another spool in, as they were, in one commit.
+
+        Raises SpoolFull or OSError; then none is left behind.
+        """
+
+    def restore_taken(taken: Collection[tuple[str, int]]) -> None:
+        """Remember what another spool did; see `mta.spool.taken`.  Raises OSError."""
+
 
 class IListing(Interface):
     """The queue as an operator lists it.
@@ -209,6 +218,9 @@ class IIntakeTools(Interface):
         The content comes in pieces, with CRLF line ends.  It is on stable storage when this
         returns.  Raises SpoolFull or OSError; then nothing is left behind.
         """
+
+    def taken() -> Collection[tuple[str, int]]:
+        """The keys of what peers have brought, with times; see `mta.spool.taken`."""
 
     def bounce(bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
         """Replace free messages by their notices, in one commit; returns which.

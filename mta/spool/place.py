@@ -7,12 +7,13 @@ the configuration names it.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.settings import Settings
+from mta.spool import inspection
 from mta.spool.database import SpoolUnusable
 from mta.spool.folder import Folder
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from mta.interfaces import ISpoolListener
     from mta.spool.checking import Finding
     from mta.spool.interfaces import IListing, IStandingHolds, ITools
+    from mta.spool.nodes import NodeProcess
     from mta.spool.process_spool import ProcessSpool
+
+POSTGRES = "postgresql://"  # how the URL of a database begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,32 @@ class SpoolPlace:
         server = self._server()
         with server.connect() as connection, server.as_oserror():
             return bool(_postgres("schema").verify(server, connection))
+
+    @classmethod
+    def named(cls, text: str, settings: Settings) -> SpoolPlace:
+        """The place that a person names: a folder, or a URL."""
+        place = cls.of(settings)
+        if text.startswith(POSTGRES):
+            return replace(place, database=text)
+        return replace(place, folder=Path(text).absolute(), database="")
+
+    def is_in_use(self) -> bool:
+        """Tell whether a server works with the spool now.  Raises SpoolUnusable or OSError."""
+        if self.database:
+            return self.exists() and any(each.is_alive for each in self.nodes())
+        return self.exists() and inspection.is_in_use(self.folder)
+
+    def nodes(self) -> Sequence[NodeProcess]:
+        """The processes of the nodes; none where the spool is a folder.
+
+        Raises SpoolUnusable or OSError.
+        """
+        if not self.database:
+            return ()
+        server = self._server()
+        with server.connect() as connection, server.as_oserror():
+            found: Sequence[NodeProcess] = _postgres("nodes").processes(connection)
+            return found
 
     def findings(self, *, repair: bool) -> Iterator[Finding]:
         """Look through everything in the spool.  Raises SpoolUnusable or OSError."""

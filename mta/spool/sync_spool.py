@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import implementer
 
 from mta.mail import Envelope
-from mta.queued import IDraft, Message, Notice
+from mta.queued import Entry, IDraft, Message, Notice
 from mta.session import Origin
 from mta.smtp.header import HeaderSection
 from mta.spool import owners, queue_id, rows
@@ -20,6 +20,8 @@ from mta.spool.drafts import Draft, Incoming
 from mta.spool.holds import StandingHolds
 from mta.spool.interfaces import IToolSpool
 from mta.spool.loading import load
+from mta.spool.restoring import Restored, restored
+from mta.spool.taken import restore_taken
 from mta.spool.tool_commits import ToolCommits
 from mta.spool.wakeup import Signal
 from mta.sync import result_of
@@ -41,7 +43,10 @@ class SyncSpool:
 
     def draft(self) -> Draft:
         """See `ISpool.draft`."""
-        return Draft(self._ids.next(), self._commits.folder, self._owner, _at_once, set())
+        return self._draft(self._ids.next())
+
+    def _draft(self, number: int) -> Draft:
+        return Draft(number, self._commits.folder, self._owner, _at_once, set())
 
     async def commit(
         self, draft: IDraft, envelope: Envelope, header: bytes, origin: Origin, hold: str = ""
@@ -65,6 +70,33 @@ class SyncSpool:
             connection, [arrival.number], self._commits.folder, self._source.content
         ).messages
         return message
+
+    def restore(self, entries: Sequence[Entry]) -> None:
+        """See `IToolSpool.restore`."""
+        drafts = [self._draft(queue_id.decode(entry.message.id)) for entry in entries]
+        try:
+            self._commits.folder.require_room(spare(self._commits.connection))
+            found = [
+                restored(self, draft, entry, self._owner)
+                for draft, entry in zip(drafts, entries, strict=True)
+            ]
+            self._commits.commit(self._restore, found)
+        except BaseException:
+            for draft in drafts:
+                draft.discard()
+            raise
+
+    def _restore(self, connection: Connection, found: Sequence[Restored]) -> None:
+        rows.insert(connection, [each.arrival for each in found])
+        rows.update(connection, self._owner, [each.settlement for each in found])
+        held = [(each.hold, each.arrival.number) for each in found if each.hold is not None]
+        connection.executemany(
+            "UPDATE message SET on_hold = 1, due = 9e999, reason = ? WHERE id = ?", held
+        )
+
+    def restore_taken(self, taken: Collection[tuple[str, int]]) -> None:
+        """See `IToolSpool.restore_taken`."""
+        self._commits.commit(restore_taken, taken)
 
     def arrival(self, incoming: Incoming) -> rows.Arrival:
         """A message to be inserted: its body is in memory, or durable.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -83,6 +83,20 @@ class TakenMail:
         )
         if forgotten.rowcount < MAX_PURGED:
             self._purged = now
+
+
+def remembered(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    """All keys that there are, with their times."""
+    connection.execute(_TABLE)
+    return connection.execute("SELECT key, at FROM taken").fetchall()
+
+
+def restore_taken(connection: sqlite3.Connection, taken: Collection[tuple[str, int]]) -> None:
+    """Remember what another spool did."""
+    if taken:
+        connection.execute(_TABLE)
+        connection.execute(_INDEX)
+        connection.executemany("INSERT OR IGNORE INTO taken (key, at) VALUES (?, ?)", taken)
 
 
 def is_remembered(origin: Origin) -> bool:

@@ -22,6 +22,7 @@ from mta.spool.listing import DAMAGED, Listed, Listing, numbers
 from mta.spool.loading import load, salvage
 from mta.spool.schema import Hold
 from mta.spool.sync_spool import SyncSpool, blocking_source, enqueued, notice_of, sync_spool
+from mta.spool.taken import remembered
 from mta.spool.tool_commits import ToolCommits
 from mta.spool.wakeup import Signal
 
@@ -165,6 +166,11 @@ class SpoolTools:
         """
         with self.sync_spool() as spool:
             return enqueued(spool, envelope, pieces, origin)
+
+    def taken(self) -> Collection[tuple[str, int]]:
+        """See `ITools.taken`."""
+        with as_oserror(self._folder):
+            return remembered(self._connection)
 
     def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
         """Replace free messages by their notices, in one commit; returns which.

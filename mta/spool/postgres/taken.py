@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from mta.spool.postgres.rows import counted
@@ -68,3 +68,18 @@ def keys_of(arrival: Arrival) -> list[str]:
     if not is_remembered(arrival.origin):
         return []
     return [key_of(arrival.origin, recipient) for recipient in arrival.envelope.recipients]
+
+
+def remembered(connection: Connection) -> list[tuple[str, int]]:
+    """All keys that there are, with their times."""
+    return connection.execute("SELECT key, at FROM taken").fetchall()
+
+
+def restore_taken(connection: Connection, taken: Collection[tuple[str, int]]) -> None:
+    """Remember what another spool did."""
+    keys, times = [key for key, _ in taken], [at for _, at in taken]
+    connection.execute(
+        "INSERT INTO taken SELECT key, at, 0 FROM unnest(%s::text[], %s::bigint[]) AS new (key, at)"
+        " ON CONFLICT DO NOTHING",
+        (keys, times),
+    )

@@ -22,6 +22,7 @@ from mta.spool.postgres.listing import PostgresListing
 from mta.spool.postgres.loading import load, salvage
 from mta.spool.postgres.server import Connection, Server, Session, transaction
 from mta.spool.postgres.sync_spool import PostgresSyncSpool, at_once, sync_spool
+from mta.spool.postgres.taken import remembered
 from mta.spool.postgres.wakeups import notify
 from mta.spool.rows import Arrival
 from mta.spool.schema import Hold
@@ -204,6 +205,10 @@ class PostgresTools:
         """Put a message into the spool, due now; returns its queue id.  See `enqueued`."""
         with self.sync_spool() as spool:
             return enqueued(spool, envelope, pieces, origin)
+
+    def taken(self) -> Collection[tuple[str, int]]:
+        """See `ITools.taken`."""
+        return self._session.call(remembered)
 
     def bounce(self, bounced: Sequence[tuple[Message, Notice | None]]) -> list[str]:
         """Replace free messages by their notices, in one commit; returns which.
