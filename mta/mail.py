@@ -167,7 +167,7 @@ class MailArgument:
 
     `auth` is the decoded AUTH parameter: the user who submitted the message, ``<>`` for unknown,
     None where it was not told (RFC 4954 section 5).  `sender_waits`: our reply goes on to the
-    sender, who waits for it.
+    sender, who waits for it.  `is_question`: no content will come.
     """
 
     reverse_path: Mailbox
@@ -180,6 +180,7 @@ class MailArgument:
     auth: str | None = None
     sender_waits: bool = False
     sealed: SealedForm | None = None
+    is_question: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from mta.mail import Hop, Security
+
+
+class Verify(Enum):
+    """The source of what we know of a peer's mailboxes."""
+
+    OFF = "off"
+    LIST = "list"  # that it tells us
+    LIVE = "live"  # its answers
+
+
+class Unknown(Enum):
+    """The fate of mail for a mailbox of which nothing is known."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDomain:
+    """The mailboxes of one domain, as its office told.
+
+    `names` are local parts in lower case; None: there is one for each name.
+    """
+
+    names: frozenset[str] | None
+    subaddress: str
+
+    def has(self, local_part: str) -> bool:
+        """Tell whether there is such a mailbox."""
+        name = local_part.lower()
+        if self.names is None or name in self.names:
+            return True
+        return bool(self.subaddress) and name.partition(self.subaddress)[0] in self.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +50,8 @@ class Peer:
     without mail.  `origin` is ``trust`` where its word for who brought its mail is taken.  `links`
     are the connections that we hold to it: with 2, one is for questions and small mail.
     `pass_through`: while its link stands, senders hear what it says of their mail.  `seal` is the
-    file of keys for sealed mail: public ones where it dials in, else private ones.
+    file of keys for sealed mail: public ones where it dials in, else private ones.  `verify` says
+    how we know the mailboxes of one that dials in, `unknown` what is done where we don't.
     """
 
     name: str
@@ -39,6 +74,8 @@ class Peer:
     links: int = 1  # or 2
     pass_through: bool = False
     seal: str = ""
+    verify: Verify = Verify.LIST
+    unknown: Unknown = Unknown.ACCEPT
 
     @property
     def is_trusted_with_origins(self) -> bool:

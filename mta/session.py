@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from mta.mail import Mailbox
 from mta.settings import Service
 
 LOCAL_ADDRESS = "unix"  # in place of the address of another host
@@ -215,6 +216,26 @@ class Observation:
 
     state: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientQuestion:
+    """The question to a peer whether a mailbox of its exists.
+
+    `reverse_path` is that of the mail which is on its way there.
+    """
+
+    reverse_path: Mailbox
+    forward_path: Mailbox
+
+
+class RecipientAnswer(Enum):
+    """The answer to such a question."""
+
+    YES = "yes"
+    NO = "no"
+    LATER = "later"  # the peer would take no mail for it now: it may well exist
+    NONE = "none"  # what it said, if anything, is not about the recipient
 
 
 @dataclass(frozen=True, slots=True)

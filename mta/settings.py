@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mta.inspection_settings import AllowList, BlockList, Greylist
 from mta.mail import Agent, Hop, Mailbox
+from mta.peer_settings import KnownDomain
 from mta.peer_settings import Peer as Peer
 
 Network = IPv4Network | IPv6Network
@@ -111,7 +112,8 @@ class Domain:
     mailboxes it stands for, `forward` that of a mailbox to where its mail goes on to.
     `quota`: octets that each mailbox may have in its Maildir; 0: no bound.
     `alias_of`: the domain that this one is only another name for, or empty.  `mailboxes_elsewhere`:
-    nothing is configured of mailboxes, and the peer whose mail it is may tell them.
+    nothing is configured of mailboxes, and the peer whose mail it is may tell them.  `told`: what
+    it told, where its answers count first.
     `dkim`: its keys, in all states.
     """
 
@@ -125,6 +127,7 @@ class Domain:
     quota: int = 0
     alias_of: str = ""
     mailboxes_elsewhere: bool = False
+    told: KnownDomain | None = None
     dkim: tuple[DKIMKey, ...] = ()
 
     @property

@@ -31,6 +31,7 @@ from mta.mail import (
     Status,
 )
 from mta.metrics import NullMeter
+from mta.peer_settings import Verify
 from mta.peers.customer import Customer
 from mta.peers.held import HeldMail
 from mta.peers.provider import Provider
@@ -294,6 +295,7 @@ def sides(
     *,
     origin: str = "off",
     links: int = 1,
+    verify: Verify = Verify.LIST,
 ) -> tuple[ProviderSide, CustomerSide]:
     """A provider and a customer that are for each other.
 
@@ -301,7 +303,7 @@ def sides(
     """
     clock = Clock()
     clock.advance(1_700_000_000)
-    office = Peer("office", ("office.example",), user="office", linger=linger)
+    office = Peer("office", ("office.example",), user="office", linger=linger, verify=verify)
     connect = Hop(Agent.SMTP, "provider.example", 465, user="office", secret="secret")
     provider = Peer(
         "provider",

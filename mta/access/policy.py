@@ -15,7 +15,7 @@ from mta.access import hosts
 from mta.access.counters import Counters
 from mta.access.logins import LogIns
 from mta.access.sending_limits import SendingLimits
-from mta.interfaces import IAccessPolicy, IRouter, IUsers
+from mta.interfaces import IAccessPolicy, IRecipientCheck, IRouter, IUsers
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.settings import Limits, Peer, Relay, Service, UserLimits
@@ -43,7 +43,8 @@ class AccessPolicy:
     """The rules of one configuration.
 
     `users` None: there are no log-ins.  `counters` are those of the process, which outlive it.
-    `sending` None: there are no limits over a day, and no users.
+    `sending` None: there are no limits over a day, and no users.  `recipients` knows
+    those of peers.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class AccessPolicy:
         users: IUsers | None,
         counters: Counters,
         sending: SendingLimits | None = None,
+        recipients: IRecipientCheck | None = None,
     ) -> None:
         self._networks = relay.networks
         self._proxies = relay.xclient
@@ -64,6 +66,7 @@ class AccessPolicy:
         self._connections = limits.connections
         self._counters = counters
         self._sending = sending
+        self._recipients = recipients
         self._log_ins = LogIns(
             self._counters,
             (*relay.networks, *relay.xclient),
@@ -183,6 +186,8 @@ class AccessPolicy:
                 raise Refusal(refusal)
         if _passes_route_on(address, hops) and not self._is_trusted(session):
             raise Refusal(replies.ROUTE_DENIED)
+        if self._recipients is not None:
+            await self._recipients.check(hops, reverse_path)
         if account := _account(session):
             await self._count_recipient(session, account)
 

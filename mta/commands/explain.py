@@ -18,6 +18,7 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.commands.known import is_known
+from mta.commands.live_answers import live_answer
 from mta.mail import NULL_PATH, Mailbox
 from mta.pairing.mailboxes import source_of
 from mta.routing import RoutingStep
@@ -60,15 +61,22 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.reverse_path not in ("", "<>"):
         reverse_path = _address(arguments.reverse_path, settings)
     address = _address(arguments.address, settings)
-    steps = router_of(settings).explain(address, reverse_path)
+    router = router_of(settings)
+    steps = router.explain(address, reverse_path)
     last = steps[-1]
     told_by = source_of(last.address, settings)
+    asked = None
+    if last.hop is not None and len(steps) == len({step.final for step in steps}) == 1:
+        asked = live_answer(settings, last.final, last.hop, reverse_path, router)
     if arguments.json:
         document = {"address": arguments.address, "steps": [_document(step) for step in steps]}
-        print_json(document | {"mailboxes_told_by": told_by or None})
+        verified = {"answer": asked.answer.value, "by": asked.source} if asked else None
+        print_json(document | {"mailboxes_told_by": told_by or None, "verified": verified})
     else:
         lines = list(_lines(steps))
-        if told_by:
+        if asked is not None:
+            lines.append(f"{last.final}: {asked.words}")
+        elif told_by:
             lines.insert(0, f"{last.address.domain}: its mailboxes are as {told_by} told them")
         if last.reply is not None and sys.stdout.isatty() and sys.stderr.isatty():
             lines.pop()  # both go to the same person, who is told below
@@ -76,6 +84,8 @@ def _run(arguments: argparse.Namespace) -> None:
             print(printable(line))
     if last.reply is not None:
         raise Failed(f"{last.address}: {last.reply}")
+    if asked is not None and asked.refusal is not None:
+        raise Failed(f"{last.final}: {asked.refusal}")
 
 
 def _address(text: str, settings: Settings) -> Mailbox:

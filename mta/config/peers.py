@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from mta.config import values
 from mta.config.document import Fields, Value, list_of, listed, read_record
 from mta.config.hops import smtp_host
 from mta.mail import Security
-from mta.settings import Peer
+from mta.peer_settings import Peer, Unknown, Verify
 
 METHODS = ("atrn", "turn", "etrn")
 DIALLED_ALONE = {"origin": "off", "links": 1}  # what means nothing for peers that dial in
+DIAL_IN_ALONE = {"pass_through": False, "verify": Verify.LIST, "unknown": Unknown.ACCEPT}
 
 
 def peer(name: str, value: Value) -> Peer:
@@ -20,21 +22,12 @@ def peer(name: str, value: Value) -> Peer:
     found = read_record(value, PEER)
     seal = found.pop("seal", {})
     if "connect" not in found:
-        if not ("user" in found or "certificate" in found):
-            raise value.wrong(
-                f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
-            )
-        for key in DIALLED_ALONE:
-            if key in found and found[key] != DIALLED_ALONE[key]:
-                place, _ = value.member(key)
-                raise place.wrong("for peers that we dial alone, expected 'connect' as well")
-        if found.get("pass_through") and not found.get("linger"):
-            place, _ = value.member("pass_through")
-            raise place.wrong("without it no link stands, expected 'linger' as well")
+        _check_dialling_in(name, value, found)
         return Peer(name, **found, seal=_seal(value, seal, "file"))
-    if found.get("pass_through"):
-        place, _ = value.member("pass_through")
-        raise place.wrong("for peers that dial in alone, expected no 'connect'")
+    for key in DIAL_IN_ALONE:
+        if key in found and found[key] != DIAL_IN_ALONE[key]:
+            place, _ = value.member(key)
+            raise place.wrong("for peers that dial in alone, expected no 'connect'")
     if not found.get("domains"):
         raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
     security = found.get("tls", Security.VERIFY)
@@ -49,6 +42,26 @@ def peer(name: str, value: Value) -> Peer:
         raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
     connect = replace(found["connect"], security=security)
     return Peer(name, **{**found, "seal": _seal(value, seal, "key"), "connect": connect})
+
+
+def _check_dialling_in(name: str, value: Value, found: Mapping[str, Any]) -> None:
+    """Require what a peer that dials in needs, and nothing else."""
+    if not ("user" in found or "certificate" in found):
+        raise value.wrong(
+            f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
+        )
+    for key in DIALLED_ALONE:
+        if key in found and found[key] != DIALLED_ALONE[key]:
+            place, _ = value.member(key)
+            raise place.wrong("for peers that we dial alone, expected 'connect' as well")
+    is_asked = found.get("verify") is Verify.LIVE
+    for key, needs_link in (("pass_through", found.get("pass_through")), ("verify", is_asked)):
+        if needs_link and not found.get("linger"):
+            place, _ = value.member(key)
+            raise place.wrong("without it no link stands, expected 'linger' as well")
+    if found.get("unknown") is Unknown.DEFER and not is_asked:
+        place, _ = value.member("unknown")
+        raise place.wrong("for peers that are asked alone, expected 'verify: live' as well")
 
 
 def _seal(value: Value, seal: Mapping[str, str], wanted: str) -> str:
@@ -92,4 +105,6 @@ PEER: Fields = {
     "seal": _seal_files,
     "origin": values.one_of({"off": "off", "trust": "trust"}, {"false": "off"}),
     "links": values.integer(1, 2),
+    "verify": values.one_of({each.value: each for each in Verify}, {"false": "off"}),
+    "unknown": values.member_of(Unknown),
 }

@@ -7,8 +7,17 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from zope.interface import Attribute, Interface
 
 from mta.interfaces.connection import IRole
-from mta.mail import Mailbox, Recipient, Reply
-from mta.session import Ban, LinkKind, LogInRecord, Observation, PairingRequest, Session
+from mta.mail import Hop, Mailbox, Recipient, Reply
+from mta.session import (
+    Ban,
+    LinkKind,
+    LogInRecord,
+    Observation,
+    PairingRequest,
+    RecipientAnswer,
+    RecipientQuestion,
+    Session,
+)
 from mta.settings import Account, Peer
 
 
@@ -178,6 +187,43 @@ class IRenewals(Interface):
 
     async def take(session: Session, argument: bytes) -> Reply:
         """Return the reply to XRENEW.  Raises `mta.smtp.errors.Refusal`."""
+
+
+class IRecipientCheck(Interface):
+    """The check whether recipients exist with a peer."""
+
+    async def check(routed: Sequence[tuple[Mailbox, Hop]], reverse_path: Mailbox) -> None:
+        """Raise `mta.smtp.errors.Refusal` for a recipient that does not exist.
+
+        `routed` is what the router makes of it.
+        """
+
+
+class IPeerQuestions(Interface):
+    """The questions to peers, on links that stand in any process."""
+
+    async def ask(peer: str, question: RecipientQuestion) -> RecipientAnswer:
+        """Ask a peer, and return its answer within some seconds."""
+
+
+class IRecipientAnswers(Interface):
+    """The answers of peers that all processes remember.  None of it raises OSError."""
+
+    async def find(peer: str, address: Mailbox) -> RecipientAnswer:
+        """Return what a peer answered about an address; NONE: not lately."""
+
+    def keep(peer: str, address: Mailbox, answer: RecipientAnswer) -> None:
+        """Remember an answer by and by."""
+
+    async def forget(peer: str) -> None:
+        """Forget all answers of a peer."""
+
+
+class IToldMailboxes(Interface):
+    """The mailboxes that peers told us, beside their answers."""
+
+    def told(address: Mailbox) -> bool | None:
+        """Tell whether a list has that address; None: there is none."""
 
 
 class IMailboxListStore(Interface):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
 
 from mta.mail import Reply, Security
-from mta.session import TLSInfo
+from mta.session import RecipientAnswer, RecipientQuestion, TLSInfo
 
 
 class IConnection(Interface):
@@ -106,6 +106,21 @@ class ILinkWatch(Interface):
 
     def measured(round_trip: float) -> None:
         """Note the seconds until a command that needs no work was answered."""
+
+
+class IQuestions(Interface):
+    """Questions about recipients that a sender is to ask the peer."""
+
+    are_waiting: bool = Attribute("whether any is to be asked now")
+
+    def take(limit: int) -> Sequence[RecipientQuestion]:
+        """Hand out those that wait, oldest first."""
+
+    def answered(question: RecipientQuestion, answer: RecipientAnswer) -> None:
+        """Take the answer to one that was handed out."""
+
+    async def wait() -> bool:
+        """Return True when one waits.  May be cancelled without harm."""
 
 
 class IFirstRoles(Interface):

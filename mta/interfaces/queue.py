@@ -116,6 +116,9 @@ class IMailSource(Interface):
 class IHeldSource(IMailSource):
     """The mail held for a peer, for one connection."""
 
+    def interrupt() -> None:
+        """Let `wait` return True: there is something else to do."""
+
     def close() -> None:
         """End it with its connection: what was not settled goes on waiting."""
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mta.files import atomic_write
 from mta.mail import Agent, Mailbox
+from mta.peer_settings import KnownDomain, Peer, Verify
 from mta.settings import Domain, Settings
 from mta.smtp.grammar import MAX_LOCAL_PART
 from mta.smtp.mailbox_list import digest_of
@@ -28,17 +29,6 @@ POSTMASTER = "postmaster"
 
 class ListFault(ValueError):
     """A list that can't be used: the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDomain:
-    """The mailboxes of one domain, as its office told.
-
-    `names` are local parts in lower case; None: there is one for each name.
-    """
-
-    names: frozenset[str] | None
-    subaddress: str
 
 
 def lists_for_relays(settings: Settings) -> Mapping[str, bytes]:
@@ -150,7 +140,8 @@ class MailboxFiles:
 def domains_with_mailboxes(settings: Settings) -> Mapping[str, Domain]:
     """Our domains, with the mailboxes that peers told.  Blocks.
 
-    What the configuration says of the mailboxes of a domain stands instead.
+    What the configuration says of the mailboxes of a domain stands instead.  Where a peer is asked,
+    its list is only at hand: `Domain.told`.
     """
     files = MailboxFiles(Path(settings.spool))
     domains = dict(settings.domains)
@@ -158,7 +149,11 @@ def domains_with_mailboxes(settings: Settings) -> Mapping[str, Domain]:
     lists = {peer: files.known(peer, told) for peer in set(told.values())}
     for name, peer in told.items():
         known = lists[peer].get(name)
-        if known is not None and known.names is not None:
+        if known is None:
+            continue
+        if settings.peers[peer].verify is Verify.LIVE:
+            domains[name] = replace(domains[name], told=known)
+        elif known.names is not None:
             domains[name] = replace(
                 domains[name], mailboxes=known.names, subaddress=known.subaddress
             )
@@ -170,10 +165,17 @@ def told_domains(settings: Settings) -> Mapping[str, str]:
     found = {}
     for name, domain in settings.domains.items():
         peer = settings.peers.get(domain.deliver.next_hop)
-        is_peers = peer is not None and peer.connect is None and name in peer.domains
-        if domain.mailboxes_elsewhere and is_peers:
-            found[name] = domain.deliver.next_hop
+        if peer is None or peer.connect is not None or name not in peer.domains:
+            continue
+        if domain.mailboxes_elsewhere and peer.verify is not Verify.OFF:
+            found[name] = peer.name
     return found
+
+
+def live_domains(settings: Settings) -> Mapping[str, Peer]:
+    """The domains whose mailboxes a peer is asked about, by domain."""
+    peers = {name: settings.peers[peer] for name, peer in told_domains(settings).items()}
+    return {name: peer for name, peer in peers.items() if peer.verify is Verify.LIVE}
 
 
 def source_of(address: Mailbox, settings: Settings) -> str:

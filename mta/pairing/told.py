@@ -9,19 +9,28 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IMailboxListStore
+from mta.interfaces import IMailboxListStore, IRecipientAnswers
 from mta.pairing.mailboxes import ListFault, MailboxFiles, read
 from mta.settings import Peer
 
 
 @implementer(IMailboxListStore)
 class ToldMailboxes:
-    """The files of a spool, used in threads."""
+    """The files of a spool, used in threads.
+
+    A new list takes the place of the `answers` of before.
+    """
 
     log = Logger()
 
-    def __init__(self, files: MailboxFiles, in_thread: Callable[..., Deferred[Any]]) -> None:
+    def __init__(
+        self,
+        files: MailboxFiles,
+        answers: IRecipientAnswers,
+        in_thread: Callable[..., Deferred[Any]],
+    ) -> None:
         self._files = files
+        self._answers = answers
         self._in_thread = in_thread
 
     async def digest(self, peer: str) -> str:
@@ -38,6 +47,7 @@ class ToldMailboxes:
                 "mailboxes of {peer} are not taken: {error}", peer=peer.name, error=str(error)
             )
             return False
+        await self._answers.forget(peer.name)
         self.log.info("{peer} told its mailboxes: {count}", peer=peer.name, count=count)
         return True
 

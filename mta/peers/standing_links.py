@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mta.peer_settings import Peer, Verify
+from mta.peers.announcements import Announcements
 from mta.session import LinkKind
 
 if TYPE_CHECKING:
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
 class StandingLinks:
     """The links of all peers, by peer and kind.  They outlive a configuration.
 
-    `not_opening`: the peers whose sealed mail waits, as they do not offer to open it.
+    `not_opening`: the peers whose sealed mail waits, as they do not offer to open it.  Links of
+    peers that are asked about their mailboxes are announced to other processes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announcements: Announcements | None = None) -> None:
         self.not_opening: set[str] = set()
+        self.announcements = announcements
         self._links: defaultdict[tuple[str, LinkKind], list[TurnedSender]] = defaultdict(list)
 
     def of(self, peer: str, kind: LinkKind) -> Sequence[TurnedSender]:
@@ -32,16 +36,24 @@ class StandingLinks:
         links = self.of(peer, kind)
         return links[-1] if links else None
 
+    def has(self, peer: str) -> bool:
+        """Tell whether any link of a peer stands here."""
+        return any((peer, kind) in self._links for kind in LinkKind)
+
     @contextmanager
-    def standing(self, peer: str, kind: LinkKind, link: TurnedSender) -> Iterator[None]:
+    def standing(self, peer: Peer, kind: LinkKind, link: TurnedSender) -> Iterator[None]:
         """Know of a link while this lasts.  It takes over from older ones."""
-        links = self._links[peer, kind]
+        links = self._links[peer.name, kind]
         for older in links:
             older.overtaken()
         links.append(link)
+        if self.announcements is not None and peer.verify is Verify.LIVE:
+            self.announcements.begin(peer.name)
         try:
             yield
         finally:
             links.remove(link)
             if not links:
-                del self._links[peer, kind]
+                del self._links[peer.name, kind]
+            if self.announcements is not None and not self.has(peer.name):
+                self.announcements.end(peer.name)

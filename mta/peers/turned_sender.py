@@ -15,13 +15,14 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.interfaces import IChannel, IHeldMail, ILinkWatch, IPeerMeter, IRole
+from mta.peer_settings import Peer, Verify
+from mta.peers.link_questions import LinkQuestions
 from mta.peers.sealed_waits import SealedWaits
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import CountedSource, Refusals, Tally
 from mta.queued import HopFailure
-from mta.session import LinkKind
-from mta.settings import Peer
+from mta.session import LinkKind, RecipientAnswer, RecipientQuestion
 from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
 
@@ -54,7 +55,9 @@ class TurnedSender:
     ) -> None:
         self._peer = peer
         self._domains = domains
-        self._config = replace(config, watch=self)
+        self.questions = LinkQuestions(clock)
+        questions = self.questions if peer.verify is Verify.LIVE else None
+        self._config = replace(config, watch=self, questions=questions)
         self._held = held
         self._links = links
         self._status = status
@@ -80,12 +83,17 @@ class TurnedSender:
                 client=client,
             )
         try:
-            with self._links.standing(self._peer.name, self._kind, self), self._shown():
+            with self._links.standing(self._peer, self._kind, self), self._shown():
                 await self._send()
         finally:
+            self.questions.close()
             if self._end is not None and self._end.active():
                 self._end.cancel()
         return None
+
+    async def ask(self, question: RecipientQuestion) -> RecipientAnswer:
+        """Ask the peer about one of its mailboxes."""
+        return await self.questions.ask(question)
 
     def overtaken(self) -> None:
         """End soon, as a newer connection of the peer stands.
@@ -109,7 +117,9 @@ class TurnedSender:
             self._status.note(self._peer.name, round_trip=round_trip)
 
     async def _send(self) -> None:
-        source = self._held.open(self._peer.name, self._domains, self._peer.linger, self._kind)
+        source = self.questions.source = self._held.open(
+            self._peer.name, self._domains, self._peer.linger, self._kind
+        )
         began = self._channel.seconds()
         tally, error = Tally(), "interrupted"
         refusals = Refusals(self._peer.name, self._meter)

@@ -56,6 +56,7 @@ class HeldSource:
         self.is_closed = False
         self._domains = WantedDomains(domains)
         self._quick: HeldSource | None = None
+        self._is_interrupted = False
         self._is_crowded = False  # there is more for a quick link than it had room for
         self._linger = linger
         self._queue = queue
@@ -99,6 +100,9 @@ class HeldSource:
     async def wait(self) -> bool:
         """See `IMailSource.wait`."""
         while not self._retired:
+            if self._is_interrupted:
+                self._is_interrupted = False
+                return True
             self._offer_again()
             if self._ready or self._stale or self._leasing:
                 return True
@@ -151,10 +155,13 @@ class HeldSource:
             _, deferred, outcomes = self._deferred.popleft()
             self._active.report(deferred, outcomes)
 
+    def interrupt(self) -> None:
+        """See `IHeldSource.interrupt`."""
+        self._is_interrupted = True
+        self._changed.set()
+
     def close(self) -> None:
         """See `IHeldSource.close`."""
-        if self.is_closed:
-            return
         self.retire()
         self.is_closed = True
         out, self._out = self._out, {}
@@ -167,9 +174,7 @@ class HeldSource:
 
     def takes(self, address: Mailbox) -> bool:
         """Tell whether this source hands out mail for that address."""
-        if self._retired:
-            return False
-        return address.domain in self._domains
+        return not self._retired and address.domain in self._domains
 
     @property
     def is_current(self) -> bool:
@@ -214,21 +219,17 @@ class HeldSource:
         if quick is None or not any(map(_is_large, self._out.values())):
             return
         for delivery in self._ready.clear():
-            if quick._has_room and not _is_large(delivery):
-                quick.give(delivery)
-            else:
-                self._ready.append(delivery)
-                quick._is_crowded = quick._is_crowded or not quick._has_room
+            is_given = quick._has_room and not _is_large(delivery)
+            (quick.give if is_given else self._ready.append)(delivery)
+        quick._is_crowded = not quick._has_room
         if self._stale and not self._leasing and self._has_room and quick._has_room:
             self._begin_lease()
 
     def withdraw(self, ids: Collection[str]) -> None:
         """Hand out none of these messages, but for what is out already."""
         for delivery in self._ready.clear():
-            if delivery.message.id in ids:
-                self._go_on_waiting(delivery)
-            else:
-                self._ready.append(delivery)
+            is_withdrawn = delivery.message.id in ids
+            (self._go_on_waiting if is_withdrawn else self._ready.append)(delivery)
 
     def wake(self) -> None:
         """Look into the spool, which may hold new mail for the peer."""

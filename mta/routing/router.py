@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from zope.interface import implementer
 
-from mta.interfaces import IMailingLists, IOwnHost, IRouter
+from mta.interfaces import IMailingLists, IOwnHost, IRouter, IToldMailboxes
 from mta.mail import NULL_PATH, Hop, Mailbox, Reply
 from mta.routing.expansion import MAX_ALIASES, SRS, Expander, RoutingStep
 from mta.routing.local_parts import main_address
@@ -24,7 +24,7 @@ MAX_KEPT = 50_000  # steps: on the way of all addresses whose routes are kept
 Routed = Sequence[tuple[Mailbox, Hop]] | Reply
 
 
-@implementer(IRouter, IMailingLists)
+@implementer(IRouter, IMailingLists, IToldMailboxes)
 class Router:
     """The routes of one configuration.
 
@@ -105,6 +105,12 @@ class Router:
         if not self.is_ours(address.domain):
             raise Refusal(replies.NO_SUCH_USER)
         return [final for final, _ in self.route(address)]
+
+    def told(self, address: Mailbox) -> bool | None:
+        """See `IToldMailboxes.told`."""
+        domain = self._domains.get(address.domain)
+        known = domain.told if domain is not None else None
+        return known.has(address.local_part) if known is not None else None
 
     def explain(self, address: Mailbox, reverse_path: Mailbox = NULL_PATH) -> Sequence[RoutingStep]:
         """The steps that `route` takes, the refusal last if any."""

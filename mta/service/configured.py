@@ -53,7 +53,7 @@ from mta.service.inspectors import Inspectors, junk_use
 from mta.service.open_files import affordable
 from mta.service.passing import pass_through
 from mta.service.process import Process
-from mta.service.reception import sending_limits
+from mta.service.reception import peer_recipients, sending_limits
 from mta.service.sealing import notices, opener
 from mta.service.signing import signer
 from mta.settings import Limits, Listener, Queue, Settings, Source
@@ -251,6 +251,7 @@ class _Maker:
             self._users,
             process.counters,
             self._sending,
+            peer_recipients(settings, process, self._router),
         )
 
     def _dialler(self, signer: ISigner | None = None) -> Dialler:

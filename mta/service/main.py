@@ -35,6 +35,7 @@ from mta.service.peer_looks import PeerLooks
 from mta.service.peers import PeersService
 from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, Process
+from mta.service.questions import QuestionsService
 from mta.service.refusal import refusals
 from mta.service.reloader import Reloader
 from mta.service.signals import StopSignals, call_on
@@ -151,7 +152,9 @@ class MailService(MultiService):
             is_first=not self._inherited,
         )
         self._peers = PeersService(is_first=not self._inherited)
-        parts = (self._process, self._workers, listeners, self._peers)
+        questions = QuestionsService(self._process)
+        questions.setServiceParent(self._front)
+        parts = (self._process, self._workers, listeners, self._peers, questions)
         configured = configure(self._settings, self._process, lists_for_relays(self._settings))
         configured.router.use(domains_with_mailboxes(self._settings))
         for part in parts:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from mta.access.accounts import Accounts
+from mta.access.answer_table import AnswerTable
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
@@ -23,8 +24,10 @@ from mta.pairing.mailboxes import MailboxFiles, domains_with_mailboxes
 from mta.pairing.pairings import Pairings
 from mta.pairing.redemption import Redemption
 from mta.pairing.told import ToldMailboxes
+from mta.peers.announcements import Announcements
 from mta.peers.counts import PeerCounts
 from mta.peers.held import HeldMail
+from mta.peers.peer_questions import PeerQuestions
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_files import PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
@@ -99,7 +102,8 @@ class Process:
         )
         self.accepted_mail = AcceptedMail(self.runner, meter)
         self.held = HeldMail(self.spool, self.runner)
-        self.links = StandingLinks()
+        self.links = StandingLinks(Announcements(folder))
+        self.questions = PeerQuestions(self.links, reactor)
         self.srs = SenderRewriting(srs_key(folder))
         self.peer_status_files = PeerStatusFiles(folder)
         self.peer_status = PeerStatusLog(self.peer_status_files, reactor, self.threads)
@@ -113,7 +117,8 @@ class Process:
         self.pairing = Redemption(Pairings(folder), in_thread)
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()
-        self.told_mailboxes = ToldMailboxes(self.mailbox_files, in_thread)
+        self.answers = AnswerTable(folder, time.time, in_thread)
+        self.told_mailboxes = ToldMailboxes(self.mailbox_files, self.answers, in_thread)
         self.report_store = ReportStore(folder)
         self.reports = Collector(self.report_store, in_thread, time.time)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mta.access.live_recipients import AnswerSources, LiveRecipients
 from mta.access.sending_limits import SendingLimits
 from mta.inspection_settings import GreylistWhen, ListAction
 from mta.inspectors.clients import ClientInspector
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.lists import Lists
 from mta.inspectors.sender_policy import SenderPolicies
-from mta.interfaces import IAccessPolicy, IInspector, IUsers
+from mta.interfaces import IAccessPolicy, IInspector, IRecipientCheck, IToldMailboxes, IUsers
 from mta.notices.postmaster import Postmaster
+from mta.pairing.mailboxes import live_domains
 from mta.service.process import Process
 from mta.settings import Settings
 
@@ -47,3 +49,14 @@ def sending_limits(
         process.meter,
         process.counters.told,
     )
+
+
+def peer_recipients(
+    settings: Settings, process: Process, lists: IToldMailboxes
+) -> IRecipientCheck | None:
+    """Return the check of recipients that peers are asked about, if any."""
+    peers = live_domains(settings)
+    if not peers:
+        return None
+    sources = AnswerSources(process.questions, process.answers, lists)
+    return LiveRecipients(peers, sources, process.peer_counts)

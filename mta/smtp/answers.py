@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
 from mta.session import Session
 from mta.settings import Service
 from mta.smtp import (
+    asking,
     far_look,
     grammar,
     link_kind,
@@ -89,12 +92,21 @@ def _of_links(conversation: Conversation) -> list[str]:
         keywords.append(sealed_form.KEYWORD)
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
-    if not session.turned_peer:
-        if config.mailboxes is not None and config.mailboxes.is_offered:
-            keywords.append(mailbox_list.KEYWORD)
-        if config.far_looks is not None and config.far_looks.is_offered:
-            keywords.append(far_look.KEYWORD)
+    keywords += _peer_keywords(conversation)
     return keywords
+
+
+def _peer_keywords(conversation: Conversation) -> Iterator[str]:
+    """The keywords for peers, on either side of a turn."""
+    config = conversation.config
+    if conversation.session.turned_peer:
+        if config.service is not Service.ODMR:
+            yield asking.KEYWORD
+        return
+    if config.mailboxes is not None and config.mailboxes.is_offered:
+        yield mailbox_list.KEYWORD
+    if config.far_looks is not None and config.far_looks.is_offered:
+        yield far_look.KEYWORD
 
 
 async def starttls(conversation: Conversation, argument: bytes) -> Answer:

@@ -8,12 +8,14 @@ from mta.mail import Reply
 class Refusal(Exception):
     """A command is refused, by the grammar or by policy.
 
-    `reply` is what the client is told.
+    `reply` is what the client is told.  `is_error`: it counts as one of the client's errors,
+    whatever the reply is.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, *, is_error: bool = False) -> None:
         super().__init__(reply)
         self.reply = reply
+        self.is_error = is_error
 
 
 class PeerFault(Exception):

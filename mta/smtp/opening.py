@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
-from mta.interfaces import ILinkWatch, ISigner
+from mta.interfaces import ILinkWatch, IQuestions, ISigner
 from mta.mail import Outcome, Reply, Security, Status
 from mta.queued import HopFailure
 from mta.session import ChannelLost, HandshakeFailed
@@ -52,6 +52,7 @@ class SenderConfig:
     greeting: Stage = GREETING
     signer: ISigner | None = None
     tells_origins: bool = False
+    questions: IQuestions | None = None
     watch: ILinkWatch | None = None
 
 

@@ -130,7 +130,7 @@ class Receiver:
             try:
                 answer = await self._answer(await conversation.line())
             except Refusal as refusal:
-                answer = self._refused(refusal.reply)
+                answer = self._refused(refusal.reply, is_error=refusal.is_error)
             except LineTooLong:
                 answer = self._refused(self._counted() or replies.LINE_TOO_LONG)
             if isinstance(answer, Reply):
@@ -191,9 +191,10 @@ class Receiver:
         if verb.is_idle and not self._turned_peer and not conversation.cost.idle_command():
             raise Refusal(replies.NO_MAIL_COMES)
 
-    def _refused(self, reply: Reply) -> Answer:
+    def _refused(self, reply: Reply, *, is_error: bool = False) -> Answer:
         """Count bad commands; 421 ends the session (RFC 5321 section 3.8)."""
         cost, limit = self._conversation.cost, self._config.limits.errors
-        if reply.code in BAD_COMMANDS and not cost.error(limit):
+        is_error = is_error or reply.code in BAD_COMMANDS
+        if is_error and not cost.error(limit):
             reply = replies.TOO_MANY_ERRORS
         return EndOfRole(reply) if reply.code == 421 else reply

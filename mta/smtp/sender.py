@@ -17,6 +17,7 @@ from zope.interface import implementer
 from mta.interfaces import IChannel, IMailSource, IRole
 from mta.mail import Reply
 from mta.session import ChannelLost
+from mta.smtp.asking import Asking
 from mta.smtp.dialogue import CONTENT, NOOP, PROBE, Dialogue, PeerClosing
 from mta.smtp.errors import PeerFault
 from mta.smtp.fit import Capabilities
@@ -47,6 +48,7 @@ class Sender:
         self._source = source
         self._turn = turn
         self._config = config
+        self._asking: Asking | None = None
         self._silent_since: float | None = None  # seconds of the channel, while no mail goes
 
     async def converse(self, channel: IChannel) -> IRole | None:
@@ -57,6 +59,8 @@ class Sender:
         self._capabilities = self._peer_capabilities()
         self._outbox = Outbox(self._source, dialogue, self._capabilities, self._config.signer)
         self._transmission = Transmission(dialogue, self._capabilities, self._outbox)
+        if self._config.questions is not None:
+            self._asking = Asking(dialogue, self._capabilities, self._config.questions)
         try:
             await (self._send_by_bdat() if self._capabilities.streams else self._send_by_data())
         except PeerFault as error:
@@ -100,6 +104,9 @@ class Sender:
     async def _send_by_bdat(self) -> None:
         outbox, transmission = self._outbox, self._transmission
         while True:
+            if self._asking is not None and self._asking.is_due:
+                await self._conclude_all()
+                await self._ask(self._asking)
             transaction = await self._next()
             if transaction is None:
                 if outbox.in_flight:
@@ -161,6 +168,11 @@ class Sender:
     async def _send_by_data(self) -> None:
         ended: Transaction | None = None
         while True:
+            if self._asking is not None and self._asking.is_due:
+                if ended is not None:
+                    await self._end(ended, None)
+                    ended = None
+                await self._ask(self._asking)
             transaction = await self._next()
             is_ahead = await self._end(ended, transaction) if ended is not None else False
             if transaction is None:
@@ -204,7 +216,12 @@ class Sender:
             self._learn(Pipelining.AHEAD)
             self._outbox.reset_needed = False
 
-    # --- the next mail
+    # --- the next mail, and what is asked before it
+
+    async def _ask(self, asking: Asking) -> None:
+        await asking.ask(reset_first=self._outbox.reset_needed)
+        self._outbox.reset_needed = False
+        self._silent_since = None
 
     async def _next(self) -> Transaction | None:
         transaction = await self._outbox.next()

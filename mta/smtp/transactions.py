@@ -9,7 +9,7 @@ from mta.mail import Body
 from mta.queued import IDraft
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import grammar, replies, sealed_form, waiting_senders
+from mta.smtp import asking, grammar, replies, sealed_form, waiting_senders
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Transaction
 from mta.smtp.cost import MIN_CHUNK
 from mta.smtp.errors import Refusal
@@ -55,6 +55,8 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
         parameters |= {waiting_senders.KEYWORD}
     if conversation.takes_sealed:
         parameters |= {sealed_form.KEYWORD}
+    if session.turned_peer:
+        parameters |= {asking.KEYWORD}
     parsed = grammar.parse_mail(argument, _offered(conversation, parameters))
     if parsed.sealed is not None:
         parsed = sealed_form.inner(parsed)
@@ -64,14 +66,16 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
         reverse_path = config.names.qualified(session, parsed.reverse_path)
         if reverse_path is not parsed.reverse_path:
             parsed = replace(parsed, reverse_path=reverse_path)
+    if parsed.is_question:
+        session.forwarded = None  # no client is charged with it
     if session.forwarded is not None:
         session.forwarded.sender_waits = parsed.sender_waits
     await config.access.mail(session, parsed.reverse_path)
-    conversation.transactions += 1
+    conversation.transactions += 0 if parsed.is_question else 1
     origin = (session.forwarded or session).origin(smtputf8=parsed.smtputf8)
     began = conversation.channel.seconds()
     transaction = Transaction(parsed, _draft(config.spool), origin, began)
-    if conversation.inspection is not None:
+    if conversation.inspection is not None and not parsed.is_question:
         await _begin_inspection(conversation.inspection, transaction, session.outsider)
     conversation.transaction = transaction
     conversation.cost.towards_mail()
@@ -134,7 +138,8 @@ async def data(conversation: Conversation, argument: bytes) -> Answer:
     if argument:
         raise Refusal(replies.BAD_ARGUMENT)
     transaction = _transaction(conversation)
-    if transaction.argument.body is Body.BINARY or transaction.argument.sealed is not None:
+    has_other_content = transaction.argument.body is Body.BINARY or transaction.argument.sealed
+    if has_other_content or transaction.argument.is_question:
         raise Refusal(replies.BAD_SEQUENCE)  # RFC 3030 section 3
     if not transaction.recipients:
         lmtp = conversation.config.service is Service.LMTP
@@ -150,7 +155,7 @@ async def bdat(conversation: Conversation, argument: bytes) -> Answer:
     """BDAT (RFC 3030 section 2)."""
     transaction = _transaction(conversation)
     size, last = grammar.parse_bdat(argument)
-    if not transaction.recipients:
+    if not transaction.recipients or transaction.argument.is_question:
         await skip_chunk(conversation, argument)
         raise Refusal(replies.NO_RECIPIENTS)
     if transaction.incoming is None:

@@ -120,6 +120,7 @@ class FakeMailSource:
         self.returned: list[str] = []
         self._taken: dict[str, Delivery] = {}
         self._waits = waits
+        self._is_interrupted = False
         self._event: Deferred[bool] | None = None
 
     # --- for the test
@@ -128,6 +129,14 @@ class FakeMailSource:
         """Add one more."""
         self.waiting.append(delivery)
         self._wake()
+
+    def interrupt(self) -> None:
+        """End the wait, or the next one, as if there were mail."""
+        event, self._event = self._event, None
+        if event is None:
+            self._is_interrupted = True
+        else:
+            event.callback(True)
 
     def finish(self) -> None:
         """Let no more come."""
@@ -162,6 +171,9 @@ class FakeMailSource:
 
     async def wait(self) -> bool:
         """Return whether there is mail, once that is known."""
+        if self._is_interrupted:
+            self._is_interrupted = False
+            return True
         if self.waiting or not self._waits:
             return bool(self.waiting)
         event: Deferred[bool] = Deferred(lambda _: setattr(self, "_event", None))

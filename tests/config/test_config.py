@@ -1025,7 +1025,7 @@ class SchemaTests(SynchronousTestCase):
             ("", Settings, {"default_route", "database"}),
             ("listen[].", Listener, set()),
             ("tls.certificates[].", CertificatePair, set()),
-            ("domains.NAME.", Domain, {"name", "mailboxes_elsewhere"}),
+            ("domains.NAME.", Domain, {"name", "mailboxes_elsewhere", "told"}),
             ("domains.NAME.forward.NAME.", Forward, set()),
             ("relay.", Relay, set()),
             ("authentication.", Authentication, set()),

@@ -13,20 +13,24 @@ from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mta.access.answer_table import AnswerTable
 from mta.interfaces import IMailboxListStore
 from mta.mail import Agent, Hop, Mailbox
 from mta.pairing.mailboxes import (
     MAX_NAMES,
-    KnownDomain,
     ListFault,
     MailboxFiles,
     document_of,
     domains_with_mailboxes,
     lists_for_relays,
+    live_domains,
     read,
     source_of,
 )
 from mta.pairing.told import ToldMailboxes
+from mta.peer_settings import KnownDomain, Verify
+from mta.routing import Router
+from mta.session import RecipientAnswer
 from mta.settings import Domain, Forward, Peer, Settings
 from mta.sync import result_of
 
@@ -158,7 +162,10 @@ class RelayTests(SynchronousTestCase):
 
     def test_keeping(self) -> None:
         """A running server keeps a good list, and no other."""
-        told = ToldMailboxes(self.files, maybeDeferred)
+        answers = AnswerTable(self.spool, lambda: 1000.0, maybeDeferred)
+        answers.keep("office", ALICE, RecipientAnswer.NO)
+        answers.keep("branch", ALICE, RecipientAnswer.NO)
+        told = ToldMailboxes(self.files, answers, maybeDeferred)
         self.assertTrue(verifyObject(IMailboxListStore, told))
         office = self.settings().peers["office"]
         good = json.dumps({"example.com": TOLD}).encode()
@@ -167,6 +174,32 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(self.mailboxes(), frozenset(TOLD["names"]))
         self.assertTrue(result_of(told.digest("office")))
         self.assertEqual(result_of(told.digest("branch")), "")
+        found = [result_of(answers.find(peer, ALICE)) for peer in ("office", "branch")]
+        self.assertEqual(found, [RecipientAnswer.NONE, RecipientAnswer.NO])
+
+    def test_a_peer_that_is_asked(self) -> None:
+        """Its list is at hand, and refuses nothing by itself."""
+        self.files.keep("office", document_of({"example.com": OURS}, ["example.com"]))
+        domains = domains_with_mailboxes(self.settings(verify=Verify.LIVE))
+        self.assertIsNone(domains["example.com"].mailboxes)
+        router = Router("relay.example", domains, {}, Hop(Agent.MX))
+        names = sorted(TOLD["names"])
+        self.assertTrue(router.told(Mailbox(names[0].upper(), "example.com")))
+        self.assertTrue(router.told(Mailbox(f"{names[0]}-x", "example.com")))
+        self.assertIs(router.told(Mailbox("nobody", "example.com")), False)
+        self.assertIsNone(router.told(Mailbox("nobody", "other.example")))
+        live = live_domains(self.settings(verify=Verify.LIVE))
+        self.assertEqual([*live], ["example.com"])
+        self.files.keep("office", json.dumps({"example.com": OPEN}).encode())
+        domains = domains_with_mailboxes(self.settings(verify=Verify.LIVE))
+        router.use(domains)
+        self.assertTrue(router.told(Mailbox("nobody", "example.com")))
+
+    def test_a_peer_whose_list_does_not_count(self) -> None:
+        """Nothing is known of its mailboxes."""
+        self.files.keep("office", document_of({"example.com": OURS}, ["example.com"]))
+        self.assertIsNone(self.mailboxes(verify=Verify.OFF))
+        self.assertEqual(live_domains(self.settings(verify=Verify.OFF)), {})
 
     def test_only_its_own_domains(self) -> None:
         """What a peer says of other domains is not heard."""

@@ -132,6 +132,7 @@ MAIL_PARAMETERS: Mapping[str, Parameter] = {
     "AUTH": ("auth", _auth),
     "XWAITING": ("sender_waits", _flag),
     "XSEALED": ("sealed", _sealed),
+    "XQUESTION": ("is_question", _flag),
 }
 RCPT_PARAMETERS: Mapping[str, Parameter] = {
     "NOTIFY": ("notify", _notify),

@@ -1,0 +1,139 @@
+"""The answers of peers about mailboxes, shared by all processes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mta.interfaces import IRecipientAnswers
+from mta.limited_log import LimitedLog
+from mta.mail import Mailbox
+from mta.session import RecipientAnswer
+from mta.settings import DAY, HOUR
+from mta.shared_table import SharedTable
+
+NAME = "recipients.sqlite"
+KEEP_YES = DAY  # seconds
+KEEP_NO = 2 * HOUR  # seconds: a new mailbox must not be refused for long
+MAX_ROWS = 200_000  # about 20 MB; beyond them, what does not exist is forgotten first
+SPARED_ROWS = 1000  # as many at least are forgotten at a time
+CHECK_EVERY = 100  # new answers: to count the rows takes milliseconds
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answer (
+    peer TEXT NOT NULL,
+    address TEXT NOT NULL,
+    does_exist INTEGER NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (peer, address)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS age ON answer (does_exist, until);
+"""
+
+
+@implementer(IRecipientAnswers)
+class AnswerTable:
+    """The table in a spool folder.
+
+    `now`: seconds since the epoch.  `in_thread` runs what blocks.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, spool: Path, now: Callable[[], float], in_thread: Callable[..., Deferred[Any]]
+    ) -> None:
+        self._table = SharedTable(spool / NAME, _SCHEMA)
+        self._now = now
+        self._in_thread = in_thread
+        self._kept = 0
+        self._limited = LimitedLog(self.log)
+
+    async def find(self, peer: str, address: Mailbox) -> RecipientAnswer:
+        """See `IRecipientAnswers.find`."""
+        try:
+            answer: RecipientAnswer = await self._in_thread(self.look_up, peer, address)
+        except OSError as error:
+            self._unusable(error)
+            return RecipientAnswer.NONE
+        return answer
+
+    def look_up(self, peer: str, address: Mailbox) -> RecipientAnswer:
+        """Do what `find` does.  Blocks.  Raises OSError."""
+        if not self._table.path.exists():
+            return RecipientAnswer.NONE
+        return self._table.change(partial(_find, peer=peer, address=address, now=self._now()))
+
+    def keep(self, peer: str, address: Mailbox, answer: RecipientAnswer) -> None:
+        """See `IRecipientAnswers.keep`."""
+        does_exist = answer is RecipientAnswer.YES
+        until = self._now() + (KEEP_YES if does_exist else KEEP_NO)
+        row = (peer, str(address), does_exist, until)
+        is_checked = self._kept % CHECK_EVERY == 0
+        self._kept += 1
+        action = partial(_keep, row=row, now=self._now(), is_checked=is_checked)
+        self._in_thread(self._table.change, action).addErrback(self._failed)
+
+    async def forget(self, peer: str) -> None:
+        """See `IRecipientAnswers.forget`."""
+        if not self._table.path.exists():
+            return
+        delete = "DELETE FROM answer WHERE peer = ?"
+        try:
+            await self._in_thread(
+                self._table.change, lambda connection: connection.execute(delete, (peer,))
+            )
+        except OSError as error:
+            self._unusable(error)
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(OSError)
+        self._unusable(failure.value)
+
+    def _unusable(self, error: object) -> None:
+        self._limited.warn("table", "answers about mailboxes: {error}", error=str(error))
+
+
+def _find(
+    connection: sqlite3.Connection, *, peer: str, address: Mailbox, now: float
+) -> RecipientAnswer:
+    row = connection.execute(
+        "SELECT does_exist, until FROM answer WHERE peer = ? AND address = ?", (peer, str(address))
+    ).fetchone()
+    # One of a clock that was set back does not count for longer.
+    if row is None or not now <= row[1] <= now + (KEEP_YES if row[0] else KEEP_NO):
+        return RecipientAnswer.NONE
+    return RecipientAnswer.YES if row[0] else RecipientAnswer.NO
+
+
+def _keep(
+    connection: sqlite3.Connection,
+    *,
+    row: tuple[str, str, bool, float],
+    now: float,
+    is_checked: bool,
+) -> None:
+    if is_checked:
+        _make_room(connection, now)
+    connection.execute("REPLACE INTO answer VALUES (?, ?, ?, ?)", row)
+
+
+def _make_room(connection: sqlite3.Connection, now: float) -> None:
+    (rows,) = connection.execute("SELECT count(*) FROM answer").fetchone()
+    if rows < MAX_ROWS:
+        return
+    gone = connection.execute("DELETE FROM answer WHERE until < ?", (now,)).rowcount
+    if gone < SPARED_ROWS:
+        connection.execute(
+            "DELETE FROM answer WHERE (peer, address) IN"
+            " (SELECT peer, address FROM answer ORDER BY does_exist, until LIMIT ?)",
+            (SPARED_ROWS,),
+        )
