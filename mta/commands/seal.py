@@ -29,13 +29,42 @@ def register(subparsers: Subparsers) -> None:
         ("keygen", _make, "make a key for what a relay keeps for us"),
         ("backup", _back_up, "print the private keys, for a copy elsewhere"),
         ("rotate", _rotate, "make a new key beside the old ones"),
+        ("accept", _accept, "on the relay: seal what comes for a peer to its keys"),
     ):
         parser = add_command(group, name, run, summary)
         is_known(parser.add_argument("peer", metavar="PEER"), "peers")
+        if name == "accept":
+            parser.add_argument("key", metavar="KEY", nargs="+", help="age1..., as the peer has it")
         if name == "backup":
             parser.add_argument(
                 "--to", metavar="FILE", type=Path, help="write them into a new file"
             )
+
+
+def _accept(arguments: argparse.Namespace) -> None:
+    from mta.sealing.keys import MAX_KEYS, PublicKey
+
+    settings = settings_of(arguments, keep_root=True)
+    peer = _known(settings, arguments.peer)
+    if peer.connect is not None:
+        raise Failed(f"we dial {peer.name}: its keys are made by `mta seal keygen {peer.name}`")
+    try:
+        keys = [PublicKey.read(text) for text in dict.fromkeys(arguments.key)]
+    except ValueError as error:
+        raise Failed(f"no public key, age1...: {error}") from None
+    if len(keys) > MAX_KEYS:
+        raise Failed(f"more than {MAX_KEYS} keys")
+    file: Path = arguments.config.resolve()
+    path = Path(peer.seal) if peer.seal else file.parent / f"{peer.name}.age.pub"
+    edits: config.Edits = {("peers", peer.name, "seal", "file"): path.name}
+    text = "" if peer.seal else config.edited(file, edits)
+    octets = "".join(f"{key}\n" for key in keys).encode()
+    atomic_write(path, octets, 0o644, owner=owner_of_new_file(path, settings))
+    if text:
+        config.save(file, text)
+    count = "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+    print(printable(f"what comes for {peer.name} is sealed to {count}, in {path}"))
+    _tell(settings)
 
 
 def _make(arguments: argparse.Namespace) -> None:
@@ -60,9 +89,7 @@ def _make(arguments: argparse.Namespace) -> None:
     print(
         "\nKeep a copy of it elsewhere, as mail that waits is lost without it:"
         f" mta seal backup {peer.name}"
-        "\n\nAt the relay, put this line into a file beside its configuration, as office.age.pub:\n"
-        f"{key.public}\nand name it in this office's entry there, and reload:\n"
-        "    seal: {file: office.age.pub}"
+        f"\n\nOn the relay, for the name that we have there:\n{_acceptance(peer, [key])}"
     )
 
 
@@ -90,30 +117,40 @@ def _rotate(arguments: argparse.Namespace) -> None:
     print(printable(f"made a new key in {path}, before {len(keys) - 1} older"))
     _tell(settings)
     print(
-        f"\nKeep a copy of it: mta seal backup {peer.name}\n\nAt the relay, let these lines be the"
-        " file of `seal.file`, and reload:"
+        f"\nOn the relay:\n{_acceptance(peer, keys)}"
+        f"\n\nKeep a copy of it elsewhere: mta seal backup {peer.name}; and then, on the relay:\n"
+        f"{_acceptance(peer, keys[:1])}"
+        "\n\nRemove the old keys here when nothing waits there that was sealed to them alone: that"
+        " is over after `hold_for`."
     )
-    for key in keys:
-        print(key.public)
-    print(
-        "\nRemove the lines behind the first there when the copy is safe, and the old keys here"
-        f" when nothing waits for them any more: {peer.name} may keep mail for `hold_for`."
-    )
+
+
+def _acceptance(peer: Peer, keys: Iterable[PrivateKey]) -> str:
+    """The command that tells these keys to the relay.
+
+    There we have the name that we log in by.
+    """
+    name = peer.connect.user if peer.connect and peer.connect.user else "OFFICE"
+    return f"mta seal accept {name} " + " ".join(str(key.public) for key in keys)
 
 
 def _relay(settings: Settings, name: str) -> Peer:
     """The peer that keeps our mail.  Raises Failed."""
-    peer = settings.peers.get(name)
-    if peer is None:
-        dialled = [each.name for each in settings.peers.values() if each.connect]
-        known = ", ".join(dialled) or "none"
-        raise Failed(f"no peer is called {name!r}; those that we dial: {known}")
+    peer = _known(settings, name)
     if peer.connect is None:
         raise Failed(
-            f"the peer {name!r} dials us: its private key is there, and its public one goes into"
-            f" peers.{name}.seal.file here"
+            f"the peer {name!r} dials us: its private key is there, and its public one comes here"
+            f" by `mta seal accept {name}`"
         )
     return peer
+
+
+def _known(settings: Settings, name: str) -> Peer:
+    """The peer of that name.  Raises Failed."""
+    if name not in settings.peers:
+        known = ", ".join(settings.peers) or "none"
+        raise Failed(f"no peer is called {name!r}; those that there are: {known}")
+    return settings.peers[name]
 
 
 def _keys(peer: Peer) -> Sequence[PrivateKey]:

@@ -39,11 +39,13 @@ class SealingDraft:
         self.sealed: IDraft | None = None
         self.peers: frozenset[str] = frozenset()
         self._sealing: Sealing | None = None
+        self._is_addressed = False
         self._header = b""  # sealed, once the body is complete
 
     def address(self, envelope: Envelope) -> None:
         """See `IDraft.address`."""
-        assert self.plain is not None and self.sealed is None, "it is addressed once"
+        assert self.plain is not None and not self._is_addressed
+        self._is_addressed = True
         found = [
             self._seals.peers(recipient, envelope.reverse_path) for recipient in envelope.recipients
         ]
@@ -62,7 +64,9 @@ class SealingDraft:
         return bool(peers) and self.peers >= peers
 
     async def write(self, piece: bytes) -> None:
-        """See `IDraft.write`."""
+        """See `IDraft.write`.  Raises NotSealed where it is not known who is to have it."""
+        if not self._is_addressed:
+            raise NotSealed(f"{self.id}: it has no recipients yet")
         if self.plain is not None:
             await self.plain.write(piece)
         if self.sealed is not None and self._sealing is not None:

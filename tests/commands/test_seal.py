@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from mta.sealing.keys import PrivateKey, private_keys
+from mta.sealing.keys import PrivateKey, private_keys, public_keys
 from tests.commands.test_commands import CommandCase
 
 PEERS = {
@@ -42,7 +42,7 @@ class SealTests(CommandCase):
         path = self.folder / "provider.age"
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
         (key,) = self.keys()
-        self.assertIn(f"\n{key.public}\n", said)
+        self.assertIn(f"\nmta seal accept us {key.public}\n", said)
         self.assertNotIn(key.text, said)
         self.said("check")
 
@@ -62,7 +62,8 @@ class SealTests(CommandCase):
         said = self.said("seal", "rotate", "provider")
         new, kept = self.keys()
         self.assertEqual(kept, old)
-        self.assertIn(f"\n{new.public}\n{old.public}\n", said)
+        self.assertIn(f"\nmta seal accept us {new.public} {old.public}\n", said)
+        self.assertIn(f"\nmta seal accept us {new.public}\n", said)
         self.assertEqual((self.folder / "provider.age").stat().st_mode & 0o777, 0o600)
         for _ in range(18):
             self.said("seal", "rotate", "provider")
@@ -89,8 +90,46 @@ class SealTests(CommandCase):
         self.assertIn("dials us", self.fail_with("seal", "keygen", "office"))
         self.assertEqual(
             self.fail_with("seal", "keygen", "provder"),
-            "mta: no peer is called 'provder'; those that we dial: provider\n",
+            "mta: no peer is called 'provder'; those that there are: office, provider\n",
         )
         self.said("seal", "keygen", "provider")
         (self.folder / "provider.age").write_text("nonsense\n")
         self.assertIn("provider.age:1", self.fail_with("seal", "rotate", "provider"))
+
+
+class AcceptTests(CommandCase):
+    """The keys of an office, on its relay."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.configure(peers=PEERS)
+
+    def accept(self, *keys: PrivateKey) -> None:
+        """Seal to these."""
+        words = ("seal", "accept", "office", *(str(key.public) for key in keys))
+        status, _, errors = self.run_command(*words)
+        self.assertEqual(status, 0, errors)
+
+    def test_accept(self) -> None:
+        """The first time it is configured; later the file has other keys."""
+        first, second = PrivateKey.new(), PrivateKey.new()
+        self.accept(first)
+        entry = yaml.safe_load(self.config.read_text())["peers"]["office"]
+        self.assertEqual(entry["seal"], {"file": "office.age.pub"})
+        path = self.folder / "office.age.pub"
+        self.assertEqual([*public_keys(path)], [first.public])
+        before = self.config.read_text()
+        self.accept(second, first, second)
+        self.assertEqual([*public_keys(path)], [second.public, first.public])
+        self.assertEqual(self.config.read_text(), before)
+        self.assertEqual(self.run_command("check")[0], 0)
+
+    def test_refused(self) -> None:
+        """A key that is none changes nothing, a private one is not shown."""
+        key = PrivateKey.new()
+        for word in ("age1x", key.text):
+            said = self.fail_with("seal", "accept", "office", word)
+            self.assertIn("no public key", said)
+            self.assertNotIn(key.text[20:], said)
+        self.assertIn("we dial", self.fail_with("seal", "accept", "provider", str(key.public)))
+        self.assertFalse((self.folder / "office.age.pub").exists())

@@ -402,3 +402,57 @@ class OpeningTests(SealedCase):
         server = self.office(self.key, keys=limits)
         server.start()
         server.wait_for_mail(BOBS, 2)
+
+
+class CommandTests(SealedCase):
+    """From the first key to the next one, by commands alone, with both servers up."""
+
+    def test_by_commands(self) -> None:
+        """What keygen and rotate print is what the relay needs, and mail comes all the while."""
+        self.relay.stop()
+        config = yaml.safe_load(self.relay.config.read_text())
+        del config["peers"]["office"]["seal"]
+        self.relay.configure(config)
+        self.relay.start()
+        server = self.office()
+        server.start()
+        for count, word in enumerate(("keygen", "rotate"), 1):
+            said = self.run_and_reload(server, "seal", word, "provider")
+            line = next(each for each in said.splitlines() if each.startswith("mta seal accept"))
+            self.run_and_reload(self.relay, *line.split()[1:])
+            self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
+            server.wait_for_mail(BOBS, count)
+            self.assert_nothing_clear()
+        self.assertNotIn("AGE-SECRET-KEY", self.relay.log + server.log)
+
+    def run_and_reload(self, server: Server, *words: str) -> str:
+        """Run a command, and wait until the server has read its configuration again."""
+        assert server.process is not None
+        before = len(server.process.output)
+        said = run_mta(server, *words)
+        server.process.wait_for("read again", after=before)
+        return said
+
+
+class LargeTests(SealedCase):
+    """A message of 50 MiB."""
+
+    def test_memory(self) -> None:
+        """Neither relay nor office needs much more for it than for a small one."""
+        server = self.office(self.key)
+        server.start()
+        self.relay.send(letter(LARGE), BOB, reverse_path=OUTSIDER)
+        server.wait_for_mail(BOBS)
+        before = [_peak(each) for each in (self.relay, server)]
+        self.relay.send(letter(49 * 2**20), BOB, reverse_path=OUTSIDER)
+        server.wait_for_mail(BOBS, 2, timeout=120)
+        growth = [_peak(each) - old for each, old in zip((self.relay, server), before, strict=True)]
+        self.assertLess(max(growth), 12 * 1024)  # KiB
+        self.assert_nothing_clear()
+
+
+def _peak(server: Server) -> int:
+    """The most memory that a server ever had, in KiB."""
+    assert server.process is not None
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])

@@ -329,6 +329,13 @@ async def _returned(value: Any) -> Any:
 class DraftTests(SealingCase):
     """The drafts themselves."""
 
+    def test_not_addressed(self) -> None:
+        """Nothing is written before it is known who is to have it."""
+        draft = self.spool.draft()
+        writing = Deferred.fromCoroutine(draft.write(BODY))
+        self.failureResultOf(writing, NotSealed)
+        self.assertEqual(self.inner.drafts[0].data, b"")
+
     def test_small_pieces(self) -> None:
         """What is not a chunk yet goes nowhere: no octet of it is written in the clear."""
         draft = self.spool.draft()
