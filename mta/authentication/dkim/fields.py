@@ -12,10 +12,16 @@ from mta.authentication.dkim.body import single_spaces
 from mta.smtp import header
 
 
-def relaxed(field: bytes) -> bytes:
-    """A field in the relaxed canonicalisation (section 3.4.2)."""
+def relaxed(field: bytes, *, is_plain: bool = False) -> bytes:
+    """A field in the relaxed canonicalisation (section 3.4.2).
+
+    `is_plain`: its white space consists of blanks and line ends, so that its words can be joined.
+    """
     name, _, value = field.partition(b":")
-    value = single_spaces(value.replace(b"\r\n", b"").replace(b"\n", b"")).strip(b" ")
+    if is_plain:
+        value = b" ".join(value.split())
+    else:
+        value = single_spaces(value.replace(b"\r\n", b"").replace(b"\n", b"")).strip(b" ")
     return name.rstrip(b" \t").lower() + b":" + value + b"\r\n"
 
 
@@ -33,6 +39,11 @@ class Fields:
         for place, field in enumerate(self.all):
             self._places.setdefault(header.name(field), []).append(place)
         self._relaxed: dict[int, bytes] = {}
+        self._is_plain = (
+            section.count(b"\r") == section.count(b"\r\n")
+            and b"\v" not in section
+            and b"\f" not in section
+        )
 
     def count(self, name: bytes) -> int:
         """The number of fields of one name, in lower case."""
@@ -60,8 +71,9 @@ class Fields:
                     places.remove(skip)
             if places:
                 found.append(self._canonical(places.pop(), is_relaxed=is_relaxed))
-        canonical = relaxed if is_relaxed else simple
-        found.append(canonical(_without_signature(own_field)).removesuffix(b"\r\n"))
+        own = _without_signature(own_field)
+        own = relaxed(own, is_plain=self._is_plain) if is_relaxed else simple(own)
+        found.append(own.removesuffix(b"\r\n"))
         return b"".join(found)
 
     def _canonical(self, place: int, *, is_relaxed: bool) -> bytes:
@@ -69,7 +81,7 @@ class Fields:
             return simple(self.all[place])
         known = self._relaxed.get(place)
         if known is None:
-            known = self._relaxed[place] = relaxed(self.all[place])
+            known = self._relaxed[place] = relaxed(self.all[place], is_plain=self._is_plain)
         return known
 
 
