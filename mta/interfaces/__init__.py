@@ -50,6 +50,7 @@ from mta.interfaces.inspection import (
     IEnvelopeInspector,
     IHeaderCheck,
     IInspector,
+    IMailboxQuotas,
     IMessageInspector,
     ISessionInspector,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "IMailSource",
     "IMailboxListStore",
     "IMailboxLists",
+    "IMailboxQuotas",
     "IMailingLists",
     "IMessageInspector",
     "IMeter",

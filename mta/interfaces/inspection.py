@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zope.interface import Attribute, Interface
 
-from mta.mail import Envelope, MailArgument, Recipient, Reply
+from mta.mail import Envelope, Hop, MailArgument, Mailbox, Recipient, Reply
 from mta.session import Origin, Session
 from mta.verdict import Verdict
 
@@ -87,6 +87,16 @@ class IEnvelopeInspector(Interface):
         """Look at the envelope as a whole: content is about to come.
 
         A refusal is the reply to DATA, or to the first BDAT.
+        """
+
+
+class IMailboxQuotas(Interface):
+    """The room that mailboxes have by their quotas."""
+
+    async def has_room(hop: Hop, address: Mailbox, octets: int) -> bool:
+        """Tell whether so many octets fit into a mailbox.
+
+        Where there is no quota, or it can't be seen, it fits.
         """
 
 

@@ -16,7 +16,7 @@ from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, 
 from mta.milters import CHAIN_SECONDS, MilterInspector, Surroundings
 from mta.resolver import ReverseNames
 from mta.service.process import Process
-from mta.service.reception import client_inspectors
+from mta.service.reception import client_inspectors, quota_inspectors
 from mta.settings import Authentication, JunkUse, Service, Settings, Source
 
 
@@ -39,7 +39,8 @@ class Inspectors:
         self.lists = Lists(settings.block_lists, settings.allow_lists, resolver, process.reactor)
         senders = SenderPolicies(resolver, settings.hostname, process.reactor, time.time)
         self._first: list[IInspector] = [
-            *client_inspectors(settings, process, access, self.lists, senders)
+            *client_inspectors(settings, process, access, self.lists, senders),
+            *quota_inspectors(settings, process, router),
         ]
         if settings.authentication is not None:
             config = _authentication(settings, settings.authentication, process, resolver)

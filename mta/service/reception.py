@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+from twisted.internet.threads import deferToThreadPool
 
 from mta.access.live_recipients import AnswerSources, LiveRecipients
 from mta.access.sending_limits import SendingLimits
+from mta.delivery.mailbox_quotas import MailboxQuotas
 from mta.inspection_settings import GreylistWhen, ListAction
 from mta.inspectors.clients import ClientInspector
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.lists import Lists
+from mta.inspectors.quotas import QuotaInspector
 from mta.inspectors.sender_policy import SenderPolicies
-from mta.interfaces import IAccessPolicy, IInspector, IRecipientCheck, IToldMailboxes, IUsers
+from mta.interfaces import (
+    IAccessPolicy,
+    IInspector,
+    IRecipientCheck,
+    IRouter,
+    IToldMailboxes,
+    IUsers,
+)
 from mta.notices.postmaster import Postmaster
 from mta.pairing.mailboxes import live_domains
 from mta.service.process import Process
@@ -33,6 +45,15 @@ def client_inspectors(
     if not settings.block_lists and greylisting is None:
         return ()  # an allow list alone is of no use
     return (ClientInspector(lists, greylisting, access),)
+
+
+def quota_inspectors(settings: Settings, process: Process, router: IRouter) -> Sequence[IInspector]:
+    """Return the inspector of full mailboxes, where a relay may need it."""
+    quotas = {name: domain.quota for name, domain in settings.domains.items() if domain.quota}
+    if not quotas or not any(peer.is_trusted_with_origins for peer in settings.peers.values()):
+        return ()
+    in_thread = partial(deferToThreadPool, process.reactor, process.threads)
+    return (QuotaInspector(router, MailboxQuotas(quotas, in_thread)),)
 
 
 def sending_limits(

@@ -25,7 +25,7 @@ from tests.interop.reversal import (
 )
 from tests.interop.test_filters import CONTENT, GTUBE, FilterCase, milters
 from tests.interop.test_origins import NAMES, SENDER, STRANGER, deliver
-from tests.processes import DEADLINE, mail_in, need_program, wait_for_mail, wait_until
+from tests.processes import DEADLINE, local_domain, mail_in, need_program, wait_for_mail, wait_until
 
 SENDERS, LETTERS = 4, 15  # at once, and of each
 
@@ -81,6 +81,21 @@ class AnswerTests(PassingCase):
         log.write_text(self.relay.log)
         traced = run_mta(self.relay, "trace", said.split()[3], "--log", str(log))
         self.assertRegex(traced, r"250 2.0.0 OK queued as \S+")
+
+    def test_a_full_mailbox(self) -> None:
+        """The sender hears it at once; without a link to wait on, mail waits for room."""
+        quota = {"office.example": local_domain(quota="1KiB")}
+        self.serve(domains=quota)
+        with self.assertRaises(smtplib.SMTPDataError) as caught:
+            self.relay.send(letter(1) + (b"x" * 70 + b"\r\n") * 30, BOB)
+        self.assertEqual(
+            (caught.exception.smtp_code, caught.exception.smtp_error),
+            (552, b"5.2.2 office refused it: Mailbox full"),
+        )
+        self.relay.send(letter(2), BOB)
+        self.assertEqual(numbers(wait_for_mail(self.inbox)), [2])
+        self.assertEqual(waiting(self.relay.folder), 0)
+        wait_until(lambda: not waiting(self.office.folder), "the office has delivered it")
 
     def test_spam(self) -> None:
         """What rspamd refuses in the office is refused to swaks, far away."""
