@@ -288,6 +288,7 @@ class AtRestTests(SealedCase):
             )
             found += _opened(age, identity, ended.stdout)
         self.assertTrue(found.endswith(letter(LARGE)))
+        run_mta(self.relay, "spool", "check")
 
     def test_too_old(self) -> None:
         """What is given up goes back by its envelope alone."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import NotOpened
-from mta.sealing import bech32
+from mta.sealing import bech32, stanzas
 from mta.sealing.agefile import CHUNK, MAX_HEADER, Opening, Sealing, opened, sealed
 from mta.sealing.keys import (
     MAX_FILE,
@@ -72,6 +72,17 @@ class FormatTests(SynchronousTestCase):
         )
         recipient = pyrage.x25519.Recipient.from_str(str(KEY.public))
         self.assertEqual(opened(pyrage.encrypt(b"hello", [ssh, recipient]), [KEY]), b"hello")
+
+    def test_long_stanzas(self) -> None:
+        """What is for others may have several lines, the last of them empty."""
+        file_key = bytes(16)
+        ours = stanzas.written(file_key, [KEY.public])
+        start = stanzas.VERSION
+        own = ours.removeprefix(start).partition(b"--- ")[0]
+        for body in (b"A" * 64 + b"\n\n", b"A" * 64 + b"\n" + b"AAAA\n"):
+            signed = start + b"-> other x y\n" + body + own + b"---"
+            code = stanzas._base64(stanzas._code(file_key, signed))
+            self.assertEqual(stanzas.file_key(signed + b" " + code + b"\n", [KEY]), file_key)
 
     @given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 400))
     def test_pieces(self, pieces: list[bytes], cut: int) -> None:
