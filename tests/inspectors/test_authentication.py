@@ -618,7 +618,7 @@ class ToldTests(AuthenticationTestCase):
         """The relay passes the refusal on, and writes to no address."""
         self.session.client, self.session.sender_waits = "198.51.100.9", True
         refusal = self.refusal(FROM_BANK, "ceo@bank.example", dmarc=Judgement.REJECT)
-        self.assertEqual(refusal, "550 5.7.1")
+        self.assertEqual(refusal, "550 5.7.26")
 
     def test_the_relay_may_have_more_to_say(self) -> None:
         """Its results are kept; where it failed mail that we can't judge, so do we."""
