@@ -7,7 +7,7 @@ decoded once, in `mta.smtp`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
@@ -38,6 +38,13 @@ def _canonical_label(label: str) -> str:
         return label.lower()
     # What stands for a full stop, or for one with something beside it, is no label.
     return label.lower() if "." in encoded else encoded
+
+
+def is_among(domain: str, domains: Collection[str]) -> bool:
+    """Tell whether `domains` have that domain, or ``.`` and one above."""
+    return domain in domains or any(
+        name.startswith(".") and domain.endswith(name) for name in domains
+    )
 
 
 def is_address(host: str) -> bool:

@@ -7,7 +7,7 @@ strangers can't send them through us to a server to which they might mean someth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from zope.interface import implementer
 
@@ -16,7 +16,7 @@ from mta.access.counters import Counters
 from mta.access.logins import LogIns
 from mta.access.sending_limits import SendingLimits
 from mta.interfaces import IAccessPolicy, IRecipientCheck, IRouter, IUsers
-from mta.mail import Agent, Hop, Mailbox, Recipient, Reply
+from mta.mail import Agent, Hop, Mailbox, Recipient, Reply, is_among
 from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
 from mta.settings import Limits, Peer, Relay, Service, UserLimits
 from mta.smtp import replies, templates
@@ -273,10 +273,3 @@ def _is_from(peer: Peer, address: Mailbox) -> bool:
     An address without a domain is Postmaster, which all may write to.
     """
     return not address.domain or is_among(address.domain, peer.domains)
-
-
-def is_among(domain: str, domains: Collection[str]) -> bool:
-    """Tell whether `domains` have that domain, or ``.`` and one above."""
-    return domain in domains or any(
-        name.startswith(".") and domain.endswith(name) for name in domains
-    )

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from zope.interface import implementer
 
-from mta.access.policy import is_among, is_peer, proved_peer
+from mta.access.policy import is_peer, proved_peer
 from mta.interfaces import IHeldMail, IReversal, IRole, ITurnedRoles
-from mta.mail import Reply
+from mta.mail import Reply, is_among
 from mta.session import LinkKind, Session
 from mta.settings import Peer, Service
 from mta.smtp import link_kind, replies

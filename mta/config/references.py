@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from mta.config.document import Findings, Value, suggest
-from mta.mail import Agent, Hop, Mailbox
+from mta.mail import Agent, Hop, Mailbox, is_among
 from mta.settings import Domain, Peer
 
 Domains = Mapping[str, Domain]
@@ -65,7 +65,7 @@ def _check_hold(
         hint = suggest(hop.next_hop, peers, "the name of one of the 'peers'")
         raise item.wrong(f"no peer is called {hop.next_hop!r}, {hint}")
     # A peer that we dial gets whatever is routed to it; its `domains` are what it has for us.
-    if peer.connect or _covers(peer, destination):
+    if peer.connect or is_among(destination, peer.domains):
         return
     if not destination:
         raise item.wrong(
@@ -75,13 +75,6 @@ def _check_hold(
     raise item.wrong(
         f"{destination!r} is none of the domains of the peer {peer.name!r}, which could never "
         "fetch it, expected it there too"
-    )
-
-
-def _covers(peer: Peer, destination: str) -> bool:
-    return any(
-        destination == domain or (domain.startswith(".") and destination.endswith(domain))
-        for domain in peer.domains
     )
 
 

@@ -15,14 +15,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta import __version__
-from mta.access.policy import is_among
 from mta.doctor import names
 from mta.doctor.authentication import outgoing_addresses, spf_of
 from mta.doctor.examined import Examined
 from mta.doctor.look_files import LookFiles
 from mta.doctor.result import Result, State, bad, ok, unknown, warn
 from mta.interfaces import IFarEndSource, ResolutionFailed
-from mta.mail import Agent, Hop
+from mta.mail import Agent, Hop, is_among
 from mta.pairing.mailboxes import MailboxFiles, told_domains
 from mta.peers.status_files import PeerStatusFiles
 from mta.session import Observation

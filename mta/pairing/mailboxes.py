@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mta.files import atomic_write
-from mta.mail import Agent, Mailbox
+from mta.mail import Agent, Mailbox, is_among
 from mta.peer_settings import KnownDomain, Peer, Verify
 from mta.settings import Domain, Settings
 from mta.smtp.grammar import MAX_LOCAL_PART
@@ -45,7 +45,7 @@ def lists_for_relays(settings: Settings) -> Mapping[str, bytes]:
 
 def document_of(domains: Mapping[str, Domain], wanted: Collection[str]) -> bytes:
     """The list of our mailboxes in these domains, or nothing."""
-    told = {name: _told(domains, domains[name]) for name in wanted if name in domains}
+    told = {name: _told(domains, each) for name, each in domains.items() if is_among(name, wanted)}
     return json.dumps(told, sort_keys=True).encode() if told else b""
 
 
@@ -65,7 +65,7 @@ def read(document: bytes, allowed: Collection[str]) -> Mapping[str, KnownDomain]
     """Return what a list says of the domains that are allowed.  Raises ListFault."""
     try:
         told = json.loads(document)
-        known = {name: _known(**entry) for name, entry in told.items() if name in allowed}
+        known = {name: _known(**entry) for name, entry in told.items() if is_among(name, allowed)}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ListFault("it is no list of mailboxes") from None
     if sum(len((each.names or set()) - {POSTMASTER}) for each in known.values()) > MAX_NAMES:
@@ -165,7 +165,7 @@ def told_domains(settings: Settings) -> Mapping[str, str]:
     found = {}
     for name, domain in settings.domains.items():
         peer = settings.peers.get(domain.deliver.next_hop)
-        if peer is None or peer.connect is not None or name not in peer.domains:
+        if peer is None or peer.connect is not None or not is_among(name, peer.domains):
             continue
         if domain.mailboxes_elsewhere and peer.verify is not Verify.OFF:
             found[name] = peer.name

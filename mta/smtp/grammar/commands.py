@@ -215,7 +215,8 @@ def _address(parts: re.Match[str], otherwise: Reply) -> Mailbox:
 
 
 def _domain(octets: bytes) -> str:
+    """A domain that a peer names, perhaps with a full stop behind it."""
     try:
-        return parse_domain(octets.decode())
+        return parse_domain(octets.removesuffix(b".").decode())
     except ValueError:
         raise Refusal(replies.BAD_ARGUMENT) from None
