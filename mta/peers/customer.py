@@ -23,6 +23,7 @@ from mta.queued import EVERYWHERE, HopFailure
 from mta.settings import Peer
 from mta.smtp.receiver_config import ReceiverConfig
 
+OWN_LINGER = 30.0  # seconds that a second connection stays for more of our mail: one log-in for all
 MAX_SILENCE = 5.0  # seconds on a turned link after which a single exchange is over
 
 
@@ -90,7 +91,7 @@ class Customer:
         """See `IExchanges.send_held`."""
         if await self._held.count(peer.name, [EVERYWHERE], 1):
             exchange = Exchange(peer, self._dialler, self._receiver)
-            with self._own_mail(peer) as source:
+            with self._own_mail(peer, OWN_LINGER) as source:
                 await exchange.send(source)
 
     def note_next_try(self, peer: Peer, seconds: float) -> None:
@@ -137,11 +138,11 @@ class Customer:
         return (*self._loops.values(), *self._quick_loops)
 
     @contextmanager
-    def _own_mail(self, peer: Peer) -> Iterator[IMailSource]:
+    def _own_mail(self, peer: Peer, linger: float = 0.0) -> Iterator[IMailSource]:
         if not peer.send:
             yield NoMail()
             return
-        source = self._held.open(peer.name, [EVERYWHERE], 0.0)
+        source = self._held.open(peer.name, [EVERYWHERE], linger)
         try:
             yield source
         finally:

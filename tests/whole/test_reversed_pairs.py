@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.interfaces import IRole
 from mta.link import Link
 from mta.mail import Reply
+from mta.peers.customer import OWN_LINGER
 from mta.peers.tally import Tally
 from mta.queued import HopFailure
 from mta.session import Session
@@ -195,11 +196,33 @@ class HeldLinkTests(PairTests):
         self.assertEqual((len(self.wires), self.provider.clock.seconds() % 60), (1, 20.0))
 
     def test_mail_of_the_office_goes_out_at_once(self) -> None:
-        """On a second connection, which ends; the first one stays."""
+        """On a second connection, which stays for more, and ends; the first one stays."""
         self.office.take(CAROL, b"at once\r\n")
         self.office.dialler.carry()
         self.assertEqual(self.provider.bodies[3:], [b"at once\r\n"])
+        self.advance(OWN_LINGER - 1)
+        self.office.take(CAROL, b"on the same\r\n")
+        self.office.dialler.carry()
+        self.office.put(CAROL, b"by another process\r\n")
+        self.office.dialler.carry()
+        more = [b"on the same\r\n", b"by another process\r\n"]
+        self.assertEqual(self.provider.bodies[4:], more)
+        self.assertEqual([wire.is_cut for wire in self.wires], [False, False])
+        self.advance(OWN_LINGER + 1)
         self.assertEqual([wire.is_cut for wire in self.wires], [False, True])
+        self.office.take(CAROL, b"on a third\r\n")
+        self.office.dialler.carry()
+        self.assertEqual(self.provider.bodies[6:], [b"on a third\r\n"])
+
+    def test_the_second_connection_breaks(self) -> None:
+        """While it waits for more: what comes then goes out on another."""
+        self.office.take(CAROL, b"at once\r\n")
+        self.office.dialler.carry()
+        self.wires[1].cut()
+        self.office.take(CAROL, b"later\r\n")
+        self.advance(5)
+        self.assertEqual(self.provider.bodies[3:], [b"at once\r\n", b"later\r\n"])
+        self.assertEqual([wire.is_cut for wire in self.wires], [False, True, False])
 
     def test_keepalive(self) -> None:
         """A NOOP each minute, and the link stays."""
