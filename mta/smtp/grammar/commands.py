@@ -215,7 +215,7 @@ def _address(parts: re.Match[str], otherwise: Reply) -> Mailbox:
 
 
 def _domain(octets: bytes) -> str:
-    """A domain that a peer names, perhaps with a full stop behind it."""
+    """A domain that a peer names, or one with a full stop."""
     try:
         return parse_domain(octets.removesuffix(b".").decode())
     except ValueError:
