@@ -62,7 +62,7 @@ class Cluster:
         log = (self.folder / "log").open("ab")
         self._process = subprocess.Popen(
             [
-                *_as_postgres("--pdeathsig", "QUIT"),
+                *as_postgres("--pdeathsig", "QUIT"),
                 *(str(PROGRAMS[-1] / "postgres"), "-D", str(self.data)),
                 *(f"-k{self.folder}", *options),
             ],
@@ -70,6 +70,11 @@ class Cluster:
             stderr=log,
         )
         wait_until(self.answers, "PostgreSQL answers")
+
+    def follow(self, other: Cluster) -> None:
+        """Be a standby of another one, with all that it has."""
+        place = ("--host", str(other.folder), "--username", "mta", "--pgdata", str(self.data))
+        self.run("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", *place)
 
     def answers(self) -> bool:
         """Tell whether it takes connections."""
@@ -93,7 +98,7 @@ class Cluster:
 
     def run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL as its user."""
-        command = [*_as_postgres(), str(PROGRAMS[-1] / program), *arguments]
+        command = [*as_postgres(), str(PROGRAMS[-1] / program), *arguments]
         subprocess.run(command, check=True, capture_output=True, cwd=self.folder)
 
     def url(self, database: str, **options: str) -> str:
@@ -110,7 +115,8 @@ class Cluster:
         return self.url("postgres", options=f"-csearch_path={name}")
 
 
-def _as_postgres(*more: str) -> list[str]:
+def as_postgres(*more: str) -> list[str]:
+    """The beginning of a command that PostgreSQL's user runs: the server refuses root."""
     if os.geteuid() != 0:
         return ["setpriv", *more] if more else []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *more]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from dataclasses import replace
+from urllib.parse import quote
 
 import psycopg
 from psycopg import errors
@@ -15,10 +17,10 @@ from mta.spool.database import SpoolAway, SpoolTooNew
 from mta.spool.postgres import schema, writer
 from mta.spool.postgres.server import Server
 from mta.spool.postgres.spool import PostgresSpool
-from tests.processes import wait_until
+from tests.processes import Process, need_program, temporary_folder, wait_until
 from tests.spool.cases import failing
 from tests.spool.contract import HEADER, LARGE, Contract, done, envelope, settlement
-from tests.spool.postgres import Cluster, PostgresTestCase
+from tests.spool.postgres import Cluster, PostgresTestCase, as_postgres
 
 
 class Case(Contract, PostgresTestCase):
@@ -33,6 +35,15 @@ class Case(Contract, PostgresTestCase):
     def queued(self) -> list[str]:
         """The ids of all that is in the spool."""
         return [each.id for each in self.tools().listed(Filter())]
+
+
+def beats(case: Case, spool: PostgresSpool) -> bool:
+    """Tell whether a process can commit."""
+    try:
+        case.wait(spool.beat())
+    except OSError:
+        return False
+    return True
 
 
 class UnknownTests(Case):
@@ -137,24 +148,16 @@ class ServerTests(ServerCase):
         self.assertRaises(SpoolAway, spool.draft)
         with self.assertRaises(OSError):
             self.wait(spool.settle(done(kept)))
-        self.assertFalse(self.beats(spool))
+        self.assertFalse(beats(self, spool))
         self.assertIn("can't be reached", spool.failure)
         self.server.start()
-        wait_until(lambda: self.beats(spool), "it beats again")
+        wait_until(lambda: beats(self, spool), "it beats again")
         self.assertEqual(spool.failure, "")
         self.assertEqual(sorted(self.queued()), sorted([kept.id, large.id]))
         self.wait(spool.settle(done(kept)))
         again = self.commit(spool)
         self.assertEqual(sorted(self.queued()), sorted([large.id, again.id]))
         self.assertEqual(self.halves(large), (HEADER, LARGE))
-
-    def beats(self, spool: PostgresSpool) -> bool:
-        """Tell whether a process can commit."""
-        try:
-            self.wait(spool.beat())
-        except OSError:
-            return False
-        return True
 
     def test_an_idle_connection(self) -> None:
         """A connection that the server closed while it was idle costs no message a 451."""
@@ -306,3 +309,84 @@ class WakeTests(Case):
         while word not in heard:
             self.clock.make_call()
         heard.clear()
+
+
+class PromotionTests(Case):
+    """A synchronous standby takes the place of a server that is lost."""
+
+    def setUp(self) -> None:
+        self.first, self.second = Cluster("synchronous_standby_names=*"), Cluster()
+        for each in (self.first, self.second):
+            self.addCleanup(each.remove)
+        self.first.make()
+        self.first.start()
+        self.second.follow(self.first)
+        self.second.start()
+        super().setUp()
+
+    def cluster(self) -> Cluster:
+        """See `PostgresTestCase.cluster`."""
+        return self.first
+
+    def test_promoted(self) -> None:
+        """All that was acknowledged is there, and the processes find it by themselves."""
+        first, second = self.first.folder, self.second.folder
+        self.url = self.url.replace(quote(str(first), safe=""), quote(f"{first},{second}", safe=""))
+        self.url += "&target_session_attrs=read-write"
+        spool = self.process()
+        acknowledged = [self.commit(spool).id for _ in range(20)]
+        large = self.commit(spool, LARGE)
+        self.first.stop("immediate")
+        with self.assertRaises(OSError):
+            self.commit(spool)
+        self.second.run("pg_ctl", "promote", "-w", "-D", str(self.second.data))
+        wait_until(lambda: beats(self, spool), "it beats again")
+        self.assertEqual(self.queued(), sorted([*acknowledged, large.id]))
+        self.assertEqual(self.halves(large), (HEADER, LARGE))
+        self.wait(spool.settle(done(self.commit(spool))))
+
+
+class BouncerTests(Case):
+    """PgBouncer stands between, in session mode."""
+
+    def setUp(self) -> None:
+        program = need_program(self, "pgbouncer")
+        super().setUp()
+        database = f"b{secrets.token_hex(6)}"
+        self.sql(f"CREATE DATABASE {database}")
+        folder = temporary_folder(self)
+        folder.chmod(0o777)
+        self.configuration = folder / "pgbouncer.ini"
+        self.configuration.write_text(
+            f"[databases]\n* = host={self.cluster().folder} user=mta\n"
+            f"[pgbouncer]\nlisten_addr=\nunix_socket_dir={folder}\nauth_type=any\n"
+            f"pool_mode=session\nmax_client_conn=100\ndefault_pool_size=50\n"
+        )
+        command = [*as_postgres("--pdeathsig", "TERM"), program, str(self.configuration)]
+        bouncer = Process(command, folder)
+        self.addCleanup(bouncer.end)
+        self.url = f"postgresql://mta@/{database}?host={quote(str(folder), safe='')}&port=6432"
+        wait_until(self.answers, "PgBouncer answers")
+
+    def answers(self) -> bool:
+        """Tell whether it takes connections."""
+        try:
+            psycopg.connect(self.url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def test_session_mode(self) -> None:
+        """Mail goes in and out, claims, wake-ups and take-over work."""
+        one, other = self.process(), self.process()
+        messages = [self.waiting(one) for _ in range(20)]
+        self.waiting(one, body=LARGE)
+        self.assertEqual(len(self.due(other)), 21)
+        heard = self.listeners[one].heard
+        heard.clear()
+        self.wait(other.release({messages[0].id: 0.0}))
+        while "wake" not in heard:
+            self.clock.make_call()
+        self.kill(other)
+        self.take_over(one)
+        self.assertEqual(len(self.due(one)), 21)
