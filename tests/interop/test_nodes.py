@@ -164,6 +164,25 @@ class AwayTests(NodesCase):
         wait_until(lambda: len(self.marks()) >= 2, "it arrives")
         one.stop()
 
+    def test_sendmail(self) -> None:
+        """What a program of this host sends meanwhile waits in the maildrop of its node."""
+        one = self.node("one")
+        self.cluster.stop("immediate")
+        wait_until(lambda: self.refusal(one), "mail is refused")
+        message = one.folder / "message"
+        message.write_bytes(b"Subject: x\n\nmark-7\n")
+        code = (
+            "import sys; from mta.commands import main; sys.stdin = open(sys.argv[1]);"
+            " sys.exit(main(sys.argv[2:]))"
+        )
+        words = ("sendmail", "--config", str(one.config), "-v", "bob@office.example")
+        command = [one.command[0], "-c", code, str(message), *words]
+        process = Process(command, one.folder, source_environment())
+        self.assertEqual(process.wait(), 0, process.output)
+        self.assertIn("maildrop", process.output)
+        self.cluster.start()
+        wait_until(lambda: b"7" in self.marks(), "it arrives")
+
     def refusal(self, server: Server) -> str:
         """The command at which a message was refused, once that is MAIL; empty: none was."""
         try:
