@@ -14,6 +14,7 @@ from mta.spool.sqlite import SqliteSpool
 from mta.testing import MemorySpool
 from tests.spool.cases import EPOCH, SpoolTestCase
 from tests.spool.contract import CommitContract, LeaseContract
+from tests.spool.model_contract import ModelContract
 from tests.spool.peer_mail_contract import PreviewContract, TakenContract
 from tests.spool.record_contract import HeldContract, PostponeContract, RecordContract
 from tests.spool.shared_contract import SharedContract, ToolContract
@@ -111,6 +112,10 @@ class SqlitePostponeTests(PostponeContract, SqliteSetting):
 
 class SqliteSharedTests(SharedContract, SqliteSetting):
     """Several processes on one folder."""
+
+
+class SqliteModelTests(ModelContract, SqliteSetting):
+    """Several processes on one folder, against a model."""
 
 
 class SqliteToolTests(ToolContract, SqliteSetting):
