@@ -99,7 +99,9 @@ class LayoutTests(SynchronousTestCase):
         rooms = {room for _, room in modules()}
         folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
         files = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-        self.assertEqual(folders - rooms, {"attacks", "crash", "dialogues", "interop", "whole"})
+        self.assertEqual(
+            folders - rooms, {"attacks", "crash", "dialogues", "fuzz", "interop", "whole"}
+        )
         self.assertEqual(files - rooms, set())
 
 

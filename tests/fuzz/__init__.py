@@ -1,0 +1,1 @@
+"""Octets that a fuzzer makes, into everything that reads what strangers and files say."""
