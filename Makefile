@@ -3,6 +3,8 @@
 # make lint    ruff, mypy, and the news fragments of changes/
 # make check   what every change must pass: lint, docs and test
 # make attack  attack the running program for MINUTES (10)
+# make soak    kill it, take its power, load it for SECONDS (3600); see docs/reliability.rst
+# make fuzz    make octets for all that reads them, for MINUTES (10); guided where atheris is installed
 # make bench   measure, side by side with Postfix; see docs/performance.rst
 # make docs    the documentation as HTML and as man pages, in docs/_build/html and docs/_build/man
 # make dist    the archives of a release, in dist; the same from the same commit, wherever they are made
@@ -19,7 +21,7 @@ SPACE  :=
 HELLO  := import smtplib; smtplib.SMTP('127.0.0.1', 2525).sendmail('me@here.example', \
 'alice@demo.example', 'Subject: hello\n\nIt works.')
 
-.PHONY: run test lint check attack bench docs dist clean
+.PHONY: run test lint check attack soak fuzz bench docs dist clean
 
 run: $(VENV)/.program
 	@mkdir -p var
@@ -49,6 +51,14 @@ MINUTES ?= 10
 
 attack: $(VENV)/.test
 	$(SOURCE) -m tests.attacks $(MINUTES)
+
+SECONDS ?= 3600
+
+soak: $(VENV)/.test
+	$(SOURCE) -m tests.crash $(SECONDS)
+
+fuzz: $(VENV)/.test
+	$(SOURCE) -m tests.fuzz $(MINUTES)
 
 bench: $(VENV)/.test
 	$(SOURCE) -m bench

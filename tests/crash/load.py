@@ -16,6 +16,7 @@ from tests.processes import DEADLINE, Server, body_of, source_environment
 
 LARGE_EVERY = 20  # one in so many messages is too large for the database
 TURN_EVERY = 3  # messages
+MAX_CALL = 15.0  # seconds
 PACE = 0.01  # seconds between the messages of a client: kills are tried, not speed
 MTA = (sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())")
 
@@ -106,7 +107,11 @@ class Client(Source):
 
 
 class Caller(Source):
-    """Calls ``mta sendmail``, and now and then ``mta turn``; both may be killed."""
+    """Calls ``mta sendmail``, and now and then ``mta turn``; both may be killed.
+
+    `kills`: when one was, seconds since the epoch.  ``mta turn`` goes on while mail comes: it is
+    killed after a while by us.
+    """
 
     def __init__(
         self, name: str, server: Server, author: str, forward_path: str, peer: str
@@ -114,6 +119,7 @@ class Caller(Source):
         super().__init__(name, author, forward_path)
         self._config = str(server.config)
         self._peer = peer
+        self.kills: list[float] = []
         self._lock = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
 
@@ -121,6 +127,7 @@ class Caller(Source):
         """End what runs now, if anything does."""
         with self._lock:
             if self._running is not None:
+                self.kills.append(time.time())
                 self._running.kill()
 
     def converse(self) -> None:
@@ -142,7 +149,9 @@ class Caller(Source):
                 env=source_environment(),
             )
         try:
-            self._running.communicate(stdin, DEADLINE)
+            self._running.communicate(stdin, MAX_CALL)
+        except subprocess.TimeoutExpired:
+            self.kill()
         finally:
             with self._lock:
                 ended, self._running = self._running, None
