@@ -103,6 +103,7 @@ class RelayTests(SigningCase):
 
     def test_after_a_hold(self) -> None:
         """Mail is signed when it leaves, and not before."""
+        self.verifiers.append(Rspamd(self, resolver()))
         sink = Sink(self)
         server = self.server(sink.port)
         filter = ("--domain", "partner.example")
@@ -206,6 +207,7 @@ class ReversalTests(SigningCase):
 
     def test_what_an_office_fetches(self) -> None:
         """By ATRN, the mail of the relay's own users is signed."""
+        self.verifiers.append(Rspamd(self, resolver()))
         provider = self.provider()
         self.give_keys(provider)
         provider.start()
