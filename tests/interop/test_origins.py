@@ -95,6 +95,10 @@ class OfficeTests(SynchronousTestCase):
         traced = run_mta(self.office, "trace", said[1], "--log", str(log))
         self.assertIn(f"from {SENDER} by ESMTP", traced)
         self.assertIn(f"via provider as {there}", traced)
+        self.relay.process.wait_for(f"{there} relayed ")
+        log.write_text(self.relay.log)
+        traced = run_mta(self.relay, "trace", there, "--log", str(log))
+        self.assertRegex(traced, rf"relayed {BOB} .*250 2.0.0 OK queued as {said[1]}")
 
         deliver(self.relay.ports["smtp"], BOB, behind=STRANGER)
         (junk,) = wait_for_mail(self.inbox / ".Junk", 1)
