@@ -98,6 +98,7 @@ def _looked_up(
         "sent": status.sent,
         "received": status.received,
         "mailboxes": _mailboxes(peer, Path(settings.spool)),
+        "sealed": bool(peer.seal),
         **details(status),
     }
 

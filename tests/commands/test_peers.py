@@ -6,11 +6,13 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 
 from mta.commands import main
+from mta.commands.peer_details import lines
 from mta.commands.turn import _advised, _Progress
 from mta.mail import Agent, Hop, Reply
-from mta.peers.status_files import EndedExchange, PeerStatusFiles
+from mta.peers.status_files import EndedExchange, PeerStatus, PeerStatusFiles
 from mta.peers.tally import Tally
 from mta.settings import DAY, MIB, Peer
 from tests.commands.test_commands import CommandCase
@@ -152,6 +154,7 @@ class PeersTests(CommandCase):
                 "questions": {"link": 0, "cache": 0, "list": 0, "unknown": 0},
                 "passed_through": 0,
                 "refused": 0,
+                "sealed": False,
                 "sealed_messages": 0,
                 "obstacle": "",
                 "exchanges": [],
@@ -200,6 +203,14 @@ class PeersTests(CommandCase):
         self.assertIn(
             "we are its customer, and dial relay.example:465", self.succeed("peers", "provider")
         )
+
+    def test_a_peer_with_a_key(self) -> None:
+        """It is told that what waits for it is encrypted; what a customer has a key for is not."""
+        document = json.loads(self.succeed("peers", "office", "--json"))
+        sealed = "  sealed           its mail waits encrypted"
+        peer = Peer("office", seal="office.age.pub")
+        self.assertIn(sealed, [*lines(peer, PeerStatus(), document)])
+        self.assertNotIn(sealed, [*lines(replace(DIALLED, seal="key"), PeerStatus(), document)])
 
     def test_a_peer_that_is_not_there(self) -> None:
         """The known ones are named."""
