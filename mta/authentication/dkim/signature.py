@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mta.authentication.dkim import tags
 from mta.authentication.dkim.algorithms import Algorithm
@@ -21,7 +22,7 @@ MAX_IDENTITY = 1000  # characters of i=: an address, perhaps with all of it enco
 MAX_FOLDED = 64  # characters of b= in which the first eight stand, however it is folded
 
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
-_ALGORITHMS = frozenset(each.value for each in Algorithm)
+_ALGORITHMS = {each.value: each for each in Algorithm}
 _CANONICALISATIONS = {"simple": False, "relaxed": True}
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -89,9 +90,9 @@ def parse(found: Mapping[str, str], description: DKIMResult) -> Signature:
     head, _, body = found.get("c", "simple/simple").lower().partition("/")
     if not {head, body or "simple"} <= _CANONICALISATIONS.keys():
         raise _unclear("the canonicalisation is not known")
-    names = [name.strip(b" \t\r\n") for name in found["h"].lower().encode().split(b":")]
-    if len(names) > MAX_NAMES:
+    if found["h"].count(":") >= MAX_NAMES:
         raise _unclear("h= has too many names")
+    names = _names(found["h"])
     if b"from" not in names:
         raise Unverified(ResultCode.PERMERROR, "From: is not signed")
     try:
@@ -102,7 +103,7 @@ def parse(found: Mapping[str, str], description: DKIMResult) -> Signature:
     if signed_at is not None and expires_at is not None and expires_at <= signed_at:
         raise _unclear("it expires before it was made")
     return Signature(
-        Algorithm(found["a"].lower()),
+        _ALGORITHMS[found["a"].lower()],
         domain,
         selector,
         names,
@@ -153,9 +154,20 @@ def _number(found: Mapping[str, str], name: str) -> int | None:
     return int(value)
 
 
+@lru_cache(maxsize=32)  # few programs sign most mail, each the same fields; 2 MiB at most
+def _names(text: str) -> tuple[bytes, ...]:
+    """The names of fields in h=, in lower case."""
+    return tuple(name.strip(b" \t\r\n") for name in text.lower().encode().split(b":"))
+
+
 def _domain(text: str) -> str:
     """The canonical form of a name, empty where it is none."""
-    domain = canonical_domain(text) if len(text) <= MAX_DOMAIN else ""
+    return _canonical(text) if len(text) <= MAX_DOMAIN else ""
+
+
+@lru_cache(maxsize=256)  # few domains sign most mail
+def _canonical(text: str) -> str:
+    domain = canonical_domain(text)
     return domain if len(domain) <= MAX_DOMAIN and _DOMAIN.fullmatch(domain) else ""
 
 

@@ -78,6 +78,8 @@ async def evaluate_all(
 
     Else a second author would make the policy of the first one void.
     """
+    if len(domains) == 1:
+        return await evaluate(walk, domains[0], identifiers)
     found = [await evaluate(walk, domain, identifiers) for domain in domains]
     return max(found, key=_gravity, default=DMARCResult(Result.NONE, problem="no author"))
 
