@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.commands import main, terminal
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Entry, Filter, HistoryEntry, Notice, Progress, Settlement, State
-from mta.session import Origin
+from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import leases, owners, queue_id, rows
 from mta.spool.folder import Folder
 from mta.spool.tools import SpoolTools
@@ -37,11 +37,16 @@ class QueueCase(CommandCase):
         self.addCleanup(self.tools.close)
 
     def enqueue(
-        self, *forward_paths: Mailbox, reverse_path: Mailbox = ALICE, content: bytes = CONTENT
+        self,
+        *forward_paths: Mailbox,
+        reverse_path: Mailbox = ALICE,
+        content: bytes = CONTENT,
+        user: str = "",
     ) -> str:
-        """Put a message into the spool; returns its id."""
+        """Put a message into the spool, which a user may have sent; returns its id."""
         recipients = tuple(map(Recipient, forward_paths or (BOB,)))
-        return self.tools.enqueue(Envelope(reverse_path, recipients), [content])
+        origin = Origin("192.0.2.1", user=user) if user else UNKNOWN_ORIGIN
+        return self.tools.enqueue(Envelope(reverse_path, recipients), [content], origin)
 
     def entries(self) -> list[Entry]:
         """What is in the queue."""
@@ -171,8 +176,7 @@ class FilterTests(QueueCase):
         self.succeed("user", "add", "alice", "--password-stdin", stdin="secret\n")
         self.assertNotIn("still to be sent", self.succeed("user", "suspend", "alice"))
         other = self.enqueue()
-        envelope, origin = Envelope(ALICE, (Recipient(BOB),)), Origin("192.0.2.1", user="Alice")
-        spam = {self.tools.enqueue(envelope, [CONTENT], origin) for _ in range(2)}
+        spam = {self.enqueue(user="Alice") for _ in range(2)}
         output = self.succeed("user", "suspend", "alice")
         self.assertIn(
             "2 messages of alice still to be sent; to keep: mta queue hold --user alice\n", output
