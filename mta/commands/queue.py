@@ -260,17 +260,23 @@ def _retry(_: argparse.Namespace, tools: ITools, ids: Sequence[str]) -> Collecti
 
 def _bounce(arguments: argparse.Namespace, tools: ITools, ids: Sequence[str]) -> Collection[str]:
     """Tell the senders that we gave up, and remove the messages."""
+    writer = _writer(settings_of(arguments))
+    found = [entry.message for entry in tools.find(Filter(ids=frozenset(ids)))]
+    return tools.bounce([(message, _notice(writer, message)) for message in found])
+
+
+def _writer(settings: Settings) -> INotices:
+    """The writer of notices, which are sealed as other mail."""
     from mta.notices import NoticeWriter
+
+    writer = NoticeWriter(settings.hostname)
+    if not any(peer.seal and not peer.connect for peer in settings.peers.values()):
+        return writer
     from mta.sealing.notices import SealedNotices
     from mta.sealing.seals import seals
 
-    settings = settings_of(arguments)
     own = seals(router_of(settings), settings.peers.values())
-    writer: INotices = NoticeWriter(settings.hostname)
-    if own is not None:
-        writer = SealedNotices(writer, own)
-    found = [entry.message for entry in tools.find(Filter(ids=frozenset(ids)))]
-    return tools.bounce([(message, _notice(writer, message)) for message in found])
+    return writer if own is None else SealedNotices(writer, own)
 
 
 def _notice(writer: INotices, message: Message) -> Notice | None:
