@@ -21,7 +21,7 @@ CONTENT = b"Subject: hello\r\n\r\nbody\r\n"
 ZONE = "Europe/Berlin"
 SPRING = timegm((2026, 3, 29, 0, 59, 58))  # two seconds before the hour is left out there
 AUTUMN = timegm((2026, 10, 25, 0, 59, 58))  # and before it comes twice
-RETRIES = 2  # that are waited for after each change
+RETRIES = 1  # that is waited for after each change
 MAX_RETRIES = 6  # in that time: a storm would be hundreds
 
 
@@ -73,7 +73,7 @@ class ClockTests(SynchronousTestCase):
         self.server.send(CONTENT, "carol@away.example", reverse_path="bob@office.example")
         wait_until(lambda: self.hop.calls, "the first attempt")
         now = time.time()
-        for seconds in (DAY, 0, -DAY, 0, SPRING - now, AUTUMN - now, 0):
+        for seconds in (DAY, 0, -DAY, SPRING - now, AUTUMN - now):
             self.calls.set_clock(seconds)
             before = self.hop.calls
             wait_until(

@@ -32,7 +32,7 @@ from tests.processes import (
 )
 from tests.spool.test_crash import BEFORE, CrashTestCase, Known, Process, in_child
 
-STATES = int(os.environ.get("MTA_POWER_STATES", "25"))  # of each scenario
+STATES = int(os.environ.get("MTA_POWER_STATES", "15"))  # of each scenario
 SEED = int(os.environ.get("MTA_POWER_SEED", "5321"))
 MESSAGES = 3  # to each of two mailboxes
 LONG_AGO = 10**9  # seconds since the epoch
