@@ -13,7 +13,12 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mta.authentication.dkim import DKIMResult, ResultCode, SigningKey, Verification
-from mta.authentication.dkim.algorithms import MAX_RSA_BITS, MIN_RSA_BITS, sign
+from mta.authentication.dkim.algorithms import (
+    MAX_EXPONENT_BITS,
+    MAX_RSA_BITS,
+    MIN_RSA_BITS,
+    sign,
+)
 from mta.authentication.dkim.body import BodyForm, BodyHasher
 from mta.authentication.dkim.fields import Fields
 from mta.authentication.dkim.signature import MAX_SIGNATURES
@@ -386,6 +391,17 @@ class KeyTests(DKIMCase):
             self.assertIn(
                 self.outcome(b"p=" + b64encode(octets)),
                 [("policy", f"the key has {bits} bits"), ("permerror", "the key can't be read")],
+            )
+
+    def test_exponents(self) -> None:
+        """A long exponent makes a check a hundred times as long; honest ones are 3 or 65537."""
+        modulus = RSA_KEY.public_key().public_numbers().n
+        for bits in (MAX_EXPONENT_BITS + 1, modulus.bit_length() - 1):
+            number = rsa.RSAPublicNumbers(2 ** (bits - 1) + 1, modulus)
+            octets = number.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
+            self.assertEqual(
+                self.outcome(b"p=" + b64encode(octets)),
+                ("policy", f"the key has an exponent of {bits} bits"),
             )
 
     def test_bare_rsa_key(self) -> None:

@@ -35,6 +35,7 @@ from mta.inspectors.interfaces import IJudgedMail
 from mta.inspectors.judging import HIDDEN_RESULTS, MAX_AT_ONCE, MAX_SECONDS
 from mta.inspectors.sender_policy import SenderPolicies
 from mta.inspectors.verifications import MAX_BATCH, Verifications
+from mta.inspectors.verifications import MAX_SECONDS as MAX_BATCH_SECONDS
 from mta.interfaces import IAuthenticationMeter, IInspector, IMessageInspector, ISessionInspector
 from mta.mail import NULL_PATH, Envelope, MailArgument, Mailbox
 from mta.session import UNKNOWN_ORIGIN, Session, Testimony
@@ -407,6 +408,24 @@ class ThreadTests(AuthenticationTestCase):
         self.clock.advance(0)
         batch = ["checked"] * MAX_BATCH + ["goes on"] * MAX_BATCH
         self.assertEqual(seen, [*batch, "checked", "goes on"])
+
+    def test_keys_that_take_long(self) -> None:
+        """A batch ends when its time is over, and others work before the next one."""
+        clock, seen = Clock(), []
+        verifications = Verifications(clock, partial(deferToThreadPool, None, None))
+
+        class Slow(Verification):
+            def check(self) -> Any:
+                seen.append("checked")
+                clock.rightNow += MAX_BATCH_SECONDS
+                return super().check()
+
+        for _ in range(2):
+            verification = Slow(signed(FROM_BANK, BODY), NOW)
+            Deferred.fromCoroutine(verifications.check(verification))
+        clock.callLater(0, seen.append, "others")
+        clock.advance(0)
+        self.assertEqual(seen, ["checked", "others", "checked"])
 
     def test_a_fault_of_ours(self) -> None:
         """It ends one session, and harms no other message."""

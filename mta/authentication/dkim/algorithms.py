@@ -19,6 +19,7 @@ from mta.authentication.dkim.result import ResultCode, Unverified
 
 MIN_RSA_BITS = 1024  # RFC 8301 section 3.2: shorter keys must not count
 MAX_RSA_BITS = 8192  # bits: twice what verifiers must take, and still a matter of a millisecond
+MAX_EXPONENT_BITS = 64  # as OpenSSL has it for long keys: a check takes as long as it is
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -55,6 +56,9 @@ def public_key(algorithm: Algorithm, octets: bytes) -> PublicKey:
         raise Unverified(ResultCode.PERMERROR, "the key is of another type than it says")
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise Unverified(ResultCode.POLICY, f"the key has {key.key_size} bits")
+    bits = key.public_numbers().e.bit_length()
+    if bits > MAX_EXPONENT_BITS:
+        raise Unverified(ResultCode.POLICY, f"the key has an exponent of {bits} bits")
     return key
 
 
