@@ -12,6 +12,7 @@ from bench.rows.hostile import Hostile
 from bench.rows.links import HeldLinks
 from bench.rows.passing import Passing
 from bench.rows.python import Ceiling, PythonPeers
+from bench.rows.questions import Questions
 from bench.rows.relay import Distance, Relay
 from bench.rows.scale import Idle, Waiting
 from bench.rows.sealing import Sealing
@@ -29,6 +30,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         Sealing(),
         Distance(),
         Passing(),
+        Questions(),
         PythonPeers(),
         Ceiling(),
         Idle(),

@@ -189,6 +189,15 @@ class AskingTests(SenderTestCase):
         self.assertEqual(self.questions.answers, {"bob": YES})
         self.assertEqual(exchange.hear()[1:], ["RCPT TO:<eve@peer.example>", "RSET"])
 
+    def test_woken_for_nothing(self) -> None:
+        """The sender waits on, and says NOOP when it would have."""
+        exchange = self.idle()
+        exchange.clock.advance(self.config.keepalive / 2)
+        exchange.source.interrupt()
+        exchange.talk("C:")
+        exchange.clock.advance(self.config.keepalive / 2)
+        exchange.talk("C: NOOP")
+
     def test_a_reply_in_two_pieces(self) -> None:
         """It is awaited."""
         exchange = self.idle()
