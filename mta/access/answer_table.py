@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ CREATE INDEX IF NOT EXISTS age ON answer (does_exist, until);
 """
 
 
+_Answer = RecipientAnswer
+_Key = tuple[str, Mailbox]
+_Row = tuple[str, str, bool, float]
+
+
 @implementer(IRecipientAnswers)
 class AnswerTable:
     """The table in a spool folder.
@@ -54,17 +60,18 @@ class AnswerTable:
         self._table = SharedTable(spool / NAME, _SCHEMA)
         self._now = now
         self._in_thread = in_thread
-        self._kept = 0
+        self._is_working = False
+        self._wanted: list[tuple[_Key, Deferred[_Answer]]] = []
+        self._new: list[_Row] = []
+        self._since_check = CHECK_EVERY
         self._limited = LimitedLog(self.log)
 
     async def find(self, peer: str, address: Mailbox) -> RecipientAnswer:
         """See `IRecipientAnswers.find`."""
-        try:
-            answer: RecipientAnswer = await self._in_thread(self.look_up, peer, address)
-        except OSError as error:
-            self._unusable(error)
-            return RecipientAnswer.NONE
-        return answer
+        found: Deferred[RecipientAnswer] = Deferred()
+        self._wanted.append(((peer, address), found))
+        self._work()
+        return await found
 
     def look_up(self, peer: str, address: Mailbox) -> RecipientAnswer:
         """Do what `find` does.  Blocks.  Raises OSError."""
@@ -76,11 +83,8 @@ class AnswerTable:
         """See `IRecipientAnswers.keep`."""
         does_exist = answer is RecipientAnswer.YES
         until = self._now() + (KEEP_YES if does_exist else KEEP_NO)
-        row = (peer, str(address), does_exist, until)
-        is_checked = self._kept % CHECK_EVERY == 0
-        self._kept += 1
-        action = partial(_keep, row=row, now=self._now(), is_checked=is_checked)
-        self._in_thread(self._table.change, action).addErrback(self._failed)
+        self._new.append((peer, str(address), does_exist, until))
+        self._work()
 
     async def forget(self, peer: str) -> None:
         """See `IRecipientAnswers.forget`."""
@@ -94,9 +98,46 @@ class AnswerTable:
         except OSError as error:
             self._unusable(error)
 
+    # --- what comes while the thread works goes together
+
+    def _work(self) -> None:
+        """Read and write what there is, unless the thread works."""
+        if self._is_working or not (self._wanted or self._new):
+            return
+        self._is_working = True
+        new, self._new = self._new, []
+        wanted, self._wanted = self._wanted, []
+        done = self._in_thread(self._keep_and_find, new, [key for key, _ in wanted])
+        done.addErrback(self._failed)
+        done.addCallback(self._worked, [found for _, found in wanted])
+
+    def _keep_and_find(self, new: Sequence[_Row], wanted: Sequence[_Key]) -> Sequence[_Answer]:
+        """Keep answers, and find others.  Blocks.  Raises OSError."""
+        if not (new or self._table.path.exists()):
+            return [RecipientAnswer.NONE for _ in wanted]
+        now = self._now()
+        with self._table.transaction() as connection:
+            if new:
+                if self._since_check >= CHECK_EVERY:
+                    self._since_check = 0
+                    _make_room(connection, now)
+                self._since_check += len(new)
+                connection.executemany("REPLACE INTO answer VALUES (?, ?, ?, ?)", new)
+            return [
+                _find(connection, peer=peer, address=address, now=now) for peer, address in wanted
+            ]
+
     def _failed(self, failure: Failure) -> None:
-        failure.trap(OSError)
-        self._unusable(failure.value)
+        """Go on whatever it was: sessions wait for the answers."""
+        self._unusable(failure.getErrorMessage())
+
+    def _worked(
+        self, answers: Sequence[_Answer] | None, wanted: Sequence[Deferred[_Answer]]
+    ) -> None:
+        self._is_working = False
+        self._work()
+        for found, answer in zip(wanted, answers or repeat(RecipientAnswer.NONE), strict=False):
+            found.callback(answer)
 
     def _unusable(self, error: object) -> None:
         self._limited.warn("table", "answers about mailboxes: {error}", error=str(error))
@@ -112,18 +153,6 @@ def _find(
     if row is None or not now <= row[1] <= now + (KEEP_YES if row[0] else KEEP_NO):
         return RecipientAnswer.NONE
     return RecipientAnswer.YES if row[0] else RecipientAnswer.NO
-
-
-def _keep(
-    connection: sqlite3.Connection,
-    *,
-    row: tuple[str, str, bool, float],
-    now: float,
-    is_checked: bool,
-) -> None:
-    if is_checked:
-        _make_room(connection, now)
-    connection.execute("REPLACE INTO answer VALUES (?, ?, ?, ?)", row)
 
 
 def _make_room(connection: sqlite3.Connection, now: float) -> None:
