@@ -18,14 +18,14 @@ from mta.commands.console import (
     settings_of,
 )
 from mta.commands.known import is_known
-from mta.commands.live_answers import live_answer
 from mta.mail import NULL_PATH, Mailbox
-from mta.pairing.mailboxes import source_of
-from mta.routing import RoutingStep
+from mta.pairing.mailboxes import live_domains, source_of
+from mta.routing import Router, RoutingStep
 from mta.settings import Settings
 
 if TYPE_CHECKING:
     from mta.commands.console import Subparsers
+    from mta.commands.live_answers import LiveAnswer
 
 _WHY = {
     "alias": "an alias for",
@@ -65,9 +65,7 @@ def _run(arguments: argparse.Namespace) -> None:
     steps = router.explain(address, reverse_path)
     last = steps[-1]
     told_by = source_of(last.address, settings)
-    asked = None
-    if last.hop is not None and len(steps) == len({step.final for step in steps}) == 1:
-        asked = live_answer(settings, last.final, last.hop, reverse_path, router)
+    asked = _asked(settings, router, steps, reverse_path)
     if arguments.json:
         document = {"address": arguments.address, "steps": [_document(step) for step in steps]}
         verified = {"answer": asked.answer.value, "by": asked.source} if asked else None
@@ -127,3 +125,16 @@ def _document(step: RoutingStep) -> dict[str, Any]:
         "hop": str(step.hop) if step.hop else None,
         "reply": str(step.reply) if step.reply else None,
     }
+
+
+def _asked(
+    settings: Settings, router: Router, steps: Sequence[RoutingStep], reverse_path: Mailbox
+) -> LiveAnswer | None:
+    """The answer of the peer that has the address, if one is asked."""
+    last = steps[-1]
+    is_one = len(steps) == len({step.final for step in steps}) == 1
+    if last.hop is None or not is_one or not live_domains(settings):
+        return None
+    from mta.commands.live_answers import live_answer  # with Twisted, which takes a while
+
+    return live_answer(settings, last.final, last.hop, reverse_path, router)
