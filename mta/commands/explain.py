@@ -130,7 +130,7 @@ def _document(step: RoutingStep) -> dict[str, Any]:
 def _asked(
     settings: Settings, router: Router, steps: Sequence[RoutingStep], reverse_path: Mailbox
 ) -> LiveAnswer | None:
-    """The answer of the peer that has the address, if one is asked."""
+    """The answer of the peer with the address, if one is asked."""
     last = steps[-1]
     is_one = len(steps) == len({step.final for step in steps}) == 1
     if last.hop is None or not is_one or not live_domains(settings):
