@@ -6,6 +6,7 @@ exchange, links.  What a wire carries, and when it breaks, is up to the test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -17,7 +18,7 @@ from mta.access import AccessPolicy
 from mta.access.counters import Counters
 from mta.access.turning import Reversal
 from mta.delivery.dialler import Dialler, Transfer
-from mta.interfaces import IAcceptedMail, IHeldMailWatch, IPeerMeter, IRole
+from mta.interfaces import IAcceptedMail, IHeldMailWatch, IInspector, IPeerMeter, IRole
 from mta.link import Link
 from mta.mail import (
     Agent,
@@ -271,8 +272,11 @@ class FakeDialler:
 class CustomerSide(Side):
     """Has bob@office.example, and sends everything else through the provider."""
 
-    def __init__(self, provider: ProviderSide, peer: Peer) -> None:
+    def __init__(
+        self, provider: ProviderSide, peer: Peer, inspectors: Sequence[IInspector] = ()
+    ) -> None:
         super().__init__(provider.clock, "office", "office.example", TO_PROVIDER, peer)
+        self.config = replace(self.config, inspectors=inspectors)
         self.dialler = FakeDialler(provider)
         self.customer = Customer(
             cast(Dialler, self.dialler),
@@ -296,10 +300,12 @@ def sides(
     origin: str = "off",
     links: int = 1,
     verify: Verify = Verify.LIST,
+    inspectors: Sequence[IInspector] = (),
 ) -> tuple[ProviderSide, CustomerSide]:
     """A provider and a customer that are for each other.
 
-    Where the customer trusts in an `origin`, it knows the provider by TLS.
+    Where the customer trusts in an `origin`, it knows the provider by TLS.  The `inspectors` are
+    the customer's.
     """
     clock = Clock()
     clock.advance(1_700_000_000)
@@ -317,4 +323,4 @@ def sides(
     )
     service = Service.SUBMISSION if method == "atrn" else Service.SMTP
     there = ProviderSide(clock, office, service)
-    return there, CustomerSide(there, provider)
+    return there, CustomerSide(there, provider, inspectors)

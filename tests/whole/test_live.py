@@ -62,8 +62,13 @@ class LiveTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.sources = Sources()
+        self.inspector = FakeInspector()
         self.provider, self.office = sides(
-            linger=HOUR, every=HOUR, links=self.links, verify=Verify.LIVE
+            linger=HOUR,
+            every=HOUR,
+            links=self.links,
+            verify=Verify.LIVE,
+            inspectors=[self.inspector],
         )
         self.office.router.refusals["nobody@office.example"] = replies.NO_SUCH_USER
         self.unknown = Unknown.ACCEPT
@@ -170,11 +175,12 @@ class LiveTests(SynchronousTestCase):
 
     def test_nothing_is_counted_or_looked_at(self) -> None:
         """A question makes no message at the office, and shows nothing to its inspectors."""
-        inspector = FakeInspector()
-        self.office.config = replace(self.office.config, inspectors=[inspector])
-        before = list(self.office.spool.messages)
         self.test_each_answer()
-        self.assertEqual(self.office.spool.messages, before)
+        self.assertEqual(self.office.spool.messages, [])
+        self.assertEqual(set(self.inspector.asked), {"connected", "hello"})
+        self.provider.take(BOB, b"a message\r\n")
+        self.carry()
+        self.assertIn("message", self.inspector.asked)
 
     def test_a_dictionary_attack(self) -> None:
         """Unknown names count as errors, from the link and from memory: 421 in the end."""
