@@ -7,6 +7,7 @@ exchange, links.  What a wire carries, and when it breaks, is up to the test.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import cast
 
@@ -42,7 +43,7 @@ from mta.peers.tally import Tally
 from mta.queue.config import RunnerConfig
 from mta.queue.runner import Runner
 from mta.queued import HopFailure, Message
-from mta.session import UNKNOWN_ORIGIN, ChannelLost, Origin, Session, TLSInfo
+from mta.session import UNKNOWN_ORIGIN, ChannelLost, LinkKind, Origin, Session, TLSInfo
 from mta.settings import Limits, Peer, Queue, Relay, Service
 from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
@@ -101,9 +102,9 @@ class FakeStatusLog:
         self.exchanges.append(exchange)
         self.note(peer, last_error=exchange.error)
 
-    def link(self, peer: str) -> FakeStatusLog:
+    def link(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> AbstractContextManager[object]:
         """See `PeerStatusLog`."""
-        return self
+        return self if kind is LinkKind.MAIN else nullcontext()
 
     def __enter__(self) -> None:
         self.links += 1

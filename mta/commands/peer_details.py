@@ -58,6 +58,8 @@ def lines(peer: Peer, status: PeerStatus, document: Mapping[str, Any]) -> Iterat
 def _rows(peer: Peer, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "role", _role(peer)
     yield "link", _link(document)
+    if document["second_link_seconds"] is not None:
+        yield "second link", f"for {duration(document['second_link_seconds'])}"
     waiting = str(document["waiting"])
     if document["oldest_seconds"] is not None:
         waiting += f", the oldest for {duration(document['oldest_seconds'])}"

@@ -27,6 +27,7 @@ from mta.commands.peer_details import WIDTH, details, lines, wrapped
 from mta.pairing.mailboxes import MailboxFiles
 from mta.peers.status_files import PeerStatus, PeerStatusFiles
 from mta.queued import Filter
+from mta.session import LinkKind
 from mta.settings import Peer, Settings
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def _looked_up(
     """The status of a peer, and all that is known of it."""
     files = PeerStatusFiles(Path(settings.spool))
     status, since = files.read(peer.name), files.link_since(peer.name)
+    second = files.link_since(peer.name, LinkKind.QUICK)
     waiting = tools.count_held(peer.name) if tools else 0
     first = next(tools.listed(Filter(peer=peer.name)), None) if tools and waiting else None
     oldest = first.arrived if first else None
@@ -90,6 +92,7 @@ def _looked_up(
         "name": peer.name,
         "role": "customer" if peer.connect else "provider",
         **_moment("link", "link_since", since),
+        **_moment("second_link", "second_link_since", second),
         "waiting": waiting,
         **_moment("oldest", "oldest", oldest),
         **_moment("last_exchange", "last_exchange", status.last_exchange),

@@ -110,7 +110,7 @@ class Customer:
 
     def _start_quick_link(self, peer: Peer) -> None:
         """Hold a link for questions and small mail, too.  Our own mail has no use for it."""
-        exchanges = QuickLink(self._dialler, self._receiver)
+        exchanges = QuickLink(self._dialler, self._receiver, self._status)
         loop = DialLoop(replace(peer, send=False), exchanges, self._clock)
         self._quick_loops.append(loop)
         loop.start()

@@ -7,6 +7,7 @@ from zope.interface import implementer
 from mta.delivery.dialler import Dialler
 from mta.peers.exchange import Exchange, NoMail
 from mta.peers.interfaces import IExchanges
+from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.session import LinkKind
 from mta.settings import Peer
@@ -18,16 +19,20 @@ class QuickLink:
     """Exchanges beside the main link.
 
     On them the peer may ask, and send small mail while the main link is busy.  Operators are shown
-    that one alone; what becomes of these is logged.
+    that one stands; what becomes of them is logged.
     """
 
-    def __init__(self, dialler: Dialler, receiver: ReceiverConfig) -> None:
+    def __init__(self, dialler: Dialler, receiver: ReceiverConfig, status: PeerStatusLog) -> None:
         self._dialler = dialler
         self._receiver = receiver
+        self._status = status
 
     async def exchange(self, peer: Peer) -> Tally:
         """See `IExchanges.exchange`.  Raises ExchangeFailed."""
-        exchange = Exchange(peer, self._dialler, self._receiver, kind=LinkKind.QUICK)
+        shown = self._status.link(peer.name, LinkKind.QUICK)
+        exchange = Exchange(
+            peer, self._dialler, self._receiver, while_turned=shown, kind=LinkKind.QUICK
+        )
         return await exchange.run(NoMail())
 
     async def send_held(self, peer: Peer) -> None:

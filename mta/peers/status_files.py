@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mta.files import atomic_write, create, give_to_folder_owner
+from mta.session import LinkKind
 
 FOLDER = "peers"
 LOCK = "lock"  # the file that is locked while a status is replaced
+_MARKS = {LinkKind.MAIN: ".link", LinkKind.QUICK: ".quick"}  # the ends of the names of their files
 MAX_EXCHANGES = 10  # of each peer that are kept: a screenful
 
 
@@ -99,13 +101,13 @@ class PeerStatusFiles:
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return PeerStatus()
 
-    def link_since(self, peer: str) -> float | None:
-        """The time since which a turned connection stands; None: none does.
+    def link_since(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> float | None:
+        """The time since which a link of a kind stands.
 
-        In seconds since the epoch.  Raises OSError.
+        In seconds since the epoch; None: none does.  Raises OSError.
         """
         try:
-            descriptor = os.open(self._mark(peer), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._mark(peer, kind), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
@@ -148,13 +150,13 @@ class PeerStatusFiles:
         finally:
             os.close(lock)
 
-    def mark_link(self, peer: str) -> int:
-        """Mark that a turned connection stands, until the descriptor is closed.
+    def mark_link(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> int:
+        """Mark that a link stands, until the descriptor is closed.
 
         That ends with the process at the latest, however it ends.  Raises OSError.
         """
         self._make_folder()
-        descriptor = create(self._mark(peer), os.O_RDWR)
+        descriptor = create(self._mark(peer, kind), os.O_RDWR)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(descriptor)
         return descriptor
@@ -167,5 +169,5 @@ class PeerStatusFiles:
     def _path(self, peer: str) -> Path:
         return self._folder / f"{peer}.json"
 
-    def _mark(self, peer: str) -> Path:
-        return self._folder / f"{peer}.link"
+    def _mark(self, peer: str, kind: LinkKind) -> Path:
+        return self._folder / f"{peer}{_MARKS[kind]}"

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from mta.peers.status_files import EndedExchange, PeerStatusFiles
+from mta.session import LinkKind
 
 
 class PeerStatusLog:
@@ -45,11 +46,12 @@ class PeerStatusLog:
         self._start(self._files.end_exchange, peer, exchange)
 
     @contextmanager
-    def link(self, peer: str) -> Iterator[None]:
-        """Mark that a turned connection stands while this lasts."""
-        self.note(peer, last_error="", obstacle="")
+    def link(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> Iterator[None]:
+        """Mark that a link of a kind stands while this lasts."""
+        if kind is LinkKind.MAIN:
+            self.note(peer, last_error="", obstacle="")
         try:
-            descriptor = self._files.mark_link(peer)
+            descriptor = self._files.mark_link(peer, kind)
         except OSError as error:
             self.log.warn("the status of {peer}: {error}", peer=peer, error=str(error))
             yield

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -82,8 +81,9 @@ class TurnedSender:
                 peer=self._peer.name,
                 client=client,
             )
+        shown = self._status.link(self._peer.name, self._kind)
         try:
-            with self._links.standing(self._peer, self._kind, self), self._shown():
+            with self._links.standing(self._peer, self._kind, self), shown:
                 await self._send()
         finally:
             self.questions.close()
@@ -102,12 +102,6 @@ class TurnedSender:
         """
         if self._end is None:
             self._end = self._clock.callLater(OVERTAKEN_TIMEOUT, self._channel.abort)
-
-    def _shown(self) -> AbstractContextManager[None]:
-        """Show operators that the main link stands, while this lasts."""
-        if self._kind is LinkKind.QUICK:
-            return nullcontext()
-        return self._status.link(self._peer.name)
 
     def measured(self, round_trip: float) -> None:
         """See `ILinkWatch.measured`."""

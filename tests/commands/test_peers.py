@@ -14,6 +14,7 @@ from mta.commands.turn import _advised, _Progress
 from mta.mail import Agent, Hop, Reply
 from mta.peers.status_files import EndedExchange, PeerStatus, PeerStatusFiles
 from mta.peers.tally import Tally
+from mta.session import LinkKind
 from mta.settings import DAY, MIB, Peer
 from tests.commands.test_commands import CommandCase
 from tests.commands.test_queue import Terminal
@@ -142,6 +143,8 @@ class PeersTests(CommandCase):
                 "role": "customer",
                 "link_since": None,
                 "link_seconds": None,
+                "second_link_since": None,
+                "second_link_seconds": None,
                 "waiting": 0,
                 "last_exchange": "1970-01-01T00:00:01Z",
                 "last_error": "",
@@ -196,9 +199,11 @@ class PeersTests(CommandCase):
         )
         self.assertRegex(lines[-3], r"^20..-..-..T..:..:..Z      3d      12         4$")
         self.assertLessEqual(max(map(len, lines)), 80)
-        self.addCleanup(os.close, self.records.mark_link("office"))
+        for kind in LinkKind:
+            self.addCleanup(os.close, self.records.mark_link("office", kind))
         self.assertIn(
-            "\n  link             for 0s, round trip 48.1 ms\n", self.succeed("peers", "office")
+            "\n  link             for 0s, round trip 48.1 ms\n  second link      for 0s\n",
+            self.succeed("peers", "office"),
         )
         self.assertIn(
             "we are its customer, and dial relay.example:465", self.succeed("peers", "provider")

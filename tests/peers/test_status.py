@@ -16,6 +16,7 @@ from mta.interfaces import IPeerMeter
 from mta.peers.counts import DELAY, PeerCounts
 from mta.peers.status_files import EndedExchange, PeerStatus, PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
+from mta.session import LinkKind
 from mta.testing import ImmediateThreads
 
 
@@ -131,6 +132,17 @@ class PeerStatusTests(SynchronousTestCase):
         self.assertIsNotNone(self.files.link_since("office"))
         os.close(second)
         self.assertIsNone(self.files.link_since("office"))
+
+    def test_second_link(self) -> None:
+        """It is shown apart from the first, and ends no error of that."""
+        threads = ImmediateThreads()
+        log = PeerStatusLog(self.files, threads, threads)  # type: ignore[arg-type]
+        self.files.update("office", last_error="451 no")
+        with log.link("office", LinkKind.QUICK):
+            self.assertIsNotNone(self.files.link_since("office", LinkKind.QUICK))
+            self.assertIsNone(self.files.link_since("office"))
+        self.assertIsNone(self.files.link_since("office", LinkKind.QUICK))
+        self.assertEqual(self.files.read("office").last_error, "451 no")
 
     def test_log(self) -> None:
         """It keeps the order of changes, and a link while it stands."""
