@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from mta.queued import (
     State,
 )
 from mta.session import UNKNOWN_ORIGIN
-from mta.spool import owners
+from mta.spool import owners, queue_id
 from mta.spool.committer import Committer
 from mta.spool.content import SMALL
 from mta.spool.folder import Folder
@@ -94,10 +95,20 @@ class CommitMeter:
         self.counted.append(jobs)
 
 
+def tell_processes_apart(case: SynchronousTestCase) -> None:
+    """Give each process in a test other queue ids, though the clock stands still.
+
+    They are apart by chance else, and by the microsecond.
+    """
+    numbers = itertools.count()
+    case.patch(queue_id.secrets, "randbits", lambda bits: next(numbers) % 2**bits)
+
+
 class SpoolTestCase(SynchronousTestCase):
     """A folder, and processes on it: each `SqliteSpool` has locks of its own."""
 
     def setUp(self) -> None:
+        tell_processes_apart(self)
         self.clock = ThreadClock()
         self.path = Path(self.mktemp())
         self.folder = Folder(self.path)

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.testing import ThreadClock
 from tests.processes import wait_until
-from tests.spool.cases import EPOCH, Listener
+from tests.spool.cases import EPOCH, Listener, tell_processes_apart
 
 try:
     import psycopg
@@ -136,6 +136,7 @@ class PostgresTestCase(SynchronousTestCase):
     """A database, and processes of one node on it."""
 
     def setUp(self) -> None:
+        tell_processes_apart(self)
         self.clock = ThreadClock()
         self.url = self.cluster().new_url()
         self.path = Path(self.mktemp())
