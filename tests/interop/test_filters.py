@@ -59,6 +59,7 @@ actions {{ reject = 15; add_header = 6; greylist = 4; }}
 lua = "{folder}/rules.lua";
 worker "rspamd_proxy" {{
     bind_socket = "127.0.0.1:{port}";
+    bind_socket = "{folder}/rspamd mode=0666";
     milter = yes;
     count = 1;
     timeout = 10s;
@@ -142,8 +143,9 @@ class FilterCase(SynchronousTestCase):
         wait_until(lambda: _answers(process, port), f"{program} listens", 60)
 
     def run_rspamd(self) -> int:
-        """Start rspamd; returns its port."""
+        """Start rspamd; returns its port.  The socket `rspamd` is for other network namespaces."""
         folder = temporary_folder(self)
+        self.rspamd = folder / "rspamd"
         folder.chmod(0o777)  # root's rspamd would work as another user
         port = free_port()
         (folder / "domains").write_text("com\nexample\n")
