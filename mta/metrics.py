@@ -22,12 +22,12 @@ from zope.interface import implementer
 
 from mta.interfaces import IMeter, IStatusSource
 from mta.mail import Agent, Hop, Outcome, Reply
+from mta.session import ANSWER_SOURCES
 from mta.settings import Service
 
 MIN_PAUSE = 15.0  # seconds between two looks at the queue: monitoring asks about as often
 PAUSE_FACTOR = 20  # times as long as a look took: a large queue costs 5 % of a thread at most
 BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # jobs
-ANSWER_SOURCES = ("link", "cache", "list", "unknown")
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # seconds
 
 

@@ -238,6 +238,10 @@ class RecipientAnswer(Enum):
     NONE = "none"  # what it said, if anything, is not about the recipient
 
 
+# Of such answers: the peer now, the peer lately, the list that it told, or none of them.
+ANSWER_SOURCES = ("link", "cache", "list", "unknown")
+
+
 @dataclass(frozen=True, slots=True)
 class Ban:
     """A ban on log-ins from a host, or of one user there.

@@ -43,7 +43,7 @@ class AnswerSources:
         self._lists = lists
 
     async def answer(self, peer: str, question: RecipientQuestion) -> tuple[RecipientAnswer, str]:
-        """The answer, and its source: cache, link, list or unknown."""
+        """The answer, and its source: one of `ANSWER_SOURCES`."""
         address = question.forward_path
         found = await self._answers.find(peer, address)
         if found in _ANSWERED:

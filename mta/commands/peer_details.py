@@ -9,10 +9,10 @@ from typing import Any
 from mta.commands.console import duration, moment, printable
 from mta.mail import Agent
 from mta.peers.status_files import EndedExchange, PeerStatus
+from mta.session import ANSWER_SOURCES
 from mta.settings import Peer
 
 WIDTH = 80  # columns of a terminal
-SOURCES = ("link", "cache", "list", "unknown")  # of answers to whether a mailbox exists
 _EXCHANGE = "{:20}  {:>6}  {:>6}  {:>8}"
 
 
@@ -21,7 +21,7 @@ def details(status: PeerStatus) -> dict[str, Any]:
     counts = status.counts
     return {
         "round_trip_ms": None if status.round_trip is None else round(status.round_trip * 1e3, 1),
-        "questions": {source: counts.get(f"answered_by_{source}", 0) for source in SOURCES},
+        "questions": {source: counts.get(f"answered_by_{source}", 0) for source in ANSWER_SOURCES},
         "passed_through": counts.get("passed_through", 0),
         "refused": counts.get("refused", 0),
         "sealed_messages": counts.get("sealed", 0),
@@ -71,7 +71,7 @@ def _rows(peer: Peer, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "sealed", "its mail waits encrypted" if peer.seal and peer.connect is None else ""
     questions = document["questions"]
     if any(questions.values()):
-        answered = ", ".join(f"{questions[source]} {source}" for source in SOURCES)
+        answered = ", ".join(f"{questions[source]} {source}" for source in ANSWER_SOURCES)
         yield "questions", f"{sum(questions.values())}, answered by: {answered}"
     for key in ("passed_through", "refused", "sealed_messages"):
         if document[key]:

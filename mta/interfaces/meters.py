@@ -73,7 +73,7 @@ class IPeerMeter(Interface):
     def answered(peer: str, source: str) -> None:
         """Count a question whether a mailbox of the peer exists.
 
-        The answer came from the link, the cache, the list that it told, or is unknown: these words.
+        `source` of the answer: one of `mta.session.ANSWER_SOURCES`.
         """
 
     def passed_through(peer: str) -> None:
