@@ -87,6 +87,14 @@ class Peer:
         return self.origin == "trust" and is_proved
 
     @property
+    def mail_is_sealed(self) -> bool:
+        """Tell whether mail for it waits here encrypted.
+
+        It dials in then, and `seal` has its public keys.
+        """
+        return bool(self.seal) and self.connect is None
+
+    @property
     def next_hop(self) -> Hop:
         """The way to a dialled peer, with our demands on TLS."""
         assert self.connect is not None

@@ -68,7 +68,7 @@ def _rows(peer: Peer, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "last error", printable(document["last_error"])
     if document["mailboxes"] is not None:
         yield "mailboxes", f"{document['mailboxes']} told"
-    yield "sealed", "its mail waits encrypted" if peer.seal and peer.connect is None else ""
+    yield "sealed", "its mail waits encrypted" if peer.mail_is_sealed else ""
     questions = document["questions"]
     if any(questions.values()):
         answered = ", ".join(f"{questions[source]} {source}" for source in ANSWER_SOURCES)

@@ -270,7 +270,7 @@ def _writer(settings: Settings) -> INotices:
     from mta.notices import NoticeWriter
 
     writer = NoticeWriter(settings.hostname)
-    if not any(peer.seal and not peer.connect for peer in settings.peers.values()):
+    if not any(peer.mail_is_sealed for peer in settings.peers.values()):
         return writer
     from mta.sealing.notices import SealedNotices
     from mta.sealing.seals import seals

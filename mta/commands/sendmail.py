@@ -198,7 +198,7 @@ def _is_filtered(settings: Settings) -> bool:
 
 def _is_sealed(settings: Settings) -> bool:
     """Tell whether some mail is sealed as it comes.  Only the server does that."""
-    return any(peer.seal and not peer.connect for peer in settings.peers.values())
+    return any(peer.mail_is_sealed for peer in settings.peers.values())
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

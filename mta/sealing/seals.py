@@ -41,7 +41,5 @@ class Seals:
 
 def seals(router: IRouter, peers: Iterable[Peer]) -> Seals | None:
     """The keys of these peers; None where none has one.  Raises SealKeyFault."""
-    keys = {
-        peer.name: public_keys(Path(peer.seal)) for peer in peers if peer.seal and not peer.connect
-    }
+    keys = {peer.name: public_keys(Path(peer.seal)) for peer in peers if peer.mail_is_sealed}
     return Seals(router, keys) if keys else None
