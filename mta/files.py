@@ -64,6 +64,11 @@ def atomic_write(
     return True
 
 
+def in_words(error: OSError) -> str:
+    """The reason of an error for people, with its file, if any."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file to read it.
 

@@ -122,8 +122,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except (Failed, PrivilegeFault) as error:
         return _complain(f"mta: {error}")
     except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _complain(f"mta: {named}")
+        from mta.files import in_words
+
+        return _complain(f"mta: {in_words(error)}")
     except KeyboardInterrupt:
         return 130  # as a shell has it: 128 and the number of SIGINT
     return 0

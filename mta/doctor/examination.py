@@ -25,6 +25,7 @@ from mta.doctor import (
 )
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, unknown
+from mta.files import in_words
 from mta.interfaces import DomainNotFound, ResolutionFailed
 
 CHECK_TIMEOUT = 5.0  # seconds: for each question that a check asks of another host
@@ -140,8 +141,7 @@ async def _look(
     except CancelledError:
         raise
     except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        results.append(unknown(named, "call mta doctor as root"))
+        results.append(unknown(in_words(error), "call mta doctor as root"))
     except Exception:  # noqa: BLE001 - a bug in one check must not hide the others
         _log.failure("the check {check} failed", check=check.id)
         results.append(unknown("the check itself failed: this is a fault of the program"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mta.doctor.examined import Examined
 from mta.doctor.result import Result, bad, ok, unknown, warn
+from mta.files import in_words
 from mta.settings import GIB, MIB
 from mta.spool import inspection
 from mta.spool.place import SpoolPlace
@@ -65,8 +66,7 @@ def _database(place: SpoolPlace) -> Sequence[Result]:
             return [unknown(f"{place.name} has no tables yet", "they are made by the server")]
         weaknesses = place.weaknesses()
     except OSError as error:
-        words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return [bad(f"the spool {words}", "psql shows whether the database answers")]
+        return [bad(f"the spool {in_words(error)}", "psql shows whether the database answers")]
     return [warn(f"{place.name}: {each}") for each in weaknesses] or [
         ok(f"the spool {place.name} answers, and keeps what it has acknowledged")
     ]

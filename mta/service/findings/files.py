@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mta.files import in_words
 from mta.sealing.keys import SealKeyFault, private_keys, public_keys
 from mta.service.findings.finding import Finding
 from mta.service.findings.paths import exists, private, unix_socket, why_unwritable
@@ -83,8 +84,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         place.exists()
         found = place.weaknesses()
     except OSError as error:
-        words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        yield Finding(("spool",), f"cannot use the spool {words}", True)
+        yield Finding(("spool",), f"cannot use the spool {in_words(error)}", True)
         return
     for each in found:
         yield Finding(("spool",), f"{place.name}: {each}")
