@@ -101,6 +101,11 @@ class Value:
         """The error to raise for this value."""
         return self.source.wrong(text, *self.place)
 
+    def wrong_key(self, key: str, text: str) -> ConfigurationError:
+        """The error to raise for a key that was read before."""
+        place, _ = self.member(key)
+        return place.wrong(text)
+
     def text(self, expected: str) -> str:
         """The characters of a scalar as they stand in the file.
 

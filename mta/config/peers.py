@@ -13,8 +13,12 @@ from mta.mail import Security
 from mta.peer_settings import Peer, Unknown, Verify
 
 METHODS = ("atrn", "turn", "etrn")
-DIALLED_ALONE = {"origin": "off", "links": 1}  # what means nothing for peers that dial in
-DIAL_IN_ALONE = {"pass_through": False, "verify": Verify.LIST, "unknown": Unknown.ACCEPT}
+
+# Keys for one kind of peer; for the other kind they can have these values only, the defaults.
+DIALLED_ONLY = {"origin": "off", "links": 1}
+DIAL_IN_ONLY = {"pass_through": False, "verify": Verify.LIST, "unknown": Unknown.ACCEPT}
+
+WITHOUT_TLS = "without TLS another host could be the peer, expected no 'tls: off'"
 
 
 def peer(name: str, value: Value) -> Peer:
@@ -24,22 +28,18 @@ def peer(name: str, value: Value) -> Peer:
     if "connect" not in found:
         _check_dialling_in(name, value, found)
         return Peer(name, **found, seal=_seal(value, seal, "file"))
-    for key in DIAL_IN_ALONE:
-        if key in found and found[key] != DIAL_IN_ALONE[key]:
-            place, _ = value.member(key)
-            raise place.wrong("for peers that dial in alone, expected no 'connect'")
+    for key in DIAL_IN_ONLY:
+        if key in found and found[key] != DIAL_IN_ONLY[key]:
+            raise value.wrong_key(key, "for peers that dial in alone, expected no 'connect'")
     if not found.get("domains"):
         raise value.wrong(f"nothing to ask the peer {name!r} for, expected 'domains'")
     security = found.get("tls", Security.VERIFY)
     if found.get("origin") == "trust" and security is not Security.VERIFY:
-        place, _ = value.member("origin")
-        raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
+        raise value.wrong_key("origin", WITHOUT_TLS)
     if found.get("links", 1) > 1 and found.get("method") == "etrn":
-        place, _ = value.member("links")
-        raise place.wrong("with ETRN no link stands, expected no 'method: etrn'")
+        raise value.wrong_key("links", "with ETRN no link stands, expected no 'method: etrn'")
     if seal and security is not Security.VERIFY:
-        place, _ = value.member("seal")
-        raise place.wrong("without TLS another host could be the peer, expected no 'tls: off'")
+        raise value.wrong_key("seal", WITHOUT_TLS)
     connect = replace(found["connect"], security=security)
     return Peer(name, **{**found, "seal": _seal(value, seal, "key"), "connect": connect})
 
@@ -50,28 +50,27 @@ def _check_dialling_in(name: str, value: Value, found: Mapping[str, Any]) -> Non
         raise value.wrong(
             f"the peer {name!r} can't prove who it is, expected 'user' or 'certificate'"
         )
-    for key in DIALLED_ALONE:
-        if key in found and found[key] != DIALLED_ALONE[key]:
-            place, _ = value.member(key)
-            raise place.wrong("for peers that we dial alone, expected 'connect' as well")
+    for key in DIALLED_ONLY:
+        if key in found and found[key] != DIALLED_ONLY[key]:
+            raise value.wrong_key(key, "for peers that we dial alone, expected 'connect' as well")
     is_asked = found.get("verify") is Verify.LIVE
     for key, needs_link in (("pass_through", found.get("pass_through")), ("verify", is_asked)):
         if needs_link and not found.get("linger"):
-            place, _ = value.member(key)
-            raise place.wrong("without it no link stands, expected 'linger' as well")
+            raise value.wrong_key(key, "without it no link stands, expected 'linger' as well")
     if found.get("unknown") is Unknown.DEFER and not is_asked:
-        place, _ = value.member("unknown")
-        raise place.wrong("for peers that are asked alone, expected 'verify: live' as well")
+        raise value.wrong_key(
+            "unknown", "for peers that are asked alone, expected 'verify: live' as well"
+        )
 
 
 def _seal(value: Value, seal: Mapping[str, str], wanted: str) -> str:
     """The file of keys for sealed mail, of the right kind."""
     if seal and seal.keys() != {wanted}:
-        place, _ = value.member("seal")
-        raise place.wrong(
+        raise value.wrong_key(
+            "seal",
             "expected 'key' alone, the private key, for a peer that we dial"
             if wanted == "key"
-            else "expected 'file' alone, the public key, for a peer that dials in"
+            else "expected 'file' alone, the public key, for a peer that dials in",
         )
     return seal.get(wanted, "")
 

@@ -142,8 +142,9 @@ def _place_spool(root: Value, found: dict[str, Any]) -> None:
         found["database"] = found.pop("spool")
         found |= {"spool": folder} if folder else {}
     elif folder:
-        place, _ = root.member("spool_folder")
-        raise place.wrong("the spool is a folder itself, expected no 'spool_folder'")
+        raise root.wrong_key(
+            "spool_folder", "the spool is a folder itself, expected no 'spool_folder'"
+        )
 
 
 def _spool(value: Value) -> str:
@@ -182,8 +183,7 @@ def _tls(value: Value) -> TLSSettings:
     certificate, key = found.pop("certificate", None), found.pop("key", None)
     if bool(certificate) != bool(key):
         present, absent = ("certificate", "key") if certificate else ("key", "certificate")
-        place, _ = value.member(present)
-        raise place.wrong(f"{present!r} without {absent!r}, expected both or none")
+        raise value.wrong_key(present, f"{present!r} without {absent!r}, expected both or none")
     return TLSSettings(CertificatePair(certificate, key) if key else None, **found)
 
 
