@@ -196,7 +196,7 @@ def _goes_to(router: Router, listed: Listed, domain: str) -> bool:
 
 def hold_mail_of(arguments: argparse.Namespace, user: str) -> None:
     """Put on hold what a user has sent, as ``queue hold`` does."""
-    name, change, done, _ = _CHANGES[0]
+    name, change, done, _ = _HOLD
     options = {"dry_run": False, "json": False, "action": name, "change": change, "done": done}
     _change_all(argparse.Namespace(**vars(arguments) | options), Filter(user=user))
 
@@ -352,13 +352,14 @@ def _batches(listed: Iterator[Listed]) -> Iterator[list[Listed]]:
         yield batch
 
 
+_HOLD: tuple[str, _Change, str, str] = (
+    "hold",
+    lambda arguments, tools, ids: tools.hold(ids),
+    "put on hold",
+    "keep messages until they are released",
+)
 _CHANGES: Sequence[tuple[str, _Change, str, str]] = (
-    (
-        "hold",
-        lambda arguments, tools, ids: tools.hold(ids),
-        "put on hold",
-        "keep messages until they are released",
-    ),
+    _HOLD,
     (
         "release",
         lambda arguments, tools, ids: tools.release(ids),
