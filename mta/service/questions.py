@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -37,7 +37,7 @@ class QuestionsService(Service):
         """Twisted calls this when the process is to end."""
         super().stopService()
         self._process.questions.close()
-        return maybeDeferred(self._port.stopListening if self._port is not None else _nothing)
+        return succeed(None) if self._port is None else maybeDeferred(self._port.stopListening)
 
     def _listen(self) -> None:
         announcements, reactor = self._process.links.announcements, self._process.reactor
@@ -48,7 +48,3 @@ class QuestionsService(Service):
             self._port = reactor.listenUNIX(str(announcements.socket), factory, mode=0o600)
         except (OSError, CannotListenError) as error:
             self.log.error("other processes can't ask this one: {error}", error=str(error))
-
-
-def _nothing() -> None:
-    """Nothing is to be stopped."""
