@@ -14,7 +14,7 @@ from mta.inspectors.list_answers import Answered, clean, meaning, question
 from mta.interfaces import IResolver, ResolutionFailed
 from mta.limited_log import LimitedLog
 
-PROBE_INTERVAL = 3600.0  # seconds: a list that has died does not harm much longer
+PROBE_INTERVAL = 3600.0  # seconds between probes: a list that has died does not harm much longer
 RETRY_INTERVAL = 60.0  # seconds: the same where the DNS did not answer
 MAX_SILENCES = 3  # answers in a row that took too long
 

@@ -15,6 +15,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from mta.inspectors.list_zone import PROBE_INTERVAL
 from mta.interfaces import IMeter
 from mta.logs.file import reason
 from mta.logs.writer import LogWriter, observer
@@ -47,7 +48,6 @@ from mta.spool.place import SpoolPlace
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
 MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
 PICKUP_INTERVAL = 1.0  # seconds between looks into the maildrop
-PROBE_INTERVAL = 3600.0  # seconds between looks whether lists of clients are of use
 REPORTS_INTERVAL = 60.0  # seconds between batches of counts for reports, and looks for due ones
 TAKE_OVER_INTERVAL = 10.0  # seconds between looks for mail of processes that died
 
@@ -144,7 +144,7 @@ class MailService(MultiService):
             self.log.warn("{finding}", finding=line)
 
     def _open(self, listeners: Listeners) -> None:
-        """Open the spool, and configure.  Raises OSError, TLSFault or UserFault."""
+        """Open the spool, and configure.  Raises OSError, or as `configure` does."""
         self._process = self._status.process = Process(
             SpoolPlace.of(self._settings),
             self._reactor,
