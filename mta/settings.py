@@ -21,6 +21,7 @@ Network = IPv4Network | IPv6Network
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 KIB, MIB, GIB = 2**10, 2**20, 2**30
+POSTGRES = "postgresql://"  # how the URL of a spool in a database begins
 
 
 class Service(Enum):

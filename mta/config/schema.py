@@ -39,6 +39,7 @@ from mta.config.values import SECRET
 from mta.inspection_settings import Greylist
 from mta.mail import Agent, Hop, Mailbox
 from mta.settings import (
+    POSTGRES,
     Authentication,
     CertificatePair,
     DKIMKey,
@@ -130,9 +131,6 @@ def _settings(root: Value, found: dict[str, Any]) -> Settings:
     default_route = routes.pop("default", Hop(Agent.MX))
     _place_spool(root, found)
     return Settings(**{**defaults, **found}, routes=routes, default_route=default_route)
-
-
-POSTGRES = "postgresql://"  # how the URL of a spool in a database begins
 
 
 def _place_spool(root: Value, found: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mta.settings import Settings
+from mta.settings import POSTGRES, Settings
 from mta.spool import inspection
 from mta.spool.database import SpoolUnusable
 from mta.spool.folder import Folder
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from mta.spool.interfaces import IListing, IStandingHolds, ITools
     from mta.spool.nodes import NodeProcess
     from mta.spool.process_spool import ProcessSpool
-
-POSTGRES = "postgresql://"  # how the URL of a database begins
 
 
 @dataclass(frozen=True, slots=True)
