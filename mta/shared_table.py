@@ -20,6 +20,8 @@ from mta.files import create
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process, which has it for a moment each time
 CACHE = 1024  # KiB of memory for pages
 MAX_LOG = 4 * 2**20  # octets that the write-ahead log keeps on the disk
+MAX_ROWS = 200_000  # of a table that `make_room` bounds: about 20 MB
+SPARED_ROWS = 1000  # as many at least are forgotten at a time
 
 _SETTINGS = f"""
 PRAGMA journal_mode = WAL;
@@ -84,3 +86,19 @@ class SharedTable:
             weakref.finalize(self, connection.close)
             self._connection = connection
         return self._connection
+
+
+def make_room(connection: sqlite3.Connection, table: str, key: str, worth: str, now: float) -> None:
+    """Forget rows of a table that is full.
+
+    Those go first whose time, in the column ``until``, is over, then those of the least `worth`, a
+    column, that end first.  `key` are the columns of the primary key.
+    """
+    (rows,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 (ours)
+    if rows < MAX_ROWS:
+        return
+    delete = f"DELETE FROM {table} WHERE"  # noqa: S608 (our own words)
+    gone = connection.execute(f"{delete} until < ?", (now,)).rowcount
+    if gone < SPARED_ROWS:
+        least = f"SELECT {key} FROM {table} ORDER BY {worth}, until LIMIT ?"  # noqa: S608
+        connection.execute(f"{delete} ({key}) IN ({least})", (SPARED_ROWS,))

@@ -19,13 +19,11 @@ from mta.limited_log import LimitedLog
 from mta.mail import Mailbox
 from mta.session import RecipientAnswer
 from mta.settings import DAY, HOUR
-from mta.shared_table import SharedTable
+from mta.shared_table import SharedTable, make_room
 
 NAME = "recipients.sqlite"
 KEEP_YES = DAY  # seconds
 KEEP_NO = 2 * HOUR  # seconds: a new mailbox must not be refused for long
-MAX_ROWS = 200_000  # about 20 MB; beyond them, what does not exist is forgotten first
-SPARED_ROWS = 1000  # as many at least are forgotten at a time
 CHECK_EVERY = 100  # new answers: to count the rows takes milliseconds
 
 _SCHEMA = """
@@ -120,7 +118,8 @@ class AnswerTable:
             if new:
                 if self._since_check >= CHECK_EVERY:
                     self._since_check = 0
-                    _make_room(connection, now)
+                    # What does not exist is forgotten first.
+                    make_room(connection, "answer", "peer, address", "does_exist", now)
                 self._since_check += len(new)
                 connection.executemany("REPLACE INTO answer VALUES (?, ?, ?, ?)", new)
             return [
@@ -153,16 +152,3 @@ def _find(
     if row is None or not now <= row[1] <= now + (KEEP_YES if row[0] else KEEP_NO):
         return RecipientAnswer.NONE
     return RecipientAnswer.YES if row[0] else RecipientAnswer.NO
-
-
-def _make_room(connection: sqlite3.Connection, now: float) -> None:
-    (rows,) = connection.execute("SELECT count(*) FROM answer").fetchone()
-    if rows < MAX_ROWS:
-        return
-    gone = connection.execute("DELETE FROM answer WHERE until < ?", (now,)).rowcount
-    if gone < SPARED_ROWS:
-        connection.execute(
-            "DELETE FROM answer WHERE (peer, address) IN"
-            " (SELECT peer, address FROM answer ORDER BY does_exist, until LIMIT ?)",
-            (SPARED_ROWS,),
-        )

@@ -12,12 +12,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mta.settings import DAY, HOUR
-from mta.shared_table import SharedTable
+from mta.shared_table import SharedTable, make_room
 
 NAME = "greylist.sqlite"
 RETURN_WITHIN = 2 * DAY  # seconds: servers try again for days, senders of spam seldom do
-MAX_ROWS = 200_000  # about 15 MB; beyond them, those that never came back are forgotten first
-SPARED_ROWS = 1000  # as many at least are forgotten at a time
 CHECK_EVERY = 100  # questions: to count the rows takes milliseconds
 
 _SCHEMA = """
@@ -54,7 +52,11 @@ class GreylistTable:
         key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:16]
         action = partial(_wait, key=key, now=self._now(), delay=delay, keep=keep)
         if self._asked % CHECK_EVERY == 0:
-            await self._in_thread(self._table.change, partial(_forget, now=self._now()))
+            # Those that never came back are forgotten first.
+            forget = partial(
+                make_room, table="client", key="key", worth="came_back", now=self._now()
+            )
+            await self._in_thread(self._table.change, forget)
         self._asked += 1
         left: float = await self._in_thread(self._table.change, action)
         return left
@@ -80,17 +82,3 @@ def _wait(
             "UPDATE client SET until = ?, came_back = 1 WHERE key = ?", (now + keep, key)
         )
     return 0.0
-
-
-def _forget(connection: sqlite3.Connection, *, now: float) -> None:
-    """Make room, where the table is full."""
-    (rows,) = connection.execute("SELECT count(*) FROM client").fetchone()
-    if rows < MAX_ROWS:
-        return
-    gone = connection.execute("DELETE FROM client WHERE until < ?", (now,)).rowcount
-    if gone < SPARED_ROWS:
-        connection.execute(
-            "DELETE FROM client WHERE key IN"
-            " (SELECT key FROM client ORDER BY came_back, until LIMIT ?)",
-            (SPARED_ROWS,),
-        )

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mta import shared_table
 from mta.access import answer_table
 from mta.access.answer_table import KEEP_NO, KEEP_YES, NAME, AnswerTable
 from mta.interfaces import IRecipientAnswers
@@ -80,8 +81,8 @@ class AnswerTableTests(SynchronousTestCase):
     def test_bounded(self) -> None:
         """What is over its time goes first, then what does not exist."""
         with (
-            patch.object(answer_table, "MAX_ROWS", 4),
-            patch.object(answer_table, "SPARED_ROWS", 2),
+            patch.object(shared_table, "MAX_ROWS", 4),
+            patch.object(shared_table, "SPARED_ROWS", 2),
             patch.object(answer_table, "CHECK_EVERY", 1),
         ):
             self.table.keep("office", BOB, YES)

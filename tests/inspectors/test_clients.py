@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mta import shared_table
 from mta.dns_answer import Answer, RecordType
 from mta.inspection_settings import (
     ALLOW_CODES,
@@ -682,8 +683,8 @@ class GreylistTests(ClientCase):
 
     def test_bounded(self) -> None:
         """The table has a bound; those that never came back are forgotten before others."""
-        self.patch(greylist_table, "MAX_ROWS", 20)
-        self.patch(greylist_table, "SPARED_ROWS", 5)
+        self.patch(shared_table, "MAX_ROWS", 20)
+        self.patch(shared_table, "SPARED_ROWS", 5)
         self.patch(greylist_table, "CHECK_EVERY", 1)
         table = GreylistTable(self.folder, self.clock.seconds, maybeDeferred)
 
