@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,17 +33,21 @@ class PeerStatusLog:
 
     def note(self, peer: str, **changes: Any) -> None:
         """Change values of a peer's `PeerStatus`."""
-        self._start(self._files.update, peer, **changes)
+        self._write(self._files.update, peer, **changes).addErrback(self._failed, peer)
 
     def ended(self, peer: str, exchange: EndedExchange) -> None:
         """Keep an exchange that the peer took part in."""
         counts = {"sent": exchange.sent, "received": exchange.received}
         changes = {"last_exchange": exchange.ended, **counts}
-        self._start(self._files.end_exchange, peer, exchange, **changes)
+        self._keep(peer, exchange, **changes)
 
     def failed(self, peer: str, exchange: EndedExchange) -> None:
         """Keep an exchange that came to nothing."""
-        self._start(self._files.end_exchange, peer, exchange)
+        self._keep(peer, exchange)
+
+    def add(self, counts: Mapping[str, Mapping[str, int]]) -> Deferred[None]:
+        """Add to the counts of peers, by their names; fails with OSError."""
+        return self._write(self._files.count, counts)
 
     @contextmanager
     def link(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> Iterator[None]:
@@ -65,12 +69,13 @@ class PeerStatusLog:
         """Return when all changes are written."""
         await self._lock.run(lambda: None)
 
-    def _start(self, write: Callable[..., None], peer: str, *values: Any, **changes: Any) -> None:
-        in_thread: Any = deferToThreadPool
-        writing = self._lock.run(
-            in_thread, self._reactor, self._threads, write, peer, *values, **changes
-        )
+    def _keep(self, peer: str, exchange: EndedExchange, **changes: Any) -> None:
+        writing = self._write(self._files.end_exchange, peer, exchange, **changes)
         writing.addErrback(self._failed, peer)
+
+    def _write(self, write: Callable[..., None], *values: Any, **changes: Any) -> Deferred[None]:
+        in_thread: Any = deferToThreadPool
+        return self._lock.run(in_thread, self._reactor, self._threads, write, *values, **changes)
 
     def _failed(self, failure: Failure, peer: str) -> None:
         failure.trap(OSError)

@@ -107,7 +107,7 @@ class Process:
         self.srs = SenderRewriting(srs_key(folder))
         self.peer_status_files = PeerStatusFiles(folder)
         self.peer_status = PeerStatusLog(self.peer_status_files, reactor, self.threads)
-        self.peer_counts = PeerCounts(self.peer_status_files, reactor, self.threads)
+        self.peer_counts = PeerCounts(self.peer_status, reactor)
         self.intake = SealingSpool(self.spool, self.accepted_mail, self.peer_counts)
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))

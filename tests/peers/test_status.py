@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -18,15 +17,6 @@ from mta.peers.status_files import EndedExchange, PeerStatus, PeerStatusFiles
 from mta.peers.status_log import PeerStatusLog
 from mta.session import LinkKind
 from mta.testing import ImmediateThreads
-
-
-class _Reactor(Clock):
-    """A clock that takes calls from threads at once."""
-
-    def callFromThread(self, function: Callable[..., None], *args: object) -> None:
-        """Make the call."""
-        function(*args)
-
 
 ONE = {"office": {"refused": 1}}
 
@@ -103,8 +93,10 @@ class PeerStatusTests(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """They gather in memory for a second, join those in the file, and last."""
-        clock = _Reactor()
-        counts = PeerCounts(self.files, clock, ImmediateThreads())  # type: ignore[arg-type]
+        clock = Clock()
+        threads = ImmediateThreads()
+        status = PeerStatusLog(self.files, threads, threads)  # type: ignore[arg-type]
+        counts = PeerCounts(status, clock)
         verifyObject(IPeerMeter, counts)
         counts.answered("office", "link")
         counts.answered("office", "link")
@@ -166,7 +158,7 @@ class PeerStatusTests(SynchronousTestCase):
         log = PeerStatusLog(self.files, threads, threads)  # type: ignore[arg-type]
         with log.link("office"):
             log.note("office", sent=1)
-        counts = PeerCounts(self.files, _Reactor(), threads)  # type: ignore[arg-type]
+        counts = PeerCounts(log, Clock())
         counts.refused("office")
         self.successResultOf(Deferred.fromCoroutine(counts.flush()))
         self.successResultOf(Deferred.fromCoroutine(log.flush()))
