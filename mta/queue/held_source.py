@@ -14,14 +14,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mta.interfaces import IAttempts, IHeldLeases, IHeldSource
-from mta.mail import Mailbox, Outcome, Status
+from mta.mail import Mailbox, Outcome, Status, is_among
 from mta.queue.event import Event
 from mta.queue.interfaces import IActiveQueue
 from mta.queue.outcomes import held_outcome
 from mta.queue.tasks import Tasks
 from mta.queue.waiting_line import WaitingLine
-from mta.queue.wanted_domains import WantedDomains
-from mta.queued import Delivery, Message
+from mta.queued import EVERYWHERE, Delivery, Message
 
 BATCH_SIZE = 20  # messages leased for a peer at once: it may take none of them
 PAUSE_AFTER_DEFERRAL = 60.0  # seconds until mail that the peer deferred is offered to it again
@@ -54,7 +53,7 @@ class HeldSource:
     ) -> None:
         self.peer = peer
         self.is_closed = False
-        self._domains = WantedDomains(domains)
+        self._domains = frozenset(domains)
         self._quick: HeldSource | None = None
         self._is_interrupted = False
         self._is_crowded = False  # there is more for a quick link than it had room for
@@ -174,7 +173,8 @@ class HeldSource:
 
     def takes(self, address: Mailbox) -> bool:
         """Tell whether this source hands out mail for that address."""
-        return not self._retired and address.domain in self._domains
+        wanted = self._domains
+        return not self._retired and (EVERYWHERE in wanted or is_among(address.domain, wanted))
 
     @property
     def is_current(self) -> bool:
@@ -254,7 +254,7 @@ class HeldSource:
         self._stale = False
         messages: Sequence[Message] = ()
         try:
-            messages = await self._queue.lease_held(self.peer, self._domains.names, BATCH_SIZE)
+            messages = await self._queue.lease_held(self.peer, self._domains, BATCH_SIZE)
         except OSError as error:
             self.log.error(
                 "mail held for {peer} can't be read: {error}", peer=self.peer, error=str(error)
