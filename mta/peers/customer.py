@@ -19,7 +19,7 @@ from mta.peers.interfaces import IExchanges, ITallyWatch
 from mta.peers.quick_link import QuickLink
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
-from mta.queued import EVERYWHERE, HopFailure
+from mta.queued import EVERYWHERE
 from mta.settings import Peer
 from mta.smtp.receiver_config import ReceiverConfig
 
@@ -67,10 +67,9 @@ class Customer:
         try:
             with self._own_mail(peer) as source:
                 tally = await exchange.run(source)
-        except HopFailure as failure:
+        except ExchangeFailed as failure:
             error, lasted = str(failure.outcome.reply), self._clock.seconds() - began
-            carried = failure.tally if isinstance(failure, ExchangeFailed) else Tally()
-            self._status.failed(peer.name, carried.ended(time.time(), lasted, error))
+            self._status.failed(peer.name, failure.tally.ended(time.time(), lasted, error))
             raise
         lasted = self._clock.seconds() - began
         self._status.ended(peer.name, tally.ended(time.time(), lasted, tally.error))
