@@ -121,7 +121,7 @@ class Asking:
             else:
                 by_sender.setdefault(question.reverse_path, []).append(step)
         for reverse_path, rcpts in by_sender.items():
-            yield _Step(grammar.mail_command(reverse_path, self._parameters(rcpts)), is_mail=True)
+            yield _Step(grammar.mail_command(reverse_path, self._parameters()), is_mail=True)
             yield from rcpts
             yield _Step(b"RSET\r\n")
 
@@ -130,13 +130,13 @@ class Asking:
         paths = f"{question.reverse_path}{question.forward_path}"
         if not paths.isascii() and not self._capabilities.extensions.offers("SMTPUTF8"):
             raise LocalFault("the peer takes no such address")
-        grammar.mail_command(question.reverse_path, ())
+        grammar.mail_command(question.reverse_path, ())  # which raises LocalFault, too
         return _Step(grammar.rcpt_command(question.forward_path, ()), question)
 
-    def _parameters(self, rcpts: Sequence[_Step]) -> Sequence[str]:
+    def _parameters(self) -> Sequence[str]:
+        """The parameters of MAIL that the peer offers for questions."""
         offers = self._capabilities.extensions.offers
-        found = [KEYWORD] if offers(KEYWORD) else []
-        return [*found, "SMTPUTF8"] if offers("SMTPUTF8") else found
+        return [name for name in (KEYWORD, "SMTPUTF8") if offers(name)]
 
     async def _read(self, *, in_steps: bool = False) -> None:
         """Read the answers to the first group.  `in_steps`: ask for each alone."""
