@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mta.interfaces import IReversal, IRole
 from mta.mail import Reply
 from mta.session import Session
 from mta.settings import Service
-from mta.smtp import (
-    asking,
-    far_look,
-    grammar,
-    link_kind,
-    mailbox_list,
-    replies,
-    sasl,
-    sealed_form,
-    waiting_senders,
-)
+from mta.smtp import far_look, grammar, link_kind, mailbox_list, replies, sasl
 from mta.smtp.conversation import Answer, Conversation, EndOfRole, Restart, sasl_response
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
-from mta.smtp.transactions import MAX_TRANSACTIONS
+from mta.smtp.transactions import MAX_TRANSACTIONS, peer_parameters
 
 # --- sessions
 
@@ -85,28 +73,18 @@ async def _extensions(conversation: Conversation) -> list[str]:
 def _of_links(conversation: Conversation) -> list[str]:
     """The EHLO keywords of hosts that change roles."""
     config, session = conversation.config, conversation.session
-    keywords = []
-    if conversation.hears_of_waiting:
-        keywords.append(waiting_senders.KEYWORD)
-    if conversation.takes_sealed:
-        keywords.append(sealed_form.KEYWORD)
+    keywords: list[str] = []
+    if config.service is not Service.ODMR:
+        keywords += peer_parameters(conversation)
     if config.reversal is not None:
         keywords += config.reversal.methods(session)
-    keywords += _peer_keywords(conversation)
-    return keywords
-
-
-def _peer_keywords(conversation: Conversation) -> Iterator[str]:
-    """The keywords for peers, on either side of a turn."""
-    config = conversation.config
-    if conversation.session.turned_peer:
-        if config.service is not Service.ODMR:
-            yield asking.KEYWORD
-        return
+    if session.turned_peer:
+        return keywords
     if config.mailboxes is not None and config.mailboxes.is_offered:
-        yield mailbox_list.KEYWORD
+        keywords.append(mailbox_list.KEYWORD)
     if config.far_looks is not None and config.far_looks.is_offered:
-        yield far_look.KEYWORD
+        keywords.append(far_look.KEYWORD)
+    return keywords
 
 
 async def starttls(conversation: Conversation, argument: bytes) -> Answer:

@@ -281,11 +281,6 @@ class Conversation:
         return config.names is not None and config.names.tells_origins(self.channel.remote_address)
 
     @property
-    def hears_of_waiting(self) -> bool:
-        """Tell whether a relay of ours may say that a sender waits."""
-        return self.takes_origins and bool(self.session.turned_peer)
-
-    @property
     def takes_sealed(self) -> bool:
         """Tell whether sealed mail is taken.
 

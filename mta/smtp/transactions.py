@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from mta.interfaces import ISpool
@@ -22,6 +23,17 @@ MAX_TRANSACTIONS = 100_000  # on one connection; shown as MAILMAX, RFC 9422
 MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
 TLS_MAIL_PARAMETERS = MAIL_PARAMETERS | {"REQUIRETLS"}  # RFC 8689 section 4.1
 RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
+
+
+def peer_parameters(conversation: Conversation) -> Iterator[str]:
+    """The parameters of MAIL for a peer that has turned the connection."""
+    if not conversation.session.turned_peer:
+        return
+    if conversation.takes_origins:
+        yield waiting_senders.KEYWORD
+    if conversation.takes_sealed:
+        yield sealed_form.KEYWORD
+    yield asking.KEYWORD
 
 
 async def xforward(conversation: Conversation, argument: bytes) -> Answer:
@@ -51,12 +63,7 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
     if conversation.transactions >= MAX_TRANSACTIONS:
         raise Refusal(replies.TOO_MANY_TRANSACTIONS)
     parameters = MAIL_PARAMETERS if session.tls is None else TLS_MAIL_PARAMETERS
-    if conversation.hears_of_waiting:
-        parameters |= {waiting_senders.KEYWORD}
-    if conversation.takes_sealed:
-        parameters |= {sealed_form.KEYWORD}
-    if session.turned_peer:
-        parameters |= {asking.KEYWORD}
+    parameters = parameters.union(peer_parameters(conversation))
     parsed = grammar.parse_mail(argument, _offered(conversation, parameters))
     if parsed.sealed is not None:
         parsed = sealed_form.inner(parsed)
