@@ -11,7 +11,7 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -112,9 +112,12 @@ class AskedFactory(Factory):
 
 
 class AskingLine(LineOnlyReceiver):
-    """Our connection to another process.  `is_open`: questions may go there."""
+    """Our connection to another process.
 
-    transport: ITransport
+    `is_open`: questions may go there; those that come before it stands wait for that.
+    """
+
+    transport: ITransport | None = None
     MAX_LENGTH = MAX_LINE
     delimiter = b"\n"
 
@@ -122,6 +125,15 @@ class AskingLine(LineOnlyReceiver):
         self.is_open = True
         self._number = 0
         self._asked: dict[int, Deferred[RecipientAnswer]] = {}
+        self._unsent: list[bytes] = []
+
+    def connectionMade(self) -> None:
+        """Twisted calls this when the connection stands."""
+        unsent, self._unsent = self._unsent, []
+        for line in unsent:
+            self.sendLine(line)
+        if not self.is_open:
+            self.close()
 
     def ask(self, peer: str, question: RecipientQuestion) -> Deferred[RecipientAnswer]:
         """Send a question; fires with the answer."""
@@ -132,13 +144,18 @@ class AskingLine(LineOnlyReceiver):
         self._number += 1
         self._asked[self._number] = answer
         answer.addBoth(self._forget, self._number)
-        self.sendLine(question_line(self._number, peer, question))
+        line = question_line(self._number, peer, question)
+        if self.transport is None:
+            self._unsent.append(line)
+        else:
+            self.sendLine(line)
         return answer
 
     def close(self) -> None:
         """Ask no more."""
         self.is_open = False
-        self.transport.loseConnection()
+        if self.transport is not None:
+            self.transport.loseConnection()
 
     def _forget(self, result: Any, number: int) -> Any:
         self._asked.pop(number, None)
@@ -151,15 +168,13 @@ class AskingLine(LineOnlyReceiver):
             self._asked[number].callback(answer)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """Twisted calls this when the other process has ended."""
+        """Twisted calls this when the other process has ended.
+
+        So do we where none listens.
+        """
         self.is_open = False
         for answer in list(self._asked.values()):
             answer.callback(NONE)
-
-
-class _AskingFactory(Factory):
-    noisy = False
-    protocol = AskingLine
 
 
 @implementer(IPeerQuestions)
@@ -176,23 +191,17 @@ class OtherProcesses:
         path = self._announcements.find(peer)
         if path is None or path == self._announcements.socket:
             return NONE
-        line = await self._line(str(path))
-        if line is None:
-            return NONE
-        answer = line.ask(peer, question)
+        answer = self._line(str(path)).ask(peer, question)
         answer.addTimeout(TIMEOUT + MARGIN, self._reactor, lambda result, _: NONE)
         return await answer
 
-    async def _line(self, path: str) -> AskingLine | None:
+    def _line(self, path: str) -> AskingLine:
         line = self._lines.get(path)
         if line is None or not line.is_open:
             self._lines = {name: each for name, each in self._lines.items() if each.is_open}
+            line = self._lines[path] = AskingLine()
             endpoint = UNIXClientEndpoint(self._reactor, path, timeout=CONNECT_TIMEOUT)
-            try:
-                line = await endpoint.connect(_AskingFactory())
-            except Exception:  # noqa: BLE001 - whatever Twisted raises: that process is gone
-                return None
-            self._lines[path] = line
+            connectProtocol(endpoint, line).addErrback(line.connectionLost)
         return line
 
     def close(self) -> None:

@@ -166,6 +166,27 @@ class OtherProcessTests(TestCase):
             self.assertEqual(len(others._lines), 1)
         self.assertIs(await self.questions.ask("office", question()), NONE)
 
+    async def test_asked_at_the_same_moment(self) -> None:
+        """The connection that the first one opens serves all."""
+        opened = []
+        listening = self.listen().factory
+        build = listening.buildProtocol
+        listening.buildProtocol = lambda address: opened.append(address) or build(address)
+        with self.links.standing(self.peer, LinkKind.MAIN, cast(TurnedSender, FakeLink())):
+            asking = [
+                Deferred.fromCoroutine(self.questions.ask("office", question())) for _ in range(5)
+            ]
+            self.assertEqual([await each for each in asking], [YES] * 5)
+        self.assertEqual(len(opened), 1)
+
+    async def test_closed_before_it_stands(self) -> None:
+        """The connection ends when it is there, and the question has no answer."""
+        self.listen()
+        self.there.begin("office")
+        asking = Deferred.fromCoroutine(self.questions.ask("office", question()))
+        self.questions.close()
+        self.assertIs(await asking, NONE)
+
     async def test_nothing_listens(self) -> None:
         """A process that died: no answer, at once."""
         link = cast(TurnedSender, FakeLink())
