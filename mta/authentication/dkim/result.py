@@ -44,7 +44,10 @@ class DKIMResult:
     problem: str = ""
 
     def with_result(self, result: ResultCode, problem: str = "") -> DKIMResult:
-        """The same signature with another result."""
+        """The same signature with another result.
+
+        Each signature has one: `dataclasses.replace` takes nearly twice as long.
+        """
         return DKIMResult(
             result,
             self.domain,

@@ -82,7 +82,10 @@ def signing_domains(section: bytes) -> Sequence[str]:
 
 
 def parse(found: Mapping[str, str], description: DKIMResult) -> Signature:
-    """The signature with these tags, which were `described`.  Raises Unverified."""
+    """The signature with these tags.  Raises Unverified.
+
+    `description` is what `described` made of them.
+    """
     _ensure_known(found)
     domain, selector = description.domain, description.selector
     if not domain or not selector:
