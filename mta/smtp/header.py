@@ -84,16 +84,16 @@ def count(octets: bytes, wanted: bytes) -> int:
 
 def _found(octets: bytes, wanted: bytes) -> list[bytes]:
     """The fields of one name."""
-    # A pattern alone would be tried at each octet.
-    lowered, pattern = octets.lower(), _named(wanted)
+    # A pattern alone would be tried at each octet.  With a line end in front, a line begins in
+    # `octets` at the place of the line end before it in `lines`.
+    lines, pattern = b"\n" + octets.lower(), _named(wanted)
     found = []
-    place = 0 if lowered.startswith(wanted) else lowered.find(b"\n" + wanted) + 1 or -1
+    place = lines.find(b"\n" + wanted)
     while place >= 0:
         field = pattern.match(octets, place)
-        end = field.end() - 1 if field else place  # the line end, before the next field
         if field:
             found.append(field[0])
-        place = lowered.find(b"\n" + wanted, end) + 1 or -1
+        place = lines.find(b"\n" + wanted, field.end() if field else place + 1)
     return found
 
 
