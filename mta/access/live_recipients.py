@@ -23,7 +23,7 @@ from mta.session import RecipientAnswer, RecipientQuestion
 from mta.smtp import replies
 from mta.smtp.errors import Refusal
 
-CAN_NOT_VERIFY = Reply(450, "4.1.1", ("This mailbox can't be verified now, try again later",))
+UNVERIFIED_MAILBOX = Reply(450, "4.1.1", ("This mailbox can't be verified now, try again later",))
 POSTMASTER = "postmaster"  # who is always there (RFC 5321 section 4.5.1)
 
 _ANSWERED = (RecipientAnswer.YES, RecipientAnswer.NO)
@@ -82,7 +82,7 @@ class LiveRecipients:
         if answer is RecipientAnswer.NO:
             raise Refusal(replies.NO_SUCH_USER, is_error=True)
         if answer is RecipientAnswer.NONE and peer.unknown is Unknown.DEFER:
-            raise Refusal(CAN_NOT_VERIFY)
+            raise Refusal(UNVERIFIED_MAILBOX)
 
 
 def to_ask(

@@ -10,7 +10,7 @@ from twisted.internet.defer import maybeDeferred
 from zope.interface import implementer
 
 from mta.access.answer_table import AnswerTable
-from mta.access.live_recipients import CAN_NOT_VERIFY, AnswerSources, to_ask
+from mta.access.live_recipients import UNVERIFIED_MAILBOX, AnswerSources, to_ask
 from mta.interfaces import IRecipientAnswers, IToldMailboxes
 from mta.mail import Hop, Mailbox, Reply
 from mta.pairing.mailboxes import live_domains
@@ -55,7 +55,7 @@ class LiveAnswer:
         if self.answer is RecipientAnswer.NO:
             return replies.NO_SUCH_USER
         is_open = self.answer is RecipientAnswer.NONE
-        return CAN_NOT_VERIFY if is_open and self.peer.unknown is Unknown.DEFER else None
+        return UNVERIFIED_MAILBOX if is_open and self.peer.unknown is Unknown.DEFER else None
 
 
 def live_answer(

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.access.live_recipients import CAN_NOT_VERIFY, AnswerSources, LiveRecipients
+from mta.access.live_recipients import UNVERIFIED_MAILBOX, AnswerSources, LiveRecipients
 from mta.interfaces import IPeerQuestions, IRecipientAnswers, IRecipientCheck, IToldMailboxes
 from mta.mail import Agent, Hop, Mailbox, Reply
 from mta.peer_settings import Peer, Unknown, Verify
@@ -120,7 +120,7 @@ class LiveRecipientsTests(SynchronousTestCase):
         """Nothing knows it: the mail is taken, or put off."""
         self.assertEqual(self.check(), (None, False))
         self.unknown = Unknown.DEFER
-        self.assertEqual(self.check(), (CAN_NOT_VERIFY, False))
+        self.assertEqual(self.check(), (UNVERIFIED_MAILBOX, False))
         self.assertEqual(self.sources.counted, [("office", "unknown")] * 2)
 
     def test_others(self) -> None:
