@@ -89,8 +89,8 @@ class PassThrough:
     ) -> Reply | None:
         """See `IPassThrough.pass_on`."""
         seams = self._seams
-        peer = self._peer_for(envelope)
-        if not peer or origin.turned_peer or not seams.attempts.may_begin(peer):
+        peer = "" if origin.turned_peer else self._peer_for(envelope)
+        if not peer or not seams.attempts.may_begin(peer):
             return None
         message = await seams.spool.preview(draft, envelope, header, origin)
         if message is None:
@@ -125,7 +125,9 @@ class PassThrough:
             except Refusal:
                 return ""
             found.update(self._peer_at(address, *each) for each in hops)
-        return found.pop() if len(found) == 1 else ""
+            if len(found) > 1 or "" in found:
+                return ""
+        return found.pop() if found else ""
 
     def _peer_at(self, address: Mailbox, final: Mailbox, hop: Hop) -> str:
         is_passed = hop.agent is Agent.HOLD and hop.next_hop in self._peers
