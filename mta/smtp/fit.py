@@ -115,9 +115,9 @@ async def fit(delivery: Delivery, peer: Capabilities, signer: ISigner | None = N
     tolerant = peer.lmtp or envelope.reverse_path.is_null
     if envelope.require_tls and not (tolerant or peer.keeps_tls):
         raise UnsendableMessage(replies.TLS_NOT_KEPT)
-    size = delivery.message.content.size
     if envelope.sealed:
-        form, size = await _sealed_form(delivery.message, peer), sealed_form.least_content(size)
+        form = await _sealed_form(delivery.message, peer)
+        size = sealed_form.least_content(form.content.size)
     else:
         form = await _form(delivery.message, peer)
         if signer is not None and not peer.lmtp:
