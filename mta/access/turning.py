@@ -63,7 +63,7 @@ class Reversal:
             if session.service in SERVICES[method]
             and any(method.lower() in peer.methods for peer in peers)
         ]
-        possible = self._peers if not (own or session.identity) else own
+        possible = own if own or session.identity else self._peers
         if session.service is not Service.LMTP and any(peer.linger for peer in possible):
             offered.append(link_kind.KEYWORD)
         return offered
