@@ -9,7 +9,9 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,6 +110,27 @@ def create(path: Path, flags: int) -> int:
         if ours.st_uid == 0 and ours.st_nlink == 1:  # and no file of root's that was linked there
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
     return descriptor
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Keep an open file locked against other processes.
+
+    It is closed at the end.  Blocks.  Raises OSError.
+    """
+    try:
+        flock(descriptor, LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def locked_folder(folder: Path) -> AbstractContextManager[None]:
+    """Keep a folder locked while a file in it is replaced.
+
+    Blocks.  Raises OSError.
+    """
+    return locked(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def give_to_folder_owner(path: Path) -> None:

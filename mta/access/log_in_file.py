@@ -6,12 +6,10 @@ Where it is lost a banned client may try again too early, so it is replaced whol
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.files import Stamp, atomic_write, stamp
+from mta.files import Stamp, atomic_write, locked_folder, stamp
 from mta.interfaces import ILogInStore
 from mta.session import Ban, LogInRecord
 
@@ -87,12 +85,8 @@ class LogInFile:
     @contextmanager
     def _changing(self) -> Iterator[LogInRecord]:
         """Lock the file for its next content; gives the present one."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            flock(folder, LOCK_EX)
+        with locked_folder(self._path.parent):
             yield self.read()
-        finally:
-            os.close(folder)
 
     def _write(self, record: LogInRecord) -> None:
         atomic_write(self._path, json.dumps(asdict(record)).encode(), durable=False)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from fcntl import LOCK_EX, flock
 from hashlib import sha256
 from pathlib import Path
 
-from mta.files import atomic_write
+from mta.files import atomic_write, locked_folder
 from mta.mail import Reply
 from mta.session import CLOCK_TOLERANCE, PairingRequest
 from mta.settings import DAY, MINUTE
@@ -158,9 +156,7 @@ class Pairings:
     @contextmanager
     def _changing(self) -> Iterator[list[Pairing]]:
         """The pairings, to be changed; written back at the end.  One process at a time."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            flock(folder, LOCK_EX)
+        with locked_folder(self._path.parent):
             before = list(self.read())
             pairings = list(before)
             try:
@@ -171,8 +167,6 @@ class Pairings:
                 if pairings != before:
                     text = json.dumps([asdict(each) for each in pairings])
                     atomic_write(self._path, text.encode())
-        finally:
-            os.close(folder)
 
 
 def _require_usable(pairing: Pairing, now: float, *, is_repeated: bool) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mta.files import atomic_write, create, give_to_folder_owner
+from mta.files import atomic_write, create, give_to_folder_owner, locked
 from mta.session import LinkKind
 
 FOLDER = "peers"
@@ -142,13 +142,9 @@ class PeerStatusFiles:
     def _replace(self, peer: str, change: Callable[[PeerStatus], PeerStatus]) -> None:
         """Replace a status by another, while no other process does."""
         self._make_folder()
-        lock = create(self._folder / LOCK, os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(create(self._folder / LOCK, os.O_RDWR)):
             text = json.dumps(asdict(change(self.read(peer))))
             atomic_write(self._path(peer), text.encode(), durable=False)
-        finally:
-            os.close(lock)
 
     def mark_link(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> int:
         """Mark that a link stands, until the descriptor is closed.

@@ -6,18 +6,16 @@ person lifts them.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from zope.interface import implementer
 
-from mta.files import atomic_write, create
+from mta.files import atomic_write, create, locked
 from mta.mail import Envelope, Mailbox, canonical_domain
 from mta.spool.folder import Folder
 from mta.spool.interfaces import IStandingHolds
@@ -109,17 +107,8 @@ class StandingHolds:
         return len(self.current()) < before
 
     def _change(self, change: Callable[[Sequence[StandingHold]], Sequence[StandingHold]]) -> None:
-        with self._locked():
+        with locked(create(self._lock, os.O_RDWR)):
             atomic_write(self._path, written(change(self.current())).encode())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = create(self._lock, os.O_RDWR)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _key(mailbox: Mailbox) -> str:

@@ -6,18 +6,16 @@ without (RFC 2195).  `form` is what stands in it.  Everything here blocks.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mta.files import Stamp, atomic_write, open_regular
+from mta.files import Stamp, atomic_write, locked_folder, open_regular
 from mta.smtp import sasl
 from mta.smtp.sasl import ScramKeys
 from mta.smtp.saslprep import prepare
@@ -177,16 +175,10 @@ class UserFile:
     def _locked(self) -> Iterator[None]:
         """Keep others from changing the file."""
         try:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            with locked_folder(self.path.parent):
+                yield
         except OSError as error:
             raise self._fault(error) from None
-        try:
-            flock(folder, LOCK_EX)
-            yield
-        except OSError as error:
-            raise self._fault(error) from None
-        finally:
-            os.close(folder)
 
     def _fault(self, error: OSError) -> UserFault:
         return UserFault(f"{error.filename or self.path}: {error.strerror}")

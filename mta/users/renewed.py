@@ -8,16 +8,14 @@ A password that the operator sets in the users file ends that.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fcntl import LOCK_EX, flock
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mta.files import Stamp, atomic_write, open_regular, stamp
+from mta.files import Stamp, atomic_write, locked_folder, open_regular, stamp
 from mta.smtp.sasl import scram_keys
 from mta.smtp.saslprep import prepare
 from mta.users import form
@@ -108,15 +106,11 @@ class RenewedPasswords:
     @contextmanager
     def _changing(self, roster: Roster) -> Iterator[dict[str, _Renewal]]:
         """The renewals, to be changed; written back at the end.  One process at a time."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            flock(folder, LOCK_EX)
+        with locked_folder(self._path.parent):
             renewals = self._read(roster)
             yield renewals
             document = {name: _document(name, renewal) for name, renewal in renewals.items()}
             atomic_write(self._path, json.dumps(document).encode())
-        finally:
-            os.close(folder)
 
 
 def _sign(user: User) -> str:
