@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Sequence, Set
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from twisted.logger import Logger
@@ -26,7 +25,7 @@ from mta.spool.database import (
     translated,
 )
 from mta.spool.folder import Folder
-from mta.spool.holds import StandingHold, StandingHolds
+from mta.spool.holds import StandingHold, StandingHolds, put_on_hold
 from mta.spool.interfaces import IBatchWriter
 from mta.spool.jobs import Arrived, Job
 from mta.spool.taken import TakenMail
@@ -85,7 +84,7 @@ class BatchWriter:
         connection = self._connection
         arrivals = [arrival for job in jobs for arrival in job.arrivals]
         if self._standing:
-            arrivals = [*map(self._on_hold, arrivals)]
+            arrivals = [put_on_hold(arrival, self._standing) for arrival in arrivals]
         updates = [settlement for job in jobs for settlement in job.updates]
         removals = [number for job in jobs for number in job.removals]
         with locked(self._commit_lock), transaction(connection):
@@ -105,13 +104,6 @@ class BatchWriter:
             },
         )
         return [done if job.action else arrived for job, done in zip(jobs, acted, strict=True)]
-
-    def _on_hold(self, arrival: rows.Arrival) -> rows.Arrival:
-        """Put a new message on hold that fits a standing hold."""
-        fitting = (hold for hold in self._standing if hold.fits(arrival.envelope))
-        if arrival.on_hold or (hold := next(fitting, None)) is None:
-            return arrival
-        return replace(arrival, on_hold=hold.reason)
 
     def _read_holds(self) -> Failure | None:
         """Read the standing holds; returns the reason where that can't be done."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from zope.interface import implementer
@@ -20,6 +20,7 @@ from mta.mail import Envelope, Mailbox, canonical_domain
 from mta.spool.folder import Folder
 from mta.spool.interfaces import IStandingHolds
 from mta.spool.listing import address_key
+from mta.spool.rows import Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class StandingHolds:
 
     def which(self, envelope: Envelope) -> StandingHold | None:
         """The first that a message fits, if any.  Raises OSError."""
-        return next((hold for hold in self.current() if hold.fits(envelope)), None)
+        return first_fitting(self.current(), envelope)
 
     def add(self, hold: StandingHold) -> None:
         """Add one, for all processes; nothing where it stands.  Raises OSError."""
@@ -113,6 +114,18 @@ class StandingHolds:
 
 def _key(mailbox: Mailbox) -> str:
     return f"{mailbox.local_part.lower()}@{mailbox.domain}"
+
+
+def first_fitting(holds: Iterable[StandingHold], envelope: Envelope) -> StandingHold | None:
+    """The first of these holds that a message fits, if any."""
+    return next((hold for hold in holds if hold.fits(envelope)), None)
+
+
+def put_on_hold(arrival: Arrival, holds: Iterable[StandingHold]) -> Arrival:
+    """Put a new message on hold that fits one of these."""
+    if arrival.on_hold or (hold := first_fitting(holds, arrival.envelope)) is None:
+        return arrival
+    return replace(arrival, on_hold=hold.reason)
 
 
 def without(holds: Sequence[StandingHold], hold: StandingHold) -> Sequence[StandingHold]:

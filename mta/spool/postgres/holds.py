@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from zope.interface import implementer
 
 from mta.mail import Envelope
-from mta.spool.holds import StandingHold, read, without, written
+from mta.spool.holds import StandingHold, first_fitting, read, without, written
 from mta.spool.interfaces import IStandingHolds
 from mta.spool.postgres.server import Connection, Session, transaction
 
@@ -29,7 +29,7 @@ class PostgresHolds:
 
     def which(self, envelope: Envelope) -> StandingHold | None:
         """The first that a message fits, if any.  Raises OSError."""
-        return next((hold for hold in self.current() if hold.fits(envelope)), None)
+        return first_fitting(self.current(), envelope)
 
     def add(self, hold: StandingHold) -> None:
         """Add one, for all nodes; nothing where it stands.  Raises OSError."""

@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from mta.mail import Envelope
 from mta.spool.content import InThread
-from mta.spool.holds import StandingHold
+from mta.spool.holds import StandingHold, first_fitting
 from mta.spool.interfaces import IAdmission, IReading
 from mta.spool.postgres import leases, rows
 from mta.spool.postgres.holds import standing
@@ -61,7 +61,7 @@ class PostgresReading:
     async def may_come(self, envelope: Envelope) -> bool:
         """See `IAdmission.may_come`."""
         holds: Sequence[StandingHold] = await self._in_thread(self.session.call, standing)
-        return not any(hold.fits(envelope) for hold in holds)
+        return first_fitting(holds, envelope) is None
 
     def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
         """See `IReading.counts_by_state`."""

@@ -12,7 +12,6 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -23,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.limited_log import LimitedLog
-from mta.spool.holds import StandingHold
+from mta.spool.holds import StandingHold, put_on_hold
 from mta.spool.interfaces import IBatchWriter
 from mta.spool.jobs import Arrived, Job
 from mta.spool.postgres import rows
@@ -92,7 +91,7 @@ class PostgresWriter:
         if arrivals:
             self._look_at_holds(connection)
             if self._standing:
-                arrivals = [*map(self._on_hold, arrivals)]
+                arrivals = [put_on_hold(arrival, self._standing) for arrival in arrivals]
         sifted, acted = self._commit(connection, jobs, arrivals)
         arrived = Arrived(
             {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold},
@@ -181,13 +180,6 @@ class PostgresWriter:
         if now >= self._next_look:
             self._standing = standing(connection)
             self._next_look = now + HOLDS_INTERVAL
-
-    def _on_hold(self, arrival: Arrival) -> Arrival:
-        """Put a new message on hold that fits a standing hold."""
-        fitting = (hold for hold in self._standing if hold.fits(arrival.envelope))
-        if arrival.on_hold or (hold := next(fitting, None)) is None:
-            return arrival
-        return replace(arrival, on_hold=hold.reason)
 
     # --- failures -----------------------------------------------------------------------
 
