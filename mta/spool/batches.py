@@ -95,14 +95,7 @@ class BatchWriter:
             if removals:
                 rows.remove(connection, removals)
             acted = [job.action and job.action(connection) for job in jobs]
-        arrived = Arrived(
-            {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold},
-            {
-                left.number: left.envelope
-                for left, arrival in zip(sifted, arrivals, strict=True)
-                if left is not arrival
-            },
-        )
+        arrived = Arrived.of(arrivals, sifted)
         return [done if job.action else arrived for job, done in zip(jobs, acted, strict=True)]
 
     def _read_holds(self) -> Failure | None:

@@ -27,6 +27,18 @@ class Arrived:
     on_hold: Mapping[int, str]
     sifted: Mapping[int, Envelope]
 
+    @classmethod
+    def of(cls, arrivals: Sequence[rows.Arrival], sifted: Sequence[rows.Arrival]) -> Arrived:
+        """Compare new messages with what `TakenMail.sift` left of each."""
+        return cls(
+            {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold},
+            {
+                left.number: left.envelope
+                for left, arrival in zip(sifted, arrivals, strict=True)
+                if left is not arrival
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:

@@ -93,14 +93,7 @@ class PostgresWriter:
             if self._standing:
                 arrivals = [put_on_hold(arrival, self._standing) for arrival in arrivals]
         sifted, acted = self._commit(connection, jobs, arrivals)
-        arrived = Arrived(
-            {arrival.number: arrival.on_hold for arrival in arrivals if arrival.on_hold},
-            {
-                left.number: left.envelope
-                for left, arrival in zip(sifted, arrivals, strict=True)
-                if left is not arrival
-            },
-        )
+        arrived = Arrived.of(arrivals, sifted)
         return [done if job.action else arrived for job, done in zip(jobs, acted, strict=True)]
 
     def _commit(
