@@ -60,18 +60,12 @@ class TakenMail:
     ) -> rows.Arrival:
         if not is_remembered(arrival.origin):
             return arrival
-        recipients = arrival.envelope.recipients
-        keys = [key_of(arrival.origin, recipient) for recipient in recipients]
         added = connection.execute(
             "INSERT INTO taken (key, at) SELECT value, ? FROM json_each(?) WHERE true"
             " ON CONFLICT DO NOTHING RETURNING key",
-            (int(now), json.dumps(keys)),
+            (int(now), json.dumps(keys_of(arrival))),
         )
-        new = {key for (key,) in added.fetchall()}
-        if len(new) == len(recipients):
-            return arrival
-        left = [each for each, key in zip(recipients, keys, strict=True) if key in new]
-        return replace(arrival, envelope=replace(arrival.envelope, recipients=tuple(left)))
+        return only_new(arrival, {key for (key,) in added.fetchall()})
 
     def _purge(self, connection: sqlite3.Connection, now: float) -> None:
         """Forget some of what is too old."""
@@ -111,6 +105,23 @@ def key_of(origin: Origin, recipient: Recipient) -> str:
     """The key of a message and one of its recipients."""
     parts = json.dumps([origin.turned_peer, origin.told_id, str(recipient.forward_path)])
     return blake2b(parts.encode(), digest_size=DIGEST_SIZE).hexdigest()
+
+
+def keys_of(arrival: rows.Arrival) -> list[str]:
+    """The keys by which a message is remembered, one for each recipient."""
+    if not is_remembered(arrival.origin):
+        return []
+    return [key_of(arrival.origin, recipient) for recipient in arrival.envelope.recipients]
+
+
+def only_new(arrival: rows.Arrival, new: Collection[str]) -> rows.Arrival:
+    """Return a message without the recipients whose keys are not `new`."""
+    recipients = arrival.envelope.recipients
+    if len(new) == len(recipients):
+        return arrival
+    keys = keys_of(arrival)
+    left = [each for each, key in zip(recipients, keys, strict=True) if key in new]
+    return replace(arrival, envelope=replace(arrival.envelope, recipients=tuple(left)))
 
 
 def without_taken(envelope: Envelope, taken: set[str], origin: Origin) -> Envelope:

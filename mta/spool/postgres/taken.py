@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 from mta.spool.postgres.rows import counted
 from mta.spool.postgres.server import Connection
 from mta.spool.rows import Arrival
-from mta.spool.taken import KEPT, MAX_PURGED, PURGE_PAUSE, is_remembered, key_of
+from mta.spool.taken import KEPT, MAX_PURGED, PURGE_PAUSE, is_remembered, keys_of, only_new
 
 _REMEMBER = """
 INSERT INTO taken (key, at, message) SELECT unnest(%s::text[]), %s, %s
@@ -53,21 +52,9 @@ class PostgresTakenMail:
     def _sifted(self, connection: Connection, arrival: Arrival, now: float) -> Arrival:
         if not is_remembered(arrival.origin):
             return arrival
-        keys = keys_of(arrival)
-        added = connection.execute(_REMEMBER, (sorted(set(keys)), int(now), arrival.number))
-        new = {key for (key,) in added.fetchall()}
-        recipients = arrival.envelope.recipients
-        if len(new) == len(recipients):
-            return arrival
-        left = [each for each, key in zip(recipients, keys, strict=True) if key in new]
-        return replace(arrival, envelope=replace(arrival.envelope, recipients=tuple(left)))
-
-
-def keys_of(arrival: Arrival) -> list[str]:
-    """The keys by which a message is remembered, one for each recipient."""
-    if not is_remembered(arrival.origin):
-        return []
-    return [key_of(arrival.origin, recipient) for recipient in arrival.envelope.recipients]
+        keys = sorted({*keys_of(arrival)})
+        added = connection.execute(_REMEMBER, (keys, int(now), arrival.number))
+        return only_new(arrival, {key for (key,) in added.fetchall()})
 
 
 def remembered(connection: Connection) -> list[tuple[str, int]]:

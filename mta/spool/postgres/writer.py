@@ -28,8 +28,9 @@ from mta.spool.jobs import Arrived, Job
 from mta.spool.postgres import rows
 from mta.spool.postgres.holds import standing
 from mta.spool.postgres.server import Connection, Server, warnings_of
-from mta.spool.postgres.taken import PostgresTakenMail, keys_of
+from mta.spool.postgres.taken import PostgresTakenMail
 from mta.spool.rows import Arrival
+from mta.spool.taken import keys_of
 
 HOLDS_INTERVAL = 5.0  # seconds between two looks at the standing holds: a round trip each
 
