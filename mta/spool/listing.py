@@ -158,7 +158,11 @@ class Listing:
 
     def _parameters(self, wanted: Filter) -> dict[str, object]:
         living = json.dumps(list(owners.live_owners(self._folder)))
-        return {**_parameters(wanted, self._now()), "living": living}
+        return {
+            **filter_values(wanted, self._now()),
+            "ids": json.dumps(numbers(wanted.ids)),
+            "living": living,
+        }
 
 
 def _listed(
@@ -249,9 +253,9 @@ def _conditions(wanted: Filter) -> Iterator[str]:
         yield "on_hold" if wanted.state == ON_HOLD else "state = :state"
 
 
-def _parameters(wanted: Filter, now: float) -> dict[str, object]:
+def filter_values(wanted: Filter, now: float) -> dict[str, object]:
+    """The values that a query compares with columns, all but the ids."""
     return {
-        "ids": json.dumps(numbers(wanted.ids)),
         "reverse_path": address_key(wanted.reverse_path),
         "forward_path": address_key(wanted.forward_path),
         "domain": canonical_domain(wanted.domain),

@@ -13,7 +13,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from mta.mail import Mailbox, canonical_domain
+from mta.mail import Mailbox
 from mta.queued import Filter, HistoryEntry
 from mta.spool import queue_id
 from mta.spool.interfaces import IListing
@@ -22,7 +22,7 @@ from mta.spool.listing import (
     ON_HOLD,
     Listed,
     ListedRecipient,
-    address_key,
+    filter_values,
     numbers,
 )
 from mta.spool.postgres.server import Connection, Session
@@ -148,14 +148,4 @@ def _conditions(wanted: Filter) -> Iterator[str]:
 
 
 def _parameters(wanted: Filter, now: float) -> dict[str, Any]:
-    return {
-        "after": -1,
-        "ids": numbers(wanted.ids),
-        "reverse_path": address_key(wanted.reverse_path),
-        "forward_path": address_key(wanted.forward_path),
-        "domain": canonical_domain(wanted.domain),
-        "peer": wanted.peer,
-        "user": wanted.user.lower(),
-        "before": queue_id.earliest(now - wanted.older),
-        "state": wanted.state,
-    }
+    return {**filter_values(wanted, now), "ids": numbers(wanted.ids), "after": -1}
