@@ -18,7 +18,7 @@ from mta.spool.content import ContentSource
 from mta.spool.database import ReadConnection, spare
 from mta.spool.drafts import Draft, Incoming
 from mta.spool.holds import StandingHolds
-from mta.spool.interfaces import IToolSpool
+from mta.spool.interfaces import IStandingHolds, IToolSpool
 from mta.spool.loading import load
 from mta.spool.restoring import Restored, restored
 from mta.spool.taken import restore_taken
@@ -99,24 +99,29 @@ class SyncSpool:
         self._commits.commit(restore_taken, taken)
 
     def arrival(self, incoming: Incoming) -> rows.Arrival:
-        """A message to be inserted: its body is in memory, or durable.
+        """See `IToolSpool.arrival`."""
+        return due_arrival(incoming, self._holds, self._commits.now())
 
-        Raises SpoolFull or OSError.
-        """
-        hold = self._holds.which(incoming.envelope)
-        return rows.Arrival(
-            data=result_of(incoming.draft.finish()),
-            header=incoming.header,
-            number=incoming.draft.number,
-            envelope=incoming.envelope,
-            due=self._commits.now(),
-            owner=None,
-            size=incoming.size,
-            is_ascii=incoming.is_ascii,
-            origin=incoming.origin,
-            on_hold=incoming.hold or (hold.reason if hold else ""),
-            reason=incoming.hold,
-        )
+
+def due_arrival(incoming: Incoming, holds: IStandingHolds, now: float) -> rows.Arrival:
+    """A message to be inserted, due at `now`.
+
+    Its body is in memory, or durable.  Raises SpoolFull or OSError.
+    """
+    hold = holds.which(incoming.envelope)
+    return rows.Arrival(
+        data=result_of(incoming.draft.finish()),
+        header=incoming.header,
+        number=incoming.draft.number,
+        envelope=incoming.envelope,
+        due=now,
+        owner=None,
+        size=incoming.size,
+        is_ascii=incoming.is_ascii,
+        origin=incoming.origin,
+        on_hold=incoming.hold or (hold.reason if hold else ""),
+        reason=incoming.hold,
+    )
 
 
 def enqueued(spool: IToolSpool, envelope: Envelope, pieces: Iterable[bytes], origin: Origin) -> str:

@@ -25,8 +25,8 @@ from mta.spool.postgres.taken import restore_taken
 from mta.spool.postgres.wakeups import notify
 from mta.spool.restoring import Restored, restored
 from mta.spool.rows import Arrival
+from mta.spool.sync_spool import due_arrival
 from mta.spool.wakeup import Signal
-from mta.sync import result_of
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -106,24 +106,8 @@ class PostgresSyncSpool:
         return message
 
     def arrival(self, incoming: Incoming) -> Arrival:
-        """A message to be inserted.
-
-        Its body is in memory, or in chunks.  Raises SpoolFull or OSError.
-        """
-        hold = self._holds.which(incoming.envelope)
-        return Arrival(
-            data=result_of(incoming.draft.finish()),
-            header=incoming.header,
-            number=incoming.draft.number,
-            envelope=incoming.envelope,
-            due=self._now(),
-            owner=None,
-            size=incoming.size,
-            is_ascii=incoming.is_ascii,
-            origin=incoming.origin,
-            on_hold=incoming.hold or (hold.reason if hold else ""),
-            reason=incoming.hold,
-        )
+        """See `IToolSpool.arrival`."""
+        return due_arrival(incoming, self._holds, self._now())
 
 
 @contextmanager
