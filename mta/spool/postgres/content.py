@@ -75,11 +75,11 @@ class Uploads:
     def __init__(self, session: Session, owner: int) -> None:
         """Take a session whose commits need not be durable at once."""
         self._session = session
-        self._owner = owner
+        self.owner = owner
 
     def store(self, number: int, path: Path) -> None:
         """Write the chunks of a body.  Raises SpoolFull or OSError."""
-        self._session.call(_begin, number, self._owner)
+        self._session.call(_begin, number, self.owner)
         with path.open("rb", 0) as file:
             place = 0
             while piece := file.read(SMALL):
@@ -128,8 +128,18 @@ class UploadedContent:
 class ChunkedDraft(Draft):
     """A draft whose large body ends in the database."""
 
-    source: PostgresContent
-    uploads: Uploads
+    def __init__(
+        self,
+        number: int,
+        folder: Folder,
+        arriving: set[int],
+        source: PostgresContent,
+        uploads: Uploads,
+    ) -> None:
+        super().__init__(number, folder, uploads.owner, source.in_thread, arriving)
+        self._source = source
+        self._uploads = uploads
+        self._is_uploaded = False
 
     async def arrived(self, header: bytes) -> IContent:
         """See `Draft.arrived`."""
@@ -137,21 +147,19 @@ class ChunkedDraft(Draft):
         if isinstance(content, MemoryContent):
             return content
         key = ContentKey(self.number, content.size, content.is_ascii, in_file=True)
-        stored = self.source.content(key)
+        stored = self._source.content(key)
         return UploadedContent(content, stored, content.size, content.is_ascii)
 
     def _seal(self) -> None:
         with self._lock:
             self._close()
-            self.uploads.store(self.number, self._incoming)
+            self._uploads.store(self.number, self._incoming)
             self._is_uploaded = True
 
     def _remove(self) -> None:
         super()._remove()
         if self._is_uploaded:
-            self.uploads.discard(self.number)
-
-    _is_uploaded = False
+            self._uploads.discard(self.number)
 
 
 @implementer(IDrafts)
@@ -160,15 +168,12 @@ class ChunkedDrafts:
     """Makes drafts in a folder of this node."""
 
     folder: Folder
-    owner: int
     source: PostgresContent
     uploads: Uploads
 
     def begin(self, number: int, arriving: set[int]) -> Draft:
         """See `IDrafts.begin`."""
-        draft = ChunkedDraft(number, self.folder, self.owner, self.source.in_thread, arriving)
-        draft.source, draft.uploads = self.source, self.uploads
-        return draft
+        return ChunkedDraft(number, self.folder, arriving, self.source, self.uploads)
 
 
 def _begin(connection: Connection, number: int, owner: int) -> None:

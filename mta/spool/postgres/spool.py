@@ -86,7 +86,7 @@ class PostgresSpool(ProcessSpool):
         # A commit that is durable makes those before it durable, too.
         self._uploading = Session(server, setting="SET synchronous_commit = off")
         uploads = Uploads(self._uploading, number)
-        drafts = ChunkedDrafts(self._folder, number, source, uploads)
+        drafts = ChunkedDrafts(self._folder, source, uploads)
         self._wakeups = Wakeups(server, self._reactor, number, self._listener)
         self._reading = reading
         claims = PostgresClaims(committer, number, source)

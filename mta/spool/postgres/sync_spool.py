@@ -47,7 +47,7 @@ class PostgresSyncSpool:
         self._now = now
         self._holds = PostgresHolds(session)
         self._source = PostgresContent(session, at_once)
-        self._drafts = ChunkedDrafts(folder, owner, self._source, Uploads(session, owner))
+        self._drafts = ChunkedDrafts(folder, self._source, Uploads(session, owner))
 
     def draft(self) -> Draft:
         """See `ISpool.draft`."""
