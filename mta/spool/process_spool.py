@@ -25,13 +25,15 @@ from mta.spool.heartbeat import Heartbeat
 from mta.spool.interfaces import IReading
 from mta.spool.jobs import ICommitter
 from mta.spool.leasing import Leasing
+from mta.spool.owners import Owner
+from mta.spool.wakeup_pipe import WakeupPipe
 
 
 @implementer(ISpool, IPreviews, IQueue, IAttempts)
 class ProcessSpool(ABC):
     """Joins the parts that work for one owner.
 
-    A subclass makes them in `start`.
+    A subclass makes them in `start`, and ends its own in `_leave` and `_end`.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -40,6 +42,8 @@ class ProcessSpool(ABC):
     _commits: Commits
     _heartbeat: Heartbeat
     _leasing: Leasing
+    _owner: Owner
+    _pipe: WakeupPipe
     _reading: IReading
 
     def __init__(
@@ -73,9 +77,18 @@ class ProcessSpool(ABC):
         Raises SpoolUnusable or OSError, in one line for people.
         """
 
-    @abstractmethod
     async def stop(self) -> None:
         """Commit what waits, leave leases to the next owner, and close."""
+        self._rest()
+        self._pipe.close()
+        try:
+            await self._leave()
+        except OSError as error:  # another process takes over
+            self.log.warn("spool: {error}", error=str(error))
+            self._owner.close()
+        await self._committer.stop()
+        self._attempts.close()
+        await self._end()
 
     @abstractmethod
     async def take_over(self) -> int:
@@ -84,6 +97,14 @@ class ProcessSpool(ABC):
         Returns how many messages it were.  Call it at start and every few seconds.  Raises OSError;
         try again later.
         """
+
+    @abstractmethod
+    async def _leave(self) -> None:
+        """Free what is our own, at an orderly end.  Raises OSError."""
+
+    @abstractmethod
+    async def _end(self) -> None:
+        """Wake the others, and close the connections, after the last commit."""
 
     def _begin(self, owner: int) -> None:
         """Let the parts work."""

@@ -95,17 +95,12 @@ class SqliteSpool(ProcessSpool):
             committer, pulse, self._leasing, self._listener, self._clocks, self._reactor
         )
 
-    async def stop(self) -> None:
-        """See `ProcessSpool.stop`."""
-        self._rest()
-        self._pipe.close()
-        try:
-            await self._taking_over.take_over_from(self._owner, died=False)
-        except OSError as error:  # another process takes over
-            self.log.warn("spool: {error}", error=str(error))
-            self._owner.close()
-        await self._committer.stop()
-        self._attempts.close()
+    async def _leave(self) -> None:
+        """See `ProcessSpool._leave`."""
+        await self._taking_over.take_over_from(self._owner, died=False)
+
+    async def _end(self) -> None:
+        """See `ProcessSpool._end`."""
         self._reading.close()
         wake_processes(self._folder)
 

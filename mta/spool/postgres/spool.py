@@ -105,17 +105,12 @@ class PostgresSpool(ProcessSpool):
             MAX_SURE,
         )
 
-    async def stop(self) -> None:
-        """See `ProcessSpool.stop`."""
-        self._rest()
-        self._pipe.close()
-        try:
-            await self._taking_over.leave(self._owner)
-        except OSError as error:  # another process takes over
-            self.log.warn("spool: {error}", error=str(error))
-            self._owner.close()
-        await self._committer.stop()
-        self._attempts.close()
+    async def _leave(self) -> None:
+        """See `ProcessSpool._leave`."""
+        await self._taking_over.leave(self._owner)
+
+    async def _end(self) -> None:
+        """See `ProcessSpool._end`."""
         self._wakeups.wake_others()
         await self._in_thread(self._close)
 
