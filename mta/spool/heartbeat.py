@@ -7,7 +7,6 @@ many looks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from sqlite3 import Connection
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -16,10 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from mta.interfaces import ISpoolListener
-from mta.spool import owner_rows
 from mta.spool.clock import TOLERANCE, Clocks
-from mta.spool.database import spare
-from mta.spool.folder import Folder
 from mta.spool.jobs import ICommitter, Job
 from mta.spool.leasing import Leasing
 
@@ -38,15 +34,6 @@ class Pulse:
     is_known: bool
     jumped: float
     has_room: bool
-
-
-def sqlite_pulse(connection: Connection, owner: int, clocks: Clocks, folder: Folder) -> Pulse:
-    """Beat in a SQLite database."""
-    is_known = owner_rows.beat(connection, owner)
-    if not is_known:
-        owner_rows.register(connection, owner)
-    jumped = owner_rows.set_clock(connection, clocks.read())
-    return Pulse(is_known, jumped, folder.has_room(spare(connection)))
 
 
 class Heartbeat:

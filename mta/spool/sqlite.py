@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 from twisted.python.threadpool import ThreadPool
@@ -18,13 +19,14 @@ from mta.spool import owner_rows, owners
 from mta.spool.admission import Admission
 from mta.spool.attempts import AttemptNotes
 from mta.spool.claims import Claims
+from mta.spool.clock import Clocks
 from mta.spool.commits import Commits
 from mta.spool.committer import Committer
 from mta.spool.content import ContentSource
-from mta.spool.database import as_oserror, open_database, transaction
+from mta.spool.database import as_oserror, open_database, spare, transaction
 from mta.spool.drafts import Drafts
 from mta.spool.folder import Folder
-from mta.spool.heartbeat import Heartbeat, sqlite_pulse
+from mta.spool.heartbeat import Heartbeat, Pulse
 from mta.spool.holds import StandingHolds
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.leasing import Leasing
@@ -77,7 +79,7 @@ class SqliteSpool(ProcessSpool):
         claims = Claims(committer, owner.number, source)
         waker = Waker(folder, owner.wakeup_pipe)
         drafts = Drafts(folder, owner.number, self._in_thread)
-        pulse = acting(sqlite_pulse, owner=owner.number, clocks=self._clocks, folder=folder)
+        pulse = acting(_pulse, owner=owner.number, clocks=self._clocks, folder=folder)
         self._reading = reading
         self._leasing = Leasing(claims, self._listener, waker, self._now, sweeper)
         self._commits = Commits(
@@ -108,3 +110,12 @@ class SqliteSpool(ProcessSpool):
         """See `ProcessSpool.take_over`."""
         self._pipe.renew()
         return await self._taking_over.look(self._owner.number)
+
+
+def _pulse(connection: Connection, owner: int, clocks: Clocks, folder: Folder) -> Pulse:
+    """Beat in the database."""
+    is_known = owner_rows.beat(connection, owner)
+    if not is_known:
+        owner_rows.register(connection, owner)
+    jumped = owner_rows.set_clock(connection, clocks.read())
+    return Pulse(is_known, jumped, folder.has_room(spare(connection)))
