@@ -74,7 +74,7 @@ class Opening:
     def _begin(self) -> bool:
         """Read the header and the nonce, once they are there."""
         end = stanzas.end_of_header(bytes(self._rest))
-        if max(end, 0 if end else len(self._rest)) > MAX_HEADER:
+        if (end or len(self._rest)) > MAX_HEADER:
             raise NotOpened("its header does not end")
         if not end or len(self._rest) < end + NONCE:
             return False
