@@ -13,18 +13,17 @@ from mta.queued import SpoolFull
 from mta.spool import owner_rows, owners, rows
 from mta.spool.database import as_oserror, commit_lock, open_database, transaction
 from mta.spool.folder import Folder
-from mta.spool.wakeup import Signal, wake_processes
+from mta.spool.wakeup import Signal, ToolWaker, wake_processes
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WAKE_INTERVAL = 1.0  # seconds: a woken server may probe each host that is down
 _MAX_REST = 0.5  # seconds: a person waits for the command
 _BATCH_SIZE = 500  # files forgotten in one commit: others want to commit, too
 _ALL = -1  # as a LIMIT
 
 
-class ToolCommits:
+class ToolCommits(ToolWaker):
     """The connection of one tool.
 
     Everything blocks, and raises OSError where the spool fails.  `now`: seconds since the epoch.
@@ -35,8 +34,7 @@ class ToolCommits:
         self.folder = folder
         self.now = now
         self.connection = open_database(folder)
-        self._unsent: set[Signal] = set()
-        self._next_wake = 0.0  # of the monotonic clock; 0: at once, always
+        super().__init__()
 
     def close(self) -> None:
         """Close the spool."""
@@ -80,16 +78,9 @@ class ToolCommits:
 
     # --- the servers -------------------------------------------------------------------
 
-    def wake(self, *signals: Signal) -> None:
-        """Wake the servers; in the middle of many changes, not each time."""
-        self._unsent.update(signals)
-        now = time.monotonic()
-        if now >= self._next_wake:
-            if self._next_wake:
-                self._next_wake = now + _WAKE_INTERVAL
-            for signal in self._unsent:
-                wake_processes(self.folder, signal)
-            self._unsent.clear()
+    def send(self, signal: Signal) -> None:
+        """See `ToolWaker.send`."""
+        wake_processes(self.folder, signal)
 
     @contextmanager
     def in_portions(self) -> Iterator[Callable[[], None]]:
@@ -98,15 +89,12 @@ class ToolCommits:
         Gives a function to be called between portions of them, which leaves half of the time to
         others that want to commit.
         """
-        self._next_wake = began = time.monotonic()
+        began = time.monotonic()
 
         def rest() -> None:
             nonlocal began
             time.sleep(min(time.monotonic() - began, _MAX_REST))
             began = time.monotonic()
 
-        try:
+        with self.seldom():
             yield rest
-        finally:
-            self._next_wake = 0.0
-            self.wake()

@@ -6,6 +6,10 @@ Each has a FIFO (`mta.spool.wakeup_pipe`), into which the others write one octet
 from __future__ import annotations
 
 import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,6 +20,7 @@ from mta.spool.folder import Folder
 from mta.spool.interfaces import IWaker
 
 SUFFIX = ".wake"
+_WAKE_INTERVAL = 1.0  # seconds: a woken server may probe each host that is down
 
 
 class Signal(Enum):
@@ -54,6 +59,39 @@ class Waker:
     def wake_others(self) -> None:
         """See `IWaker.wake_others`."""
         wake_processes(self.folder, except_for=self.own)
+
+
+class ToolWaker(ABC):
+    """Wakes the servers for a tool, seldom during many changes."""
+
+    def __init__(self) -> None:
+        self._unsent: set[Signal] = set()
+        self._next_wake = 0.0  # of the monotonic clock; 0: at once, always
+
+    @abstractmethod
+    def send(self, signal: Signal) -> None:
+        """Wake all of them now."""
+
+    def wake(self, *signals: Signal) -> None:
+        """Wake the servers, now or with what comes next."""
+        self._unsent.update(signals)
+        now = time.monotonic()
+        if now >= self._next_wake:
+            if self._next_wake:
+                self._next_wake = now + _WAKE_INTERVAL
+            for signal in self._unsent:
+                self.send(signal)
+            self._unsent.clear()
+
+    @contextmanager
+    def seldom(self) -> Iterator[None]:
+        """Wake them seldom during many changes, and at the end."""
+        self._next_wake = time.monotonic()
+        try:
+            yield
+        finally:
+            self._next_wake = 0.0
+            self.wake()
 
 
 def _write(path: Path, signal: Signal) -> None:

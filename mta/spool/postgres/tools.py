@@ -23,14 +23,13 @@ from mta.spool.postgres.loading import load, salvage
 from mta.spool.postgres.server import Connection, Server, Session, transaction
 from mta.spool.postgres.sync_spool import PostgresSyncSpool, at_once, sync_spool
 from mta.spool.postgres.taken import remembered
-from mta.spool.postgres.wakeups import notify
+from mta.spool.postgres.wakeups import NotifyingWaker
 from mta.spool.rows import Arrival
 from mta.spool.schema import Hold
 from mta.spool.sync_spool import enqueued, notice_of
 from mta.spool.wakeup import Signal
 
 _BATCH_SIZE = 500  # messages changed in one commit: others want to change them, too
-_WAKE_INTERVAL = 1.0  # seconds: a woken server may probe each host that is down
 
 _HOLD = f"""
 UPDATE schedule SET on_hold = {Hold.BY_HAND:d}, due = 'Infinity' WHERE on_hold = 0
@@ -64,8 +63,7 @@ class PostgresTools:
         self._session.call(lambda connection: schema.prepare(self._server, connection))
         self._source = PostgresContent(self._session, at_once)
         self._listing = PostgresListing(Session(self._server), now)
-        self._unsent: set[Signal] = set()
-        self._next_wake = 0.0  # of the monotonic clock; 0: at once, always
+        self._waker = NotifyingWaker(self._session)
 
     def close(self) -> None:
         """Close the spool."""
@@ -111,12 +109,8 @@ class PostgresTools:
 
         Gives a function to be called between portions of them.
         """
-        self._next_wake = time.monotonic()
-        try:
+        with self._waker.seldom():
             yield lambda: None  # others need not wait for our commits
-        finally:
-            self._next_wake = 0.0
-            self._wake()
 
     def hold(self, ids: Collection[str]) -> list[str]:
         """Put messages on hold until `release`; returns which were changed.
@@ -148,7 +142,7 @@ class PostgresTools:
             for portion in rows.portions(numbers(ids), _BATCH_SIZE)
             for number in self._session.call(delete, portion)
         ]
-        self._wake(Signal.RECALL)
+        self._waker.wake(Signal.RECALL)
         return [*map(queue_id.encode, sorted(removed))]
 
     def _change(self, statement: str, ids: Collection[str], signal: Signal) -> list[str]:
@@ -166,7 +160,7 @@ class PostgresTools:
             for portion in rows.portions(numbers(ids), _BATCH_SIZE)
             for number in self._session.call(change, portion)
         ]
-        self._wake(signal)
+        self._waker.wake(signal)
         return [*map(queue_id.encode, sorted(changed))]
 
     def _take_over(self) -> None:
@@ -181,17 +175,6 @@ class PostgresTools:
         finally:
             for each in dead:
                 each.close()
-
-    def _wake(self, *signals: Signal) -> None:
-        """Wake the servers; in the middle of many changes, not each time."""
-        self._unsent.update(signals)
-        now = time.monotonic()
-        if now >= self._next_wake:
-            if self._next_wake:
-                self._next_wake = now + _WAKE_INTERVAL
-            for signal in self._unsent:
-                self._session.call(notify, signal)
-            self._unsent.clear()
 
     # --- new messages ------------------------------------------------------------------
 
@@ -229,7 +212,7 @@ class PostgresTools:
             finally:
                 for number in notices.keys() - removed:
                     notices[number][0].discard()
-        self._wake(Signal.WORK)
+        self._waker.wake(Signal.WORK)
         return [*map(queue_id.encode, sorted(removed))]
 
 

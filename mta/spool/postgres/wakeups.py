@@ -21,8 +21,8 @@ from zope.interface import implementer
 from mta.interfaces import ISpoolListener
 from mta.limited_log import LimitedLog
 from mta.spool.interfaces import IWaker
-from mta.spool.postgres.server import Connection, Server
-from mta.spool.wakeup import Signal
+from mta.spool.postgres.server import Connection, Server, Session
+from mta.spool.wakeup import Signal, ToolWaker
 
 CHANNEL = "mta"
 INTERVAL = 0.2  # seconds between two notifications of a process
@@ -121,6 +121,18 @@ class Wakeups:
         elif name == Signal.RECALL.name:
             self._listener.recall()
         self._listener.wake()
+
+
+class NotifyingWaker(ToolWaker):
+    """Wakes the processes on all nodes for a tool."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def send(self, signal: Signal) -> None:
+        """See `ToolWaker.send`."""
+        self._session.call(notify, signal)
 
 
 def notify(connection: Connection, signal: Signal, sender: int = 0) -> None:
