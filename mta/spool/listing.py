@@ -283,3 +283,10 @@ def numbers(ids: Collection[str]) -> list[int]:
         except ValueError:
             continue
     return found
+
+
+def portions(ids: Collection[str], size: int) -> Iterator[list[int]]:
+    """The numbers of queue ids, `size` at a time."""
+    found = numbers(ids)
+    for start in range(0, len(found), size):
+        yield found[start : start + size]

@@ -18,7 +18,7 @@ from mta.spool import leases, queue_id, rows
 from mta.spool.database import as_oserror
 from mta.spool.folder import Folder
 from mta.spool.interfaces import ITools
-from mta.spool.listing import DAMAGED, Listed, Listing, numbers
+from mta.spool.listing import DAMAGED, Listed, Listing, portions
 from mta.spool.loading import load, salvage
 from mta.spool.schema import Hold
 from mta.spool.sync_spool import SyncSpool, blocking_source, enqueued, notice_of, sync_spool
@@ -143,7 +143,7 @@ class SpoolTools:
             return rows.ids(connection.execute(statement, parameters))
 
         done: list[int] = []
-        for portion in _portions(ids):
+        for portion in portions(ids, _BATCH_SIZE):
             begun = time.monotonic()
             done += self._commits.commit_anyway(execute, portion)
             if len(portion) == _BATCH_SIZE:  # more are to come: the server wants to commit, too
@@ -218,9 +218,3 @@ def _untouched(connection: Connection, messages: Sequence[Message]) -> set[int]:
         (json.dumps(known),),
     )
     return set(rows.ids(found))
-
-
-def _portions(ids: Collection[str]) -> Iterator[list[int]]:
-    found = numbers(ids)
-    for start in range(0, len(found), _BATCH_SIZE):
-        yield found[start : start + _BATCH_SIZE]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,9 +290,3 @@ def counted(cursor: psycopg.Cursor[Any]) -> int:
     """
     row = cursor.fetchone()
     return int(row[0]) if row else 0
-
-
-def portions(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Split ids."""
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 
 from zope.interface import implementer
@@ -15,7 +16,7 @@ from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import attempts, owners, queue_id
 from mta.spool.folder import Folder
 from mta.spool.interfaces import ITools
-from mta.spool.listing import DAMAGED, Listed, numbers
+from mta.spool.listing import DAMAGED, Listed, portions
 from mta.spool.postgres import leases, owner_rows, rows, schema
 from mta.spool.postgres.content import PostgresContent
 from mta.spool.postgres.listing import PostgresListing
@@ -129,21 +130,9 @@ class PostgresTools:
 
     def delete(self, ids: Collection[str]) -> list[str]:
         """Remove messages without a notice, leased ones, too; returns which."""
-
-        def delete(connection: Connection, portion: Sequence[int]) -> list[int]:
-            query = "SELECT id FROM schedule WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
-            with transaction(connection):
-                found = rows.ids(connection.execute(query, (portion,)))
-                rows.remove(connection, found)
-            return found
-
-        removed = [
-            number
-            for portion in rows.portions(numbers(ids), _BATCH_SIZE)
-            for number in self._session.call(delete, portion)
-        ]
+        found = [self._session.call(_remove, each) for each in portions(ids, _BATCH_SIZE)]
         self._waker.wake(Signal.RECALL)
-        return [*map(queue_id.encode, sorted(removed))]
+        return _encoded(found)
 
     def _change(self, statement: str, ids: Collection[str], signal: Signal) -> list[str]:
         """Change those of the messages that it applies to; returns their ids."""
@@ -155,13 +144,9 @@ class PostgresTools:
                 values = {"now": self._now(), "ids": list(portion)}
                 return rows.ids(connection.execute(statement.encode(), values))
 
-        changed = [
-            number
-            for portion in rows.portions(numbers(ids), _BATCH_SIZE)
-            for number in self._session.call(change, portion)
-        ]
+        changed = [self._session.call(change, each) for each in portions(ids, _BATCH_SIZE)]
         self._waker.wake(signal)
-        return [*map(queue_id.encode, sorted(changed))]
+        return _encoded(changed)
 
     def _take_over(self) -> None:
         """Free what dead owners had leased.  No server may be up to do it."""
@@ -214,6 +199,19 @@ class PostgresTools:
                     notices[number][0].discard()
         self._waker.wake(Signal.WORK)
         return [*map(queue_id.encode, sorted(removed))]
+
+
+def _encoded(changed: Iterable[Sequence[int]]) -> list[str]:
+    """The ids of messages that were changed in portions, oldest first."""
+    return [*map(queue_id.encode, sorted(chain.from_iterable(changed)))]
+
+
+def _remove(connection: Connection, numbers: Sequence[int]) -> list[int]:
+    query = "SELECT id FROM schedule WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
+    with transaction(connection):
+        found = rows.ids(connection.execute(query, (numbers,)))
+        rows.remove(connection, found)
+    return found
 
 
 def _free(connection: Connection, ended: Collection[int], now: float) -> None:
