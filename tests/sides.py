@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -277,16 +277,15 @@ class CustomerSide(Side):
         self, provider: ProviderSide, peer: Peer, inspectors: Sequence[IInspector] = ()
     ) -> None:
         super().__init__(provider.clock, "office", "office.example", TO_PROVIDER, peer)
-        self.config = replace(self.config, inspectors=inspectors)
         self.dialler = FakeDialler(provider)
-        self.customer = Customer(
-            cast(Dialler, self.dialler),
-            self.config,
-            self.held,
-            self.typed_status,
-            provider.clock,
-        )
+        self.configure(inspectors=inspectors)
         self.start(self.customer)
+
+    def configure(self, **changes: Any) -> None:
+        """Change what its receivers have, from the next connection on."""
+        self.config = replace(self.config, **changes)
+        dialler = cast(Dialler, self.dialler)
+        self.customer = Customer(dialler, self.config, self.held, self.typed_status, self.clock)
 
     def exchange(self) -> Deferred[Tally]:
         """Begin one exchange."""

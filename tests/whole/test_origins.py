@@ -14,7 +14,6 @@ from mta.access.counters import Counters
 from mta.interfaces import IRole
 from mta.link import Link
 from mta.mail import Envelope, Mailbox, Recipient, Security
-from mta.peers.customer import Customer
 from mta.queued import Message
 from mta.session import LOCAL_ADDRESS, Origin, Session, Testimony
 from mta.settings import Limits, Relay, Service
@@ -36,26 +35,17 @@ class OriginCase(SynchronousTestCase):
 
     def make(self, origin: str = "trust", **limits: int) -> None:
         """The two; clients in the office's networks may relay there."""
+        self.inspector = FakeInspector()
         self.provider, self.office = sides(origin=origin)
         self.accepted: list[tuple[Message, Session | None]] = []
-        office, clock = self.office, self.provider.clock
+        office = self.office
         accept = office.accepted
-        counters = Counters(clock)
+        counters = Counters(office.clock)
         counters.use(Limits(**limits))
         office.access = AccessPolicy(
             Relay(NETWORKS), Limits(**limits), [office.peer], office.router, None, counters
         )
-        self.inspector = FakeInspector()
-        office.config = replace(
-            office.config, access=office.access, inspectors=[self.inspector], accepted_mail=office
-        )
-        office.customer = Customer(
-            office.dialler,
-            office.config,
-            office.held,
-            office.typed_status,
-            clock,  # type: ignore[arg-type]
-        )
+        office.configure(access=office.access, inspectors=[self.inspector])
 
         def accepted(message: Message, session: Session) -> None:
             self.accepted.append((message, session.forwarded))

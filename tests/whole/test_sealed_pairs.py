@@ -10,7 +10,6 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from mta.interfaces import IOwnMail
 from mta.mail import Envelope, Mailbox, Outcome, Recipient, Status
-from mta.peers.customer import Customer
 from mta.peers.sealed_waits import SEALED_WAITS
 from mta.queue.planning import SEALED, plan
 from mta.queued import Message
@@ -48,20 +47,7 @@ def _seal(case: PairTests, *keys: PrivateKey) -> None:
     provider.clock.advance(0)
     case.told = Told()  # type: ignore[attr-defined]
     opener = SealOpener({"provider": keys}, case.told) if keys else None  # type: ignore[attr-defined]
-    office.config = replace(office.config, opener=opener, accepted_mail=office)
-    _dial_with(case)
-
-
-def _dial_with(case: PairTests) -> None:
-    """Let the office dial with what its receivers have now."""
-    provider, office = case.provider, case.office
-    office.customer = Customer(
-        office.dialler,  # type: ignore[arg-type]
-        office.config,
-        office.held,
-        office.typed_status,
-        provider.clock,
-    )
+    office.configure(opener=opener)
 
 
 class SealedPairs(PairTests):
@@ -116,11 +102,10 @@ class SealedTests(SealedPairs):
     def test_the_keyword_again(self) -> None:
         """What waited goes when it is offered, and the obstacle is gone."""
         self.make()
-        opening, self.office.config = self.office.config, replace(self.office.config, opener=None)
-        _dial_with(self)
+        opener = self.office.config.opener
+        self.office.configure(opener=None)
         self.exchange()
-        self.office.config = opening
-        _dial_with(self)
+        self.office.configure(opener=opener)
         self.provider.clock.advance(61)
         self.exchange()
         self.assertEqual(self.office.bodies, IN)
