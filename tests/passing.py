@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mta.interfaces import IPassedMail, IPeerMeter
+from mta.interfaces import IPassedMail
 from mta.link import Link
 from mta.mail import Reply
 from mta.queue.pass_through import PassingSeams, PassThrough
@@ -18,7 +18,7 @@ from mta.session import Session
 from mta.settings import HOUR, Service
 from mta.smtp.receiver import Receiver
 from mta.testing import ConnectionPair, FakeInspector, MemoryTransport
-from tests.sides import CustomerSide, ProviderSide, sides
+from tests.sides import CustomerSide, FakePeerMeter, ProviderSide, sides
 
 BODY = b"Hello\r\n"
 HEADER = b"Subject: test\r\n\r\n"
@@ -62,28 +62,6 @@ class Log:
     def refused(self, message: Message, session: Session, peer: str, reply: Reply) -> None:
         """See `IPassedMail.refused`."""
         self.told.append(f"refused by {peer}: {reply}")
-
-
-@implementer(IPeerMeter)
-class Counts:
-    """What was counted."""
-
-    def __init__(self) -> None:
-        self.counted: list[str] = []
-
-    def answered(self, peer: str, source: str) -> None:
-        """See `IPeerMeter.answered`."""
-
-    def passed_through(self, peer: str) -> None:
-        """See `IPeerMeter.passed_through`."""
-        self.counted.append("passed")
-
-    def refused(self, peer: str) -> None:
-        """See `IPeerMeter.refused`."""
-        self.counted.append("refused")
-
-    def sealed(self, peer: str) -> None:
-        """See `IPeerMeter.sealed`."""
 
 
 class Origin:
@@ -134,13 +112,12 @@ class PassingCase(SynchronousTestCase):
 
     def make(self, *, linger: float = HOUR, link: bool = True) -> None:
         """The two, and the link between them."""
-        self.provider, self.office = sides("atrn", linger, HOUR, origin="trust")
-        self.office.dialler.wire = OctetWire
-        self.log, self.counts = Log(), Counts()
         self.inspector = FakeInspector()
-        self.office.customer._receiver = replace(
-            self.office.customer._receiver, inspectors=[self.inspector]
+        self.provider, self.office = sides(
+            "atrn", linger, HOUR, origin="trust", inspectors=[self.inspector]
         )
+        self.office.dialler.wire = OctetWire
+        self.log, self.counts = Log(), FakePeerMeter()
         provider = self.provider
         seams = PassingSeams(
             provider.spool, provider.runner.uncommitted, self.log, self.counts, provider.clock
