@@ -107,7 +107,10 @@ class ScriptedFilter:
 
 
 class _Transport:
-    """A connection to a filter; what it sends comes at once."""
+    """A connection to a filter; what it sends comes at once.
+
+    `writes`: how often the server has sent something.
+    """
 
     def __init__(self, filter: ScriptedFilter, protocol: Any) -> None:
         self.filter = filter
@@ -116,10 +119,12 @@ class _Transport:
         self.is_open = True
         self.is_paused = False
         self.aborted = False
+        self.writes = 0
         self._octets = b""
 
     def write(self, octets: bytes) -> None:
         """Take what the server sends."""
+        self.writes += 1
         self._octets += octets
         while len(self._octets) >= 4 and self.is_open:
             (length,) = struct.unpack("!I", self._octets[:4])
