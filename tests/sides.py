@@ -269,6 +269,11 @@ class FakeDialler:
         while sum(wire.carry() for wire in self.wires):
             self._provider.clock.advance(0)
 
+    def cut(self) -> None:
+        """Break all connections."""
+        for wire in self.wires:
+            wire.cut()
+
 
 class CustomerSide(Side):
     """Has bob@office.example, and sends everything else through the provider."""

@@ -11,12 +11,12 @@ from mta.access import AccessPolicy
 from mta.access.counters import Counters
 from mta.access.live_recipients import AnswerSources, LiveRecipients
 from mta.link import Link
-from mta.mail import Agent, Hop, Reply
+from mta.mail import Reply
 from mta.peer_settings import Unknown, Verify
 from mta.peers.link_questions import MAX_QUESTIONS, TIMEOUT
 from mta.peers.peer_questions import PeerQuestions
 from mta.queue.held_source import MAX_SMALL
-from mta.session import LinkKind, RecipientAnswer
+from mta.session import LinkKind
 from mta.settings import HOUR, Limits, Relay, Service
 from mta.smtp import replies
 from mta.smtp.receiver import Receiver
@@ -25,8 +25,6 @@ from tests.access.test_live_recipients import Sources
 from tests.sides import BOB, sides
 
 LARGE = b"large\r\n" * MAX_SMALL
-HELD = Hop(Agent.HOLD, "office")
-YES, NO, LATER, NONE = RecipientAnswer
 
 
 class Client:
@@ -76,8 +74,7 @@ class LiveTests(SynchronousTestCase):
         self.carry()
 
     def tearDown(self) -> None:
-        for wire in self.wires:
-            wire.cut()
+        self.office.dialler.cut()
 
     @property
     def wires(self) -> list[ConnectionPair]:
@@ -87,12 +84,6 @@ class LiveTests(SynchronousTestCase):
     def carry(self) -> None:
         """Carry all there is."""
         self.office.dialler.carry()
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, while the connections carry what there is."""
-        for _ in range(round(seconds * 10)):
-            self.provider.clock.advance(0.1)
-            self.carry()
 
     def client(self, errors: int = 20) -> Client:
         """A client of the relay."""
@@ -195,8 +186,7 @@ class LiveTests(SynchronousTestCase):
 
     def test_no_link(self) -> None:
         """The list, or else the rule."""
-        for wire in self.wires:
-            wire.cut()
+        self.office.dialler.cut()
         client = self.client()
         for self.sources.list, reply in (
             (None, "250 2.1.5"),
@@ -217,8 +207,7 @@ class LiveTests(SynchronousTestCase):
         client = self.client()
         client.rcpt("bob")
         self.assertEqual(client.heard(), [])
-        for wire in self.wires:
-            wire.cut()
+        self.office.dialler.cut()
         self.assertEqual(client.heard(), ["250 2.1.5"])
         self.assertEqual(self.sources.counted, [("office", "unknown")])
 

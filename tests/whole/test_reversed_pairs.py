@@ -42,8 +42,7 @@ class PairTests(SynchronousTestCase):
             self.office.put(CAROL, body)
 
     def tearDown(self) -> None:
-        for wire in self.wires:
-            wire.cut()
+        self.office.dialler.cut()
 
     def exchange(self) -> Tally:
         """One whole exchange."""

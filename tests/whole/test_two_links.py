@@ -28,8 +28,7 @@ class TwoLinksTests(SynchronousTestCase):
         self.office.dialler.carry()
 
     def tearDown(self) -> None:
-        for wire in self.wires:
-            wire.cut()
+        self.office.dialler.cut()
 
     @property
     def wires(self) -> list[ConnectionPair]:
