@@ -42,11 +42,16 @@ class NextHop:
 
     `keywords` are what it answers to EHLO.  `contents` are the contents that it was sent by DATA,
     with their dots doubled, `chunks` what it was sent by BDAT, `commands` all else.  With
-    `replies` it answers each command in turn with one of them, as it is, and then closes.
+    `replies` it answers each command in turn with one of them, as it is, and then closes; with
+    `refusal`, each RCPT with that line.
     """
 
     def __init__(
-        self, case: SynchronousTestCase, *keywords: bytes, replies: tuple[bytes, ...] = ()
+        self,
+        case: SynchronousTestCase,
+        *keywords: bytes,
+        replies: tuple[bytes, ...] = (),
+        refusal: bytes = b"",
     ) -> None:
         self.contents: list[bytes] = []
         self.chunks: list[bytes] = []
@@ -54,6 +59,7 @@ class NextHop:
         self.conversations = 0
         self._keywords = keywords
         self._replies = replies
+        self._refusal = refusal
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         case.addCleanup(self._socket.close)
@@ -103,6 +109,8 @@ class NextHop:
                 connection.sendall(
                     b"".join(b"250%b%b\r\n" % each for each in zip(marks, lines, strict=True))
                 )
+            elif verb == b"RCPT" and self._refusal:
+                connection.sendall(self._refusal + b"\r\n")
             else:
                 connection.sendall(b"221 bye\r\n" if verb == b"QUIT" else b"250 2.0.0 OK\r\n")
 

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import signal
-import socket
-import threading
 import time
 from calendar import timegm
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.settings import DAY
+from tests.attacks.target import NextHop
 from tests.crash.failing import Calls
 from tests.processes import Server, configuration, temporary_folder, wait_until
 
@@ -25,38 +24,13 @@ RETRIES = 1  # that is waited for after each change
 MAX_RETRIES = 6  # in that time: a storm would be hundreds
 
 
-class Refusing(threading.Thread):
-    """A next hop that takes no mail now.  `calls`: how often a recipient was tried."""
-
-    def __init__(self, case: SynchronousTestCase) -> None:
-        super().__init__(daemon=True)
-        self.calls = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        case.addCleanup(self._listener.close)
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rwb", buffering=0) as file:
-                file.write(b"220 hop.example\r\n")
-                for line in file:
-                    is_recipient = line.upper().startswith(b"RCPT")
-                    self.calls += is_recipient
-                    file.write(b"451 4.3.2 later\r\n" if is_recipient else b"250 OK\r\n")
-
-
 class ClockTests(SynchronousTestCase):
     """A server whose clock is set while mail waits for its next attempt."""
 
     def setUp(self) -> None:
         folder = temporary_folder(self)
         self.calls = Calls(self, folder)
-        self.hop = Refusing(self)
-        self.hop.start()
+        self.hop = NextHop(self, refusal=b"451 4.3.2 later")
         self.server = Server(
             self,
             configuration(
@@ -68,20 +42,25 @@ class ClockTests(SynchronousTestCase):
         )
         self.server.start()
 
+    def tries(self) -> int:
+        """How often the next hop was asked to take a recipient."""
+        return sum(line[:4].upper() == b"RCPT" for line in self.hop.commands)
+
     def test_changes(self) -> None:
         """After each, mail is tried again soon and not at once all the time; none is given up."""
         self.server.send(CONTENT, "carol@away.example", reverse_path="bob@office.example")
-        wait_until(lambda: self.hop.calls, "the first attempt")
+        wait_until(self.tries, "the first attempt")
         now = time.time()
         for seconds in (DAY, 0, -DAY, SPRING - now, AUTUMN - now):
             self.calls.set_clock(seconds)
-            before = self.hop.calls
+            before = self.tries()
             wait_until(
-                lambda before=before: self.hop.calls >= before + RETRIES, f"{seconds} s: retries"
+                lambda before=before: self.tries() >= before + RETRIES, f"{seconds} s: retries"
             )
-            self.assertLessEqual(self.hop.calls, before + MAX_RETRIES)
-            self.server.send(CONTENT, f"bob{self.hop.calls}@office.example")
-            self.server.wait_for_mail(f"office.example/bob{self.hop.calls}")
+            self.assertLessEqual(self.tries(), before + MAX_RETRIES)
+            name = f"bob{self.tries()}"
+            self.server.send(CONTENT, f"{name}@office.example")
+            self.server.wait_for_mail(f"office.example/{name}")
         self.assertNotIn("Traceback", self.server.log)
         self.assertFalse((self.server.folder / "mail/office.example/bob").exists(), "a notice")
 

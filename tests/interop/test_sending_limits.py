@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import smtplib
-import socketserver
-import threading
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.commands import main
 from mta.users.file import UserFile
+from tests.attacks.target import NextHop
 from tests.processes import Server, configuration, listener, local_domain, wait_until
 
 MESSAGE = b"From: alice@office.example\r\nSubject: x\r\n\r\nx\r\n"
-
-
-class Refusing(socketserver.StreamRequestHandler):
-    """A host that knows no mailbox."""
-
-    def handle(self) -> None:
-        """Answer until QUIT."""
-        self.wfile.write(b"220 refusing.example\r\n")
-        for line in self.rfile:
-            verb = line[:4].upper()
-            replies = {b"RCPT": b"550 5.1.1 No such user\r\n", b"QUIT": b"221 Bye\r\n"}
-            self.wfile.write(replies.get(verb, b"250 OK\r\n"))
-            if verb == b"QUIT":
-                return
 
 
 class SendingLimitTests(SynchronousTestCase):
@@ -35,11 +20,7 @@ class SendingLimitTests(SynchronousTestCase):
 
     def start(self, **limits: Any) -> None:
         """A server with two workers, all of whose mail for elsewhere is refused."""
-        host = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing)
-        host.daemon_threads = True
-        threading.Thread(target=host.serve_forever, daemon=True).start()
-        self.addCleanup(host.server_close)
-        self.addCleanup(host.shutdown)
+        host = NextHop(self, refusal=b"550 5.1.1 No such user")
         submission = listener("submission") | {"allow_cleartext_auth": True}
         submission["tls"] = "off"
         self.server = Server(
@@ -48,7 +29,7 @@ class SendingLimitTests(SynchronousTestCase):
                 listen=[submission],
                 users="users.yaml",
                 domains={"office.example": local_domain()},
-                routes={"default": f"smtp://127.0.0.1:{host.server_address[1]}"},
+                routes={"default": f"smtp://127.0.0.1:{host.port}"},
                 limits=limits,
                 queue={"retry": ["1s"], "workers": 2},
             ),
