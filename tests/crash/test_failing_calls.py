@@ -56,10 +56,14 @@ class FailingCase(SynchronousTestCase):
             metrics=f"tcp:{self.health_port}:interface=127.0.0.1",
         )
         self.server = Server(self, config, folder=folder, environment=self.calls.environment)
-        self.server.start()
         self.count = 0
         self.expected: dict[str, set[str]] = {}
         self.refused = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, and return when it is ready."""
+        self.server.start()
 
     def send(self, *, is_large: bool = False) -> None:
         """Send a message to a mailbox of its own: it has its 250, or a 4xx, and nothing else."""
@@ -178,9 +182,8 @@ class AlwaysTests(FailingCase):
 class LogTests(FailingCase):
     """The file of the log can't be written."""
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.server.stop()
+    def start(self) -> None:
+        """Start the server, which says in that file that it is ready."""
         port = free_port()
         self.file = self.server.folder / "mta.log"
         self.server.configure(

@@ -21,9 +21,6 @@ NOBODY, CAROLINE = "nobody@office.example", "caroline@office.example"
 class LiveTests(SynchronousTestCase):
     """A relay of two processes, and an office that tells nothing of its mailboxes beforehand."""
 
-    def setUp(self) -> None:
-        self.serve()
-
     def serve(self, **peer: Any) -> None:
         """Begin to serve at both ends; `peer` is of the office's entry at the relay."""
         self.relay = Provider(self, {"linger": "1h", "verify": "live"} | peer, queue={"workers": 2})
@@ -59,6 +56,7 @@ class LiveTests(SynchronousTestCase):
 
     def test_in_each_process(self) -> None:
         """Whichever takes the connection: what does not exist is refused at RCPT."""
+        self.serve()
         names = [f"nobody{number}@office.example" for number in range(SESSIONS)]
         for name in names:
             yes, no = self.rcpt(BOB, name)
@@ -70,6 +68,7 @@ class LiveTests(SynchronousTestCase):
 
     def test_a_new_mailbox(self) -> None:
         """It is known a moment after the office read its configuration again."""
+        self.serve()
         (refused,) = self.rcpt(CAROLINE)
         self.assertEqual(refused[:9], b"550 5.1.1")
         text = self.office.config.read_text("utf-8").replace("bob", "caroline")
@@ -82,6 +81,7 @@ class LiveTests(SynchronousTestCase):
 
     def test_the_office_is_down(self) -> None:
         """What it told stands; then the rule does."""
+        self.serve()
         self.office.stop()
         wait_until(lambda: self.rcpt(NOBODY)[0][:9] == b"550 5.1.1", "the list counts")
         self.assertEqual(self.rcpt(BOB)[0][:9], b"250 2.1.5")
@@ -93,8 +93,6 @@ class LiveTests(SynchronousTestCase):
 
     def test_the_office_is_down_and_mail_waits(self) -> None:
         """With ``unknown: defer``."""
-        self.office.stop()
-        self.relay.stop()
         self.serve(unknown="defer")
         self.office.stop()
         for path in (self.relay.folder / "spool/mailboxes").iterdir():
@@ -103,6 +101,7 @@ class LiveTests(SynchronousTestCase):
 
     def test_explained(self) -> None:
         """``mta explain`` asks as a session would, and says who answered."""
+        self.serve()
         self.assertIn("office has it, as it says now", run_mta(self.relay, "explain", BOB))
         refused = run_mta(self.relay, "explain", NOBODY, status=1)
         self.assertIn(f"{NOBODY}: 550 5.1.1 No such user here", refused)
@@ -113,6 +112,7 @@ class LiveTests(SynchronousTestCase):
 
     def test_from_postfix(self) -> None:
         """What Postfix sends for nobody is refused to it, and it writes the notice."""
+        self.serve()
         postfix = Postfix(
             self,
             relay_port=self.relay.ports["smtp"],
