@@ -11,11 +11,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.sealing.keys import PrivateKey
@@ -33,6 +33,9 @@ from tests.processes import Server, body_of, need_program, source_environment, w
 
 CANARY = b"canary-in-the-clear"
 OUTSIDER = "x@client.example"
+SEALED = {"seal": {"file": "office.age.pub"}, "linger": "1h"}  # of the office's entry
+FROM_HERE = {"networks": ["127.0.0.1"]}  # may relay
+LOST = {"lost.example": "smtp://127.0.0.1:1"}
 SMALL, LARGE = 20 * 1024, 2**20  # octets: in a row, and in a file
 
 
@@ -52,14 +55,21 @@ class SealedCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.key = PrivateKey.new()
-        self.relay = Provider(self, {"seal": {"file": "office.age.pub"}, "linger": "1h"})
-        self.write_keys(self.key)
-        self.relay.start()
 
-    def write_keys(self, *keys: PrivateKey) -> None:
-        """Let the relay seal to these."""
-        text = "".join(f"{key.public}\n" for key in keys)
+    def serve(
+        self,
+        peer: Mapping[str, Any] = SEALED,
+        keys: Sequence[PrivateKey] = (),
+        **settings: Any,
+    ) -> None:
+        """Begin to serve.
+
+        `peer` is what the relay says of the office, which has `keys`, or else the one of the test.
+        """
+        self.relay = Provider(self, peer, **settings)
+        text = "".join(f"{key.public}\n" for key in keys or [self.key])
         (self.relay.folder / "office.age.pub").write_text(text)
+        self.relay.start()
 
     def office(self, *keys: PrivateKey, **peer: Any) -> Server:
         """The office with these keys, not started."""
@@ -94,9 +104,6 @@ class SealedCase(SynchronousTestCase):
 
     def lost(self) -> list[bytes]:
         """The messages of the relay's spool, opened by age with the key of the office."""
-        age = need_program(self, "age")
-        identity = self.relay.folder / "backup.age"
-        identity.write_text(self.key.text + "\n")
         found = []
         with closing(sqlite3.connect(self.spool / "queue.sqlite")) as database:
             rows = database.execute(
@@ -106,21 +113,22 @@ class SealedCase(SynchronousTestCase):
         for number, in_file, header, data in rows:
             file = self.spool / "content" / queue_id.encode(number)
             body = file.read_bytes() if in_file else data
-            found.append(b"".join(_opened(age, identity, each) for each in (header, body)))
+            found.append(b"".join(map(self.opened, (header, body))))
         return found
 
-
-def _opened(age: str, identity: Path, octets: bytes) -> bytes:
-    ended = subprocess.run(
-        [age, "--decrypt", "--identity", str(identity)],
-        input=octets,
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
-    if ended.returncode:
-        raise AssertionError(ended.stderr.decode())
-    return ended.stdout
+    def opened(self, octets: bytes) -> bytes:
+        """What age makes of them, with the key of the office."""
+        identity = self.relay.folder / "backup.age"
+        identity.write_text(self.key.text + "\n")
+        ended = subprocess.run(
+            [need_program(self, "age"), "--decrypt", "--identity", str(identity)],
+            input=octets,
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr.decode())
+        return ended.stdout
 
 
 class AtRestTests(SealedCase):
@@ -128,6 +136,7 @@ class AtRestTests(SealedCase):
 
     def test_nothing_is_clear(self) -> None:
         """A small message and a large one wait, and no file has a word of them."""
+        self.serve()
         for size in (SMALL, LARGE):
             self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
         self.assert_nothing_clear()
@@ -137,6 +146,7 @@ class AtRestTests(SealedCase):
 
     def test_the_canary_would_be_seen(self) -> None:
         """The same messages for a mailbox here are there to be found: the look is a look."""
+        self.serve()
         for size in (SMALL, LARGE):
             self.relay.send(letter(size), CAROL, reverse_path=OUTSIDER)
         self.relay.wait_for_mail(CAROLS, 2)
@@ -144,6 +154,7 @@ class AtRestTests(SealedCase):
 
     def test_while_it_arrives(self) -> None:
         """Most of a large message has come, and not its end: nothing is clear, then or later."""
+        self.serve()
         content = letter(LARGE)
         with socket.create_connection(("127.0.0.1", self.relay.ports["smtp"]), 10) as connection:
             reader = connection.makefile("rb")
@@ -168,6 +179,7 @@ class AtRestTests(SealedCase):
 
     def test_killed_while_mail_comes(self) -> None:
         """Killed at some moments: nothing is clear, and what had its 250 is there, whole."""
+        self.serve()
         taken: list[bytes] = []
         for number in range(4):
             sender = threading.Thread(target=self.send_all, args=(taken, number), daemon=True)
@@ -196,6 +208,7 @@ class AtRestTests(SealedCase):
 
     def test_age_opens_what_is_lost(self) -> None:
         """The relay is gone; its disk and the key of the office are enough."""
+        self.serve()
         for size in (0, SMALL, LARGE):
             self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
         self.relay.kill()
@@ -207,6 +220,7 @@ class AtRestTests(SealedCase):
 
     def test_a_part_is_for_others(self) -> None:
         """A message for the office and for a mailbox here becomes two."""
+        self.serve()
         for size in (SMALL, LARGE):
             self.relay.send(letter(size), BOB, CAROL, reverse_path=OUTSIDER)
         for message in self.relay.wait_for_mail(CAROLS, 2):
@@ -216,17 +230,8 @@ class AtRestTests(SealedCase):
 
     def test_a_notice_of_ours(self) -> None:
         """What bounces to the office quotes the mail, and is sealed."""
-        self.relay.stop()
-        config = yaml.safe_load(self.relay.config.read_text())
-        self.relay.configure(
-            config
-            | {
-                "relay": {"networks": ["127.0.0.1"]},
-                "routes": {"lost.example": "smtp://127.0.0.1:1"},
-                "queue": {"retry": ["1s"], "give_up_after": "1s"},
-            }
-        )
-        self.relay.start()
+        queue = {"retry": ["1s"], "give_up_after": "1s"}
+        self.serve(relay=FROM_HERE, routes=LOST, queue=queue)
         self.relay.send(letter(SMALL), "x@lost.example", reverse_path=BOB)
         assert self.relay.process is not None
         self.relay.process.wait_for("held bob@office.example")
@@ -237,11 +242,7 @@ class AtRestTests(SealedCase):
 
     def test_programs_of_the_relay(self) -> None:
         """`mta sendmail` hands mail to the server, so that it is sealed before it is written."""
-        self.relay.configure(
-            yaml.safe_load(self.relay.config.read_text()) | {"relay": {"networks": ["127.0.0.1"]}}
-        )
-        self.relay.stop()
-        self.relay.start()
+        self.serve(relay=FROM_HERE)
         run_mta(self.relay, "sendmail", BOB, stdin=letter(SMALL).decode().replace("\r\n", "\n"))
         self.assert_nothing_clear()
         self.relay.kill()
@@ -250,16 +251,7 @@ class AtRestTests(SealedCase):
 
     def test_bounced_by_hand(self) -> None:
         """The notice of `mta queue bounce` is sealed, too, where it is for the office."""
-        self.relay.stop()
-        config = yaml.safe_load(self.relay.config.read_text())
-        self.relay.configure(
-            config
-            | {
-                "relay": {"networks": ["127.0.0.1"]},
-                "routes": {"lost.example": "smtp://127.0.0.1:1"},
-            }
-        )
-        self.relay.start()
+        self.serve(relay=FROM_HERE, routes=LOST)
         self.relay.send(letter(SMALL), "x@lost.example", reverse_path=BOB)
         run_mta(self.relay, "queue", "bounce", "--to", "x@lost.example")
         self.relay.kill()
@@ -268,9 +260,7 @@ class AtRestTests(SealedCase):
 
     def test_exported(self) -> None:
         """`mta spool export` writes what age opens, part by part."""
-        age = need_program(self, "age")
-        identity = self.relay.folder / "backup.age"
-        identity.write_text(self.key.text + "\n")
+        self.serve()
         self.relay.send(letter(LARGE), BOB, reverse_path=OUTSIDER)
         (listed,) = run_mta(self.relay, "queue", "list", "--json").splitlines()
         id = json.loads(listed)["id"]
@@ -286,17 +276,13 @@ class AtRestTests(SealedCase):
                 env=source_environment(),
                 timeout=30,
             )
-            found += _opened(age, identity, ended.stdout)
+            found += self.opened(ended.stdout)
         self.assertTrue(found.endswith(letter(LARGE)))
         run_mta(self.relay, "spool", "check")
 
     def test_too_old(self) -> None:
         """What is given up goes back by its envelope alone."""
-        self.relay.stop()
-        config = yaml.safe_load(self.relay.config.read_text())
-        config["peers"]["office"]["hold_for"] = "1s"
-        self.relay.configure(config)
-        self.relay.start()
+        self.serve(SEALED | {"hold_for": "1s"})
         self.relay.send(letter(SMALL), BOB, reverse_path=CAROL)
         (notice,) = self.relay.wait_for_mail(CAROLS)
         self.assertIn(b"bob@office.example", notice)
@@ -306,6 +292,7 @@ class AtRestTests(SealedCase):
 
     def test_show(self) -> None:
         """`mta queue show --content` says that it can't be shown."""
+        self.serve()
         self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
         (line,) = [
             each for each in run_mta(self.relay, "queue", "list").splitlines() if OUTSIDER in each
@@ -319,6 +306,7 @@ class OpeningTests(SealedCase):
 
     def test_it_comes_as_it_was(self) -> None:
         """Small and large mail, and mail that came while the link stood."""
+        self.serve()
         sizes = (0, SMALL, LARGE)
         for size in sizes:
             self.relay.send(letter(size), BOB, reverse_path=OUTSIDER)
@@ -335,6 +323,7 @@ class OpeningTests(SealedCase):
 
     def test_without_the_keyword(self) -> None:
         """An office without a key gets none of it, and its other mail; a line says so."""
+        self.serve()
         self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
         server = self.office()
         server.start()
@@ -351,6 +340,7 @@ class OpeningTests(SealedCase):
 
     def test_another_key(self) -> None:
         """What can't be opened stays at the relay; the office's postmaster is told."""
+        self.serve()
         self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
         server = self.office(PrivateKey.new())
         server.start()
@@ -365,9 +355,7 @@ class OpeningTests(SealedCase):
     def test_several_keys(self) -> None:
         """In a rotation mail is sealed to the old key and the new one: either opens it."""
         new = PrivateKey.new()
-        self.write_keys(self.key, new)
-        self.relay.stop()
-        self.relay.start()
+        self.serve(keys=[self.key, new])
         self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
         server = self.office(new)
         server.start()
@@ -375,11 +363,7 @@ class OpeningTests(SealedCase):
 
     def test_passed_through(self) -> None:
         """While the link stands it crosses in the same form, and the office's answer counts."""
-        self.relay.stop()
-        config = yaml.safe_load(self.relay.config.read_text())
-        config["peers"]["office"]["pass_through"] = True
-        self.relay.configure(config)
-        self.relay.start()
+        self.serve(SEALED | {"pass_through": True})
         server = self.office(self.key)
         server.start()
         assert self.relay.process is not None
@@ -396,6 +380,7 @@ class OpeningTests(SealedCase):
 
     def test_at_the_limit(self) -> None:
         """What the seal adds counts against no limit."""
+        self.serve()
         limits = {"limits": {"message_size": "100KiB"}}
         for _ in range(2):
             size = 100 * 1024 - 1024
@@ -410,11 +395,7 @@ class CommandTests(SealedCase):
 
     def test_by_commands(self) -> None:
         """What keygen and rotate print is what the relay needs, and mail comes all the while."""
-        self.relay.stop()
-        config = yaml.safe_load(self.relay.config.read_text())
-        del config["peers"]["office"]["seal"]
-        self.relay.configure(config)
-        self.relay.start()
+        self.serve({"linger": "1h"})
         server = self.office()
         server.start()
         for count, word in enumerate(("keygen", "rotate"), 1):
@@ -440,6 +421,7 @@ class LargeTests(SealedCase):
 
     def test_memory(self) -> None:
         """Neither relay nor office needs much more for it than for a small one."""
+        self.serve()
         server = self.office(self.key)
         server.start()
         self.relay.send(letter(LARGE), BOB, reverse_path=OUTSIDER)
