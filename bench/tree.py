@@ -20,6 +20,12 @@ def memory(root: int) -> int:
     return sum(_pss(pid) for pid in _tree(root))
 
 
+def status_size(pid: int, name: str) -> int:
+    """A size in /proc/PID/status, in octets."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
 class Growth:
     """By how much the processes of a tree have grown since; only those that are there now."""
 
@@ -28,12 +34,12 @@ class Growth:
         for pid in _tree(root):
             with suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # begin the peak anew
-                self._before[pid] = _status(pid, "VmRSS")
+                self._before[pid] = status_size(pid, "VmRSS")
 
     @property
     def octets(self) -> int:
         """The sum of their peaks, less what they had."""
-        return sum(_status(pid, "VmHWM") - before for pid, before in self._before.items())
+        return sum(status_size(pid, "VmHWM") - before for pid, before in self._before.items())
 
 
 def _tree(root: int) -> Iterator[int]:
@@ -56,12 +62,6 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def _status(pid: int, name: str) -> int:
-    """A size in /proc/PID/status, in octets."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _pss(pid: int) -> int:

@@ -24,6 +24,8 @@ from typing import Any, TypeVar
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.tree import status_size
+
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 30.0  # seconds that a loaded machine may take for any one step
 
@@ -191,6 +193,18 @@ class Server:
     def log(self) -> str:
         """What it said, over all starts."""
         return "".join((*self._logs, self.process.output if self.process else ""))
+
+    @property
+    def memory(self) -> int:
+        """Octets of memory that its first process has now."""
+        assert self.process is not None
+        return status_size(self.process.pid, "VmRSS")
+
+    @property
+    def most_memory(self) -> int:
+        """The most octets that its first process ever had in memory."""
+        assert self.process is not None
+        return status_size(self.process.pid, "VmHWM")
 
     def configure(self, config: Mapping[str, Any] | str) -> None:
         """Write the configuration file that the next start or SIGHUP reads."""

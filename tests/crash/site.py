@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
 import time
@@ -111,10 +110,8 @@ class Site:
         found = []
         for server in (self._relay, self._office):
             assert server.process is not None
-            folder = Path(f"/proc/{server.process.pid}")
-            memory = re.search(r"VmRSS:\s+(\d+)", (folder / "status").read_text())
-            assert memory is not None
-            found.append((int(memory[1]), len(list((folder / "fd").iterdir()))))
+            descriptors = Path(f"/proc/{server.process.pid}/fd")
+            found.append((server.memory // 1024, len(list(descriptors.iterdir()))))
         return found
 
     # --- who is killed

@@ -63,21 +63,15 @@ class LargeMailTests(SynchronousTestCase):
         self.inbox = "office.example/alice"
         self.server.wait_for_mail(self.inbox)
 
-    def most_memory(self) -> int:
-        """The most octets that the server ever had in memory."""
-        assert self.server.process is not None
-        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
     def take_large_mail(self) -> list[bytes]:
         """Take a message of each size; returns their header sections."""
         sections = []
         for count, size in enumerate(SIZES, 2):
-            before = self.most_memory()
+            before = self.server.most_memory
             self.server.send(signed(size), ALICE, reverse_path="ceo@bank.example")
             mail = self.server.wait_for_mail(self.inbox, count)[-1]
             self.assertGreater(len(mail), size * 0.97)
-            self.assertLess(self.most_memory() - before, MAX_GROWTH, size)
+            self.assertLess(self.server.most_memory - before, MAX_GROWTH, size)
             sections.append(mail.partition(b"\n\n")[0] + b"\n\n")
         return sections
 

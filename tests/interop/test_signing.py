@@ -129,11 +129,11 @@ class RelayTests(SigningCase):
         server = self.server(sink.port)
         server.send(ASCII, "bob@partner.example", reverse_path="alice@example.com")
         sink.wait_for_mail()
-        before = self.most_memory(server)
+        before = server.most_memory
         large = ASCII + (b"x " * 38 + b"\r\n") * (25 * MIB // 78)
         server.send(large, "bob@partner.example", reverse_path="alice@example.com")
         self.assert_signed(sink.wait_for_mail(2)[-1])
-        self.assertLess(self.most_memory(server) - before, 16 * MIB)
+        self.assertLess(server.most_memory - before, 16 * MIB)
 
     def test_other_keys(self) -> None:
         """They sign from the next reload on."""
@@ -148,12 +148,6 @@ class RelayTests(SigningCase):
         server.send(ASCII, "bob@partner.example", reverse_path="alice@example.com")
         (result,) = self.verify(sink.wait_for_mail()[0], now=time.time())
         self.assertEqual((result.result.value, result.selector), ("pass", "ed"))
-
-    def most_memory(self, server: Server) -> int:
-        """The most octets that a server ever had in memory."""
-        assert server.process is not None
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
     def test_a_key_that_is_gone(self) -> None:
         """The mail waits, the queue and the log say why; it leaves when the key is back."""

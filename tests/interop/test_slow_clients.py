@@ -92,19 +92,13 @@ class SlowClientTests(SynchronousTestCase):
         )
         self.server.start()
 
-    def memory(self) -> int:
-        """Octets of memory that the server has in use."""
-        assert self.server.process is not None
-        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
-
     def test_ordinary_mail_passes(self) -> None:
         """Mail comes in while they drip, they cost little, and each of them is ended in time."""
         if not Path("/proc/self/status").exists():
             self.skipTest("there is no /proc to see memory in")
         content = b"Subject: x\r\n\r\nordinary\r\n"
         self.server.send(content, BOB)
-        before = self.memory()
+        before = self.server.memory
         began = time.monotonic()
         drippers = Drippers(self.server.ports["smtp"])
         self.addCleanup(drippers.end)
@@ -114,7 +108,7 @@ class SlowClientTests(SynchronousTestCase):
             self.server.send(content, BOB)
             self.assertLess(time.monotonic() - sending, TIMEOUT / 2)
         self.assertEqual(drippers.ended, 0)
-        self.assertLess(self.memory() - before, MAX_MEMORY)
+        self.assertLess(self.server.memory - before, MAX_MEMORY)
         wait_until(lambda: drippers.ended == CLIENTS, "the end of all", 4 * TIMEOUT)
         self.assertGreaterEqual(time.monotonic() - began, TIMEOUT)
         self.server.wait_for_mail("office.example/bob", 11)
