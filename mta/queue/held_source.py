@@ -173,8 +173,7 @@ class HeldSource:
 
     def takes(self, address: Mailbox) -> bool:
         """Tell whether this source hands out mail for that address."""
-        wanted = self._domains
-        return not self._retired and (EVERYWHERE in wanted or is_among(address.domain, wanted))
+        return not self._retired and _is_wanted(address.domain, self._domains)
 
     @property
     def is_current(self) -> bool:
@@ -219,8 +218,10 @@ class HeldSource:
         if quick is None or not any(map(_is_large, self._out.values())):
             return
         for delivery in self._ready.clear():
-            is_given = quick._has_room and not _is_large(delivery)
-            (quick.give if is_given else self._ready.append)(delivery)
+            if quick._has_room and not _is_large(delivery):
+                quick.give(delivery)
+            else:
+                self._ready.append(delivery)
         quick._is_crowded = not quick._has_room
         if self._stale and not self._leasing and self._has_room and quick._has_room:
             self._begin_lease()
@@ -228,8 +229,10 @@ class HeldSource:
     def withdraw(self, ids: Collection[str]) -> None:
         """Hand out none of these messages, but for what is out already."""
         for delivery in self._ready.clear():
-            is_withdrawn = delivery.message.id in ids
-            (self._go_on_waiting if is_withdrawn else self._ready.append)(delivery)
+            if delivery.message.id in ids:
+                self._go_on_waiting(delivery)
+            else:
+                self._ready.append(delivery)
 
     def wake(self) -> None:
         """Look into the spool, which may hold new mail for the peer."""
@@ -278,6 +281,10 @@ class HeldSource:
         while self._deferred and now >= self._deferred[0][0] + PAUSE_AFTER_DEFERRAL:
             _, delivery, outcomes = self._deferred.popleft()
             self._active.report(delivery, outcomes)
+
+
+def _is_wanted(domain: str, wanted: Collection[str]) -> bool:
+    return EVERYWHERE in wanted or is_among(domain, wanted)
 
 
 def _is_large(delivery: Delivery) -> bool:

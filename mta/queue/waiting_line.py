@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 
 from mta.queued import Delivery
@@ -18,10 +17,6 @@ class WaitingLine:
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._others)
-
-    def __iter__(self) -> Iterator[Delivery]:
-        yield from self._urgent
-        yield from self._others
 
     @property
     def first(self) -> Delivery:
@@ -38,7 +33,7 @@ class WaitingLine:
 
     def clear(self) -> list[Delivery]:
         """Take all."""
-        everything = [*self]
+        everything = [*self._urgent, *self._others]
         self._urgent.clear()
         self._others.clear()
         return everything
