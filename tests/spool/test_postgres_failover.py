@@ -187,13 +187,15 @@ class StandbyTests(ServerCase):
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nowhere'")
             connection.execute("SELECT pg_reload_conf()")
+            with psycopg.connect(self.url, autocommit=True) as probe:
+                wait_until(lambda: self.awaits(connection, probe), "commits wait for a standby")
             pid, answers = self.backend(spool), []
             draft = spool.draft()
             waiting = Deferred.fromCoroutine(
                 spool.commit(draft, envelope(), HEADER, UNKNOWN_ORIGIN)
             )
             waiting.addBoth(answers.append)
-            self.until_waiting(connection, pid)
+            wait_until(lambda: is_waiting(connection, pid), "it waits")
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_cancel_backend(%s)", (pid,))
             while not answers:
@@ -204,10 +206,29 @@ class StandbyTests(ServerCase):
         self.wait(spool.beat())
         self.assertNotIn(draft.id, self.queued())
 
-    def until_waiting(self, connection: psycopg.Connection[object], pid: int) -> None:
-        """Wait until a backend waits for a standby."""
-        query = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
-        wait_until(lambda: connection.execute(query, (pid,)).fetchone() == ("SyncRep",), "it waits")
+    def awaits(
+        self, connection: psycopg.Connection[object], probe: psycopg.Connection[object]
+    ) -> bool:
+        """Tell whether a commit waits for a standby, and end that wait.
+
+        The server takes over what it has read again a moment after it has said so.
+        """
+        pid, has_waited = probe.info.backend_pid, False
+        probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, '', '')")
+        while probe.pgconn.is_busy():
+            if not has_waited and is_waiting(connection, pid):
+                has_waited = True
+                connection.execute("SELECT pg_cancel_backend(%s)", (pid,))
+            probe.pgconn.consume_input()
+        while probe.pgconn.get_result() is not None:
+            pass
+        return has_waited
+
+
+def is_waiting(connection: psycopg.Connection[object], pid: int) -> bool:
+    """Tell whether a backend waits for a standby."""
+    query = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
+    return connection.execute(query, (pid,)).fetchone() == ("SyncRep",)
 
 
 class StillTests(Case):
