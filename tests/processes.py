@@ -260,6 +260,7 @@ TWISTD = (
     "--nodaemon",
     "--pidfile=",
 )
+MTA = (sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())")
 
 
 def configuration(**keys: Any) -> dict[str, Any]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Any
 
 from tests.commands.test_commands import CommandCase
 from tests.interop.name_server import answering
-from tests.processes import source_environment
-
-PROGRAM = "import sys; from mta.commands import main; sys.exit(main())"
+from tests.processes import MTA, source_environment
 
 
 class DNSCase(CommandCase):
@@ -24,7 +21,7 @@ class DNSCase(CommandCase):
     def call(self, *words: str) -> tuple[int, str]:
         """Run a command in a process; returns its status, and what it said."""
         ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *words],
+            [*MTA, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,

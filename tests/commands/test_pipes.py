@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 from tests.commands.test_commands import CommandCase
-from tests.processes import DEADLINE, source_environment
+from tests.processes import DEADLINE, MTA, source_environment
 
 
 class PipeTests(CommandCase):
@@ -20,9 +19,8 @@ class PipeTests(CommandCase):
 
     def refused(self, *words: str) -> str:
         """The line about the pipe with which a command in a process of its own fails."""
-        code = "import sys; from mta.commands import main; sys.exit(main())"
         ended = subprocess.run(
-            [sys.executable, "-c", code, *words],
+            [*MTA, *words],
             env=source_environment() | {"MTA_CONFIG": str(self.config)},
             capture_output=True,
             text=True,

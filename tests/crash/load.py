@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 import smtplib
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.processes import DEADLINE, Server, body_of, source_environment
+from tests.processes import DEADLINE, MTA, Server, body_of, source_environment
 
 LARGE_EVERY = 20  # one in so many messages is too large for the database
 TURN_EVERY = 3  # messages
 MAX_CALL = 15.0  # seconds
 PACE = 0.01  # seconds between the messages of a client: kills are tried, not speed
-MTA = (sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())")
 
 _MARKER = re.compile(rb"^marker ([0-9a-z-]+)$", re.MULTILINE)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.servers import free_port
-from tests.processes import DEADLINE, Server, source_environment
+from tests.processes import DEADLINE, MTA, Server, source_environment
 
 RELAY = """\
 hostname: localhost   # the name in the certificate
@@ -43,9 +42,8 @@ LETTER = b"From: <%s>\r\nSubject: x\r\n\r\nhello\r\n"
 
 def mta(server: Server, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command in a server's folder."""
-    command = [sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())"]
     return subprocess.run(
-        [*command, *words, "--config", str(server.config)],
+        [*MTA, *words, "--config", str(server.config)],
         capture_output=True,
         text=True,
         input=stdin,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from mta.spool.tools import SpoolTools
 from tests.certificates import Authority, fingerprint_of
 from tests.processes import (
     DEADLINE,
+    MTA,
     Server,
     body_of,
     configuration,
@@ -168,9 +168,8 @@ def run_mta(server: Server, *arguments: str, stdin: str = "", status: int = 0) -
 
     AssertionError where it does not end with `status`.
     """
-    program = "import sys; from mta.commands import main; sys.exit(main())"
     ended = subprocess.run(
-        [sys.executable, "-c", program, *arguments, "--config", str(server.config)],
+        [*MTA, *arguments, "--config", str(server.config)],
         input=stdin,
         capture_output=True,
         text=True,

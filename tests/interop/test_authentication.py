@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import smtplib
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from tests.interop.reversal import Provider, office
 from tests.interop.sink import Sink
 from tests.processes import (
     DEADLINE,
+    MTA,
     Server,
     configuration,
     header_of,
@@ -289,9 +289,7 @@ class AuthenticationTests(SynchronousTestCase):
 
     def mta(self, *arguments: str) -> str:
         """The output of a command."""
-        program = "import sys; from mta.commands import main; sys.exit(main())"
         environment = source_environment() | {"MTA_CONFIG": str(self.server.config)}
-        command = [sys.executable, "-c", program, *arguments]
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True
+            [*MTA, *arguments], env=environment, capture_output=True, text=True, check=True
         ).stdout

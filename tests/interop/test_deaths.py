@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import (
+    MTA,
     ROOT,
     Server,
     configuration,
@@ -61,9 +61,8 @@ class DeathTests(SynchronousTestCase):
 
     def listed(self, state: str) -> list[dict[str, Any]]:
         """What ``mta queue list`` has in a state."""
-        main = "import sys; from mta.commands import main; sys.exit(main())"
         done = subprocess.run(
-            [sys.executable, "-c", main, "queue", "list", "--json", "--state", state],
+            [*MTA, "queue", "list", "--json", "--state", state],
             env=source_environment() | {"MTA_CONFIG": str(self.server.config)},
             cwd=ROOT,
             capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,15 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta import __version__
 from mta.settings import KeyState
 from mta.signing.making import KeyMaker, entry
-from tests.commands.dns_case import PROGRAM
 from tests.interop.reversal import HOST, Provider, office
-from tests.processes import Server, source_environment
+from tests.processes import MTA, Server, source_environment
 
 
 def doctor(server: Server, *words: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
     """Exit status and results by check, as (state, text)."""
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "doctor", "--json", *words, "-c", str(server.config)],
+        [*MTA, "doctor", "--json", *words, "-c", str(server.config)],
         env=source_environment(),
         capture_output=True,
         text=True,

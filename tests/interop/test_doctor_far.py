@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
-from tests.commands.dns_case import PROGRAM
 from tests.interop.network import VPS
 from tests.interop.test_nat import _MACHINE, OFFICE_YAML, VPS_YAML, Machine, NatCase
-from tests.processes import DEADLINE, need_program, source_environment
+from tests.processes import DEADLINE, MTA, need_program, source_environment
 
 Found = dict[str, list[tuple[str, str]]]
 RESOLVER = f"\nresolver: [{VPS}]\n"
@@ -36,7 +34,7 @@ class FarTests(NatCase):
         ended = subprocess.run(
             [
                 *self.network.inside(name),
-                *("sh", "-c", _MACHINE, str(machine.folder), sys.executable, "-c", PROGRAM),
+                *("sh", "-c", _MACHINE, str(machine.folder), *MTA),
                 *("doctor", "--json", "-c", str(machine.config)),
             ],
             env=source_environment() | {"SSL_CERT_FILE": str(machine.folder / "ca.pem")},

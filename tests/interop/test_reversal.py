@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -36,6 +35,7 @@ from tests.interop.reversal import (
 from tests.interop.sink import Sink
 from tests.processes import (
     DEADLINE,
+    MTA,
     ROOT,
     Process,
     Server,
@@ -594,9 +594,8 @@ class FetchmailTests(SynchronousTestCase):
 
 def mta_turn(case: SynchronousTestCase, server: Server) -> Process:
     """``mta turn provider`` beside the test, which plays the provider."""
-    program = "import sys; from mta.commands import main; sys.exit(main())"
     arguments = ["turn", "provider", "--config", str(server.config)]
-    command = [sys.executable, "-c", program, *arguments]
+    command = [*MTA, *arguments]
     process = Process(command, server.folder, source_environment())
     case.addCleanup(process.kill)
     return process

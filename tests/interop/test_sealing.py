@@ -9,7 +9,6 @@ import smtplib
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -29,7 +28,7 @@ from tests.interop.reversal import (
     office,
     run_mta,
 )
-from tests.processes import Server, body_of, need_program, source_environment, wait_until
+from tests.processes import MTA, Server, body_of, need_program, source_environment, wait_until
 
 CANARY = b"canary-in-the-clear"
 OUTSIDER = "x@client.example"
@@ -265,12 +264,11 @@ class AtRestTests(SealedCase):
         (listed,) = run_mta(self.relay, "queue", "list", "--json").splitlines()
         id = json.loads(listed)["id"]
         self.assertIn("--part", run_mta(self.relay, "spool", "export", id, status=1))
-        program = "import sys; from mta.commands import main; sys.exit(main())"
         found = b""
         for part in ("header", "body"):
             words = ["spool", "export", id, "--part", part, "--config", str(self.relay.config)]
             ended = subprocess.run(
-                [sys.executable, "-c", program, *words],
+                [*MTA, *words],
                 capture_output=True,
                 check=True,
                 env=source_environment(),

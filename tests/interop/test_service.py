@@ -18,6 +18,7 @@ from mta.spool.tools import SpoolTools
 from mta.users.file import UserFile
 from tests.processes import (
     DEADLINE,
+    MTA,
     TWISTD,
     Process,
     Server,
@@ -168,9 +169,8 @@ class RecallTests(ServiceCase):
 
     def mta(self, server: Server, *words: str) -> str:
         """Run a command of ours; returns its output."""
-        program = "import sys; from mta.commands import main; sys.exit(main())"
         return subprocess.run(
-            [sys.executable, "-c", program, *words, "--config", str(server.config)],
+            [*MTA, *words, "--config", str(server.config)],
             env=source_environment(),
             stdout=subprocess.PIPE,
             check=True,
