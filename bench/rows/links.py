@@ -6,7 +6,6 @@ import resource
 import smtplib
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from statistics import quantiles
 import yaml
 
 from bench.figures import MIB, Bench, Figure, stopping
+from bench.rows.relay import MTA, PASSWORD, add_user
 from bench.servers import LISTENER, PATIENCE, SOURCE, Ours, Script, configure
 
-MTA = (sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())")
-PASSWORD = "a fine secret"
 REST = 60.0  # seconds at rest: each link has had its NOOP then
 MAILS = 50  # of which each goes to another office
 OTHER_FILES = 200  # that are open beside the connections
@@ -119,14 +117,7 @@ def _configured(folder: Path, number: int) -> Path:
         },
     }
     configuration = configure(folder, workers=1, keys=keys)
-    add = [*MTA, "user", "add", "office", "--password-stdin"]
-    subprocess.run(
-        [*add, "--config", str(configuration)],
-        cwd=SOURCE,
-        input=PASSWORD.encode() + b"\n",
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    add_user(configuration)
     users = folder / "users.yaml"
     document = yaml.safe_load(users.read_text())
     document["users"] = dict.fromkeys(names, document["users"]["office"])

@@ -45,7 +45,7 @@ class _Pair:
     def __init__(self, bench: Bench, round_trip: float, *, pass_through: bool) -> None:
         keys = provider_keys(DOMAIN, pass_through=pass_through)
         self._relay: Ours = bench.ours(keys=keys, workers=1)
-        add_user(self._relay)
+        add_user(self._relay.configuration)
         port = self._relay.ports["submission"]
         way = line(port, round_trip)
         keys = customer_keys(DOMAIN, way.port, pin_of(port), origin="trust")

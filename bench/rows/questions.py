@@ -52,7 +52,7 @@ class Relay:
         }  # of whose mailboxes nothing is said
         self._relay: Ours = bench.ours(keys={**keys, **held}, workers=1)
         self._numbers = itertools.count()
-        add_user(self._relay)
+        add_user(self._relay.configuration)
         port = self._relay.ports["submission"]
         way = line(port, round_trip)
         office = bench.ours(keys=customer_keys(DOMAIN, way.port, pin_of(port), links=2), workers=1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.figures import KIB, Bench, Figure, interleaved, stopping
@@ -17,7 +17,8 @@ from bench.servers import LISTENER, SOURCE, Ours, Script, Server
 
 ROUND_TRIP = 0.1  # seconds
 ELSEWHERE = "elsewhere.example"
-_PASSWORD = "bench"
+PASSWORD = "bench"
+MTA = (sys.executable, "-c", "import sys; from mta.commands import main; sys.exit(main())")
 _ONE = {"default_destination_concurrency_limit": "1"}
 _LOCAL = {ELSEWHERE: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}}
 
@@ -76,7 +77,7 @@ class Distance:
     def _turned(self, bench: Bench) -> tuple[list[float], list[float]]:
         """From a provider to a customer that has dialled it; Postfix dials the customer instead."""
         provider = bench.ours(keys=provider_keys(ELSEWHERE), workers=1)
-        add_user(provider)
+        add_user(provider.configuration)
         outward = line(provider.ports["submission"])
         pin = pin_of(provider.ports["submission"])
         customer = bench.ours(keys=customer_keys(ELSEWHERE, outward.port, pin), workers=1)
@@ -124,20 +125,19 @@ def customer_keys(domain: str, port: int, pin: str, **more: object) -> Mapping[s
 
     `more` is of the provider's entry.
     """
-    url = f"smtps://office:{_PASSWORD}@127.0.0.1:{port}"
+    url = f"smtps://office:{PASSWORD}@127.0.0.1:{port}"
     peer = {"connect": url, "pin": pin, "domains": [domain], "every": "1s", **more}
     local = {domain: {"deliver": "maildir:mail/{local}", "mailboxes": "any"}}
     return {"domains": local, "peers": {"provider": peer}}
 
 
-def add_user(provider: Ours) -> None:
+def add_user(configuration: Path) -> None:
     """Let the customer log in."""
-    mta = (sys.executable, "-c", "from mta.commands import main; main()")
+    add = (*MTA, "user", "add", "office", "--password-stdin")
     subprocess.run(
-        [*mta, "user", "add", "office", "--password-stdin"],
+        [*add, "--config", str(configuration)],
         cwd=SOURCE,
-        env=os.environ | {"MTA_CONFIG": str(provider.configuration)},
-        input=f"{_PASSWORD}\n".encode(),
+        input=f"{PASSWORD}\n".encode(),
         stdout=subprocess.DEVNULL,
         check=True,
     )
