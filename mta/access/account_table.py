@@ -1,41 +1,35 @@
-"""The counts and suspensions of accounts, in a shared file.
+"""The counts and suspensions of accounts, in shared tables.
 
 An account is a user, or a host of ours.  Everything here blocks.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from pathlib import Path
 
 from mta.settings import DAY, HOUR, MINUTE
-from mta.shared_table import SharedTable
+from mta.shared_tables.forms import TableForm, TableSet
+from mta.shared_tables.interfaces import IStatements, ITableStore
 
-NAME = "accounts.sqlite"
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS counted (
-    kind TEXT NOT NULL,
-    account TEXT NOT NULL,
-    slot INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    PRIMARY KEY (kind, account, slot)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS told (
-    subject TEXT PRIMARY KEY,
-    until REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS suspended (
-    user TEXT PRIMARY KEY,
-    since REAL NOT NULL,
-    reason TEXT NOT NULL
-) WITHOUT ROWID;
-"""
+TABLES = TableSet(
+    "accounts",
+    (
+        TableForm(
+            "counted",
+            "kind TEXT, account TEXT, slot INTEGER, number BIGINT NOT NULL,"
+            " PRIMARY KEY (kind, account, slot)",
+        ),
+        TableForm("told", "subject TEXT PRIMARY KEY, until DOUBLE PRECISION NOT NULL"),
+        TableForm(
+            "suspended",
+            '"user" TEXT PRIMARY KEY, since DOUBLE PRECISION NOT NULL, reason TEXT NOT NULL',
+        ),
+    ),
+)
 
 
 class Kind(Enum):
@@ -68,47 +62,48 @@ class Suspension:
 
 
 class AccountTable:
-    """The table in a spool folder.
+    """The tables in a store.
 
     `now` gives seconds since the epoch.  All methods raise OSError.
     """
 
-    def __init__(self, spool: Path, now: Callable[[], float] = time.time) -> None:
-        self._table = SharedTable(spool / NAME, _SCHEMA)
+    def __init__(self, store: ITableStore, now: Callable[[], float] = time.time) -> None:
+        self._tables = store.open(TABLES)
         self._now = now
 
     @property
     def exists(self) -> bool:
         """Tell whether anything was ever written."""
-        return self._table.path.exists()
+        return self._tables.exists
 
     def count(self, kind: Kind, events: Mapping[str, int]) -> Mapping[str, int]:
         """Add events of accounts; return how many each has in the window."""
-        return self._table.change(partial(_count, kind=kind, events=events, now=self._now()))
+        return self._tables.change(partial(_count, kind=kind, events=events, now=self._now()))
 
     def tell(self, subject: str, seconds: float) -> bool:
         """Return whether a subject was not told in the `seconds` before."""
-        return self._table.change(partial(_tell, subject=subject, now=self._now(), seconds=seconds))
+        telling = partial(_tell, subject=subject, now=self._now(), seconds=seconds)
+        return self._tables.change(telling)
 
     def suspend(self, user: str, reason: str) -> bool:
         """Suspend a user; return whether that is new."""
         row = (user.lower(), self._now(), reason)
-        insert = "INSERT OR IGNORE INTO suspended VALUES (?, ?, ?)"
-        return self._table.change(lambda connection: connection.execute(insert, row).rowcount > 0)
+        insert = "INSERT INTO suspended VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._tables.change(lambda each: bool(each.execute(insert, row).rowcount))
 
     def resume(self, user: str) -> bool:
         """End a suspension; return whether there was one.
 
         Failures are counted anew.
         """
-        return self.exists and self._table.change(partial(_resume, user=user.lower()))
+        return self.exists and self._tables.change(partial(_resume, user=user.lower()))
 
     def suspensions(self) -> Sequence[Suspension]:
         """Return all suspensions, by user."""
         if not self.exists:
             return ()
-        select = "SELECT user, since, reason FROM suspended ORDER BY user"
-        rows = self._table.change(lambda connection: connection.execute(select).fetchall())
+        select = 'SELECT "user", since, reason FROM suspended ORDER BY "user"'
+        rows = self._tables.change(lambda each: each.execute(select).fetchall())
         return [Suspension(*row) for row in rows]
 
 
@@ -118,34 +113,35 @@ def user_account(user: str) -> str:
 
 
 def _count(
-    connection: sqlite3.Connection, *, kind: Kind, events: Mapping[str, int], now: float
+    statements: IStatements, *, kind: Kind, events: Mapping[str, int], now: float
 ) -> Mapping[str, int]:
     slot = int(now // kind.slot)
     oldest = slot - round(kind.window / kind.slot)
-    # Those of a clock that was set back are gone as well.
-    connection.execute(
+    # Those of a clock that was set back are gone as well; that of another node may be ahead.
+    statements.execute(
         "DELETE FROM counted WHERE kind = ? AND NOT slot BETWEEN ? AND ?",
-        (kind.value, oldest, slot),
+        (kind.value, oldest, slot + 1),
     )
-    connection.executemany(
-        "INSERT INTO counted VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET number = number + excluded.number",
+    statements.execute_each(
+        "INSERT INTO counted VALUES (?, ?, ?, ?) ON CONFLICT (kind, account, slot)"
+        " DO UPDATE SET number = counted.number + excluded.number",
         [(kind.value, account, slot, number) for account, number in events.items() if number],
     )
     select = "SELECT coalesce(sum(number), 0) FROM counted WHERE kind = ? AND account = ?"
     return {
-        account: int(connection.execute(select, (kind.value, account)).fetchone()[0])
+        account: int(statements.execute(select, (kind.value, account)).fetchone()[0])
         for account in events
     }
 
 
-def _tell(connection: sqlite3.Connection, *, subject: str, now: float, seconds: float) -> bool:
-    connection.execute("DELETE FROM told WHERE NOT until BETWEEN ? AND ?", (now, now + 2 * DAY))
-    insert = "INSERT OR IGNORE INTO told VALUES (?, ?)"
-    return connection.execute(insert, (subject, now + seconds)).rowcount > 0
+def _tell(statements: IStatements, *, subject: str, now: float, seconds: float) -> bool:
+    statements.execute("DELETE FROM told WHERE NOT until BETWEEN ? AND ?", (now, now + 2 * DAY))
+    insert = "INSERT INTO told VALUES (?, ?) ON CONFLICT DO NOTHING"
+    return bool(statements.execute(insert, (subject, now + seconds)).rowcount)
 
 
-def _resume(connection: sqlite3.Connection, *, user: str) -> bool:
+def _resume(statements: IStatements, *, user: str) -> bool:
     failures = (Kind.FAILURES.value, user_account(user))
-    connection.execute("DELETE FROM counted WHERE kind = ? AND account = ?", failures)
-    return connection.execute("DELETE FROM suspended WHERE user = ?", (user,)).rowcount > 0
+    statements.execute("DELETE FROM counted WHERE kind = ? AND account = ?", failures)
+    deleted = statements.execute('DELETE FROM suspended WHERE "user" = ?', (user,))
+    return bool(deleted.rowcount)

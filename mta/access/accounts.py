@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 from mta.access.account_table import AccountTable, Kind
 from mta.access.shared_count import INTERVAL, SharedCount
 from mta.limited_log import LimitedLog
+from mta.shared_tables.interfaces import ITableStore
 
 
 class Accounts:
@@ -27,12 +27,12 @@ class Accounts:
 
     def __init__(
         self,
-        spool: Path,
+        store: ITableStore,
         clock: IReactorTime,
         in_thread: Callable[..., Deferred[Any]],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._table = AccountTable(spool, now)
+        self._table = AccountTable(store, now)
         self._clock = clock
         self._in_thread = in_thread
         self._limited = LimitedLog(self.log)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,33 +16,30 @@ from mta.limited_log import LimitedLog
 from mta.mail import Mailbox
 from mta.session import RecipientAnswer
 from mta.settings import DAY, HOUR
-from mta.shared_table import SharedTable, make_room
+from mta.shared_tables.forms import MAX_SKEW, TableForm, TableSet, make_room
+from mta.shared_tables.gathering import GatheredWork
+from mta.shared_tables.interfaces import IStatements, ITableStore
 
-NAME = "recipients.sqlite"
 KEEP_YES = DAY  # seconds
 KEEP_NO = 2 * HOUR  # seconds: a new mailbox must not be refused for long
 CHECK_EVERY = 100  # new answers: to count the rows takes milliseconds
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answer (
-    peer TEXT NOT NULL,
-    address TEXT NOT NULL,
-    does_exist INTEGER NOT NULL,
-    until REAL NOT NULL,
-    PRIMARY KEY (peer, address)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS age ON answer (does_exist, until);
-"""
-
-
-_Answer = RecipientAnswer
-_Key = tuple[str, Mailbox]
-_Row = tuple[str, str, bool, float]
+TABLES = TableSet(
+    "recipients",
+    (
+        TableForm(
+            "answer",
+            "peer TEXT, address TEXT, does_exist INTEGER NOT NULL, until DOUBLE PRECISION NOT NULL,"
+            " PRIMARY KEY (peer, address)",
+            "does_exist, until",
+        ),
+    ),
+)
 
 
 @implementer(IRecipientAnswers)
 class AnswerTable:
-    """The table in a spool folder.
+    """The table in a store.
 
     `now`: seconds since the epoch.  `in_thread` runs what blocks.
     """
@@ -53,102 +47,77 @@ class AnswerTable:
     log = Logger()
 
     def __init__(
-        self, spool: Path, now: Callable[[], float], in_thread: Callable[..., Deferred[Any]]
+        self, store: ITableStore, now: Callable[[], float], in_thread: Callable[..., Deferred[Any]]
     ) -> None:
-        self._table = SharedTable(spool / NAME, _SCHEMA)
+        self._work = GatheredWork(store.open(TABLES), in_thread)
         self._now = now
-        self._in_thread = in_thread
-        self._is_working = False
-        self._wanted: list[tuple[_Key, Deferred[_Answer]]] = []
-        self._new: list[_Row] = []
         self._since_check = CHECK_EVERY
         self._limited = LimitedLog(self.log)
 
     async def find(self, peer: str, address: Mailbox) -> RecipientAnswer:
         """See `IRecipientAnswers.find`."""
-        found: Deferred[RecipientAnswer] = Deferred()
-        self._wanted.append(((peer, address), found))
-        self._work()
-        return await found
+        if not self._work.tables.exists:
+            return RecipientAnswer.NONE
+        return await self._work.do(self._finding(peer, address)).addErrback(self._failed)
 
     def look_up(self, peer: str, address: Mailbox) -> RecipientAnswer:
         """Do what `find` does.  Blocks.  Raises OSError."""
-        if not self._table.path.exists():
+        if not self._work.tables.exists:
             return RecipientAnswer.NONE
-        return self._table.change(partial(_find, peer=peer, address=address, now=self._now()))
+        return self._work.tables.change(self._finding(peer, address))
 
     def keep(self, peer: str, address: Mailbox, answer: RecipientAnswer) -> None:
         """See `IRecipientAnswers.keep`."""
+        if self._since_check >= CHECK_EVERY:
+            self._since_check = 0
+            self._do(_make_room, now=self._now())
+        self._since_check += 1
         does_exist = answer is RecipientAnswer.YES
         until = self._now() + (KEEP_YES if does_exist else KEEP_NO)
-        self._new.append((peer, str(address), does_exist, until))
-        self._work()
+        self._do(_keep, row=(peer, str(address), int(does_exist), until))
 
     async def forget(self, peer: str) -> None:
         """See `IRecipientAnswers.forget`."""
-        if not self._table.path.exists():
-            return
-        delete = "DELETE FROM answer WHERE peer = ?"
-        try:
-            await self._in_thread(
-                self._table.change, lambda connection: connection.execute(delete, (peer,))
-            )
-        except OSError as error:
-            self._unusable(error)
+        if self._work.tables.exists:
+            await self._do(_forget, peer=peer)
 
-    # --- what comes while the thread works goes together
+    def _finding(self, peer: str, address: Mailbox) -> Callable[[IStatements], RecipientAnswer]:
+        return partial(_find, peer=peer, address=address, now=self._now())
 
-    def _work(self) -> None:
-        """Read and write what there is, unless the thread works."""
-        if self._is_working or not (self._wanted or self._new):
-            return
-        self._is_working = True
-        new, self._new = self._new, []
-        wanted, self._wanted = self._wanted, []
-        done = self._in_thread(self._keep_and_find, new, [key for key, _ in wanted])
-        done.addErrback(self._failed)
-        done.addCallback(self._worked, [found for _, found in wanted])
+    def _do(self, action: Callable[..., None], **values: object) -> Deferred[Any]:
+        return self._work.do(partial(action, **values)).addErrback(self._failed)
 
-    def _keep_and_find(self, new: Sequence[_Row], wanted: Sequence[_Key]) -> Sequence[_Answer]:
-        """Keep answers, and find others.  Blocks.  Raises OSError."""
-        if not (new or self._table.path.exists()):
-            return [RecipientAnswer.NONE for _ in wanted]
-        now = self._now()
-        with self._table.transaction() as connection:
-            if new:
-                if self._since_check >= CHECK_EVERY:
-                    self._since_check = 0
-                    # What does not exist is forgotten first.
-                    make_room(connection, "answer", "peer, address", "does_exist", now)
-                self._since_check += len(new)
-                connection.executemany("REPLACE INTO answer VALUES (?, ?, ?, ?)", new)
-            return [
-                _find(connection, peer=peer, address=address, now=now) for peer, address in wanted
-            ]
-
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> RecipientAnswer:
         """Go on whatever it was: sessions wait for the answers."""
-        self._unusable(failure.getErrorMessage())
-
-    def _worked(
-        self, answers: Sequence[_Answer] | None, wanted: Sequence[Deferred[_Answer]]
-    ) -> None:
-        self._is_working = False
-        self._work()
-        for found, answer in zip(wanted, answers or repeat(RecipientAnswer.NONE), strict=False):
-            found.callback(answer)
-
-    def _unusable(self, error: object) -> None:
-        self._limited.warn("table", "answers about mailboxes: {error}", error=str(error))
+        self._limited.warn(
+            "table", "answers about mailboxes: {error}", error=failure.getErrorMessage()
+        )
+        return RecipientAnswer.NONE
 
 
-def _find(
-    connection: sqlite3.Connection, *, peer: str, address: Mailbox, now: float
-) -> RecipientAnswer:
-    row = connection.execute(
+def _make_room(statements: IStatements, now: float) -> None:
+    # What does not exist is forgotten first.
+    make_room(statements, "answer", "peer, address", "does_exist", now)
+
+
+def _forget(statements: IStatements, peer: str) -> None:
+    statements.execute("DELETE FROM answer WHERE peer = ?", (peer,))
+
+
+def _keep(statements: IStatements, row: Sequence[object]) -> None:
+    statements.execute(
+        "INSERT INTO answer VALUES (?, ?, ?, ?) ON CONFLICT (peer, address)"
+        " DO UPDATE SET does_exist = excluded.does_exist, until = excluded.until",
+        row,
+    )
+
+
+def _find(statements: IStatements, *, peer: str, address: Mailbox, now: float) -> RecipientAnswer:
+    row = statements.execute(
         "SELECT does_exist, until FROM answer WHERE peer = ? AND address = ?", (peer, str(address))
     ).fetchone()
     # One of a clock that was set back does not count for longer.
-    if row is None or not now <= row[1] <= now + (KEEP_YES if row[0] else KEEP_NO):
+    longest = now + MAX_SKEW + (KEEP_YES if row and row[0] else KEEP_NO)
+    if row is None or not now <= row[1] <= longest:
         return RecipientAnswer.NONE
     return RecipientAnswer.YES if row[0] else RecipientAnswer.NO

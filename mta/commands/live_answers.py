@@ -20,6 +20,7 @@ from mta.peers.question_socket import QuestionsOfTools
 from mta.session import RecipientAnswer, RecipientQuestion
 from mta.settings import Settings
 from mta.smtp import replies
+from mta.spool.place import SpoolPlace
 from mta.sync import result_of
 
 _HAS = {
@@ -70,7 +71,7 @@ def live_answer(
         return None
     peer, address = found
     spool = Path(settings.spool)
-    sources = AnswerSources(QuestionsOfTools(Announcements(spool)), _Kept(spool), lists)
+    sources = AnswerSources(QuestionsOfTools(Announcements(spool)), _Kept(settings), lists)
     question = RecipientQuestion(reverse_path, address)
     return LiveAnswer(peer, *result_of(sources.answer(peer.name, question)))
 
@@ -79,8 +80,9 @@ def live_answer(
 class _Kept:
     """The answers that the server remembers, which we only read."""
 
-    def __init__(self, spool: Path) -> None:
-        self._table = AnswerTable(spool, time.time, maybeDeferred)
+    def __init__(self, settings: Settings) -> None:
+        store = SpoolPlace.of(settings).shared_tables()
+        self._table = AnswerTable(store, time.time, maybeDeferred)
 
     async def find(self, peer: str, address: Mailbox) -> RecipientAnswer:
         """See `IRecipientAnswers.find`."""

@@ -12,6 +12,7 @@ from mta.commands.console import Failed, add_command, has_spool, listing_of, set
 from mta.commands.known import is_known
 from mta.privileges import owner_of_new_file
 from mta.queued import Filter
+from mta.spool.place import SpoolPlace
 
 if TYPE_CHECKING:
     from mta.access.account_table import AccountTable
@@ -120,7 +121,7 @@ def _in_table(action: Any) -> bool:
 def _table(settings: Settings) -> AccountTable:
     from mta.access.account_table import AccountTable  # with Twisted, which takes a while
 
-    return AccountTable(Path(settings.spool))
+    return AccountTable(SpoolPlace.of(settings).shared_tables())
 
 
 def _file(settings: Settings) -> UserFile | None:

@@ -6,9 +6,11 @@ They are the spool, the runner, the counts; a reload makes none of them anew.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
@@ -38,6 +40,7 @@ from mta.reporting.collector import Collector
 from mta.reporting.store import ReportStore
 from mta.sealing.spool import SealingSpool
 from mta.service import threads
+from mta.shared_tables.interfaces import ITableStore
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.place import SpoolPlace
@@ -112,14 +115,18 @@ class Process:
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
-        self.accounts = Accounts(folder, reactor, in_thread)
-        self.greylist = GreylistTable(folder, time.time, in_thread)
+        self._share(place.shared_tables(), in_thread)
         self.pairing = Redemption(Pairings(folder), in_thread)
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()
-        self.answers = AnswerTable(folder, time.time, in_thread)
         self.told_mailboxes = ToldMailboxes(self.mailbox_files, self.answers, in_thread)
-        self.report_store = ReportStore(folder)
+
+    def _share(self, tables: ITableStore, in_thread: Callable[..., Deferred[Any]]) -> None:
+        """Make what all processes count and remember in tables."""
+        self.accounts = Accounts(tables, self.reactor, in_thread)
+        self.greylist = GreylistTable(tables, time.time, in_thread)
+        self.answers = AnswerTable(tables, time.time, in_thread)
+        self.report_store = ReportStore(tables)
         self.reports = Collector(self.report_store, in_thread, time.time)
 
     def wake(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mta.settings import POSTGRES, Settings
+from mta.shared_tables.files import TableFolder
 from mta.spool import inspection
 from mta.spool.database import SpoolUnusable
 from mta.spool.folder import Folder
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from twisted.python.threadpool import ThreadPool
 
     from mta.interfaces import ISpoolListener
+    from mta.shared_tables.interfaces import ITableStore
     from mta.spool.checking import Finding
     from mta.spool.interfaces import IListing, IStandingHolds, ITools
     from mta.spool.nodes import NodeProcess
@@ -107,6 +109,13 @@ class SpoolPlace:
         from mta.spool.holds import StandingHolds
 
         return StandingHolds(Folder(self.folder))
+
+    def shared_tables(self) -> ITableStore:
+        """The place of what all processes count and remember.  Raises SpoolUnusable."""
+        if self.database:
+            store: ITableStore = _postgres("shared_tables").DatabaseTables(self._server())
+            return store
+        return TableFolder(self.folder)
 
     def exists(self) -> bool:
         """Tell whether a server has made the spool.  Raises SpoolUnusable or OSError."""

@@ -1,39 +1,37 @@
-"""The answers of peers, in a file that all processes share."""
+"""The answers of peers, in a table that all processes share."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mta import shared_table
 from mta.access import answer_table
-from mta.access.answer_table import KEEP_NO, KEEP_YES, NAME, AnswerTable
+from mta.access.answer_table import KEEP_NO, KEEP_YES, AnswerTable
 from mta.interfaces import IRecipientAnswers
 from mta.mail import Mailbox
 from mta.session import RecipientAnswer
+from mta.shared_tables import forms
+from mta.shared_tables.forms import MAX_SKEW
+from tests.shared_tables.stores import DatabaseStores, FolderStores
 
 YES, NO, LATER, NONE = RecipientAnswer
 BOB, EVE = Mailbox("bob", "office.example"), Mailbox("eve", "office.example")
 
 
-class AnswerTableTests(SynchronousTestCase):
-    """Two processes on a folder."""
+class AnswersContract:
+    """Two processes with one store."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        super().setUp()
         self.now = 1_000_000.0
         self.table, self.other = self.make(), self.make()
 
     def make(self) -> AnswerTable:
         """The table of one process."""
-        return AnswerTable(self.folder, lambda: self.now, maybeDeferred)
+        return AnswerTable(self.store(), lambda: self.now, maybeDeferred)
 
     def found(self, address: Mailbox = BOB, peer: str = "office") -> RecipientAnswer:
         """What the other process finds."""
@@ -43,12 +41,6 @@ class AnswerTableTests(SynchronousTestCase):
     def test_interface(self) -> None:
         """It is what the check asks for."""
         verifyObject(IRecipientAnswers, self.table)
-
-    def test_empty(self) -> None:
-        """There is not even a file."""
-        self.assertIs(self.found(), NONE)
-        self.successResultOf(Deferred.fromCoroutine(self.table.forget("office")))
-        self.assertFalse((self.folder / NAME).exists())
 
     def test_shared(self) -> None:
         """What one process keeps, all find, for that peer and address."""
@@ -68,8 +60,15 @@ class AnswerTableTests(SynchronousTestCase):
         self.assertEqual([self.found(BOB), self.found(EVE)], [YES, NONE])
         self.now = start + KEEP_YES + 1
         self.assertIs(self.found(BOB), NONE)
-        self.now = start - 1
+        self.now = start - MAX_SKEW - 1
         self.assertEqual([self.found(BOB), self.found(EVE)], [NONE, NONE])
+
+    def test_clocks(self) -> None:
+        """What a node keeps whose clock is ahead counts on others at once."""
+        self.now += MAX_SKEW
+        self.table.keep("office", EVE, NO)
+        self.now -= MAX_SKEW
+        self.assertIs(self.found(EVE), NO)
 
     def test_forgotten(self) -> None:
         """All of one peer."""
@@ -81,8 +80,8 @@ class AnswerTableTests(SynchronousTestCase):
     def test_bounded(self) -> None:
         """What is over its time goes first, then what does not exist."""
         with (
-            patch.object(shared_table, "MAX_ROWS", 4),
-            patch.object(shared_table, "SPARED_ROWS", 2),
+            patch.object(forms, "MAX_ROWS", 4),
+            patch.object(forms, "SPARED_ROWS", 2),
             patch.object(answer_table, "CHECK_EVERY", 1),
         ):
             self.table.keep("office", BOB, YES)
@@ -93,9 +92,23 @@ class AnswerTableTests(SynchronousTestCase):
         self.assertLessEqual(found.count(NO), 4)
         self.assertIs(found[-1], NO)
 
+
+class AnswersInFolderTests(AnswersContract, FolderStores, SynchronousTestCase):
+    """In a file."""
+
+    def test_empty(self) -> None:
+        """There is not even a file."""
+        self.assertIs(self.found(), NONE)
+        self.successResultOf(Deferred.fromCoroutine(self.table.forget("office")))
+        self.assertFalse(any(self.folder.iterdir()))
+
     def test_a_table_that_can_not_be_used(self) -> None:
         """It is logged, once a minute, and nothing is known."""
-        (self.folder / NAME).write_bytes(b"no database" * 100)
+        (self.folder / "recipients.sqlite").write_bytes(b"no database" * 100)
         self.table.keep("office", BOB, YES)
         self.assertIs(self.found(), NONE)
         self.successResultOf(Deferred.fromCoroutine(self.other.forget("office")))
+
+
+class AnswersInDatabaseTests(AnswersContract, DatabaseStores, SynchronousTestCase):
+    """In a database that nodes share."""

@@ -1,8 +1,7 @@
-"""Limits over a day, and suspensions, in one process and in several."""
+"""Limits over a day, and suspensions, in one process and in several, and over nodes."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -12,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta.access.account_table import NAME, AccountTable, Kind
+from mta.access.account_table import AccountTable, Kind
 from mta.access.accounts import Accounts
 from mta.access.counters import Counters
 from mta.access.policy import AccessPolicy
@@ -24,6 +23,7 @@ from mta.session import NOTICE_ORIGIN, Origin, Session
 from mta.settings import DAY, HOUR, Account, Limits, Relay, Service, UserLimits
 from mta.smtp.errors import Refusal
 from mta.testing import FakeRouter, FakeUsers
+from tests.shared_tables.stores import DatabaseStores, FolderStores
 
 ALICE = Mailbox("alice", "example.com")
 BOB = Recipient(Mailbox("bob", "elsewhere.example"))
@@ -54,15 +54,14 @@ class LimitMeter:
         self.limits.append(limit)
 
 
-class LimitCase(SynchronousTestCase):
-    """Processes with one spool, and a clock that the test moves."""
+class Processes:
+    """Processes with one store, and a clock that the test moves."""
 
     def setUp(self) -> None:
+        super().setUp()
         self.clock = Clock()
         self.clock.advance(1_800_000_000)
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
-        self.table = AccountTable(self.folder, self.clock.seconds)
+        self.table = AccountTable(self.store(), self.clock.seconds)
         self.users = FakeUsers(owns_all=True)
         self.postmaster, self.meter = FakePostmaster(), LimitMeter()
 
@@ -75,10 +74,18 @@ class LimitCase(SynchronousTestCase):
 
     def accounts(self) -> Accounts:
         """The accounts as another process sees them."""
-        return Accounts(self.folder, self.clock, maybeDeferred, self.clock.seconds)
+        return Accounts(self.store(), self.clock, maybeDeferred, self.clock.seconds)
 
 
-class CountTests(LimitCase):
+class LimitCase(Processes, FolderStores, SynchronousTestCase):
+    """Those of a host."""
+
+
+class NodesCase(Processes, DatabaseStores, SynchronousTestCase):
+    """Those of nodes."""
+
+
+class CountContract:
     """Counts in one process and in several."""
 
     def count(self, kind: Kind = Kind.RECIPIENTS) -> SharedCount:
@@ -148,13 +155,48 @@ class CountTests(LimitCase):
         self.patch(self.table, "_now", lambda: self.clock.seconds() - 30 * DAY)
         self.assertEqual(self.table.count(Kind.RECIPIENTS, {"user alice": 0}), {"user alice": 0})
 
+    def test_clocks(self) -> None:
+        """What a node counts whose clock is a little ahead counts on others."""
+        self.clock.advance(HOUR - self.clock.seconds() % HOUR - 1)
+        ahead = AccountTable(self.store(), lambda: self.clock.seconds() + 2)
+        ahead.count(Kind.RECIPIENTS, {"user alice": 5})
+        expected = {"user alice": 6}
+        self.assertEqual(self.table.count(Kind.RECIPIENTS, {"user alice": 1}), expected)
+
+
+class CountTests(CountContract, LimitCase):
+    """On one host."""
+
     def test_no_file(self) -> None:
         """Where the file can't be used nothing is refused, and the log says so."""
-        (self.folder / NAME).mkdir()
+        (self.folder / "accounts.sqlite").mkdir()
         with capturedLogs() as events:
             self.assertEqual([self.taken(self.count(), 1) for _ in range(2)], [True, True])
         self.clock.advance(1)
         self.assertIn("limits do not count", formatEvent(events[0]))
+
+
+class NodesCountTests(CountContract, NodesCase):
+    """On nodes that share a database."""
+
+    def test_suspensions(self) -> None:
+        """A user whom one node suspends is suspended on others, until any ends that."""
+        other = self.accounts()
+        self.assertFalse(self.result(other.is_suspended("alice")))
+        self.assertTrue(self.result(self.accounts().suspend("Alice", "reasons")))
+        self.assertFalse(self.result(self.accounts().suspend("alice", "others")))
+        self.clock.advance(1)
+        self.assertTrue(self.result(other.is_suspended("alice")))
+        self.assertEqual([each.reason for each in self.table.suspensions()], ["reasons"])
+        self.assertTrue(self.table.resume("alice"))
+        self.assertFalse(self.table.resume("alice"))
+        self.clock.advance(1)
+        self.assertFalse(self.result(other.is_suspended("alice")))
+
+    def test_told_once(self) -> None:
+        """The postmaster hears of a subject from one node."""
+        told = [self.result(self.accounts().is_to_be_told("x", DAY)) for _ in range(2)]
+        self.assertEqual(told, [True, False])
 
 
 class SendingTests(LimitCase):
@@ -263,7 +305,7 @@ class SendingTests(LimitCase):
         policy, session = self.policy(), self.session()
         for _ in range(3):
             self.assertEqual(self.mail(policy, session) + self.rcpt(policy, session), "")
-        self.assertFalse((self.folder / NAME).exists())
+        self.assertFalse((self.folder / "accounts.sqlite").exists())
 
     def test_suspended_by_hand(self) -> None:
         """A suspended user begins no message."""
@@ -338,4 +380,4 @@ class SendingTests(LimitCase):
         self.users.accounts["alice"] = Account(limits=UserLimits(failures_per_hour=0))
         self.refuse(sending, 50)
         self.clock.advance(1)
-        self.assertFalse((self.folder / NAME).exists())
+        self.assertFalse((self.folder / "accounts.sqlite").exists())

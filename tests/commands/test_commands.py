@@ -22,6 +22,7 @@ from mta.commands import GROUPS, console, main, whole_parser
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Filter
 from mta.session import Ban
+from mta.shared_tables.files import TableFolder
 from mta.spool.tools import SpoolTools
 from tests.processes import configuration
 
@@ -212,7 +213,9 @@ class UserTests(CommandCase):
         self.add("alice")
         spool = self.folder / "spool"
         spool.mkdir(exist_ok=True)
-        AccountTable(spool).suspend("Alice", "12 recipients were refused within an hour")
+        AccountTable(TableFolder(spool)).suspend(
+            "Alice", "12 recipients were refused within an hour"
+        )
         self.assertIn("(suspended: 12 recipients were", self.succeed("user", "list"))
         self.succeed("user", "resume", "alice")
         self.assertNotIn("suspended", self.succeed("user", "list"))
@@ -222,10 +225,10 @@ class UserTests(CommandCase):
         (self.folder / "spool").mkdir(exist_ok=True)
         self.configure(users="dovecot:auth.sock")
         self.succeed("user", "suspend", "alice")
-        [suspension] = AccountTable(self.folder / "spool").suspensions()
+        [suspension] = AccountTable(TableFolder(self.folder / "spool")).suspensions()
         self.assertEqual((suspension.user, suspension.reason), ("alice", "by hand"))
         self.succeed("user", "resume", "alice")
-        self.assertEqual(AccountTable(self.folder / "spool").suspensions(), [])
+        self.assertEqual(AccountTable(TableFolder(self.folder / "spool")).suspensions(), [])
 
     def test_passwd(self) -> None:
         """The old password is wrong afterwards."""

@@ -16,7 +16,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mta import shared_table
 from mta.dns_answer import Answer, RecordType
 from mta.inspection_settings import (
     ALLOW_CODES,
@@ -30,7 +29,7 @@ from mta.inspection_settings import (
 from mta.inspectors import greylist_table
 from mta.inspectors.clients import ClientInspector
 from mta.inspectors.doubt import looks_dynamic
-from mta.inspectors.greylist_table import NAME, GreylistTable
+from mta.inspectors.greylist_table import GreylistTable
 from mta.inspectors.greylisting import Greylisting
 from mta.inspectors.list_answers import Answered, clean, meaning, question
 from mta.inspectors.lists import Lists
@@ -45,6 +44,8 @@ from mta.interfaces import (
 from mta.mail import NULL_PATH, MailArgument, Mailbox, Recipient, Reply
 from mta.session import UNKNOWN_ORIGIN, Session, Testimony
 from mta.settings import DAY, Service
+from mta.shared_tables import forms
+from mta.shared_tables.files import TableFolder
 from mta.smtp.errors import Refusal
 from mta.testing import FakeAccessPolicy, FakeResolver
 from mta.verdict import ACCEPT, Verdict
@@ -120,7 +121,7 @@ class ClientCase(SynchronousTestCase):
         if greylist is not None:
             greylisting = Greylisting(
                 greylist,
-                GreylistTable(self.folder, self.clock.seconds, maybeDeferred),
+                GreylistTable(TableFolder(self.folder), self.clock.seconds, maybeDeferred),
                 self.senders,
                 self.clock,
             )
@@ -617,7 +618,7 @@ class GreylistTests(ClientCase):
         self.refusal(self.inspector(greylist=self.ALWAYS))
         self.clock.advance(DELAY)
         self.assertIsNone(self.refusal(self.inspector(greylist=self.ALWAYS)))
-        self.assertEqual((self.folder / NAME).stat().st_mode & 0o777, 0o600)
+        self.assertEqual((self.folder / "greylist.sqlite").stat().st_mode & 0o777, 0o600)
 
     def test_doubtful(self) -> None:
         """Those without a confirmed name of their own, or without SPF, have to wait."""
@@ -674,7 +675,7 @@ class GreylistTests(ClientCase):
 
     def test_damaged(self) -> None:
         """A file that can't be used is no reason to refuse mail: the log tells of it."""
-        (self.folder / NAME).write_bytes(b"this is not a database" * 100)
+        (self.folder / "greylist.sqlite").write_bytes(b"this is not a database" * 100)
         inspector = self.inspector(greylist=self.ALWAYS)
         with capturedLogs() as captured:
             self.assertIsNone(self.refusal(inspector))
@@ -683,10 +684,10 @@ class GreylistTests(ClientCase):
 
     def test_bounded(self) -> None:
         """The table has a bound; those that never came back are forgotten before others."""
-        self.patch(shared_table, "MAX_ROWS", 20)
-        self.patch(shared_table, "SPARED_ROWS", 5)
+        self.patch(forms, "MAX_ROWS", 20)
+        self.patch(forms, "SPARED_ROWS", 5)
         self.patch(greylist_table, "CHECK_EVERY", 1)
-        table = GreylistTable(self.folder, self.clock.seconds, maybeDeferred)
+        table = GreylistTable(TableFolder(self.folder), self.clock.seconds, maybeDeferred)
 
         def wait(name: str) -> float:
             return self.successResultOf(table.wait(name, DELAY, KEEP))
@@ -699,14 +700,14 @@ class GreylistTests(ClientCase):
             wait(f"{number}")
         self.assertEqual(wait("known"), 0)
         self.assertEqual(wait("99"), DELAY)
-        (rows,) = table._table.change(
+        (rows,) = table._work.tables.change(
             lambda each: each.execute("SELECT count(*) FROM client").fetchone()
         )
         self.assertLessEqual(rows, 20)
 
     def test_clock_set_back(self) -> None:
         """A clock that was set back makes no client wait for longer than the delay."""
-        table = GreylistTable(self.folder, lambda: 1000.0, maybeDeferred)
+        table = GreylistTable(TableFolder(self.folder), lambda: 1000.0, maybeDeferred)
         self.successResultOf(table.wait("x", DELAY, KEEP))
-        table = GreylistTable(self.folder, lambda: 0.0, maybeDeferred)
+        table = GreylistTable(TableFolder(self.folder), lambda: 0.0, maybeDeferred)
         self.assertEqual(self.successResultOf(table.wait("x", DELAY, KEEP)), DELAY)

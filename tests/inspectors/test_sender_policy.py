@@ -22,6 +22,7 @@ from mta.mail import Envelope, MailArgument, Mailbox, Recipient
 from mta.metrics import NullMeter
 from mta.session import UNKNOWN_ORIGIN, Session
 from mta.settings import Authentication, Service
+from mta.shared_tables.files import TableFolder
 from mta.smtp.errors import Refusal
 from mta.smtp.inspection import MessageInspection, SessionInspection
 from mta.testing import FakeAccessPolicy, FakeResolver
@@ -56,7 +57,7 @@ class SharedCheckTests(SynchronousTestCase):
         self.clock, self.dns = Clock(), SlowResolver()
         folder = Path(self.mktemp())
         folder.mkdir()
-        table = GreylistTable(folder, self.clock.seconds, maybeDeferred)
+        table = GreylistTable(TableFolder(folder), self.clock.seconds, maybeDeferred)
         senders = SenderPolicies(self.dns, "mx.b.example", self.clock, self.clock.seconds)
         greylisting = Greylisting(Greylist(GreylistWhen.ALWAYS), table, senders, self.clock)
         access = FakeAccessPolicy()

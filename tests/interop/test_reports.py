@@ -13,8 +13,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.queued import Filter
-from mta.reporting.store import NAME, ReportStore
+from mta.reporting.store import ReportStore
 from mta.settings import KeyState
+from mta.shared_tables.files import TableFolder
 from mta.signing.making import KeyMaker, entry
 from mta.signing.records import record
 from mta.spool.tools import SpoolTools
@@ -77,7 +78,7 @@ class ReportTests(SynchronousTestCase):
 
     def age(self) -> None:
         """Make what was counted today that of the day before yesterday."""
-        path = self.server.folder / "spool" / NAME
+        path = self.server.folder / "spool" / "reports.sqlite"
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             for table in ("rows", "policies"):
                 connection.execute(f"UPDATE {table} SET day = day - 2")
@@ -122,7 +123,7 @@ class ReportTests(SynchronousTestCase):
     @property
     def waiting(self) -> Sequence[tuple[int, str]]:
         """The days and domains that reports are still to be sent for."""
-        return ReportStore(self.server.folder / "spool").waiting(10**6)
+        return ReportStore(TableFolder(self.server.folder / "spool")).waiting(10**6)
 
     def told(self, content: bytes) -> Mapping[tuple[str, str], int]:
         """The numbers of messages in a report, by client and disposition."""

@@ -32,6 +32,7 @@ from mta.peer_settings import KnownDomain, Verify
 from mta.routing import Router
 from mta.session import RecipientAnswer
 from mta.settings import Domain, Forward, Peer, Settings
+from mta.shared_tables.files import TableFolder
 from mta.sync import result_of
 
 MAILDIR = Hop(Agent.MAILDIR, "mail/{domain}/{local}")
@@ -162,7 +163,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_keeping(self) -> None:
         """A running server keeps a good list, and no other."""
-        answers = AnswerTable(self.spool, lambda: 1000.0, maybeDeferred)
+        answers = AnswerTable(TableFolder(self.spool), lambda: 1000.0, maybeDeferred)
         answers.keep("office", ALICE, RecipientAnswer.NO)
         answers.keep("branch", ALICE, RecipientAnswer.NO)
         told = ToldMailboxes(self.files, answers, maybeDeferred)

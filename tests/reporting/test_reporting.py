@@ -24,6 +24,7 @@ from mta.reporting.collector import Collector
 from mta.reporting.sender import MAX_DELAY, MIN_DELAY, RETRY_PAUSE, ReportSender
 from mta.reporting.store import ReportStore
 from mta.settings import DAY, DKIMKey, Domain, Settings
+from mta.shared_tables.files import TableFolder
 from mta.testing import MemorySpool
 from tests.authentication.reports.test_destinations import Resolver
 from tests.authentication.reports.test_rows import FAILED, JUDGED, JUNK, NOTHING, RECORD
@@ -59,7 +60,7 @@ class ReportingCase(SynchronousTestCase):
         self.folder.mkdir()
         self.clock = Clock()
         self.clock.advance(NOON)
-        self.store = ReportStore(self.folder)
+        self.store = ReportStore(TableFolder(self.folder))
         self.mail = OwnMail()
         self.spool = MemorySpool(self.clock.seconds)
         self.resolver = Resolver(dict(RECORDS))

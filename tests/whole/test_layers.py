@@ -23,7 +23,7 @@ FOUNDATION = {
     "dns_answer",
     "interfaces",
 }
-FILES = {"files", "limited_log", "sync", "shared_table"}
+FILES = {"files", "limited_log", "sync", "shared_tables"}
 TOP = {"service", "commands", "doctor"}
 
 ALLOWED = {
@@ -43,7 +43,7 @@ ALLOWED = {
     "files": set(),
     "limited_log": set(),
     "sync": set(),
-    "shared_table": {"files"},
+    "shared_tables": {"files"},
     "inspectors": FOUNDATION | FILES | {"smtp", "authentication"},
     "delivery": FOUNDATION | FILES | {"smtp", "link"},
     "installation": FOUNDATION | FILES | {"smtp", "config", "tls", "users", "signing"},

@@ -1,0 +1,46 @@
+"""The seams of shared tables.
+
+They are a transaction, a set of tables, and the place of all sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from mta.shared_tables.forms import TableSet
+
+T = TypeVar("T")
+
+
+class IStatements(Interface):
+    """The statements of one transaction, with ``?`` for each value."""
+
+    def execute(statement: str, values: Sequence[object] = ()) -> Any:
+        """Execute one; returns its cursor: `fetchone`, `fetchall`, `rowcount`."""
+
+    def execute_each(statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Execute one for each of these rows of values."""
+
+
+class ISharedTables(Interface):
+    """A set of tables.  Methods block."""
+
+    exists: bool = Attribute("whether anything may ever have been written")
+
+    def change(action: Callable[[IStatements], T]) -> T:
+        """Call a function within a transaction, and return its result.
+
+        No other process changes the set meanwhile.  The function may be called again where a
+        connection broke.  Raises OSError.
+        """
+
+
+class ITableStore(Interface):
+    """The place where all processes find shared tables."""
+
+    def open(tables: TableSet) -> ISharedTables:
+        """Return a set of tables, which its first change makes."""
