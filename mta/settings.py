@@ -341,7 +341,7 @@ class Settings:
     hostname: str
     spool: str = "/var/spool/mta"
     database: str = field(default="", repr=False)  # the URL of a spool that several nodes share
-    node: str = ""  # the name of this one of them; empty: that of the host
+    node: str = ""  # the name of this one of them; empty where there is no `database`
     run_as: str = ""  # the user that the server becomes where root starts it; empty: refused
     listen: tuple[Listener, ...] = ()
     tls: TLSSettings = TLSSettings()

@@ -6,6 +6,8 @@ the defaults of `mta.settings`, but for the few that depend on something else: t
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -133,13 +135,19 @@ def _settings(root: Value, found: dict[str, Any]) -> Settings:
     return Settings(**{**defaults, **found}, routes=routes, default_route=default_route)
 
 
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.-]")
+
+
 def _place_spool(root: Value, found: dict[str, Any]) -> None:
     """Tell a spool in a folder from one in a database."""
     folder = found.pop("spool_folder", None)
     if found.get("spool", "").startswith(POSTGRES):
         found["database"] = found.pop("spool")
         found |= {"spool": folder} if folder else {}
-    elif folder:
+        found.setdefault("node", _NOT_IN_NAMES.sub("-", socket.gethostname()))
+        return
+    found.pop("node", None)
+    if folder:
         raise root.wrong_key(
             "spool_folder", "the spool is a folder itself, expected no 'spool_folder'"
         )

@@ -29,24 +29,28 @@ from mta.settings import Log
 _TWISTED = ("twisted", "log_legacy")  # namespaces of Twisted's own events
 
 
-def observer(options: Mapping[str, Any], settings: Log) -> LogWriter | None:
+def observer(options: Mapping[str, Any], settings: Log, node: str = "") -> LogWriter | None:
     """Return the observer for `twistd`; None where its options name another one.
 
-    Raises OSError where the log can't be written.
+    `node`: see `LogWriter`.  Raises OSError where the log can't be written.
     """
     if options.get("syslog") or options.get("logger") or "logfile" not in options:
         return None
-    return LogWriter(options, settings)
+    return LogWriter(options, settings, node)
 
 
 @implementer(ILogObserver)
 class LogWriter:
-    """Writes a line for each event of `log.level` or above."""
+    """Writes a line for each event of `log.level` or above.
+
+    `node`: the name of this host, which each line has as JSON; empty: none has.
+    """
 
     log = Logger()
 
-    def __init__(self, options: Mapping[str, Any], settings: Log) -> None:
+    def __init__(self, options: Mapping[str, Any], settings: Log, node: str = "") -> None:
         self._options = options
+        self._shared = {"node": node} if node else {}
         self._path = ""
         self._stream: Any = sys.stdout
         self.configure(settings)
@@ -56,7 +60,7 @@ class LogWriter:
         path = _path(self._options, settings.file)
         if path != self._path:
             self._switch(path)
-        self._line = _json if settings.format == "json" else _text
+        self._line = self._json if settings.format == "json" else _text
         lowest: Any = _LEVELS[settings.level]
         self._wanted = {level for level in LogLevel.iterconstants() if level >= lowest}
         # Twisted tells of each port and each factory: no events of a mail server.
@@ -88,6 +92,12 @@ class LogWriter:
                 self._stream.write(visible(self._line(event)) + "\n")
                 self._stream.flush()
 
+    def _json(self, event: LogEvent) -> str:
+        namespace, fields = event.get("log_namespace", ""), {**self._shared, **event}
+        return json_line(
+            event["log_time"], _level(event), namespace, _message(event), fields.items()
+        )
+
 
 _LEVELS = {
     "debug": LogLevel.debug,
@@ -107,11 +117,6 @@ def _path(options: Mapping[str, Any], file_name: str) -> str:
 
 def _text(event: LogEvent) -> str:
     return text_line(event["log_time"], _level(event), _message(event))
-
-
-def _json(event: LogEvent) -> str:
-    namespace = event.get("log_namespace", "")
-    return json_line(event["log_time"], _level(event), namespace, _message(event), event.items())
 
 
 def _level(event: LogEvent) -> str:

@@ -220,10 +220,8 @@ class Pickup:
     def _trace(self, userid: int, queue_id: str) -> bytes:
         assert self._settings is not None
         date = trace.date(int(self._now()))
-        return (
-            f"Received: by {self._settings.hostname} (from userid {userid}) id {queue_id};\r\n"
-            f"\t{date}\r\n"
-        ).encode()
+        by = trace.by(self._settings.hostname, self._settings.node)
+        return (f"Received: {by} (from userid {userid}) id {queue_id};\r\n\t{date}\r\n").encode()
 
     def _tell(self, error: str) -> None:
         """Say it once."""

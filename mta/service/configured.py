@@ -239,6 +239,7 @@ class _Maker:
             pass_through=pass_through(settings, process, self._router, self._sending),
             opener=self._opener,
             junk=junk_use(settings),
+            node=settings.node,
         )
 
     def _access(self) -> IAccessPolicy:

@@ -87,7 +87,7 @@ class MailService(MultiService):
         """Twisted calls this with the application, whose log we write."""
         if isinstance(parent, Componentized):
             try:
-                self._log_writer = observer(self._options, self._settings.log)
+                self._log_writer = observer(self._options, self._settings.log, self._settings.node)
             except OSError as error:
                 raise SystemExit(f"cannot write the log: {reason(error)}") from None
             if self._log_writer is not None:

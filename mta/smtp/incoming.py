@@ -192,6 +192,7 @@ class IncomingMessage:
             self._draft.id,
             self._envelope,
             self._config.now(),
+            self._config.node,
         )
         if self._inspection is None:
             return Inspected(own + self._section, self._envelope)

@@ -36,10 +36,10 @@ class ReceiverConfig:
     sections as they came, then `inspectors` at all of the mail, in this order; `reverse_names` is
     there where one of them needs the name of the client, `opener` opens what peers have sealed, and
     `junk` is done with what they take for that.
-    `hide_client`: what users submit
-    does not tell where they are.  `idle_timeout`: seconds between transactions after which the
-    client must be gone, where `limits` give it more; 0: no matter.  `takes_origins`: on a turned
-    connection, the peer's word for who brought its mail is taken.
+    `hide_client`: what users submit does not tell where they are.  `idle_timeout`: seconds between
+    transactions after which the client must be gone, where `limits` give it more; 0: no matter.
+    `takes_origins`: on a turned connection, the peer's word for who brought its mail is taken.
+    `node`: the name of this host among those that share a spool.
     """
 
     hostname: str
@@ -69,3 +69,4 @@ class ReceiverConfig:
     hide_client: bool = False
     idle_timeout: float = 0.0
     takes_origins: bool = False
+    node: str = ""

@@ -38,8 +38,11 @@ def received(
     queue_id: str,
     envelope: Envelope,
     now: float,
+    node: str = "",
 ) -> bytes:
     """Return the Received: field for a message; `now`: seconds since the epoch.
+
+    `node`: see `by`.
 
     The recipient is named only where it is the only one: others may be blind copies.  An origin
     that was told came by way of the host that tells it.
@@ -55,9 +58,17 @@ def received(
         only = f"\r\n\tfor <{envelope.recipients[0].forward_path}>"
     protocol = f" with {origin.protocol}" if origin.protocol else ""
     return (
-        f"Received: {client}{tls}by {hostname}{_via(origin.told_by)}{protocol}"
+        f"Received: {client}{tls}{by(hostname, node)}{_via(origin.told_by)}{protocol}"
         f" id {queue_id}{only};\r\n\t{date(int(now))}\r\n"
     ).encode()
+
+
+def by(hostname: str, node: str) -> str:
+    """The part of a Received: field that names us.
+
+    `node`: the host that took the mail, where several share a queue; empty: none do.
+    """
+    return f"by {hostname} (node {node})" if node else f"by {hostname}"
 
 
 def _via(host: str) -> str:

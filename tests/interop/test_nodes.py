@@ -91,7 +91,7 @@ class NodesTests(NodesCase):
         self.mta(other, "queue", "retry", "--all")
         wait_until(self.marks, "the other one delivers it")
         [found] = mail_in(self.mail / "office.example" / "bob")
-        self.assertIn("by one.example", header_of(found, "Received")[-1])
+        self.assertIn("by one.example (node one) with", header_of(found, "Received")[-1])
 
     def test_killed_under_load(self) -> None:
         """kill -9 of a node: what it acknowledged arrives."""

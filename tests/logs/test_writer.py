@@ -110,6 +110,16 @@ class LogWriterTests(SynchronousTestCase):
         self.assertEqual(json.loads(line)["message"], "warning")
         self.assertEqual(self.file.read_text(), "")
 
+    def test_the_host_among_several(self) -> None:
+        """Where they share a spool, JSON has it in each line, unless the event has a `node`."""
+        settings = Log("json", file=str(self.file))
+        writer = observer({"logfile": None, "nodaemon": True}, settings, "vps1")
+        assert writer is not None
+        writer(event("here"))
+        writer(event("there") | {"node": "vps2"})
+        found = [json.loads(line)["node"] for line in self.file.read_text().splitlines()]
+        self.assertEqual(found, ["vps1", "vps2"])
+
     def test_settings_that_can_not_be(self) -> None:
         """Nothing changes where the new file can't be opened."""
         writer = self.writer()

@@ -42,6 +42,12 @@ class ReceivedTests(SynchronousTestCase):
             "\tTue, 15 Nov 1994 08:12:31 +0000\r\n",
         )
 
+    def test_the_host_among_several(self) -> None:
+        """Where they share a queue: a comment, which RFC 5321 allows between `by` and `with`."""
+        origin, envelope = session().origin(), Envelope(NULL_PATH, (ALICE,))
+        found = trace.received(origin, "mta.example", "ID7", envelope, NOW, "vps1").decode()
+        self.assertIn("\tby mta.example (node vps1) with ESMTP id ID7\r\n", found)
+
     def test_the_name_of_the_address(self) -> None:
         """Where it was looked up, before the address."""
         of = session()
