@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+import signal
 import smtplib
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import DEADLINE, MTA, Server, body_of, source_environment
 
 LARGE_EVERY = 20  # one in so many messages is too large for the database
-TURN_EVERY = 3  # messages
-MAX_CALL = 15.0  # seconds
+CALL_PAUSE = 0.3  # seconds between two calls of a command, whose start takes a processor as long
+TURN_PAUSE = 3.0  # seconds between two turns: the server holds the link meanwhile
+MAX_TURN = 300.0  # seconds, on a machine that does other things besides
 PACE = 0.01  # seconds between the messages of a client: kills are tried, not speed
 
 _MARKER = re.compile(rb"^marker ([0-9a-z-]+)$", re.MULTILINE)
@@ -104,56 +105,71 @@ class Client(Source):
                 self.sent.acknowledged[marker] = begun
 
 
-class Caller(Source):
-    """Calls ``mta sendmail``, and now and then ``mta turn``; both may be killed.
+class Command:
+    """A command of ours that may be killed while it runs."""
 
-    `kills`: when one was, seconds since the epoch.  ``mta turn`` goes on while mail comes: it is
-    killed after a while by us.
-    """
-
-    def __init__(
-        self, name: str, server: Server, author: str, forward_path: str, peer: str
-    ) -> None:
-        super().__init__(name, author, forward_path)
-        self._config = str(server.config)
-        self._peer = peer
-        self.kills: list[float] = []
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
         self._lock = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
 
-    def kill(self) -> None:
-        """End what runs now, if anything does."""
+    def call(self, *more: str, stdin: bytes = b"") -> int:
+        """Run it to its end; returns its exit status."""
         with self._lock:
-            if self._running is not None:
-                self.kills.append(time.time())
-                self._running.kill()
-
-    def converse(self) -> None:
-        self._count += 1
-        marker, begun = f"{self._name}-{self._count}", time.time()
-        command = ("sendmail", "-C", self._config, "-f", self._author, self._forward_path)
-        if self._call(command, content(marker, self._author)) == 0:
-            self.sent.acknowledged[marker] = begun
-        if self._count % TURN_EVERY == 1:
-            self._call(("turn", self._peer, "--config", self._config), b"")
-
-    def _call(self, arguments: Sequence[str], stdin: bytes) -> int:
-        with self._lock:
-            self._running = subprocess.Popen(
-                [*MTA, *arguments],
+            running = self._running = subprocess.Popen(
+                [*MTA, *self._arguments, *more],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=source_environment(),
             )
-        try:
-            self._running.communicate(stdin, MAX_CALL)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        finally:
-            with self._lock:
-                ended, self._running = self._running, None
-        return ended.wait()
+        running.communicate(stdin)
+        with self._lock:
+            self._running = None
+        return running.wait()
+
+    def kill(self) -> bool:
+        """Kill what runs now; returns whether that was before its end."""
+        with self._lock:
+            if self._running is None:
+                return False
+            self._running.kill()
+            return self._running.wait() == -signal.SIGKILL
+
+
+class Caller(Source):
+    """Hands in its messages by ``mta sendmail``."""
+
+    def __init__(self, name: str, server: Server, author: str, forward_path: str) -> None:
+        super().__init__(name, author, forward_path)
+        options = ("-C", str(server.config), "-f", author)
+        self.command = Command("sendmail", *options, forward_path)
+
+    def converse(self) -> None:
+        self._count += 1
+        marker, begun = f"{self._name}-{self._count}", time.time()
+        if self.command.call(stdin=content(marker, self._author)) == 0:
+            self.sent.acknowledged[marker] = begun
+        self._over.wait(CALL_PAUSE)
+
+
+class Turner(threading.Thread):
+    """Calls ``mta turn`` again and again, which takes the link of the server that dials."""
+
+    def __init__(self, server: Server, peer: str) -> None:
+        super().__init__(daemon=True)
+        self.command = Command("turn", peer, "--config", str(server.config))
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(TURN_PAUSE):
+            self.command.call()
+
+    def finish(self) -> None:
+        """Call it no more; what runs ends by itself, once no more mail comes."""
+        self._over.set()
+        self.join(MAX_TURN)
+        assert not self.is_alive(), "mta turn does not end"
 
 
 class Arrivals:

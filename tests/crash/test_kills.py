@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.crash.site import Site
+from tests.crash.outcome import Outcome
+from tests.crash.site import HELD, Site
+from tests.crash.victims import MAX_START, Victims
 
 KILLS = 10
 
@@ -14,7 +16,13 @@ class KillTests(SynchronousTestCase):
 
     def test_every_acknowledged_message_arrives(self) -> None:
         """Each arrives whole; twice only where a kill came between a host's 250 and its record."""
-        site = Site(self, 821)
-        site.run(KILLS)
-        acknowledged, _ = site.check()
-        self.assertGreater(acknowledged, KILLS * 5, "the load was no load")
+        site = Site(self, HELD)
+        victims = Victims(site, 821)
+        site.begin()
+        victims.kill(KILLS)
+        site.end()
+        outcome = Outcome(site, victims.kills)
+        outcome.check()
+        self.assertGreater(min(outcome.acknowledged.values()), 0, outcome.acknowledged)
+        self.assertGreater(outcome.acknowledged.total(), KILLS * 5, "the load was no load")
+        self.assertLess(max(victims.processor), MAX_START)

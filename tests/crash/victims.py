@@ -1,0 +1,117 @@
+"""What is killed on a site, and how long it takes to be there again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.crash.load import Command
+from tests.crash.site import Site
+from tests.processes import Server, wait_until
+
+TICKS = os.sysconf("SC_CLK_TCK")  # of the processor's time, in a second
+MAX_START = 2.0  # seconds of processor time until a server that was killed is ready again
+MAX_PAUSE = 0.6  # seconds between two kills
+
+
+class Victims:
+    """Kills processes of a site.
+
+    `kills`: when one was, seconds since the epoch.  `counts`: how many, by what was killed.
+    `restarts`: how long each server took to start after that, by the clock, and `processor`, by
+    the processor's, both in seconds.
+    """
+
+    def __init__(self, site: Site, seed: int) -> None:
+        self.kills: list[float] = []
+        self.counts: Counter[str] = Counter()
+        self.restarts: list[float] = []
+        self.processor: list[float] = []
+        self._site = site
+        self._random = random.Random(seed)
+
+    def kill(self, count: int) -> None:
+        """Kill so many times, each victim once before chance chooses."""
+        victims = self._victims()
+        for number in range(count):
+            time.sleep(self._random.uniform(0.0, MAX_PAUSE))  # the load goes on
+            name = [*victims][number] if number < len(victims) else self._chosen(victims)
+            self.kills.append(time.time())
+            victims[name]()
+            self.counts[name] += 1
+
+    def _chosen(self, victims: Mapping[str, Callable[[], None]]) -> str:
+        return self._random.choice([*victims])
+
+    def _victims(self) -> dict[str, Callable[[], None]]:
+        relay, office = self._site.relay, self._site.office
+        victims = {
+            "relay": lambda: self._kill_all(relay),
+            "office": lambda: self._kill_all(office),
+            "relay and office": lambda: self._kill_all(relay, office),
+            "first process": lambda: self._kill_first(relay),
+            "worker": lambda: self._kill_worker(relay),
+            "mta sendmail": lambda: self._kill_command(self._site.caller.command),
+            "mta turn": lambda: self._kill_command(self._site.turner.command),
+        }
+        if self._site.cluster is not None:
+            victims["database"] = self._kill_database
+        return victims
+
+    def _kill_all(self, *servers: Server) -> None:
+        """Servers with their workers, at one moment."""
+        for server in servers:
+            assert server.process is not None
+            os.killpg(server.process.pid, signal.SIGKILL)
+        for server in servers:
+            server.kill()
+            self._restart(server)
+
+    def _kill_first(self, server: Server) -> None:
+        """The first process alone: its worker ends by itself."""
+        assert server.process is not None
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        self._restart(server)
+
+    def _kill_worker(self, server: Server) -> None:
+        """One worker: the first process starts another one."""
+        workers = wait_until(lambda: _children(server), "a worker")
+        os.kill(workers[0], signal.SIGKILL)
+        wait_until(lambda: workers[0] not in _children(server), "its end")
+
+    def _kill_command(self, command: Command) -> None:
+        """A command, as soon as one runs."""
+        wait_until(command.kill, "a command that is killed")
+
+    def _kill_database(self) -> None:
+        """The server of the database, as if its machine had lost power."""
+        cluster = self._site.cluster
+        assert cluster is not None
+        cluster.stop()
+        cluster.start()
+
+    def _restart(self, server: Server) -> None:
+        begun = time.monotonic()
+        server.start()
+        self.restarts.append(time.monotonic() - begun)
+        assert server.process is not None
+        self.processor.append(processor_time(server.process.pid))
+
+
+def _children(server: Server) -> list[int]:
+    """The processes that the first one of a server has started."""
+    assert server.process is not None
+    pid = server.process.pid
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def processor_time(pid: int) -> float:
+    """The seconds of processor time that a process has taken."""
+    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / TICKS
