@@ -14,14 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zope.interface import implementer
+
 from mta.files import atomic_write
 from mta.mail import Agent, Mailbox, is_among
 from mta.peer_settings import KnownDomain, Peer, Verify
 from mta.settings import Domain, Settings
+from mta.shared_tables.interfaces import IDocuments
 from mta.smtp.grammar import MAX_LOCAL_PART
 from mta.smtp.mailbox_list import digest_of
 
 FOLDER = "mailboxes"  # in the spool
+SUFFIX = ".json"
 MAX_DOCUMENT = 4 * 2**20  # octets: of one list, 100,000 long addresses
 MAX_NAMES = 100_000  # local parts, the postmaster's apart: of all domains of a peer, for the memory
 POSTMASTER = "postmaster"
@@ -90,6 +94,7 @@ def _is_name(name: Any) -> bool:
     return name == name.lower() and len(name.encode("utf-8", "replace")) <= MAX_LOCAL_PART
 
 
+@implementer(IDocuments)
 class MailboxFiles:
     """The lists in a spool folder, a file for each peer.  All methods block."""
 
@@ -98,12 +103,12 @@ class MailboxFiles:
 
     def digest(self, peer: str) -> str:
         """The name of a peer's list that we have, or nothing."""
-        document = self._document(peer)
+        document = self.read(peer)
         return digest_of(document) if document else ""
 
     def known(self, peer: str, domains: Collection[str]) -> Mapping[str, KnownDomain]:
         """The mailboxes in these domains, as far as a peer told them."""
-        document = self._document(peer)
+        document = self.read(peer)
         try:
             return read(document, domains) if document else {}
         except ListFault:
@@ -116,25 +121,39 @@ class MailboxFiles:
         except OSError:
             return 0
 
-    def keep(self, peer: str, document: bytes) -> None:
-        """Keep a list.  Raises OSError."""
-        self._folder.mkdir(0o700, exist_ok=True)
-        atomic_write(self._path(peer), document)
-
-    def forget(self, peer: str) -> None:
-        """Remove the list of a peer.  Raises OSError."""
-        self._path(peer).unlink(missing_ok=True)
-
-    def _document(self, peer: str) -> bytes:
+    def stamps(self) -> Mapping[str, object]:
+        """See `IDocuments.stamps`."""
         try:
-            descriptor = os.open(self._path(peer), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with os.scandir(self._folder) as found:
+                files = [(Path(each.path), each.stat()) for each in found]
+        except FileNotFoundError:
+            return {}
+        return {
+            path.stem: (status.st_mtime_ns, status.st_ino)
+            for path, status in files
+            if path.suffix == SUFFIX
+        }
+
+    def read(self, name: str) -> bytes:
+        """See `IDocuments.read`."""
+        try:
+            descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return b""
         with os.fdopen(descriptor, "rb") as file:
             return file.read(MAX_DOCUMENT)
 
+    def keep(self, name: str, document: bytes) -> None:
+        """See `IDocuments.keep`."""
+        self._folder.mkdir(0o700, exist_ok=True)
+        atomic_write(self._path(name), document)
+
+    def forget(self, name: str) -> None:
+        """See `IDocuments.forget`."""
+        self._path(name).unlink(missing_ok=True)
+
     def _path(self, peer: str) -> Path:
-        return self._folder / f"{peer}.json"
+        return self._folder / f"{peer}{SUFFIX}"
 
 
 def domains_with_mailboxes(settings: Settings) -> Mapping[str, Domain]:

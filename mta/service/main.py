@@ -31,6 +31,7 @@ from mta.service.inheritance import inherited
 from mta.service.lifeline import exit_with_parent
 from mta.service.listeners import Listeners
 from mta.service.monitoring import MetricsService, Status
+from mta.service.nodes import NodeExchange
 from mta.service.passed_sockets import PassedSockets, passed_descriptors
 from mta.service.peer_looks import PeerLooks
 from mta.service.peers import PeersService
@@ -47,6 +48,7 @@ from mta.spool.place import SpoolPlace
 
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
 MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
+NODES_INTERVAL = 2.0  # seconds between looks at what other nodes tell
 PICKUP_INTERVAL = 1.0  # seconds between looks into the maildrop
 REPORTS_INTERVAL = 60.0  # seconds between batches of counts for reports, and looks for due ones
 TAKE_OVER_INTERVAL = 10.0  # seconds between looks for mail of processes that died
@@ -205,6 +207,8 @@ class MailService(MultiService):
         self.log.info("ready")
         self._status.is_ready = True
         self._repeat(REPORTS_INTERVAL, self._process.send_reports)
+        if self._process.place.database:
+            self._repeat(NODES_INTERVAL, NodeExchange(self._process).run)
         systemd.notify("READY=1")
         if interval := systemd.watchdog_interval():
             self._repeat(interval, self._ping_watchdog)

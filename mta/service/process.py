@@ -40,7 +40,6 @@ from mta.reporting.collector import Collector
 from mta.reporting.store import ReportStore
 from mta.sealing.spool import SealingSpool
 from mta.service import threads
-from mta.shared_tables.interfaces import ITableStore
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.place import SpoolPlace
@@ -90,7 +89,7 @@ class Process:
     ) -> None:
         """Open the spool at this place.  Raises OSError, SpoolDamaged among others."""
         threads.take_little_memory()
-        self.reactor = reactor
+        self.place, self.reactor = place, reactor
         self.threads = reactor.getThreadPool()
         self.folder = folder = place.folder
         self.is_first = is_first
@@ -115,14 +114,16 @@ class Process:
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
-        self._share(place.shared_tables(), in_thread)
+        self.tables = place.shared_tables()
+        self._share(in_thread)
         self.pairing = Redemption(Pairings(folder), in_thread)
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()
         self.told_mailboxes = ToldMailboxes(self.mailbox_files, self.answers, in_thread)
 
-    def _share(self, tables: ITableStore, in_thread: Callable[..., Deferred[Any]]) -> None:
+    def _share(self, in_thread: Callable[..., Deferred[Any]]) -> None:
         """Make what all processes count and remember in tables."""
+        tables = self.tables
         self.accounts = Accounts(tables, self.reactor, in_thread)
         self.greylist = GreylistTable(tables, time.time, in_thread)
         self.answers = AnswerTable(tables, time.time, in_thread)
@@ -217,3 +218,4 @@ class Process:
         await self.accounts.flush()
         await self.reports.flush()
         await self.spool.stop()
+        await deferToThreadPool(self.reactor, self.threads, self.tables.close)

@@ -45,6 +45,9 @@ class TableFolder:
         """See `ITableStore.open`."""
         return TableFile(self._folder / f"{tables.name}.sqlite", tables)
 
+    def close(self) -> None:
+        """See `ITableStore.close`: each file is closed with its last reference."""
+
 
 @implementer(ISharedTables)
 class TableFile:

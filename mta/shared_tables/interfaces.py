@@ -1,11 +1,11 @@
 """The seams of shared tables.
 
-They are a transaction, a set of tables, and the place of all sets.
+They are a transaction, a set of tables, the place of all sets, and documents that nodes copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zope.interface import Attribute, Interface
@@ -44,3 +44,22 @@ class ITableStore(Interface):
 
     def open(tables: TableSet) -> ISharedTables:
         """Return a set of tables, which its first change makes."""
+
+    def close() -> None:
+        """Close what is open, for good.  Blocks."""
+
+
+class IDocuments(Interface):
+    """Small documents in the folder of a node, by name.  Methods block, and raise OSError."""
+
+    def stamps() -> Mapping[str, object]:
+        """The names of all, with signs of their last changes."""
+
+    def read(name: str) -> bytes:
+        """One of them, empty where there is none."""
+
+    def keep(name: str, document: bytes) -> None:
+        """Have it from now on."""
+
+    def forget(name: str) -> None:
+        """Have it no more."""

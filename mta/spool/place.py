@@ -72,9 +72,8 @@ class SpoolPlace:
         `more`: see `SqliteSpool`.
         """
         if self.database:
-            node = self.node or socket.gethostname()
             spool: ProcessSpool = _postgres("spool").PostgresSpool(
-                self.database, self.folder, reactor, pool, listener, node=node, **more
+                self.database, self.folder, reactor, pool, listener, node=self.node_name, **more
             )
             return spool
         from mta.spool.sqlite import SqliteSpool
@@ -116,6 +115,11 @@ class SpoolPlace:
             store: ITableStore = _postgres("shared_tables").DatabaseTables(self._server())
             return store
         return TableFolder(self.folder)
+
+    @property
+    def node_name(self) -> str:
+        """The name of this node."""
+        return self.node or socket.gethostname()
 
     def exists(self) -> bool:
         """Tell whether a server has made the spool.  Raises SpoolUnusable or OSError."""

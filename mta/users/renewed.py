@@ -8,14 +8,17 @@ A password that the operator sets in the users file ends that.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from zope.interface import implementer
+
 from mta.files import Stamp, atomic_write, locked_folder, open_regular, stamp
+from mta.shared_tables.interfaces import IDocuments
 from mta.smtp.sasl import scram_keys
 from mta.smtp.saslprep import prepare
 from mta.users import form
@@ -44,8 +47,12 @@ class _Renewal:
         return replace(user, successor=self.next)
 
 
+@implementer(IDocuments)
 class RenewedPasswords:
-    """The file in a spool folder.  All methods block, and raise OSError."""
+    """The file in a spool folder.  All methods block, and raise OSError.
+
+    As documents for other nodes they are by user, whatever the users file says here.
+    """
 
     def __init__(self, spool: Path) -> None:
         self._path = spool / NAME
@@ -85,18 +92,50 @@ class RenewedPasswords:
             renewals[name.lower()] = replace(known, current=new, next=None)
             return True
 
-    def _read(self, roster: Roster) -> dict[str, _Renewal]:
-        """The renewals of passwords that are still in the users file."""
+    def stamps(self) -> Mapping[str, object]:
+        """See `IDocuments.stamps`."""
+        return {name: json.dumps(entry) for name, entry in self._entries().items()}
+
+    def read(self, name: str) -> bytes:
+        """See `IDocuments.read`."""
+        entry = self._entries().get(name)
+        return b"" if entry is None else json.dumps(entry).encode()
+
+    def keep(self, name: str, document: bytes) -> None:
+        """See `IDocuments.keep`."""
+        with locked_folder(self._path.parent):
+            self._write({**self._entries(), name: json.loads(document)})
+
+    def forget(self, name: str) -> None:
+        """See `IDocuments.forget`."""
+        with locked_folder(self._path.parent):
+            self._write({key: entry for key, entry in self._entries().items() if key != name})
+
+    def _entries(self) -> dict[str, Any]:
+        """The entries of the file."""
         try:
             with open_regular(self._path) as file:
                 document = json.loads(file.read(MAX_OCTETS))
-            renewals = {name: _renewal(name, entry) for name, entry in document.items()}
+                return {**document}
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError):
+            raise self._damaged() from None
+
+    def _damaged(self) -> OSError:
+        return OSError(
+            f"{self._path} is damaged: remove it; peers that renewed a secret need a new line"
+        )
+
+    def _write(self, entries: Mapping[str, Any]) -> None:
+        atomic_write(self._path, json.dumps(entries).encode())
+
+    def _read(self, roster: Roster) -> dict[str, _Renewal]:
+        """The renewals of passwords that are still in the users file."""
+        try:
+            renewals = {name: _renewal(name, entry) for name, entry in self._entries().items()}
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise OSError(
-                f"{self._path} is damaged: remove it; peers that renewed a secret need a new line"
-            ) from None
+            raise self._damaged() from None
         return {
             name: renewal
             for name, renewal in renewals.items()
@@ -109,8 +148,7 @@ class RenewedPasswords:
         with locked_folder(self._path.parent):
             renewals = self._read(roster)
             yield renewals
-            document = {name: _document(name, renewal) for name, renewal in renewals.items()}
-            atomic_write(self._path, json.dumps(document).encode())
+            self._write({name: _document(name, renewal) for name, renewal in renewals.items()})
 
 
 def _sign(user: User) -> str:

@@ -43,7 +43,7 @@ class DatabaseTables:
         return TablesInDatabase(self._session, tables)
 
     def close(self) -> None:
-        """Close the connection.  Blocks."""
+        """See `ITableStore.close`."""
         self._session.close()
 
 

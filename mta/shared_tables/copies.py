@@ -1,0 +1,112 @@
+"""Small documents of which each node has a copy in its folder.
+
+They are there while the database is not, and all who read them need not know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+from mta.shared_tables.forms import TableForm, TableSet
+from mta.shared_tables.interfaces import IDocuments, IStatements, ITableStore
+
+TABLES = TableSet(
+    "copies",
+    (
+        TableForm(
+            "node_copy",
+            "kind TEXT, name TEXT, digest TEXT NOT NULL, document BYTEA NOT NULL,"
+            " PRIMARY KEY (kind, name)",
+        ),
+    ),
+)
+GONE = ""  # the digest of a document that was removed
+
+
+class Copies:
+    """The documents of one kind.
+
+    What changed here since the last `exchange`, and nowhere else, is handed over; all else is
+    taken from the others.  `removes`: what is removed here is removed everywhere.
+    """
+
+    def __init__(
+        self, kind: str, documents: IDocuments, store: ITableStore, *, removes: bool = False
+    ) -> None:
+        self._kind = kind
+        self._documents = documents
+        self._tables = store.open(TABLES)
+        self._removes = removes
+        self._agreed: Mapping[str, str] = {}  # digests, of the last exchange
+        self._seen: dict[str, tuple[object, str]] = {}  # stamps of our documents, and digests
+
+    def exchange(self) -> None:
+        """Hand over what changed here, and take what changed elsewhere.
+
+        Blocks.  Raises OSError.
+        """
+        agreed, taken = self._tables.change(self._exchanged)
+        for name, document in taken.items():
+            if document:
+                self._documents.keep(name, document)
+            else:
+                self._documents.forget(name)
+        self._agreed = agreed
+
+    def _exchanged(self, statements: IStatements) -> tuple[Mapping[str, str], Mapping[str, bytes]]:
+        """The digests that all agree on now, and the documents to take."""
+        select = "SELECT name, digest FROM node_copy WHERE kind = ?"
+        theirs: dict[str, str] = dict(statements.execute(select, (self._kind,)).fetchall())
+        ours = self._digests()
+        taken = {}
+        for name in {**ours, **theirs}:
+            mine, their = ours.get(name, GONE), theirs.get(name)
+            if mine == their:
+                continue
+            if self._is_news(name, mine, their):
+                theirs[name] = self._hand_over(statements, name)
+            else:
+                taken[name] = self._fetched(statements, name)
+        return theirs, taken
+
+    def _is_news(self, name: str, mine: str, their: str | None) -> bool:
+        """Tell whether the others are to have our document instead of theirs."""
+        if their is None:
+            return True
+        agreed = self._agreed.get(name)
+        return their == agreed != mine and (mine != GONE or self._removes)
+
+    def _hand_over(self, statements: IStatements, name: str) -> str:
+        document = self._documents.read(name)
+        digest = _digest(document)
+        statements.execute(
+            "INSERT INTO node_copy VALUES (?, ?, ?, ?) ON CONFLICT (kind, name)"
+            " DO UPDATE SET digest = excluded.digest, document = excluded.document",
+            (self._kind, name, digest, document),
+        )
+        return digest
+
+    def _fetched(self, statements: IStatements, name: str) -> bytes:
+        select = "SELECT document FROM node_copy WHERE kind = ? AND name = ?"
+        (document,) = statements.execute(select, (self._kind, name)).fetchone()
+        return bytes(document)
+
+    def _digests(self) -> Mapping[str, str]:
+        """The digests of our documents.
+
+        Those that did not change are not read again.
+        """
+        self._seen = dict(self._looked_at(self._documents.stamps()))
+        return {name: digest for name, (_, digest) in self._seen.items() if digest}
+
+    def _looked_at(self, stamps: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
+        for name, stamp in stamps.items():
+            seen = self._seen.get(name)
+            is_known = seen is not None and seen[0] == stamp
+            yield name, seen if is_known else (stamp, _digest(self._documents.read(name)))
+
+
+def _digest(document: bytes) -> str:
+    return sha256(document).hexdigest() if document else GONE

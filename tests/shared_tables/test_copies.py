@@ -1,0 +1,143 @@
+"""Documents of which each node has a copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mta.pairing.mailboxes import MailboxFiles
+from mta.shared_tables.copies import Copies
+from mta.shared_tables.interfaces import IDocuments
+from mta.users.renewed import RenewedPasswords
+from tests.shared_tables.stores import DatabaseStores
+
+
+class Node:
+    """A node with lists and passwords."""
+
+    def __init__(self, folder: Path, store: object) -> None:
+        folder.mkdir()
+        self.lists = MailboxFiles(folder)
+        self.passwords = RenewedPasswords(folder)
+        self.restart(store)
+
+    def restart(self, store: object) -> None:
+        """Forget what other nodes said."""
+        self.copies = [
+            Copies("mailboxes", self.lists, store, removes=True),
+            Copies("passwords", self.passwords, store),
+        ]
+
+    def exchange(self) -> None:
+        """Exchange all kinds."""
+        for each in self.copies:
+            each.exchange()
+
+
+class CopiesTests(DatabaseStores, SynchronousTestCase):
+    """Nodes on one database."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.one, self.other = self.node("one"), self.node("other")
+
+    def node(self, name: str) -> Node:
+        """Another node."""
+        return Node(self.folder / name, self.store())
+
+    def exchange(self) -> None:
+        """Let each node exchange with the others."""
+        self.one.exchange()
+        self.other.exchange()
+        self.one.exchange()
+
+    def lists(self) -> list[bytes]:
+        """The list of the office, on both."""
+        return [node.lists.read("office") for node in (self.one, self.other)]
+
+    def test_interfaces(self) -> None:
+        """Both kinds are documents."""
+        verifyObject(IDocuments, self.one.lists)
+        verifyObject(IDocuments, self.one.passwords)
+
+    def test_nothing(self) -> None:
+        """Where there is nothing, nothing is made."""
+        self.exchange()
+        self.assertEqual([*(self.folder / "one").iterdir()], [])
+
+    def test_told_to_one(self) -> None:
+        """What is told to one node all know; the newest counts, wherever it was told."""
+        self.one.lists.keep("office", b"first")
+        self.exchange()
+        self.assertEqual(self.lists(), [b"first"] * 2)
+        self.other.lists.keep("office", b"second")
+        self.exchange()
+        self.assertEqual(self.lists(), [b"second"] * 2)
+        self.assertEqual(self.one.lists.digest("office"), self.other.lists.digest("office"))
+
+    def test_new_node(self) -> None:
+        """One that comes later, or was down, goes by what the others have."""
+        self.one.lists.keep("office", b"first")
+        self.exchange()
+        self.one.lists.keep("office", b"second")
+        self.one.exchange()
+        self.other.restart(self.store())
+        third = self.node("third")
+        self.exchange()
+        third.exchange()
+        self.assertEqual([*self.lists(), third.lists.read("office")], [b"second"] * 3)
+
+    def test_before_the_database(self) -> None:
+        """What a node had before it shared a database is handed over."""
+        self.one.lists.keep("office", b"first")
+        self.other.exchange()
+        self.exchange()
+        self.assertEqual(self.lists(), [b"first"] * 2)
+
+    def test_removed(self) -> None:
+        """A list that is removed on one node is removed on all, and may come again."""
+        self.one.lists.keep("office", b"first")
+        self.exchange()
+        self.other.lists.forget("office")
+        self.other.exchange()
+        self.one.restart(self.store())
+        self.exchange()
+        self.assertEqual(self.lists(), [b"", b""])
+        self.one.lists.keep("office", b"first")
+        self.exchange()
+        self.assertEqual(self.lists(), [b"first"] * 2)
+
+    def test_told_to_both(self) -> None:
+        """Where two were told something at once, the first in the database counts for all."""
+        self.one.lists.keep("office", b"first")
+        self.exchange()
+        self.one.lists.keep("office", b"second")
+        self.other.lists.keep("office", b"third")
+        self.exchange()
+        self.assertEqual(self.lists(), [b"second"] * 2)
+
+    def test_passwords(self) -> None:
+        """They are joined by user; one that a node left out stays with the others."""
+        self.one.passwords.keep("office", b'{"replaces": "a"}')
+        self.other.passwords.keep("branch", b'{"replaces": "b"}')
+        self.exchange()
+        self.other.passwords.forget("office")
+        self.exchange()
+        for node in (self.one, self.other):
+            self.assertEqual(node.passwords.read("office"), b'{"replaces": "a"}')
+            self.assertEqual(node.passwords.read("branch"), b'{"replaces": "b"}')
+
+    def test_failure(self) -> None:
+        """What could not be written is taken the next time."""
+        self.one.lists.keep("office", b"first")
+        self.one.exchange()
+        blocked = self.folder / "other" / "mailboxes"
+        blocked.write_bytes(b"")
+        self.assertRaises(OSError, self.other.exchange)
+        blocked.unlink()
+        self.exchange()
+        self.assertEqual(self.lists(), [b"first"] * 2)
