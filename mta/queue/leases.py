@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mta.interfaces import IQueue
+from mta.limited_log import LimitedLog
 from mta.queue.active_limits import ActiveLimits
 from mta.queue.destinations import Destinations
 from mta.queue.event import Event
@@ -42,6 +43,7 @@ class Leases:
         now: Callable[[], float],
         pauses: Pauses,
     ) -> None:
+        self._limited = LimitedLog(self.log, clock.seconds)
         self._queue = queue
         self._limits = limits
         self._fresh = fresh
@@ -102,7 +104,7 @@ class Leases:
                 elif self._is_slow:
                     await self._wakened.wait(FUTILE_PAUSE)
             except OSError as error:
-                self.log.error("the spool can't be read: {error}", error=str(error))
+                self._limited.error("read", "the spool can't be read: {error}", error=str(error))
                 await self._pauses.wait(SPOOL_PAUSE)
             except Exception:  # noqa: BLE001 - outermost for the lease loop, which must not end
                 self.log.failure("leasing failed")

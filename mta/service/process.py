@@ -22,6 +22,7 @@ from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
 from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IMeter, ISpoolListener
+from mta.limited_log import LimitedLog
 from mta.pairing.mailboxes import MailboxFiles, domains_with_mailboxes
 from mta.pairing.pairings import Pairings
 from mta.pairing.redemption import Redemption
@@ -89,6 +90,7 @@ class Process:
     ) -> None:
         """Open the spool at this place.  Raises OSError, SpoolDamaged among others."""
         threads.take_little_memory()
+        self._limited = LimitedLog(self.log)
         self.place, self.reactor = place, reactor
         self.threads = reactor.getThreadPool()
         self.folder = folder = place.folder
@@ -162,7 +164,7 @@ class Process:
         try:
             freed = await self.spool.take_over()
         except OSError as error:
-            self.log.warn("spool: {error}", error=str(error))
+            self._limited.warn("take-over", "spool: {error}", error=str(error))
             return
         if freed:
             self.log.info("{count} messages taken over", count=freed)

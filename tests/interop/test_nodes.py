@@ -7,6 +7,8 @@ import signal
 import smtplib
 import threading
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
@@ -164,6 +166,26 @@ class AwayTests(NodesCase):
         wait_until(lambda: len(self.marks()) >= 2, "it arrives")
         one.stop()
 
+    def test_a_start_without_it(self) -> None:
+        """The server says so once, refuses mail, and takes it when the database is there."""
+        self.cluster.stop("immediate")
+        one = self.node("one", metrics="tcp:0:interface=127.0.0.1")
+        self.assertEqual(wait_until(lambda: self.refusal(one), "it is refused"), "MAIL 451")
+        self.assertIn(
+            "the database can't be reached", wait_until(lambda: health(one), "it says so")
+        )
+        self.assertEqual(one.log.count("mail is refused until it can"), 1, one.log)
+        self.cluster.start()
+        wait_until(lambda: not self.refusal(one), "mail is taken")
+        wait_until(self.marks, "it arrives")
+        self.assertEqual(health(one), "")
+
+    def test_refused(self) -> None:
+        """A database that is not there, on a server that is: one line, no start."""
+        self.url = self.url.replace("/postgres", "/nowhere")
+        with self.assertRaisesRegex(AssertionError, "database .nowhere. does not exist"):
+            self.node("one")
+
     def test_sendmail(self) -> None:
         """What a program of this host sends meanwhile waits in the maildrop of its node."""
         one = self.node("one")
@@ -192,3 +214,13 @@ class AwayTests(NodesCase):
         except smtplib.SMTPException:
             return ""
         return ""
+
+
+def health(server: Server) -> str:
+    """The reason why a server is not well, as monitoring sees it; empty: it is."""
+    try:
+        urlopen(f"http://127.0.0.1:{server.ports['metrics']}/healthz", timeout=DEADLINE).close()
+    except HTTPError as error:
+        with error:
+            return error.read().decode()
+    return ""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import secrets
 import threading
 from dataclasses import replace
+from functools import partial
 from urllib.parse import quote
 
 import psycopg
 from psycopg import errors
 from twisted.internet.defer import Deferred
+from twisted.python.monkey import MonkeyPatcher
 
 from mta.queued import Filter, SpoolFull
 from mta.session import UNKNOWN_ORIGIN
-from mta.spool.database import SpoolAway, SpoolTooNew
+from mta.spool.database import SpoolAway, SpoolTooNew, SpoolUnusable
 from mta.spool.postgres import schema, writer
+from mta.spool.postgres import spool as spool_module
+from mta.spool.postgres.owner_rows import OwnerName
 from mta.spool.postgres.server import Server
 from mta.spool.postgres.spool import PostgresSpool
 from tests.processes import Process, need_program, temporary_folder, wait_until
@@ -159,6 +163,48 @@ class ServerTests(ServerCase):
         self.assertEqual(sorted(self.queued()), sorted([large.id, again.id]))
         self.assertEqual(self.halves(large), (HEADER, LARGE))
 
+    def test_a_start_without_it(self) -> None:
+        """Mail is refused at MAIL until it is there; then there are tables, and all works."""
+        self.server.stop("immediate")
+        spool = self.process()
+        self.assertRaises(SpoolAway, spool.draft)
+        self.assertFalse(beats(self, spool))
+        self.assertIn("can't be reached", spool.failure)
+        self.server.start()
+        wait_until(lambda: beats(self, spool), "it beats")
+        self.assertEqual(spool.failure, "")
+        message = self.commit(spool)
+        self.assertEqual(self.queued(), [message.id])
+        self.assertEqual(len(self.sql("SELECT id FROM owner")), 1)
+
+    def test_outage(self) -> None:
+        """Processes that lived when it went away lose no mail, whichever is back first."""
+        lasting, other = self.process(), self.process()
+        mine = self.commit(lasting)
+        # What the database sees after ten minutes away: no owner is alive.
+        self.sql("UPDATE owner SET alive_until = alive_until - interval '10 minutes'")
+        self.sql(
+            "UPDATE owner SET alive_until = alive_until + interval '9 seconds' WHERE id = %s",
+            other._owner.number,
+        )
+        self.assertEqual(self.wait(other.take_over()), 0)
+        self.assertTrue(beats(self, lasting))
+        self.assertNotIn("recall", self.listeners[lasting].heard)
+        self.wait(lasting.settle(done(mine)))
+        self.assertEqual(self.queued(), [])
+
+    def test_dead_before_an_outage(self) -> None:
+        """What died before it went away is taken over."""
+        dead, other = self.process(), self.process()
+        message = self.commit(dead)
+        self.sql("UPDATE owner SET alive_until = alive_until - interval '10 minutes'")
+        self.sql(
+            "UPDATE owner SET alive_until = alive_until - interval '30 seconds' WHERE id = %s",
+            dead._owner.number,
+        )
+        self.take_over(other)
+        self.assertEqual(self.due(other), [message.id])
+
     def test_an_idle_connection(self) -> None:
         """A connection that the server closed while it was idle costs no message a 451."""
         spool = self.process()
@@ -175,6 +221,22 @@ class ServerTests(ServerCase):
             self.commit(spool)
         patch.restore()
         self.commit(spool)
+
+
+class RefusalTests(Case):
+    """A server that lets us in at no time."""
+
+    def test_refused(self) -> None:
+        """A wrong name of the database or the user, and what is no URL: one line, no start."""
+        for wrong in (
+            self.url.replace("/postgres", "/nowhere"),
+            self.url.replace("//mta@", "//stranger@"),
+            self.url + "&nonsense=1",
+        ):
+            self.url = wrong
+            with self.assertRaises(SpoolUnusable) as caught:
+                self.process()
+            self.assertNotIn("\n", str(caught.exception))
 
 
 class StandbyTests(ServerCase):
@@ -276,13 +338,76 @@ class SchemaTests(Case):
     def test_a_newer_one(self) -> None:
         """It is refused in one line."""
         self.process()
-        self.sql("UPDATE format SET version = 99")
+        self.sql("UPDATE format SET version = 99, oldest = 99")
         with self.assertRaises(SpoolTooNew) as caught:
             self.process()
         self.assertNotIn("\n", str(caught.exception))
 
     def test_at_once(self) -> None:
         """Several processes that find no tables make them once."""
+        self.prepare_at_once()
+
+    def test_an_upgrade_at_once(self) -> None:
+        """Several processes that find older tables upgrade them once."""
+        self.process()
+        self.become_newer("ALTER TABLE document ADD COLUMN extra text", oldest=1)
+        self.prepare_at_once()
+        self.assertEqual(self.sql("SELECT version, oldest FROM format"), [(2, 1)])
+        self.assertEqual(self.sql("SELECT extra FROM document"), [])
+
+    def test_side_by_side(self) -> None:
+        """What an older version can use, it goes on to use, and can be started with again."""
+        old = self.process()
+        before = self.commit(old)
+        newer = self.become_newer("ALTER TABLE document ADD COLUMN extra text", oldest=1)
+        new = self.process()
+        newer.restore()
+        after = self.commit(old)
+        other = self.process()
+        self.assertEqual(self.sql("SELECT version FROM format"), [(2,)])
+        for spool in (new, other):
+            self.assertTrue(beats(self, spool))
+        self.assertEqual(self.queued(), sorted([before.id, after.id]))
+
+    def test_an_older_one_lives(self) -> None:
+        """An upgrade that it could not bear is refused until it is stopped; then it is refused."""
+        old = self.process()
+        newer = self.become_newer("ALTER TABLE document RENAME COLUMN value TO text", oldest=2)
+        with self.assertRaises(SpoolUnusable) as caught:
+            self.process()
+        self.assertIn(f"runs on {self.path.name}", str(caught.exception))
+        self.assertTrue(beats(self, old))
+        self.stop(old)
+        self.process()
+        newer.restore()
+        self.assertRaises(SpoolTooNew, self.process)
+
+    def test_an_older_one_stood_still(self) -> None:
+        """It was believed dead, and the tables were upgraded: it takes no more mail."""
+        old = self.process()
+        self.sql("UPDATE owner SET alive_until = '-infinity'")
+        newer = self.become_newer("ALTER TABLE document ADD COLUMN extra text", oldest=2)
+        self.take_over(self.process())
+        newer.restore()
+        self.assertFalse(beats(self, old))
+        self.assertIn("made by a newer version", old.failure)
+
+    def become_newer(self, script: str, oldest: int) -> MonkeyPatcher:
+        """Be the next version, until the patch is undone."""
+        steps = {schema.VERSION: schema.Upgrade(script, oldest)}
+        version = schema.VERSION + 1
+        patcher = MonkeyPatcher(
+            (schema, "_UPGRADES", steps),
+            (schema, "VERSION", version),
+            (spool_module, "OwnerName", partial(OwnerName, format=version)),
+            (writer, "OwnerName", partial(OwnerName, format=version)),
+        )
+        patcher.patch()
+        self.addCleanup(patcher.restore)
+        return patcher
+
+    def prepare_at_once(self) -> None:
+        """Let several processes look at the tables at the same time."""
         server = Server(self.url)
         failures: list[Exception] = []
 

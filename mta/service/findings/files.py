@@ -12,6 +12,7 @@ from mta.service.findings.finding import Finding
 from mta.service.findings.paths import exists, private, unix_socket, why_unwritable
 from mta.settings import Settings
 from mta.spool import inspection
+from mta.spool.database import SpoolAway
 from mta.spool.place import SpoolPlace
 from mta.users.file import UserFault, UserFile
 
@@ -83,6 +84,9 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         place.exists()
         found = place.weaknesses()
+    except SpoolAway as error:
+        yield Finding(("spool",), f"{in_words(error)}; mail is refused until it can")
+        return
     except OSError as error:
         yield Finding(("spool",), f"cannot use the spool {in_words(error)}", True)
         return

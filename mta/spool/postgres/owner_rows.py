@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from mta import __version__
 from mta.spool.owner_rows import DEATHS, MAX_DEATHS, SUSPECT_DELAY
 from mta.spool.postgres.rows import counted, ids
+from mta.spool.postgres.schema import VERSION
 from mta.spool.postgres.server import Connection
 from mta.spool.schema import Hold
 
 LIFETIME = 60  # seconds after a beat: six beats may be late
+
+SAME_TIME = 15  # seconds: owners that beat until an outage have ended within that time
 
 _ALIVE = f"clock_timestamp() + interval '{LIFETIME} seconds'"
 
@@ -24,15 +28,28 @@ class OwnerName:
 
     number: int
     node: str
-    version: str
+    version: str = __version__
+    format: int = VERSION
+
+
+# Where no process at all is alive, the database was away, and none could beat: those that were
+# alive when it went get another lifetime, whichever of them, or of others, is the first to be back.
+# One that an operator has set to -infinity is dead for sure.
+_SPARE = f"""
+UPDATE owner SET alive_until = {_ALIVE}
+WHERE NOT EXISTS (SELECT FROM owner WHERE alive_until >= clock_timestamp())
+    AND isfinite(alive_until)
+    AND alive_until >= (SELECT max(alive_until) FROM owner) - interval '{SAME_TIME} seconds'
+"""  # noqa: S608 (our own words)
 
 
 def register(connection: Connection, owner: OwnerName) -> None:
     """Make an owner known."""
+    connection.execute(_SPARE)
     connection.execute(
-        f"INSERT INTO owner (id, node, version, alive_until) VALUES (%s, %s, %s, {_ALIVE})"  # noqa: S608
-        f" ON CONFLICT (id) DO UPDATE SET alive_until = {_ALIVE}",
-        (owner.number, owner.node, owner.version),
+        "INSERT INTO owner (id, node, version, format, alive_until)"  # noqa: S608
+        f" VALUES (%s, %s, %s, %s, {_ALIVE}) ON CONFLICT (id) DO UPDATE SET alive_until = {_ALIVE}",
+        (owner.number, owner.node, owner.version, owner.format),
     )
 
 
@@ -41,6 +58,7 @@ def beat(connection: Connection, owner: OwnerName) -> bool:
 
     Otherwise it is registered again.
     """
+    connection.execute(_SPARE)
     found = connection.execute(
         f"UPDATE owner SET alive_until = {_ALIVE} WHERE id = %s RETURNING id",  # noqa: S608
         (owner.number,),
@@ -56,6 +74,7 @@ def bury(connection: Connection, ended: Collection[int]) -> list[int]:
 
     One that beats at this moment is seen to live.
     """
+    connection.execute(_SPARE)
     return ids(
         connection.execute(
             "DELETE FROM owner WHERE alive_until < clock_timestamp() OR id = ANY(%s) RETURNING id",

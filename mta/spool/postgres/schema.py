@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from mta.spool.database import SpoolTooNew, SpoolUnusable
 from mta.spool.postgres.server import Connection, Server, transaction
 
@@ -14,11 +18,12 @@ _LOCK = 0x6D746131  # the advisory lock under which tables are made: "mta1"
 # section, and the body in `data`, empty where `in_file` says that it is in `chunk`.
 # `recipient` is written when a message was tried and waits.  `upload` names
 # drafts whose bodies are in `chunk`, before their messages are committed.  `owner` has a row for
-# each process: it is dead after `alive_until`, by the clock of the
-# database.  `taken` is the memory of `mta.spool.taken`.  The columns are
+# each process: the `format` of the tables that it knows, and when it is dead, by the clock of the
+# database.  `format` has the version of these tables, and the oldest one whose programs can use
+# them.  `taken` is the memory of `mta.spool.taken`.  The columns are
 # those of `mta.spool.schema`, where these have the same names.
 _TABLES = """
-CREATE TABLE format (version integer NOT NULL);
+CREATE TABLE format (version integer NOT NULL, oldest integer NOT NULL);
 CREATE TABLE schedule (
     id bigint PRIMARY KEY,
     due double precision NOT NULL,
@@ -83,6 +88,7 @@ CREATE TABLE owner (
     id bigint PRIMARY KEY,
     node text NOT NULL,
     version text NOT NULL,
+    format integer NOT NULL,
     began timestamptz NOT NULL DEFAULT clock_timestamp(),
     alive_until timestamptz NOT NULL
 ) WITH (fillfactor = 50);
@@ -94,48 +100,101 @@ CREATE TABLE document (
 );
 """
 
-# What makes tables of an older version those of the next, by the older one's number.
-_UPGRADES: dict[int, str] = {}
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """SQL that makes tables those of the next version.
+
+    `oldest`: the oldest version whose programs can use them then.
+    """
+
+    script: str
+    oldest: int
+
+
+_UPGRADES: dict[int, Upgrade] = {}  # by the version of before
 
 
 def prepare(server: Server, connection: Connection) -> None:
     """Make the tables, or bring older ones to today's form.
 
-    One process does it at a time.  Raises SpoolUnusable, SpoolTooNew among them, or psycopg.Error.
+    Raises SpoolUnusable, SpoolTooNew among them, or psycopg.Error.
+    """
+    with prepared(server, connection):
+        pass
+
+
+@contextmanager
+def prepared(server: Server, connection: Connection) -> Iterator[None]:
+    """Do more in the transaction of `prepare`.
+
+    One process is in it at a time, so that none begins to use tables that another one changes.
     """
     _require_utf8(server, connection)
     with transaction(connection):
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        found = version(connection)
-        if found > VERSION:
+        found, oldest = _versions(connection)
+        if oldest > VERSION:
             raise _too_new(server, found)
-        scripts = [_TABLES] if found == 0 else [_UPGRADES[old] for old in range(found, VERSION)]
-        for script in scripts:
-            connection.execute(script.encode())
-        if scripts:
-            connection.execute("DELETE FROM format")
-            connection.execute("INSERT INTO format VALUES (%s)", (VERSION,))
+        if found == 0:
+            connection.execute(_TABLES.encode())
+            connection.execute("INSERT INTO format VALUES (%s, %s)", (VERSION, VERSION))
+        elif found < VERSION:
+            _upgrade(server, connection, found, oldest)
+        yield
+
+
+def _upgrade(server: Server, connection: Connection, found: int, oldest: int) -> None:
+    """Bring older tables to today's form.
+
+    Raises SpoolUnusable where a process lives that could not use them then.
+    """
+    steps = [_UPGRADES[old] for old in range(found, VERSION)]
+    oldest = max(oldest, *(step.oldest for step in steps))
+    behind = connection.execute(
+        "SELECT DISTINCT node FROM owner WHERE format < %s AND alive_until > clock_timestamp()",
+        (oldest,),
+    ).fetchall()
+    if behind:
+        raise SpoolUnusable(
+            f"{server.name}: an older version of this program runs on"
+            f" {', '.join(sorted(node for (node,) in behind))}, and could not use the tables of"
+            " this one: stop it first"
+        )
+    for step in steps:
+        connection.execute(step.script.encode())
+    connection.execute("UPDATE format SET version = %s, oldest = %s", (VERSION, oldest))
 
 
 def verify(server: Server, connection: Connection) -> bool:
     """Tell whether there are tables of this version, without making any.
 
-    Raises SpoolUnusable where they are of another version, or psycopg.Error.
+    Raises SpoolUnusable where this version can't use them, or psycopg.Error.
     """
     _require_utf8(server, connection)
-    found = version(connection)
-    if found > VERSION:
+    found, oldest = _versions(connection)
+    if oldest > VERSION:
         raise _too_new(server, found)
-    return found == VERSION
+    return found >= VERSION
 
 
-def version(connection: Connection) -> int:
-    """The version that made the tables; 0: there are none."""
+def require_usable(server: Server, connection: Connection) -> None:
+    """Raise SpoolTooNew where this version can't use the tables any more."""
+    found, oldest = _versions(connection)
+    if oldest > VERSION:
+        raise _too_new(server, found)
+
+
+def _versions(connection: Connection) -> tuple[int, int]:
+    """The version of the tables, and the oldest that can use them.
+
+    Both are 0 where there are none.
+    """
     row = connection.execute("SELECT to_regclass('format') IS NOT NULL").fetchone()
     if row is None or not row[0]:
-        return 0
-    row = connection.execute("SELECT max(version) FROM format").fetchone()
-    return int(row[0] or 0) if row else 0
+        return 0, 0
+    row = connection.execute("SELECT version, oldest FROM format").fetchone()
+    return row or (0, 0)
 
 
 def _too_new(server: Server, found: int) -> SpoolTooNew:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mta.queued import SpoolFull
 from mta.spool.database import SpoolAway, SpoolUnusable
+
+# The reasons of a server to refuse us that time does not mend.  For a failed log-in libpq has no
+# code, only these words.
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|(?:database|role) \S+ does not exist"
+    r"|no pg_hba\.conf entry|certificate verify failed|does not support SSL"
+    r"|not permitted to log in|permission denied for database"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +74,10 @@ class Server:
         self._next_try = 0.0
 
     def connect(self) -> Connection:
-        """Open a connection.  Blocks.  Raises OSError."""
+        """Open a connection.  Blocks.
+
+        Raises SpoolAway, or SpoolUnusable where the server refuses us.
+        """
         with self._lock:
             if self._failure and time.monotonic() < self._next_try:
                 raise self.away(self._failure)
@@ -80,6 +92,8 @@ class Server:
             with self._lock:
                 self._failure = words(error)
                 self._next_try = time.monotonic() + PAUSE
+            if _REFUSED.search(self._failure):
+                raise SpoolUnusable(f"{self.name}: {self._failure}") from None
             raise self.away(self._failure) from None
         self._failure = ""
         return connection

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.python.threadpool import ThreadPool
 
-from mta import __version__
 from mta.interfaces import ICommitMeter, ISpoolListener
 from mta.spool import owners
 from mta.spool.attempts import AttemptNotes
 from mta.spool.commits import Commits
 from mta.spool.committer import Committer
+from mta.spool.database import SpoolAway
 from mta.spool.drafts import Draft
 from mta.spool.folder import Folder
 from mta.spool.heartbeat import Heartbeat, Pulse
@@ -59,24 +60,32 @@ class PostgresSpool(ProcessSpool):
         `meter` hears of each commit; for the others see `ProcessSpool`.
         """
         self._server = Server(url)
-        self._writer = PostgresWriter(self._server)
+        self._writer = PostgresWriter(self._server, node)
         committer = Committer(Folder(folder), reactor, meter, self._writer)
         super().__init__(reactor, pool, listener, committer, now=now, uptime=uptime)
         self._node = node
 
     def start(self) -> None:
-        """See `ProcessSpool.start`."""
-        with self._server.connect() as connection, self._server.as_oserror():
+        """See `ProcessSpool.start`.
+
+        Where the database is away it begins all the same, and mail is refused until it is there.
+        """
+        with (
+            suppress(SpoolAway),
+            self._server.connect() as connection,
+            self._server.as_oserror(),
+        ):
             schema.prepare(self._server, connection)
-            self._folder.make()
-            self._owner = owners.register(self._folder, self._ids)
-            self._name = OwnerName(self._owner.number, self._node, __version__)
-            owner_rows.register(connection, self._name)
+        self._folder.make()
+        self._owner = owners.register(self._folder, self._ids)
+        self._name = OwnerName(self._owner.number, self._node)
         self._attempts = AttemptNotes(self._owner.attempts)
         self._join()
         self._pipe = WakeupPipe(self._owner.wakeup_pipe, self._reactor, self._listener)
         self._wakeups.start()
         self._begin(self._owner.number)
+        if self._writer.is_away:
+            self._heartbeat.hurry()
 
     def _join(self) -> None:
         """Make the parts that work for our owner."""
@@ -97,7 +106,7 @@ class PostgresSpool(ProcessSpool):
         self._taking_over = PostgresTakeOver(committer, self._in_thread, self._now, number)
         self._heartbeat = Heartbeat(
             committer,
-            acting(_pulse, owner=self._name, folder=self._folder),
+            acting(self._beat_in),
             self._leasing,
             self._listener,
             self._clocks,
@@ -133,7 +142,9 @@ class PostgresSpool(ProcessSpool):
             raise self._server.away("new mail is refused until it can")
         return super().draft()
 
-
-def _pulse(connection: Connection, owner: OwnerName, folder: Folder) -> Pulse:
-    """Beat in the database."""
-    return Pulse(owner_rows.beat(connection, owner), 0.0, folder.has_room())
+    def _beat_in(self, connection: Connection) -> Pulse:
+        """Beat, in the committer's thread."""
+        is_known = owner_rows.beat(connection, self._name)
+        if not is_known:  # the tables may have been upgraded by those that live
+            schema.require_usable(self._server, connection)
+        return Pulse(is_known, 0.0, self._folder.has_room())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
-from mta import __version__
 from mta.mail import Envelope
 from mta.queued import Entry, IDraft, Message
 from mta.session import Origin
@@ -125,7 +124,7 @@ def sync_spool(
 
 def _tool(owner: int) -> owner_rows.OwnerName:
     """An owner for a moment, which is no node."""
-    return owner_rows.OwnerName(owner, "", __version__)
+    return owner_rows.OwnerName(owner, "")
 
 
 def _leave(connection: Connection, owner: int, now: float) -> None:

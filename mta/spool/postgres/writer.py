@@ -22,11 +22,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.limited_log import LimitedLog
+from mta.spool.database import SpoolAway
 from mta.spool.holds import StandingHold, put_on_hold
 from mta.spool.interfaces import IBatchWriter
 from mta.spool.jobs import Arrived, Job
-from mta.spool.postgres import rows
+from mta.spool.postgres import owner_rows, rows, schema
 from mta.spool.postgres.holds import standing
+from mta.spool.postgres.owner_rows import OwnerName
 from mta.spool.postgres.server import Connection, Server, warnings_of
 from mta.spool.postgres.taken import PostgresTakenMail
 from mta.spool.rows import Arrival
@@ -45,8 +47,12 @@ class PostgresWriter:
 
     log = Logger()
 
-    def __init__(self, server: Server, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, server: Server, node: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._server = server
+        self._node = node
+        self._has_joined = False
         self._monotonic = monotonic
         self._limited = LimitedLog(self.log)
         self._connection: Connection | None = None
@@ -58,9 +64,10 @@ class PostgresWriter:
         self.is_away = False  # the last batch found no database
 
     def open(self, owner: int) -> None:
-        """See `IBatchWriter.open`."""
+        """See `IBatchWriter.open`; where the database is away, that is done later."""
         self._owner = owner
-        self._connection = self._server.connect()
+        with suppress(SpoolAway):
+            self._connected()
 
     def close(self) -> None:
         """See `IBatchWriter.close`."""
@@ -161,11 +168,24 @@ class PostgresWriter:
             self.close()
             self._connection = None
             try:
-                self._connection = self._server.connect()
+                self._connection = self._joined()
             except OSError:
                 self.is_away = True
                 raise
         return self._connection
+
+    def _joined(self) -> Connection:
+        """A connection, whose owner is known.  Raises OSError."""
+        connection = self._server.connect()
+        if not self._has_joined:
+            try:
+                with self._server.as_oserror(), schema.prepared(self._server, connection):
+                    owner_rows.register(connection, OwnerName(self._owner, self._node))
+            except BaseException:
+                connection.close()
+                raise
+            self._has_joined = True
+        return connection
 
     # --- standing holds -----------------------------------------------------------------
 
