@@ -51,6 +51,19 @@ class IPreviews(ISpool):
         """
 
 
+class ILentMail(Interface):
+    """Uncommitted messages, for other processes of the same spool to read."""
+
+    async def lent(message: Message) -> bytes:
+        """Return a message of `IPreviews.preview` as octets.
+
+        Raises ValueError where no other process can read it, or OSError.
+        """
+
+    def borrowed(octets: bytes) -> Message:
+        """Return the message that another process lent.  Raises ValueError."""
+
+
 class ILeases(Interface):
     """Queued messages, leased to one process at a time."""
 

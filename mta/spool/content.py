@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from mta.queued import IContent
 from mta.smtp import header
@@ -124,7 +124,13 @@ class MemoryContent:
         yield self.body_octets
 
 
-@implementer(IContent)
+class IFiledContent(IContent):
+    """Content of a draft whose body is in a file."""
+
+    names: Sequence[Path] = Attribute("the names that the file may have, until its draft is gone")
+
+
+@implementer(IFiledContent)
 @dataclass(frozen=True, slots=True)
 class ArrivedContent:
     """Content with its body in a draft's file, perhaps committed meanwhile.

@@ -7,9 +7,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mta.mail import Mailbox
-from mta.queued import AlreadyTaken
+from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
+from mta.queued import AlreadyTaken, Message, Progress
 from mta.session import UNKNOWN_ORIGIN, Origin
+from mta.spool.content import MemoryContent
+from mta.spool.lending import LentMail
 from tests.spool.contract import BOB, HEADER, LARGE, Contract, envelope, ids
 
 CAROL = Mailbox("carol", "example.org")
@@ -116,3 +118,52 @@ class PreviewContract(Contract):
             draft, _ = self.preview(spool, body)
             draft.discard()
         self.assertEqual(self.wait(spool.lease_due(9)), [])
+
+
+class LentContract(PreviewContract):
+    """Another process reads a message before it is committed.
+
+    `keeps_file`: the file of a large body is there after the commit, too.
+    """
+
+    keeps_file = True
+
+    def test_lent(self) -> None:
+        """It reads the same, as often as it wants."""
+        spool = self.process()
+        mail = LentMail(spool._in_thread)
+        for body in (b"body", LARGE):
+            draft, message = self.preview(spool, body)
+            lent = self.wait(mail.lent(message))
+            self.assertLess(len(lent), 1000)
+            borrowed = mail.borrowed(lent)
+            self.assertEqual(replace(borrowed, content=message.content), message)
+            self.assertEqual(borrowed.content.is_ascii, message.content.is_ascii)
+            self.assertEqual(self.halves(borrowed), (HEADER, body))
+            origin = replace(BROUGHT, told_id=message.id)
+            self.wait(spool.commit(draft, envelope(), HEADER, origin))
+            if body != LARGE or self.keeps_file:
+                self.assertEqual(self.halves(borrowed), (HEADER, body))
+            else:
+                with self.assertRaises(FileNotFoundError):
+                    self.halves(borrowed)
+            self.assertEqual(len(HEADER + body), borrowed.content.size)
+
+    def test_lent_envelope(self) -> None:
+        """All that MAIL and RCPT said goes along."""
+        mail = LentMail(self.process()._in_thread)
+        recipients = (
+            Recipient(BOB, frozenset({Notify.SUCCESS, Notify.DELAY}), "rfc822;b@example.org"),
+            Recipient(CAROL, frozenset({Notify.NEVER})),
+        )
+        said = Envelope(NULL_PATH, recipients, Body.BINARY, True, "HDRS", "id", True, True, True)
+        content = MemoryContent(HEADER, b"\xff", False)
+        message = Message("1", 2.5, said, content, tuple(map(Progress, recipients)), origin=BROUGHT)
+        self.assertEqual(mail.borrowed(self.wait(mail.lent(message))), message)
+
+    def test_what_was_not_lent(self) -> None:
+        """Octets that are no message are known as such."""
+        mail = LentMail(self.process()._in_thread)
+        for octets in (b"", b"[]\n", b"{}\n", b'{"envelope": [["a"], [], "7BIT"]}\n', b"\xff\n"):
+            with self.assertRaises(ValueError):
+                mail.borrowed(octets)

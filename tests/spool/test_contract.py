@@ -15,7 +15,7 @@ from mta.testing import MemorySpool
 from tests.spool.cases import EPOCH, SpoolTestCase
 from tests.spool.contract import CommitContract, LeaseContract
 from tests.spool.model_contract import ModelContract
-from tests.spool.peer_mail_contract import PreviewContract, TakenContract
+from tests.spool.peer_mail_contract import LentContract, PreviewContract, TakenContract
 from tests.spool.record_contract import HeldContract, PostponeContract, RecordContract
 from tests.spool.shared_contract import SharedContract, ToolContract
 
@@ -66,7 +66,7 @@ class MemoryPeerMailTests(TakenContract, PreviewContract, MemorySetting):
     """Mail of peers, in memory."""
 
 
-class SqlitePeerMailTests(TakenContract, PreviewContract, SqliteSetting):
+class SqlitePeerMailTests(TakenContract, LentContract, SqliteSetting):
     """Mail of peers, in files."""
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from tests.spool.contract import CommitContract, LeaseContract
-from tests.spool.peer_mail_contract import PreviewContract, TakenContract
+from tests.spool.peer_mail_contract import LentContract, TakenContract
 from tests.spool.postgres import NodesTestCase, PostgresTestCase
 from tests.spool.record_contract import HeldContract, PostponeContract, RecordContract
 from tests.spool.shared_contract import SharedContract, ToolContract
 
 
-class PostgresPeerMailTests(TakenContract, PreviewContract, PostgresTestCase):
+class PostgresPeerMailTests(TakenContract, LentContract, PostgresTestCase):
     """`IPreviews`, and mail that peers bring again, in PostgreSQL."""
+
+    keeps_file = False
 
 
 class PostgresCommitTests(CommitContract, PostgresTestCase):

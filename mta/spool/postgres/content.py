@@ -7,7 +7,7 @@ is open while a client sends would keep the server from vacuuming.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,11 @@ from mta.queued import IContent
 from mta.spool import queue_id
 from mta.spool.content import (
     SMALL,
+    ArrivedContent,
     FileContent,
     IContentSource,
+    IFiledContent,
     InThread,
-    MemoryContent,
     RowContent,
 )
 from mta.spool.drafts import Draft
@@ -91,15 +92,23 @@ class Uploads:
         self._session.call(_discard, number)
 
 
-@implementer(IContent)
+@implementer(IFiledContent)
 @dataclass(frozen=True, slots=True)
 class UploadedContent:
-    """Large content in a file of ours, or by now in chunks."""
+    """Large content in a file of ours, or by now in chunks.
 
-    arrived: IContent
+    Others find the file by its `names` until the chunks are written.
+    """
+
+    arrived: IFiledContent
     stored: IContent
     size: int
     is_ascii: bool
+
+    @property
+    def names(self) -> Sequence[Path]:
+        """See `IFiledContent.names`."""
+        return self.arrived.names
 
     async def header(self) -> bytes:
         """See `IContent.header`."""
@@ -144,7 +153,7 @@ class ChunkedDraft(Draft):
     async def arrived(self, header: bytes) -> IContent:
         """See `Draft.arrived`."""
         content = await super().arrived(header)
-        if isinstance(content, MemoryContent):
+        if not isinstance(content, ArrivedContent):
             return content
         key = ContentKey(self.number, content.size, content.is_ascii, in_file=True)
         stored = self._source.content(key)
