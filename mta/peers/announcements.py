@@ -1,7 +1,8 @@
 """The files by which processes find the links of peers.
 
-For each peer that is asked about its mailboxes, a symbolic link in the spool names the socket of
-the process where its newest link stands (`mta.peers.question_socket`).
+For each peer that is asked about its mailboxes, or has mail passed through, a symbolic link in the
+spool names the socket of the process where its newest link stands.  Beside that one, which takes
+questions (`mta.peers.question_socket`), there may be one for mail (`mta.peers.borrower`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mta.peers.status_files import FOLDER
 
 SUFFIX = ".asked"  # of a peer's
 SOCKET_SUFFIX = ".questions"  # of a process's
+BORROWER_SUFFIX = ".mail"  # of its other one
 
 
 class Announcements:
@@ -27,10 +29,16 @@ class Announcements:
         self._folder = spool / FOLDER
         self.socket = self._folder / f"{os.getpid()}{SOCKET_SUFFIX}"
 
+    @property
+    def borrower(self) -> Path:
+        """The socket of this process for mail of others."""
+        return self.socket.with_suffix(BORROWER_SUFFIX)
+
     def begin(self, peer: str) -> None:
         """Say that the newest link of a peer is here."""
         new = self._folder / f"{self.socket.name}.{peer}"
         try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             new.unlink(missing_ok=True)
             new.symlink_to(self.socket.name)
             new.replace(self._path(peer))
@@ -50,11 +58,21 @@ class Announcements:
         except OSError:
             return None
 
-    def remove_stale(self) -> None:
-        """Remove the sockets of processes that died.  Raises OSError."""
+    def find_borrower(self, peer: str) -> Path | None:
+        """The socket for mail where another process has a peer's link."""
+        socket = self.find(peer)
+        if socket is None or socket == self.socket:
+            return None
+        return socket.with_suffix(BORROWER_SUFFIX)
+
+    def remove_stale(self, socket: Path) -> None:
+        """Make room for a socket of ours.  Raises OSError.
+
+        Those of its kind go whose processes died.
+        """
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for path in self._folder.glob(f"*{SOCKET_SUFFIX}"):
-            if path == self.socket or not _is_alive(path.name.removesuffix(SOCKET_SUFFIX)):
+        for path in self._folder.glob(f"*{socket.suffix}"):
+            if path == socket or not _is_alive(path.stem):
                 path.unlink(missing_ok=True)
 
     def _path(self, peer: str) -> Path:

@@ -19,7 +19,8 @@ class StandingLinks:
     """The links of all peers, by peer and kind.  They outlive a configuration.
 
     `not_opening`: the peers whose sealed mail waits, as they do not offer to open it.  Links of
-    peers that are asked about their mailboxes are announced to other processes.
+    peers that are asked about their mailboxes, or have mail passed through, are announced to other
+    processes.
     """
 
     def __init__(self, announcements: Announcements | None = None) -> None:
@@ -47,7 +48,8 @@ class StandingLinks:
         for older in links:
             older.overtaken()
         links.append(link)
-        if self.announcements is not None and peer.verify is Verify.LIVE:
+        is_wanted = peer.verify is Verify.LIVE or peer.pass_through
+        if self.announcements is not None and is_wanted:
             self.announcements.begin(peer.name)
         try:
             yield

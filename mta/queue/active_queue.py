@@ -22,11 +22,12 @@ from mta.mail import Agent, Hop, Mailbox, Outcome
 from mta.queue.active_limits import ActiveLimits
 from mta.queue.attempt import Attempt
 from mta.queue.backlog import Backlog
+from mta.queue.borrowed import BorrowedMail, QueueWithBorrowed
 from mta.queue.config import RunnerConfig
 from mta.queue.destinations import Destinations
 from mta.queue.held_source import HeldSource
 from mta.queue.held_sources import HeldSources
-from mta.queue.interfaces import IActiveQueue, IAttemptWatch, IRoomWatch
+from mta.queue.interfaces import IActiveQueue, IAttemptWatch, IHeldOutlet, IRoomWatch
 from mta.queue.noted import noted
 from mta.queue.outcomes import CROWDED, FAULT, FORWARD_LOOP, held_outcome
 from mta.queue.planning import deferred_by_fault, plan
@@ -50,7 +51,6 @@ class ActiveQueue:
     """
 
     log = Logger()
-
     _router: IRouter
 
     def __init__(
@@ -66,7 +66,9 @@ class ActiveQueue:
         now: Callable[[], float],
     ) -> None:
         self.destinations = Destinations(clock, self, pressure, attempts)
-        self.held_sources = HeldSources(queue, self, attempts, tasks, clock)
+        active = QueueWithBorrowed(self, limits)
+        self.held_sources = HeldSources(queue, active, attempts, tasks, clock)
+        self.borrowed = BorrowedMail(self.held_sources, limits)
         self._limits = limits
         self._backlog = backlog
         self._watch = watch
@@ -95,7 +97,7 @@ class ActiveQueue:
     def attempt(
         self,
         message: Message,
-        source: HeldSource | None = None,
+        source: IHeldOutlet | None = None,
         watch: IAttemptWatch | None = None,
     ) -> Attempt:
         """Attempt a message: route it, and hand each hop its delivery.
@@ -220,7 +222,7 @@ class ActiveQueue:
 
     def _grouped(
         self, attempt: Attempt
-    ) -> tuple[dict[tuple[Hop, Mailbox | None], list[Target]], dict[Hop, HeldSource]]:
+    ) -> tuple[dict[tuple[Hop, Mailbox | None], list[Target]], dict[Hop, IHeldOutlet]]:
         """The targets of an attempt by hop and forwarder, and sources.
 
         The sources are for held mail whose peer has turned a connection.  What needs no delivery is
@@ -233,7 +235,7 @@ class ActiveQueue:
             self.log.failure("{queue_id} can't be routed", queue_id=message.id)
             targets, attempt.reports = [], deferred_by_fault(message)
         groups: dict[tuple[Hop, Mailbox | None], list[Target]] = {}
-        sources: dict[Hop, HeldSource] = {}
+        sources: dict[Hop, IHeldOutlet] = {}
         for target in targets:
             hop = target.hop
             if hop.agent is Agent.HOLD:
@@ -245,7 +247,7 @@ class ActiveQueue:
             groups.setdefault((hop, target.forwarder), []).append(target)
         return groups, sources
 
-    def _enqueue(self, delivery: Delivery, source: HeldSource | None) -> None:
+    def _enqueue(self, delivery: Delivery, source: IHeldOutlet | None) -> None:
         """Let a delivery wait for its hop, or go to `source`."""
         hop = delivery.targets[0].hop
         if source is not None:
@@ -258,7 +260,7 @@ class ActiveQueue:
             self.destinations.add(hop, delivery)
 
     async def _forward(
-        self, delivery: Delivery, forwarder: Mailbox, source: HeldSource | None
+        self, delivery: Delivery, forwarder: Mailbox, source: IHeldOutlet | None
     ) -> None:
         """Hand over forwarded mail, unless it goes in a circle."""
         message, targets = delivery.message, delivery.targets

@@ -18,8 +18,7 @@ from mta.settings import DAY, HOUR, MINUTE
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from mta.queue.held_source import HeldSource
-    from mta.queue.interfaces import IAttemptWatch
+    from mta.queue.interfaces import IAttemptWatch, IHeldOutlet
 
 _SUCCESSES = (Status.DELIVERED, Status.RELAYED)
 _WAITING = (Status.DEFERRED, Status.HELD)
@@ -39,7 +38,7 @@ class Attempt:
     """
 
     message: Message
-    leased_by: HeldSource | None = None
+    leased_by: IHeldOutlet | None = None
     watch: IAttemptWatch | None = None
     reports: list[Report] = field(default_factory=list)
     outstanding: int = 0

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mta.interfaces import IAttempts, IHeldLeases, IHeldSource
 from mta.mail import Mailbox, Outcome, Status, is_among
 from mta.queue.event import Event
-from mta.queue.interfaces import IActiveQueue
+from mta.queue.interfaces import IActiveQueue, IHeldOutlet
 from mta.queue.outcomes import held_outcome
 from mta.queue.tasks import Tasks
 from mta.queue.waiting_line import WaitingLine
@@ -30,7 +30,7 @@ MAX_IN_LINE = 100  # messages on a link, with which one whose sender waits may s
 MAX_DEFERRED = 100  # messages; a peer that defers more is handed no more on that connection
 
 
-@implementer(IHeldSource)
+@implementer(IHeldSource, IHeldOutlet)
 class HeldSource:
     """The mail of one peer for some of its domains.
 

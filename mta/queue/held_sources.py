@@ -10,7 +10,7 @@ from zope.interface import implementer
 from mta.interfaces import IAttempts, IHeldLeases
 from mta.queue.held_look import HeldLook
 from mta.queue.held_source import HeldSource
-from mta.queue.interfaces import IActiveQueue
+from mta.queue.interfaces import IActiveQueue, IHeldOutlet
 from mta.queue.tasks import Tasks
 from mta.queued import Message, Target
 from mta.session import LinkKind
@@ -70,7 +70,7 @@ class HeldSources:
             self._newest[peer].share_with(self._quick[peer])
         return source
 
-    def taking(self, target: Target, source: HeldSource | None) -> HeldSource | None:
+    def taking(self, target: Target, source: IHeldOutlet | None) -> IHeldOutlet | None:
         """The source that hands out mail for a target now.
 
         `source` leased the message, where it is there.

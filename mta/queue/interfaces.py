@@ -1,13 +1,13 @@
-"""The seams inside of the queue: results, sessions, attempts."""
+"""The seams of the queue: results, sessions, attempts, links elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
-from mta.mail import Hop, Outcome
+from mta.mail import Hop, Mailbox, Outcome
 from mta.queued import Delivery, Message
 
 if TYPE_CHECKING:
@@ -61,3 +61,48 @@ class IRoomWatch(IAttemptWatch):
 
     def hop_has_room(hop: Hop) -> None:
         """Note that a delivery for a hop is out of memory."""
+
+
+class IHeldOutlet(Interface):
+    """The way to a peer for mail whose sender waits."""
+
+    peer: str = Attribute("the name of the peer")
+
+    def takes(address: Mailbox) -> bool:
+        """Tell whether mail for that address goes this way."""
+
+    def give(delivery: Delivery) -> None:
+        """Hand out this delivery next.  The active queue hears its outcomes."""
+
+
+class ILinksElsewhere(Interface):
+    """The links of peers in other processes.  A message is lent to one, which hands it out."""
+
+    def outlet(peer: str, results: IDeliveryResults) -> IHeldOutlet | None:
+        """The way to a peer; None: there is none now.  `results` hear what became of mail."""
+
+    def let_go(id: str) -> None:
+        """Note that the sender of a message waits no more."""
+
+
+class IBorrowedResult(Interface):
+    """Hears what became of a delivery of another process."""
+
+    def came(outcomes: Sequence[Outcome]) -> None:
+        """Take one outcome for each target, in order, once."""
+
+
+class IBorrowedMail(Interface):
+    """The mail of other processes, on links of this one."""
+
+    def take(delivery: Delivery, result: IBorrowedResult) -> bool:
+        """Hand out a delivery whose sender waits.
+
+        Returns False where that can't be done now.
+        """
+
+    def let_go(id: str) -> None:
+        """Note that the sender of a message waits no more."""
+
+    def give_back(id: str) -> None:
+        """Hand out a message no more, unless it is on its way."""

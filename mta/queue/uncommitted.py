@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from mta.queue.active_queue import ActiveQueue
 from mta.queue.attempt import Attempt
-from mta.queue.interfaces import IAttemptWatch
+from mta.queue.interfaces import IAttemptWatch, IBorrowedMail, IHeldOutlet, ILinksElsewhere
 from mta.queue.outcome_log import OutcomeLog
 from mta.queued import Message
 
@@ -25,8 +25,11 @@ class UncommittedAttempts:
     """Begins attempts on standing links.
 
     It ends them, or hands them to the runner.  What that knows of an attempt is the same in both
-    cases.  `now`: seconds since the epoch.
+    cases.  `now`: seconds since the epoch.  `elsewhere` has the links of other processes, where
+    there are any; `borrowed` is their mail, on links of this one.
     """
+
+    elsewhere: ILinksElsewhere | None = None
 
     def __init__(
         self,
@@ -39,20 +42,28 @@ class UncommittedAttempts:
         self._active = active
         self._outcomes = outcomes
         self._now = now
+        self.borrowed: IBorrowedMail = active.borrowed
 
     def may_begin(self, peer: str) -> bool:
         """Tell whether a link of the peer takes mail at once."""
-        return self._active.held_sources.at_once(peer) is not None
+        return self._outlet(peer) is not None
 
     def begin(self, message: Message, peer: str, watch: IAttemptWatch) -> Attempt | None:
         """Begin an attempt over a peer's link; None: not now.
 
         `watch` hears when it has ended.
         """
-        source = self._active.held_sources.at_once(peer)
-        if source is None or self._active.is_full_for(message):
+        outlet = self._outlet(peer)
+        if outlet is None or self._active.is_full_for(message):
             return None
-        return self._active.attempt(message, source, watch)
+        return self._active.attempt(message, outlet, watch)
+
+    def _outlet(self, peer: str) -> IHeldOutlet | None:
+        """The way to a peer, by this process or by another one."""
+        source = self._active.held_sources.at_once(peer)
+        if source is not None or self.elsewhere is None:
+            return source
+        return self.elsewhere.outlet(peer, self._active)
 
     def end(self, attempt: Attempt) -> None:
         """Forget an attempt that has ended, with its message."""
@@ -75,6 +86,8 @@ class UncommittedAttempts:
         What is refused from now on needs a notice.
         """
         self._active.held_sources.let_go(attempt.message.id)
+        if self.elsewhere is not None:
+            self.elsewhere.let_go(attempt.message.id)
 
     def go_on(self, attempt: Attempt, message: Message, *, has_ended: bool) -> None:
         """Let the runner go on with an attempt whose message was committed."""

@@ -28,6 +28,7 @@ from mta.service.configured import configure
 from mta.service.endpoints import CannotStart
 from mta.service.findings import findings, placed, warnings
 from mta.service.inheritance import inherited
+from mta.service.lending import LendingService
 from mta.service.lifeline import exit_with_parent
 from mta.service.listeners import Listeners
 from mta.service.monitoring import MetricsService, Status
@@ -154,9 +155,10 @@ class MailService(MultiService):
             is_first=not self._inherited,
         )
         self._peers = PeersService(is_first=not self._inherited)
-        questions = QuestionsService(self._process)
-        questions.setServiceParent(self._front)
-        parts = (self._process, self._workers, listeners, self._peers, questions)
+        between = (QuestionsService(self._process), LendingService(self._process))
+        for each in between:
+            each.setServiceParent(self._front)
+        parts = (self._process, self._workers, listeners, self._peers, *between)
         configured = configure(self._settings, self._process, lists_for_relays(self._settings))
         configured.router.use(domains_with_mailboxes(self._settings))
         for part in parts:

@@ -44,7 +44,7 @@ class QuestionsService(Service):
         assert announcements is not None
         factory = AskedFactory(OwnLinks(self._process.links))
         try:
-            announcements.remove_stale()
+            announcements.remove_stale(announcements.socket)
             self._port = reactor.listenUNIX(str(announcements.socket), factory, mode=0o600)
         except (OSError, CannotListenError) as error:
             self.log.error("other processes can't ask this one: {error}", error=str(error))

@@ -231,7 +231,7 @@ class OtherProcessTests(TestCase):
         dead = self.folder / f"peers/{ended}.questions"
         for path in (dead, self.here.socket, self.there.socket):
             path.touch()
-        self.here.remove_stale()
+        self.here.remove_stale(self.here.socket)
         left = [path.name for path in (self.folder / "peers").iterdir()]
         self.assertEqual(left, [self.there.socket.name])
 
