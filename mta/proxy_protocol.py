@@ -22,10 +22,11 @@ from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS
 
 HEADER_TIMEOUT = 10.0  # seconds: a proxy sends the header with the connection
 MAX_OCTETS = 2048  # of a header of version 2: addresses, and more TLVs than any proxy sends
+MAX_PORT = 65535  # RFC 9293 section 3.1
 MAX_TEXT = 107  # octets of a header of version 1, with CRLF, as the protocol says
 
 _TEXT = re.compile(
-    rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n ]+(?: ([0-9]{1,5}))?[^\r\n]*)"
+    rb"PROXY (?:UNKNOWN[^\r\n]*|TCP[46] ([0-9A-Fa-f:.]+) [^\r\n ]+ ([0-9]{1,5}) [0-9]{1,5})"
 )
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED = 16  # octets of a header of version 2 before its addresses
@@ -63,6 +64,8 @@ def client_of(octets: bytes) -> tuple[Client, bytes] | None:
     client = Client()
     if found[1]:
         client = Client(str(ip_address(found[1].decode("ascii"))), int(found[2]))
+        if client.port > MAX_PORT:
+            raise ValueError("a PROXY header with no port")
     return client, octets[end + 2 :]
 
 
