@@ -15,6 +15,7 @@ from mta.smtp.grammar.xtext import decode_xtext
 MAX_PORT = 65535  # RFC 9293 section 3.1
 MAX_VALUE = 255  # octets: of the text of a value, XFORWARD_README
 
+_ADDRESS = re.compile(r"[0-9a-f.:]*(?:%[A-Za-z0-9._-]+)?")
 _NOT_TOLD = ("[UNAVAILABLE]", "[TEMPUNAVAIL]")
 
 
@@ -41,8 +42,11 @@ def parse_attributes(argument: bytes, known: Mapping[str, Parameter]) -> dict[st
 
 
 def read_address(value: str) -> str:
-    """Read an IP address.  Raises ValueError."""
-    return str(ip_address(re.sub("(?ai:^ipv6:)", "", value))) if value else ""
+    """Read an IP address, perhaps with a zone.  Raises ValueError."""
+    text = str(ip_address(re.sub("(?ai:^ipv6:)", "", value))) if value else ""
+    if not _ADDRESS.fullmatch(text):  # a zone may be anything to Python, and ends in Received:
+        raise ValueError("no name of a zone")
+    return text
 
 
 def read_global_address(value: str) -> str:
