@@ -46,6 +46,14 @@ class SenderRewritingTests(SynchronousTestCase):
         self.assertIsNone(self.srs.original(local_part, NOW + (MAX_AGE + 1) * DAY))
         self.assertIsNone(self.srs.original(local_part, NOW - DAY))
 
+    def test_letters_that_others_stand_for(self) -> None:
+        """A Kelvin sign, which is a small K to some, is refused wherever it stands."""
+        for day in range(1024):
+            text = self.srs.rewritten(SENDER, "example.com", day * DAY).local_part
+            for other in (text.replace("K", "\N{KELVIN SIGN}"), "\N{LATIN SMALL LETTER LONG S}RS0"):
+                if other != text:
+                    self.assertIsNone(self.srs.original(other, day * DAY))
+
     def test_forged(self) -> None:
         """Nobody else can make us send anything anywhere."""
         forged = self.other.rewritten(SENDER, "example.com", NOW).local_part
