@@ -7,7 +7,7 @@ Hypothesis changes the seeds.  Exit status 1: a fault was found, and what led to
 from __future__ import annotations
 
 import importlib.util
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 MAX_OCTETS = 2000
+MAX_SHOWN = 60  # lines of what a fault said
+_COUNTS = (r"number_of_executed_units: (\d+)", r" cov: (\d+)")
 
 
 def _guided(name: str, seconds: int) -> None:
@@ -27,14 +29,29 @@ def _guided(name: str, seconds: int) -> None:
 
     with atheris.instrument_imports(include=["mta"]):
         from tests.fuzz import targets
-    target = getattr(targets, name)
+    target = next(each for each in targets.TARGETS if each.name == name)
     with tempfile.TemporaryDirectory() as folder:
         for number, octets in enumerate(targets.seeds(target)):
             Path(folder, str(number)).write_bytes(octets)
         options = [f"-max_total_time={seconds}", f"-max_len={MAX_OCTETS}", "-timeout=10"]
         prefix = f"-artifact_prefix={tempfile.gettempdir()}/mta-fuzz-{name}-"
-        atheris.Setup([sys.argv[0], folder, *options, prefix, "-verbosity=0"], target)
+        statistics = "-print_final_stats=1"
+        atheris.Setup([sys.argv[0], folder, *options, prefix, statistics], target)
         atheris.Fuzz()
+
+
+def _run_guided(name: str, seconds: int) -> bool:
+    """Fuzz one target in another process; returns whether no fault was found."""
+    command = [sys.executable, "-m", "tests.fuzz", "one", name, str(seconds)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+    said = ended.stdout + ended.stderr
+    if ended.returncode:
+        lines = [line for line in said.splitlines() if not line.startswith(("#", "INFO:"))]
+        print("\n".join(lines[-MAX_SHOWN:]), flush=True)
+    counts = [re.findall(pattern, said) for pattern in _COUNTS]
+    runs, branches = (found[-1] if found else "?" for found in counts)
+    print(f"{name}: {runs} executions, {branches} branches", flush=True)
+    return ended.returncode == 0
 
 
 def _unguided(target: Callable[[bytes], None], begun: list[bytes], seconds: float) -> None:
@@ -56,17 +73,14 @@ def main(minutes: float = 10, only: str = "") -> int:
     """Fuzz all targets, or one; returns the exit status."""
     from tests.fuzz.targets import TARGETS, seeds
 
-    chosen = [target for target in TARGETS if only in ("", target.__name__)]
+    chosen = [target for target in TARGETS if only in ("", target.name)]
     seconds = max(1, int(60 * minutes / len(chosen)))
     has_atheris = importlib.util.find_spec("atheris") is not None
     status = 0
     for target in chosen:
-        print(
-            f"{target.__name__}: {seconds} s, {'guided' * has_atheris or 'Hypothesis'}", flush=True
-        )
+        print(f"{target.name}: {seconds} s, {'guided' * has_atheris or 'Hypothesis'}", flush=True)
         if has_atheris:
-            command = [sys.executable, "-m", "tests.fuzz", "one", target.__name__, str(seconds)]
-            status |= subprocess.run(command, check=False, env=os.environ).returncode != 0
+            status |= not _run_guided(target.name, seconds)
         else:
             _unguided(target, seeds(target), seconds)
     return int(status)

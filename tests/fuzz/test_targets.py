@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fuzz.targets import TARGETS, seeds
+from tests.fuzz.targets import SEEDS, TARGETS, seeds
 
 
 class TargetTests(SynchronousTestCase):
@@ -15,11 +15,22 @@ class TargetTests(SynchronousTestCase):
     def test_seeds(self) -> None:
         """What the fuzzer begins with, which has what it found earlier."""
         for target in TARGETS:
-            self.assertTrue(seeds(target), target.__name__)
+            self.assertTrue(seeds(target), target.name)
             for octets in seeds(target):
                 target(octets)
 
-    @settings(max_examples=60)
+    def test_each_seed_has_a_target(self) -> None:
+        """None is left behind by a target that has another name."""
+        texts = SEEDS.read_text("ascii").splitlines()
+        named = {text.partition(":")[0] for text in texts if not text.startswith("#")}
+        self.assertEqual(named - {target.name for target in TARGETS}, set())
+
+    def test_repeated_seeds(self) -> None:
+        """What comes again and again takes no time that grows with the square of it."""
+        for target in TARGETS:
+            target(seeds(target)[0] + b"\xff")
+
+    @settings(max_examples=60, deadline=None)
     @given(st.data())
     def test_changed_seeds(self, data: st.DataObject) -> None:
         """Seeds of which a part is replaced."""
