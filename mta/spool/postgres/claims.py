@@ -14,6 +14,7 @@ from mta.spool.interfaces import IClaims
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.loading import Loaded
 from mta.spool.postgres import leases
+from mta.spool.postgres.cursor import Cursor, Cursors
 from mta.spool.postgres.loading import load
 from mta.spool.postgres.server import Connection
 from mta.spool.postponing import MAX_EXAMINED, later
@@ -23,24 +24,33 @@ from mta.spool.postponing import MAX_EXAMINED, later
 class PostgresClaims:
     """Chooses and leases messages, in one transaction with other jobs."""
 
-    def __init__(self, committer: ICommitter, owner: int, source: IContentSource) -> None:
+    def __init__(
+        self,
+        committer: ICommitter,
+        owner: int,
+        source: IContentSource,
+        cursors: Cursors,
+    ) -> None:
         self._committer = committer
         self._owner = owner
         self._source = source
+        self._cursors = cursors
 
     async def due(self, now: float, limit: int, *, suspects: bool) -> Loaded:
         """See `IClaims.due`."""
-        return await self._claim(leases.due(now), limit, suspects=suspects)
+        return await self._claim(leases.due(now), limit, self._cursors.due, suspects=suspects)
 
     async def free(self, numbers: Sequence[int], *, suspects: bool) -> Loaded:
         """See `IClaims.free`."""
-        return await self._claim(leases.free(numbers), len(numbers), suspects=suspects)
+        cursor = self._cursors.new()
+        return await self._claim(leases.free(numbers), len(numbers), cursor, suspects=suspects)
 
     async def held(
         self, peer: str, domains: Collection[str], limit: int, *, suspects: bool
     ) -> Loaded:
         """See `IClaims.held`."""
-        return await self._claim(leases.held(peer, domains), limit, suspects=suspects)
+        cursor = self._cursors.held(peer, domains)
+        return await self._claim(leases.held(peer, domains), limit, cursor, suspects=suspects)
 
     async def release(self, dues: Mapping[int, float]) -> None:
         """See `IClaims.release`."""
@@ -56,17 +66,27 @@ class PostgresClaims:
         )
         return counts
 
-    async def _claim(self, choice: leases.Choice, limit: int, *, suspects: bool) -> Loaded:
-        job = acting(self._lease, choice=choice, limit=limit, suspects=suspects)
+    async def _claim(
+        self, choice: leases.Choice, limit: int, cursor: Cursor, *, suspects: bool
+    ) -> Loaded:
+        job = acting(self._lease, choice=choice, limit=limit, cursor=cursor, suspects=suspects)
         loaded: Loaded = await self._committer.submit(job)
         return loaded
 
     def _lease(
-        self, connection: Connection, choice: leases.Choice, limit: int, *, suspects: bool
+        self,
+        connection: Connection,
+        choice: leases.Choice,
+        limit: int,
+        cursor: Cursor,
+        *,
+        suspects: bool,
     ) -> Loaded:
         """Lease and read, in the committer's thread."""
-        chosen = choice.claim(connection, self._owner, limit, suspects=suspects)
-        loaded = load(connection, chosen, self._source.content)
+        start = cursor.begin()
+        claimed = choice.claim(connection, self._owner, limit, start, suspects=suspects)
+        cursor.end(start, claimed.place)
+        loaded = load(connection, claimed.numbers, self._source.content)
         if loaded.damaged:
             leases.hold_damaged(connection, loaded.damaged)
         return loaded

@@ -6,7 +6,9 @@ A message that is leased, or on hold, has an infinite `due`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mta.queued import EVERYWHERE
@@ -18,93 +20,157 @@ _SUSPECTS = 0x6D746132  # the advisory lock for claims of suspects: "mta2"
 
 # Rows that another process claims at this moment are skipped, and those that are claimed are found
 # once: a subquery with IN might be run again.
+_FREE = "(SELECT * FROM schedule WHERE owner IS NULL AND on_hold = 0 AND deaths = 0)"
+# The same for messages that are looked up by their ids: the sum keeps the planner from reading the
+# whole index on what is due instead, which has the same condition.
+_FREE_BY_ID = "(SELECT * FROM schedule WHERE owner IS NULL AND on_hold + deaths = 0)"
 _CLAIM = """
 WITH picked AS MATERIALIZED (
-    SELECT s.id, {order} AS rank FROM {source}
-    WHERE s.owner IS NULL AND s.on_hold = 0 AND {suspicion} AND {condition}
+    SELECT s.id, {order} AS rank FROM {source} WHERE {order} >= %(start)s AND {condition}
     ORDER BY {order} LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
 )
 UPDATE schedule SET owner = %(owner)s, due = 'Infinity', released_by = NULL
 FROM picked WHERE schedule.id = picked.id RETURNING picked.rank, schedule.id
 """
-_SUSPECTED = "SELECT FROM {source} WHERE s.deaths > 0 AND s.owner IS NULL AND {condition} LIMIT 1"
+
+# There are few suspects, and may be very many others that wait: so the suspects come first.
+_SUSPECTED = """
+WITH suspect AS MATERIALIZED (
+    SELECT * FROM schedule WHERE deaths > 0 AND owner IS NULL AND on_hold = 0
+)
+SELECT s.id FROM {source} WHERE {condition} ORDER BY {order} LIMIT 1
+"""
 _SUSPECT_TRIED = "EXISTS (SELECT FROM schedule WHERE deaths > 0 AND owner IS NOT NULL)"
+_CLAIM_SUSPECT = f"""
+UPDATE schedule SET owner = %(owner)s, due = 'Infinity', released_by = NULL
+WHERE id = %(id)s AND owner IS NULL AND on_hold = 0 AND deaths > 0 AND NOT {_SUSPECT_TRIED}
+RETURNING id
+"""  # noqa: S608 (our own words)
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The messages that were leased, in order.  `place` is that of the last one."""
+
+    numbers: Sequence[int]
+    place: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """A choice of messages to claim: a condition and its values."""
+    """A choice of messages to claim: a condition and its values.
 
-    def __init__(
-        self, condition: str, order: str, values: Mapping[str, Any], source: str = "schedule AS s"
-    ) -> None:
-        self._parts = {"source": source, "condition": condition, "order": order}
-        self._values = values
+    `order` is what they are claimed by, and `first` no more than any of it.  All that lies before
+    `horizon` has been there for a while.
+    """
 
-    def claim(self, connection: Connection, owner: int, limit: int, *, suspects: bool) -> list[int]:
-        """Lease those that are free, at most `limit`.
+    condition: str
+    order: str
+    values: Mapping[str, Any]
+    first: Any = 0
+    horizon: Any = None
+    free: str = _FREE
+    source: str = "{free} AS s"
 
-        Returns their ids, in order.  Of those that an owner died on there is one at most, of all
-        that are tried anywhere.
+    def claim(
+        self, connection: Connection, owner: int, limit: int, start: Any, *, suspects: bool
+    ) -> Claimed:
+        """Lease those that are free, at most `limit`, from a place on.
+
+        Of those that an owner died on there is one at most, of all that are tried anywhere.
         """
         suspected = self._suspect(connection, owner) if suspects and limit else []
-        values = {**self._values, "owner": owner, "limit": limit - len(suspected)}
-        query = _CLAIM.format(**self._parts, suspicion="s.deaths = 0")
-        found = connection.execute(query.encode(), values).fetchall()
-        return [*(number for *_, number in sorted(found)), *suspected]
+        values = {
+            **self.values,
+            "owner": owner,
+            "limit": limit - len(suspected),
+            "start": self.first if start is None else start,
+        }
+        found = sorted(connection.execute(self.query(), values).fetchall())
+        place = found[-1][0] if found else self.horizon
+        return Claimed([*(number for _, number in found), *suspected], place)
 
     def _suspect(self, connection: Connection, owner: int) -> list[int]:
         """Lease one that an owner died on, unless another is tried."""
-        values = {**self._values, "owner": owner, "limit": 1}
-        query = _SUSPECTED.format(**self._parts)
-        if connection.execute(query.encode(), values).fetchone() is None:
+        row = connection.execute(self._query(_SUSPECTED, "suspect"), self.values).fetchone()
+        if row is None:
             return []
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SUSPECTS,))
-        query = _CLAIM.format(**self._parts, suspicion=f"s.deaths > 0 AND NOT {_SUSPECT_TRIED}")
-        return [number for _, number in connection.execute(query.encode(), values)]
+        return ids(connection.execute(_CLAIM_SUSPECT.encode(), {"id": row[0], "owner": owner}))
+
+    def query(self) -> bytes:
+        """The statement that leases them."""
+        return self._query(_CLAIM, self.free)
+
+    def _query(self, statement: str, free: str) -> bytes:
+        source = self.source.format(free=free)
+        return statement.format(source=source, condition=self.condition, order=self.order).encode()
+
+
+MAX_LATE = 5.0  # seconds: by so much two nodes' clocks may differ, or a commit be late
 
 
 def due(now: float) -> Choice:
     """The messages that are due, the longest overdue first."""
-    return Choice("s.due <= %(now)s", "s.due", {"now": now})
+    first, horizon = float("-inf"), now - MAX_LATE
+    return Choice("s.due <= %(now)s", "s.due", {"now": now}, first, horizon)
 
 
 def free(numbers: Sequence[int]) -> Choice:
     """Those of these messages that may be leased."""
-    return Choice("s.id = ANY(%(numbers)s)", "s.id", {"numbers": list(numbers)})
+    values = {"numbers": list(numbers)}
+    return Choice("s.id = ANY(%(numbers)s)", "s.id", values, free=_FREE_BY_ID)
 
 
-# What waits for a peer in the domains, of which '.' is `EVERYWHERE`.  OFFSET keeps the planner from
-# making a join of it: the index on held recipients is to be read in order, and no further.
-_HELD = f"""
-{{r}}.state = 'held' AND {{r}}.peer = %(peer)s AND EXISTS (
-    SELECT FROM unnest(%(domains)s::text[]) AS wanted (name)
-    WHERE name = {{r}}.held_domain OR name = '{EVERYWHERE}'
-        OR name LIKE '.%%' AND right({{r}}.held_domain, length(name)) = name OFFSET 0
+# What waits for a peer, of each message once.  OFFSET keeps the planner from other joins: the index
+# on held recipients is to be read in order, and no further, and each message looked up by its id.
+_HELD_SOURCE = """
+recipient AS r CROSS JOIN LATERAL (
+    SELECT * FROM {free} AS f WHERE f.id = r.message OFFSET 0
+) AS s
+"""
+_HELD = """
+r.state = 'held' AND r.peer = %(peer)s AND {r_fits} AND NOT EXISTS (
+    SELECT FROM recipient AS e WHERE e.message = {message} AND e.number < r.number
+        AND e.state = 'held' AND e.peer = %(peer)s AND {e_fits} OFFSET 0
 )
 """
-_FIRST_HELD = f"""
-{_HELD.format(r="r")} AND NOT EXISTS (
-    SELECT FROM recipient AS e WHERE e.message = r.message AND e.number < r.number
-        AND {_HELD.format(r="e")} OFFSET 0
-)
-"""
+_FITS = "({0}.held_domain = ANY(%(exact)s::text[]) OR {0}.held_domain LIKE ANY(%(below)s::text[]))"
+
+
+def _held(peer: str, domains: Collection[str], message: str) -> tuple[str, Mapping[str, Any]]:
+    """A condition on held mail, and its values."""
+    fits = "true" if EVERYWHERE in domains else _FITS
+    condition = _HELD.format(message=message, r_fits=fits.format("r"), e_fits=fits.format("e"))
+    values = {
+        "peer": peer,
+        "exact": [each for each in domains if not each.startswith(".")],
+        "below": [f"%{_escaped(each)}" for each in domains if each.startswith(".")],
+    }
+    return condition, values
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)
 
 
 def held(peer: str, domains: Collection[str]) -> Choice:
     """The messages that wait for a peer, oldest first."""
-    source = "recipient AS r JOIN schedule AS s ON s.id = r.message"
-    return Choice(_FIRST_HELD, "r.message", {"peer": peer, "domains": list(domains)}, source)
+    # By `s.id`, others of its recipients are looked at where the message is known to be free.
+    condition, values = _held(peer, domains, "s.id")
+    return Choice(condition, "r.message", values, free=_FREE_BY_ID, source=_HELD_SOURCE)
 
 
 def count_held(
     connection: Connection, peer: str, domains: Collection[str], limit: int | None
 ) -> int:
     """Count the messages that wait for a peer, up to `limit`."""
-    row = connection.execute(
-        f"SELECT count(*) FROM (SELECT FROM recipient AS r WHERE {_FIRST_HELD}"  # noqa: S608
-        " LIMIT %(limit)s) AS found",
-        {"peer": peer, "domains": list(domains), "limit": limit},
-    ).fetchone()
+    condition, values = _held(peer, domains, "r.message")
+    query = (
+        f"SELECT count(*) FROM (SELECT FROM recipient AS r WHERE {condition}"  # noqa: S608
+        " LIMIT %(limit)s) AS found"
+    )
+    row = connection.execute(query.encode(), {**values, "limit": limit}).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -124,12 +190,16 @@ def peers_with_mail(connection: Connection, peers: Collection[str]) -> list[str]
 
 
 _NEXT = "SELECT min(due) FROM schedule WHERE owner IS NULL AND on_hold = 0 AND {}"
+_NEXT_PLAIN = _NEXT.format("deaths = 0 AND due >= %s")
+_NEXT_SUSPECT = _NEXT.format(f"deaths > 0 AND NOT {_SUSPECT_TRIED}")
 
 
-def next_due(connection: Connection, *, suspects: bool) -> float | None:
-    """The due time of the first message to be tried, if any."""
-    conditions = ["deaths = 0", *([f"deaths > 0 AND NOT {_SUSPECT_TRIED}"] if suspects else ())]
-    found = [connection.execute(_NEXT.format(each).encode()).fetchone() for each in conditions]
+def next_due(connection: Connection, start: float | None, *, suspects: bool) -> float | None:
+    """The due time of the first message to be tried.  `start`: no earlier ones."""
+    begin = float("-inf") if start is None else start
+    found = [connection.execute(_NEXT_PLAIN.encode(), (begin,)).fetchone()]
+    if suspects:
+        found.append(connection.execute(_NEXT_SUSPECT.encode()).fetchone())
     return min((due for row in found if row for due in row if due is not None), default=None)
 
 

@@ -11,7 +11,7 @@ from mta.spool import queue_id
 from mta.spool.loading import WRONG, ContentKey, Loaded, MakeContent, message_of, words
 from mta.spool.postgres.server import Connection
 
-_MESSAGES = """
+MESSAGES = """
 SELECT s.id, s.shift, m.size, m.is_ascii, m.in_file, s.attempts, s.warned, s.recovered,
     m.local_part, m.domain, m.body, m.smtputf8, m.ret, m.envid, m.require_tls, m.outside, s.deaths,
     m.origin, octet_length(m.header) + CASE WHEN m.in_file
@@ -19,7 +19,7 @@ SELECT s.id, s.shift, m.size, m.is_ascii, m.in_file, s.attempts, s.warned, s.rec
         ELSE octet_length(m.data) END
 FROM schedule AS s JOIN message AS m ON m.id = s.id WHERE s.id = ANY(%s)
 """
-_RECIPIENTS = """
+RECIPIENTS = """
 SELECT message, local_part, domain, notify, original, state, peer, held_domain, settled, history
 FROM recipient WHERE message = ANY(%s) ORDER BY message, number
 """
@@ -73,8 +73,8 @@ def _read(connection: Connection, numbers: Sequence[int]) -> Rows:
     """The rows of messages and of their recipients, in one round trip."""
     wanted = (list(numbers),)
     with connection.pipeline():
-        messages = connection.execute(_MESSAGES, wanted)
-        others = connection.execute(_RECIPIENTS, wanted)
+        messages = connection.execute(MESSAGES, wanted)
+        others = connection.execute(RECIPIENTS, wanted)
         found = {row[0]: row for row in messages}
         recipients: dict[int, list[tuple[Any, ...]]] = {}
         for number, *row in others:

@@ -11,8 +11,9 @@ from mta.spool.content import InThread
 from mta.spool.holds import StandingHold, first_fitting
 from mta.spool.interfaces import IAdmission, IReading
 from mta.spool.postgres import leases, rows
+from mta.spool.postgres.cursor import Cursor
 from mta.spool.postgres.holds import standing
-from mta.spool.postgres.server import Connection, Server, Session
+from mta.spool.postgres.server import FEW_ROWS, Connection, Server, Session
 
 
 @implementer(IReading, IAdmission)
@@ -22,17 +23,19 @@ class PostgresReading:
     One of them is never kept waiting by a count that takes long.
     """
 
-    def __init__(self, server: Server, owner: int, in_thread: InThread) -> None:
+    def __init__(self, server: Server, owner: int, in_thread: InThread, due: Cursor) -> None:
+        """`due`: where mail that is due is looked for."""
         self._owner = owner
         self._in_thread = in_thread
-        self.session = Session(server)
+        self._due = due
+        self.session = Session(server, setting=FEW_ROWS)
         self._counting = Session(server, waits=False)
 
     async def next_due(self, *, suspects: bool) -> float | None:
         """See `IReading.next_due`."""
 
         def query(connection: Connection) -> float | None:
-            return leases.next_due(connection, suspects=suspects)
+            return leases.next_due(connection, self._due.start(), suspects=suspects)
 
         due: float | None = await self._in_thread(self.session.call, query)
         return due

@@ -206,8 +206,8 @@ SET state = new.state, peer = new.peer, held_domain = new.held_domain, settled =
 FROM json_to_recordset(%(recipients)s::json) AS new (
     message bigint, number integer, state text, peer text, held_domain text, settled text,
     history text)
-JOIN ours ON ours.id = new.message
 WHERE recipient.message = new.message AND recipient.number = new.number
+    AND new.message = ANY(ARRAY(SELECT id FROM ours))
 """
 _PROGRESS = ("state", "peer", "held_domain", "settled", "history")
 

@@ -51,8 +51,13 @@ SET synchronous_commit = on;
 SET default_transaction_isolation = 'read committed';
 SET lock_timeout = '20s';
 SET statement_timeout = '120s';
-SET idle_in_transaction_session_timeout = '60s'
+SET idle_in_transaction_session_timeout = '60s';
+SET jit = off
 """
+
+# For connections that ask for a few rows of tables that grow and shrink all day: a plan that reads
+# a whole one is wrong, whatever was known of it when the plan was made.
+FEW_ROWS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
 
 
 class Server:
@@ -73,8 +78,8 @@ class Server:
         self._failure = ""
         self._next_try = 0.0
 
-    def connect(self) -> Connection:
-        """Open a connection.  Blocks.
+    def connect(self, setting: str = "") -> Connection:
+        """Open a connection, with a statement of its user's.  Blocks.
 
         Raises SpoolAway, or SpoolUnusable where the server refuses us.
         """
@@ -84,7 +89,7 @@ class Server:
         try:
             connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=2)
             try:
-                connection.execute(_SETTINGS)
+                connection.execute(f"{_SETTINGS}; {setting}".encode())
             except BaseException:
                 connection.close()
                 raise
@@ -182,9 +187,7 @@ class Session:
 
     def _opened(self) -> Connection:
         if self._connection is None:
-            self._connection = self.server.connect()
-            if self._setting:
-                self._connection.execute(self._setting.encode())
+            self._connection = self.server.connect(self._setting)
         return self._connection
 
     def _forget_broken(self) -> bool:

@@ -27,6 +27,7 @@ from mta.spool.leasing import Leasing
 from mta.spool.postgres import owner_rows, schema
 from mta.spool.postgres.claims import PostgresClaims
 from mta.spool.postgres.content import ChunkedDrafts, PostgresContent, Uploads
+from mta.spool.postgres.cursor import Cursors
 from mta.spool.postgres.owner_rows import OwnerName
 from mta.spool.postgres.reading import PostgresReading
 from mta.spool.postgres.server import Connection, Server, Session
@@ -90,7 +91,8 @@ class PostgresSpool(ProcessSpool):
     def _join(self) -> None:
         """Make the parts that work for our owner."""
         committer, server, number = self._committer, self._server, self._owner.number
-        reading = PostgresReading(server, number, self._in_thread)
+        cursors = Cursors(self._reactor)
+        reading = PostgresReading(server, number, self._in_thread, cursors.due)
         source = PostgresContent(reading.session, self._in_thread)
         # A commit that is durable makes those before it durable, too.
         self._uploading = Session(server, setting="SET synchronous_commit = off")
@@ -98,7 +100,7 @@ class PostgresSpool(ProcessSpool):
         drafts = ChunkedDrafts(self._folder, source, uploads)
         self._wakeups = Wakeups(server, self._reactor, number, self._listener)
         self._reading = reading
-        claims = PostgresClaims(committer, number, source)
+        claims = PostgresClaims(committer, number, source, cursors)
         self._leasing = Leasing(claims, self._listener, self._wakeups, self._now)
         self._commits = Commits(
             committer, number, self._leasing, source, drafts, reading, self._ids, self._now

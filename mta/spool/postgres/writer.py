@@ -29,7 +29,7 @@ from mta.spool.jobs import Arrived, Job
 from mta.spool.postgres import owner_rows, rows, schema
 from mta.spool.postgres.holds import standing
 from mta.spool.postgres.owner_rows import OwnerName
-from mta.spool.postgres.server import Connection, Server, warnings_of
+from mta.spool.postgres.server import FEW_ROWS, Connection, Server, warnings_of
 from mta.spool.postgres.taken import PostgresTakenMail
 from mta.spool.rows import Arrival
 from mta.spool.taken import keys_of
@@ -176,7 +176,7 @@ class PostgresWriter:
 
     def _joined(self) -> Connection:
         """A connection, whose owner is known.  Raises OSError."""
-        connection = self._server.connect()
+        connection = self._server.connect(FEW_ROWS)
         if not self._has_joined:
             try:
                 with self._server.as_oserror(), schema.prepared(self._server, connection):
