@@ -25,6 +25,7 @@ from mta.commands.console import (
 )
 from mta.commands.known import is_known
 from mta.commands.pair_files import LinkFiles, require_name, secret_name
+from mta.commands.peer_statuses import peer_statuses
 from mta.commands.running_server import tell_server
 from mta.doctor.look_files import LookFiles
 from mta.mail import Agent, Hop
@@ -39,7 +40,6 @@ from mta.pairing.entries import (
 from mta.pairing.mailboxes import MailboxFiles
 from mta.pairing.pairings import LIFETIME, Pairings, new_password
 from mta.pairing.token import MAX_DOMAINS, PREFIX, Token, TokenFault, checked_domain
-from mta.peers.status_files import PeerStatusFiles
 from mta.privileges import act_as_server, owner_of_new_file
 from mta.settings import Listener, ListenerTLS, Peer, Service, Settings
 
@@ -156,7 +156,7 @@ def _offer(arguments: argparse.Namespace) -> None:
     print(f"mta pair {token.encoded()}")
     if name in settings.peers:
         _note(f"{name} has a new password: it can't log in before that is done there")
-        is_linked = PeerStatusFiles(Path(settings.spool)).link_since(name) is not None
+        is_linked = peer_statuses(settings).link_since(name) is not None
         state = "is connected" if is_linked else "is not connected now; while it is"
         _note(f"{name} {state}: `mta pair --renew RELAY` there takes another secret without a line")
 

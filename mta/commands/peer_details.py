@@ -60,6 +60,7 @@ def _rows(peer: Peer, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "link", _link(document)
     if document["second_link_seconds"] is not None:
         yield "second link", f"for {duration(document['second_link_seconds'])}"
+    yield "at node", printable(nodes_with_link(document))
     waiting = str(document["waiting"])
     if document["oldest_seconds"] is not None:
         waiting += f", the oldest for {duration(document['oldest_seconds'])}"
@@ -76,6 +77,11 @@ def _rows(peer: Peer, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("passed_through", "refused", "sealed_messages"):
         if document[key]:
             yield key.replace("_", " "), str(document[key])
+
+
+def nodes_with_link(document: Mapping[str, Any]) -> str:
+    """The names of the nodes at which the link stands."""
+    return ", ".join(each["node"] for each in document.get("nodes", ()) if each["link_since"])
 
 
 def _role(peer: Peer) -> str:

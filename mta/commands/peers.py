@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,11 @@ from mta.commands.console import (
     settings_of,
     spool_of,
 )
-from mta.commands.peer_details import WIDTH, details, lines, wrapped
+from mta.commands.peer_details import WIDTH, details, lines, nodes_with_link, wrapped
+from mta.commands.peer_statuses import peer_statuses
 from mta.pairing.mailboxes import MailboxFiles
-from mta.peers.status_files import PeerStatus, PeerStatusFiles
+from mta.peers.node_states import PeerOnNode, joined
+from mta.peers.status_files import PeerStatus
 from mta.queued import Filter
 from mta.session import LinkKind
 from mta.settings import Peer, Settings
@@ -34,7 +36,17 @@ if TYPE_CHECKING:
     from mta.commands.console import Subparsers
     from mta.spool.interfaces import ITools
 
-_FORMAT = "{:20}  {:8}  {:>8}  {:>7}  {:>13}  {}"
+_FORMAT = "{name:20}  {role:8}  {link:>8}  {waiting:>7}  {last:>13}  {error}"
+_FORMAT_ON_NODES = _FORMAT.replace("{waiting", "{node:12}  {waiting")
+_HEADINGS = {
+    "name": "PEER",
+    "role": "WE ARE",
+    "link": "LINK FOR",
+    "node": "AT NODE",
+    "waiting": "WAITING",
+    "last": "LAST EXCHANGE",
+    "error": "LAST ERROR",
+}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -49,14 +61,12 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments)
     peers = _wanted(settings, arguments.name)
     if not (arguments.json or arguments.name):
-        print(
-            _FORMAT.format("PEER", "WE ARE", "LINK FOR", "WAITING", "LAST EXCHANGE", "LAST ERROR")
-            if peers
-            else "no peers"
-        )
+        form = _FORMAT_ON_NODES if settings.database else _FORMAT
+        print(form.format(**_HEADINGS).rstrip() if peers else "no peers")
     with spool_of(settings) if has_spool(settings) else nullcontext() as tools:
+        statuses = peer_statuses(settings)
         for peer in peers:
-            status, document = _looked_up(peer, settings, tools)
+            status, document = _looked_up(peer, settings, statuses.on_nodes(peer.name), tools)
             found = bans.of_user(settings, peer.user) if peer.user else ()
             if arguments.json:
                 print_json(document | bans.key(found))
@@ -79,12 +89,11 @@ def _wanted(settings: Settings, name: str | None) -> list[Peer]:
 
 
 def _looked_up(
-    peer: Peer, settings: Settings, tools: ITools | None
+    peer: Peer, settings: Settings, on_nodes: Sequence[PeerOnNode], tools: ITools | None
 ) -> tuple[PeerStatus, dict[str, Any]]:
     """The status of a peer, and all that is known of it."""
-    files = PeerStatusFiles(Path(settings.spool))
-    status, since = files.read(peer.name), files.link_since(peer.name)
-    second = files.link_since(peer.name, LinkKind.QUICK)
+    status = joined(on_nodes)
+    since, second = (_newest(kind, on_nodes) for kind in (LinkKind.MAIN, LinkKind.QUICK))
     waiting = tools.count_held(peer.name) if tools else 0
     first = next(tools.listed(Filter(peer=peer.name)), None) if tools and waiting else None
     oldest = first.arrived if first else None
@@ -103,13 +112,40 @@ def _looked_up(
         "mailboxes": _mailboxes(peer, Path(settings.spool)),
         "sealed": bool(peer.seal),
         **details(status),
+        **_nodes(on_nodes),
     }
+
+
+def _newest(kind: LinkKind, on_nodes: Sequence[PeerOnNode]) -> float | None:
+    """The time since which the newest link stands, if any."""
+    return max((each.links[kind] for each in on_nodes if kind in each.links), default=None)
+
+
+def _nodes(on_nodes: Sequence[PeerOnNode]) -> dict[str, Any]:
+    """The key for the nodes; none where the spool is a folder."""
+    if not on_nodes[0].node:
+        return {}
+    return {
+        "nodes": [
+            {
+                "node": each.node,
+                "link_since": _shown(each.links.get(LinkKind.MAIN)),
+                "second_link_since": _shown(each.links.get(LinkKind.QUICK)),
+                "last_exchange": _shown(each.status.last_exchange),
+            }
+            for each in on_nodes
+        ]
+    }
+
+
+def _shown(at: float | None) -> str | None:
+    return moment(at) if at else None
 
 
 def _moment(name: str, key: str, at: float | None) -> dict[str, Any]:
     """The keys for a time, and for how long ago it was."""
     return {
-        key: moment(at) if at else None,
+        key: _shown(at),
         f"{name}_seconds": round(time.time() - at) if at else None,
     }
 
@@ -124,18 +160,22 @@ def _short(document: dict[str, Any]) -> Iterator[str]:
     """One line, or more on a terminal or for an obstacle."""
     link, last = document["link_seconds"], document["last_exchange_seconds"]
     error = printable(document["last_error"])
-    values = (
-        document["name"],
-        document["role"],
-        "-" if link is None else duration(link),
-        document["waiting"],
-        "-" if last is None else f"{duration(last)} ago",
-    )
-    line = _FORMAT.format(*values, error).rstrip()
+    values = {
+        "name": document["name"],
+        "role": document["role"],
+        "link": "-" if link is None else duration(link),
+        "waiting": document["waiting"],
+        "last": "-" if last is None else f"{duration(last)} ago",
+    }
+    form = _FORMAT
+    if "nodes" in document:
+        form = _FORMAT_ON_NODES
+        values["node"] = printable(nodes_with_link(document)) or "-"
+    line = form.format(**values, error=error).rstrip()
     if len(line) <= WIDTH or not sys.stdout.isatty():
         yield line
     else:
-        yield _FORMAT.format(*values, "").rstrip()
+        yield form.format(**values, error="").rstrip()
         yield from wrapped(error, " " * 4)
     if document["obstacle"]:
         yield from wrapped(printable(document["obstacle"]), " " * 22)

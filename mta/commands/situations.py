@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from functools import cached_property
 
 from mta.commands.console import duration, printable
-from mta.peers.status_files import PeerStatus, PeerStatusFiles
+from mta.commands.peer_statuses import peer_statuses
+from mta.peers.node_states import PeerStatuses
+from mta.peers.status_files import PeerStatus
 from mta.settings import Peer, Settings
 
 
@@ -15,7 +17,7 @@ class Situations:
 
     def __init__(self, settings: Settings) -> None:
         self._peers = settings.peers
-        self._files = PeerStatusFiles(Path(settings.spool))
+        self._settings = settings
         self._known: dict[str, str] = {}
 
     def of(self, name: str) -> str:
@@ -28,9 +30,13 @@ class Situations:
         peer = self._peers.get(name)
         if peer is None:
             return "which is no longer one of the `peers`"
-        if self._files.link_since(name) is not None:
+        if self._statuses.link_since(name) is not None:
             return "whose link stands"
-        return _while_apart(peer, self._files.read(name), time.time())
+        return _while_apart(peer, self._statuses.read(name), time.time())
+
+    @cached_property
+    def _statuses(self) -> PeerStatuses:
+        return peer_statuses(self._settings)
 
 
 def _while_apart(peer: Peer, status: PeerStatus, now: float) -> str:

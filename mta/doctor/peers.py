@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mta.access.log_in_file import LogInFile
+from mta.commands.peer_statuses import peer_statuses
 from mta.doctor.certificates import expiry
 from mta.doctor.examined import Examined, SessionSeen
 from mta.doctor.result import Result, bad, ok, unknown, warn
-from mta.peers.status_files import PeerStatusFiles
 from mta.peers.turned_receiver import DEAD
 from mta.queued import HopFailure
 from mta.settings import DAY, Peer
@@ -60,12 +60,12 @@ def _session(peer: Peer, seen: SessionSeen) -> Result:
 
 async def exchanges(examined: Examined) -> AsyncIterator[Result]:
     """Look how the last exchange with each dialled peer went."""
-    files = PeerStatusFiles(Path(examined.settings.spool))
+    statuses = await examined.in_thread(peer_statuses, examined.settings)
     for peer in examined.settings.peers.values():
         if peer.connect is None:
             continue
-        status = await examined.in_thread(files.read, peer.name)
-        if await examined.in_thread(files.link_since, peer.name) is not None:
+        status = await examined.in_thread(statuses.read, peer.name)
+        if await examined.in_thread(statuses.link_since, peer.name) is not None:
             yield ok(f"{peer.name}: the link stands")
         elif status.last_error:
             remedy = f"mta turn {peer.name} tries it now"
@@ -96,12 +96,12 @@ async def called_back(examined: Examined) -> AsyncIterator[Result]:
 
 async def dialling_in(examined: Examined) -> AsyncIterator[Result]:
     """Look when each peer that dials in was here."""
-    files = PeerStatusFiles(Path(examined.settings.spool))
+    statuses = await examined.in_thread(peer_statuses, examined.settings)
     for peer in examined.settings.peers.values():
         if peer.connect is not None:
             continue
-        status = await examined.in_thread(files.read, peer.name)
-        if await examined.in_thread(files.link_since, peer.name) is not None:
+        status = await examined.in_thread(statuses.read, peer.name)
+        if await examined.in_thread(statuses.link_since, peer.name) is not None:
             yield ok(f"{peer.name}: its link stands")
         elif status.last_error:
             yield warn(

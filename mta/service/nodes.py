@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from mta.limited_log import LimitedLog
+from mta.peers.node_states import NodeStates
 from mta.service.process import Process
 from mta.shared_tables.copies import Copies
 from mta.users.renewed import RenewedPasswords
@@ -14,7 +17,7 @@ from mta.users.renewed import RenewedPasswords
 class NodeExchange:
     """The things that nodes tell each other, but for mail.
 
-    These are the lists of mailboxes that peers told, and their new passwords.
+    These are the lists of mailboxes that peers told, their new passwords, and their status here.
     """
 
     log = Logger()
@@ -27,17 +30,20 @@ class NodeExchange:
             # One that the users file does not go with is left out of our file, and not of others.
             Copies("passwords", RenewedPasswords(process.folder), store),
         )
+        self._states = NodeStates(store, process.place.node_name)
         self._limited = LimitedLog(self.log)
 
     async def run(self) -> None:
         """Tell others the news of this node, and take theirs."""
-        if not self._process.configured.settings.peers:
-            return
+        process = self._process
+        peers = [*process.configured.settings.peers]
         try:
-            await deferToThreadPool(self._process.reactor, self._process.threads, self._exchange)
+            await deferToThreadPool(process.reactor, process.threads, self._exchange, peers)
         except OSError as error:
             self._limited.warn("nodes", "other nodes: {error}", error=str(error))
 
-    def _exchange(self) -> None:
-        for copies in self._copies:
-            copies.exchange()
+    def _exchange(self, peers: Sequence[str]) -> None:
+        if peers:
+            for copies in self._copies:
+                copies.exchange()
+        self._states.tell(self._process.peer_status_files, peers)

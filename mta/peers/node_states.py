@@ -1,0 +1,171 @@
+"""The status of the peers on all nodes that share a spool.
+
+Each node tells its own in a table; files of its folder have it first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from mta.peers.status_files import MAX_EXCHANGES, PeerStatus, PeerStatusFiles
+from mta.session import LinkKind
+from mta.shared_tables.forms import TableForm, TableSet
+from mta.shared_tables.interfaces import IStatements, ITableStore
+
+TABLES = TableSet(
+    "peers",
+    (
+        TableForm(
+            "peer_state", "node TEXT, peer TEXT, state TEXT NOT NULL, PRIMARY KEY (node, peer)"
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOnNode:
+    """The status of a peer on one node.
+
+    `links`: since when they stand there, in seconds since the epoch; those that don't are left out.
+    """
+
+    node: str
+    peer: str
+    status: PeerStatus
+    links: Mapping[LinkKind, float]
+
+    @classmethod
+    def here(cls, node: str, peer: str, files: PeerStatusFiles) -> PeerOnNode:
+        """The one on this node.  Blocks.  Raises OSError."""
+        found = {kind: files.link_since(peer, kind) for kind in LinkKind}
+        links = {kind: since for kind, since in found.items() if since is not None}
+        return cls(node, peer, files.read(peer), links)
+
+    @classmethod
+    def of(cls, node: str, peer: str, text: str) -> PeerOnNode:
+        """The one in a row of the table, of another version perhaps."""
+        try:
+            values = json.loads(text)
+            links = {LinkKind(kind): float(since) for kind, since in values["links"].items()}
+            return cls(node, peer, PeerStatus.of(values["status"]), links)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls(node, peer, PeerStatus(), {})
+
+    @property
+    def text(self) -> str:
+        """The row of the table."""
+        links = {kind.value: since for kind, since in self.links.items()}
+        return json.dumps({"status": asdict(self.status), "links": links})
+
+
+class NodeStates:
+    """The table, for one node.  Methods block, and raise OSError."""
+
+    def __init__(self, store: ITableStore, node: str) -> None:
+        self._tables = store.open(TABLES)
+        self._node = node
+        self._told: Mapping[str, str] = {}
+
+    def tell(self, files: PeerStatusFiles, peers: Collection[str]) -> None:
+        """Tell the status of these peers on this node, where it changed."""
+        states = {peer: PeerOnNode.here(self._node, peer, files).text for peer in peers}
+        if states != self._told:
+            self._tables.change(lambda statements: self._replace(statements, states))
+            self._told = states
+
+    def others(self) -> Sequence[PeerOnNode]:
+        """All of the other nodes."""
+        select = "SELECT node, peer, state FROM peer_state WHERE node <> ? ORDER BY node"
+        rows = self._tables.change(lambda each: each.execute(select, (self._node,)).fetchall())
+        return [PeerOnNode.of(*row) for row in rows]
+
+    def _replace(self, statements: IStatements, states: Mapping[str, str]) -> None:
+        select = "SELECT peer, state FROM peer_state WHERE node = ?"
+        present = dict(statements.execute(select, (self._node,)).fetchall())
+        delete = "DELETE FROM peer_state WHERE node = ? AND peer = ?"
+        gone = [(self._node, peer) for peer in present if peer not in states]
+        statements.execute_each(delete, gone)
+        statements.execute_each(
+            "INSERT INTO peer_state VALUES (?, ?, ?) ON CONFLICT (node, peer)"
+            " DO UPDATE SET state = excluded.state",
+            [(self._node, *each) for each in states.items() if present.get(each[0]) != each[1]],
+        )
+
+
+class PeerStatuses:
+    """The status of peers, on all nodes together.
+
+    `others` are those of the other nodes; of the ones that are not `alive` no link stands.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        files: PeerStatusFiles,
+        others: Sequence[PeerOnNode] = (),
+        alive: Collection[str] = (),
+    ) -> None:
+        self._node = node
+        self._files = files
+        self._others = [each if each.node in alive else replace(each, links={}) for each in others]
+
+    def on_nodes(self, peer: str) -> Sequence[PeerOnNode]:
+        """The status on each node, this one first.  Blocks.  Raises OSError."""
+        here = PeerOnNode.here(self._node, peer, self._files)
+        return [here, *(each for each in self._others if each.peer == peer)]
+
+    def read(self, peer: str) -> PeerStatus:
+        """The status of a peer.  Blocks.  Raises OSError."""
+        return joined(self.on_nodes(peer))
+
+    def link_since(self, peer: str, kind: LinkKind = LinkKind.MAIN) -> float | None:
+        """The time since which the newest link of a kind stands.
+
+        None: none does.  Blocks.  Raises OSError.
+        """
+        found = [each.links[kind] for each in self.on_nodes(peer) if kind in each.links]
+        return max(found, default=None)
+
+
+def joined(found: Sequence[PeerOnNode]) -> PeerStatus:
+    """One status for that on several nodes.
+
+    The last exchange counts, wherever it was.
+    """
+    if len(found) == 1:
+        return found[0].status
+    statuses = [each.status for each in sorted(found, key=_last_link)]
+    status = PeerStatus()
+    for each in statuses:
+        status = replace(status.plus(each.counts), exchanges=(*status.exchanges, *each.exchanges))
+    ended = max(statuses, key=lambda each: each.last_exchange or 0.0)
+    failed = max(statuses, key=lambda each: each.error_at or 0.0)
+    if (failed.error_at or 0.0) > (ended.last_exchange or 0.0):
+        status = replace(
+            status,
+            last_error=failed.last_error,
+            error_at=failed.error_at,
+            failing_since=failed.failing_since,
+            next_try=failed.next_try,
+        )
+    newest = sorted(status.exchanges, key=lambda each: each.ended, reverse=True)
+    return replace(
+        status,
+        last_exchange=ended.last_exchange,
+        sent=ended.sent,
+        received=ended.received,
+        exchanges=tuple(newest[:MAX_EXCHANGES]),
+        round_trip=statuses[-1].round_trip,
+        obstacle=statuses[-1].obstacle,
+    )
+
+
+def _last_link(state: PeerOnNode) -> tuple[bool, float]:
+    """The time of the last connection on a node.
+
+    One that stands is later than all others.
+    """
+    since = max(state.links.values(), default=0.0)
+    return bool(state.links), since or state.status.last_exchange or 0.0
