@@ -32,6 +32,11 @@ class Owner:
         """The file that notes what this owner tries, see `mta.spool.attempts`."""
         return _path(self._folder, self.number).with_suffix(attempts.SUFFIX)
 
+    @property
+    def outcomes(self) -> Path:
+        """The file of outcomes that it could not record; see `mta.spool.postgres.journal`."""
+        return _path(self._folder, self.number).with_suffix(".outcomes")
+
     def remove(self) -> None:
         """Remove the files of an owner whose messages are free; unlock it.
 
@@ -41,6 +46,7 @@ class Owner:
             self._folder.incoming(self.number, number).unlink(missing_ok=True)
         self.wakeup_pipe.unlink(missing_ok=True)
         self.attempts.unlink(missing_ok=True)
+        self.outcomes.unlink(missing_ok=True)
         _path(self._folder, self.number).unlink(missing_ok=True)
         self.close()
 

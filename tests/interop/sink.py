@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,10 @@ class Sink:
         )
         case.addCleanup(self._process.kill)
         self.port = int(self._process.wait_for(r"listening on (\d+)")[1])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal: one that is stopped greets when it goes on."""
+        self._process.signal(number)
 
     @property
     def mail(self) -> list[bytes]:

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.interop.sink import Sink
 from tests.processes import (
     DEADLINE,
     Process,
@@ -25,7 +26,7 @@ from tests.processes import (
     temporary_folder,
     wait_until,
 )
-from tests.spool.postgres import Cluster, cluster
+from tests.spool.postgres import Cluster, cluster, outcomes_in
 
 MARK = re.compile(rb"mark-(\d+)")
 
@@ -179,6 +180,37 @@ class AwayTests(NodesCase):
         wait_until(lambda: not self.refusal(one), "mail is taken")
         wait_until(self.marks, "it arrives")
         self.assertEqual(health(one), "")
+
+    def test_killed_while_it_is_away(self) -> None:
+        """What was delivered meanwhile is known to the next process: there is no second copy."""
+        sink = Sink(self)
+        sink.signal(signal.SIGSTOP)
+        domains = {"out.example": {"deliver": f"smtp://127.0.0.1:{sink.port}", "mailboxes": "any"}}
+        one = self.node("one", domains=domains)
+        for number in range(3):
+            one.send(b"Subject: x\r\n\r\nmark-%d\r\n" % number, "bob@out.example")
+        self.cluster.stop("immediate")
+        sink.signal(signal.SIGCONT)
+        sink.wait_for_mail(3)
+        wait_until(lambda: self.noted(one) == 3, "the outcomes are noted")
+        one.kill()
+        one.start()
+        self.cluster.start()
+        wait_until(self.is_empty, "nothing waits")
+        wait_until(lambda: not self.noted(one), "the journal is gone")
+        self.assertEqual(len(sink.mail), 3)
+
+    def noted(self, server: Server) -> int:
+        """The number of outcomes that a node has noted, and not recorded."""
+        files = (server.folder / "spool" / "owners").glob("*.outcomes")
+        return sum(len(outcomes_in(each)) for each in files)
+
+    def is_empty(self) -> bool:
+        """Tell whether the database is there, and no mail waits."""
+        try:
+            return self.sql("SELECT count(*) FROM schedule") == [(0,)]
+        except psycopg.OperationalError:
+            return False
 
     def test_refused(self) -> None:
         """A database that is not there, on a server that is: one line, no start."""

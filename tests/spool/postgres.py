@@ -25,6 +25,7 @@ from tests.spool.cases import EPOCH, Listener, tell_processes_apart
 try:
     import psycopg
 
+    from mta.spool.postgres.journal import outcomes_in as outcomes_in
     from mta.spool.postgres.spool import PostgresSpool
     from mta.spool.postgres.tools import PostgresTools
 except ImportError:  # the extra is not installed

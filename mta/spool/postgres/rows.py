@@ -89,37 +89,54 @@ SELECT 1 / (count(*) = %s)::integer FROM ended
 """
 
 
-def insert(connection: Connection, arrivals: Sequence[Arrival]) -> None:
-    """Insert messages, their recipients, and content that has no chunks."""
-    if not arrivals:
-        return
-    messages = [_message(arrival) for arrival in arrivals]
-    recipients = [
-        dict(zip(rows.RECIPIENT_COLUMNS, row, strict=True))
-        for arrival in arrivals
-        for row in rows.recipient_rows(arrival)
-    ]
-    connection.execute(
-        _INSERT_MESSAGES,
-        (
-            json.dumps([{name: message[name] for name in _MESSAGE} for message in messages]),
-            _Octets([arrival.header for arrival in arrivals]),
-            _Octets([arrival.data or b"" for arrival in arrivals]),
-        ),
-    )
-    schedules = [{name: message[name] for name in _SCHEDULE} for message in messages]
-    connection.execute(_INSERT_SCHEDULES, (json.dumps(schedules),))
-    connection.execute(_INSERT_RECIPIENTS, (json.dumps(recipients),))
-    if uploaded := [arrival.number for arrival in arrivals if arrival.data is None]:
-        connection.execute(_END_UPLOADS, (uploaded, len(uploaded)))
+@dataclass(frozen=True, slots=True)
+class MessageRows:
+    """A new message as rows: its columns, and its recipients'.
+
+    `body` is empty where it is in chunks.
+    """
+
+    message: Mapping[str, Any]
+    recipients: Sequence[Mapping[str, Any]]
+    header: bytes
+    body: bytes
 
 
-def _message(arrival: Arrival) -> dict[str, Any]:
+def of(arrival: Arrival) -> MessageRows:
+    """The rows of a new message."""
     found: dict[str, Any] = dict(zip(rows.MESSAGE_COLUMNS, rows.message_row(arrival), strict=True))
     found["origin"] = origins.encoded(arrival.origin)
     found["on_hold"] = int(found["on_hold"])
     found["due"] = moment(found["due"])
-    return found
+    recipients = [
+        dict(zip(rows.RECIPIENT_COLUMNS, row, strict=True)) for row in rows.recipient_rows(arrival)
+    ]
+    return MessageRows(found, recipients, arrival.header, arrival.data or b"")
+
+
+def insert(connection: Connection, arrivals: Sequence[Arrival]) -> None:
+    """Insert messages, their recipients, and content that has no chunks."""
+    insert_rows(connection, [of(arrival) for arrival in arrivals])
+    if uploaded := [arrival.number for arrival in arrivals if arrival.data is None]:
+        connection.execute(_END_UPLOADS, (uploaded, len(uploaded)))
+
+
+def insert_rows(connection: Connection, new: Sequence[MessageRows]) -> None:
+    """Insert the rows of messages."""
+    if not new:
+        return
+    connection.execute(
+        _INSERT_MESSAGES,
+        (
+            json.dumps([{name: each.message[name] for name in _MESSAGE} for each in new]),
+            _Octets([each.header for each in new]),
+            _Octets([each.body for each in new]),
+        ),
+    )
+    schedules = [{name: each.message[name] for name in _SCHEDULE} for each in new]
+    connection.execute(_INSERT_SCHEDULES, (json.dumps(schedules),))
+    recipients = [recipient for each in new for recipient in each.recipients]
+    connection.execute(_INSERT_RECIPIENTS, (json.dumps(recipients),))
 
 
 def moment(due: float) -> float | str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from twisted.python.threadpool import ThreadPool
 
 from mta.interfaces import ICommitMeter, ISpoolListener
+from mta.queued import Message, Settlement
 from mta.spool import owners
 from mta.spool.attempts import AttemptNotes
 from mta.spool.commits import Commits
@@ -28,6 +29,7 @@ from mta.spool.postgres import owner_rows, schema
 from mta.spool.postgres.claims import PostgresClaims
 from mta.spool.postgres.content import ChunkedDrafts, PostgresContent, Uploads
 from mta.spool.postgres.cursor import Cursors
+from mta.spool.postgres.journal import OutcomeJournal
 from mta.spool.postgres.owner_rows import OwnerName
 from mta.spool.postgres.reading import PostgresReading
 from mta.spool.postgres.server import Connection, Server, Session
@@ -105,6 +107,7 @@ class PostgresSpool(ProcessSpool):
         self._commits = Commits(
             committer, number, self._leasing, source, drafts, reading, self._ids, self._now
         )
+        self._journal = OutcomeJournal(self._owner.outcomes, self._in_thread, self._ids, self._now)
         self._taking_over = PostgresTakeOver(committer, self._in_thread, self._now, number)
         self._heartbeat = Heartbeat(
             committer,
@@ -136,6 +139,25 @@ class PostgresSpool(ProcessSpool):
         count = await self._taking_over.look()
         self._listener.wake()  # what others released, where nothing told us
         return count
+
+    async def settle(self, settlement: Settlement) -> Sequence[Message]:
+        """See `IAttemptRecords.settle`; what can't be recorded is noted on this node."""
+        try:
+            notices = await super().settle(settlement)
+        except OSError:
+            await self._journal.note(settlement)
+            raise
+        await self._journal.recorded([settlement.id])
+        return notices
+
+    async def remove(self, ids: Collection[str], delay: float) -> None:
+        """See `IAttemptRecords.remove`; what can't be recorded is noted on this node."""
+        try:
+            await super().remove(ids, delay)
+        except OSError:
+            await self._journal.note_delivered(ids)
+            raise
+        await self._journal.recorded(ids)
 
     def draft(self) -> Draft:
         """See `ISpool.draft`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,8 @@ from mta.spool import attempts, owners, queue_id
 from mta.spool.content import InThread
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.postgres import owner_rows
+from mta.spool.postgres.journal import NotedOutcome, outcomes_in
+from mta.spool.postgres.replay import replay
 from mta.spool.postgres.server import Connection
 
 _BATCH_SIZE = 1000  # messages made due in one commit: others want to commit, too
@@ -24,6 +26,17 @@ class _Freed:
     owners: Sequence[int]
     count: int
     kept: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The notes of an owner that has ended.
+
+    They are the messages that it tried, and outcomes that it could not record.
+    """
+
+    tried: Collection[int]
+    outcomes: Sequence[NotedOutcome]
 
 
 class PostgresTakeOver:
@@ -50,11 +63,8 @@ class PostgresTakeOver:
         """
         dead = await self._in_thread(list, owners.dead_owners(self._committer.folder, self._ours))
         try:
-            tried: dict[int, Collection[int]] = {
-                owner.number: await self._in_thread(attempts.noted_in, owner.attempts)
-                for owner in dead
-            }
-            count = await self._free(tried)
+            left = {owner.number: await self._in_thread(_left_by, owner) for owner in dead}
+            count = await self._free(left)
             for owner in dead:
                 await self._in_thread(owner.remove)
         finally:
@@ -64,15 +74,13 @@ class PostgresTakeOver:
 
     async def leave(self, owner: owners.Owner) -> None:
         """Free what is our own, at an orderly end.  Raises OSError."""
-        await self._free({owner.number: ()})
+        outcomes = await self._in_thread(outcomes_in, owner.outcomes)
+        await self._free({owner.number: _Left((), outcomes)})
         await self._in_thread(owner.remove)
 
-    async def _free(self, tried: dict[int, Collection[int]]) -> int:
-        """Free the mail of dead owners.
-
-        `tried`: by owners that are known to have ended, the messages that they tried.
-        """
-        freed: _Freed = await self._committer.submit(acting(self._free_leased, tried=tried))
+    async def _free(self, left: Mapping[int, _Left]) -> int:
+        """Free the mail of dead owners.  `left`: by owners that are known to have ended."""
+        freed: _Freed = await self._committer.submit(acting(self._free_leased, left=left))
         count, portion = freed.count, _BATCH_SIZE if freed.owners else 0
         while portion == _BATCH_SIZE:
             make_due = acting(
@@ -91,17 +99,19 @@ class PostgresTakeOver:
             )
         return count
 
-    def _free_leased(self, connection: Connection, tried: dict[int, Collection[int]]) -> _Freed:
+    def _free_leased(self, connection: Connection, left: Mapping[int, _Left]) -> _Freed:
         """Free what is leased, in the committer's thread."""
-        dead = {*owner_rows.bury(connection, tried), *owner_rows.unknown(connection), *tried}
-        if self._ours not in tried:
+        dead = {*owner_rows.bury(connection, left), *owner_rows.unknown(connection), *left}
+        if self._ours not in left:
             dead.discard(self._ours)
         if not dead:
             return _Freed((), 0, ())
+        for owner, each in left.items():
+            replay(connection, owner, each.outcomes)
         leased = {
-            owner: set(noted).intersection(owner_rows.leased(connection, [owner]))
-            for owner, noted in tried.items()
-            if noted
+            owner: set(each.tried).intersection(owner_rows.leased(connection, [owner]))
+            for owner, each in left.items()
+            if each.tried
         }
         count = owner_rows.free_leased(connection, sorted(dead), self._now())
         kept = [
@@ -111,3 +121,8 @@ class PostgresTakeOver:
             for number in owner_rows.count_death(connection, numbers, self._now())
         ]
         return _Freed(sorted(dead), count, kept)
+
+
+def _left_by(owner: owners.Owner) -> _Left:
+    """Read what a dead owner left on this node."""
+    return _Left(attempts.noted_in(owner.attempts), outcomes_in(owner.outcomes))
