@@ -166,7 +166,8 @@ class Settlement:
 
     `due`: when to try again, seconds since the epoch (for a message whose open recipients
     are all HELD: when they expire).  The message is removed when every recipient is DONE.
-    `recovered`: a delivery may have happened that is not in `progress`.
+    `recovered`: a delivery may have happened that is not in `progress`.  `offered`: when a peer did
+    not take what waits for it, seconds since the epoch; 0: it was not asked.
     """
 
     id: str
@@ -176,6 +177,7 @@ class Settlement:
     warned: bool
     notices: tuple[Notice, ...] = ()
     recovered: bool = False
+    offered: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

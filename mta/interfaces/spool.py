@@ -94,8 +94,14 @@ class IHeldLeases(Interface):
     anywhere, for ``.``).
     """
 
-    async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
-        """Lease at most `limit` messages held for a peer, oldest first."""
+    async def lease_held(
+        peer: str, domains: Collection[str], limit: int, before: float
+    ) -> Sequence[Message]:
+        """Lease at most `limit` messages to be offered to a peer.
+
+        First come those that it was never offered, then those that it was offered longest ago,
+        and before `before`, seconds since the epoch; of these the oldest.
+        """
 
     async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
         """Count the messages that wait for a peer, up to `limit`."""

@@ -67,7 +67,7 @@ class ActiveQueue:
     ) -> None:
         self.destinations = Destinations(clock, self, pressure, attempts)
         active = QueueWithBorrowed(self, limits)
-        self.held_sources = HeldSources(queue, active, attempts, tasks, clock)
+        self.held_sources = HeldSources(queue, active, attempts, tasks, clock, now)
         self.borrowed = BorrowedMail(self.held_sources, limits)
         self._limits = limits
         self._backlog = backlog

@@ -127,10 +127,19 @@ def evaluate(attempt: Attempt, schedule: Schedule, now: float) -> AttemptResult:
     tried = any(outcome.status is not Status.HELD and not outcome.wait for _, outcome in reports)
     attempts = message.attempts + tried
     progress = _progress(attempt, reports, now)
+    was_offered = any(map(_is_held_though_offered, reports))
     due = min(_dues(attempt, reports, attempts, warned, schedule, now), default=now)
     return AttemptResult(
         message,
-        Settlement(message.id, progress, due, attempts, warned, recovered=attempt.is_doubtful),
+        Settlement(
+            message.id,
+            progress,
+            due,
+            attempts,
+            warned,
+            recovered=attempt.is_doubtful,
+            offered=now if was_offered else 0.0,
+        ),
         changes=tuple(report for report in reports if _is_change(message, report)),
         failed=tuple(report for report in reports if report[1].status is Status.FAILED),
         delayed=late,
@@ -251,6 +260,12 @@ def _dues(
             yield schedule.retry_due(target.hop, attempts, message.arrived, now, warned=warned)
         elif outcome.status is Status.HELD:
             yield schedule.held_due(target.hop, message.arrived, warned)
+
+
+def _is_held_though_offered(report: Report) -> bool:
+    """Tell whether a peer was offered what goes on waiting for it."""
+    target, outcome = report
+    return outcome.status is Status.HELD and outcome != held_outcome(target.hop.next_hop)
 
 
 def _is_change(message: Message, report: Report) -> bool:

@@ -1,13 +1,13 @@
 """The mail held for a peer, as a turned connection gets it.
 
-RFC 2645, RFC 821 section 3.8.  Oldest first, and each message is routed again: what no longer waits
-for this peer takes its ordinary way.  What a broken connection leaves unsettled goes on waiting.
+RFC 2645, RFC 821 section 3.8.  What the peer was not offered yet comes first, the oldest of it.
+Each message is routed again: what no longer waits for this peer takes its ordinary way.  What a
+broken connection leaves unsettled goes on waiting.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,17 +17,16 @@ from mta.interfaces import IAttempts, IHeldLeases, IHeldSource
 from mta.mail import Mailbox, Outcome, Status, is_among
 from mta.queue.event import Event
 from mta.queue.interfaces import IActiveQueue, IHeldOutlet
+from mta.queue.offers import Offers
 from mta.queue.outcomes import held_outcome
 from mta.queue.tasks import Tasks
 from mta.queue.waiting_line import WaitingLine
 from mta.queued import EVERYWHERE, Delivery, Message
 
 BATCH_SIZE = 20  # messages leased for a peer at once: it may take none of them
-PAUSE_AFTER_DEFERRAL = 60.0  # seconds until mail that the peer deferred is offered to it again
-MAX_WAIT = 60.0  # seconds after which a waiting source offers deferred mail again
+MAX_WAIT = 60.0  # seconds after which a waiting source looks again whether it has to wait
 MAX_SMALL = 64 * 1024  # octets: content that a quick link takes while the main one is busy
 MAX_IN_LINE = 100  # messages on a link, with which one whose sender waits may still join them
-MAX_DEFERRED = 100  # messages; a peer that defers more is handed no more on that connection
 
 
 @implementer(IHeldSource, IHeldOutlet)
@@ -50,6 +49,7 @@ class HeldSource:
         attempts: IAttempts,
         tasks: Tasks,
         clock: IReactorTime,
+        now: Callable[[], float],
     ) -> None:
         self.peer = peer
         self.is_closed = False
@@ -65,8 +65,7 @@ class HeldSource:
         self._clock = clock
         self._ready = WaitingLine()
         self._out: dict[int, Delivery] = {}  # a message may have several
-        self._deferred: deque[tuple[float, Delivery, Sequence[Outcome]]] = deque()
-        self._given = 0
+        self._offers = Offers(now)
         self._stale = True  # the spool may hold something that we have not seen
         self._leasing = False
         self._last_used = clock.seconds()
@@ -102,7 +101,6 @@ class HeldSource:
             if self._is_interrupted:
                 self._is_interrupted = False
                 return True
-            self._offer_again()
             if self._ready or self._stale or self._leasing:
                 return True
             left = self._last_used + self._linger - self._clock.seconds()
@@ -112,11 +110,7 @@ class HeldSource:
         return False
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
-        """See `IMailSource.report`.  After `close` nothing is recorded any more.
-
-        What the peer deferred goes back to the spool later: there, it would be the first to be
-        handed out again.
-        """
+        """See `IMailSource.report`.  After `close` nothing is recorded any more."""
         if len(outcomes) != len(delivery.targets):
             raise ValueError("one outcome for each target")
         if self._out.pop(id(delivery), None) is None:
@@ -128,13 +122,9 @@ class HeldSource:
         if self._is_crowded and self._has_room:
             self._is_crowded, self._stale = False, True
         waiting = [_still_held(outcome) for outcome in outcomes]
-        is_news = any(outcome.status is not Status.HELD for outcome in waiting)
-        if self._retired or delivery.sender_waits or is_news:
-            self._active.report(delivery, waiting)
-        else:
-            self._deferred.append((self._clock.seconds(), delivery, waiting))
-            if len(self._deferred) >= MAX_DEFERRED:
-                self.retire()
+        if any(outcome.status is Status.HELD for outcome in waiting):
+            self._offers.deferred()
+        self._active.report(delivery, waiting)
         if not self._out:
             self._returned.set()
 
@@ -150,9 +140,6 @@ class HeldSource:
         self._changed.set()
         for delivery in self._ready.clear():
             self._go_on_waiting(delivery)
-        while self._deferred:
-            _, deferred, outcomes = self._deferred.popleft()
-            self._active.report(deferred, outcomes)
 
     def interrupt(self) -> None:
         """See `IHeldSource.interrupt`."""
@@ -202,7 +189,6 @@ class HeldSource:
         if self._retired:
             self._go_on_waiting(delivery)
             return
-        self._given += 1
         self._ready.append(delivery)
         self.share()
         self._changed.set()
@@ -257,16 +243,16 @@ class HeldSource:
         self._stale = False
         messages: Sequence[Message] = ()
         try:
-            messages = await self._queue.lease_held(self.peer, self._domains, BATCH_SIZE)
+            messages = await self._queue.lease_held(
+                self.peer, self._domains, BATCH_SIZE, self._offers.before
+            )
         except OSError as error:
             self.log.error(
                 "mail held for {peer} can't be read: {error}", peer=self.peer, error=str(error)
             )
-        given = self._given
         for message in messages:
             await self._active.attempt_held(message, self)
-        # Where nothing of a batch was for us, the next one would be the same again.
-        if len(messages) == BATCH_SIZE and self._given > given:
+        if len(messages) == BATCH_SIZE:
             self._stale = True
         self._leasing = False
         self.share()
@@ -274,13 +260,6 @@ class HeldSource:
 
     def _go_on_waiting(self, delivery: Delivery) -> None:
         self._active.report(delivery, [held_outcome(self.peer)] * len(delivery.targets))
-
-    def _offer_again(self) -> None:
-        """Put back what the peer deferred, to be leased again."""
-        now = self._clock.seconds()
-        while self._deferred and now >= self._deferred[0][0] + PAUSE_AFTER_DEFERRAL:
-            _, delivery, outcomes = self._deferred.popleft()
-            self._active.report(delivery, outcomes)
 
 
 def _is_wanted(domain: str, wanted: Collection[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -29,12 +29,15 @@ class HeldSources:
         attempts: IAttempts,
         tasks: Tasks,
         clock: IReactorTime,
+        now: Callable[[], float],
     ) -> None:
+        """`now`: seconds since the epoch."""
         self._queue = queue
         self._active = active
         self._attempts = attempts
         self._tasks = tasks
         self._clock = clock
+        self._now = now
         self._newest: dict[str, HeldSource] = {}
         self._quick: dict[str, HeldSource] = {}
         self._look = HeldLook(self._newest, queue, tasks, clock)
@@ -60,6 +63,7 @@ class HeldSources:
             self._attempts,
             self._tasks,
             self._clock,
+            self._now,
         )
         self._sources.add(source)
         if self._stopped:
@@ -134,7 +138,7 @@ class _SmallMail:
         self._main = main
 
     async def lease_held(
-        self, peer: str, domains: Collection[str], limit: int
+        self, peer: str, domains: Collection[str], limit: int, before: float
     ) -> Sequence[Message]:
         """See `IHeldLeases.lease_held`: what the main link can spare comes by itself."""
         if peer in self._main:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from sqlite3 import Connection, DatabaseError
 
@@ -14,6 +14,7 @@ from mta.spool.content import ContentSource
 from mta.spool.database import SpoolDamaged, is_damage
 from mta.spool.interfaces import IClaims
 from mta.spool.jobs import ICommitter, acting
+from mta.spool.leases import Waiting
 from mta.spool.loading import Loaded, load
 from mta.spool.postponing import postpone
 
@@ -41,11 +42,9 @@ class Claims:
         """See `IClaims.free`."""
         return await self._claim(partial(leases.free, numbers=numbers), suspects=suspects)
 
-    async def held(
-        self, peer: str, domains: Collection[str], limit: int, *, suspects: bool
-    ) -> Loaded:
+    async def held(self, waiting: Waiting, limit: int, now: float, *, suspects: bool) -> Loaded:
         """See `IClaims.held`."""
-        choose = partial(leases.held, peer=peer, domains=domains, limit=limit)
+        choose = partial(leases.offer, waiting=waiting, limit=limit, now=now)
         return await self._claim(choose, suspects=suspects)
 
     async def release(self, dues: Mapping[int, float]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mta.spool.drafts import Draft, Incoming
     from mta.spool.holds import StandingHold
     from mta.spool.jobs import Job
+    from mta.spool.leases import Waiting
     from mta.spool.listing import Listed
     from mta.spool.loading import Loaded
     from mta.spool.rows import Arrival
@@ -55,8 +56,8 @@ class IClaims(Interface):
     async def free(numbers: Sequence[int], *, suspects: bool) -> Loaded:
         """Claim those of these messages that are free."""
 
-    async def held(peer: str, domains: Collection[str], limit: int, *, suspects: bool) -> Loaded:
-        """Claim free messages that wait for a peer, oldest first."""
+    async def held(waiting: Waiting, limit: int, now: float, *, suspects: bool) -> Loaded:
+        """Claim free messages that wait for a peer; see `IHeldLeases.lease_held`."""
 
     async def release(dues: Mapping[int, float]) -> None:
         """End leases that are still the owner's, with new due times."""

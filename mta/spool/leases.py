@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from mta.spool import queue_id
 from mta.spool.rows import ids, listed
@@ -112,27 +113,58 @@ def next_due(connection: sqlite3.Connection, *, suspects: bool = True) -> float 
 
 # What waits for peer :peer in the domains :domains, where '.' is `EVERYWHERE`.
 _HELD = """
-SELECT DISTINCT message FROM recipient
-WHERE state = 'held' AND peer = :peer
+{r}.state = 'held' AND {r}.peer = :peer
     AND EXISTS (
         SELECT 1 FROM json_each(:domains)
-        WHERE value IN (held_domain, '.')
-            OR value LIKE '.%' AND substr(held_domain, -length(value)) = value
+        WHERE value IN ({r}.held_domain, '.')
+            OR value LIKE '.%' AND substr({r}.held_domain, -length(value)) = value
     )
 """
 _FREE = "(SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)"
-
-
-def held(
-    connection: sqlite3.Connection, peer: str, domains: Collection[str], limit: int
-) -> list[int]:
-    """The ids of free messages that wait for a peer, oldest first."""
-    return ids(
-        connection.execute(
-            f"{_HELD} AND {_FREE} ORDER BY message LIMIT :limit",
-            {"peer": peer, "domains": listed(domains), "limit": limit},
-        )
+_HELD_RECIPIENT = _HELD.format(r="recipient")
+_OFFERED_FIRST = f"""
+SELECT message FROM recipient
+WHERE {_HELD_RECIPIENT} AND recipient.offered < :before AND {_FREE}
+    AND NOT EXISTS (
+        SELECT 1 FROM recipient AS other WHERE other.message = recipient.message
+            AND (other.offered, other.number) < (recipient.offered, recipient.number)
+            AND {_HELD.format(r="+other")}
     )
+ORDER BY recipient.offered, recipient.message LIMIT :limit
+"""  # noqa: S608 (our own words)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The mail that a peer may be offered.
+
+    That is what waits for it in these domains, and that it was not offered at `before` or later:
+    seconds since the epoch.
+    """
+
+    peer: str
+    domains: Collection[str]
+    before: float
+
+
+def offer(connection: sqlite3.Connection, waiting: Waiting, limit: int, now: float) -> list[int]:
+    """Choose free messages that are offered to a peer now.
+
+    What it was never offered comes first, then what it was offered longest ago.  A plus in front of
+    a column keeps the planner from its index, which would be read to its end.
+    """
+    values = {"peer": waiting.peer, "domains": listed(waiting.domains)}
+    chosen = ids(
+        connection.execute(_OFFERED_FIRST, {**values, "before": waiting.before, "limit": limit})
+    )
+    connection.execute(
+        """
+        UPDATE recipient SET offered = ? WHERE message IN (SELECT value FROM json_each(?))
+            AND +state = 'held' AND +peer = ?
+        """,
+        (now, listed(chosen), waiting.peer),
+    )
+    return chosen
 
 
 def count_held(
@@ -140,7 +172,11 @@ def count_held(
 ) -> int:
     """Count the messages that wait for a peer, up to `limit`."""
     found = connection.execute(
-        f"SELECT count(*) FROM ({_HELD} LIMIT :limit)",  # noqa: S608 (our own words)
+        f"""
+        SELECT count(*) FROM (
+            SELECT DISTINCT message FROM recipient WHERE {_HELD_RECIPIENT} LIMIT :limit
+        )
+        """,  # noqa: S608 (our own words)
         {"peer": peer, "domains": listed(domains), "limit": limit},
     )
     count: int = found.fetchone()[0]

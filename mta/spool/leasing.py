@@ -13,6 +13,7 @@ from mta.queued import Message
 from mta.spool import queue_id, rows
 from mta.spool.content import FileContent
 from mta.spool.interfaces import IClaims, ISweeper, IWaker
+from mta.spool.leases import Waiting
 from mta.spool.loading import Loaded, log_damaged
 
 
@@ -53,10 +54,11 @@ class Leasing:
         return self._took(await self._claims.free(numbers, suspects=self.tries_suspects))
 
     async def lease_held(
-        self, peer: str, domains: Collection[str], limit: int
+        self, peer: str, domains: Collection[str], limit: int, before: float
     ) -> Sequence[Message]:
         """See `IHeldLeases.lease_held`."""
-        found = self._claims.held(peer, domains, limit, suspects=self.tries_suspects)
+        waiting = Waiting(peer, domains, before)
+        found = self._claims.held(waiting, limit, self._now(), suspects=self.tries_suspects)
         return self._took(await found)
 
     async def postpone(

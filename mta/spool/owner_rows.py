@@ -151,5 +151,8 @@ def set_clock(connection: sqlite3.Connection, reading: Reading) -> float:
         connection.execute(
             "UPDATE message SET shift = shift + ?1, due = due + min(?1, 0.0)", (jumped,)
         )
+        connection.execute(
+            "UPDATE recipient SET offered = offered + min(?, 0.0) WHERE state = 'held'", (jumped,)
+        )
     connection.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", astuple(reading))
     return jumped

@@ -209,11 +209,11 @@ class ProcessSpool(ABC):
         await self._leasing.release(dues)
 
     async def lease_held(
-        self, peer: str, domains: Collection[str], limit: int
+        self, peer: str, domains: Collection[str], limit: int, before: float
     ) -> Sequence[Message]:
         """See `IHeldLeases.lease_held`."""
         await self._heartbeat.follow_clock()
-        return await self._leasing.lease_held(peer, domains, limit)
+        return await self._leasing.lease_held(peer, domains, limit, before)
 
     async def count_held(self, peer: str, domains: Collection[str], limit: int) -> int:
         """See `IHeldLeases.count_held`."""

@@ -149,7 +149,7 @@ def remove(connection: sqlite3.Connection, numbers: Collection[int]) -> int:
 _UPDATE_RECIPIENTS = """
 UPDATE recipient
 SET state = new.value ->> 2, peer = new.value ->> 3, held_domain = new.value ->> 4,
-    settled = new.value ->> 5, history = new.value ->> 6
+    settled = new.value ->> 5, history = new.value ->> 6, offered = max(offered, new.value ->> 7)
 FROM json_each(?) AS new
 WHERE message = new.value ->> 0 AND number = new.value ->> 1
     AND (SELECT owner FROM message WHERE id = new.value ->> 0) = ?
@@ -167,7 +167,7 @@ WHERE message.id = new.value ->> 0 AND owner = ?
 def update(connection: sqlite3.Connection, owner: int, settlements: Sequence[Settlement]) -> None:
     """Record attempts and end leases that are still the owner's."""
     recipients = [
-        (queue_id.decode(settlement.id), place, *progress_columns(progress))
+        (queue_id.decode(settlement.id), place, *progress_columns(progress), settlement.offered)
         for settlement in settlements
         for place, progress in enumerate(settlement.progress)
     ]

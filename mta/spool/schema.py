@@ -8,7 +8,7 @@ from contextlib import closing
 from enum import IntEnum
 from functools import cache
 
-VERSION = 5
+VERSION = 6
 
 
 class Hold(IntEnum):
@@ -28,7 +28,8 @@ class Hold(IntEnum):
 # person.  `deaths`: how many owners ended in an attempt.  `shift`: seconds by which the clock was
 # set since the message arrived.  `outside`: neither a user nor a host of ours sent it, or an older
 # version took it, which did not ask.  `owner` has a row for each process, whose `beat` grows as
-# long as it commits; `clock` has one, the last look at the clocks.
+# long as it commits; `clock` has one, the last look at the clocks.  `offered` is when its peer was
+# last offered a recipient's held mail, seconds since the epoch; 0: never.
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,
@@ -82,9 +83,10 @@ CREATE TABLE recipient (
     held_domain TEXT NOT NULL DEFAULT '',
     settled TEXT NOT NULL DEFAULT '[]',
     history TEXT NOT NULL DEFAULT '[]',
+    offered REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (message, number)
 ) WITHOUT ROWID;
-CREATE INDEX held ON recipient (peer, message) WHERE state = 'held';
+CREATE INDEX held ON recipient (peer, offered, message) WHERE state = 'held';
 CREATE TABLE leftover (id INTEGER PRIMARY KEY);
 CREATE TRIGGER removal AFTER DELETE ON message BEGIN
     DELETE FROM content WHERE id = old.id;
@@ -122,6 +124,11 @@ ALTER TABLE content ADD COLUMN origin TEXT NOT NULL DEFAULT '';
 ALTER TABLE message RENAME COLUMN put_by TO released_by;
 DROP INDEX put_by;
 CREATE INDEX released ON message (released_by) WHERE released_by IS NOT NULL;
+""",
+    5: """
+ALTER TABLE recipient ADD COLUMN offered REAL NOT NULL DEFAULT 0;
+DROP INDEX held;
+CREATE INDEX held ON recipient (peer, offered, message) WHERE state = 'held';
 """,
 }
 VERSIONS = (0, *_UPGRADES, VERSION)  # all that there ever were; 0: without tables

@@ -85,7 +85,7 @@ class MemorySpool:
     `now`: seconds since the epoch.  `waiting`: messages and when they are due, `leased` and
     `on_hold`: the others, by queue id.  `failure` is raised by all that is asked until it is
     None again; `faults` is how many of the next requests fail besides.  `unwanted`: what was
-    recalled.  `taken`: what peers have brought.
+    recalled.  `taken`: what peers have brought.  `offered`: when to a peer, by queue id.
     The lists record what was asked, in order.
     """
 
@@ -97,6 +97,7 @@ class MemorySpool:
         self.faults = 0
         self.unwanted: set[str] = set()
         self.taken: set[str] = set()
+        self.offered: dict[str, float] = {}
         self.drafts: list[MemoryDraft] = []
         self.settlements: list[Settlement] = []
         self.notices: list[Notice] = []
@@ -186,12 +187,15 @@ class MemorySpool:
         return self._lease([m.id for m, due in entries if due <= self._now()][:limit])
 
     async def lease_held(
-        self, peer: str, domains: Collection[str], limit: int
+        self, peer: str, domains: Collection[str], limit: int, before: float
     ) -> Sequence[Message]:
-        """Lease what waits for a peer, oldest first."""
+        """Lease what a peer may be offered, the least recently offered first."""
         self._fail()
-        ids = (message.id for message in self._held(peer, domains))
-        return self._lease([id for id in ids if id in self.waiting][:limit])
+        offered = {each.id: self.offered.get(each.id, 0.0) for each in self._held(peer, domains)}
+        found = sorted((at, id) for id, at in offered.items() if id in self.waiting)
+        chosen = [id for at, id in found if at < before][:limit]
+        self.offered |= dict.fromkeys(chosen, self._now())
+        return self._lease(chosen)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
         """Lease those of these that wait."""
@@ -218,6 +222,7 @@ class MemorySpool:
         if all(progress.state is State.DONE for progress in settlement.progress):
             self._forget(settlement.id)
         elif message := self.leased.pop(settlement.id, None):
+            self.offered[message.id] = settlement.offered or self.offered.get(message.id, 0.0)
             changed = replace(
                 message,
                 progress=settlement.progress,

@@ -9,7 +9,8 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import IHeldSource
 from mta.queue.held_look import POLL
-from mta.queue.held_source import BATCH_SIZE, MAX_DEFERRED, PAUSE_AFTER_DEFERRAL
+from mta.queue.held_source import BATCH_SIZE
+from mta.queue.offers import MAX_DEFERRED, PAUSE_AFTER_DEFERRAL
 from mta.queued import Delivery, Message, Settlement, State
 from mta.settings import DAY, HOUR, Peer
 from tests.queue.runners import (
@@ -145,6 +146,7 @@ class HeldTests(RunnerTests):
         source.close()
         self.assertEqual([State.HELD], self.states())
         self.assertEqual("451 4.3.0 Try later", self.last.progress[0].history[-1].reply)
+        self.clock.advance(1)
         self.assertEqual(["1", "2"], self.taken(self.source()))
 
     def test_deferred_on_a_held_link(self) -> None:
@@ -159,15 +161,69 @@ class HeldTests(RunnerTests):
         self.assertEqual("1", self.successResultOf(waiting).message.id)
 
     def test_all_deferred(self) -> None:
-        """A peer that defers everything is soon handed no more."""
-        self.hold(*(f"{number:03}" for number in range(MAX_DEFERRED + 30)))
+        """A peer that defers everything is offered each message once, and none is kept leased."""
+        ids = [f"{number:03}" for number in range(MAX_DEFERRED + 30)]
+        self.hold(*ids)
         source = self.source(HOUR)
-        handed = 0
-        while (delivery := self.next(source)) is not None:
-            handed += 1
-            source.report(delivery, [LATER])
-        self.assertEqual(MAX_DEFERRED, handed)
+        self.assertEqual(ids, self.deferred(source))
         self.assertEqual({}, self.queue.leased)
+
+    def deferred(self, source: IHeldSource) -> list[str]:
+        """The ids of all that the source hands out, each deferred."""
+        ids = []
+        while (delivery := self.next(source)) is not None:
+            ids.append(delivery.message.id)
+            source.report(delivery, [LATER])
+        return ids
+
+    def test_newer_mail_behind_what_the_peer_defers(self) -> None:
+        """It does not wait, however much the peer defers, on a held link and on the next one."""
+        stuck = [f"{number:03}" for number in range(250)]
+        self.hold(*stuck)
+        for linger in (HOUR, 0.0):
+            source = self.source(linger)
+            self.deferred(source)
+            new = f"9{linger:04.0f}"
+            self.hold_elsewhere(new)
+            self.runner.wake()
+            self.clock.advance(1)
+            found = self.next(source)
+            assert found is not None
+            self.assertEqual(new, found.message.id)
+            source.report(found, [RELAYED])
+            source.close()
+            self.clock.advance(1)
+        self.hold("99999")
+        first = self.next(self.source())
+        assert first is not None
+        self.assertEqual("99999", first.message.id)
+
+    def test_what_a_peer_defers_takes_turns(self) -> None:
+        """No more than a portion of it is offered again at once, the longest untried first."""
+        stuck = [f"{number:03}" for number in range(2 * MAX_DEFERRED + 50)]
+        self.hold(*stuck)
+        offered: list[str] = []
+        self.assertEqual(stuck, self.deferred(source := self.source(HOUR)))
+        for minute in range(1, 4):
+            waiting = self.waiting_next(source)
+            self.run_until(minute * (POLL + 1))
+            first = self.successResultOf(waiting)
+            source.report(first, [LATER])
+            portion = [first.message.id, *self.deferred(source)]
+            self.assertLessEqual(len(portion), MAX_DEFERRED + BATCH_SIZE)
+            offered += portion
+        self.assertEqual(stuck, offered[: len(stuck)])
+
+    def test_a_peer_that_recovers(self) -> None:
+        """What it deferred comes in one go when it takes mail again."""
+        ids = [f"{number:03}" for number in range(3 * MAX_DEFERRED)]
+        self.hold(*ids)
+        self.deferred(source := self.source(HOUR))
+        waiting = self.waiting_next(source)
+        self.run_until(POLL + 1)
+        first = self.successResultOf(waiting)
+        source.report(first, [RELAYED])
+        self.assertEqual(ids, [first.message.id, *self.taken(source)])
 
     def test_partly_deferred(self) -> None:
         """What a peer took is recorded at once, whatever it deferred beside it."""
@@ -185,6 +241,7 @@ class HeldTests(RunnerTests):
         source.report(second, [LATER])
         source.close()
         self.assertEqual(["2", "3", "4"], sorted(self.queue.waiting))
+        self.clock.advance(1)
         self.assertEqual(["2", "3", "4"], self.taken(self.source()))
         source.report(third, [RELAYED])  # too late, and harmless
 
@@ -249,7 +306,7 @@ class HeldTests(RunnerTests):
             delivery = self.successResultOf(waiting)
             assert delivery is not None
             source.close()
-            self.clock.advance(0)
+            self.clock.advance(1)
 
     def test_lingers(self) -> None:
         """A lingering source hands out new mail at once, without a detour by the spool."""
@@ -284,9 +341,11 @@ class HeldTests(RunnerTests):
         leased: list[str] = []
         real = self.queue.lease_held
 
-        async def lease_held(peer: str, domains: Collection[str], limit: int) -> Sequence[Message]:
+        async def lease_held(
+            peer: str, domains: Collection[str], limit: int, before: float
+        ) -> Sequence[Message]:
             leased.append(peer)
-            return await real(peer, domains, limit)
+            return await real(peer, domains, limit, before)
 
         waiting = {}
         for peer in (*(f"office{number}" for number in range(100)), "office"):
@@ -347,7 +406,7 @@ class HeldTests(RunnerTests):
         waiting = self.waiting_next(source)
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
-        answer.callback(self.successResultOf(lease("office", ["office.example"], 5)))
+        answer.callback(self.successResultOf(lease("office", ["office.example"], 5, self.now())))
         self.assertEqual("1", self.next(source).message.id)
 
     def test_burst(self) -> None:
@@ -369,6 +428,7 @@ class HeldTests(RunnerTests):
         older = self.source(HOUR)
         out = self.next(older)
         assert out is not None
+        self.clock.advance(1)
         newer = self.source(HOUR)
         self.assertIsNone(self.next(older))
         second = self.next(newer)

@@ -5,6 +5,7 @@ Hypothesis chooses what happens.  Any spool that several processes share can run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,9 @@ class Model(RuleBasedStateMachine):
     def lease_held(self, data: st.DataObject) -> None:
         """A process leases what is held for a peer, and nothing else."""
         number = self.chosen(data)
-        found = self.case.wait(self.processes[number].lease_held("office", {EVERYWHERE}, 100))
+        found = self.case.wait(
+            self.processes[number].lease_held("office", {EVERYWHERE}, 100, math.inf)
+        )
         held = {id for id, entry in self.entries.items() if entry.owner < 0 and entry.is_held}
         assert set(ids(found)) == held, (ids(found), held)
         self.leased(number, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +44,7 @@ class HeldContract(Contract):
 
     def held(self, spool: Any, *domains: str, limit: int = 10) -> list[str]:
         """Lease what is held for the office; returns the queue ids."""
-        return ids(self.wait(spool.lease_held("office", set(domains), limit)))
+        return ids(self.wait(spool.lease_held("office", set(domains), limit, math.inf)))
 
     def test_of_the_peer_alone(self) -> None:
         """A peer gets what is held for it, oldest first, in portions, each once."""
@@ -72,6 +73,37 @@ class HeldContract(Contract):
         mine = [self.hold(spool, "a.example"), self.hold(spool, "b.test")]
         self.hold(spool, "a.example", peer="other")
         self.assertEqual(self.held(spool, EVERYWHERE), mine)
+
+    def offered(self, spool: Any, limit: int, before: float = math.inf) -> list[str]:
+        """Lease what may be offered to the office, which takes none of it."""
+        found = self.wait(spool.lease_held("office", {EVERYWHERE}, limit, before))
+        for message in found:
+            refused = settlement(message, self.now() + DAY, state=State.HELD, peer="office")
+            self.wait(spool.settle(refused))
+        return ids(found)
+
+    def test_takes_turns(self) -> None:
+        """What was never offered comes first, and then what was offered longest ago."""
+        spool = self.process()
+        stuck = [self.hold(spool, "a.example", "b.example") for _ in range(5)]
+        for found in (stuck[:3], stuck[3:] + stuck[:1], [*stuck[1:3], stuck[0]]):
+            self.assertEqual(self.offered(spool, 3), found)
+            self.advance(60)
+        new = self.hold(spool, "a.example")
+        self.assertEqual(self.offered(spool, 2), [new, stuck[3]])
+        self.assertEqual(self.offered(spool, 9, before=1.0), [])
+        newer = self.hold(spool, "a.example")
+        self.assertEqual(self.offered(spool, 9, before=1.0), [newer])
+        self.assertEqual(self.offered(spool, 9, before=self.now()), [stuck[4], *stuck[:3]])
+
+    def test_offered_without_a_lease(self) -> None:
+        """What a peer did not take as it came is not new to it."""
+        spool = self.process()
+        message = self.commit(spool)
+        refused = settlement(message, self.now() + DAY, state=State.HELD, peer="office")
+        self.wait(spool.settle(replace(refused, offered=self.now())))
+        self.assertEqual(self.offered(spool, 9, before=1.0), [])
+        self.assertEqual(self.offered(spool, 9), [message.id])
 
     def test_count(self) -> None:
         """What waits is counted, also while it is leased, up to a limit."""
@@ -112,7 +144,7 @@ class HeldContract(Contract):
         """A message whose recipients wait for something else is not found."""
         spool = self.process()
         self.hold(spool, "a.example")
-        (message,) = self.wait(spool.lease_held("office", {"a.example"}, 1))
+        (message,) = self.wait(spool.lease_held("office", {"a.example"}, 1, math.inf))
         self.wait(spool.settle(settlement(message, self.now() + 60, state=State.WAITING)))
         self.assertEqual(self.held(spool, "a.example"), [])
         self.assertEqual(self.wait(spool.count_held("office", {EVERYWHERE}, 9)), 0)

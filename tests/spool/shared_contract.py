@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -74,9 +75,9 @@ class SharedContract(Contract):
         held = settlement(message, self.now() + DAY, state=State.HELD, peer="office")
         self.wait(one.settle(held))
         self.assertEqual(self.wait(other.count_held("office", {EVERYWHERE}, 9)), 1)
-        found = self.wait(other.lease_held("office", {EVERYWHERE}, 9))
+        found = self.wait(other.lease_held("office", {EVERYWHERE}, 9, math.inf))
         self.assertEqual(ids(found), [message.id])
-        self.assertEqual(self.wait(one.lease_held("office", {EVERYWHERE}, 9)), [])
+        self.assertEqual(self.wait(one.lease_held("office", {EVERYWHERE}, 9, math.inf)), [])
 
     def test_death(self) -> None:
         """A dead process's mail is due at once, and known to be perhaps delivered."""
@@ -266,7 +267,7 @@ class ToolContract(Contract):
         message = self.commit(spool)
         self.wait(spool.settle(settlement(message, self.now(), state=State.HELD, peer="p")))
         tools.hold([message.id])
-        self.assertEqual(self.wait(spool.lease_held("p", {EVERYWHERE}, 1)), [])
+        self.assertEqual(self.wait(spool.lease_held("p", {EVERYWHERE}, 1, math.inf)), [])
 
     def test_retry(self) -> None:
         """What waits is due now; what is leased stays with its process."""

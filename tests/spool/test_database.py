@@ -54,6 +54,8 @@ class DatabaseTests(SpoolTestCase):
                 " ALTER TABLE content DROP COLUMN origin;"
                 " DROP INDEX released; ALTER TABLE message RENAME COLUMN released_by TO put_by;"
                 " CREATE INDEX put_by ON message (put_by) WHERE put_by IS NOT NULL;"
+                " DROP INDEX held; ALTER TABLE recipient DROP COLUMN offered;"
+                " CREATE INDEX held ON recipient (peer, message) WHERE state = 'held';"
                 " PRAGMA user_version = 4;"
             )
         return [message.id for message in messages]
@@ -76,7 +78,7 @@ class DatabaseTests(SpoolTestCase):
         self.wait(self.restartable().stop())
         self.patch(schema, "VERSION", 4)
         error = self.assertRaises(SpoolTooNew, self.process)
-        self.assertIn("format 5, this one knows 4", str(error))
+        self.assertIn("format 6, this one knows 4", str(error))
 
     def test_older_version(self) -> None:
         """A spool of version 1 becomes one of today, with all that is in it."""
@@ -91,6 +93,8 @@ class DatabaseTests(SpoolTestCase):
                 " ALTER TABLE message DROP COLUMN outside;"
                 " ALTER TABLE content DROP COLUMN header;"
                 " ALTER TABLE content DROP COLUMN origin;"
+                " DROP INDEX held; ALTER TABLE recipient DROP COLUMN offered;"
+                " CREATE INDEX held ON recipient (peer, message) WHERE state = 'held';"
                 " PRAGMA user_version = 1;"
             )
         for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Envelope, Mailbox, Recipient
 from mta.spool import queue_id
+from mta.spool.leases import Waiting
 from mta.spool.rows import Arrival
 from tests.spool.postgres import PostgresTestCase
 
@@ -105,6 +107,10 @@ class PlanTests(PostgresTestCase):
         """Claim two messages."""
         return choice.claim(self.connection, 1, 2, start, suspects=True)
 
+    def held(self, domains: list[str]) -> leases.Choice:
+        """The choice of all that waits for a peer."""
+        return leases.held(Waiting("office", domains, math.inf))
+
     def hold(self) -> None:
         """Let all wait for a peer, and the first be leased."""
         held = "UPDATE recipient SET state = 'held', peer = 'office', held_domain = domain"
@@ -138,20 +144,20 @@ class PlanTests(PostgresTestCase):
         """No other mail is read, nor held mail behind what is claimed."""
         self.hold()
         for domains in (["."], ["example.com"], [".com"]):
-            choice = leases.held("office", domains)
+            choice = self.held(domains)
             values = {**choice.values, "owner": 1, "limit": 2, "start": choice.first}
             plan = self.plan(choice.query(), values)
             self.assertNotRegex(plan, "Seq Scan|Sort|schedule_due")
             self.assertRegex(plan, r"recipient_held on recipient r .*rows=102 ")
-        claimed = self.claimed(leases.held("office", ["."]), self.numbers[200])
+        claimed = self.claimed(self.held(["."]), self.numbers[200])
         self.assertEqual(claimed, leases.Claimed(self.numbers[200:202], self.numbers[201]))
 
     def test_held_domains(self) -> None:
         """A pattern's signs in a name mean themselves."""
         self.hold()
         for domains in (["other.example"], [".example.com"], [".c_m"], ["%"], []):
-            self.assertEqual(self.claimed(leases.held("office", domains)).numbers, [])
-        self.assertTrue(self.claimed(leases.held("office", ["%", ".com"])).numbers)
+            self.assertEqual(self.claimed(self.held(domains)).numbers, [])
+        self.assertTrue(self.claimed(self.held(["%", ".com"])).numbers)
 
     def test_load(self) -> None:
         """What was claimed is looked up by its ids."""

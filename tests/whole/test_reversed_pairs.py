@@ -135,6 +135,8 @@ class CutTests(PairTests):
         self.office.dialler.carry()  # another connection, where this one broke over our mail
         exchange.addErrback(lambda failure: failure.trap(HopFailure))
         self.successResultOf(exchange)
+        for side in (self.office, self.provider):
+            side.clock.advance(1)
         self.exchange()
         self.assertEqual((self.provider.spool.messages, self.office.spool.messages), ([], []))
         expected = Counter(IN) + Counter(OUT)

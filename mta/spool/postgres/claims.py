@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from zope.interface import implementer
 
 from mta.mail import Agent
+from mta.spool import queue_id
 from mta.spool.content import IContentSource
 from mta.spool.interfaces import IClaims
 from mta.spool.jobs import ICommitter, acting
+from mta.spool.leases import Waiting
 from mta.spool.loading import Loaded
 from mta.spool.postgres import leases
 from mta.spool.postgres.cursor import Cursor, Cursors
@@ -45,12 +47,14 @@ class PostgresClaims:
         cursor = self._cursors.new()
         return await self._claim(leases.free(numbers), len(numbers), cursor, suspects=suspects)
 
-    async def held(
-        self, peer: str, domains: Collection[str], limit: int, *, suspects: bool
-    ) -> Loaded:
+    async def held(self, waiting: Waiting, limit: int, now: float, *, suspects: bool) -> Loaded:
         """See `IClaims.held`."""
-        cursor = self._cursors.held(peer, domains)
-        return await self._claim(leases.held(peer, domains), limit, cursor, suspects=suspects)
+        cursor = self._cursors.held(waiting.peer, waiting.domains)
+        job = acting(
+            self._offer, waiting=waiting, limit=limit, now=now, cursor=cursor, suspects=suspects
+        )
+        loaded: Loaded = await self._committer.submit(job)
+        return loaded
 
     async def release(self, dues: Mapping[int, float]) -> None:
         """See `IClaims.release`."""
@@ -71,6 +75,23 @@ class PostgresClaims:
     ) -> Loaded:
         job = acting(self._lease, choice=choice, limit=limit, cursor=cursor, suspects=suspects)
         loaded: Loaded = await self._committer.submit(job)
+        return loaded
+
+    def _offer(
+        self,
+        connection: Connection,
+        waiting: Waiting,
+        limit: int,
+        now: float,
+        cursor: Cursor,
+        *,
+        suspects: bool,
+    ) -> Loaded:
+        """Lease and read mail for a peer, in the committer's thread."""
+        loaded = self._lease(connection, leases.held(waiting), limit, cursor, suspects=suspects)
+        numbers = [queue_id.decode(message.id) for message in loaded.messages]
+        if numbers:
+            leases.note_offer(connection, waiting.peer, numbers, now)
         return loaded
 
     def _lease(

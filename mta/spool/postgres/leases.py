@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mta.queued import EVERYWHERE
+from mta.spool.leases import Waiting
 from mta.spool.postgres.rows import ids, moment
 from mta.spool.postgres.server import Connection
 from mta.spool.schema import Hold
@@ -26,7 +27,7 @@ _FREE = "(SELECT * FROM schedule WHERE owner IS NULL AND on_hold = 0 AND deaths 
 _FREE_BY_ID = "(SELECT * FROM schedule WHERE owner IS NULL AND on_hold + deaths = 0)"
 _CLAIM = """
 WITH picked AS MATERIALIZED (
-    SELECT s.id, {order} AS rank FROM {source} WHERE {order} >= %(start)s AND {condition}
+    SELECT s.id, {rank} AS rank FROM {source} WHERE {begin} AND {condition}
     ORDER BY {order} LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
 )
 UPDATE schedule SET owner = %(owner)s, due = 'Infinity', released_by = NULL
@@ -60,13 +61,16 @@ class Claimed:
 class Choice:
     """A choice of messages to claim: a condition and its values.
 
-    `order` is what they are claimed by, and `first` no more than any of it.  All that lies before
-    `horizon` has been there for a while.
+    `order` is what they are claimed by, `rank` the first of that; `begin` leaves out what lies
+    before a place, and `first` is a place before all.  What lies before `horizon` has been there
+    for a while.
     """
 
     condition: str
-    order: str
     values: Mapping[str, Any]
+    order: str = "s.id"
+    rank: str = "s.id"
+    begin: str = "s.id >= %(start)s"
     first: Any = 0
     horizon: Any = None
     free: str = _FREE
@@ -87,8 +91,14 @@ class Choice:
             "start": self.first if start is None else start,
         }
         found = sorted(connection.execute(self.query(), values).fetchall())
-        place = found[-1][0] if found else self.horizon
-        return Claimed([*(number for _, number in found), *suspected], place)
+        return Claimed([*(number for _, number in found), *suspected], self.place(found))
+
+    def place(self, found: Sequence[tuple[Any, int]]) -> Any:
+        """The place of the last one that was leased.
+
+        `found` has pairs of rank and id.
+        """
+        return found[-1][0] if found else self.horizon
 
     def _suspect(self, connection: Connection, owner: int) -> list[int]:
         """Lease one that an owner died on, unless another is tried."""
@@ -104,7 +114,13 @@ class Choice:
 
     def _query(self, statement: str, free: str) -> bytes:
         source = self.source.format(free=free)
-        return statement.format(source=source, condition=self.condition, order=self.order).encode()
+        return statement.format(
+            source=source,
+            condition=self.condition,
+            order=self.order,
+            rank=self.rank,
+            begin=self.begin,
+        ).encode()
 
 
 MAX_LATE = 5.0  # seconds: by so much two nodes' clocks may differ, or a commit be late
@@ -113,13 +129,14 @@ MAX_LATE = 5.0  # seconds: by so much two nodes' clocks may differ, or a commit 
 def due(now: float) -> Choice:
     """The messages that are due, the longest overdue first."""
     first, horizon = float("-inf"), now - MAX_LATE
-    return Choice("s.due <= %(now)s", "s.due", {"now": now}, first, horizon)
+    begin = "s.due >= %(start)s"
+    return Choice("s.due <= %(now)s", {"now": now}, "s.due", "s.due", begin, first, horizon)
 
 
 def free(numbers: Sequence[int]) -> Choice:
     """Those of these messages that may be leased."""
     values = {"numbers": list(numbers)}
-    return Choice("s.id = ANY(%(numbers)s)", "s.id", values, free=_FREE_BY_ID)
+    return Choice("s.id = ANY(%(numbers)s)", values, free=_FREE_BY_ID)
 
 
 # What waits for a peer, of each message once.  OFFSET keeps the planner from other joins: the index
@@ -131,7 +148,8 @@ recipient AS r CROSS JOIN LATERAL (
 """
 _HELD = """
 r.state = 'held' AND r.peer = %(peer)s AND {r_fits} AND NOT EXISTS (
-    SELECT FROM recipient AS e WHERE e.message = {message} AND e.number < r.number
+    SELECT FROM recipient AS e WHERE e.message = {message}
+        AND (e.offered, e.number) < (r.offered, r.number)
         AND e.state = 'held' AND e.peer = %(peer)s AND {e_fits} OFFSET 0
 )
 """
@@ -154,11 +172,41 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\%_])", r"\\\1", text)
 
 
-def held(peer: str, domains: Collection[str]) -> Choice:
-    """The messages that wait for a peer, oldest first."""
+@dataclass(frozen=True, slots=True)
+class HeldChoice(Choice):
+    """A choice of mail for a peer, the least recently offered first."""
+
+    order: str = "r.offered, r.message"
+    rank: str = "r.offered"
+    begin: str = "(r.offered, r.message) >= (0, %(start)s)"
+    free: str = _FREE_BY_ID
+    source: str = _HELD_SOURCE
+
+    def place(self, found: Sequence[tuple[Any, int]]) -> Any:
+        """The id of the last one that is new to the peer.
+
+        All that comes is new, and lies behind it.
+        """
+        return max((number for offered, number in found if not offered), default=None)
+
+
+def held(waiting: Waiting) -> Choice:
+    """The messages that a peer may be offered, the least recent first."""
     # By `s.id`, others of its recipients are looked at where the message is known to be free.
-    condition, values = _held(peer, domains, "s.id")
-    return Choice(condition, "r.message", values, free=_FREE_BY_ID, source=_HELD_SOURCE)
+    condition, values = _held(waiting.peer, waiting.domains, "s.id")
+    values = {**values, "before": waiting.before}
+    return HeldChoice(f"r.offered < %(before)s AND {condition}", values)
+
+
+def note_offer(connection: Connection, peer: str, numbers: Collection[int], now: float) -> None:
+    """Note that a peer is offered these messages now."""
+    connection.execute(
+        """
+        UPDATE recipient SET offered = %s
+        WHERE message = ANY(%s) AND state = 'held' AND peer = %s
+        """,
+        (now, list(numbers), peer),
+    )
 
 
 def count_held(

@@ -219,10 +219,10 @@ WITH ours AS (
 )
 UPDATE recipient
 SET state = new.state, peer = new.peer, held_domain = new.held_domain, settled = new.settled,
-    history = new.history
+    history = new.history, offered = greatest(recipient.offered, new.offered)
 FROM json_to_recordset(%(recipients)s::json) AS new (
     message bigint, number integer, state text, peer text, held_domain text, settled text,
-    history text)
+    history text, offered double precision)
 WHERE recipient.message = new.message AND recipient.number = new.number
     AND new.message = ANY(ARRAY(SELECT id FROM ours))
 """
@@ -235,6 +235,7 @@ def update(connection: Connection, owner: int, settlements: Sequence[Settlement]
         {
             "message": queue_id.decode(settlement.id),
             "number": place,
+            "offered": settlement.offered,
             **dict(zip(_PROGRESS, rows.progress_columns(progress), strict=True)),
         }
         for settlement in settlements

@@ -73,9 +73,10 @@ CREATE TABLE recipient (
     held_domain text NOT NULL DEFAULT '',
     settled text NOT NULL DEFAULT '[]',
     history text NOT NULL DEFAULT '[]',
+    offered double precision NOT NULL DEFAULT 0,
     PRIMARY KEY (message, number)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX recipient_held ON recipient (peer, message) WHERE state = 'held';
+CREATE INDEX recipient_held ON recipient (peer, offered, message) WHERE state = 'held';
 CREATE TABLE upload (message bigint PRIMARY KEY, owner bigint NOT NULL);
 CREATE TABLE chunk (
     message bigint NOT NULL,
