@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from mta.shared_tables.files import TableFolder
 from mta.testing import MemorySpool
 from tests.authentication.reports.test_destinations import Resolver
 from tests.authentication.reports.test_rows import FAILED, JUDGED, JUNK, NOTHING, RECORD
+from tests.shared_tables.stores import DatabaseStores
 
 TODAY = 20784  # 2026-11-27, in days since the epoch
 NOON = (TODAY + 0.5) * DAY
@@ -80,10 +84,10 @@ class ReportingCase(SynchronousTestCase):
         """One of a process."""
         return Collector(self.store, self.in_thread, self.clock.seconds)
 
-    def sender(self, *keys: DKIMKey) -> ReportSender:
+    def sender(self, *keys: DKIMKey, host: str = HOST) -> ReportSender:
         """The one that sends."""
         domain = Domain("receiver.example", Hop(Agent.DISCARD), dkim=keys)
-        settings = Settings(HOST, domains={"receiver.example": domain})
+        settings = Settings(host, domains={"receiver.example": domain})
         return ReportSender(
             settings,
             self.store,
@@ -328,3 +332,39 @@ class SenderTests(ReportingCase):
         self.clock.advance(RETRY_PAUSE + 1)
         self.run_all()
         self.assertEqual(1, len(self.mail.messages))
+
+
+class NodesTests(DatabaseStores, ReportingCase):
+    """Two nodes that share a database, each with a name of its own."""
+
+    def test_one_of_them_sends(self) -> None:
+        """What both have counted is one report, of whichever comes first."""
+        stores = {
+            host: ReportStore(DatabaseStores.store(self)) for host in (HOST, "b.receiver.example")
+        }
+        for store in stores.values():
+            self.store = store
+            self.collect(2)
+        self.to_midnight()
+        for _ in range(MAX_DELAY // 600):
+            self.clock.advance(600)
+            for host, store in stores.items():
+                self.store = store
+                self.run_all(self.sender(host=host))
+        [message] = self.mail.messages
+        mail = message_from_bytes(self.content(message))
+        [attached] = [part for part in mail.walk() if part.get_content_type() == "application/gzip"]
+        self.assertIn(b"<count>4</count>", gzip.decompress(attached.get_payload(decode=True)))
+
+    def test_at_once(self) -> None:
+        """They may look at the same moment: one has it."""
+        stores = [ReportStore(DatabaseStores.store(self)) for _ in range(2)]
+        self.store = stores[0]
+        self.collect()
+        with ThreadPoolExecutor(2) as pool:
+            claims = [
+                pool.submit(store.claim, TODAY, "example.com", NOON, RETRY_PAUSE)
+                for store in stores
+                for _ in range(5)
+            ]
+        self.assertEqual([each.result() for each in claims].count(True), 1)
