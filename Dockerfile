@@ -6,7 +6,7 @@ COPY mta mta
 COPY twisted twisted
 # The last command lets Twisted remember its plugins: later, /opt/mta can't be written to.
 RUN python -m venv /opt/mta \
-    && /opt/mta/bin/pip install --no-cache-dir '.[metrics]' \
+    && /opt/mta/bin/pip install --no-cache-dir '.[metrics,postgres]' \
     && /opt/mta/bin/twistd --help > /dev/null
 
 FROM python:3.13-slim-trixie

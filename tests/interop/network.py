@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -58,28 +59,27 @@ send(25, sys.stdin.buffer.read(), forward_path, reverse_path=reverse_path)
 _CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 25), 3)"
 
 
-class Network:
-    """The namespaces, and what connects them; gone after the test.  Skips where it can't be."""
+class Namespaces:
+    """Network namespaces, by their names; gone after the test.  Skips where it can't be."""
 
-    def __init__(self, case: SynchronousTestCase) -> None:
+    def __init__(self, case: SynchronousTestCase, names: Sequence[str]) -> None:
         if os.geteuid() != 0:
             raise SkipTest("network namespaces need root")
         self._ip = need_program(case, "ip")
-        need_program(case, "iptables")
         # The names are this process's own: several test processes may run at once.
-        self._names = {
-            name: f"mta-{os.getpid()}-{name}" for name in ("office", "router", "vps", "world")
-        }
+        self._names = {name: f"mta-{os.getpid()}-{name}" for name in names}
         case.addCleanup(self._remove)
+
+    def make(self, lines: str) -> None:
+        """Make them, and what connects them: a line is a command of `ip`.  Raises SkipTest."""
         try:
             for name in self._names.values():
                 self._run(self._ip, "netns", "add", name)
                 self._run(self._ip, "-n", name, "link", "set", "lo", "up")
-            for line in _NETWORK.strip().splitlines():
+            for line in lines.strip().splitlines():
                 self._run(self._ip, *(self._names.get(word, word) for word in line.split()))
-            self.run("router", "sh", "-ec", _NAT)
         except subprocess.CalledProcessError as error:
-            raise SkipTest(f"no network namespaces with NAT here: {error.stderr}") from None
+            raise SkipTest(f"no network namespaces here: {error.stderr}") from None
 
     def inside(self, name: str) -> list[str]:
         """What to put before a command that is to run in a namespace."""
@@ -88,20 +88,6 @@ class Network:
     def run(self, name: str, *command: str, stdin: bytes = b"") -> None:
         """Run a command in a namespace.  Raises CalledProcessError."""
         self._run(*self.inside(name), *command, stdin=stdin)
-
-    def forget_connections(self) -> None:
-        """The router forgets what it knows, as when its line was down for a moment."""
-        self.run("router", "ip", "link", "set", "outside", "down")
-        self.run("router", "ip", "link", "set", "outside", "up")
-
-    def can_connect(self, name: str, address: str) -> bool:
-        """Whether port 25 of an address can be reached from a namespace."""
-        command = [*self.inside(name), sys.executable, "-c", _CONNECT, address]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    def send(self, name: str, content: bytes, reverse_path: str, forward_path: str) -> None:
-        """Hand a message to port 25 of a machine, on that machine itself."""
-        self.run(name, sys.executable, "-c", _SEND, reverse_path, forward_path, stdin=content)
 
     def _run(self, *command: str, stdin: bytes = b"") -> None:
         subprocess.run(
@@ -116,3 +102,30 @@ class Network:
     def _remove(self) -> None:
         for name in self._names.values():
             subprocess.run([self._ip, "netns", "del", name], capture_output=True, check=False)
+
+
+class Network(Namespaces):
+    """The four, and what connects them."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        super().__init__(case, ("office", "router", "vps", "world"))
+        need_program(case, "iptables")
+        self.make(_NETWORK)
+        try:
+            self.run("router", "sh", "-ec", _NAT)
+        except subprocess.CalledProcessError as error:
+            raise SkipTest(f"no NAT here: {error.stderr}") from None
+
+    def forget_connections(self) -> None:
+        """The router forgets what it knows, as when its line was down for a moment."""
+        self.run("router", "ip", "link", "set", "outside", "down")
+        self.run("router", "ip", "link", "set", "outside", "up")
+
+    def can_connect(self, name: str, address: str) -> bool:
+        """Whether port 25 of an address can be reached from a namespace."""
+        command = [*self.inside(name), sys.executable, "-c", _CONNECT, address]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def send(self, name: str, content: bytes, reverse_path: str, forward_path: str) -> None:
+        """Hand a message to port 25 of a machine, on that machine itself."""
+        self.run(name, sys.executable, "-c", _SEND, reverse_path, forward_path, stdin=content)

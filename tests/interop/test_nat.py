@@ -33,7 +33,8 @@ OFFICE_YAML, VPS_YAML = (
 )
 ALICE, CAROL = "alice@example.com", f"carol@[{WORLD}]"
 
-# A process of a machine: what it finds under /var and in /etc/hosts is in its own folder.
+# A process of a machine has its name; what it finds under /var and in /etc/hosts is in its own
+# folder.
 _MACHINE = """
 mount -t tmpfs tmpfs /var && mkdir /var/spool &&
 ln -s "$0/spool" /var/spool/mta && ln -s "$0/mail" /var/mail &&
@@ -52,16 +53,21 @@ class Machine(Server):
         name: str,
         config: Mapping[str, Any] | str,
         folder: Path,
+        hosts: str = f"127.0.0.1 localhost\n{VPS} mail.example.com\n",
     ) -> None:
         (folder / "spool").mkdir()
         (folder / "mail").mkdir()
-        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{VPS} mail.example.com\n")
+        (folder / "hosts").write_text(hosts)
         twistd = (sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=")
         super().__init__(
             case,
             config,
             folder=folder,
-            command=[*network.inside(name), "sh", "-c", _MACHINE, str(folder), *twistd],
+            command=[
+                *network.inside(name),
+                *("unshare", "--uts", "sh", "-c", f"hostname {name} && {_MACHINE.strip()}"),
+                *(str(folder), *twistd),
+            ],
             # The certificates that this machine's system trusts.
             environment=source_environment() | {"SSL_CERT_FILE": str(folder / "ca.pem")},
         )

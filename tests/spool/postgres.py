@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ class Cluster:
     It ends with the process that started it, whatever ends that.
     """
 
-    def __init__(self, *settings: str) -> None:
-        """`settings`: such as ``fsync=off``."""
+    def __init__(self, *settings: str, inside: Sequence[str] = ()) -> None:
+        """`settings`: such as ``fsync=off``; `inside`: what begins its command."""
         if psycopg is None or not PROGRAMS:
             raise SkipTest("psycopg or PostgreSQL is not installed")
         self.folder = Path(tempfile.mkdtemp(prefix="mta-pg-"))
-        self._settings = settings
+        self._settings, self._inside = settings, inside
         if os.geteuid() == 0:
             user = pwd.getpwnam("postgres")
             os.chown(self.folder, user.pw_uid, user.pw_gid)
@@ -63,6 +64,7 @@ class Cluster:
         log = (self.folder / "log").open("ab")
         self._process = subprocess.Popen(
             [
+                *self._inside,
                 *as_postgres("--pdeathsig", "QUIT"),
                 *(str(PROGRAMS[-1] / "postgres"), "-D", str(self.data)),
                 *(f"-k{self.folder}", *options),
