@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import secrets
-import threading
+import subprocess
 from dataclasses import replace
-from functools import partial
 from urllib.parse import quote
 
 import psycopg
 from psycopg import errors
 from twisted.internet.defer import Deferred
-from twisted.python.monkey import MonkeyPatcher
 
 from mta.queued import Filter, SpoolFull
 from mta.session import UNKNOWN_ORIGIN
-from mta.spool.database import SpoolAway, SpoolTooNew, SpoolUnusable
-from mta.spool.postgres import schema, writer
-from mta.spool.postgres import spool as spool_module
-from mta.spool.postgres.owner_rows import OwnerName
-from mta.spool.postgres.server import Server
+from mta.spool.database import SpoolAway
+from mta.spool.postgres import writer
 from mta.spool.postgres.spool import PostgresSpool
 from tests.processes import Process, need_program, temporary_folder, wait_until
 from tests.spool.cases import failing
@@ -223,27 +220,19 @@ class ServerTests(ServerCase):
         self.commit(spool)
 
 
-class RefusalTests(Case):
-    """A server that lets us in at no time."""
-
-    def test_refused(self) -> None:
-        """A wrong name of the database or the user, and what is no URL: one line, no start."""
-        for wrong in (
-            self.url.replace("/postgres", "/nowhere"),
-            self.url.replace("//mta@", "//stranger@"),
-            self.url + "&nonsense=1",
-        ):
-            self.url = wrong
-            with self.assertRaises(SpoolUnusable) as caught:
-                self.process()
-            self.assertNotIn("\n", str(caught.exception))
-
-
 class StandbyTests(ServerCase):
     """The wait for a synchronous standby is cancelled."""
 
     def test_a_warning_is_no_commit(self) -> None:
         """COMMIT that only warns is a 451, and what it left is removed."""
+        self.assertIn("not confirmed", self.end_a_commit("pg_cancel_backend"))
+
+    def test_terminated_in_commit(self) -> None:
+        """So is one whose connection ends in the middle of it."""
+        self.assertIn("closed the connection", self.end_a_commit("pg_terminate_backend"))
+
+    def end_a_commit(self, function: str) -> str:
+        """End a COMMIT that waits for a standby; returns the error that it gives."""
         spool = self.process()
         self.commit(spool)
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -259,14 +248,16 @@ class StandbyTests(ServerCase):
             waiting.addBoth(answers.append)
             wait_until(lambda: is_waiting(connection, pid), "it waits")
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            connection.execute("SELECT pg_cancel_backend(%s)", (pid,))
+            connection.execute(f"SELECT {function}(%s)".encode(), (pid,))
             while not answers:
                 self.clock.make_call()
             connection.execute("SELECT pg_reload_conf()")
-        self.assertIn("not confirmed", answers[0].getErrorMessage())
+        error = answers[0].value
+        self.assertIsInstance(error, OSError)
         self.assertIn(draft.id, self.queued())
-        self.wait(spool.beat())
+        wait_until(lambda: beats(self, spool), "it beats")
         self.assertNotIn(draft.id, self.queued())
+        return str(error)
 
     def awaits(
         self, connection: psycopg.Connection[object], probe: psycopg.Connection[object]
@@ -291,6 +282,63 @@ def is_waiting(connection: psycopg.Connection[object], pid: int) -> bool:
     """Tell whether a backend waits for a standby."""
     query = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
     return connection.execute(query, (pid,)).fetchone() == ("SyncRep",)
+
+
+class FullDiskTests(ServerCase):
+    """The database's disk is full, for real."""
+
+    def setUp(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest("a small disk needs root")
+        self.disk = temporary_folder(self)
+        self.mount(f"size=3m,uid={pwd.getpwnam('postgres').pw_uid}")
+        self.addCleanup(subprocess.run, ["umount", str(self.disk)], check=True)
+        super().setUp()
+        self.sql(f"CREATE TABLESPACE small LOCATION '{self.disk}'")
+        self.url = self.url.replace("search_path", "default_tablespace%3Dsmall%20-csearch_path")
+
+    def mount(self, options: str) -> None:
+        """Mount the disk; skips where that can't be."""
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.disk)]
+        if subprocess.run(command, check=False).returncode:
+            self.skipTest("no disk can be mounted here")
+
+    def test_full(self) -> None:
+        """452; what was acknowledged stays, what is delivered is removed, the rest comes later."""
+        spool = self.process()
+        kept = []
+        with self.assertRaises(SpoolFull):
+            while True:
+                kept.append(self.commit(spool, os.urandom(200_000)))
+        self.assertGreater(len(kept), 3)
+        self.assertEqual(self.queued(), [each.id for each in kept])
+        for message in kept[1:]:
+            self.wait(spool.settle(done(message)))
+        with self.assertRaises(SpoolFull):
+            self.wait(spool.settle(settlement(kept[0], self.now())))
+        self.mount("remount,size=9m")
+        self.wait(spool.settle(settlement(kept[0], self.now())))
+        last = self.commit(spool, os.urandom(200_000))
+        self.assertEqual(self.queued(), [kept[0].id, last.id])
+
+
+class LongTransactionTests(Case):
+    """Somebody else's transaction is open all the time, such as that of pg_dump."""
+
+    def test_beside_us(self) -> None:
+        """Processes start, mail comes and goes, dead ones are buried: none waits for it."""
+        spool = self.process()
+        kept = self.commit(spool)
+        with psycopg.connect(self.url) as reader:
+            reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            for table in ("format", "schedule", "message", "recipient", "owner", "chunk", "taken"):
+                reader.execute(f"SELECT count(*) FROM {table}".encode())
+            heir = self.process()
+            self.wait(spool.settle(done(self.commit(spool, LARGE))))
+            self.kill(spool)
+            self.take_over(heir)
+            self.assertEqual(self.due(heir), [kept.id])
+            self.assertEqual(reader.execute("SELECT count(*) FROM message").fetchone(), (1,))
 
 
 class StillTests(Case):
@@ -330,100 +378,6 @@ class StillTests(Case):
         self.sql("UPDATE owner SET alive_until = '-infinity' WHERE id = %s", spool._owner.number)
         self.take_over(heir)
         self.assertEqual(self.sql("SELECT count(*) FROM chunk"), [(0,)])
-
-
-class SchemaTests(Case):
-    """Versions of the tables."""
-
-    def test_a_newer_one(self) -> None:
-        """It is refused in one line."""
-        self.process()
-        self.sql("UPDATE format SET version = 99, oldest = 99")
-        with self.assertRaises(SpoolTooNew) as caught:
-            self.process()
-        self.assertNotIn("\n", str(caught.exception))
-
-    def test_at_once(self) -> None:
-        """Several processes that find no tables make them once."""
-        self.prepare_at_once()
-
-    def test_an_upgrade_at_once(self) -> None:
-        """Several processes that find older tables upgrade them once."""
-        self.process()
-        self.become_newer("ALTER TABLE document ADD COLUMN extra text", oldest=1)
-        self.prepare_at_once()
-        self.assertEqual(self.sql("SELECT version, oldest FROM format"), [(2, 1)])
-        self.assertEqual(self.sql("SELECT extra FROM document"), [])
-
-    def test_side_by_side(self) -> None:
-        """What an older version can use, it goes on to use, and can be started with again."""
-        old = self.process()
-        before = self.commit(old)
-        newer = self.become_newer("ALTER TABLE document ADD COLUMN extra text", oldest=1)
-        new = self.process()
-        newer.restore()
-        after = self.commit(old)
-        other = self.process()
-        self.assertEqual(self.sql("SELECT version FROM format"), [(2,)])
-        for spool in (new, other):
-            self.assertTrue(beats(self, spool))
-        self.assertEqual(self.queued(), sorted([before.id, after.id]))
-
-    def test_an_older_one_lives(self) -> None:
-        """An upgrade that it could not bear is refused until it is stopped; then it is refused."""
-        old = self.process()
-        newer = self.become_newer("ALTER TABLE document RENAME COLUMN value TO text", oldest=2)
-        with self.assertRaises(SpoolUnusable) as caught:
-            self.process()
-        self.assertIn(f"runs on {self.path.name}", str(caught.exception))
-        self.assertTrue(beats(self, old))
-        self.stop(old)
-        self.process()
-        newer.restore()
-        self.assertRaises(SpoolTooNew, self.process)
-
-    def test_an_older_one_stood_still(self) -> None:
-        """It was believed dead, and the tables were upgraded: it takes no more mail."""
-        old = self.process()
-        self.sql("UPDATE owner SET alive_until = '-infinity'")
-        newer = self.become_newer("ALTER TABLE document ADD COLUMN extra text", oldest=2)
-        self.take_over(self.process())
-        newer.restore()
-        self.assertFalse(beats(self, old))
-        self.assertIn("made by a newer version", old.failure)
-
-    def become_newer(self, script: str, oldest: int) -> MonkeyPatcher:
-        """Be the next version, until the patch is undone."""
-        steps = {schema.VERSION: schema.Upgrade(script, oldest)}
-        version = schema.VERSION + 1
-        patcher = MonkeyPatcher(
-            (schema, "_UPGRADES", steps),
-            (schema, "VERSION", version),
-            (spool_module, "OwnerName", partial(OwnerName, format=version)),
-            (writer, "OwnerName", partial(OwnerName, format=version)),
-        )
-        patcher.patch()
-        self.addCleanup(patcher.restore)
-        return patcher
-
-    def prepare_at_once(self) -> None:
-        """Let several processes look at the tables at the same time."""
-        server = Server(self.url)
-        failures: list[Exception] = []
-
-        def prepare() -> None:
-            try:
-                with server.connect() as connection:
-                    schema.prepare(server, connection)
-            except Exception as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=prepare) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(failures, [])
 
 
 class WakeTests(Case):
