@@ -120,6 +120,25 @@ def run(load: Load, server: Server, arrivals: Counter | None = None) -> Cost:
     return Cost((accepted - began) / number, (arrived - began) / number, used / number)
 
 
+def run_together(loads: Mapping[Server, Load]) -> Cost:
+    """Send loads to several servers at the same time, until all has arrived in empty Maildirs."""
+    os.sync()
+    maildirs = [Maildir(server.new) for server in loads]
+    for maildir in maildirs:
+        maildir.put_aside()
+    number = sum(load.messages for load in loads.values())
+    used, began = -sum(server.cpu_seconds() for server in loads), time.monotonic()
+    sources = [load.start(server) for server, load in loads.items()]
+    statuses = [_status(source) for source in sources]
+    if any(statuses):
+        raise RuntimeError("a load failed")
+    accepted = time.monotonic()
+    wait_until(lambda: sum(each.count() for each in maildirs) >= number, "all has arrived", LONG)
+    arrived = time.monotonic()
+    used += sum(server.cpu_seconds() for server in loads)
+    return Cost((accepted - began) / number, (arrived - began) / number, used / number)
+
+
 def in_turn(load: Load, servers: Sequence[Server], times: int) -> Mapping[Server, Sequence[Cost]]:
     """Send a load to each of the servers in turn, so many times; what it cost each of them.
 

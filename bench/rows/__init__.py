@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.figures import Row
+from bench.rows import postgresql
 from bench.rows.authentication import Authentication
 from bench.rows.delivery import Deliveries, Large
 from bench.rows.filters import Filters
@@ -37,5 +38,9 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         HeldLinks(),
         Hostile(),
         Waiting(),
+        postgresql.Intake(),
+        postgresql.Waiting(),
+        postgresql.Nodes(),
+        postgresql.LongTransaction(),
     ]
     return [Deliveries(wanted), *(row for row in others if wanted(row.name))]

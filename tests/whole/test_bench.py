@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench import results
 from bench.figures import Bench, Figure
 from tests.processes import ROOT, need_program, source_environment, temporary_folder
+from tests.spool.postgres import PostgresTestCase
 
 
 def figure(ours: Sequence[float], peers: Sequence[float] = (), **rest: object) -> Figure:
@@ -43,6 +45,21 @@ class FigureTests(SynchronousTestCase):
         text = results.document([figure([1500], [1000], bar=2)], bench)
         for cell in ("some work", "messages/s", "1,500", "Postfix", "1,000", "1.50", "**below**"):
             self.assertRegex(text, rf"(?m)^   [* ] - {cell.replace('*', '[*]')}$")
+
+
+class DatabaseTests(PostgresTestCase):
+    """What rows do to a spool in PostgreSQL."""
+
+    def test_claims(self) -> None:
+        """Batches are claimed of what waits, and it is an error where there is less."""
+        from bench import database_spool
+
+        database_spool.leave_dead_rows(self.url, 50)
+        database_spool.fill(self.url, 250)
+        with closing(database_spool.Claimer(self.url)) as claimer:
+            self.assertGreater(claimer.claim(), 0)
+            claimer.claim()
+            self.assertRaises(RuntimeError, claimer.claim)
 
 
 class RunTests(SynchronousTestCase):

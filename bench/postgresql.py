@@ -1,0 +1,121 @@
+"""A PostgreSQL server for the spools that are measured, and ours on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from bench.servers import Ours, Server, wait_until
+
+try:
+    import psycopg
+except ImportError:  # the extra is not installed
+    psycopg = None  # type: ignore[assignment]
+
+_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
+
+# All else has the default: each commit is synced, and autovacuum runs.
+_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "listen_addresses": "",
+        "shared_buffers": "256MB",
+        "max_wal_size": "4GB",
+        "log_min_messages": "panic",
+    }
+)
+
+
+def missing_for_postgresql() -> str:
+    """What this machine lacks for PostgreSQL; empty: nothing."""
+    if not _PROGRAMS:
+        return "PostgreSQL is not installed"
+    return "psycopg is not installed" if psycopg is None else ""
+
+
+class PostgreSQL(Server):
+    """A server in a folder of its own, with a socket there and no port."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Make and start it; `settings`: of postgresql.conf."""
+        folder.mkdir()
+        self._folder = folder
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres", "postgres")
+        options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=mta")
+        data = f"--pgdata={folder}/data"
+        initdb = [*_command("initdb"), *options, data]
+        subprocess.run(initdb, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        said = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
+        super().__init__([*_command("postgres"), f"-D{folder}/data", f"-k{folder}", *said], folder)
+        wait_until(self._answers, "PostgreSQL is ready")
+
+    def url(self, database: str = "postgres") -> str:
+        """The address of a database."""
+        return f"postgresql://mta@/{database}?host={self._folder}"
+
+    def new_database(self) -> str:
+        """Make one; returns its address."""
+        with self.connected() as connection:
+            (number,) = connection.execute("SELECT count(*) FROM pg_database").fetchone()
+            name = f"spool{number}"
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def statement_seconds(self) -> float:
+        """The time that all statements took so far, by ``pg_stat_statements``.
+
+        That has to be in `shared_preload_libraries`.
+        """
+        with self.connected() as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            found = connection.execute(
+                "SELECT sum(total_exec_time) FROM pg_stat_statements"
+                " WHERE query NOT LIKE '%pg_stat_statements%'"
+            )
+            return float(found.fetchone()[0]) / 1000
+
+    def connected(self, url: str = "") -> Any:
+        """A connection to a database, which ends with the block."""
+        return psycopg.connect(url or self.url(), autocommit=True)
+
+    def stop(self) -> None:
+        """End it, whoever is connected."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+        super().stop()
+
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError("PostgreSQL does not start")
+        try:
+            self.connected().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _command(program: str) -> list[str]:
+    """The beginning of a command that runs one of PostgreSQL's programs: they refuse root."""
+    drop = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
+    return [*(drop if os.geteuid() == 0 else ()), str(_PROGRAMS[-1] / program)]
+
+
+class OnPostgreSQL(Ours):
+    """This program with its spool in a database; its CPU time is that of both."""
+
+    def __init__(self, configuration: Path, database: PostgreSQL) -> None:
+        self._database = database
+        super().__init__(configuration)
+
+    def cpu_seconds(self) -> float:
+        """See `Server.cpu_seconds`."""
+        return super().cpu_seconds() + self._database.cpu_seconds()
