@@ -55,6 +55,15 @@ def _connected(url: str) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def writer_on(url: str) -> Iterator[PostgresWriter]:
+    """The connection that commits, of a new owner."""
+    writer = PostgresWriter(Server(url), "bench")
+    writer.open(queue_id.QueueIds(time.time).next())
+    yield writer
+    writer.close()
+
+
 class _AtOnce:
     """A committer without a thread."""
 

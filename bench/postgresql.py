@@ -83,6 +83,17 @@ class PostgreSQL(Server):
             )
             return float(found.fetchone()[0]) / 1000
 
+    def log_position(self) -> int:
+        """The octets that the write-ahead log has had so far."""
+        with self.connected() as connection:
+            found = connection.execute("SELECT pg_current_wal_lsn() - '0/0'")
+            return int(found.fetchone()[0])
+
+    def checkpoint(self) -> None:
+        """Write all that is only in the log so far."""
+        with self.connected() as connection:
+            connection.execute("CHECKPOINT")
+
     def connected(self, url: str = "") -> Any:
         """A connection to a database, which ends with the block."""
         return psycopg.connect(url or self.url(), autocommit=True)
