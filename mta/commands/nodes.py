@@ -16,6 +16,7 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
+from mta.commands.peer_statuses import peer_statuses
 from mta.spool.nodes import NodeProcess
 from mta.spool.place import SpoolPlace
 
@@ -29,19 +30,22 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    place = SpoolPlace.of(settings_of(arguments))
+    settings = settings_of(arguments)
+    place = SpoolPlace.of(settings)
     if not place.database:
         raise Failed(f"the spool is the folder {place.folder}, which no other host shares")
-    now = time.time()
+    now, links = time.time(), peer_statuses(settings).links(settings.peers)
     for process in place.nodes():
+        count = links[process.node] if process.is_alive else 0
         if arguments.json:
-            print_json(asdict(process))
+            print_json({**asdict(process), "links": count})
         else:
-            print(_line(process, now))
+            print(_line(process, count, now))
 
 
-def _line(process: NodeProcess, now: float) -> str:
+def _line(process: NodeProcess, links: int, now: float) -> str:
     state = "alive" if process.is_alive else "dead"
     since = duration(now - process.began)
     name, version = printable(process.node), printable(process.version)
-    return f"{name:20}  {version:10}  {state:5}  since {since:>5}  {process.leased} messages"
+    work = f"{process.leased} messages, {links} links"
+    return f"{name:20}  {version:10}  {state:5}  since {since:>5}  {work}"

@@ -6,6 +6,7 @@ Each node tells its own in a table; files of its folder have it first.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -115,6 +116,14 @@ class PeerStatuses:
         """The status on each node, this one first.  Blocks.  Raises OSError."""
         here = PeerOnNode.here(self._node, peer, self._files)
         return [here, *(each for each in self._others if each.peer == peer)]
+
+    def links(self, peers: Collection[str]) -> Counter[str]:
+        """The number of links that stand, by node.  Blocks.  Raises OSError."""
+        found: Counter[str] = Counter()
+        for peer in peers:
+            for each in self.on_nodes(peer):
+                found[each.node] += len(each.links)
+        return found
 
     def read(self, peer: str) -> PeerStatus:
         """The status of a peer.  Blocks.  Raises OSError."""

@@ -48,6 +48,10 @@ class TableTests(DatabaseStores, SynchronousTestCase):
         self.assertEqual((there.node, there.links), ("other", {LinkKind.MAIN: since}))
         self.assertEqual(self.seen("other").link_since("office"), since)
         self.assertEqual(self.seen("other").read("office").obstacle, "words")
+        links = [
+            self.seen(*alive).links(["office", "branch"])["other"] for alive in (["other"], [])
+        ]
+        self.assertEqual(links, [1, 0])
         self.assertIsNone(self.seen("other").link_since("office", LinkKind.QUICK))
         self.assertIsNone(self.seen("one").link_since("office"))
         self.states[1].tell(self.files[1], ["branch"])
