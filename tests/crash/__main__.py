@@ -1,18 +1,20 @@
 """Kill the program, take its power, load it: ``python -m tests.crash [SECONDS [SEED [WHICH]]]``.
 
 Rounds take turns until the time is over; servers, folders and seed, which is printed, are new in
-each.  ``kills``, ``power`` or ``load`` as a third argument: those alone.  Exit status 1: mail was
-lost, damaged, or came twice without a reason, or a start took too long, or a server kept memory or
-descriptors.
+each.  ``kills``, ``power``, ``load`` or ``frozen`` as a third argument: those alone.  Exit status
+1: mail was lost, damaged, or came twice without a reason, or a start took too long, or a server
+kept memory or descriptors.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from twisted.trial.reporter import TestResult
@@ -21,13 +23,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.crash.outcome import Outcome
 from tests.crash.site import HELD, PASSED, SHARED, Site
 from tests.crash.victims import MAX_START, Victims
-from tests.processes import ROOT
+from tests.interop.sink import Sink
+from tests.interop.test_nodes import MARK, NodesCase
+from tests.processes import ROOT, wait_until
 
 KILLS = 50  # of a round
 STATES = 200  # of each scenario, in a round
 WARM = 20.0  # seconds of load until what the servers take is first measured
 STEADY = 60.0  # seconds from there to the second time
 MAX_GROWTH = 24 * 1024  # KiB of memory of one process in that time
+FROZEN = 20  # messages of a node that stands still
+LIFETIME = 60  # seconds after its last beat in which its mail is its own
 MAX_DESCRIPTORS = 16  # more than before: connections come and go
 
 
@@ -117,15 +123,45 @@ class Steady(Round):
         self.report(f"steady, KiB and descriptors {before} -> {after}", outcome)
 
 
+class Frozen(Round, NodesCase):
+    """A node that stands still past its lease, by the clocks."""
+
+    def runTest(self) -> None:
+        """Its mail leaves by the other one, once, but for what was on its way at that moment."""
+        sink = Sink(self)
+        sink.signal(signal.SIGSTOP)
+        domains = {"out.example": {"deliver": f"smtp://127.0.0.1:{sink.port}", "mailboxes": "any"}}
+        keys = {"domains": domains, "queue": {"per_destination": 1, "retry": ["1s"]}}
+        frozen, other = (self.node(name, **keys) for name in ("one", "two"))
+        for number in range(FROZEN):
+            frozen.send(b"Subject: x\r\n\r\nmark-%d\r\n" % number, "bob@out.example")
+        assert frozen.process is not None
+        frozen.process.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        sink.signal(signal.SIGCONT)
+        wait_until(lambda: "taken over" in other.log, "the other one has it", 3 * LIFETIME)
+        took = time.monotonic() - began
+        sink.wait_for_mail(FROZEN)
+        frozen.process.signal(signal.SIGCONT)
+        wait_until(lambda: "stood still" in frozen.log, "it knows")
+        wait_until(lambda: not self.sql("SELECT id FROM schedule"), "nothing waits")
+        frozen.stop()
+        copies = Counter(match[1] for each in sink.mail if (match := MARK.search(each)))
+        self.assertEqual(len(copies), FROZEN)
+        self.assertLessEqual(copies.total(), FROZEN + 1, copies)
+        print(f"frozen, {FROZEN} messages taken over after {took:.0f} s: {copies.total()} copies")
+
+
 def _range(numbers: Sequence[float]) -> str:
     return f"{min(numbers):.1f} to {max(numbers):.1f}"
 
 
 ROUNDS: Mapping[str, Sequence[type[Round]]] = {
-    "all": (Kills, Power, PassedKills, Steady, SharedKills),
+    "all": (Kills, Power, PassedKills, Steady, SharedKills, Frozen),
     "kills": (Kills, PassedKills, SharedKills),
     "power": (Power,),
     "load": (Steady,),
+    "frozen": (Frozen,),
 }
 
 
