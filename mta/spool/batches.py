@@ -16,6 +16,7 @@ from mta.files import create
 from mta.limited_log import LimitedLog
 from mta.spool import rows
 from mta.spool.database import (
+    FAULTS,
     is_full,
     locked,
     open_database,
@@ -121,12 +122,12 @@ class BatchWriter:
         try:
             if not self._folder.has_room():
                 self._folder.require_room(spare(self._connection))
-        except (OSError, sqlite3.Error) as error:
+        except FAULTS as error:
             return self._failure(error, count)
         return None
 
     def _failure(self, error: Exception, count: int) -> Failure:
-        if isinstance(error, (sqlite3.Error, OSError)):
+        if isinstance(error, FAULTS):
             error = translated(error, self._folder)
             self._limited.error(
                 f"{type(error).__name__} {error.errno}",

@@ -289,10 +289,10 @@ class ReadConnection:
 
 @contextmanager
 def as_oserror(folder: Folder) -> Iterator[None]:
-    """Raise the spool's errors for those of the disk or the database."""
+    """Raise the spool's errors for those of the disk, the database or the memory."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except FAULTS as error:
         known = translated(error, folder)
         if known is error:
             raise
@@ -307,12 +307,17 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return primary_code(error) in (0, sqlite3.SQLITE_CORRUPT)
 
 
+# Of the disk, the database or the memory.  Where SQLite has none, Python raises its own error.
+FAULTS = (sqlite3.Error, OSError, MemoryError)
+
 _NO_ROOM_FOR_SHM = sqlite3.SQLITE_IOERR_SHMSIZE
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def translated(error: sqlite3.Error | OSError, folder: Folder) -> OSError:
+def translated(error: sqlite3.Error | OSError | MemoryError, folder: Folder) -> OSError:
     """SpoolFull, SpoolDamaged or OSError, in one line that names the file."""
+    if isinstance(error, MemoryError):
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(folder.database))
     if isinstance(error, OSError):
         if is_full(error) and not isinstance(error, SpoolFull):
             return SpoolFull(error.errno, error.strerror, error.filename)

@@ -1,6 +1,6 @@
 /* Calls of the C library that fail when a test wants it, and a clock that a test sets.
  *
- * LD_PRELOAD; MTA_FAILING names the file with a `struct wish`, which the test changes while the program runs.
+ * LD_PRELOAD; a statement of SQLite fails as a call does.  MTA_FAILING names the file with a `struct wish`, which the test changes while the program runs.
  * tests/crash/failing.py has the numbers of the calls, and the same struct. */
 
 #define _GNU_SOURCE
@@ -19,17 +19,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum call { NONE, OPEN, WRITE, FSYNC, SYNCFS, RENAME, LINK, UNLINK, MKDIR, TRUNCATE, READ, CLOSE };
+enum call { NONE, OPEN, WRITE, FSYNC, SYNCFS, RENAME, LINK, UNLINK, MKDIR, TRUNCATE, READ, CLOSE, STEP };
 
 struct wish {
     int32_t call;
-    int32_t error;  /* errno */
+    int32_t error;  /* errno, or SQLite's extended result code */
     int32_t skip;   /* calls that succeed before */
     int32_t times;  /* calls that fail; below 0: all */
     int32_t failed; /* calls that have failed */
     int32_t unused;
     int64_t seconds; /* by which the clock of the program is wrong */
-    char path[512];  /* a part of the paths that count */
+    char path[512];  /* a part of the paths that count; of SQLite "DATABASE STATEMENT" */
 };
 
 static struct wish *wish;
@@ -182,4 +182,67 @@ time_t time(time_t *where)
     if (where)
         *where = now.tv_sec;
     return now.tv_sec;
+}
+
+/* SQLite: what a statement comes to.  Python loads the library for itself alone: RTLD_NEXT does not find it. */
+
+typedef struct sqlite3 sqlite3;
+typedef struct sqlite3_stmt sqlite3_stmt;
+
+static __thread sqlite3 *failed; /* the connection whose last statement we let fail, */
+static __thread int code;        /* with this code */
+
+static void *of_sqlite(const char *name)
+{
+    void *library = dlopen("libsqlite3.so.0", RTLD_LAZY | RTLD_NOLOAD);
+    return library ? dlsym(library, name) : NULL;
+}
+
+#define OF_SQLITE(type, name, parameters)                                  \
+    static type (*real_##name) parameters;                                 \
+    if (!real_##name)                                                      \
+        real_##name = of_sqlite(#name);
+
+static int statement_fails(sqlite3_stmt *statement)
+{
+    OF_SQLITE(sqlite3 *, sqlite3_db_handle, (sqlite3_stmt *))
+    OF_SQLITE(const char *, sqlite3_db_filename, (sqlite3 *, const char *))
+    OF_SQLITE(const char *, sqlite3_sql, (sqlite3_stmt *))
+    char text[1024];
+    failed = NULL;
+    if (!wish || wish->call != STEP)
+        return 0;
+    sqlite3 *database = real_sqlite3_db_handle(statement);
+    const char *name = real_sqlite3_db_filename(database, "main"), *sql = real_sqlite3_sql(statement);
+    snprintf(text, sizeof text, "%s %s", name ? name : "", sql ? sql : "");
+    if (!fails(STEP, text))
+        return 0;
+    failed = database;
+    code = wish->error;
+    return 1;
+}
+
+int sqlite3_step(sqlite3_stmt *statement)
+{
+    OF_SQLITE(int, sqlite3_step, (sqlite3_stmt *))
+    return statement_fails(statement) ? code & 0xff : real_sqlite3_step(statement);
+}
+
+int sqlite3_errcode(sqlite3 *database)
+{
+    OF_SQLITE(int, sqlite3_errcode, (sqlite3 *))
+    return database == failed ? code & 0xff : real_sqlite3_errcode(database);
+}
+
+int sqlite3_extended_errcode(sqlite3 *database)
+{
+    OF_SQLITE(int, sqlite3_extended_errcode, (sqlite3 *))
+    return database == failed ? code : real_sqlite3_extended_errcode(database);
+}
+
+const char *sqlite3_errmsg(sqlite3 *database)
+{
+    OF_SQLITE(const char *, sqlite3_errmsg, (sqlite3 *))
+    OF_SQLITE(const char *, sqlite3_errstr, (int))
+    return database == failed ? real_sqlite3_errstr(code) : real_sqlite3_errmsg(database);
 }

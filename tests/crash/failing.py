@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import sqlite3
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.processes import need_program, source_environment
 
 CALLS = (
     *("", "open", "write", "fsync", "syncfs", "rename", "link", "unlink"),
-    *("mkdir", "ftruncate", "read", "close"),
+    *("mkdir", "ftruncate", "read", "close", "statement"),
 )
 ALWAYS = -1
 
@@ -53,8 +54,12 @@ class Calls:
     def failing(
         self, call: str, path: str, error: str, *, times: int = 1, skip: int = 0
     ) -> Iterator[None]:
-        """Let a call on paths with this part fail, once or `ALWAYS`."""
-        wish = (CALLS.index(call), getattr(errno, error), skip, times, 0, 0)
+        """Let a call on paths with this part fail, once or `ALWAYS`.
+
+        A ``statement`` of SQLite has as its path that of the database, a space, and its text.
+        """
+        number = getattr(sqlite3 if error.startswith("SQLITE_") else errno, error)
+        wish = (CALLS.index(call), number, skip, times, 0, 0)
         self._set(*wish, path=path)
         try:
             yield

@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import re
 import smtplib
+import sys
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.servers import free_port
 from tests.crash import load
 from tests.crash.failing import ALWAYS, Calls
-from tests.processes import DEADLINE, Process, Server, configuration, temporary_folder, wait_until
+from tests.processes import (
+    DEADLINE,
+    TWISTD,
+    Process,
+    Server,
+    configuration,
+    temporary_folder,
+    wait_until,
+)
 
 ERRORS = ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENOMEM", "EINTR", "EACCES")
+SQLITE_ERRORS = (
+    *("SQLITE_BUSY", "SQLITE_FULL", "SQLITE_CORRUPT", "SQLITE_IOERR", "SQLITE_IOERR_FSYNC"),
+    *("SQLITE_NOMEM", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_READONLY", "SQLITE_NOTADB"),
+)
+DATABASE = "/spool/queue.sqlite"
+MAX_STATEMENTS = 30  # of one message, from the intake to the record
 MAX_LINES = 3  # in the log, of warnings and errors, where one call failed
 MAX_FLOOD = 6  # where all did, however much mail came
-SECONDS = 1.0  # of calls that all fail
+SECONDS = 0.5  # of calls that all fail
+# A server that commits each second, and not each ten seconds, to see whether it can.
+BEATING = (
+    sys.executable,
+    "-c",
+    "from mta.spool import heartbeat; heartbeat.INTERVAL = 1.0\n"
+    "from twisted.scripts.twistd import run; run()",
+    *TWISTD[3:],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +79,9 @@ class FailingCase(SynchronousTestCase):
         config = configuration(
             metrics=f"tcp:{self.health_port}:interface=127.0.0.1",
         )
-        self.server = Server(self, config, folder=folder, environment=self.calls.environment)
+        self.server = Server(
+            self, config, folder=folder, command=BEATING, environment=self.calls.environment
+        )
         self.count = 0
         self.expected: dict[str, set[str]] = {}
         self.refused = 0
@@ -115,14 +141,14 @@ class FailingCase(SynchronousTestCase):
         except urllib.error.HTTPError as error:
             return error.read().decode()
 
-
-class OnceTests(FailingCase):
-    """A call fails once."""
-
     def has_failed_or_arrived(self) -> bool:
         """Tell whether the delivery of the last message has come to the call, or beyond it."""
         maildir = self.server.folder / "mail" / "office.example" / f"user{self.count}" / "new"
         return bool(self.calls.failed or any(maildir.glob("*")))
+
+
+class OnceTests(FailingCase):
+    """A call fails once."""
 
     def test_each_call(self) -> None:
         """The message is acknowledged and delivered, or refused with 4xx; the log stays short."""
@@ -143,6 +169,53 @@ class OnceTests(FailingCase):
         self.assert_all_delivered()
         self.assertGreater(failed, 100, "calls that failed")
         self.assertGreater(self.refused, 20)
+
+
+class StatementTests(FailingCase):
+    """A statement of SQLite fails once, whichever it is, from the intake to the record."""
+
+    def setUp(self) -> None:
+        if "libsqlite3.so.0" not in Path("/proc/self/maps").read_text():
+            self.skipTest("this Python has SQLite built in: its calls can't be reached")
+        super().setUp()
+
+    def test_each_statement(self) -> None:
+        """The message is refused with 4xx, or delivered once; the log stays short."""
+        for error in SQLITE_ERRORS:
+            failed = 0
+            while failed < MAX_STATEMENTS and self.fails(error, failed):
+                failed += 1
+            self.assertGreater(failed, 6, f"{error}: statements of a message")
+        self.send()
+        self.assert_all_delivered()
+        self.assertGreater(self.refused, 3 * len(SQLITE_ERRORS))
+
+    def fails(self, error: str, number: int) -> bool:
+        """Send a message of which this statement fails; returns whether it had so many."""
+        before, removed = len(self.problems()), self.removed
+        with self.calls.failing("statement", DATABASE, error, skip=number):
+            self.send()
+            wait_until(lambda: self.calls.failed or self.removed > removed, "the end of a message")
+        lines = self.problems()[before:]
+        self.assertLessEqual(len(lines), MAX_LINES, f"{number} {error} {lines}")
+        return bool(self.calls.failed)
+
+    @property
+    def removed(self) -> int:
+        """How many messages the spool was rid of."""
+        return self.server.log.count(" removed\n")
+
+    def test_each_commit(self) -> None:
+        """Nothing is taken where no commit succeeds, in few lines, and all goes on by itself."""
+        for error in SQLITE_ERRORS:
+            self.send()
+            refused, before = self.refused, len(self.problems())
+            with self.calls.failing("statement", f"{DATABASE} COMMIT", error, times=ALWAYS):
+                self.send()
+            self.assertEqual(self.refused, refused + 1, error)
+            self.assertLessEqual(len(self.problems()) - before, MAX_LINES, error)
+        self.send()
+        self.assert_all_delivered()
 
 
 class AlwaysTests(FailingCase):
