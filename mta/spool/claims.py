@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from sqlite3 import Connection, DatabaseError
+from sqlite3 import Connection
 
 from zope.interface import implementer
 
 from mta.spool import leases
 from mta.spool.content import ContentSource
-from mta.spool.database import SpoolDamaged, is_damage
+from mta.spool.database import SpoolDamaged
 from mta.spool.interfaces import IClaims
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.leases import Waiting
@@ -64,41 +64,45 @@ class Claims:
 
     async def _claim(self, choose: Choose, *, suspects: bool) -> Loaded:
         """Lease the messages that a query chooses."""
+        chosen = partial(self._chosen, choose=choose, one=suspects)
         loaded: Loaded
         try:
-            loaded = await self._committer.submit(
-                acting(self._lease_all, choose=choose, one=suspects)
-            )
+            loaded = await self._committer.submit(acting(self._lease, choose=chosen))
         except SpoolDamaged:
-            loaded = await self._committer.submit(
-                acting(self._lease_readable, choose=choose, one=suspects)
-            )
+            loaded = Loaded()
+            for number in await self._committer.submit(acting(chosen)):
+                loaded.add(await self._claim_one(number))
         return loaded
+
+    async def _claim_one(self, number: int) -> Loaded:
+        """Lease a message that may be damaged, or put it on hold.
+
+        SQLite commits nothing in a transaction that has met damage, so each has its own, and what
+        puts the message on hold reads nothing of it.
+        """
+        free = partial(leases.free, numbers=[number])
+        try:
+            loaded: Loaded = await self._committer.submit(acting(self._lease, choose=free))
+        except SpoolDamaged:
+            loaded = Loaded(damaged={number: "it can't be read: the database is damaged there"})
+            await self._hold(loaded.damaged)
+        return loaded
+
+    async def _hold(self, damaged: Mapping[int, str]) -> None:
+        try:
+            await self._committer.submit(acting(leases.hold_damaged, reasons=damaged))
+        except SpoolDamaged:
+            self._unreadable.update(damaged)
 
     # --- in the committer's thread -------------------------------------------------------
 
-    def _lease_all(self, connection: Connection, choose: Choose, *, one: bool) -> Loaded:
+    @staticmethod
+    def _chosen(connection: Connection, choose: Choose, *, one: bool) -> Sequence[int]:
+        return leases.without_suspects(connection, choose(connection), one=one)
+
+    def _lease(self, connection: Connection, choose: Choose) -> Loaded:
         """Lease all together.  Raises sqlite3.Error, also where rows can't be changed."""
-        chosen = leases.without_suspects(connection, choose(connection), one=one)
-        return self._lease_these(connection, chosen)
-
-    def _lease_readable(self, connection: Connection, choose: Choose, *, one: bool) -> Loaded:
-        """Lease one after the other, without those that can't be changed."""
-        loaded = Loaded()
-        for number in leases.without_suspects(connection, choose(connection), one=one):
-            connection.execute("SAVEPOINT one")
-            try:
-                loaded.add(self._lease_these(connection, [number]))
-            except DatabaseError as error:
-                connection.execute("ROLLBACK TO one")
-                if not is_damage(error):
-                    raise
-                self._unreadable.add(number)
-                loaded.damaged[number] = f"its rows can't be changed: {error}"
-            connection.execute("RELEASE one")
-        return loaded
-
-    def _lease_these(self, connection: Connection, chosen: Sequence[int]) -> Loaded:
+        chosen = choose(connection)
         leases.lease(connection, chosen, self._owner)
         loaded = load(connection, chosen, self._committer.folder, self._source.content)
         if loaded.damaged:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from twisted.logger import LogLevel, capturedLogs
 from mta.queued import Filter, Message, State
 from mta.spool import queue_id
 from mta.spool.checking import Checker
-from mta.spool.database import SpoolDamaged, open_database, verify
+from mta.spool.database import PAGE, SpoolDamaged, open_database, verify
 from mta.spool.folder import MIN_UNKNOWN_AGE
 from tests.spool.cases import LARGE, SpoolTestCase, settlement
 
@@ -65,6 +66,13 @@ DAMAGE = (
     "UPDATE message SET due = 1e308 WHERE id = ?1",
     "UPDATE message SET due = 9223372036854775807 WHERE id = ?1",
     "UPDATE message SET due = NULL WHERE id = ?1",
+)
+# What is overwritten of a database, which is none any more after the first two.
+OVERWRITTEN = (
+    (0, 100),
+    (100, PAGE),
+    *((page * PAGE, (page + 1) * PAGE) for page in range(1, 60, 7)),
+    (PAGE, None),
 )
 STANDING_STILL = tuple(statement for statement in DAMAGE if "SET due" in statement)
 
@@ -184,6 +192,26 @@ class RowTests(DamageTestCase):
         self.wait(self.spool.take_over())
         self.assertEqual(self.leased(), [message.id])
 
+    def test_small(self) -> None:
+        """A page with a few small messages keeps none of the others from being leased."""
+        bodies = [b"%02d " % number * 500 for number in range(60)]
+        sent = {message.id for body in bodies for message in self.due_now(1, body)}
+        with closing(sqlite3.connect(self.folder.database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.stop(self.spool)
+        octets = bytearray(self.folder.database.read_bytes())
+        page = octets.rfind(bodies[30][:999]) // PAGE
+        octets[page * PAGE : (page + 1) * PAGE] = b"\xa5" * PAGE
+        self.folder.database.write_bytes(octets)
+        self.spool = self.process()
+        leased = {message.id for message in self.wait(self.spool.lease_due(100))}
+        damaged = {each.id for each in self.tools().listed(Filter(state="damaged"))}
+        self.assertEqual(leased | damaged, sent)
+        self.assertGreater(len(leased), 50)
+        self.assertTrue(damaged)
+        self.commit(self.spool)
+        self.assertEqual(self.wait(self.spool.lease_due(100)), [])
+
     def test_page(self) -> None:
         """A page of the file that is overwritten harms what was on it."""
         self.due_now(60, b"x" * 30_000)
@@ -300,6 +328,47 @@ class DatabaseTests(SpoolTestCase):
                     path.unlink()
                 self.folder.database.write_bytes(whole)
         open_database(self.folder).close()
+
+    def test_octets(self) -> None:
+        """Whatever is overwritten, it is refused in one line, or what is read of it is true."""
+        spool, sent = self.restartable(), {}
+        for number in range(200):
+            body = b"%d " % number * 500
+            sent[self.commit(spool, body).id] = body
+        self.wait(spool.stop())
+        whole = self.folder.database.read_bytes()
+        self.assertGreater(len(whole), PAGE * 40)
+        refused = []
+        for start, end in OVERWRITTEN:
+            octets = bytearray(whole)
+            octets[start:end] = b"\xa5" * len(octets[start:end])
+            refused.append(self.is_refused(octets, sent))
+        refused.append(self.is_refused(whole[: len(whole) // 2], sent))
+        self.assertEqual([refused[0], refused[1], refused[-1]], [True] * 3)
+        self.assertIn(False, refused)
+
+    def is_refused(self, octets: bytes, sent: Mapping[str, bytes]) -> bool:
+        """Tell whether a process does not start with a database, or leases nothing.
+
+        It says why, then.
+        """
+        for path in self.folder.path.glob("queue.sqlite-*"):
+            path.unlink()
+        self.folder.database.write_bytes(octets)
+        try:
+            spool = self.restartable()
+        except SpoolDamaged as error:
+            self.assertIn("restore it from a backup", str(error))
+            return True
+        try:
+            for message in self.wait(spool.lease_due(len(sent))):
+                with contextlib.suppress(OSError):
+                    self.assertEqual(self.content(message), sent[message.id])
+        except SpoolDamaged:
+            return True
+        finally:
+            self.wait(spool.stop())
+        return False
 
     def test_clock(self) -> None:
         """A look at the clock that can't be right tells nothing, and keeps nobody from starting."""
