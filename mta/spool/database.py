@@ -289,7 +289,7 @@ class ReadConnection:
 
 @contextmanager
 def as_oserror(folder: Folder) -> Iterator[None]:
-    """Raise the spool's errors for those of the disk, the database or the memory."""
+    """Raise the spool's errors for those of `FAULTS`."""
     try:
         yield
     except FAULTS as error:

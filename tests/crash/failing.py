@@ -26,29 +26,16 @@ _SECONDS = struct.Struct("q")
 _SOURCE = Path(__file__).with_name("failing.c")
 
 
-class Calls:
-    """The calls of programs that are started with `environment`."""
+class Wish:
+    """The file that says which calls are to fail."""
 
-    def __init__(self, case: SynchronousTestCase, folder: Path) -> None:
-        compiler = need_program(case, "gcc")
-        library = folder / "failing.so"
-        done = subprocess.run(
-            [compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, _SOURCE, "-ldl"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            case.skipTest(f"gcc can't make the library: {done.stderr[:200]}")
-        path = folder / "failing"
-        path.write_bytes(bytes(_WISH.size))
-        self.environment = source_environment() | {
-            "LD_PRELOAD": str(library),
-            "MTA_FAILING": str(path),
-        }
+    def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
             self._wish = mmap.mmap(file.fileno(), _WISH.size)
-        case.addCleanup(self._wish.close)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._wish.close()
 
     @contextmanager
     def failing(
@@ -81,3 +68,27 @@ class Calls:
         struct.pack_into("i", self._wish, 0, 0)
         _WISH.pack_into(self._wish, 0, 0, *numbers, seconds, path.encode())
         struct.pack_into("i", self._wish, 0, call)
+
+
+class Calls(Wish):
+    """The calls of programs that are started with `environment`."""
+
+    def __init__(self, case: SynchronousTestCase, folder: Path) -> None:
+        compiler = need_program(case, "gcc")
+        library = folder / "failing.so"
+        done = subprocess.run(
+            [compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, _SOURCE, "-ldl"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            case.skipTest(f"gcc can't make the library: {done.stderr[:200]}")
+        path = folder / "failing"
+        path.write_bytes(bytes(_WISH.size))
+        self.environment = source_environment() | {
+            "LD_PRELOAD": str(library),
+            "MTA_FAILING": str(path),
+        }
+        super().__init__(path)
+        case.addCleanup(self.close)

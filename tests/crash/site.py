@@ -25,16 +25,20 @@ class Shape:
     """A kind of site.
 
     `is_passing`: the office tells the relay's senders what becomes of their mail, and knows what
-    comes again.  `is_shared`: the relay's spool is in PostgreSQL.
+    comes again.  `is_shared`: the relay's spool is in PostgreSQL.  `workers`: the processes of the
+    relay.  `pause`: seconds between two kills, at most.
     """
 
     name: str
     is_passing: bool = False
     is_shared: bool = False
+    workers: int = 2
+    pause: float = 0.6
 
 
 HELD = Shape("held")
-PASSED = Shape("passed through", is_passing=True)
+# Long enough for the link to come back, in the process that has the senders.
+PASSED = Shape("passed through", is_passing=True, workers=1, pause=4.0)
 SHARED = Shape("in PostgreSQL", is_shared=True)
 
 
@@ -76,7 +80,7 @@ class Site:
             case,
             {"linger": "1h", **passing},
             {"smtp": "off", "submission": "implicit"},
-            queue={"workers": 2, "retry": ["1s"]},
+            queue={"workers": self.shape.workers, "retry": ["1s"]},
             routes={"sink.example": f"smtp://127.0.0.1:{sink.port}"},
             relay={"networks": ["127.0.0.1"]},
             **keys,

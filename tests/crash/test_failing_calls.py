@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import smtplib
+import subprocess
 import sys
 import time
 import urllib.error
@@ -21,6 +22,7 @@ from tests.crash import load
 from tests.crash.failing import ALWAYS, Calls
 from tests.processes import (
     DEADLINE,
+    ROOT,
     TWISTD,
     Process,
     Server,
@@ -280,3 +282,79 @@ class LogTests(FailingCase):
             self.assertEqual(self.refused, 0)
         self.assert_all_delivered()
         self.assertIn(f"user{self.count}@office.example", self.file.read_text())
+
+
+class FileTests(SynchronousTestCase):
+    """Files that are replaced whole: users, and the status of peers."""
+
+    def setUp(self) -> None:
+        self.folder = temporary_folder(self)
+        self.calls = Calls(self, self.folder)
+
+    def program(self, lines: str) -> None:
+        """Run a program in which calls on its own files fail."""
+        (self.folder / "files").mkdir()
+        ended = subprocess.run(
+            [sys.executable, "-c", HEAD + lines, str(self.folder / "files")],
+            env=self.calls.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertGreater(int(ended.stdout), 30, "calls that failed")
+
+    def test_users(self) -> None:
+        """A command that fails says so, and the file has the old users or the new ones."""
+        self.program(USERS)
+
+    def test_peers(self) -> None:
+        """The status is the old one or the new one, or can't be read, and then it can again."""
+        self.program(PEERS)
+
+
+HEAD = f"""
+import os, sys
+from pathlib import Path
+from tests.crash.failing import Wish
+wish, path, failed = Wish(Path(os.environ["MTA_FAILING"])), Path(sys.argv[1]), 0
+CASES = [(c, e) for c in ("open", "write", "fsync", "rename", "unlink", "close") for e in {ERRORS}]
+"""
+USERS = """
+from mta.users.file import UserFault, UserFile
+file = path / "users.yaml"
+for name in ("alice", "bob"):
+    UserFile(file).add(name, "correct horse", [name + "@example.com"])
+before = file.read_bytes()
+for call, error in CASES:
+    is_told = False
+    with wish.failing(call, str(path), error):
+        try:
+            UserFile(file).delete("bob")
+        except (OSError, UserFault) as fault:
+            assert str(path) in str(fault), fault
+            is_told = True
+        failed += wish.failed
+    names = [user.name for user in UserFile(file).list()]
+    assert names in (["alice"], ["alice", "bob"]), names
+    assert is_told or names == ["alice"], (call, error)
+    file.write_bytes(before)
+print(failed)
+"""
+PEERS = """
+from mta.peers.status_files import PeerStatusFiles
+files = PeerStatusFiles(path)
+files.update("office", sent=1)
+for call, error in CASES:
+    with wish.failing(call, str(path), error):
+        try:
+            files.update("office", sent=2)
+        except OSError:
+            pass
+        failed += wish.failed
+    assert files.read("office").sent in (1, 2)
+    files.update("office", sent=1)
+    assert files.read("office").sent == 1
+print(failed)
+"""

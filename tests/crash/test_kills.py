@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.crash.outcome import Outcome
 from tests.crash.site import HELD, Site
-from tests.crash.victims import MAX_START, Victims
+from tests.crash.victims import MAX_START, Victims, processor_time
+from tests.processes import Server, configuration
 
 KILLS = 10
+WAITING = 100_000  # messages
 
 
 class KillTests(SynchronousTestCase):
@@ -26,3 +32,37 @@ class KillTests(SynchronousTestCase):
         self.assertGreater(min(outcome.acknowledged.values()), 0, outcome.acknowledged)
         self.assertGreater(outcome.acknowledged.total(), KILLS * 5, "the load was no load")
         self.assertLess(max(victims.processor), MAX_START)
+
+
+class StartTests(SynchronousTestCase):
+    """A start with a long queue."""
+
+    def test_long_queue(self) -> None:
+        """It takes no longer, whether all is due or nothing, and after a kill amid the work."""
+        routes = {"away.example": "smtp://127.0.0.1:1"}
+        server = Server(self, configuration(routes=routes, relay={"networks": ["127.0.0.1"]}))
+        server.start()
+        server.send(b"Subject: x\r\n\r\nbody\r\n", "carol@away.example")
+        server.kill()
+        multiply(server.folder / "spool/queue.sqlite", WAITING)
+        for _ in range(2):  # the second time, what was leased by one that was killed as well
+            server.start()
+            assert server.process is not None
+            self.assertLess(processor_time(server.process.pid), MAX_START)
+            server.kill()
+
+
+def multiply(path: Path, count: int) -> None:
+    """Make many messages of the one that is in a database; all are due."""
+    with closing(sqlite3.connect(path)) as database:
+        for table, key in (("message", "id"), ("content", "id"), ("recipient", "message")):
+            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            values = ", ".join(f"{key} + value" if name == key else name for name in names)
+            database.execute(
+                "WITH RECURSIVE numbers(value) AS"
+                " (SELECT 1 UNION ALL SELECT value + 1 FROM numbers WHERE value < ?)"
+                f" INSERT INTO {table} SELECT {values} FROM {table}, numbers",
+                (count - 1,),
+            )
+        database.execute("UPDATE message SET due = 0, owner = NULL")
+        database.commit()

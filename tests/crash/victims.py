@@ -16,7 +16,6 @@ from tests.processes import Server, wait_until
 
 TICKS = os.sysconf("SC_CLK_TCK")  # of the processor's time, in a second
 MAX_START = 2.0  # seconds of processor time until a server that was killed is ready again
-MAX_PAUSE = 0.6  # seconds between two kills
 
 
 class Victims:
@@ -39,7 +38,7 @@ class Victims:
         """Kill so many times, each victim once before chance chooses."""
         victims = self._victims()
         for number in range(count):
-            time.sleep(self._random.uniform(0.0, MAX_PAUSE))  # the load goes on
+            time.sleep(self._random.uniform(0.0, self._site.shape.pause))  # the load goes on
             name = [*victims][number] if number < len(victims) else self._chosen(victims)
             self.kills.append(time.time())
             victims[name]()
@@ -55,10 +54,11 @@ class Victims:
             "office": lambda: self._kill_all(office),
             "relay and office": lambda: self._kill_all(relay, office),
             "first process": lambda: self._kill_first(relay),
-            "worker": lambda: self._kill_worker(relay),
             "mta sendmail": lambda: self._kill_command(self._site.caller.command),
             "mta turn": lambda: self._kill_command(self._site.turner.command),
         }
+        if self._site.shape.workers > 1:
+            victims["worker"] = lambda: self._kill_worker(relay)
         if self._site.cluster is not None:
             victims["database"] = self._kill_database
         return victims
