@@ -159,6 +159,15 @@ class PlanTests(PostgresTestCase):
             self.assertEqual(self.claimed(self.held(domains)).numbers, [])
         self.assertTrue(self.claimed(self.held(["%", ".com"])).numbers)
 
+    def test_peers(self) -> None:
+        """Each peer is looked up in the index, not joined with all that is held."""
+        self.hold()
+        peers = ["branch", "office", *map(str, range(100))]
+        plan = self.plan(leases.PEERS_WITH_MAIL.encode(), (peers,))
+        self.assertRegex(plan, "recipient_held on recipient r .*loops=102")
+        self.assertNotRegex(plan, "Join Filter|Aggregate|Seq Scan")
+        self.assertEqual(leases.peers_with_mail(self.connection, peers), ["office"])
+
     def test_load(self) -> None:
         """What was claimed is looked up by its ids."""
         wanted = (self.numbers[:100],)

@@ -223,17 +223,20 @@ def count_held(
     return int(row[0])
 
 
+# OFFSET keeps the planner from joining all peers with all that is held: a process may have
+# thousands of links, and asks often.
+PEERS_WITH_MAIL = """
+SELECT name FROM unnest(%s::text[]) AS wanted (name) WHERE EXISTS (
+    SELECT FROM recipient AS r CROSS JOIN LATERAL (
+        SELECT FROM schedule WHERE id = r.message AND owner IS NULL AND on_hold = 0 OFFSET 0
+    ) AS s WHERE r.state = 'held' AND r.peer = name OFFSET 0
+)
+"""
+
+
 def peers_with_mail(connection: Connection, peers: Collection[str]) -> list[str]:
     """Those of these peers for which a free message waits."""
-    found = connection.execute(
-        """
-        SELECT name FROM unnest(%s::text[]) AS wanted (name) WHERE EXISTS (
-            SELECT FROM recipient JOIN schedule ON id = message
-            WHERE state = 'held' AND peer = name AND owner IS NULL AND on_hold = 0
-        )
-        """,
-        (list(peers),),
-    )
+    found = connection.execute(PEERS_WITH_MAIL, (list(peers),))
     return [peer for (peer,) in found]
 
 
@@ -251,6 +254,7 @@ def next_due(connection: Connection, start: float | None, *, suspects: bool) -> 
     return min((due for row in found if row for due in row if due is not None), default=None)
 
 
+# The owner is compared so that no index serves it: each message is found by its id.
 def release(connection: Connection, dues: Mapping[int, float], owner: int) -> None:
     """End leases that are still the owner's, with new due times."""
     connection.execute(
@@ -258,7 +262,7 @@ def release(connection: Connection, dues: Mapping[int, float], owner: int) -> No
         UPDATE schedule SET owner = NULL, released_by = owner,
             due = CASE WHEN on_hold <> 0 THEN 'Infinity' ELSE new.due END
         FROM json_to_recordset(%s::json) AS new (id bigint, due double precision)
-        WHERE schedule.id = new.id AND owner = %s
+        WHERE schedule.id = new.id AND owner IS NOT DISTINCT FROM %s
         """,
         (json.dumps([{"id": number, "due": moment(at)} for number, at in dues.items()]), owner),
     )
@@ -270,7 +274,8 @@ def recalled(connection: Connection, numbers: Collection[int], owner: int) -> li
         connection.execute(
             """
             SELECT id FROM unnest(%s::bigint[]) AS wanted (id) WHERE NOT EXISTS (
-                SELECT FROM schedule WHERE id = wanted.id AND owner = %s AND on_hold = 0
+                SELECT FROM schedule
+                WHERE id = wanted.id AND owner IS NOT DISTINCT FROM %s AND on_hold = 0
             )
             """,
             (list(numbers), owner),

@@ -205,7 +205,8 @@ def remove_ours(connection: Connection, new: Mapping[int, Sequence[str]], owner:
     connection.execute(_REMOVE_OURS, (sorted(new), owner, keys))
 
 
-# One statement: recipients are changed only where the lease is still ours.
+# One statement: recipients are changed only where the lease is still ours.  That is asked so that
+# no index serves it: each message is found by its id.
 _UPDATE = """
 WITH ours AS (
     UPDATE schedule
@@ -214,7 +215,7 @@ WITH ours AS (
         due = CASE WHEN on_hold <> 0 THEN 'Infinity' ELSE new.due END
     FROM json_to_recordset(%(messages)s::json) AS new (
         id bigint, due double precision, attempts integer, warned boolean, recovered boolean)
-    WHERE schedule.id = new.id AND schedule.owner = %(owner)s
+    WHERE schedule.id = new.id AND schedule.owner IS NOT DISTINCT FROM %(owner)s
     RETURNING schedule.id
 )
 UPDATE recipient

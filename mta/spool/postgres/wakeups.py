@@ -96,8 +96,13 @@ class Wakeups:
                 return
             self._wait(connection, 0.0 if self._has_news else POLL)
             connection.pgconn.consume_input()
+            heard = set()
             while (found := connection.pgconn.notifies()) is not None:
-                self._hear(found.extra.decode("utf-8", "replace"))
+                heard.add(found.extra.decode("utf-8", "replace"))
+            for payload in heard:
+                self._hear(payload)
+            if heard:  # each makes this process look for mail of all its links
+                self._wait(None, INTERVAL)
 
     def _wait(self, connection: Connection | None, timeout: float) -> None:
         """Wait for the server, or for news of our own."""
