@@ -6,9 +6,10 @@ Twisted calls the `Link` with what happens, the role calls it with what is to be
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
@@ -71,6 +72,7 @@ class Link(Protocol):
         self._conversation = Conversation(self._output, clock)
         self._arrived = False  # whether octets arrived since the role began to wait for them
         self._paused = False
+        self._sleep: Deferred[None] | None = None
 
     @property
     def ended(self) -> Deferred[None]:
@@ -128,7 +130,13 @@ class Link(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """See `ISessionClock.sleep`."""
-        await deferLater(self._clock, seconds)
+        if self._output.is_open:
+            self._sleep = deferLater(self._clock, seconds)
+            with suppress(CancelledError):
+                await self._sleep
+            self._sleep = None
+        if not self._output.is_open:
+            raise self._conversation.failure or ChannelLost("it is gone")
 
     async def wait_idle(self, event: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
         """See `IIdleWait.wait_idle`."""
@@ -213,6 +221,8 @@ class Link(Protocol):
         """Twisted calls this when the connection is gone."""
         self._output.lose()
         self._conversation.fail(ChannelLost(self._why_lost(reason)))
+        if self._sleep is not None:
+            self._sleep.cancel()
         self._conversation.deadline.stop()
 
     def _why_lost(self, reason: Failure) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from twisted.internet.defer import Deferred, fail
 
 from mta.interfaces import IChannel
-from mta.session import ChannelTimeout
+from mta.session import ChannelLost, ChannelTimeout
 from mta.testing import MemoryTransport
 from tests.link.cases import LinkTestCase
 
@@ -78,6 +80,31 @@ class WaitingTests(LinkTestCase):
         self.clock.advance(1)
         self.assertEqual(self.log, ["early"])
         self.assertIsNone(self.successResultOf(link.ended))
+
+    def test_a_pause_ends_with_the_connection(self) -> None:
+        """What the conversation holds is free at once, and not at the end of the pause."""
+
+        async def conversation(channel: IChannel) -> None:
+            await channel.sleep(100.0)
+            raise AssertionError("it goes on")
+
+        link = self.link(conversation)
+        self.lose(link)
+        self.failureResultOf(link.ended, ChannelLost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_pause_without_a_connection(self) -> None:
+        """What was asked for on a connection that is gone is not worked off."""
+
+        async def conversation(channel: IChannel) -> None:
+            with contextlib.suppress(ChannelLost):
+                await channel.receive(channel.seconds() + 10.0)
+            await channel.sleep(0.0)
+
+        link = self.link(conversation)
+        self.lose(link)
+        self.failureResultOf(link.ended, ChannelLost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_seconds(self) -> None:
         """The clock, for measuring."""
