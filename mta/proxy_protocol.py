@@ -124,7 +124,9 @@ class _HeaderReader(Protocol):
     def _start_client(self, client: Client, rest: bytes) -> None:
         transport = self.transport
         protocol = self._factory.buildProtocol(_address(client))
-        assert protocol is not None
+        if protocol is None:
+            transport.abortConnection()
+            return
         transport.protocol = protocol
         protocol.makeConnection(transport)
         if rest:

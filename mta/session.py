@@ -117,7 +117,8 @@ class Session:
     extended: bool = False  # EHLO or LHLO
     identity: str = ""
     cleartext_auth: bool = False  # a password may come without TLS
-    commands_without_mail: int = 0  # as they were counted, at the end
+    commands_without_mail: int = 0  # as they were counted so far
+    has_brought_mail: bool = False
     host_commands_without_mail: int = 0  # the same in other sessions of the host, lately
     port: int = 0  # of the client, 0 where it is not known
     name: str = ""  # the confirmed name of the client's address, where it was looked up
@@ -128,6 +129,11 @@ class Session:
     link: LinkKind = LinkKind.MAIN
     sender_waits: bool = False
     _origin: Origin = field(default=UNKNOWN_ORIGIN, init=False, repr=False, compare=False)
+
+    @property
+    def is_welcome(self) -> bool:
+        """True once it has brought mail, or proved who it is."""
+        return self.has_brought_mail or bool(self.identity)
 
     @property
     def outsider(self) -> Session | None:

@@ -15,6 +15,7 @@ from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, Client, ProxiedFactor
 from mta.service.listeners import Receivers
 from mta.testing import MemorySpool
 from tests.conversations import receiver_config
+from tests.link.test_factory import NoRole
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 TEXT = b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 25\r\n"
@@ -124,6 +125,14 @@ class ProxiedTests(SynchronousTestCase):
         self.say(transport, TEXT[-1:])
         self.assertTrue(transport.value().startswith(b"220 "))
         self.assertEqual(self.client(), "198.51.100.7")
+
+    def test_a_client_that_is_not_taken(self) -> None:
+        """Its connection is closed, and it hears nothing."""
+        self.links.serve(NoRole())
+        transport = self.connect()
+        self.say(transport, TEXT)
+        self.assertTrue(transport.disconnected)
+        self.assertEqual((transport.value(), self.links.links), (b"", set()))
 
     def test_what_follows_the_header_is_read(self) -> None:
         """A command in the same segment is not lost."""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from twisted.internet.interfaces import IReactorTime
 
 from mta.access.bans import Bans
 from mta.access.limits import ConcurrencyLimit, RateLimit, RecentNames
+from mta.interfaces import IEvictable
+from mta.session import Session
 from mta.settings import DAY, HOUR, MINUTE, Limits
 
 FAILURE_WINDOW = 10 * MINUTE  # seconds, for `limits.auth_failures`; a ban is as long
 PROVEN_FACTOR = 10  # times `auth_failures` that may fail for a user where that user has logged in
+
+
+@dataclass(slots=True)
+class Place:
+    """A session that was let in, and its host.
+
+    `connection` None: it keeps its place.  `charged`: commands that its host is charged with.
+    """
+
+    session: Session
+    host: str
+    connection: IEvictable | None = None
+    charged: int = 0
 
 
 class Counters:
@@ -17,7 +34,7 @@ class Counters:
 
     def __init__(self, clock: IReactorTime, bans: Bans | None = None) -> None:
         defaults = Limits()  # until `use` says others
-        self.admitted: dict[int, str] = {}  # id of a Session to the host that it counts for
+        self.admitted: dict[int, Place] = {}  # by the id of the Session, oldest first
         self.per_host = ConcurrencyLimit(defaults.connections_per_host)
         self.failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)
         self.account_failures = RateLimit(defaults.auth_failures, FAILURE_WINDOW, clock)

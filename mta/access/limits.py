@@ -29,6 +29,10 @@ class ConcurrencyLimit:
         self._counts[key] += 1
         return True
 
+    def is_full(self, key: str) -> bool:
+        """Tell whether `key` has its full number."""
+        return self._counts.get(key, 0) >= self.limit
+
     def release(self, key: str) -> None:
         """Count one less for `key`."""
         self._counts[key] -= 1

@@ -1,4 +1,4 @@
-"""The rules for connections, reverse-paths, recipients and relaying.
+"""The rules for reverse-paths, recipients and relaying.
 
 There is no way round the relay rule: the domain of a forward-path follows its last ``@``.  ``%``,
 ``!`` and ``@`` in a local part mean nothing to us (RFC 5321 section 4.1.1.3, appendix F.2), and
@@ -12,19 +12,18 @@ from collections.abc import Iterable, Sequence
 from zope.interface import implementer
 
 from mta.access import hosts
+from mta.access.admission import Admission
 from mta.access.counters import Counters
 from mta.access.logins import LogIns
 from mta.access.sending_limits import SendingLimits
-from mta.interfaces import IAccessPolicy, IRecipientCheck, IRouter, IUsers
+from mta.interfaces import IAccessPolicy, IEvictable, IRecipientCheck, IRouter, IUsers
 from mta.mail import Agent, Hop, Mailbox, Recipient, Reply, is_among
-from mta.session import LOCAL_ADDRESS, UNKNOWN_ADDRESS, Session
+from mta.session import UNKNOWN_ADDRESS, Session
 from mta.settings import Limits, Peer, Relay, Service, UserLimits
 from mta.smtp import replies, templates
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import has_route
 
-TOO_MANY_CONNECTIONS = Reply(421, "4.3.2", ("Too many connections, try again later",))
-TOO_MANY_FROM_HOST = Reply(421, "4.7.0", ("Too many connections from your host",))
 TOO_MANY_MESSAGES = Reply(450, "4.7.1", ("Too many messages in this minute, try again later",))
 TOO_MANY_RECIPIENTS = Reply(450, "4.7.1", ("Too many recipients in this hour, try again later",))
 NO_MAIL_HERE = Reply(502, "5.5.1", ("No mail is taken here",))
@@ -59,14 +58,13 @@ class AccessPolicy:
         recipients: IRecipientCheck | None = None,
     ) -> None:
         self._networks = relay.networks
-        self._proxies = relay.xclient
         self._peers = {peer.name: peer for peer in peers}
         self._router = router
         self._users = users
-        self._connections = limits.connections
         self._counters = counters
         self._sending = sending
         self._recipients = recipients
+        self._admission = Admission(counters, limits.connections, relay.networks, relay.xclient)
         self._log_ins = LogIns(
             self._counters,
             (*relay.networks, *relay.xclient),
@@ -75,30 +73,26 @@ class AccessPolicy:
 
     # --- connections and log-ins
 
-    async def connect(self, session: Session) -> None:
-        """See `IAccessPolicy.connect`.
+    def takes(self, client: str) -> bool:
+        """See `IAdmission.takes`."""
+        return self._admission.takes(client)
+
+    async def connect(self, session: Session, connection: IEvictable | None = None) -> None:
+        """See `IAdmission.connect`.
 
         It is asked again when a proxy has named the client of a session.
         """
         self.disconnect(session)
-        if session.turned_peer:
-            return  # we dialled, or counted it before the turn
-        counters, host = self._counters, hosts.key(session.client)
-        if hosts.is_in(session.client, self._proxies):
-            host = LOCAL_ADDRESS  # a proxy speaks for many clients, and each will be counted
-        if len(counters.admitted) >= self._connections:
-            raise Refusal(TOO_MANY_CONNECTIONS)
-        if host != LOCAL_ADDRESS and not counters.per_host.acquire(host):
-            raise Refusal(TOO_MANY_FROM_HOST)
-        counters.admitted[id(session)] = host
-        session.host_commands_without_mail = counters.without_mail.count(host)
+        if not session.turned_peer:  # else we dialled, or counted it before the turn
+            self._admission.admit(session, connection)
+
+    def charge(self, session: Session) -> None:
+        """See `IAdmission.charge`."""
+        self._admission.charge(session)
 
     def disconnect(self, session: Session) -> None:
-        """See `IAccessPolicy.disconnect`."""
-        host = self._counters.admitted.pop(id(session), LOCAL_ADDRESS)
-        if host != LOCAL_ADDRESS:
-            self._counters.per_host.release(host)
-            self._counters.without_mail.add(host, session.commands_without_mail)
+        """See `IAdmission.disconnect`."""
+        self._admission.release(session)
 
     async def auth(self, session: Session) -> None:
         """See `IAccessPolicy.auth`."""

@@ -13,7 +13,14 @@ from zope.interface import implementer
 
 from mta.access.policy import rejection
 from mta.commands.console import router_of
-from mta.interfaces import IAcceptedMail, IAccessPolicy, IChannel, IRouter, ISpool
+from mta.interfaces import (
+    IAcceptedMail,
+    IAccessPolicy,
+    IChannel,
+    IEvictable,
+    IRouter,
+    ISpool,
+)
 from mta.mail import Mailbox, Recipient
 from mta.queued import Message
 from mta.session import (
@@ -123,7 +130,11 @@ class LocalAccessPolicy:
     def __init__(self, router: IRouter) -> None:
         self._router = router
 
-    async def connect(self, session: Session) -> None:
+    def takes(self, client: str) -> bool:
+        """See `IAccessPolicy.takes`."""
+        return True
+
+    async def connect(self, session: Session, connection: IEvictable | None = None) -> None:
         """See `IAccessPolicy.connect`."""
 
     async def mail(self, session: Session, reverse_path: Mailbox) -> None:
@@ -133,6 +144,9 @@ class LocalAccessPolicy:
         """See `IAccessPolicy.rcpt`."""
         if refusal := rejection(self._router.route(recipient.forward_path, reverse_path)):
             raise Refusal(refusal)
+
+    def charge(self, session: Session) -> None:
+        """See `IAccessPolicy.charge`."""
 
     def disconnect(self, session: Session) -> None:
         """See `IAccessPolicy.disconnect`."""

@@ -7,8 +7,10 @@ each user names the part that it needs.
 
 from mta.interfaces.access import (
     IAccessPolicy,
+    IAdmission,
     IAuthorPolicy,
     IClientNames,
+    IEvictable,
     IFarEndSource,
     IFarLooks,
     ILogInPolicy,
@@ -100,6 +102,7 @@ __all__ = [
     "DomainNotFound",
     "IAcceptedMail",
     "IAccessPolicy",
+    "IAdmission",
     "IAttemptRecords",
     "IAttempts",
     "IAuthenticationMeter",
@@ -112,6 +115,7 @@ __all__ = [
     "IDeliveryAgent",
     "IDeliveryMeter",
     "IEnvelopeInspector",
+    "IEvictable",
     "IFailureWatch",
     "IFarEndSource",
     "IFarLooks",

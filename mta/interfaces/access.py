@@ -66,26 +66,44 @@ class IAuthorPolicy(Interface):
         """May this session name that mailbox in From:?"""
 
 
-class IAccessPolicy(ILogInPolicy, IAuthorPolicy):
-    """The rules for clients and transactions.
+class IEvictable(Interface):
+    """A session that may have to make room for others."""
 
-    `connect`, `mail` and `rcpt` raise `mta.smtp.errors.Refusal`.
-    """
+    def evict() -> None:
+        """End it at once."""
 
-    async def connect(session: Session) -> None:
+
+class IAdmission(Interface):
+    """The rules for connections.  All but `disconnect` refuse by `mta.smtp.errors.Refusal`."""
+
+    def takes(client: str) -> bool:
+        """Return whether connections from this address are answered at all."""
+
+    async def connect(session: Session, connection: IEvictable | None = None) -> None:
         """May this client talk to us at all?  Asked before the greeting.
 
-        It waits for nothing: the client's TLS handshake may have begun.
+        It waits for nothing: the client's TLS handshake may have begun.  Where there is a
+        `connection`, that may be ended later, as long as it has brought no mail.
         """
+
+    def charge(session: Session) -> None:
+        """Note what a session has cost so far, by its `commands_without_mail`."""
+
+    def disconnect(session: Session) -> None:
+        """Note that the session is over, however it ended."""
+
+
+class IAccessPolicy(IAdmission, ILogInPolicy, IAuthorPolicy):
+    """The rules for clients and transactions.
+
+    `mail` and `rcpt` raise `mta.smtp.errors.Refusal`.
+    """
 
     async def mail(session: Session, reverse_path: Mailbox) -> None:
         """May this session begin a transaction with that reverse-path?"""
 
     async def rcpt(session: Session, reverse_path: Mailbox, recipient: Recipient) -> None:
         """May this session send to that recipient, and does it exist?"""
-
-    def disconnect(session: Session) -> None:
-        """Note that the session is over, however it ended."""
 
     def is_outsider(session: Session) -> bool:
         """Return whether the client is no user and no host of ours."""

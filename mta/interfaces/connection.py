@@ -60,7 +60,10 @@ class ISessionClock(Interface):
         """The time on a clock that only goes forward."""
 
     async def sleep(seconds: float) -> None:
-        """Return when that time has passed, whatever arrives meanwhile."""
+        """Return when that time has passed, whatever arrives meanwhile.
+
+        Raises ChannelLost when the connection is gone: what it asked for is not worth the time.
+        """
 
 
 class IIdleWait(Interface):
@@ -126,8 +129,11 @@ class IQuestions(Interface):
 class IFirstRoles(Interface):
     """The roles with which the connections to a listener begin."""
 
-    def first_role() -> IRole:
-        """Make the role for one more connection."""
+    def first_role(client: str) -> IRole | None:
+        """Make the role for one more connection, from this address.
+
+        None: it is closed at once.
+        """
 
 
 class ITLSContext(Interface):

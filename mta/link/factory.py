@@ -34,11 +34,14 @@ class LinkFactory(ServerFactory):
         self._tls = tls
         self._record_per_line = record_per_line
 
-    def buildProtocol(self, address: IAddress | None) -> Link:
+    def buildProtocol(self, address: IAddress | None) -> Link | None:
         """Twisted calls this for each connection."""
-        role = self._roles.first_role()
+        client = host_of(address)
+        role = self._roles.first_role(client)
+        if role is None:
+            return None
         link = Link(role, self._clock, self._tls, record_per_line=self._record_per_line)
-        link.remote_address = host_of(address)
+        link.remote_address = client
         link.remote_port = getattr(address, "port", 0)
         self.links.add(link)
         link.ended.addErrback(self._failed, link).addBoth(lambda _: self.links.discard(link))

@@ -35,8 +35,10 @@ class Receivers:
         self._config = config
         self._meter = meter
 
-    def first_role(self) -> IRole:
+    def first_role(self, client: str) -> IRole | None:
         """See `IFirstRoles.first_role`."""
+        if not self._config.access.takes(client):
+            return None
         self._meter.session(self._config.service)
         return Receiver(self._config)
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
-from mta.interfaces import IChannel, IRole
+from zope.interface import implementer
+
+from mta.interfaces import IChannel, IEvictable, IRole
 from mta.mail import Envelope, MailArgument, Recipient, Reply, distinct
 from mta.queued import IDraft
 from mta.session import UNKNOWN_ADDRESS, Origin, Session
@@ -108,6 +110,7 @@ class Transaction:
         )
 
 
+@implementer(IEvictable)
 class Conversation:
     """One session on one connection, as the answers see it.
 
@@ -139,7 +142,7 @@ class Conversation:
         self.transaction: Transaction | None = None
         self.told_origin = ToldOrigin()
         self.transactions = 0
-        self.time_slice = TimeSlice(channel)
+        self.time_slice = TimeSlice(channel, config.turns)
 
     # --- lines and replies
 
@@ -210,6 +213,20 @@ class Conversation:
         """Take over what the access policy knows of the host's other sessions."""
         if self.session.host_commands_without_mail > ALLOWANCE:
             self.cost.allowance = REDUCED_ALLOWANCE
+
+    def charged(self) -> Reply | None:
+        """Charge the host; returns the reply if that is too much."""
+        self.session.commands_without_mail = self.cost.without_mail
+        try:
+            self.config.access.charge(self.session)
+        except Refusal as refusal:
+            return refusal.reply
+        self.admitted()
+        return None
+
+    def evict(self) -> None:
+        """See `IEvictable.evict`.  A reply would have to wait for who takes none."""
+        self.channel.abort()
 
     def end(self) -> None:
         """End the session, and leave behind what its host is charged with.

@@ -9,26 +9,29 @@ MAX_IDLE = 100  # commands that only keep a session alive, before they count as 
 ALLOWANCE = 300
 # The same for a host that has sent `ALLOWANCE` in other sessions: more than any message has.
 REDUCED_ALLOWANCE = 10
+CHARGED_AT_ONCE = 100  # commands without mail, until the host is charged with them
+HANDSHAKE_COST = 50  # commands that a TLS handshake costs as much as
 MAX_WITHOUT_MAIL = 2000  # commands without mail before the session ends
 SLOW_DELAY = 0.01  # seconds that each further command waits
 # Commands that one message makes up for: so many refused recipients each are no abuse.
 MESSAGE_CREDIT = 50
 MIN_CHUNK = 512  # octets; a smaller chunk of content, but for the last, costs more than it brings
 TIME_SLICE = 0.0005  # seconds of work, some dozen commands, before other sessions work
-MIN_TIME_SLICE = 0.0001  # the same while others wait
-LATE = 0.002  # seconds over the pause that was asked for: other sessions are working, too
-BACK_OFF = 4  # times as long as a pause took too long, the next one lasts
-MAX_BACK_OFF = 0.25  # seconds
+# The same while others wait: half of the time is left to those that ask for little.
+CROWDED_TIME_SLICE = TIME_SLICE / 2
+MAX_GAP = 0.008  # seconds from one turn to the next, where they come late
+LATE = 0.001  # seconds that a turn comes late: the processor has more to do than that
+CALM = 0.98  # times the gap, after each turn that comes in time
 
 
 class SessionCost:
-    """Counts the commands of one session that brought no mail.
+    """The commands of one session that brought no mail.
 
     A command of a transaction is counted only when that ends without a message.  `allowance` is
     the number before the session is slowed, `without_mail` the number so far.
     """
 
-    __slots__ = ("_errors", "_idle", "_open", "allowance", "without_mail")
+    __slots__ = ("_charged", "_errors", "_idle", "_open", "allowance", "without_mail")
 
     def __init__(self) -> None:
         self.allowance = ALLOWANCE
@@ -36,10 +39,15 @@ class SessionCost:
         self._idle = 0
         self._open = 0  # commands of the transaction that is under way
         self.without_mail = 0
+        self._charged = 0
 
     def command(self) -> None:
         """Count a command that came."""
         self.without_mail += 1
+
+    def handshake(self) -> None:
+        """Count a TLS handshake."""
+        self.without_mail += HANDSHAKE_COST
 
     def idle_command(self) -> bool:
         """Count a command that can bring no mail.  False: it is one too many."""
@@ -66,6 +74,13 @@ class SessionCost:
         self._idle = self._open = 0
         self.without_mail = max(0, self.without_mail - MESSAGE_CREDIT)
 
+    def is_to_be_charged(self) -> bool:
+        """Tell whether the host is to be charged, once for each hundred."""
+        if self.without_mail < self._charged + CHARGED_AT_ONCE:
+            return False
+        self._charged = self.without_mail
+        return True
+
     @property
     def is_exhausted(self) -> bool:
         """Tell whether the session is to end."""
@@ -77,18 +92,41 @@ class SessionCost:
         return SLOW_DELAY if self.without_mail > self.allowance else 0.0
 
 
-class TimeSlice:
-    """Lets a session work for a while, and then others.
+class Turns:
+    """The times at which sessions with much to do go on.
 
-    The longer a pause lasts beyond what was asked for, the more sessions work, and the longer is
-    the next one.
+    All sessions of a process share them.  However many there are, work for one that has little to
+    do comes between that of two others: where turns come late, there are fewer of them.
     """
 
-    __slots__ = ("_back_off", "_began", "_channel")
+    __slots__ = ("_free", "_gap")
 
-    def __init__(self, channel: IChannel) -> None:
+    def __init__(self) -> None:
+        self._free = 0.0  # when the next one may begin
+        self._gap = TIME_SLICE
+
+    def next(self, now: float) -> float:
+        """Take the next one; returns the seconds until it comes."""
+        start = max(now, self._free)
+        self._free = start + self._gap
+        return start - now
+
+    def came(self, late: float) -> None:
+        """Note by how many seconds one came late."""
+        self._gap = (
+            min(2 * self._gap, MAX_GAP) if late > LATE else max(CALM * self._gap, TIME_SLICE)
+        )
+
+
+class TimeSlice:
+    """Lets a session work for a while, and then others, in `turns`."""
+
+    __slots__ = ("_began", "_channel", "_is_crowded", "_turns")
+
+    def __init__(self, channel: IChannel, turns: Turns) -> None:
         self._channel = channel
-        self._back_off = 0.0
+        self._turns = turns
+        self._is_crowded = False
         self.restart()
 
     def restart(self) -> None:
@@ -97,13 +135,13 @@ class TimeSlice:
 
     async def let_others_work(self, delay: float) -> None:
         """Pause where the time slice is over, or for `delay` seconds."""
-        seconds = self._channel.seconds
-        now = seconds()
-        if not delay and now - self._began <= (MIN_TIME_SLICE if self._back_off else TIME_SLICE):
+        now = self._channel.seconds()
+        length = CROWDED_TIME_SLICE if self._is_crowded else TIME_SLICE
+        if not delay and now - self._began <= length:
             return
-        pause = max(delay, self._back_off)
+        pause = self._turns.next(now)
+        self._is_crowded = pause > 0
+        pause = max(delay, pause)
         await self._channel.sleep(pause)
-        late = seconds() - now - pause
-        calm = self._back_off / 2 if self._back_off > LATE else 0.0  # by and by
-        self._back_off = max(calm, min(BACK_OFF * late, MAX_BACK_OFF) if late > LATE else 0.0)
         self.restart()
+        self._turns.came(self._began - now - pause)

@@ -8,14 +8,15 @@ from mta.mail import Reply
 class Refusal(Exception):
     """A command is refused, by the grammar or by policy.
 
-    `reply` is what the client is told.  `is_error`: it counts as one of the client's errors,
-    whatever the reply is.
+    `reply` is what the client is told, after `delay` seconds where that is the greeting.
+    `is_error`: it counts as one of the client's errors, whatever the reply is.
     """
 
-    def __init__(self, reply: Reply, *, is_error: bool = False) -> None:
+    def __init__(self, reply: Reply, *, is_error: bool = False, delay: float = 0.0) -> None:
         super().__init__(reply)
         self.reply = reply
         self.is_error = is_error
+        self.delay = delay
 
 
 class PeerFault(Exception):

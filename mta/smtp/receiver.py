@@ -77,9 +77,10 @@ class Receiver:
         """
         conversation, channel = self._conversation, self._conversation.channel
         try:
-            await self._config.access.connect(conversation.session)
+            await self._config.access.connect(conversation.session, conversation)
             conversation.admitted()
             if self._begins_with_tls:
+                conversation.cost.handshake()
                 await channel.start_tls()
                 conversation.session.tls = channel.tls
             if conversation.inspection is not None:
@@ -89,6 +90,8 @@ class Receiver:
                 await self._await_silence()
                 conversation.send(replies.service_ready(self._config.hostname))
         except Refusal as refusal:
+            if refusal.delay:
+                await channel.sleep(refusal.delay)
             if self._begins_with_tls or self._after_tls:
                 return False  # there is no way yet, or no more, to say anything unasked
             conversation.send(refusal.reply)
@@ -175,7 +178,11 @@ class Receiver:
         """Count a command; returns the reply where it is one too many."""
         cost = self._conversation.cost
         cost.command()
-        return replies.TOO_MANY_COMMANDS if cost.is_exhausted and not self._turned_peer else None
+        if self._turned_peer:
+            return None
+        if cost.is_to_be_charged() and (refusal := self._conversation.charged()):
+            return refusal
+        return replies.TOO_MANY_COMMANDS if cost.is_exhausted else None
 
     def _require_fit(self, verb: Verb, line: bytes) -> None:
         """Raise Refusal where a command can't be answered, whatever its phase."""

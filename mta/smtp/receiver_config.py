@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mta.interfaces import (
     IAcceptedMail,
@@ -25,6 +25,7 @@ from mta.interfaces import (
     IUsers,
 )
 from mta.settings import JunkUse, Limits, ListenerTLS, Service
+from mta.smtp.cost import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class ReceiverConfig:
     `hide_client`: what users submit does not tell where they are.  `idle_timeout`: seconds between
     transactions after which the client must be gone, where `limits` give it more; 0: no matter.
     `takes_origins`: on a turned connection, the peer's word for who brought its mail is taken.
-    `node`: the name of this host among those that share a spool.
+    `node`: the name of this host among those that share a spool.  `turns` are those
+    of all sessions that have much to do.
     """
 
     hostname: str
@@ -70,3 +72,4 @@ class ReceiverConfig:
     idle_timeout: float = 0.0
     takes_origins: bool = False
     node: str = ""
+    turns: Turns = field(default_factory=Turns)

@@ -236,6 +236,7 @@ async def _end_of_content(
     conversation.close_transaction()
     if reply.is_positive:
         conversation.cost.message()
+        conversation.session.has_brought_mail = True
     else:
         conversation.cost.no_message()
     conversation.time_slice.restart()  # there was a commit to wait for

@@ -11,6 +11,7 @@ from mta.interfaces import (
     IAccessPolicy,
     IChannel,
     IClientNames,
+    IEvictable,
     IFarLooks,
     IFirstRoles,
     IMailboxLists,
@@ -44,7 +45,11 @@ class FakeAccessPolicy:
         self.closed = closed
         self.sessions = 0
 
-    async def connect(self, session: Session) -> None:
+    def takes(self, client: str) -> bool:
+        """Take all."""
+        return True
+
+    async def connect(self, session: Session, connection: IEvictable | None = None) -> None:
         """Count the session.  Raises Refusal where `closed` is set."""
         self.sessions += 1
         if self.closed is not None:
@@ -62,6 +67,9 @@ class FakeAccessPolicy:
                 raise Refusal(replies.NO_SUCH_USER)
             case "later":
                 raise Refusal(Reply(450, "4.2.1", ("Mailbox busy",)))
+
+    def charge(self, session: Session) -> None:
+        """Charge nothing."""
 
     def disconnect(self, session: Session) -> None:
         """Count the session no more."""
@@ -211,7 +219,7 @@ class OneRole:
     def __init__(self, role: IRole) -> None:
         self._role = role
 
-    def first_role(self) -> IRole:
+    def first_role(self, client: str) -> IRole:
         """Return the role."""
         return self._role
 

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.access import AccessPolicy, hosts
+from mta.access.admission import SESSION_COST
 from mta.access.counters import Counters
 from mta.access.limits import MAX_DELAY, ConcurrencyLimit, RateLimit, RecentNames, failure_delay
 from mta.access.local import ClientNames
@@ -455,7 +456,7 @@ class ConnectionTests(PolicyTestCase):
         self.passes(self.access.connect(session))
         session.commands_without_mail = 400
         self.access.disconnect(session)
-        for client, wasted in ((STRANGER, 400), ("192.0.2.9", 0)):
+        for client, wasted in ((STRANGER, 400 + SESSION_COST), ("192.0.2.9", 0)):
             other = self.session(client)
             self.passes(self.access.connect(other))
             self.assertEqual(other.host_commands_without_mail, wasted)

@@ -6,11 +6,20 @@ from typing import cast
 
 from twisted.internet.address import IPv4Address
 from twisted.logger import LogLevel, capturedLogs
+from zope.interface import implementer
 
-from mta.interfaces import IChannel
+from mta.interfaces import IChannel, IFirstRoles, IRole
 from mta.link import Link, LinkFactory
 from mta.testing import GreetingRole, MemoryTransport, OneRole
 from tests.link.cases import LinkTestCase, Role
+
+
+@implementer(IFirstRoles)
+class NoRole:
+    """Takes no connection."""
+
+    def first_role(self, client: str) -> IRole | None:
+        return None
 
 
 class FactoryTests(LinkTestCase):
@@ -19,6 +28,7 @@ class FactoryTests(LinkTestCase):
     def connect(self, factory: LinkFactory) -> Link:
         """One more connection."""
         link = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))
+        assert link is not None
         link.makeConnection(MemoryTransport())
         return link
 
@@ -31,6 +41,13 @@ class FactoryTests(LinkTestCase):
         for link in links:
             self.assertEqual(link.remote_address, "192.0.2.1")
             self.lose(link)
+        self.assertEqual(factory.links, set())
+
+    def test_not_taken(self) -> None:
+        """A connection without a first role is closed, and leaves nothing behind."""
+        factory = LinkFactory(self.clock)
+        factory.serve(NoRole())
+        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025)))
         self.assertEqual(factory.links, set())
 
     def test_a_new_configuration(self) -> None:

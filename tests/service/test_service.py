@@ -182,7 +182,7 @@ class ReceiversTests(SynchronousTestCase):
         """Each connection has a receiver of its own."""
         receivers = Receivers(receiver_config(MemorySpool()), NullMeter())
         self.assertTrue(verifyObject(IFirstRoles, receivers))
-        self.assertIsNot(receivers.first_role(), receivers.first_role())
+        self.assertIsNot(receivers.first_role("192.0.2.1"), receivers.first_role("192.0.2.1"))
 
 
 class ClosingTests(SynchronousTestCase):

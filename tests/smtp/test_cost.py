@@ -9,22 +9,28 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
+from mta.interfaces import IEvictable
+from mta.mail import Reply
 from mta.session import Session
 from mta.smtp.cost import (
     ALLOWANCE,
-    BACK_OFF,
+    CALM,
+    CHARGED_AT_ONCE,
+    CROWDED_TIME_SLICE,
     LATE,
-    MAX_BACK_OFF,
+    MAX_GAP,
     MAX_WITHOUT_MAIL,
     MESSAGE_CREDIT,
     MIN_CHUNK,
-    MIN_TIME_SLICE,
     REDUCED_ALLOWANCE,
     SLOW_DELAY,
     TIME_SLICE,
     TimeSlice,
+    Turns,
 )
+from mta.smtp.errors import Refusal
 from mta.testing import FakeAccessPolicy
 from tests.conversations import Conversation
 
@@ -72,7 +78,7 @@ class SteppingClock(Clock):
         return super().seconds()
 
 
-async def _in_debt(access: FakeAccessPolicy, session: Session) -> None:
+async def _in_debt(access: FakeAccessPolicy, session: Session, connection: object = None) -> None:
     access.sessions += 1
     session.host_commands_without_mail = ALLOWANCE + 1
 
@@ -165,6 +171,48 @@ class CostTests(SynchronousTestCase):
         self.assertLessEqual(talk.transport.taken().count(b"500 "), REDUCED_ALLOWANCE + 1)
         talk.link.connectionLost(Failure(ConnectionDone()))
 
+    def test_a_host_is_charged_as_it_goes(self) -> None:
+        """Once for each hundred commands, by the number so far; the session may end with that."""
+        charged: list[int] = []
+
+        def charge(_: FakeAccessPolicy, session: Session) -> None:
+            charged.append(session.commands_without_mail)
+            if len(charged) == 2:
+                raise Refusal(Reply(421, "4.7.0", ("Too much",)))
+
+        self.patch(FakeAccessPolicy, "charge", charge)
+        talk = self.talk({"errors": "1000000"})
+        talk.link.dataReceived(b"XYZZY\r\n" * 300)
+        self.assertEqual(charged, [CHARGED_AT_ONCE, 2 * CHARGED_AT_ONCE])
+        self.assertTrue(talk.transport.value().endswith(b"\r\n421 4.7.0 Too much\r\n"))
+        self.assertTrue(talk.transport.disconnecting)
+
+    def test_a_session_that_makes_room(self) -> None:
+        """It ends at once, wherever it is."""
+        connections: list[IEvictable] = []
+
+        async def connect(_: FakeAccessPolicy, session: Session, connection: IEvictable) -> None:
+            connections.append(connection)
+
+        self.patch(FakeAccessPolicy, "connect", connect)
+        talk = self.talk()
+        talk.link.dataReceived(BEGIN)
+        self.assertTrue(verifyObject(IEvictable, connections[0]))
+        connections[0].evict()
+        self.assertTrue(talk.transport.disconnected)
+
+    def test_a_refusal_that_is_held_back(self) -> None:
+        """A host that has cost too much waits for it."""
+
+        async def connect(access: FakeAccessPolicy, session: Session, connection: object) -> None:
+            raise Refusal(Reply(421, "4.7.0", ("Too much",)), delay=10.0)
+
+        self.patch(FakeAccessPolicy, "connect", connect)
+        talk = Conversation({}, dripped=False)
+        self.assertEqual(talk.transport.value(), b"")
+        talk.clock.advance(10)
+        self.assertEqual(talk.transport.value(), b"421 4.7.0 Too much\r\n")
+
     def test_on_a_turned_connection(self) -> None:
         """The provider may keep a link alive for as long as it likes."""
         talk = self.talk({"partner": "provider"})
@@ -204,25 +252,54 @@ class CostTests(SynchronousTestCase):
         talk.link.dataReceived(b"HELP\r\nHELP\r\n")
         self.assertEqual(pauses, [0.0])
 
-    def test_when_turns_come_late(self) -> None:
-        """Who works all the time leaves more time to others, the more of them there are."""
+    def test_a_crowd(self) -> None:
+        """Those that work all the time come one after the other, and have half of the time."""
         talk = self.talk()
         talk.link._clock = clock = Clock()
-        time_slice = TimeSlice(talk.link)
-        delays = [0.0, LATE, 0.005, 0.01, 1.0, *[0.0] * 9]
-        pauses: list[float] = []
+        turns, pauses = Turns(), []
 
         async def sleep(seconds: float) -> None:
             pauses.append(seconds)
-            clock.advance(seconds + delays.pop(0))
 
         talk.link.sleep = sleep  # type: ignore[method-assign]
-        while delays:
-            clock.advance(2 * (MIN_TIME_SLICE if pauses and pauses[-1] > LATE else TIME_SLICE))
-            self.successResultOf(Deferred.fromCoroutine(time_slice.let_others_work(0.0)))
-        calm = [MAX_BACK_OFF / 2**n for n in range(9) if MAX_BACK_OFF / 2 ** (n - 1) > LATE]
-        expected = [0.0, 0.0, 0.0, BACK_OFF * 0.005, BACK_OFF * 0.01, *calm, 0.0]
-        for found, wanted in zip(pauses, expected, strict=True):
-            self.assertAlmostEqual(found, wanted)
-        self.successResultOf(Deferred.fromCoroutine(time_slice.let_others_work(0.0)))
-        self.assertEqual(len(pauses), len(expected))
+        slices = [TimeSlice(talk.link, turns) for _ in range(10)]
+        clock.advance(2 * TIME_SLICE)
+        for each in slices:
+            self.successResultOf(Deferred.fromCoroutine(each.let_others_work(0.0)))
+        for found, place in zip(pauses, range(10), strict=True):
+            self.assertAlmostEqual(found, place * TIME_SLICE)
+        clock.advance(CROWDED_TIME_SLICE * 1.5)
+        for each in slices[:2]:  # the first one did not wait: it has a whole slice
+            self.successResultOf(Deferred.fromCoroutine(each.let_others_work(0.0)))
+        self.assertEqual(len(pauses), 11)
+
+    def test_alone(self) -> None:
+        """Where no other has much to do, none waits."""
+        turns = Turns()
+        for number in range(10):
+            self.assertEqual(turns.next(number * TIME_SLICE), 0.0)
+
+    def test_when_turns_come_late(self) -> None:
+        """There are fewer of them then, and by and by as many as before."""
+        turns = Turns()
+        for late, gap in (
+            (LATE, TIME_SLICE),
+            (2 * LATE, 2 * TIME_SLICE),
+            (1.0, 4 * TIME_SLICE),
+            (0.0, 4 * TIME_SLICE * CALM),
+        ):
+            turns.came(late)
+            turns.next(now := 1000.0 + gap)
+            self.assertAlmostEqual(turns.next(now), gap)
+            turns = _with_gap(turns)
+        for _ in range(20):
+            turns.came(1.0)
+        turns.next(2000.0)
+        self.assertAlmostEqual(turns.next(2000.0), MAX_GAP)
+
+
+def _with_gap(turns: Turns) -> Turns:
+    """The same, where none waits."""
+    other = Turns()
+    other._gap = turns._gap
+    return other
