@@ -9,7 +9,7 @@ from bench.rows import postgresql
 from bench.rows.authentication import Authentication
 from bench.rows.delivery import Deliveries, Large
 from bench.rows.filters import Filters
-from bench.rows.hostile import Hostile
+from bench.rows.hostile import KINDS, Hostile
 from bench.rows.links import HeldLinks
 from bench.rows.passing import Passing
 from bench.rows.python import Ceiling, PythonPeers
@@ -36,7 +36,7 @@ def rows(wanted: Callable[[str], bool]) -> list[Row]:
         Ceiling(),
         Idle(),
         HeldLinks(),
-        Hostile(),
+        *map(Hostile, KINDS),
         Waiting(),
         postgresql.Intake(),
         postgresql.Waiting(),

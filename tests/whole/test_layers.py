@@ -100,7 +100,8 @@ class LayoutTests(SynchronousTestCase):
         folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
         files = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
         self.assertEqual(
-            folders - rooms, {"attacks", "crash", "dialogues", "fuzz", "interop", "whole"}
+            folders - rooms,
+            {"attacks", "crash", "dialogues", "fuzz", "hostile", "interop", "whole"},
         )
         self.assertEqual(files - rooms, set())
 

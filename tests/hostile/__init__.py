@@ -1,0 +1,1 @@
+"""Clients that want to wear the server out, and ordinary mail beside them."""
