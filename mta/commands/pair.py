@@ -65,24 +65,8 @@ def register(subparsers: Subparsers) -> None:
     summary = "connect an office and its relay"
     parser = add_command(subparsers, "pair", _run, summary)
     parser.add_argument("what", metavar="NAME|TOKEN", nargs="?", help="an office, or mta1:...")
-    relay = parser.add_argument_group("on the relay")
-    relay.add_argument(
-        "--domain", action="append", default=[], metavar="D", help="a domain of the office"
-    )
-    relay.add_argument("--host", metavar="HOST", help="where the office calls (default: hostname)")
-    relay.add_argument("--port", type=int, metavar="N", help="the port it calls there")
-    office = parser.add_argument_group("in the office")
-    office.add_argument(
-        "--mailbox",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a mailbox of domains that are not configured yet",
-    )
-    office.add_argument("--as", dest="alias", metavar="NAME", help="what to call the relay")
-    office.add_argument(
-        "--no-test", action="store_true", help="send no message there and back, exchange none"
-    )
+    _add_relay_options(parser)
+    _add_office_options(parser)
     others = parser.add_argument_group("instead").add_mutually_exclusive_group()
     others.add_argument("--list", action="store_true", help="list open pairings, and peers")
     for option, meaning in (
@@ -95,6 +79,44 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="do not ask before --remove")
     add_json(parser)
+
+
+def _add_relay_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a relay may say."""
+    relay = parser.add_argument_group("on the relay")
+    relay.add_argument(
+        "--domain", action="append", default=[], metavar="D", help="a domain of the office"
+    )
+    relay.add_argument("--host", metavar="HOST", help="where the office calls (default: hostname)")
+    relay.add_argument("--port", type=int, metavar="N", help="the port it calls there")
+    relay.add_argument(
+        "--no-live",
+        action="store_true",
+        help="do not ask a new office about mailboxes, nor let it answer senders",
+    )
+
+
+def _add_office_options(parser: argparse.ArgumentParser) -> None:
+    """Add what an office may say."""
+    office = parser.add_argument_group("in the office")
+    office.add_argument(
+        "--mailbox",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a mailbox of domains that are not configured yet",
+    )
+    office.add_argument("--as", dest="alias", metavar="NAME", help="what to call the relay")
+    office.add_argument(
+        "--links",
+        type=int,
+        choices=(1, 2),
+        default=2,
+        help="connections to a new relay: the second is for questions and small mail (default: 2)",
+    )
+    office.add_argument(
+        "--no-test", action="store_true", help="send no message there and back, exchange none"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -140,7 +162,7 @@ def _offer(arguments: argparse.Namespace) -> None:
     if not has_spool(settings):
         raise Failed("the server has not run here yet: start it, and say this again")
     host, port, tls_at_once = _place(arguments, settings)
-    edits = relay_edits(settings, name, domains)
+    edits = relay_edits(settings, name, domains, is_live=not arguments.no_live)
     file = arguments.config.resolve()
     users = _users(settings, name)
     if edits:
@@ -273,10 +295,10 @@ def _print_manual(arguments: argparse.Namespace) -> None:
     hop = Hop(Agent.SMTP, host, port, tls_at_once, user=name)
     relay = Peer(DEFAULT_RELAY, tuple(domains), connect=hop)
     print(f"# On the relay, in {arguments.config}; and then: mta user add {name}")
-    print(snippet(relay_edits(bare, name, domains)))
+    print(snippet(relay_edits(bare, name, domains, is_live=not arguments.no_live)))
     file = secret_name(DEFAULT_RELAY)
     print(f"\n# In the office, with that password in {file} (mode 0600, the server's user's)")
-    print(snippet(office_edits(bare, relay, file, ["alice"])))
+    print(snippet(office_edits(bare, relay, file, ["alice"], arguments.links)))
     print("# A relay whose certificate no authority has issued needs its fingerprint as well:")
     print("# pin: sha256:...   (openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE)")
 

@@ -55,6 +55,7 @@ class _Office:
     ) -> None:
         self._file: Path = arguments.config.resolve()
         self._mailboxes: list[str] = arguments.mailbox
+        self._links: int = arguments.links
         self._is_tested = not arguments.no_test
         self._token = token
         self._settings = settings
@@ -131,7 +132,7 @@ class _Office:
         token = self._token
         relay = Peer(self._name, tuple(token.domains), connect=token.hop(user), pin=pin)
         file = self._files.name_of(self._secret)
-        return office_edits(self._settings, relay, file, self._mailboxes)
+        return office_edits(self._settings, relay, file, self._mailboxes, self._links)
 
     def _write(self, granted: Granted, pin: str) -> None:
         """Write the secret, and then the configuration that names it."""

@@ -22,8 +22,13 @@ class EntryFault(Exception):
     """A configuration that a pairing does not fit: one line."""
 
 
-def relay_edits(settings: Settings, peer: str, domains: Sequence[str]) -> Edits:
-    """The entries of an office on its relay.  Raises EntryFault."""
+def relay_edits(
+    settings: Settings, peer: str, domains: Sequence[str], *, is_live: bool = True
+) -> Edits:
+    """The entries of an office on its relay.  Raises EntryFault.
+
+    `is_live`: a new office is asked about mailboxes, and answers senders, while its link stands.
+    """
     edits: dict[Keys, Any] = {}
     present = settings.peers.get(peer)
     if present is not None and present.connect is not None:
@@ -35,6 +40,8 @@ def relay_edits(settings: Settings, peer: str, domains: Sequence[str]) -> Edits:
             ("peers", peer, "methods"): ["atrn"],
             ("peers", peer, "linger"): "1h",
         }
+        if is_live:
+            edits |= {("peers", peer, "verify"): "live", ("peers", peer, "pass_through"): True}
     elif wanted := [name for name in domains if name not in present.domains]:
         edits["peers", peer, "domains"] = [*present.domains, *wanted]
     for name in domains:
@@ -66,12 +73,13 @@ def removal_edits(settings: Settings, peer: str) -> Edits:
 
 
 def office_edits(
-    settings: Settings, relay: Peer, secret_file: str, mailboxes: Sequence[str]
+    settings: Settings, relay: Peer, secret_file: str, mailboxes: Sequence[str], links: int = 2
 ) -> Edits:
     """The entries of a relay in its office.  Raises EntryFault.
 
     `relay` is the peer as it is to be.  `mailboxes` are those of domains that the office does not
-    have yet.  All other mail goes to the relay, but where a route for it was chosen.
+    have yet, and `links` are to a new relay.  All other mail goes to the relay, but where a route
+    for it was chosen.
     """
     connect = relay.connect
     assert connect is not None
@@ -89,6 +97,8 @@ def office_edits(
     edits[(*key, "domains")] = list(relay.domains)
     if present is None:
         edits |= {(*key, "method"): "atrn", (*key, "every"): "1m", (*key, "origin"): "trust"}
+        if links > 1:
+            edits[(*key, "links")] = links
     edits |= _new_domains(settings, relay.domains, mailboxes)
     if settings.default_route.agent in (Agent.MX, Agent.REJECT):
         edits["routes", "default"] = f"hold:{relay.name}"
@@ -154,7 +164,8 @@ def _lines(tree: dict[str, Any], margin: str) -> Iterator[str]:
             yield f"{margin}{key}:"
             yield from _lines(value, margin + "  ")
         else:
-            yield f"{margin}{key}: {value}"
+            text = str(value).lower() if isinstance(value, bool) else value
+            yield f"{margin}{key}: {text}"
 
 
 def _address(hop: Hop) -> str:

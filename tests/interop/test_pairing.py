@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from mta.peers.status_files import PeerStatusFiles
 from mta.tls.files import certificates_in
 from mta.tls.verify import fingerprint
 from tests.certificates import Authority
@@ -32,12 +33,19 @@ class PairTests(PairingCase):
             self.assertIn(kept, server.config.read_text())
         self.assertIn("default: 'hold:relay'", self.office.config.read_text())
         self.office.start()
+        self.relay.process.wait_for("office turned its second connection")
         self.exchange(1)
+        wait_until(self.passed_through, "the office answered the sender")
         self.relay.stop()
         self.office.stop()
         self.relay.start()
         self.office.start()
         self.exchange(2)
+
+    def passed_through(self) -> bool:
+        """Tell whether the office has answered for a message."""
+        counts = PeerStatusFiles(self.relay.folder / "spool").read("office").counts
+        return counts.get("passed_through") == 1
 
     def exchange(self, count: int) -> None:
         """One message in each direction."""
@@ -229,7 +237,7 @@ class PairTests(PairingCase):
     def test_one_list_of_mailboxes(self) -> None:
         """The relay refuses what the office does not have, once it was told, and after a change."""
         self.relay.ports["smtp"] = self.smtp
-        token = self.line("office", "--domain", "example.com")
+        token = self.line("office", "--domain", "example.com", "--no-live")
         self.relay.send(LETTER % b"carol@partner.example", "zoe@example.com")  # not told yet
         self.pair(token)
         self.relay.process.wait_for("office told its mailboxes: 2")
