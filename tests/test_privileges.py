@@ -30,6 +30,8 @@ from tests.processes import (
 NOBODY = pwd.getpwnam("nobody")
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 MTA = "import sys; from mta.commands import main; sys.exit(main())"
+# What users may leave mail in, and where they read how.
+PUBLIC = {"spool/maildrop": 0o022, "spool/public.json": 0o044}
 PROVIDER = {"connect": "smtp://127.0.0.1:1", "domains": ["office.example"], "tls": "off"}
 
 
@@ -45,6 +47,12 @@ def run_mta(folder: Path, *words: str, stdin: str = "") -> subprocess.CompletedP
         text=True,
         timeout=60,
     )
+
+
+def descendants(pid: int) -> list[int]:
+    """A process, and all that come from it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    return [pid, *(each for child in children for each in descendants(int(child)))]
 
 
 def owners(folder: Path) -> dict[str, int]:
@@ -167,6 +175,49 @@ class ServerTests(RootCase):
         server.send(MESSAGE, "bob@office.example")
         server.wait_for_mail("office.example/bob")
         self.assertEqual(set(owners(self.folder / "mail").values()), {NOBODY.pw_uid})
+
+
+class ConfinementTests(RootCase):
+    """What is left to a server that root has started, with a hop that takes a password."""
+
+    PASSWORD = "not-to-be-seen-0815"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.make_mail()
+        secret = self.folder / "hop.secret"
+        secret.write_text(self.PASSWORD)
+        secret.chmod(0o600)
+        shutil.chown(secret, NOBODY.pw_uid)
+        hop = {"to": "smtps://smart.example", "user": "us", "secret": {"file": "hop.secret"}}
+        server = self.server(run_as="nobody", routes={"default": hop})
+        before = {*owners(self.folder)}
+        self.addCleanup(os.umask, os.umask(0))
+        server.start()
+        server.send(MESSAGE, "bob@office.example")
+        server.wait_for_mail("office.example/bob")
+        self.made = {*owners(self.folder)} - before
+        self.processes = descendants(server.process.pid)
+
+    def seen(self, name: str) -> list[str]:
+        """A file of /proc for each process of the server."""
+        return [Path(f"/proc/{pid}/{name}").read_text("utf-8", "replace") for pid in self.processes]
+
+    def test_whatever_it_does(self) -> None:
+        """It has no right of root, shows no secret, and writes for itself alone in two places."""
+        nobody = "\t".join([str(NOBODY.pw_uid)] * 4)
+        for status in self.seen("status"):
+            self.assertIn(f"Uid:\t{nobody}\n", status)
+            for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+                self.assertRegex(status, f"{name}:\t0+\n")
+        for name in ("cmdline", "environ"):
+            self.assertNotIn(self.PASSWORD, "".join(self.seen(name)))
+        places = {path.partition("/")[0] for path in self.made}
+        self.assertEqual(places - {"spool", "mail"}, set())
+        for path in self.made:
+            found = self.folder / path
+            rights = found.lstat().st_mode & 0o066
+            self.assertEqual(rights & ~PUBLIC.get(path, 0), 0, path)
 
 
 class ToolTests(RootCase):
