@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from mta.peers.status_files import MAX_EXCHANGES, PeerStatus, PeerStatusFiles
 from mta.session import LinkKind
@@ -23,6 +24,9 @@ TABLES = TableSet(
         ),
     ),
 )
+
+
+MAX_AT_ONCE = 100  # rows of one transaction: others wait for its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +71,23 @@ class NodeStates:
     def __init__(self, store: ITableStore, node: str) -> None:
         self._tables = store.open(TABLES)
         self._node = node
-        self._told: Mapping[str, str] = {}
+        self._seen: dict[str, tuple[object, PeerOnNode, str]] = {}  # with stamps and rows
+        self._told: dict[str, str] | None = None  # rows of ours in the table
 
     def tell(self, files: PeerStatusFiles, peers: Collection[str]) -> None:
         """Tell the status of these peers on this node, where it changed."""
-        states = {peer: PeerOnNode.here(self._node, peer, files).text for peer in peers}
-        if states != self._told:
-            self._tables.change(lambda statements: self._replace(statements, states))
-            self._told = states
+        self._seen = {peer: self._looked_at(files, peer) for peer in peers}
+        if self._told is None:
+            self._told = self._tables.change(self._rows)
+        states = {peer: text for peer, (_, _, text) in self._seen.items()}
+        news = [peer for peer, text in states.items() if self._told.get(peer) != text]
+        gone = [peer for peer in self._told if peer not in states]
+        for start in range(0, len(news), MAX_AT_ONCE):
+            rows = [(self._node, peer, states[peer]) for peer in news[start : start + MAX_AT_ONCE]]
+            self._tables.change(partial(_put, rows=rows))
+        if gone:
+            self._tables.change(partial(_remove, rows=[(self._node, peer) for peer in gone]))
+        self._told = states
 
     def others(self) -> Sequence[PeerOnNode]:
         """All of the other nodes."""
@@ -82,17 +95,34 @@ class NodeStates:
         rows = self._tables.change(lambda each: each.execute(select, (self._node,)).fetchall())
         return [PeerOnNode.of(*row) for row in rows]
 
-    def _replace(self, statements: IStatements, states: Mapping[str, str]) -> None:
+    def _looked_at(self, files: PeerStatusFiles, peer: str) -> tuple[object, PeerOnNode, str]:
+        """The status of a peer, read again where it may have changed."""
+        stamp, seen = files.stamp(peer), self._seen.get(peer)
+        if seen is not None and seen[0] == stamp and not _has_lost(seen[1], files):
+            return seen
+        state = PeerOnNode.here(self._node, peer, files)
+        return stamp, state, state.text
+
+    def _rows(self, statements: IStatements) -> dict[str, str]:
         select = "SELECT peer, state FROM peer_state WHERE node = ?"
-        present = dict(statements.execute(select, (self._node,)).fetchall())
-        delete = "DELETE FROM peer_state WHERE node = ? AND peer = ?"
-        gone = [(self._node, peer) for peer in present if peer not in states]
-        statements.execute_each(delete, gone)
-        statements.execute_each(
-            "INSERT INTO peer_state VALUES (?, ?, ?) ON CONFLICT (node, peer)"
-            " DO UPDATE SET state = excluded.state",
-            [(self._node, *each) for each in states.items() if present.get(each[0]) != each[1]],
-        )
+        return dict(statements.execute(select, (self._node,)).fetchall())
+
+
+def _has_lost(state: PeerOnNode, files: PeerStatusFiles) -> bool:
+    """Tell whether a link ended: that leaves no other sign."""
+    return any(files.link_since(state.peer, kind) is None for kind in state.links)
+
+
+def _put(statements: IStatements, rows: Sequence[tuple[str, str, str]]) -> None:
+    statements.execute_each(
+        "INSERT INTO peer_state VALUES (?, ?, ?) ON CONFLICT (node, peer)"
+        " DO UPDATE SET state = excluded.state",
+        rows,
+    )
+
+
+def _remove(statements: IStatements, rows: Sequence[tuple[str, str]]) -> None:
+    statements.execute_each("DELETE FROM peer_state WHERE node = ? AND peer = ?", rows)
 
 
 class PeerStatuses:

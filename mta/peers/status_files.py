@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mta.files import atomic_write, create, give_to_folder_owner, locked
+from mta.files import atomic_write, create, give_to_folder_owner, locked, stamp
 from mta.session import LinkKind
 
 FOLDER = "peers"
@@ -117,6 +117,10 @@ class PeerStatusFiles:
         finally:
             os.close(descriptor)
         return None
+
+    def stamp(self, peer: str) -> object:
+        """A sign of the last change of a status, or beginning of a link."""
+        return tuple(map(stamp, (self._path(peer), *(self._mark(peer, kind) for kind in LinkKind))))
 
     def update(self, peer: str, **changes: Any) -> None:
         """Replace some values of a status.  Raises OSError."""

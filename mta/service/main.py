@@ -49,7 +49,7 @@ from mta.spool.place import SpoolPlace
 
 CERTIFICATES_INTERVAL = 10.0  # seconds between looks at the certificate files
 MAILBOXES_INTERVAL = 1.0  # seconds between looks at the lists of mailboxes that peers told
-NODES_INTERVAL = 2.0  # seconds between looks at what other nodes tell
+NODES_INTERVAL = 5.0  # seconds between looks at what other nodes tell
 PICKUP_INTERVAL = 1.0  # seconds between looks into the maildrop
 REPORTS_INTERVAL = 60.0  # seconds between batches of counts for reports, and looks for due ones
 TAKE_OVER_INTERVAL = 10.0  # seconds between looks for mail of processes that died

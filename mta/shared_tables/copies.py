@@ -23,6 +23,7 @@ TABLES = TableSet(
     ),
 )
 GONE = ""  # the digest of a document that was removed
+MAX_AT_ONCE = 50  # documents of one transaction, of some KiB mostly: others wait for its end
 
 
 class Copies:
@@ -47,29 +48,40 @@ class Copies:
 
         Blocks.  Raises OSError.
         """
-        agreed, taken = self._tables.change(self._exchanged)
+        left, before = self._exchange_some(), None
+        while left and left != before:
+            left, before = self._exchange_some(), left
+
+    def _exchange_some(self) -> int:
+        """Exchange a bounded number of documents; return how many are left."""
+        agreed, taken, left = self._tables.change(self._exchanged)
         for name, document in taken.items():
             if document:
                 self._documents.keep(name, document)
             else:
                 self._documents.forget(name)
         self._agreed = agreed
+        return left
 
-    def _exchanged(self, statements: IStatements) -> tuple[Mapping[str, str], Mapping[str, bytes]]:
-        """The digests that all agree on now, and the documents to take."""
+    def _exchanged(
+        self, statements: IStatements
+    ) -> tuple[Mapping[str, str], Mapping[str, bytes], int]:
+        """The digests agreed on, documents to take, how many are left."""
         select = "SELECT name, digest FROM node_copy WHERE kind = ?"
         theirs: dict[str, str] = dict(statements.execute(select, (self._kind,)).fetchall())
         ours = self._digests()
-        taken = {}
-        for name in {**ours, **theirs}:
-            mine, their = ours.get(name, GONE), theirs.get(name)
-            if mine == their:
-                continue
-            if self._is_news(name, mine, their):
-                theirs[name] = self._hand_over(statements, name)
+        names = [name for name in {**ours, **theirs} if ours.get(name, GONE) != theirs.get(name)]
+        agreed, taken = {**theirs}, {}
+        for name in names[:MAX_AT_ONCE]:
+            if self._is_news(name, ours.get(name, GONE), theirs.get(name)):
+                agreed[name] = self._hand_over(statements, name)
             else:
                 taken[name] = self._fetched(statements, name)
-        return theirs, taken
+        left = names[MAX_AT_ONCE:]
+        for name in left:
+            agreed.pop(name, None)
+        agreed |= {name: self._agreed[name] for name in left if name in self._agreed}
+        return agreed, taken, len(left)
 
     def _is_news(self, name: str, mine: str, their: str | None) -> bool:
         """Tell whether the others are to have our document instead of theirs."""

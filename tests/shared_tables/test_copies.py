@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.pairing.mailboxes import MailboxFiles
+from mta.shared_tables import copies
 from mta.shared_tables.copies import Copies
 from mta.shared_tables.interfaces import IDocuments
 from mta.users.renewed import RenewedPasswords
@@ -141,3 +142,16 @@ class CopiesTests(DatabaseStores, SynchronousTestCase):
         blocked.unlink()
         self.exchange()
         self.assertEqual(self.lists(), [b"first"] * 2)
+
+    def test_many(self) -> None:
+        """However many there are, each transaction has a few of them."""
+        self.patch(copies, "MAX_AT_ONCE", 3)
+        for number in range(10):
+            self.one.lists.keep(f"office{number}", str(number).encode())
+        self.exchange()
+        self.one.lists.forget("office3")
+        self.other.lists.keep("office4", b"new")
+        self.exchange()
+        for node in (self.one, self.other):
+            found = [node.lists.read(f"office{number}") for number in range(10)]
+            self.assertEqual(found, [b"0", b"1", b"2", b"", b"new", b"5", b"6", b"7", b"8", b"9"])
