@@ -119,7 +119,7 @@ class PeerStatusFiles:
         return None
 
     def stamp(self, peer: str) -> object:
-        """A sign of the last change of a status, or beginning of a link."""
+        """A sign of the last change of a status, or link begun."""
         return tuple(map(stamp, (self._path(peer), *(self._mark(peer, kind) for kind in LinkKind))))
 
     def update(self, peer: str, **changes: Any) -> None:
