@@ -67,6 +67,14 @@ class Origin:
     told_id: str = ""  # the id that the message had there
     is_internal_there: bool = False  # a user or host of that one's own brought it there
 
+    @property
+    def is_remembered(self) -> bool:
+        """Tell whether a peer brought the message, and told its id.
+
+        That is on a connection that it turned.
+        """
+        return bool(self.turned_peer and self.told_id)
+
     def without_client(self) -> Origin:
         """Return the same without what tells where the client is."""
         return replace(self, address="", name="", port=0, hello="")

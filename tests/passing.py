@@ -104,13 +104,14 @@ class PassingCase(SynchronousTestCase):
 
     provider: ProviderSide
     office: CustomerSide
+    inspector_type: type[FakeInspector] = FakeInspector  # of the office
 
     def setUp(self) -> None:
         self.make()
 
     def make(self, *, linger: float = HOUR, link: bool = True) -> None:
         """The two, and the link between them."""
-        self.inspector = FakeInspector()
+        self.inspector = self.inspector_type()
         self.provider, self.office = sides(
             "atrn", linger, HOUR, origin="trust", inspectors=[self.inspector]
         )

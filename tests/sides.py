@@ -49,6 +49,7 @@ from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
 from mta.smtp.receiver import Receiver
 from mta.smtp.receiver_config import ReceiverConfig
+from mta.smtp.second_copies import SecondCopies
 from mta.testing import (
     ConnectionPair,
     FakeAgent,
@@ -156,7 +157,13 @@ class Side:
             Relay(()), Limits(), [peer], self.router, _users(), Counters(clock)
         )
         self.config = ReceiverConfig(
-            self.hostname, self.spool, self, self.access, Limits(), clock.seconds
+            self.hostname,
+            self.spool,
+            self,
+            self.access,
+            Limits(),
+            clock.seconds,
+            second_copies=SecondCopies(self.spool),
         )
 
     def start(self, watch: IHeldMailWatch) -> None:

@@ -96,6 +96,7 @@ from mta.interfaces.spool import (
     IQueue,
     ISpool,
     ISpoolListener,
+    ITakenMail,
 )
 
 __all__ = [
@@ -173,6 +174,7 @@ __all__ = [
     "ISpoolListener",
     "IStatusSource",
     "ITLSContext",
+    "ITakenMail",
     "IToldMailboxes",
     "ITurnReplies",
     "ITurnedRoles",

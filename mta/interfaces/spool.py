@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from zope.interface import Interface
 
-from mta.mail import Envelope
+from mta.mail import Envelope, Recipient
 from mta.queued import IDraft, Message, Settlement
 from mta.session import Origin
 
@@ -34,6 +34,16 @@ class ISpool(Interface):
         `origin`) is remembered for a week, for each recipient, in the same transaction.  The
         message is without recipients that have it by the same id; where none is left, raises
         AlreadyTaken, and nothing is left behind.
+        """
+
+
+class ITakenMail(Interface):
+    """The memory of what peers have brought on connections that they turned."""
+
+    async def has_taken(origin: Origin, recipients: Collection[Recipient]) -> bool:
+        """Tell whether all of these have the message, as `ISpool.commit` remembers it.
+
+        Raises OSError.
         """
 
 

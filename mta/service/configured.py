@@ -237,6 +237,7 @@ class _Maker:
             inspectors=looking,
             reverse_names=inspectors.names_for(looking),
             pass_through=pass_through(settings, process, self._router, self._sending),
+            second_copies=process.second_copies,
             opener=self._opener,
             junk=junk_use(settings),
             node=settings.node,

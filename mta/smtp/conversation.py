@@ -75,10 +75,20 @@ class Transaction:
     """A transaction, MAIL to end of content (RFC 5321 section 3.3).
 
     It is dropped, never cleared.  `began`: seconds of the channel.  It has a `draft` from its
-    beginning, so that the spool knows what may come.
+    beginning, so that the spool knows what may come.  `refusal` is that of its MAIL, where it may
+    be a second copy: recipients hear it who have not got the first one.
     """
 
-    __slots__ = ("argument", "began", "draft", "incoming", "inspection", "origin", "recipients")
+    __slots__ = (
+        "argument",
+        "began",
+        "draft",
+        "incoming",
+        "inspection",
+        "origin",
+        "recipients",
+        "refusal",
+    )
 
     def __init__(self, argument: MailArgument, draft: IDraft, origin: Origin, began: float) -> None:
         self.argument = argument
@@ -86,6 +96,7 @@ class Transaction:
         self.origin = origin
         self.began = began
         self.inspection: MessageInspection | None = None
+        self.refusal: Reply | None = None
         self.recipients: list[Recipient] = []
         self.incoming: IncomingMessage | None = None
 

@@ -69,6 +69,21 @@ class IncomingMessage:
 
     async def accept(self) -> Reply:
         """Take responsibility for the message, or refuse it: its content is complete."""
+        copies, origin = self._config.second_copies, self._origin
+        if copies is None or not origin.is_remembered:
+            return await self._accept()
+        if not copies.begin(origin):
+            self._refuse(replies.UNDER_WAY)
+            return replies.UNDER_WAY
+        try:
+            reply = await self._accept()
+        finally:
+            copies.end(origin)
+        if reply.is_positive:
+            return reply
+        return await copies.reply(origin, self._envelope.recipients) or reply
+
+    async def _accept(self) -> Reply:
         is_open = self.refusal is None and not self._header.complete
         if is_open and (body := await self._end_header()):
             await self._keep(body)

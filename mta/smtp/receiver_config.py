@@ -26,6 +26,7 @@ from mta.interfaces import (
 )
 from mta.settings import JunkUse, Limits, ListenerTLS, Service
 from mta.smtp.cost import Turns
+from mta.smtp.second_copies import SecondCopies
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ class ReceiverConfig:
     `accepted_mail` gets what was committed, `pass_through` what may go on before that; `now`
     gives seconds since the epoch.  Without `lists` EXPN is not offered.  `checks` look at header
     sections as they came, then `inspectors` at all of the mail, in this order; `reverse_names` is
-    there where one of them needs the name of the client, `opener` opens what peers have sealed, and
-    `junk` is done with what they take for that.
+    there where one of them needs the name of the client, `second_copies` knows what peers bring
+    again, `opener` opens what they have sealed, and `junk` is done with what inspectors take for
+    that.
     `hide_client`: what users submit does not tell where they are.  `idle_timeout`: seconds between
     transactions after which the client must be gone, where `limits` give it more; 0: no matter.
     `takes_origins`: on a turned connection, the peer's word for who brought its mail is taken.
@@ -65,6 +67,7 @@ class ReceiverConfig:
     inspectors: Sequence[IInspector] = ()
     reverse_names: IReverseNames | None = None
     pass_through: IPassThrough | None = None
+    second_copies: SecondCopies | None = None
     opener: ISealOpener | None = None
     junk: JunkUse = JunkUse.FOLDER
     cleartext_auth: bool = False

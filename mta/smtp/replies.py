@@ -142,6 +142,7 @@ def etrn_pending(messages: int) -> Reply:
 OK = Reply(250, "2.0.0", ("OK",))
 SENDER_OK = Reply(250, "2.1.0", ("Sender OK",))
 RECIPIENT_OK = Reply(250, "2.1.5", ("Recipient OK",))
+UNDER_WAY = Reply(451, "4.3.0", ("You brought this message before, and it is looked at still",))
 ALREADY_TAKEN = Reply(250, "2.0.0", ("OK, you brought this message before",))
 CANNOT_VERIFY = Reply(252, "2.1.5", ("Cannot VRFY user, but will accept message for delivery",))
 START_CONTENT = Reply(354, "", ("Start mail input; end with <CRLF>.<CRLF>",))

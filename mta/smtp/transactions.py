@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mta.interfaces import ISpool
-from mta.mail import Body
+from mta.mail import Body, Recipient
 from mta.queued import IDraft
 from mta.session import Session
 from mta.settings import Service
@@ -83,7 +83,11 @@ async def _mail(conversation: Conversation, argument: bytes) -> Answer:
     began = conversation.channel.seconds()
     transaction = Transaction(parsed, _draft(config.spool), origin, began)
     if conversation.inspection is not None and not parsed.is_question:
-        await _begin_inspection(conversation.inspection, transaction, session.outsider)
+        try:
+            await _begin_inspection(conversation.inspection, transaction, session.outsider)
+        except BaseException:
+            transaction.discard()
+            raise
     conversation.transaction = transaction
     conversation.cost.towards_mail()
     return replies.SENDER_OK
@@ -104,14 +108,15 @@ async def _begin_inspection(
 
     A client that was told is looked at in place of the server that tells it.
     """
-    draft, argument = transaction.draft, transaction.argument
+    id, argument, origin = transaction.draft.id, transaction.argument, transaction.origin
     try:
         if client is not None:
             inspection = await ForwardedInspection.begin(inspection, client)
-        transaction.inspection = await inspection.message(draft.id, argument, transaction.origin)
-    except BaseException:
-        draft.discard()
-        raise
+        transaction.inspection = await inspection.message(id, argument, origin)
+    except Refusal as refusal:
+        if not origin.is_remembered:
+            raise
+        transaction.refusal = for_one_client(refusal.reply)
 
 
 async def rcpt(conversation: Conversation, argument: bytes) -> Answer:
@@ -122,18 +127,43 @@ async def rcpt(conversation: Conversation, argument: bytes) -> Answer:
     recipient = grammar.parse_rcpt(
         argument, _offered(conversation, RCPT_PARAMETERS), smtputf8=transaction.argument.smtputf8
     )
-    inspection = transaction.inspection
     try:
-        await config.access.rcpt(conversation.session, transaction.argument.reverse_path, recipient)
-    except Refusal as refusal:
-        if inspection is not None:
-            await inspection.refused(recipient, refusal.reply)
-        raise
-    if inspection is not None:
-        await inspection.recipient(recipient)
+        await _admit(conversation, transaction, recipient)
+    except Refusal:
+        if not await _is_second_copy(conversation, transaction, [recipient]):
+            raise
     transaction.recipients.append(recipient)
     conversation.cost.towards_mail()
     return replies.RECIPIENT_OK
+
+
+async def _admit(conversation: Conversation, transaction: Transaction, each: Recipient) -> None:
+    """Let rules and inspectors see a recipient.  Raises Refusal."""
+    inspection, reverse_path = transaction.inspection, transaction.argument.reverse_path
+    try:
+        if transaction.refusal is not None:
+            raise Refusal(transaction.refusal)
+        await conversation.config.access.rcpt(conversation.session, reverse_path, each)
+    except Refusal as refusal:
+        if inspection is not None:
+            await inspection.refused(each, refusal.reply)
+        raise
+    if inspection is not None:
+        await inspection.recipient(each)
+
+
+async def _is_second_copy(
+    conversation: Conversation, transaction: Transaction, recipients: Sequence[Recipient]
+) -> bool:
+    """Tell whether these have the message already, which would be refused now.
+
+    Raises Refusal where that is not known yet.
+    """
+    copies = conversation.config.second_copies
+    reply = await copies.reply(transaction.origin, recipients) if copies is not None else None
+    if reply is not None and not reply.is_positive:
+        raise Refusal(reply)
+    return reply is not None
 
 
 def _offered(conversation: Conversation, parameters: frozenset[str]) -> frozenset[str]:
@@ -195,12 +225,19 @@ async def skip_chunk(conversation: Conversation, argument: bytes) -> None:
 
 async def _announce(conversation: Conversation, transaction: Transaction) -> None:
     """Let inspectors see the whole envelope.  Raises Refusal, with which the transaction ends."""
-    if transaction.inspection is not None:
+    if transaction.inspection is None:
+        return
+    try:
         try:
             await transaction.inspection.data()
         except Refusal:
-            conversation.drop_transaction()
-            raise
+            if not await _is_second_copy(conversation, transaction, transaction.recipients):
+                raise
+            transaction.inspection.abort()
+            transaction.inspection = None
+    except Refusal:
+        conversation.drop_transaction()
+        raise
 
 
 def _transaction(conversation: Conversation) -> Transaction:

@@ -87,6 +87,9 @@ class IReading(IHeldReading):
     async def recalled(numbers: Collection[int]) -> Sequence[int]:
         """Those of our messages that are gone, on hold, or another's."""
 
+    async def taken(keys: Collection[str]) -> Collection[str]:
+        """Those of these keys by which mail of peers is remembered."""
+
     def counts_by_state() -> Mapping[str, tuple[int, float]]:
         """The number of messages in each state, and when the oldest came.
 

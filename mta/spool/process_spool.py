@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mta.interfaces import IAttempts, IPreviews, IQueue, ISpool, ISpoolListener
-from mta.mail import Envelope
+from mta.interfaces import IAttempts, IPreviews, IQueue, ISpool, ISpoolListener, ITakenMail
+from mta.mail import Envelope, Recipient
 from mta.queued import AlreadyTaken, IDraft, Message, Settlement
 from mta.session import Origin
 from mta.spool import clock, owner_rows, queue_id
@@ -26,10 +26,11 @@ from mta.spool.interfaces import IReading
 from mta.spool.jobs import ICommitter
 from mta.spool.leasing import Leasing
 from mta.spool.owners import Owner
+from mta.spool.taken import key_of
 from mta.spool.wakeup_pipe import WakeupPipe
 
 
-@implementer(ISpool, IPreviews, IQueue, IAttempts)
+@implementer(ISpool, IPreviews, ITakenMail, IQueue, IAttempts)
 class ProcessSpool(ABC):
     """Joins the parts that work for one owner.
 
@@ -186,6 +187,11 @@ class ProcessSpool(ABC):
         """See `IPreviews.preview`."""
         assert isinstance(draft, Draft)
         return await self._commits.preview(Incoming(draft, envelope, header, origin))
+
+    async def has_taken(self, origin: Origin, recipients: Collection[Recipient]) -> bool:
+        """See `ITakenMail.has_taken`."""
+        keys = {key_of(origin, recipient) for recipient in recipients}
+        return keys <= {*await self._reading.taken(keys)}
 
     # --- IQueue --------------------------------------------------------------------
 

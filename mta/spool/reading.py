@@ -7,7 +7,7 @@ from functools import partial
 
 from zope.interface import implementer
 
-from mta.spool import leases, rows
+from mta.spool import leases, rows, taken
 from mta.spool.content import InThread
 from mta.spool.database import ReadConnection
 from mta.spool.folder import Folder
@@ -51,6 +51,13 @@ class Reading:
         query = partial(leases.recalled, numbers=numbers, owner=self._owner)
         recalled: Sequence[int] = await self._in_thread(self.connection.call, query)
         return recalled
+
+    async def taken(self, keys: Collection[str]) -> Collection[str]:
+        """See `IReading.taken`."""
+        found: Collection[str] = await self._in_thread(
+            self.connection.call, partial(taken.known, keys=keys)
+        )
+        return found
 
     def counts_by_state(self) -> Mapping[str, tuple[int, float]]:
         """See `IReading.counts_by_state`."""

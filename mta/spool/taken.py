@@ -46,7 +46,7 @@ class TakenMail:
 
         One without recipients may be left.  What is left is remembered.
         """
-        if not any(is_remembered(arrival.origin) for arrival in arrivals):
+        if not any(arrival.origin.is_remembered for arrival in arrivals):
             return arrivals
         connection.execute(_TABLE)
         connection.execute(_INDEX)
@@ -58,7 +58,7 @@ class TakenMail:
     def _sifted(
         self, connection: sqlite3.Connection, arrival: rows.Arrival, now: float
     ) -> rows.Arrival:
-        if not is_remembered(arrival.origin):
+        if not arrival.origin.is_remembered:
             return arrival
         added = connection.execute(
             "INSERT INTO taken (key, at) SELECT value, ? FROM json_each(?) WHERE true"
@@ -93,12 +93,16 @@ def restore_taken(connection: sqlite3.Connection, taken: Collection[tuple[str, i
         connection.executemany("INSERT OR IGNORE INTO taken (key, at) VALUES (?, ?)", taken)
 
 
-def is_remembered(origin: Origin) -> bool:
-    """Tell whether a peer brought the message, and told its id.
-
-    That is on a connection that it turned.
-    """
-    return bool(origin.turned_peer and origin.told_id)
+def known(connection: sqlite3.Connection, keys: Collection[str]) -> Collection[str]:
+    """Those of these keys that there are."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = 'taken'"
+    if connection.execute(query).fetchone() is None:
+        return ()
+    found = connection.execute(
+        "SELECT key FROM taken WHERE key IN (SELECT value FROM json_each(?))",
+        (json.dumps([*keys]),),
+    )
+    return [key for (key,) in found.fetchall()]
 
 
 def key_of(origin: Origin, recipient: Recipient) -> str:
@@ -109,7 +113,7 @@ def key_of(origin: Origin, recipient: Recipient) -> str:
 
 def keys_of(arrival: rows.Arrival) -> list[str]:
     """The keys by which a message is remembered, one for each recipient."""
-    if not is_remembered(arrival.origin):
+    if not arrival.origin.is_remembered:
         return []
     return [key_of(arrival.origin, recipient) for recipient in arrival.envelope.recipients]
 
@@ -126,7 +130,7 @@ def only_new(arrival: rows.Arrival, new: Collection[str]) -> rows.Arrival:
 
 def without_taken(envelope: Envelope, taken: set[str], origin: Origin) -> Envelope:
     """Return an envelope without recipients in `taken`; the others join it."""
-    if not is_remembered(origin):
+    if not origin.is_remembered:
         return envelope
     keys = {key_of(origin, each): each for each in envelope.recipients}
     left = tuple(each for key, each in keys.items() if key not in taken)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from mta.interfaces import IPreviews, IQueue, ISpool
+from mta.interfaces import IPreviews, IQueue, ISpool, ITakenMail
 from mta.mail import Envelope, Recipient
 from mta.queued import (
     EVERYWHERE,
@@ -23,7 +23,7 @@ from mta.queued import (
 )
 from mta.session import UNKNOWN_ORIGIN, Origin
 from mta.spool import queue_id
-from mta.spool.taken import without_taken
+from mta.spool.taken import key_of, without_taken
 from mta.testing.delivery import FakeContent
 
 POSTPONED_AT_ONCE = 1000  # messages
@@ -78,7 +78,7 @@ def _epoch() -> float:
     return 0.0
 
 
-@implementer(ISpool, IPreviews, IQueue)
+@implementer(ISpool, IPreviews, ITakenMail, IQueue)
 class MemorySpool:
     """A spool with one owner, which keeps the promises of leases.
 
@@ -130,7 +130,7 @@ class MemorySpool:
 
     def add(self, envelope: Envelope, content: bytes, origin: Origin = UNKNOWN_ORIGIN) -> Message:
         """Let a new message wait that is due."""
-        message = self._message(self._ids.next(), envelope, content, origin)
+        message = _message(self._ids.next(), envelope, content, origin)
         self.put(message)
         return message
 
@@ -162,7 +162,7 @@ class MemorySpool:
         if not envelope.recipients:
             draft.discard()
             raise AlreadyTaken(origin.told_id)
-        message = self._message(draft.number, envelope, draft.content, origin, len(header))
+        message = _message(draft.number, envelope, draft.content, origin, len(header))
         if hold:
             message = self.on_hold[message.id] = replace(message, on_hold=hold)
             return message
@@ -175,7 +175,12 @@ class MemorySpool:
         if self.failure or self.faults:
             return None
         assert isinstance(draft, MemoryDraft)
-        return self._message(draft.number, envelope, header + draft.data, origin, len(header))
+        return _message(draft.number, envelope, header + draft.data, origin, len(header))
+
+    async def has_taken(self, origin: Origin, recipients: Collection[Recipient]) -> bool:
+        """Tell whether all of these have the message."""
+        self._fail()
+        return all(key_of(origin, recipient) in self.taken for recipient in recipients)
 
     # --- IQueue
 
@@ -300,25 +305,7 @@ class MemorySpool:
         return self.leased.pop(id, None) or self.on_hold.pop(id, None) or message
 
     def _notice(self, notice: Notice) -> Message:
-        return self._message(self._ids.next(), notice.envelope, notice.content, notice.origin)
-
-    def _message(
-        self,
-        number: int,
-        envelope: Envelope,
-        data: bytes,
-        origin: Origin = UNKNOWN_ORIGIN,
-        header_size: int | None = None,
-    ) -> Message:
-        pieces = (data[at : at + PIECE] for at in range(0, len(data), PIECE))
-        return Message(
-            id=queue_id.encode(number),
-            arrived=queue_id.arrival(number),
-            envelope=envelope,
-            content=FakeContent(*pieces, header_size=header_size if envelope.sealed else None),
-            progress=tuple(map(Progress, envelope.recipients)),
-            origin=origin,
-        )
+        return _message(self._ids.next(), notice.envelope, notice.content, notice.origin)
 
     def _lease(self, ids: Iterable[str]) -> Sequence[Message]:
         return [self.lend(self.waiting.pop(id)[0]) for id in ids]
@@ -329,6 +316,24 @@ class MemorySpool:
             for message in self.messages
             if any(_waits_for(progress, peer, domains) for progress in message.progress)
         ]
+
+
+def _message(
+    number: int,
+    envelope: Envelope,
+    data: bytes,
+    origin: Origin = UNKNOWN_ORIGIN,
+    header_size: int | None = None,
+) -> Message:
+    pieces = (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+    return Message(
+        id=queue_id.encode(number),
+        arrived=queue_id.arrival(number),
+        envelope=envelope,
+        content=FakeContent(*pieces, header_size=header_size if envelope.sealed else None),
+        progress=tuple(map(Progress, envelope.recipients)),
+        origin=origin,
+    )
 
 
 def _hops(message: Message) -> Iterable[str]:

@@ -39,6 +39,22 @@ class TakenContract(Contract):
             self.refused(spool, origin, body=body)
         self.assertEqual(self.wait(spool.lease_due(9)), [])
 
+    def test_known(self) -> None:
+        """It is known before the commit who has a message, and only where all have it."""
+        spool = self.process()
+        bob, carol = envelope(BOB, CAROL).recipients
+
+        def has(origin: Origin, *recipients: Recipient) -> bool:
+            known: bool = self.wait(spool.has_taken(origin, recipients))
+            return known
+
+        self.assertFalse(has(BROUGHT, bob))
+        self.commit(spool, origin=BROUGHT)
+        self.assertTrue(has(BROUGHT, bob))
+        self.assertFalse(has(BROUGHT, carol))
+        self.assertFalse(has(BROUGHT, bob, carol))
+        self.assertFalse(has(replace(BROUGHT, told_id="ID2"), bob))
+
     def test_others(self) -> None:
         """Another id, another peer, and mail that no peer turned a connection for."""
         spool = self.process()

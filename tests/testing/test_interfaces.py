@@ -36,6 +36,7 @@ from mta.interfaces import (
     ISessionInspector,
     ISigner,
     ISpool,
+    ITakenMail,
     ITLSContext,
     ITurnReplies,
     IUsers,
@@ -68,7 +69,7 @@ STAND_INS = (
     (testing.FakeUsers(), [IUsers]),
     (testing.GreetingRole(), [IRole]),
     (testing.MemoryDraft(1), [IDraft]),
-    (testing.MemorySpool(), [ISpool, IPreviews, IQueue]),
+    (testing.MemorySpool(), [ISpool, IPreviews, ITakenMail, IQueue]),
     (testing.OneRole(testing.GreetingRole()), [IFirstRoles]),
     (testing.TurnReplies(), [ITurnReplies]),
 )

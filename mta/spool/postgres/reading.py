@@ -10,7 +10,7 @@ from mta.mail import Envelope
 from mta.spool.content import InThread
 from mta.spool.holds import StandingHold, first_fitting
 from mta.spool.interfaces import IAdmission, IReading
-from mta.spool.postgres import leases, rows
+from mta.spool.postgres import leases, rows, taken
 from mta.spool.postgres.cursor import Cursor
 from mta.spool.postgres.holds import standing
 from mta.spool.postgres.server import FEW_ROWS, Connection, Server, Session
@@ -60,6 +60,11 @@ class PostgresReading:
             self.session.call, leases.recalled, numbers, self._owner
         )
         return recalled
+
+    async def taken(self, keys: Collection[str]) -> Collection[str]:
+        """See `IReading.taken`."""
+        found: Collection[str] = await self._in_thread(self.session.call, taken.known, keys)
+        return found
 
     async def may_come(self, envelope: Envelope) -> bool:
         """See `IAdmission.may_come`."""

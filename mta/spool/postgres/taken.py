@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from mta.spool.postgres.rows import counted
 from mta.spool.postgres.server import Connection
 from mta.spool.rows import Arrival
-from mta.spool.taken import KEPT, MAX_PURGED, PURGE_PAUSE, is_remembered, keys_of, only_new
+from mta.spool.taken import KEPT, MAX_PURGED, PURGE_PAUSE, keys_of, only_new
 
 _REMEMBER = """
 INSERT INTO taken (key, at, message) SELECT unnest(%s::text[]), %s, %s
@@ -40,7 +40,7 @@ class PostgresTakenMail:
         One without recipients may be left.  What is left is remembered.  Others that bring the same
         at this moment wait for our commit.
         """
-        if not any(is_remembered(arrival.origin) for arrival in arrivals):
+        if not any(arrival.origin.is_remembered for arrival in arrivals):
             return arrivals
         now = self._now()
         sifted = [self._sifted(connection, arrival, now) for arrival in arrivals]
@@ -50,11 +50,17 @@ class PostgresTakenMail:
         return sifted
 
     def _sifted(self, connection: Connection, arrival: Arrival, now: float) -> Arrival:
-        if not is_remembered(arrival.origin):
+        if not arrival.origin.is_remembered:
             return arrival
         keys = sorted({*keys_of(arrival)})
         added = connection.execute(_REMEMBER, (keys, int(now), arrival.number))
         return only_new(arrival, {key for (key,) in added.fetchall()})
+
+
+def known(connection: Connection, keys: Collection[str]) -> Collection[str]:
+    """Those of these keys that there are."""
+    query = "SELECT key FROM taken WHERE key = ANY(%s::text[])"
+    return [key for (key,) in connection.execute(query, ([*keys],)).fetchall()]
 
 
 def remembered(connection: Connection) -> list[tuple[str, int]]:
