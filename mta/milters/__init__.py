@@ -8,6 +8,6 @@ beginning, `events` and `macros` are what it is told, `replies` and `changes` wh
 """
 
 from mta.milters.inspector import MilterInspector
-from mta.milters.surroundings import CHAIN_SECONDS, Surroundings
+from mta.milters.surroundings import CHAIN_SECONDS, PASSING_CHAIN_SECONDS, Surroundings
 
-__all__ = ["CHAIN_SECONDS", "MilterInspector", "Surroundings"]
+__all__ = ["CHAIN_SECONDS", "PASSING_CHAIN_SECONDS", "MilterInspector", "Surroundings"]

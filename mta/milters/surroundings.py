@@ -10,6 +10,9 @@ from mta.interfaces import IFilterMeter, IRouter, ISpool
 # For the ends of a message at all filters: a client waits for ten minutes, and sends the message
 # once more where they take longer (RFC 5321 section 4.5.3.2.6).
 CHAIN_SECONDS = 540.0
+# The same where mail is passed through: with a minute for the peer, and the other checks, a sender
+# waits for five minutes at most.
+PASSING_CHAIN_SECONDS = 210.0
 
 
 @dataclass(frozen=True, slots=True)

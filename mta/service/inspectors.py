@@ -13,7 +13,7 @@ from mta.inspectors.authentication_config import AuthenticationConfig
 from mta.inspectors.lists import Lists
 from mta.inspectors.sender_policy import SenderPolicies
 from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, IRouter
-from mta.milters import CHAIN_SECONDS, MilterInspector, Surroundings
+from mta.milters import CHAIN_SECONDS, PASSING_CHAIN_SECONDS, MilterInspector, Surroundings
 from mta.resolver import ReverseNames
 from mta.service.process import Process
 from mta.service.reception import client_inspectors, quota_inspectors
@@ -52,7 +52,7 @@ class Inspectors:
             router,
             process.meter,
             settings.limits.message_size,
-            CHAIN_SECONDS / max(1, len(settings.milters)),
+            chain_seconds(settings) / max(1, len(settings.milters)),
         )
         self._milters = [(each, MilterInspector(each, surroundings)) for each in settings.milters]
 
@@ -68,6 +68,12 @@ class Inspectors:
     def names_for(self, inspectors: Sequence[IInspector]) -> IReverseNames | None:
         """Return the look-up of client names, where one of these needs it."""
         return self._reverse_names if any(each.needs_name for each in inspectors) else None
+
+
+def chain_seconds(settings: Settings) -> float:
+    """The seconds of all filters together for the end of a message."""
+    is_passing = any(peer.pass_through for peer in settings.peers.values())
+    return PASSING_CHAIN_SECONDS if is_passing else CHAIN_SECONDS
 
 
 def junk_use(settings: Settings) -> JunkUse:
