@@ -215,6 +215,8 @@ def _of_peers(peers: Mapping[str, Mapping[str, float]]) -> Iterator[Any]:
         ("link", "mta_peer_link", "Whether a turned connection stands"),
         ("link_since", "mta_peer_link_since_timestamp_seconds", "When the link began"),
         ("round_trip", "mta_peer_round_trip_seconds", "Round trip, as measured last"),
+        ("waiting", "mta_peer_waiting_messages", "Messages that wait for the peer"),
+        ("oldest", "mta_peer_oldest_timestamp_seconds", "When the oldest of them came"),
     ):
         gauge = GaugeMetricFamily(name, told, labels=["peer"])
         for peer, figures in peers.items():

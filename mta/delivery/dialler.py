@@ -28,7 +28,15 @@ from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import PerHost, most_telling
 from mta.delivery.silence import SilenceLimit
 from mta.delivery.steps import Steps
-from mta.interfaces import IClientTLS, IMailSource, IOwnHost, IResolver, IRole, ISigner
+from mta.interfaces import (
+    IClientTLS,
+    ILinkWatch,
+    IMailSource,
+    IOwnHost,
+    IResolver,
+    IRole,
+    ISigner,
+)
 from mta.link import HANDSHAKE_TIMEOUT, Link
 from mta.mail import Agent, Hop, Outcome, Reply, Security, Status
 from mta.queued import HopFailure, Pressure
@@ -52,15 +60,26 @@ NO_HOST = Outcome(Status.DEFERRED, Reply(451, "4.4.4", ("There is no host to sen
 
 
 class Transfer:
-    """The mail for a hop, and the last sender that had it."""
+    """The mail for a hop, and the last sender that had it.
 
-    def __init__(self, source: IMailSource, turn: TurnRequest | None = None) -> None:
+    `watch` hears of round trips.
+    """
+
+    def __init__(
+        self,
+        source: IMailSource,
+        turn: TurnRequest | None = None,
+        watch: ILinkWatch | None = None,
+    ) -> None:
         self._source = source
         self._turn = turn
+        self._watch = watch
         self._sender: Sender | None = None
 
     def new_sender(self, config: SenderConfig) -> IRole:
         """Make the sender for one more connection."""
+        if self._watch is not None:
+            config = replace(config, watch=self._watch)
         self._sender = Sender(self._source, config, self._turn)
         return self._sender
 

@@ -110,8 +110,8 @@ class IStatusSource(Interface):
         """By peer: figures of its links, and the counts of `IPeerMeter`.
 
         `link` is 1 where a turned connection stands, `link_since` when it began, in seconds since
-        the epoch, and `round_trip` in seconds; what is not known is missing.  Blocks.  Raises
-        OSError.
+        the epoch, and `round_trip` in seconds; `waiting` are the messages held for it, and `oldest`
+        is when the first of them came.  What is not known is missing.  Blocks.  Raises OSError.
         """
 
     async def health() -> str:

@@ -17,6 +17,7 @@ from mta.peers.dial_loop import DialLoop
 from mta.peers.exchange import Exchange, ExchangeFailed, NoMail
 from mta.peers.interfaces import IExchanges, ITallyWatch
 from mta.peers.quick_link import QuickLink
+from mta.peers.round_trip import RoundTrip
 from mta.peers.status_log import PeerStatusLog
 from mta.peers.tally import Tally
 from mta.queued import EVERYWHERE
@@ -62,6 +63,7 @@ class Customer:
             watch,
             self._status.link(peer.name),
             self._mailboxes.get(peer.name, b""),
+            link_watch=RoundTrip(peer.name, self._status),
         )
         began = self._clock.seconds()
         try:
@@ -89,7 +91,8 @@ class Customer:
     async def send_held(self, peer: Peer) -> None:
         """See `IExchanges.send_held`."""
         if await self._held.count(peer.name, [EVERYWHERE], 1):
-            exchange = Exchange(peer, self._dialler, self._receiver)
+            watch = RoundTrip(peer.name, self._status)
+            exchange = Exchange(peer, self._dialler, self._receiver, link_watch=watch)
             with self._own_mail(peer, OWN_LINGER) as source:
                 await exchange.send(source)
 

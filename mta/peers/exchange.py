@@ -14,7 +14,7 @@ from dataclasses import replace
 from zope.interface import implementer
 
 from mta.delivery.dialler import Dialler, Transfer
-from mta.interfaces import IMailSource, ITurnReplies
+from mta.interfaces import ILinkWatch, IMailSource, ITurnReplies
 from mta.mail import Outcome, Reply, Status
 from mta.peers.interfaces import ITallyWatch
 from mta.peers.tally import CountedSource, Tally, Unwatched
@@ -102,7 +102,7 @@ class Exchange:
 
     `config` is what a receiver of ours needs; `watch` follows the tally;
     `while_turned` lasts as long as the turned connection, which is a link of this `kind`;
-    `mailboxes` is the list of ours.
+    `mailboxes` is the list of ours, `link_watch` hears of round trips.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Exchange:
         while_turned: AbstractContextManager[None] | None = None,
         mailboxes: bytes = b"",
         kind: LinkKind = LinkKind.MAIN,
+        link_watch: ILinkWatch | None = None,
     ) -> None:
         self._peer = peer
         self._dialler = dialler
@@ -122,6 +123,7 @@ class Exchange:
         self._while_turned = while_turned or nullcontext()
         self._mailboxes = mailboxes
         self._kind = kind
+        self._link_watch = link_watch
         self._tally = Tally()
 
     async def run(self, source: IMailSource) -> Tally:
@@ -154,7 +156,7 @@ class Exchange:
         """Hold one conversation; returns whether our own mail left it whole.  Raises HopFailure."""
         waiting = _WaitingSource(source)
         counted = CountedSource(waiting, self._tally, self._watch)
-        transfer = Transfer(counted, turn)
+        transfer = Transfer(counted, turn, self._link_watch)
         try:
             await self._dialler.converse(self._peer.next_hop, transfer)
         except HopFailure:

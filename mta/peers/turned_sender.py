@@ -13,9 +13,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mta.interfaces import IChannel, IHeldMail, ILinkWatch, IPeerMeter, IRole
+from mta.interfaces import IChannel, IHeldMail, IPeerMeter, IRole
 from mta.peer_settings import Peer, Verify
 from mta.peers.link_questions import LinkQuestions
+from mta.peers.round_trip import RoundTrip
 from mta.peers.sealed_waits import SealedWaits
 from mta.peers.standing_links import StandingLinks
 from mta.peers.status_log import PeerStatusLog
@@ -26,11 +27,10 @@ from mta.smtp.opening import SenderConfig
 from mta.smtp.sender import Sender
 
 LOST_KEEPALIVES = 2.0  # within which a peer that acknowledges nothing is lost
-STEADY = 0.25  # of a round trip: the part that a change needs to be worth writing down
 OVERTAKEN_TIMEOUT = 10.0  # seconds in which a connection may end that a newer one took over from
 
 
-@implementer(IRole, ILinkWatch)
+@implementer(IRole)
 class TurnedSender:
     """Sends a peer its mail on the connection that it turned.
 
@@ -56,7 +56,8 @@ class TurnedSender:
         self._domains = domains
         self.questions = LinkQuestions(clock)
         questions = self.questions if peer.verify is Verify.LIVE else None
-        self._config = replace(config, watch=self, questions=questions)
+        watch = RoundTrip(peer.name, status)
+        self._config = replace(config, watch=watch, questions=questions)
         self._held = held
         self._links = links
         self._status = status
@@ -64,7 +65,6 @@ class TurnedSender:
         self._clock = clock
         self._kind = kind
         self._end: IDelayedCall | None = None
-        self._round_trip: float | None = None  # seconds, as noted last
 
     async def converse(self, channel: IChannel) -> IRole | None:
         """See `IRole.converse`."""
@@ -102,13 +102,6 @@ class TurnedSender:
         """
         if self._end is None:
             self._end = self._clock.callLater(OVERTAKEN_TIMEOUT, self._channel.abort)
-
-    def measured(self, round_trip: float) -> None:
-        """See `ILinkWatch.measured`."""
-        noted = self._round_trip
-        if noted is None or abs(round_trip - noted) > STEADY * noted:
-            self._round_trip = round_trip
-            self._status.note(self._peer.name, round_trip=round_trip)
 
     async def _send(self) -> None:
         source = self.questions.source = self._held.open(

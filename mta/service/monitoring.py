@@ -34,12 +34,16 @@ class Status:
 
     def peers(self) -> Mapping[str, Mapping[str, float]]:
         """See `IStatusSource.peers`."""
-        return {name: self._figures(name) for name in self.process.configured.settings.peers}
+        names = self.process.configured.settings.peers
+        held = self.process.spool.held_by_peer() if names else {}
+        return {name: self._figures(name, *held.get(name, (0, 0.0))) for name in names}
 
-    def _figures(self, peer: str) -> Mapping[str, float]:
+    def _figures(self, peer: str, waiting: int, oldest: float) -> Mapping[str, float]:
         files = self.process.peer_status_files
         status, since = files.read(peer), files.link_since(peer)
-        figures = {**status.counts, "link": float(since is not None)}
+        figures = {**status.counts, "link": float(since is not None), "waiting": waiting}
+        if waiting:
+            figures["oldest"] = oldest
         if since is not None:
             figures["link_since"] = since
         if status.round_trip is not None:

@@ -69,13 +69,19 @@ class IClaims(Interface):
 
 
 class IHeldReading(Interface):
-    """Reads what is held for peers.  Both raise OSError."""
+    """Reads what is held for peers.  All raise OSError."""
 
     async def count_held(peer: str, domains: Collection[str], limit: int) -> int:
         """Count the messages that wait for a peer, up to `limit`."""
 
     async def peers_with_mail(peers: Collection[str]) -> Collection[str]:
         """Those of these peers for which free messages wait."""
+
+    def held_by_peer() -> Mapping[str, tuple[int, float]]:
+        """The number of messages held for each peer, and the oldest's arrival.
+
+        Blocks, and reads the whole queue, as `counts_by_state` does.
+        """
 
 
 class IReading(IHeldReading):

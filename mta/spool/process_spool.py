@@ -163,6 +163,13 @@ class ProcessSpool(ABC):
         """
         return self._reading.counts_by_state()
 
+    def held_by_peer(self) -> Mapping[str, tuple[int, float]]:
+        """The number of messages held for each peer, and the oldest's arrival.
+
+        As `counts_by_state`.
+        """
+        return self._reading.held_by_peer()
+
     # --- ISpool --------------------------------------------------------------------
 
     def draft(self) -> Draft:

@@ -240,6 +240,18 @@ def counts_by_state(connection: sqlite3.Connection) -> dict[str, tuple[int, floa
     return dict.fromkeys(("active", "waiting", "held", "damaged"), (0, 0.0)) | counted
 
 
+def held_by_peer(connection: sqlite3.Connection) -> dict[str, tuple[int, float]]:
+    """The number of messages held for each peer, and the oldest's arrival.
+
+    In seconds since the epoch.
+    """
+    found = connection.execute(
+        "SELECT peer, count(DISTINCT message), min(message) FROM recipient"
+        " WHERE state = 'held' GROUP BY peer"
+    )
+    return {peer: (count, queue_id.arrival(oldest)) for peer, count, oldest in found}
+
+
 def leftovers(connection: sqlite3.Connection, limit: int, but: Collection[int] = ()) -> list[int]:
     """Ids of content files that no message refers to, but for some."""
     return ids(

@@ -59,6 +59,7 @@ class FakeStatus:
     def peers(self) -> Mapping[str, Mapping[str, float]]:
         """One link of two stands."""
         figures = {"link_since": 1.5, "round_trip": 0.25, "answered_by_cache": 3, "refused": 2}
+        figures |= {"waiting": 4, "oldest": 16.0}
         return {"office": {"link": 1, **figures}, "branch": {"link": 0}}
 
 
@@ -132,6 +133,9 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.value("mta_peer_link_since_timestamp_seconds", peer="office"), 1.5)
         self.assertEqual(self.value("mta_peer_round_trip_seconds", peer="office"), 0.25)
         self.assertIsNone(self.value("mta_peer_round_trip_seconds", peer="branch"))
+        self.assertEqual(self.value("mta_peer_waiting_messages", peer="office"), 4)
+        self.assertEqual(self.value("mta_peer_oldest_timestamp_seconds", peer="office"), 16)
+        self.assertIsNone(self.value("mta_peer_oldest_timestamp_seconds", peer="branch"))
         asked = {"peer": "office", "source": "cache"}
         self.assertEqual(self.value("mta_peer_questions_total", **asked), 3)
         refused = {"peer": "office", "result": "refused"}

@@ -241,6 +241,10 @@ class HeldLinkTests(PairTests):
             self.office.dialler.carry()
             self.assertAlmostEqual(self.provider.status.notes["round_trip"], noted, 3)
 
+    def test_the_round_trip_at_the_office(self) -> None:
+        """The office notes that of its own EHLO, at each call."""
+        self.assertEqual(self.office.status.notes["round_trip"], 0.0)
+
     def test_refused_by_the_office(self) -> None:
         """It is counted, each message once."""
         self.office.router.refusals["bob@office.example"] = Reply(550, "5.1.1", ("No such user",))

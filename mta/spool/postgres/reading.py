@@ -75,6 +75,10 @@ class PostgresReading:
         """See `IReading.counts_by_state`."""
         return self._counting.call(rows.counts_by_state)
 
+    def held_by_peer(self) -> Mapping[str, tuple[int, float]]:
+        """See `IHeldReading.held_by_peer`."""
+        return self._counting.call(rows.held_by_peer)
+
     def close(self) -> None:
         """See `IReading.close`."""
         self.session.close()

@@ -297,6 +297,18 @@ def counts_by_state(connection: Connection) -> dict[str, tuple[int, float]]:
     return dict.fromkeys(("active", "waiting", "held", "damaged"), (0, 0.0)) | counted
 
 
+def held_by_peer(connection: Connection) -> dict[str, tuple[int, float]]:
+    """The number of messages held for each peer, and the oldest's arrival.
+
+    In seconds since the epoch.
+    """
+    found = connection.execute(
+        "SELECT peer, count(DISTINCT message), min(message) FROM recipient"
+        " WHERE state = 'held' GROUP BY peer"
+    )
+    return {peer: (count, queue_id.arrival(oldest)) for peer, count, oldest in found}
+
+
 def ids(cursor: psycopg.Cursor[Any]) -> list[int]:
     """The ids that a query found."""
     return [number for (number,) in cursor]
