@@ -80,6 +80,14 @@ class LentMailTests(SynchronousTestCase):
         wait_until(lambda: len(mail_in(self.inbox)) == len(sent), "all have arrived")
         self.assertEqual(numbers(mail_in(self.inbox)), sent)
 
+    def test_sockets(self) -> None:
+        """Those of the two processes are for their user alone."""
+        folder = self.relay.folder / "spool/peers"
+        sockets = [*folder.glob("*.mail")]
+        self.assertEqual(len(sockets), 2)
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
+        self.assertEqual({each.stat().st_mode & 0o777 for each in sockets}, {0o600})
+
     def test_refused_in_each_process(self) -> None:
         """What the office refuses is refused to the sender, without a notice."""
         for number in range(SESSIONS):
