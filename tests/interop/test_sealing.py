@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shlex
 import signal
 import smtplib
 import socket
@@ -28,7 +30,7 @@ from tests.interop.reversal import (
     office,
     run_mta,
 )
-from tests.processes import MTA, Server, body_of, need_program, source_environment, wait_until
+from tests.processes import MTA, ROOT, Server, body_of, need_program, source_environment, wait_until
 
 CANARY = b"canary-in-the-clear"
 OUTSIDER = "x@client.example"
@@ -216,6 +218,37 @@ class AtRestTests(SealedCase):
         for message, size in zip(found, (0, SMALL, LARGE), strict=True):
             self.assertTrue(message.startswith(b"Received: from "), message[:40])
             self.assertTrue(message.endswith(letter(size)))
+
+    def test_the_recovery_of_the_page(self) -> None:
+        """The commands of the page, as they stand there, on a copy of the lost relay's disk."""
+        need_program(self, "age")
+        self.serve()
+        self.relay.send(letter(LARGE), BOB, reverse_path=OUTSIDER)
+        (listed,) = run_mta(self.relay, "queue", "list", "--json").splitlines()
+        self.relay.kill()
+        folder = self.relay.folder
+        self.spool.rename(folder / "copied")
+        text = self.relay.config.read_text()
+        (folder / "copy.yaml").write_text(re.sub("(?m)^spool: .*", "spool: copied", text))
+        (folder / "provider.age").write_text(f"{self.key.text}\n")
+        page = (ROOT / "docs/turn/seal.rst").read_text("utf-8").partition("\nA lost relay\n")[2]
+        commands = [line for line in re.findall(r"(?m)^    \$ (.*)", page) if "apt " not in line]
+        self.assertEqual(len(commands), 3)
+        script = "\n".join(commands).replace("1K19K2VW9M60Z", json.loads(listed)["id"])
+        ended = subprocess.run(
+            ["bash", "-ec", f'mta() {{ {shlex.join(MTA)} "$@"; }}\n{script}'],
+            capture_output=True,
+            check=False,
+            cwd=folder,
+            env=source_environment(),
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertIn(str(BOB), ended.stdout)
+        found = (folder / "lost.eml").read_bytes()
+        self.assertTrue(found.startswith(b"Received: from "), found[:40])
+        self.assertTrue(found.endswith(letter(LARGE)))
 
     def test_a_part_is_for_others(self) -> None:
         """A message for the office and for a mailbox here becomes two."""
