@@ -44,7 +44,7 @@ class Claims:
 
     async def held(self, waiting: Waiting, limit: int, now: float, *, suspects: bool) -> Loaded:
         """See `IClaims.held`."""
-        choose = partial(leases.offer, waiting=waiting, limit=limit, now=now)
+        choose = partial(leases.offer, waiting=waiting, limit=limit, now=now, suspects=suspects)
         return await self._claim(choose, suspects=suspects)
 
     async def release(self, dues: Mapping[int, float]) -> None:

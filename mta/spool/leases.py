@@ -121,16 +121,24 @@ _HELD = """
     )
 """
 _FREE = "(SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)"
+_PROVED = "(SELECT owner IS NULL AND NOT on_hold AND NOT deaths FROM message WHERE id = message)"
+_SUSPECTS = "(SELECT id FROM message WHERE deaths > 0 AND owner IS NULL AND NOT on_hold)"
 _HELD_RECIPIENT = _HELD.format(r="recipient")
 _OFFERED_FIRST = f"""
 SELECT message FROM recipient
-WHERE {_HELD_RECIPIENT} AND recipient.offered < :before AND {_FREE}
+WHERE {_HELD_RECIPIENT} AND recipient.offered < :before AND {_PROVED}
     AND NOT EXISTS (
         SELECT 1 FROM recipient AS other WHERE other.message = recipient.message
             AND (other.offered, other.number) < (recipient.offered, recipient.number)
             AND {_HELD.format(r="+other")}
     )
 ORDER BY recipient.offered, recipient.message LIMIT :limit
+"""  # noqa: S608 (our own words)
+_SUSPECT_OFFERED = f"""
+SELECT message FROM recipient
+WHERE {_HELD_RECIPIENT} AND recipient.offered < :before
+    AND message IN {_SUSPECTS} AND NOT {_SUSPECT_TRIED}
+LIMIT 1
 """  # noqa: S608 (our own words)
 
 
@@ -147,16 +155,24 @@ class Waiting:
     before: float
 
 
-def offer(connection: sqlite3.Connection, waiting: Waiting, limit: int, now: float) -> list[int]:
+def offer(
+    connection: sqlite3.Connection, waiting: Waiting, limit: int, now: float, *, suspects: bool
+) -> list[int]:
     """Choose free messages that are offered to a peer now.
 
     What it was never offered comes first, then what it was offered longest ago.  A plus in front of
-    a column keeps the planner from its index, which would be read to its end.
+    a column keeps the planner from its index, which would be read to its end.  Of those that an
+    owner died on there is one at most, the last, and only where `suspects` may be tried.
     """
-    values = {"peer": waiting.peer, "domains": listed(waiting.domains)}
-    chosen = ids(
-        connection.execute(_OFFERED_FIRST, {**values, "before": waiting.before, "limit": limit})
-    )
+    values = {
+        "peer": waiting.peer,
+        "domains": listed(waiting.domains),
+        "before": waiting.before,
+        "limit": limit,
+    }
+    suspected = ids(connection.execute(_SUSPECT_OFFERED, values)) if suspects else []
+    found = ids(connection.execute(_OFFERED_FIRST, values))
+    chosen = [*found[: limit - len(suspected)], *suspected]
     connection.execute(
         """
         UPDATE recipient SET offered = ? WHERE message IN (SELECT value FROM json_each(?))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from twisted.logger import LogLevel, capturedLogs
@@ -9,11 +10,14 @@ from zope.interface.verify import verifyObject
 
 from mta.interfaces import IAttempts
 from mta.queue.noted import NoAttempts
-from mta.queued import Filter
+from mta.queued import EVERYWHERE, Filter, State
 from mta.spool import attempts, clock
 from mta.spool.owner_rows import SUSPECT_DELAY
 from mta.spool.sqlite import SqliteSpool
 from tests.spool.cases import SpoolTestCase, settlement
+from tests.spool.contract import DAY, done, ids
+
+HELD = {"state": State.HELD, "peer": "office"}
 
 
 class DeathTests(SpoolTestCase):
@@ -92,6 +96,26 @@ class DeathTests(SpoolTestCase):
             (each,) = self.leased(spool)
             self.settle(spool, each)
         self.assertEqual(self.leased(spool), [])
+
+    def test_held_mail_behind_suspects(self) -> None:
+        """More suspects than a peer gets at once keep no other message from it."""
+        spool = self.process()
+        tried, others = ([self.commit(spool) for _ in range(3)] for _ in range(2))
+        for message in (*tried, *others):
+            self.wait(spool.settle(settlement(message, self.now() + DAY, **HELD)))
+        self.wait(spool.lease([message.id for message in tried]))
+        for message in tried:
+            spool.begin_attempt(message.id)
+        spool = self.next_process(spool)
+        found = self.wait(spool.lease_held("office", [EVERYWHERE], 2, math.inf))
+        self.assertEqual(ids(found), ids(others[:2]))
+        found = self.wait(spool.lease_held("office", [EVERYWHERE], 2, math.inf))
+        self.assertEqual(ids(found), ids(others[2:]))
+        self.clock.advance(SUSPECT_DELAY)
+        for message in tried:
+            found = self.wait(spool.lease_held("office", [EVERYWHERE], 2, math.inf))
+            self.assertEqual(ids(found), ids([message]))
+            self.wait(spool.settle(done(found[0])))
 
     def test_tried_with_others(self) -> None:
         """A second death says little while others are tried as well; the third one decides."""
