@@ -115,6 +115,8 @@ def _spelled(index: _Index, root: Value, keys: Keys) -> Keys:
 
     Raises ConfigurationError where something else than a mapping is on the way.
     """
+    if not root.is_mapping and root.node.start_mark.index < root.node.end_mark.index:
+        raise root.wrong("nothing can be added to this, expected a mapping or no value at all")
     spelled: list[str] = []
     value = root
     for name in keys:

@@ -12,11 +12,12 @@ from mta.session import Origin
 from mta.smtp import far_look, header, link_kind
 from mta.smtp.errors import PeerFault, Refusal
 from mta.smtp.extensions import Extensions
-from mta.smtp.grammar import commands, xclient, xforward
+from mta.smtp.grammar import commands, parse_mailbox, xclient, xforward
 from mta.smtp.replies import MAX_OCTETS, ReplyParser, encode
 from mta.smtp.srs import SenderRewriting
 from mta.smtp.trace import received
 from mta.smtp.wire import Wire
+from tests.fuzz.running import pieces
 
 OFFERED = frozenset(
     {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS", "AUTH"}
@@ -86,8 +87,8 @@ def wire(octets: bytes) -> None:
     whole.feed(octets)
     expected = _lines(whole)
     found = []
-    for octet in octets:
-        cut.feed(bytes([octet]))
+    for piece in pieces(octets):
+        cut.feed(piece)
         found += _lines(cut)
     assert found == expected
 
@@ -158,12 +159,10 @@ def proxies(octets: bytes) -> None:
 def rewritten_senders(octets: bytes) -> None:
     """Local parts: only those that we wrote stand for an address, in whatever case."""
     text = octets.decode("utf-8", "ignore")
-    local_part, _, domain = text.rpartition("@")
     SRS.original(text, NOW)
-    if not local_part or not domain.isascii():
-        return
-    reverse_path = Mailbox(local_part, domain)
-    if "=" in reverse_path.domain:
+    try:
+        reverse_path = parse_mailbox(text)
+    except ValueError:
         return
     once = SRS.rewritten(reverse_path, "us.example", NOW)
     for written in (once.local_part.lower(), once.local_part.upper(), _widened(once.local_part)):

@@ -21,6 +21,7 @@ from mta.smtp.replies import encode
 from mta.users.dovecot_protocol import DovecotLink
 from mta.verdict import AddRecipient
 from tests.fuzz.lines import OFFERED, REPLY_LINE
+from tests.fuzz.running import pieces
 
 KEY = PrivateKey(bytes(range(32)))
 KEYS = (PrivateKey(bytes(range(1, 33))), KEY)
@@ -32,8 +33,8 @@ def filters(octets: bytes) -> None:
     whole, cut = packets.PacketReader(), packets.PacketReader()
     with suppress(packets.FilterFailure):
         found = whole.feed(octets)
-        pieces = [each for octet in octets for each in cut.feed(bytes([octet]))]
-        assert found == pieces, (found, pieces)
+        again = [each for piece in pieces(octets) for each in cut.feed(piece)]
+        assert found == again, (found, again)
         for packet in found:
             _check_packet(packet)
     for command in b"himhe+2-bcy":
@@ -77,7 +78,7 @@ def sealed_files(octets: bytes) -> None:
     """A sealed file is opened as it was; a damaged one never as something else."""
     with suppress(NotOpened):
         opening = agefile.Opening(KEYS)
-        made = b"".join(opening.add(octets[at : at + 5]) for at in range(0, len(octets), 5))
+        made = b"".join(opening.add(piece) for piece in pieces(octets))
         assert agefile.opened(octets, KEYS) == made + opening.end()
     sealed = agefile.sealed(octets, [KEY.public])
     assert agefile.opened(sealed, KEYS) == octets

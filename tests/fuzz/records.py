@@ -136,7 +136,8 @@ def senders(octets: bytes) -> None:
         assert len(resolver.asked) <= MAX_QUESTIONS, len(resolver.asked)
         assert f"{found.explanation}{found.problem}".isprintable(), found
     resolver = LineResolver(lines)
-    finished(evaluate(TreeWalk(resolver), "a.b.example", Identifiers((domain,), "a.example")))
+    identifiers = Identifiers(domain, ("a.example",))
+    finished(evaluate(TreeWalk(resolver), "a.b.example", identifiers))
     finished(destinations(resolver, "a.example", lines.decode("latin-1").split("\n")))
     assert len(resolver.asked) <= MAX_QUESTIONS, len(resolver.asked)
 

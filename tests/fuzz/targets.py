@@ -14,6 +14,7 @@ from tests.fuzz import files, lines, logins, mail, programs, records, sessions
 
 SEEDS = Path(__file__).with_name("seeds.txt")
 SHORT, LONG = 2000, 60_000  # octets that come at once: a line at most, or as much as there is
+REPEATED = b"\xfe\xfd\xff"  # at the end of an input
 MAX_TIME = 2.0  # seconds of processor time: of one input, where the fuzzer watches each branch
 
 Check = Callable[[bytes], None]
@@ -42,7 +43,7 @@ CHECKS: Mapping[Check, int] = {
 class Target:
     """A check that counts what it gets, and must not take long.
 
-    Octets that end in 0xff are repeated, so that what grows with the square of them shows.
+    Octets that end in `REPEATED` are repeated, so that what grows with the square of them shows.
     """
 
     def __init__(self, check: Check, longest: int) -> None:
@@ -53,8 +54,8 @@ class Target:
 
     def __call__(self, octets: bytes) -> None:
         self.count += 1
-        if octets.endswith(b"\xff"):
-            octets = octets[:-1] * (self._longest // len(octets))
+        if octets.endswith(REPEATED):
+            octets = octets.removesuffix(REPEATED) * (self._longest // len(octets))
         begun = time.thread_time()
         self._check(octets)
         taken = time.thread_time() - begun

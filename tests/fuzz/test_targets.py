@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fuzz.targets import SEEDS, TARGETS, seeds
+from tests.fuzz.targets import REPEATED, SEEDS, TARGETS, seeds
 
 
 class TargetTests(SynchronousTestCase):
@@ -28,7 +28,7 @@ class TargetTests(SynchronousTestCase):
     def test_repeated_seeds(self) -> None:
         """What comes again and again takes no time that grows with the square of it."""
         for target in TARGETS:
-            target(seeds(target)[0] + b"\xff")
+            target(seeds(target)[0] + REPEATED)
 
     @settings(max_examples=60, deadline=None)
     @given(st.data())
