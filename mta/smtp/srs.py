@@ -28,7 +28,7 @@ _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 # Some servers change the case of local parts: all that is ours is compared without it.
 _FIRST = re.compile(
-    r"SRS0[=+-](?P<hash>[^=]+)=(?P<date>[A-Z2-7]{2})=(?P<domain>[^=]+)=(?P<local>.+)",
+    r"SRS0[=+-](?P<hash>[^=]+)=(?P<date>[A-Z2-7]{2})=(?P<domain>[^=]+)=(?P<local>.*)",
     re.A | re.I | re.S,
 )
 _LATER = re.compile(

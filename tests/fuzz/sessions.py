@@ -33,6 +33,7 @@ CLIENTS: Sequence[SenderConfig] = (
     SenderConfig("us.example", lmtp=True),
     SenderConfig("us.example", security=Security.OPPORTUNISTIC, user="alice", secret="wonderland"),
 )
+ENOUGH = 10_000.0  # seconds: after which nothing is waited for
 GREETING = b"220 peer.example ESMTP\r\n250-peer.example\r\n"
 
 
@@ -76,6 +77,7 @@ def _received(octets: bytes, settings: Mapping[str, str], *, dripped: bool) -> C
     held.clock.advance(0)
     said += held.transport.taken()
     held.link.connectionLost(Failure(ConnectionDone()))
+    held.clock.advance(ENOUGH)
     for problem in held.problems:
         problem.trap(ChannelLost, PeerFault)
     for line in said.splitlines(keepends=True):
@@ -103,7 +105,7 @@ def sending(octets: bytes) -> None:
         with _no_bug():
             exchange = Exchange([mail("M1", "bob", "carol"), mail("M2")], config)
             _say(exchange, greeting + rest)
-            exchange.clock.advance(10_000)
+            exchange.clock.advance(ENOUGH)
             if not exchange.ended:
                 exchange.lose()
         assert exchange.ended, "it goes on"

@@ -46,6 +46,12 @@ class SenderRewritingTests(SynchronousTestCase):
         self.assertIsNone(self.srs.original(local_part, NOW + (MAX_AGE + 1) * DAY))
         self.assertIsNone(self.srs.original(local_part, NOW - DAY))
 
+    def test_no_local_part(self) -> None:
+        """One in quotes may be empty."""
+        sender = Mailbox("", "b.example")
+        rewritten = self.srs.rewritten(sender, "example.com", NOW)
+        self.assertEqual(self.srs.original(rewritten.local_part, NOW), sender)
+
     def test_letters_that_others_stand_for(self) -> None:
         """A Kelvin sign, which is a small K to some, is refused wherever it stands."""
         for day in range(1024):
