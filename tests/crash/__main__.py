@@ -1,9 +1,9 @@
 """Kill the program, take its power, load it: ``python -m tests.crash [SECONDS [SEED [WHICH]]]``.
 
 Rounds take turns until the time is over; servers, folders and seed, which is printed, are new in
-each.  ``kills``, ``power``, ``load`` or ``frozen`` as a third argument: those alone.  Exit status
-1: mail was lost, damaged, or came twice without a reason, or a start took too long, or a server
-kept memory or descriptors.
+each.  ``kills``, ``power``, ``load``, ``frozen`` or ``model`` as a third argument: those alone.
+Exit status 1: mail was lost, damaged, or came twice without a reason, or a start took too long, or
+a server kept memory or descriptors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.processes import ROOT, wait_until
 
 KILLS = 50  # of a round
 STATES = 200  # of each scenario, in a round
+EXAMPLES = 50  # of the model of runners, in a round, with each spool
 WARM = 20.0  # seconds of load until what the servers take is first measured
 STEADY = 60.0  # seconds from there to the second time
 MAX_GROWTH = 24 * 1024  # KiB of memory of one process in that time
@@ -152,16 +153,34 @@ class Frozen(Round, NodesCase):
         print(f"frozen, {FROZEN} messages taken over after {took:.0f} s: {copies.total()} copies")
 
 
+class Model(Round):
+    """Runners against their model, `tests.queue.test_model`, with other examples."""
+
+    def runTest(self) -> None:
+        """Run them, in a process of its own."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "twisted.trial", "tests.queue.test_model"],
+            env=os.environ | {"MTA_MODEL_EXAMPLES": str(EXAMPLES)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stdout)
+        print(f"{EXAMPLES} examples of what may happen to runners, with each spool", flush=True)
+
+
 def _range(numbers: Sequence[float]) -> str:
     return f"{min(numbers):.1f} to {max(numbers):.1f}"
 
 
 ROUNDS: Mapping[str, Sequence[type[Round]]] = {
-    "all": (Kills, Power, PassedKills, Steady, SharedKills, Frozen),
+    "all": (Kills, Power, PassedKills, Steady, SharedKills, Frozen, Model),
     "kills": (Kills, PassedKills, SharedKills),
     "power": (Power,),
     "load": (Steady,),
     "frozen": (Frozen,),
+    "model": (Model,),
 }
 
 

@@ -1,0 +1,370 @@
+"""Runners on a spool, with a peer that comes and goes, against a model.
+
+Hypothesis chooses what happens: mail comes, hosts answer, processes die or stop, the clock is set,
+a person puts mail on hold, releases and removes it.  After each step, and whatever came before:
+
+* what was acknowledged, and is neither taken, nor refused, nor removed, is in the spool;
+* nobody has taken a message twice, but where a process died, or the office left, between its taking
+  it and the record of that;
+* what waits is due in time.
+
+In the end hosts and office take all there is, and then nothing is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
+from mta.queued import Delivery
+from mta.session import UNKNOWN_ORIGIN
+from mta.spool.owner_rows import SUSPECT_DELAY
+from tests.queue.node import ANSWERS, OFFICE, OUTSIDE, SETTINGS, SILENCE, Copy, Node, World
+
+EXAMPLES = int(os.environ.get("MTA_MODEL_EXAMPLES", "0"))  # more than a test has time for
+STEPS = 40  # of each
+MAX_ROUNDS = 200  # until all is at rest
+HELD_AGAIN = 61.0  # seconds after which a link offers what the office put off
+MAX_RETRY = max(SETTINGS.retry) * 1.2  # seconds, chance and all
+TO: tuple[tuple[Mailbox, ...], ...] = ((OUTSIDE,), (OFFICE,), (OUTSIDE, OFFICE))
+
+
+@dataclass
+class Acknowledged:
+    """What the model knows of a message."""
+
+    copies: tuple[Copy, ...]
+    is_removed: bool = False
+    excuses: Counter[Mailbox] = field(default_factory=Counter)  # a second copy may come
+
+
+class RunnerModel(RuleBasedStateMachine):
+    """What happens, and what must be true then."""
+
+    case: Any
+    is_shared = True  # several processes may have the spool
+
+    @initialize()
+    def begin(self) -> None:
+        """A new spool with one process."""
+        self.case.setUp()
+        self.world = World()
+        self.mail: dict[str, Acknowledged] = {}
+        self.nodes: list[Node] = []
+        self.start()
+
+    # --- processes
+
+    @rule(what=st.sampled_from(("start", "die", "die at once", "stop")), data=st.data())
+    def process(self, what: str, data: st.DataObject) -> None:
+        """A process begins, is killed, or stops."""
+        match what:
+            case "start" if self.is_shared and len(self.nodes) < 2:
+                self.start()
+            case "stop":
+                self.stop(data)
+            case _:
+                self.die(data, is_sudden=what == "die at once")
+
+    def start(self) -> None:
+        """Another process begins."""
+        self.case.advance(1)  # ids of owners are times
+        node = Node(self.case, self.world)
+        self.nodes.append(node)
+        self.case.take_over(node.spool)
+        self.rest()
+
+    def die(self, data: st.DataObject, *, is_sudden: bool) -> None:
+        """A process is killed, perhaps before it has written down what it knows."""
+        node = self.chosen(data)
+        if is_sudden:
+            self.tell(node, "yes", data)
+        self.excuse(node.out)
+        self.nodes.remove(node)
+        self.case.kill(node.spool)
+        if not self.nodes:
+            self.start()
+        self.case.take_over(self.nodes[0].spool)
+        self.rest()
+
+    def stop(self, data: st.DataObject) -> None:
+        """A process stops in an orderly way, and another one is there."""
+        node = self.chosen(data)
+        self.excuse(node.out)
+        node.leave()
+        self.finish(node)
+        self.nodes.remove(node)
+        if not self.nodes:
+            self.start()
+        self.rest()
+
+    def finish(self, node: Node) -> None:
+        """End runner and spool."""
+        ended = self.case.deferred(node.runner.stop(0.0))
+        for _ in range(MAX_ROUNDS):
+            if ended.called:
+                break
+            node.clock.advance(1)
+            self.case.beat(node.spool)
+        assert ended.called, "the runner does not stop"
+        self.case.stop(node.spool)
+
+    def chosen(self, data: st.DataObject) -> Node:
+        """One of the processes."""
+        return self.nodes[data.draw(st.integers(0, len(self.nodes) - 1))]
+
+    def excuse(self, out: list[Delivery]) -> None:
+        """What the office has taken, and was not recorded, comes again."""
+        for delivery in out:
+            for target in delivery.targets:
+                if self.world.taken[delivery.message.id, target.address]:
+                    self.mail[delivery.message.id].excuses[target.address] += 1
+
+    # --- mail
+
+    @rule(data=st.data(), to=st.sampled_from(TO), count=st.integers(1, 3))
+    def accept(self, data: st.DataObject, to: tuple[Mailbox, ...], count: int) -> None:
+        """Messages come, and are acknowledged."""
+        node = self.chosen(data)
+        for _ in range(count):
+            self.accept_one(node, to)
+        self.rest()
+
+    def accept_one(self, node: Node, to: tuple[Mailbox, ...]) -> None:
+        """A message comes."""
+        draft = node.spool.draft()
+        self.case.wait(draft.write(b"body"))
+        envelope = Envelope(NULL_PATH, tuple(map(Recipient, to)))
+        commit = node.spool.commit(draft, envelope, b"Subject: x\r\n\r\n", UNKNOWN_ORIGIN)
+        message = self.case.wait(commit)
+        self.mail[message.id] = Acknowledged(tuple((message.id, each) for each in to))
+        node.runner.accept(message)
+
+    @rule(answer=st.sampled_from((*sorted(ANSWERS), SILENCE)))
+    def answer(self, answer: str) -> None:
+        """From now on, hosts say this, or nothing until they say something."""
+        self.world.answer = answer
+        if answer != SILENCE:
+            self.speak()
+
+    def speak(self) -> None:
+        """Let all hosts answer that have not."""
+        for node in self.nodes:
+            node.hosts.speak()
+        self.rest()
+
+    # --- the office
+
+    @rule(data=st.data(), what=st.sampled_from(("connect", "leave", "take", *ANSWERS, *ANSWERS)))
+    def office(self, data: st.DataObject, what: str) -> None:
+        """It comes, goes, takes what there is, or says what became of a message."""
+        node = self.chosen(data)
+        self.excuse(node.out if what in ("connect", "leave") else [])
+        if what == "connect" or node.source is None:
+            node.connect()
+            self.take_one(node)
+        elif what == "leave":
+            node.leave()
+        elif what == "take" or not node.out:
+            for _ in range(3):
+                self.take_one(node)
+        else:
+            self.say(node, what, data)
+        self.rest()
+
+    def take_one(self, node: Node) -> bool:
+        """Send it the next one; returns whether there was one."""
+        assert node.source is not None
+        handing = self.case.deferred(node.source.next())
+        results: list[Any] = []
+        handing.addBoth(results.append)
+        for _ in range(MAX_ROUNDS):
+            if results:
+                break
+            self.turn(node)
+        (delivery,) = results
+        if delivery is not None:
+            node.out.append(delivery)
+        return delivery is not None
+
+    def say(self, node: Node, answer: str, data: st.DataObject) -> None:
+        """It answers about one that it was sent."""
+        delivery = self.tell(node, answer, data)
+        assert delivery is not None
+        assert node.source is not None
+        node.out.remove(delivery)
+        node.source.report(delivery, [ANSWERS[answer]] * len(delivery.targets))
+
+    def tell(self, node: Node, answer: str, data: st.DataObject) -> Delivery | None:
+        """The office has made up its mind about one, and the process may not know it."""
+        if not node.out:
+            return None
+        delivery = data.draw(st.sampled_from(node.out))
+        copies = [(delivery.message.id, target.address) for target in delivery.targets]
+        if answer == "yes":
+            self.world.taken.update(copies)
+        elif answer == "no":
+            self.world.refused.update(copies)
+        return delivery
+
+    # --- a person
+
+    def waiting(self) -> list[str]:
+        """What is in the spool, and was not asked to go."""
+        return sorted(id for id, known in self.mail.items() if not self.is_over(known))
+
+    @precondition(lambda self: self.is_shared and self.waiting())
+    @rule(data=st.data(), what=st.sampled_from(("hold", "release", "delete")))
+    def person(self, data: st.DataObject, what: str) -> None:
+        """Someone puts a message on hold, releases it, or removes it for good."""
+        id = data.draw(st.sampled_from(self.waiting()))
+        getattr(self.case.tool, what)([id])
+        self.mail[id].is_removed = what == "delete"
+        for node in self.nodes:
+            if what == "release":
+                node.runner.wake()
+            else:
+                node.runner.recall()
+        self.rest()
+
+    # --- time
+
+    @rule(is_set=st.booleans(), number=st.integers(0, 3))
+    def time(self, is_set: bool, number: int) -> None:
+        """Time passes, or the wall clock is set, wrong or right again."""
+        if is_set:
+            self.case.jumped += (-86400.0, -3600.0, 3600.0, 86400.0)[number]
+            self.rest()
+        else:
+            self.advance((SUSPECT_DELAY, HELD_AGAIN, 901.0, 7300.0)[number])
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for all that live."""
+        self.case.advance(seconds)
+        for node in self.nodes:
+            node.clock.advance(seconds)
+        self.rest()
+
+    def turn(self, node: Node) -> None:
+        """Let a process do what it can do now."""
+        node.hear()
+        node.clock.advance(0)
+        self.case.beat(node.spool)
+
+    def rest(self) -> None:
+        """Let all do what they can do now."""
+        quiet = 0
+        for _ in range(MAX_ROUNDS):
+            for node in self.nodes:
+                self.turn(node)
+            quiet = quiet + 1 if all(node.is_at_rest for node in self.nodes) else 0
+            if quiet == 2:
+                return
+        raise AssertionError(f"it does not come to rest: {[str(node) for node in self.nodes]}")
+
+    # --- what must be true
+
+    def is_over(self, known: Acknowledged) -> bool:
+        """Tell whether all of a message was taken, refused for good, or removed."""
+        return known.is_removed or all(
+            self.world.taken[copy] or copy in self.world.refused for copy in known.copies
+        )
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """What is not over is in the spool; nothing is twice where it need not be."""
+        if not getattr(self, "nodes", None):
+            return
+        found = self.case.found()
+        for id, known in self.mail.items():
+            assert id in found or self.is_over(known), f"{id} is lost"
+            for copy in known.copies:
+                allowed = 1 + known.excuses[copy[1]]
+                assert self.world.taken[copy] <= allowed, f"{copy} came more often"
+
+    @invariant()
+    def due_in_time(self) -> None:
+        """What waits for a host is tried again soon enough."""
+        if not getattr(self, "nodes", None):
+            return
+        for id, (state, due) in self.case.found().items():
+            assert state != "waiting" or due <= self.case.now() + MAX_RETRY, (id, due)
+
+    # --- the end
+
+    def teardown(self) -> None:
+        """Hosts and office take everything, and it is over."""
+        if not getattr(self, "nodes", None):
+            return
+        self.world.answer = "yes"
+        self.speak()
+        self.release_all()
+        for _ in range(30):
+            if not self.case.found():
+                break
+            self.empty()
+        left = self.case.found()
+        for node in list(self.nodes):
+            node.leave()
+            self.finish(node)
+        assert not left, f"never over: {left}"
+
+    def release_all(self) -> None:
+        """Nothing is on hold any longer."""
+        if self.is_shared:
+            self.case.tool.release(sorted(self.case.found()))
+
+    def empty(self) -> None:
+        """The office takes what there is, and time passes for the others."""
+        node = self.nodes[0]
+        if node.source is None or node.out:
+            self.excuse(node.out)
+            node.connect()
+        while self.take_one(node):
+            (delivery,) = node.out
+            copies = [(delivery.message.id, target.address) for target in delivery.targets]
+            self.world.taken.update(copies)
+            node.out = []
+            assert node.source is not None
+            node.source.report(delivery, [ANSWERS["yes"]] * len(copies))
+            self.rest()
+        self.advance(MAX_RETRY)
+
+
+class RunnerModelContract:
+    """Runners on any spool."""
+
+    examples = 10
+    is_shared = True
+    now: Callable[[], float]
+
+    def test_model(self) -> None:
+        """All is as the model says, after each step, and in the end nothing is left."""
+        attributes = {"case": self, "is_shared": self.is_shared}
+        machine = type("BoundModel", (RunnerModel,), attributes)
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=EXAMPLES or self.examples,
+                phases=[Phase.explicit, Phase.generate],
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize=not EXAMPLES,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
