@@ -96,6 +96,7 @@ class RunnerModel(RuleBasedStateMachine):
             self.tell(node, "yes", data)
         self.excuse(node.out)
         self.nodes.remove(node)
+        node.attempts.is_over = True
         self.case.kill(node.spool)
         if not self.nodes:
             self.start()
@@ -123,6 +124,7 @@ class RunnerModel(RuleBasedStateMachine):
             self.case.beat(node.spool)
         assert ended.called, "the runner does not stop"
         self.case.stop(node.spool)
+        node.attempts.is_over = True
 
     def chosen(self, data: st.DataObject) -> Node:
         """One of the processes."""

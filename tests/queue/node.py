@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from mta.interfaces import IDeliveryAgent, IHeldSource, IMailSource, INotices
+from mta.interfaces import IAttempts, IDeliveryAgent, IHeldSource, IMailSource, INotices
 from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.metrics import NullMeter
 from mta.queue.config import RunnerConfig
@@ -88,6 +88,24 @@ class WorldAgent:
             host.callback(None)
 
 
+@implementer(IAttempts)
+class Attempts:
+    """The notes of a process on what it tries.  What is `over` writes none."""
+
+    def __init__(self, spool: Any) -> None:
+        self.is_over = not hasattr(spool, "begin_attempt")
+        self._spool = spool
+
+    def begin_attempt(self, id: str) -> bool:
+        """See `IAttempts.begin_attempt`."""
+        return self.is_over or self._spool.begin_attempt(id)
+
+    def end_attempt(self, id: str) -> None:
+        """See `IAttempts.end_attempt`."""
+        if not self.is_over:
+            self._spool.end_attempt(id)
+
+
 class Node:
     """A process.  Its clock stands still once it is dead, so that nothing it meant to do is done.
 
@@ -100,14 +118,14 @@ class Node:
         self.source: IHeldSource | None = None
         self.out: list[Delivery] = []
         self._case = case
-        attempts = self.spool if hasattr(self.spool, "begin_attempt") else None
+        self.attempts = Attempts(self.spool)
         self.runner = Runner(
             self.spool,
             self.clock,
             NullMeter(),
             now=case.now,
             random=lambda: 0.5,
-            attempts=attempts,
+            attempts=self.attempts,
         )
         self.hosts = WorldAgent(world)
         agents: Mapping[Agent, IDeliveryAgent] = dict.fromkeys(Agent, self.hosts)
@@ -160,4 +178,4 @@ class Node:
     def _kept(self) -> int:
         """What the source keeps for the office, which has not asked for it yet."""
         source: Any = self.source
-        return 0 if source is None else len(source._ready) + len(source._deferred)
+        return 0 if source is None else len(source._ready)
