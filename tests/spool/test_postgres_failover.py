@@ -174,34 +174,6 @@ class ServerTests(ServerCase):
         self.assertEqual(self.queued(), [message.id])
         self.assertEqual(len(self.sql("SELECT id FROM owner")), 1)
 
-    def test_outage(self) -> None:
-        """Processes that lived when it went away lose no mail, whichever is back first."""
-        lasting, other = self.process(), self.process()
-        mine = self.commit(lasting)
-        # What the database sees after ten minutes away: no owner is alive.
-        self.sql("UPDATE owner SET alive_until = alive_until - interval '10 minutes'")
-        self.sql(
-            "UPDATE owner SET alive_until = alive_until + interval '9 seconds' WHERE id = %s",
-            other._owner.number,
-        )
-        self.assertEqual(self.wait(other.take_over()), 0)
-        self.assertTrue(beats(self, lasting))
-        self.assertNotIn("recall", self.listeners[lasting].heard)
-        self.wait(lasting.settle(done(mine)))
-        self.assertEqual(self.queued(), [])
-
-    def test_dead_before_an_outage(self) -> None:
-        """What died before it went away is taken over."""
-        dead, other = self.process(), self.process()
-        message = self.commit(dead)
-        self.sql("UPDATE owner SET alive_until = alive_until - interval '10 minutes'")
-        self.sql(
-            "UPDATE owner SET alive_until = alive_until - interval '30 seconds' WHERE id = %s",
-            dead._owner.number,
-        )
-        self.take_over(other)
-        self.assertEqual(self.due(other), [message.id])
-
     def test_an_idle_connection(self) -> None:
         """A connection that the server closed while it was idle costs no message a 451."""
         spool = self.process()
@@ -368,6 +340,34 @@ class StillTests(Case):
         self.assertFalse(spool.begin_attempt(message.id))
         self.wait(spool.beat())
         self.assertTrue(spool.begin_attempt(message.id))
+
+    def test_outage(self) -> None:
+        """Processes that lived when it went away lose no mail, whichever is back first."""
+        lasting, other = self.process(), self.process()
+        mine = self.commit(lasting)
+        # What the database sees after ten minutes away: no owner is alive.
+        self.sql("UPDATE owner SET alive_until = alive_until - interval '10 minutes'")
+        self.sql(
+            "UPDATE owner SET alive_until = alive_until + interval '9 seconds' WHERE id = %s",
+            other._owner.number,
+        )
+        self.assertEqual(self.wait(other.take_over()), 0)
+        self.assertTrue(beats(self, lasting))
+        self.assertNotIn("recall", self.listeners[lasting].heard)
+        self.wait(lasting.settle(done(mine)))
+        self.assertEqual(self.queued(), [])
+
+    def test_dead_before_an_outage(self) -> None:
+        """What died before it went away is taken over."""
+        dead, other = self.process(), self.process()
+        message = self.commit(dead)
+        self.sql("UPDATE owner SET alive_until = alive_until - interval '10 minutes'")
+        self.sql(
+            "UPDATE owner SET alive_until = alive_until - interval '30 seconds' WHERE id = %s",
+            dead._owner.number,
+        )
+        self.take_over(other)
+        self.assertEqual(self.due(other), [message.id])
 
     def test_an_upload(self) -> None:
         """A large body that was swept away is never committed without its chunks."""
