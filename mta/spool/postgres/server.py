@@ -57,7 +57,12 @@ SET jit = off
 
 # For connections that ask for a few rows of tables that grow and shrink all day: a plan that reads
 # a whole one is wrong, whatever was known of it when the plan was made.
-FEW_ROWS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"
+FEW_ROWS = """
+SET enable_seqscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET max_parallel_workers_per_gather = 0
+"""
 
 
 class Server:
