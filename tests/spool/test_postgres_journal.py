@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from mta.mail import NULL_PATH, Mailbox
 from mta.queued import Message, Notice, Progress, Settlement, State
+from mta.spool import queue_id
 from mta.spool.database import SpoolAway
 from mta.spool.postgres import writer
 from mta.spool.postgres.journal import MAX_SIZE, NotedOutcome, outcomes_in
@@ -128,6 +130,18 @@ class JournalTests(Contract, PostgresTestCase):
         path.write_bytes(b"[1]\n{}\n\xff\n" + good + good[:-9])
         self.assertEqual([each.message for each in outcomes_in(path)], [7])
         self.assertEqual(outcomes_in(path.with_name("nowhere")), [])
+
+    def test_a_short_write(self) -> None:
+        """A disk that was full in the middle of a line costs that line, and not the next one."""
+        spool = self.process()
+        half, whole = self.commit(spool), self.commit(spool)
+        write = os.write
+        short = self.patch(os, "write", lambda file, octets: write(file, octets[:-9]))
+        self.lose(spool, lambda: spool.settle(done(half)))
+        short.restore()
+        path = self.lose(spool, lambda: spool.settle(done(whole)))
+        numbers = [each.message for each in outcomes_in(path)]
+        self.assertEqual(numbers, [queue_id.decode(whole.id)])
 
     def test_bounded(self) -> None:
         """A journal that is full takes no more; the outcome is recorded later as any other."""

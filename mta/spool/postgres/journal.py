@@ -167,7 +167,8 @@ class OutcomeJournal:
                 if os.fstat(descriptor).st_size > MAX_SIZE:
                     text = f"it has more than {MAX_SIZE // MIB} MiB"
                     raise OSError(errno.EFBIG, text, str(self._path))
-                octets = b"".join(lines)
+                # A write before may have left half of a line, which ends here.
+                octets = b"\n" + b"".join(lines)
                 if os.write(descriptor, octets) < len(octets):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 os.fsync(descriptor)
