@@ -12,7 +12,7 @@ from enum import Enum
 from functools import partial
 
 from mta.settings import DAY, HOUR, MINUTE
-from mta.shared_tables.forms import TableForm, TableSet
+from mta.shared_tables.forms import MAX_SKEW, TableForm, TableSet
 from mta.shared_tables.interfaces import IStatements, ITableStore
 
 TABLES = TableSet(
@@ -136,6 +136,9 @@ def _count(
 
 def _tell(statements: IStatements, *, subject: str, now: float, seconds: float) -> bool:
     statements.execute("DELETE FROM told WHERE NOT until BETWEEN ? AND ?", (now, now + 2 * DAY))
+    # One of a clock that was set back keeps none silent for longer.
+    longest = now + seconds + MAX_SKEW
+    statements.execute("DELETE FROM told WHERE subject = ? AND until > ?", (subject, longest))
     insert = "INSERT INTO told VALUES (?, ?) ON CONFLICT DO NOTHING"
     return bool(statements.execute(insert, (subject, now + seconds)).rowcount)
 

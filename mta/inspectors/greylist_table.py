@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mta.settings import DAY, HOUR
-from mta.shared_tables.forms import TableForm, TableSet, make_room
+from mta.shared_tables.forms import MAX_SKEW, TableForm, TableSet, make_room
 from mta.shared_tables.gathering import GatheredWork
 from mta.shared_tables.interfaces import IStatements, ITableStore
 
@@ -66,7 +66,8 @@ def _wait(statements: IStatements, *, key: bytes, now: float, delay: float, keep
     row = statements.execute(
         "SELECT since, until, came_back FROM client WHERE key = ?", (key,)
     ).fetchone()
-    if row is None or row[1] < now:
+    # What came in a future that is gone begins anew, or it would be refused until then.
+    if row is None or row[1] < now or (not row[2] and row[0] > now + MAX_SKEW):
         statements.execute(
             "INSERT INTO client VALUES (?, ?, ?, 0) ON CONFLICT (key)"
             " DO UPDATE SET since = excluded.since, until = excluded.until, came_back = 0",
@@ -75,7 +76,7 @@ def _wait(statements: IStatements, *, key: bytes, now: float, delay: float, keep
         return delay
     since, until, came_back = row
     if not came_back and now < since + delay:
-        # A clock that was set back must not make it wait for longer.
+        # The clock of another node may be ahead.
         return float(min(delay, since + delay - now))
     if not came_back or until < now + keep - HOUR:  # a change in an hour is enough
         statements.execute(

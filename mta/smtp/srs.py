@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from mta.mail import Mailbox
 
 MAX_AGE = 21  # days: in which a bounce is taken, longer than any server tries
+MAX_AHEAD = 1  # days: of a date, as the clock may have been set back, and that of a node be ahead
 HASH_LENGTH = 8  # characters of 5 bits each: local parts are short
 _CYCLE = 1024  # days: after which dates begin anew, as two characters hold no more
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -83,4 +84,4 @@ class SenderRewriting:
 
 def _is_recent(date: str, now: float) -> bool:
     day = _BASE32.index(date[0].upper()) * 32 + _BASE32.index(date[1].upper())
-    return (int(now // 86400) - day) % _CYCLE <= MAX_AGE
+    return (int(now // 86400) - day + MAX_AHEAD) % _CYCLE <= MAX_AGE + MAX_AHEAD

@@ -13,6 +13,7 @@ from mta.access.answer_table import KEEP_NO, KEEP_YES, AnswerTable
 from mta.interfaces import IRecipientAnswers
 from mta.mail import Mailbox
 from mta.session import RecipientAnswer
+from mta.settings import DAY
 from mta.shared_tables import forms
 from mta.shared_tables.forms import MAX_SKEW
 from tests.shared_tables.stores import DatabaseStores, FolderStores
@@ -62,6 +63,18 @@ class AnswersContract:
         self.assertIs(self.found(BOB), NONE)
         self.now = start - MAX_SKEW - 1
         self.assertEqual([self.found(BOB), self.found(EVE)], [NONE, NONE])
+
+    def test_time_of_a_wrong_clock(self) -> None:
+        """What was kept a day ahead does not count by the right clock, and what comes then does."""
+        self.now += DAY
+        self.table.keep("office", BOB, YES)
+        self.table.keep("office", EVE, NO)
+        self.now -= DAY
+        self.assertEqual([self.found(BOB), self.found(EVE)], [NONE, NONE])
+        self.table.keep("office", EVE, NO)
+        self.assertIs(self.found(EVE), NO)
+        self.now += KEEP_NO + 1
+        self.assertIs(self.found(EVE), NONE)
 
     def test_clocks(self) -> None:
         """What a node keeps whose clock is ahead counts on others at once."""

@@ -136,6 +136,22 @@ class BansTests(SynchronousTestCase):
         self.now -= 86400
         self.assertIsNone(self.find(process, HOST))
 
+    def test_the_clock_is_set_forward_and_back(self) -> None:
+        """By a day: what was begun by the wrong clock keeps nobody out by the right one."""
+        one, other = self.process(), self.process()
+        one.add(HOST, "", 10, [], 600)
+        self.now += 86400
+        for process in (one, other, self.process()):
+            self.assertIsNone(self.find(process, HOST))
+        one.add(HOST, "", 10, [], 600)
+        self.now -= 86400
+        for process in (one, other, self.process()):
+            self.assertIsNone(self.find(process, HOST))
+        one.add(HOST, "", 10, [], 600)
+        self.now += 600
+        for process in (one, other, self.process()):
+            self.assertIsNone(self.find(process, HOST))
+
     def test_mode(self) -> None:
         """Whose log-ins failed is for nobody else to read."""
         self.process().add(HOST, "", 10, ["alice"], 600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
@@ -155,6 +156,33 @@ class CountContract:
         self.patch(self.table, "_now", lambda: self.clock.seconds() - 30 * DAY)
         self.assertEqual(self.table.count(Kind.RECIPIENTS, {"user alice": 0}), {"user alice": 0})
 
+    def test_clock_set_forward_and_back(self) -> None:
+        """Whoever had the full number can send a window later, at the latest, by any clock."""
+        shift = 0.0
+        with patch.object(self.table, "_now", lambda: self.clock.seconds() + shift):
+            for kind in Kind:
+                for jump in (DAY, -DAY, -DAY, DAY):
+                    self.table.count(kind, {"user alice": 5})
+                    shift += jump
+                    self.table.count(kind, {"user alice": 0})
+                    self.clock.advance(kind.window + 2 * kind.slot)
+                    found = self.table.count(kind, {"user alice": 0})
+                    self.assertEqual(found, {"user alice": 0})
+
+    def test_suspended_at_any_time(self) -> None:
+        """A suspension lasts until it is ended, and its end counts, whatever the clock says."""
+        self.table.suspend("alice", "reasons")
+        accounts, shift = self.accounts(), 0.0
+        with patch.object(self.table, "_now", lambda: self.clock.seconds() + shift):
+            for jump in (DAY, -DAY, -DAY, DAY):
+                shift += jump
+                self.clock.advance(1)
+                self.assertTrue(self.result(accounts.is_suspended("alice")))
+            shift -= DAY
+            self.assertTrue(self.table.resume("alice"))
+        self.clock.advance(1)
+        self.assertFalse(self.result(accounts.is_suspended("alice")))
+
     def test_clocks(self) -> None:
         """What a node counts whose clock is a little ahead counts on others."""
         self.clock.advance(HOUR - self.clock.seconds() % HOUR - 1)
@@ -197,6 +225,15 @@ class NodesCountTests(CountContract, NodesCase):
         """The postmaster hears of a subject from one node."""
         told = [self.result(self.accounts().is_to_be_told("x", DAY)) for _ in range(2)]
         self.assertEqual(told, [True, False])
+
+    def test_told_before_the_clock_was_set_back(self) -> None:
+        """The postmaster waits for no subject longer than without that."""
+        for seconds in (HOUR, DAY):
+            subject = f"{seconds}"
+            self.assertTrue(self.table.tell(subject, seconds))
+            with patch.object(self.table, "_now", lambda: self.clock.seconds() - DAY):
+                self.assertTrue(self.table.tell(subject, seconds))
+                self.assertFalse(self.table.tell(subject, seconds))
 
 
 class SendingTests(LimitCase):

@@ -9,6 +9,7 @@ from mta.inspectors import greylist_table
 from mta.inspectors.greylist_table import RETURN_WITHIN, GreylistTable
 from mta.settings import DAY
 from mta.shared_tables import forms
+from mta.shared_tables.forms import MAX_SKEW
 from tests.shared_tables.stores import DatabaseStores, FolderStores
 
 DELAY, KEEP = 300.0, 36 * DAY
@@ -45,6 +46,30 @@ class GreylistContract:
         self.wait(self.table)
         self.now += DELAY + RETURN_WITHIN + 1
         self.assertEqual(self.wait(self.other), DELAY)
+
+    def test_clock_set_back(self) -> None:
+        """A client of a future that is gone passes after the delay, like a new one."""
+        self.wait(self.table)
+        self.now -= DAY
+        self.assertEqual(self.wait(self.other), DELAY)
+        self.now += DELAY
+        self.assertEqual(self.wait(self.table), 0)
+
+    def test_clock_set_back_by_little(self) -> None:
+        """A client that came to a node whose clock is ahead does not begin anew."""
+        self.wait(self.table)
+        self.now -= MAX_SKEW
+        self.assertEqual(self.wait(self.other), DELAY)
+        self.now += DELAY + MAX_SKEW
+        self.assertEqual(self.wait(self.other), 0)
+
+    def test_clock_set_forward_and_back(self) -> None:
+        """A client that is known stays so by a clock that is wrong for a while."""
+        self.wait(self.table)
+        self.now += DELAY
+        for step in (0.0, DAY, -DAY, -DAY, DAY):
+            self.now += step
+            self.assertEqual(self.wait(self.table), 0)
 
     def test_bounded(self) -> None:
         """Those that never came back are forgotten before others."""

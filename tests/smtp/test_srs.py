@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mta.mail import Mailbox
 from mta.settings import DAY
 from mta.smtp.grammar import parse_mailbox
-from mta.smtp.srs import MAX_AGE, SenderRewriting
+from mta.smtp.srs import MAX_AGE, MAX_AHEAD, SenderRewriting
 
 NOW = 1_700_000_000.0
 SENDER = Mailbox("carol", "partner.example")
@@ -44,7 +44,13 @@ class SenderRewritingTests(SynchronousTestCase):
         local_part = self.srs.rewritten(SENDER, "example.com", NOW).local_part
         self.assertEqual(SENDER, self.srs.original(local_part, NOW + MAX_AGE * DAY))
         self.assertIsNone(self.srs.original(local_part, NOW + (MAX_AGE + 1) * DAY))
-        self.assertIsNone(self.srs.original(local_part, NOW - DAY))
+
+    def test_clock_set_back(self) -> None:
+        """By a day: bounces to what was forwarded before that find their way."""
+        local_part = self.srs.rewritten(SENDER, "example.com", NOW).local_part
+        for back in (MAX_AHEAD * DAY, 1.0, 0.0):
+            self.assertEqual(SENDER, self.srs.original(local_part, NOW - back))
+        self.assertIsNone(self.srs.original(local_part, NOW - (MAX_AHEAD + 1) * DAY))
 
     def test_no_local_part(self) -> None:
         """One in quotes may be empty."""
