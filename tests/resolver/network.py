@@ -12,7 +12,7 @@ import dns.rrset
 from dns.rcode import Rcode
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -36,6 +36,7 @@ class Network(Clock):
         self.servers: dict[str, Script] = {}
         self.asked: list[Asked] = []
         self.hanging: set[str] = set()
+        self.connections: list[Connection] = []
         self.open_ports = 0
         self.most_ports = 0
 
@@ -59,7 +60,8 @@ class Network(Clock):
             return
         kind = IPv6Address if ":" in host else IPv4Address
         protocol = factory.buildProtocol(kind("TCP", host, port))
-        protocol.makeConnection(_Connection(self, protocol, host))
+        self.connections.append(Connection(self, protocol, host))
+        protocol.makeConnection(self.connections[-1])
 
     def answers(self, server: str, octets: bytes, via: str) -> list[bytes]:
         """What a server sends."""
@@ -110,10 +112,11 @@ class _Connector:
         self._factory.clientConnectionFailed(self, Failure(ConnectionAborted()))
 
 
-class _Connection:
+class Connection:
     """A connection to a name server."""
 
     disconnecting = False
+    is_open = True
 
     def __init__(self, network: Network, protocol: Any, server: str) -> None:
         self._network = network
@@ -126,9 +129,20 @@ class _Connection:
         for message in self._network.answers(self._server, octets[2:], "tcp"):
             self._protocol.dataReceived(len(message).to_bytes(2, "big") + message)
 
+    def receive(self, octets: bytes) -> None:
+        """The server sends some octets, if it still can."""
+        if self.is_open:
+            self._protocol.dataReceived(octets)
+
+    def lose(self, reason: type[Exception] = ConnectionDone) -> None:
+        """The server closes it."""
+        if self.is_open:
+            self.is_open = False
+            self._protocol.connectionLost(Failure(reason()))
+
     def abortConnection(self) -> None:
         """Close it."""
-        self._protocol.connectionLost(Failure(ConnectionAborted()))
+        self.lose(ConnectionAborted)
 
 
 def rrset(name: str, kind: str, *texts: str, ttl: int = 600) -> dns.rrset.RRset:
