@@ -78,7 +78,7 @@ class CheckTests(SpoolCase):
         name = self.enqueue()
         self.change("INSERT INTO content (id, data) VALUES (?1, x'00')")
         self.change(
-            "INSERT INTO recipient VALUES (?1, 0, 'a', 'b', '', '', 'done', '', '', '', '')"
+            "INSERT INTO recipient VALUES (?1, 0, 'a', 'b', '', '', 'done', '', '', '', '', 0)"
         )
         self.change("UPDATE message SET owner = 5, due = 9e999 WHERE id = ?1", name)
         _, lines = self.check("--json")
