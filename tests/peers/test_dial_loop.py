@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -15,7 +17,7 @@ from mta.peers.exchange import ExchangeFailed
 from mta.peers.interfaces import IExchanges
 from mta.peers.tally import Tally
 from mta.queued import HopFailure
-from mta.settings import HOUR, Peer
+from mta.settings import DAY, HOUR, Peer
 from tests.sides import REFUSED
 
 PROVIDER = Peer("provider", ("office.example",), connect=Hop(Agent.SMTP, "p.example"), every=300.0)
@@ -87,6 +89,16 @@ class DialLoopTests(SynchronousTestCase):
         self.assertEqual(self.pause(), 300)
         self.fail()
         self.assertEqual(self.pause(), 1)
+
+    def test_the_wall_clock_is_set(self) -> None:
+        """By a day, forward or back: the pauses after failures are the same."""
+        pauses = []
+        for jump in (DAY, -DAY, -DAY, DAY):
+            with patch("time.time", return_value=time.time() + jump):
+                self.fail()
+                pauses.append(self.pause())
+        self.assertEqual(pauses, [1, 2, 4, 8])
+        self.assertEqual(self.next_tries, pauses)
 
     def test_a_held_link_ended(self) -> None:
         """However it ended: the next one is set up at once."""

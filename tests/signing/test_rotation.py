@@ -52,6 +52,14 @@ class RotationTests(KeyCase):
         self.assertEqual(NOW + WEEK, end_of_retirement(domain, NOW + timedelta(days=3)))
         self.assertEqual(Step.DROP, next_step(domain, NOW + WEEK))
 
+    def test_wrong_clock(self) -> None:
+        """A key that was retired by a clock a day ahead may go a day later, and no more."""
+        domain = self.domain(KeyState.RETIRING, KeyState.ACTIVE)
+        day = timedelta(days=1)
+        self.assertEqual(Step.KEEP, next_step(domain, NOW + day))
+        self.assertEqual(Step.KEEP, next_step(domain, NOW + WEEK))
+        self.assertEqual(Step.DROP, next_step(domain, NOW + WEEK + day))
+
     def test_edits(self) -> None:
         """They name what changes, by its number; what goes last goes first."""
         states = (KeyState.RETIRING, KeyState.ACTIVE, KeyState.NEXT, KeyState.RETIRING)
