@@ -166,6 +166,16 @@ class CostTests(AdmissionTestCase):
         self.assertFalse(self.access.takes(STRANGER))
         self.assertTrue(self.access.takes("192.0.2.8"))
 
+    def test_this_host(self) -> None:
+        """A tunnel or a proxy on this host, which speaks for many, is charged with nothing."""
+        for client in ("127.0.0.1", "::1"):
+            session = self.session(client)
+            self.connect(session)
+            session.commands_without_mail = MAX_WITHOUT_MAIL + 1
+            self.access.charge(session)
+            self.access.disconnect(session)
+            self.connect(self.session(client))
+
     def test_over(self) -> None:
         """After a minute all is forgotten."""
         self.charge(MAX_WITHOUT_MAIL + 1)

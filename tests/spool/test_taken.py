@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -92,13 +91,6 @@ class TransactionTests(Contract, SpoolTestCase):
         self.stop(third)
         self.assertEqual([*self.folder.incoming_files()], [])
         self.assertEqual([*self.folder.contents.iterdir()], [])
-
-    def test_an_older_version(self) -> None:
-        """The table does no harm to one that does not know it."""
-        self.commit(self.process(), origin=BROUGHT)
-        with closing(sqlite3.connect(self.folder.database)) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-        self.assertEqual(version, 5)
 
 
 class PreviewTests(SpoolTestCase):
