@@ -14,19 +14,22 @@ from functools import lru_cache
 MAX_HEADER = 256 * 1024  # octets: far more than honest mail has, and quickly looked through
 
 _NAME = rb"[!-9;-~]++"
-# Possessive: a section of many thousand fields must not cost a stack of its own.
+# Possessive: a section of many thousand fields must not cost a stack of its own.  What is repeated
+# never fails in its middle: Python before 3.11.5 would go on from there.
 _VALUE = rb"[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+"
 _FIELD = re.compile(_NAME + rb"[ \t]*+:" + _VALUE)
 _BEGINNING = re.compile(_NAME + rb"[ \t]*+:")
-_FIELDS = re.compile(rb"(?:" + _NAME + rb"[ \t]*+:" + _VALUE + rb")*+")
+_LAST_LINE = re.compile(rb"\n(?![ \t]|" + _NAME + rb"[ \t]*+:)")
 _FOLD = re.compile(rb"\r?\n")
 _CHARACTER = re.compile(r"\\.|.", re.DOTALL)  # or a quoted pair
 
 
 def end_of_fields(octets: bytes) -> int:
     """Return the place of the first line that is no field.  It is the end where all lines are."""
-    fields = _FIELDS.match(octets)
-    return fields.end() if fields else 0
+    if not begins_field(octets):
+        return 0
+    last = _LAST_LINE.search(octets)
+    return last.end() if last else len(octets)
 
 
 def begins_field(line: bytes) -> bool:
