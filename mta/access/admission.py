@@ -134,7 +134,8 @@ class Admission:
     def _add(self, host: str, commands: int) -> None:
         """Count for a host; what it has to its credit is forgotten."""
         counter = self._counters.without_mail
-        if host not in _THIS_HOST and (commands := max(commands, -counter.count(host))):
+        commands = max(commands, -counter.count(host))
+        if commands and host not in _THIS_HOST:
             counter.add(host, commands)
 
     def _refuse(self, host: str, reply: Reply) -> None:
