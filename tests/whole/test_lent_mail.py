@@ -104,17 +104,6 @@ class BetweenTests(LendingCase):
         assert source is not None
         self.assertFalse(source._ready)
 
-    def test_many(self) -> None:
-        """A hundred are lent; others are committed, and all mail goes out."""
-        origins = [self.origin() for _ in range(110)]
-        for origin in origins:
-            origin.send("bob")
-        self.assertEqual([len(each.codes) for each in origins], [0] * 100 + [1] * 10)
-        self.carry()
-        self.assertEqual({each.codes[0] for each in origins}, {"250"})
-        self.advance(61)
-        self.assertEqual((self.kept, len(self.office.bodies)), ([], 110))
-
     def test_what_is_no_message(self) -> None:
         """The other process hears that nothing was tried."""
         for octets in (b"", b"{}", b'["office", []]\n', b'["office", [[0, "a", "b", []]]]\n{}\n'):

@@ -171,6 +171,17 @@ class WayTests(PassingCase):
         self.assertEqual(len(self.office.bodies), 6)
         self.assertEqual(self.kept, [])
 
+    def test_many_senders(self) -> None:
+        """A hundred wait in line; others are answered by us, and all mail goes out."""
+        origins = [self.origin() for _ in range(110)]
+        for origin in origins:
+            origin.send("bob")
+        self.assertEqual([len(each.codes) for each in origins], [0] * 100 + [1] * 10)
+        self.carry()
+        self.assertEqual({each.codes[0] for each in origins}, {"250"})
+        self.advance(61)
+        self.assertEqual((self.kept, len(self.office.bodies)), ([], 110))
+
     def test_a_message_that_can_not_be_committed(self) -> None:
         """After the link has broken there is no room: the sender has to come again."""
         origin = self.origin()
@@ -231,17 +242,6 @@ class PaceTests(PassingCase):
     def test_late_content(self) -> None:
         """The office does not refuse any more what can't be refused in time."""
         self.assertEqual((self.is_believed(44), self.is_believed(46)), (True, False))
-
-    def test_many_senders(self) -> None:
-        """A hundred wait in line; others are answered by us, and all mail goes out."""
-        origins = [self.origin() for _ in range(110)]
-        for origin in origins:
-            origin.send("bob")
-        self.assertEqual([len(each.codes) for each in origins], [0] * 100 + [1] * 10)
-        self.carry()
-        self.assertEqual({each.codes[0] for each in origins}, {"250"})
-        self.advance(61)
-        self.assertEqual((self.kept, len(self.office.bodies)), ([], 110))
 
 
 class CutTests(PassingCase):
