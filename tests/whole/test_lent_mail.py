@@ -9,24 +9,19 @@ from twisted.internet.testing import StringTransport
 from mta.mail import Reply
 from tests.lending import LendingCase
 from tests.passing import BODY, GTUBE
-from tests.whole.test_pass_through import (
-    DEFERRED,
-    LARGE,
-    AnswerTests,
-    HostileOfficeTests,
-    WayTests,
-)
+from tests.whole import test_pass_through
+from tests.whole.test_pass_through import DEFERRED, LARGE
 
 
-class LentAnswerTests(LendingCase, AnswerTests):
+class LentAnswerTests(LendingCase, test_pass_through.AnswerTests):
     """The answers of the office, as senders of the other process hear them."""
 
 
-class LentHostileOfficeTests(LendingCase, HostileOfficeTests):
+class LentHostileOfficeTests(LendingCase, test_pass_through.HostileOfficeTests):
     """An office that wants to do harm, through another process."""
 
 
-class LentWayTests(LendingCase, WayTests):
+class LentWayTests(LendingCase, test_pass_through.WayTests):
     """What is passed through, and what takes the ordinary way."""
 
     def kept_at_once(self) -> None:

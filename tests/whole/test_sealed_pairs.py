@@ -22,7 +22,8 @@ from mta.testing import FakeRouter, message
 from tests.sealing.test_opener import Told
 from tests.sealing.test_spool import HOPS, Written
 from tests.sides import ALICE, BOB, CAROL, sides
-from tests.whole.test_reversed_pairs import IN, OUT, CutTests, PairTests
+from tests.whole import test_reversed_pairs
+from tests.whole.test_reversed_pairs import IN, OUT, PairTests
 
 KEY = PrivateKey.new()
 
@@ -146,7 +147,7 @@ async def _content(message: Message) -> bytes:
     return b"".join([piece async for piece in message.content.pieces()])
 
 
-class SealedCutTests(SealedPairs, CutTests):
+class SealedCutTests(SealedPairs, test_reversed_pairs.CutTests):
     """The connection breaks after every write that there is."""
 
     def unseen(self) -> Counter[bytes]:
