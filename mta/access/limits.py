@@ -24,14 +24,14 @@ class ConcurrencyLimit:
 
         False where it has its full number; then nothing is counted.
         """
-        if self._counts[key] >= self.limit:
+        if self.is_full(key):
             return False
         self._counts[key] += 1
         return True
 
     def is_full(self, key: str) -> bool:
         """Tell whether `key` has its full number."""
-        return self._counts.get(key, 0) >= self.limit
+        return self._counts[key] >= self.limit
 
     def release(self, key: str) -> None:
         """Count one less for `key`."""

@@ -26,7 +26,7 @@ from mta.commands.console import (
 from mta.commands.peer_details import WIDTH, details, lines, nodes_with_link, wrapped
 from mta.commands.peer_statuses import peer_statuses
 from mta.pairing.mailboxes import MailboxFiles
-from mta.peers.node_states import PeerOnNode, joined
+from mta.peers.node_states import PeerOnNode, joined, newest_link
 from mta.peers.status_files import PeerStatus
 from mta.queued import Filter
 from mta.session import LinkKind
@@ -93,7 +93,7 @@ def _looked_up(
 ) -> tuple[PeerStatus, dict[str, Any]]:
     """The status of a peer, and all that is known of it."""
     status = joined(on_nodes)
-    since, second = (_newest(kind, on_nodes) for kind in (LinkKind.MAIN, LinkKind.QUICK))
+    since, second = (newest_link(on_nodes, kind) for kind in (LinkKind.MAIN, LinkKind.QUICK))
     waiting = tools.count_held(peer.name) if tools else 0
     first = next(tools.listed(Filter(peer=peer.name)), None) if tools and waiting else None
     oldest = first.arrived if first else None
@@ -114,11 +114,6 @@ def _looked_up(
         **details(status),
         **_nodes(on_nodes),
     }
-
-
-def _newest(kind: LinkKind, on_nodes: Sequence[PeerOnNode]) -> float | None:
-    """The time since which the newest link stands, if any."""
-    return max((each.links[kind] for each in on_nodes if kind in each.links), default=None)
 
 
 def _nodes(on_nodes: Sequence[PeerOnNode]) -> dict[str, Any]:

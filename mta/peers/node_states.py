@@ -25,7 +25,6 @@ TABLES = TableSet(
     ),
 )
 
-
 MAX_AT_ONCE = 100  # rows of one transaction: others wait for its end
 
 
@@ -164,8 +163,12 @@ class PeerStatuses:
 
         None: none does.  Blocks.  Raises OSError.
         """
-        found = [each.links[kind] for each in self.on_nodes(peer) if kind in each.links]
-        return max(found, default=None)
+        return newest_link(self.on_nodes(peer), kind)
+
+
+def newest_link(found: Sequence[PeerOnNode], kind: LinkKind) -> float | None:
+    """The time since which the newest link stands, if any."""
+    return max((each.links[kind] for each in found if kind in each.links), default=None)
 
 
 def joined(found: Sequence[PeerOnNode]) -> PeerStatus:
