@@ -6,7 +6,7 @@ Each node tells its own in a table; files of its folder have it first.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -139,12 +139,15 @@ class PeerStatuses:
     ) -> None:
         self._node = node
         self._files = files
-        self._others = [each if each.node in alive else replace(each, links={}) for each in others]
+        self._others: defaultdict[str, list[PeerOnNode]] = defaultdict(list)  # by peer
+        for each in others:
+            state = each if each.node in alive else replace(each, links={})
+            self._others[each.peer].append(state)
 
     def on_nodes(self, peer: str) -> Sequence[PeerOnNode]:
         """The status on each node, this one first.  Blocks.  Raises OSError."""
         here = PeerOnNode.here(self._node, peer, self._files)
-        return [here, *(each for each in self._others if each.peer == peer)]
+        return [here, *self._others.get(peer, ())]
 
     def links(self, peers: Collection[str]) -> Counter[str]:
         """The number of links that stand, by node.  Blocks.  Raises OSError."""
