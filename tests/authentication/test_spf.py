@@ -14,9 +14,10 @@ from zope.interface.verify import verifyObject
 from mta.authentication.spf import Identity, Limits, Result, SPFResult, check_hello, check_host
 from mta.authentication.spf.record import MAX_RECORD, parse
 from mta.authentication.spf.result import PermError
-from mta.dns_answer import Answer, RecordType
+from mta.dns_answer import RecordType
 from mta.interfaces import IResolver
 from mta.mail import NULL_PATH, Mailbox
+from mta.sync import result_of
 from tests.authentication.spf_zones import Zone, ZoneResolver
 
 NOW = 1_800_000_000
@@ -432,7 +433,7 @@ def _by_pyspf(spf: Any, zone: Zone, address: str) -> tuple[str, str]:
     def look_up(name: str, kind: str, strict: bool = True, timeout: float = 0) -> list[Any]:
         if kind not in RecordType.__members__:
             return []
-        found = _now(resolver.query(name, RecordType[kind]))
+        found = result_of(resolver.query(name, RecordType[kind]))
         return [((name, kind), _for_pyspf(kind, each)) for each in found.records]
 
     original, spf.DNSLookup = spf.DNSLookup, look_up
@@ -445,15 +446,6 @@ def _by_pyspf(spf: Any, zone: Zone, address: str) -> tuple[str, str]:
     finally:
         spf.DNSLookup = original
     return result, re.sub(r"[^\x20-\x7e]", "?", explanation or "")
-
-
-def _now(coroutine: Any) -> Answer:
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        found: Answer = stop.value
-        return found
-    raise AssertionError("the zone waits for nothing")
 
 
 def _for_pyspf(kind: str, value: Any) -> Any:

@@ -17,7 +17,7 @@ from mta.smtp.replies import MAX_OCTETS, ReplyParser, encode
 from mta.smtp.srs import SenderRewriting
 from mta.smtp.trace import received
 from mta.smtp.wire import Wire
-from tests.fuzz.running import pieces
+from tests.fuzz.pieces import pieces
 
 OFFERED = frozenset(
     {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "NOTIFY", "ORCPT", "REQUIRETLS", "AUTH"}

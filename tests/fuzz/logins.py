@@ -14,7 +14,7 @@ from mta.session import TLSInfo
 from mta.settings import Service
 from mta.smtp import sasl
 from mta.smtp.saslprep import prepare
-from tests.fuzz.running import finished
+from mta.sync import result_of
 
 MECHANISMS = (sasl.PLAIN, sasl.LOGIN, sasl.CRAM_MD5, sasl.SCRAM, sasl.SCRAM_PLUS, sasl.EXTERNAL)
 BINDINGS = {"tls-exporter": b"x" * 32}
@@ -69,7 +69,7 @@ def log_ins(octets: bytes) -> None:
         for initial in (first, None):
             said = iter(responses if initial is not None else [first, *responses])
             with suppress(sasl.AuthenticationFailed, NoMore):
-                user = finished(
+                user = result_of(
                     sasl.authenticate(
                         mechanism, initial, challenge, OneUser(), bindings=BINDINGS, external=""
                     )
@@ -88,7 +88,7 @@ def servers_at_log_in(octets: bytes) -> None:
     for mechanism in MECHANISMS:
         exchange = _Lines(lines).exchange
         with suppress(sasl.AuthenticationFailed, NoMore):
-            finished(
+            result_of(
                 sasl.respond(mechanism, USER, PASSWORD, exchange, bindings=BINDINGS, derive=_derive)
             )
             assert mechanism not in (sasl.SCRAM, sasl.SCRAM_PLUS), mechanism

@@ -24,10 +24,11 @@ from mta.smtp.grammar import commands, parse_mailbox
 from mta.smtp.mime import Kind, Part, Scanner, TooComplex
 from mta.smtp.replies import ReplyParser
 from mta.smtp.trace import delivered_before, delivered_to, was_delivered_to
+from mta.sync import result_of
 from mta.testing.delivery import HOP, FakeContent, message
 from mta.verdict import AddField, ChangeField, InsertField
 from tests.fuzz.lines import NOW, OFFERED
-from tests.fuzz.running import finished, pieces
+from tests.fuzz.pieces import pieces
 
 MAX_LINE = 998  # octets, RFC 5322 section 2.1.1
 FORMS = (BodyForm(False), BodyForm(True), BodyForm(True, 7))
@@ -109,11 +110,11 @@ def traces(octets: bytes) -> None:
 def conversions(octets: bytes) -> None:
     """Content in 7-bit lines is what it was, once it is decoded."""
     given = FakeContent(octets[: len(octets) // 2], octets[len(octets) // 2 :])
-    made = finished(sevenbit.converted(given))
-    finished(sevenbit.converted(given, keeps_8bit=True))
+    made = result_of(sevenbit.converted(given))
+    result_of(sevenbit.converted(given, keeps_8bit=True))
     if made is None:
         return
-    result = finished(_read(made))
+    result = result_of(_read(made))
     assert made.size == len(result)
     assert result.isascii(), result
     assert not _is_broken(result), result
@@ -204,7 +205,7 @@ def _check_notice(text: bytes, envelope: Envelope, outcome: Outcome, *, outside:
     )
     target = Target(0, envelope.recipients[0].forward_path, HOP)
     writer = NoticeWriter("mta.example", lambda: NOW, lambda: "f00" * 10)
-    notice = finished(writer.notice(queued, [(target, outcome)], NOW + 1))
+    notice = result_of(writer.notice(queued, [(target, outcome)], NOW + 1))
     if notice is None:
         return
     whole = notice.content

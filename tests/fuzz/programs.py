@@ -21,7 +21,7 @@ from mta.smtp.replies import encode
 from mta.users.dovecot_protocol import DovecotLink
 from mta.verdict import AddRecipient
 from tests.fuzz.lines import OFFERED, REPLY_LINE
-from tests.fuzz.running import pieces
+from tests.fuzz.pieces import pieces
 
 KEY = PrivateKey(bytes(range(32)))
 KEYS = (PrivateKey(bytes(range(1, 33))), KEY)

@@ -36,8 +36,8 @@ from mta.mail import Mailbox
 from mta.resolver import query, response
 from mta.resolver.records import WIRE_TYPES, value
 from mta.smtp import header
+from mta.sync import result_of
 from tests.fuzz.lines import NOW
-from tests.fuzz.running import finished
 
 MAX_QUESTIONS = 250  # of one check: 10 terms with 10 names each, and some besides
 REPORTER = Reporter("mta.example", "postmaster@mta.example", "mta")
@@ -123,7 +123,7 @@ def senders(octets: bytes) -> None:
     local_part, _, domain = head.decode("utf-8", "ignore").rpartition("@")
     for address in ("192.0.2.1", "2001:db8::1"):
         resolver = LineResolver(lines)
-        found = finished(
+        found = result_of(
             check_host(
                 resolver,
                 address=address,
@@ -137,8 +137,8 @@ def senders(octets: bytes) -> None:
         assert f"{found.explanation}{found.problem}".isprintable(), found
     resolver = LineResolver(lines)
     identifiers = Identifiers(domain, ("a.example",))
-    finished(evaluate(TreeWalk(resolver), "a.b.example", identifiers))
-    finished(destinations(resolver, "a.example", lines.decode("latin-1").split("\n")))
+    result_of(evaluate(TreeWalk(resolver), "a.b.example", identifiers))
+    result_of(destinations(resolver, "a.example", lines.decode("latin-1").split("\n")))
     assert len(resolver.asked) <= MAX_QUESTIONS, len(resolver.asked)
 
 
@@ -202,7 +202,7 @@ def signed_messages(octets: bytes) -> None:
     verification = Verification(section, NOW)
     for number in range(0, len(body), 7):
         verification.feed(body[number : number + 7])
-    for found in finished(verification.results(LineResolver(key))):
+    for found in result_of(verification.results(LineResolver(key))):
         assert found.result is not ResultCode.PASS, found
 
 
