@@ -12,12 +12,18 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
 
 def cpu_seconds(root: int) -> float:
     """CPU time of the tree so far: user and system, descendants that have ended included."""
-    return sum(sum(map(int, _stat(pid)[11:15])) for pid in _tree(root)) * _TICK
+    return sum(sum(map(int, _stat(pid)[11:15])) for pid in processes(root)) * _TICK
+
+
+def own_cpu_seconds(pid: int) -> float:
+    """CPU time of one process so far: user and system.  Raises ValueError where it is gone."""
+    user, system = map(int, _stat(pid)[11:13])
+    return (user + system) * _TICK
 
 
 def memory(root: int) -> int:
     """Octets that the tree has in memory now; pages that processes share are counted once."""
-    return sum(_pss(pid) for pid in _tree(root))
+    return sum(_pss(pid) for pid in processes(root))
 
 
 def status_size(pid: int, name: str) -> int:
@@ -31,7 +37,7 @@ class Growth:
 
     def __init__(self, root: int) -> None:
         self._before: dict[int, int] = {}
-        for pid in _tree(root):
+        for pid in processes(root):
             with suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # begin the peak anew
                 self._before[pid] = status_size(pid, "VmRSS")
@@ -42,18 +48,29 @@ class Growth:
         return sum(status_size(pid, "VmHWM") - before for pid, before in self._before.items())
 
 
-def _tree(root: int) -> Iterator[int]:
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        pid = int(path.name)
-        if fields := _stat(pid):
-            children.setdefault(int(fields[1]), []).append(pid)
+def processes(root: int) -> Iterator[int]:
+    """A process, and all that come from it."""
+    started = _children()
     found = [root]
     while found:
         pid = found.pop()
         if _stat(pid):
             yield pid
-            found += children.get(pid, ())
+            found += started.get(pid, ())
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started, which are still there."""
+    return sorted(_children().get(pid, ()))
+
+
+def _children() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        pid = int(path.name)
+        if fields := _stat(pid):
+            found.setdefault(int(fields[1]), []).append(pid)
+    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.tree import processes
 from mta import privileges
 from mta.settings import Settings
 from tests.processes import (
+    MTA,
     ROOT,
     Process,
     Server,
@@ -29,7 +31,6 @@ from tests.processes import (
 
 NOBODY = pwd.getpwnam("nobody")
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
-MTA = "import sys; from mta.commands import main; sys.exit(main())"
 # What users may leave mail in, and where they read how.
 PUBLIC = {"spool/maildrop": 0o022, "spool/public.json": 0o044}
 PROVIDER = {"connect": "smtp://127.0.0.1:1", "domains": ["office.example"], "tls": "off"}
@@ -38,7 +39,7 @@ PROVIDER = {"connect": "smtp://127.0.0.1:1", "domains": ["office.example"], "tls
 def run_mta(folder: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a tool with the configuration in a folder."""
     return subprocess.run(
-        [sys.executable, "-c", MTA, *words],
+        [*MTA, *words],
         input=stdin,
         capture_output=True,
         check=False,
@@ -47,12 +48,6 @@ def run_mta(folder: Path, *words: str, stdin: str = "") -> subprocess.CompletedP
         text=True,
         timeout=60,
     )
-
-
-def descendants(pid: int) -> list[int]:
-    """A process, and all that come from it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-    return [pid, *(each for child in children for each in descendants(int(child)))]
 
 
 def owners(folder: Path) -> dict[str, int]:
@@ -197,7 +192,7 @@ class ConfinementTests(RootCase):
         server.send(MESSAGE, "bob@office.example")
         server.wait_for_mail("office.example/bob")
         self.made = {*owners(self.folder)} - before
-        self.processes = descendants(server.process.pid)
+        self.processes = [*processes(server.process.pid)]
 
     def seen(self, name: str) -> list[str]:
         """A file of /proc for each process of the server."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.tree import own_cpu_seconds
 from tests.crash.outcome import Outcome
 from tests.crash.site import HELD, Site
-from tests.crash.victims import MAX_START, Victims, processor_time
+from tests.crash.victims import MAX_START, Victims
 from tests.processes import Server, configuration
 
 KILLS = 10
@@ -48,7 +49,7 @@ class StartTests(SynchronousTestCase):
         for _ in range(2):  # the second time, what was leased by one that was killed as well
             server.start()
             assert server.process is not None
-            self.assertLess(processor_time(server.process.pid), MAX_START)
+            self.assertLess(own_cpu_seconds(server.process.pid), MAX_START)
             server.kill()
 
 

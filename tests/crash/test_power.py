@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from bench.tree import children
 from mta.maildrop import drop
 from mta.peers.status_files import PeerStatusFiles
 from mta.users.file import UserFile
@@ -162,9 +163,8 @@ class SpoolTests(PowerTestCase):
 def end_traced(server: Server) -> None:
     """End a server that strace looks at, which passes no signal on."""
     assert server.process is not None
-    pid = server.process.pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGTERM)
+    for child in children(server.process.pid):
+        os.kill(child, signal.SIGTERM)
     server.process.wait()
 
 

@@ -8,13 +8,12 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+from bench.tree import children, own_cpu_seconds
 from tests.crash.load import Command
 from tests.crash.site import Site
 from tests.processes import Server, wait_until
 
-TICKS = os.sysconf("SC_CLK_TCK")  # of the processor's time, in a second
 MAX_START = 2.0  # seconds of processor time until a server that was killed is ready again
 
 
@@ -81,9 +80,11 @@ class Victims:
 
     def _kill_worker(self, server: Server) -> None:
         """One worker: the first process starts another one."""
-        workers = wait_until(lambda: _children(server), "a worker")
+        assert server.process is not None
+        pid = server.process.pid
+        workers = wait_until(lambda: children(pid), "a worker")
         os.kill(workers[0], signal.SIGKILL)
-        wait_until(lambda: workers[0] not in _children(server), "its end")
+        wait_until(lambda: workers[0] not in children(pid), "its end")
 
     def _kill_command(self, command: Command) -> None:
         """A command, as soon as one runs."""
@@ -101,17 +102,4 @@ class Victims:
         server.start()
         self.restarts.append(time.monotonic() - begun)
         assert server.process is not None
-        self.processor.append(processor_time(server.process.pid))
-
-
-def _children(server: Server) -> list[int]:
-    """The processes that the first one of a server has started."""
-    assert server.process is not None
-    pid = server.process.pid
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def processor_time(pid: int) -> float:
-    """The seconds of processor time that a process has taken."""
-    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(numbers[11]) + int(numbers[12])) / TICKS
+        self.processor.append(own_cpu_seconds(server.process.pid))

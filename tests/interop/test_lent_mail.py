@@ -7,10 +7,10 @@ import signal
 import smtplib
 import threading
 from itertools import count
-from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.tree import children
 from tests.interop.reversal import BOB, BOBS, CAROL, Provider, letter, numbers, office, waiting
 from tests.processes import DEADLINE, local_domain, mail_in, wait_until
 
@@ -52,12 +52,8 @@ class LentMailTests(SynchronousTestCase):
     @property
     def worker(self) -> int:
         """The process id of the worker."""
-        pid = self.process.pid
-        path = Path(f"/proc/{pid}/task/{pid}/children")
-        if not path.exists():
-            self.skipTest("/proc does not say whose child a process is")
-        (worker,) = path.read_text().split()
-        return int(worker)
+        (worker,) = children(self.process.pid)
+        return worker
 
     def said(self, content: bytes, address: str = BOB) -> str:
         """The reply to a message, of a new session."""

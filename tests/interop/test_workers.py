@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.tree import children
 from mta.queued import Filter
 from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds
@@ -35,11 +36,7 @@ class WorkersTests(SynchronousTestCase):
     @property
     def workers(self) -> Sequence[int]:
         """The process ids of the workers."""
-        pid = self.process.pid
-        path = Path(f"/proc/{pid}/task/{pid}/children")
-        if not path.exists():
-            self.skipTest("/proc does not say whose child a process is")
-        return [int(word) for word in path.read_text().split()]
+        return children(self.process.pid)
 
     def test_one_service(self) -> None:
         """Whoever takes a connection: all that was accepted is delivered, once."""
