@@ -51,6 +51,18 @@ class Round(SynchronousTestCase):
         for way, count in outcome.acknowledged.items():
             print(f"  {way}: {count}, {outcome.repeated[way]} twice", flush=True)
 
+    def run_tests(self, module: str, **settings: int) -> None:
+        """Run a module of tests in a process of its own, with its settings in the environment."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "twisted.trial", module],
+            env=os.environ | {name: str(value) for name, value in settings.items()},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stdout)
+
 
 class Kills(Round):
     """Kills of what is held, relayed and delivered."""
@@ -91,16 +103,8 @@ class Power(Round):
     """Losses of power: `tests.crash.test_power`, with other states."""
 
     def runTest(self) -> None:
-        """Look at the states, in a process of its own."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "twisted.trial", "tests.crash.test_power"],
-            env=os.environ | {"MTA_POWER_STATES": str(STATES), "MTA_POWER_SEED": str(self.seed)},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.assertEqual(ended.returncode, 0, ended.stdout)
+        """Look at the states."""
+        self.run_tests("tests.crash.test_power", MTA_POWER_STATES=STATES, MTA_POWER_SEED=self.seed)
         print(f"{STATES} states of each scenario after a loss of power", flush=True)
 
 
@@ -157,16 +161,8 @@ class Model(Round):
     """Runners against their model, `tests.queue.test_model`, with other examples."""
 
     def runTest(self) -> None:
-        """Run them, in a process of its own."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "twisted.trial", "tests.queue.test_model"],
-            env=os.environ | {"MTA_MODEL_EXAMPLES": str(EXAMPLES)},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.assertEqual(ended.returncode, 0, ended.stdout)
+        """Run them."""
+        self.run_tests("tests.queue.test_model", MTA_MODEL_EXAMPLES=EXAMPLES)
         print(f"{EXAMPLES} examples of what may happen to runners, with each spool", flush=True)
 
 
