@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-KIB, MIB = 2**10, 2**20
+from bench.figures import KIB
+
 CONNECTIONS = 5  # of a process
 BEATS = 0.1  # commits a second, of a process with nothing to do
 MAX_NOTIFIES = 5.0  # a second, of a process

@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import quantiles
-from typing import Any
 
 from bench.figures import MIB, Bench, Figure, stopping
 from bench.programs.hostile import Attack, Manner
@@ -44,10 +43,7 @@ def client_hello() -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """Clients that attack a listener, by what they do there.
-
-    `keys` are added to the configuration of the server.
-    """
+    """Clients that attack a listener, by what they do there."""
 
     name: str
     manner: Manner
@@ -56,7 +52,6 @@ class Kind:
     sessions: int = 50
     sources: int = 1
     service: str = "smtp"
-    keys: Mapping[str, Any] = field(default_factory=dict)
 
     def attack(self, ports: Mapping[str, int]) -> Attack:
         """Aim at a server with these ports."""
@@ -102,7 +97,7 @@ class Hostile:
     def measure(self, bench: Bench) -> Iterator[Figure]:
         """See `Row.measure`."""
         seconds = SECONDS * bench.scale
-        ours = bench.ours(workers=1, keys=KEYS | dict(self._kind.keys))
+        ours = bench.ours(workers=1, keys=KEYS)
         with stopping(ours):
             ordinary(ours, seconds / 5)
             quiet = ordinary(ours, seconds)
