@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,14 +26,24 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
 from mta.queued import Delivery
 from mta.session import UNKNOWN_ORIGIN
 from mta.spool.owner_rows import SUSPECT_DELAY
-from tests.queue.node import ANSWERS, OFFICE, OUTSIDE, SETTINGS, SILENCE, Copy, Node, World
+from tests.queue.node import (
+    ANSWERS,
+    OFFICE,
+    OUTSIDE,
+    SETTINGS,
+    SILENCE,
+    Copy,
+    Node,
+    World,
+    copies_of,
+)
+from tests.state_machines import run_machine
 
 EXAMPLES = int(os.environ.get("MTA_MODEL_EXAMPLES", "0"))  # more than a test has time for
 STEPS = 40  # of each
@@ -92,8 +101,8 @@ class RunnerModel(RuleBasedStateMachine):
     def die(self, data: st.DataObject, *, is_sudden: bool) -> None:
         """A process is killed, perhaps before it has written down what it knows."""
         node = self.chosen(data)
-        if is_sudden:
-            self.tell(node, "yes", data)
+        if is_sudden and node.out:
+            self.world.decide(data.draw(st.sampled_from(node.out)), "yes")
         self.excuse(node.out)
         self.nodes.remove(node)
         node.attempts.is_over = True
@@ -133,9 +142,9 @@ class RunnerModel(RuleBasedStateMachine):
     def excuse(self, out: list[Delivery]) -> None:
         """What the office has taken, and was not recorded, comes again."""
         for delivery in out:
-            for target in delivery.targets:
-                if self.world.taken[delivery.message.id, target.address]:
-                    self.mail[delivery.message.id].excuses[target.address] += 1
+            for id, address in copies_of(delivery):
+                if self.world.taken[id, address]:
+                    self.mail[id].excuses[address] += 1
 
     # --- mail
 
@@ -206,23 +215,10 @@ class RunnerModel(RuleBasedStateMachine):
 
     def say(self, node: Node, answer: str, data: st.DataObject) -> None:
         """It answers about one that it was sent."""
-        delivery = self.tell(node, answer, data)
-        assert delivery is not None
         assert node.source is not None
-        node.out.remove(delivery)
-        node.source.report(delivery, [ANSWERS[answer]] * len(delivery.targets))
-
-    def tell(self, node: Node, answer: str, data: st.DataObject) -> Delivery | None:
-        """The office has made up its mind about one, and the process may not know it."""
-        if not node.out:
-            return None
         delivery = data.draw(st.sampled_from(node.out))
-        copies = [(delivery.message.id, target.address) for target in delivery.targets]
-        if answer == "yes":
-            self.world.taken.update(copies)
-        elif answer == "no":
-            self.world.refused.update(copies)
-        return delivery
+        node.out.remove(delivery)
+        node.source.report(delivery, self.world.decide(delivery, answer))
 
     # --- a person
 
@@ -339,11 +335,9 @@ class RunnerModel(RuleBasedStateMachine):
             node.connect()
         while self.take_one(node):
             (delivery,) = node.out
-            copies = [(delivery.message.id, target.address) for target in delivery.targets]
-            self.world.taken.update(copies)
             node.out = []
             assert node.source is not None
-            node.source.report(delivery, [ANSWERS["yes"]] * len(copies))
+            node.source.report(delivery, self.world.decide(delivery, "yes"))
             self.rest()
         self.advance(MAX_RETRY)
 
@@ -357,16 +351,11 @@ class RunnerModelContract:
 
     def test_model(self) -> None:
         """All is as the model says, after each step, and in the end nothing is left."""
-        attributes = {"case": self, "is_shared": self.is_shared}
-        machine = type("BoundModel", (RunnerModel,), attributes)
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=EXAMPLES or self.examples,
-                phases=[Phase.explicit, Phase.generate],
-                stateful_step_count=STEPS,
-                deadline=None,
-                derandomize=not EXAMPLES,
-                suppress_health_check=list(HealthCheck),
-            ),
+        run_machine(
+            RunnerModel,
+            EXAMPLES or self.examples,
+            STEPS,
+            is_random=bool(EXAMPLES),
+            case=self,
+            is_shared=self.is_shared,
         )

@@ -38,6 +38,11 @@ SETTINGS = Queue()
 Copy = tuple[str, Mailbox]  # a message, and one of its recipients
 
 
+def copies_of(delivery: Delivery) -> Sequence[Copy]:
+    """The copies that a delivery is to make."""
+    return [(delivery.message.id, target.address) for target in delivery.targets]
+
+
 @implementer(INotices)
 class NoNotices:
     """Writes none: their senders have no reverse-path."""
@@ -49,20 +54,20 @@ class NoNotices:
 
 @dataclass
 class World:
-    """The hosts outside: their answer now, and what they have taken, or refused for good."""
+    """Hosts outside and the office: what they took, or refused for good, and what hosts say now."""
 
     answer: str = "yes"
     taken: Counter[Copy] = field(default_factory=Counter)
     refused: set[Copy] = field(default_factory=set)
 
-    def answers(self, delivery: Delivery) -> Sequence[Outcome]:
-        """Answer for each target."""
-        copies = [(delivery.message.id, target.address) for target in delivery.targets]
-        if self.answer == "yes":
+    def decide(self, delivery: Delivery, answer: str) -> Sequence[Outcome]:
+        """Take a delivery, put it off, or refuse it; returns the outcome for each target."""
+        copies = copies_of(delivery)
+        if answer == "yes":
             self.taken.update(copies)
-        elif self.answer == "no":
+        elif answer == "no":
             self.refused.update(copies)
-        return [ANSWERS[self.answer]] * len(copies)
+        return [ANSWERS[answer]] * len(copies)
 
 
 @implementer(IDeliveryAgent)
@@ -79,7 +84,7 @@ class WorldAgent:
             if self._world.answer == SILENCE:
                 self.silent.append(Deferred())
                 await self.silent[-1]
-            mail.report(delivery, self._world.answers(delivery))
+            mail.report(delivery, self._world.decide(delivery, self._world.answer))
 
     def speak(self) -> None:
         """Let all hosts answer that have not."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,11 +17,11 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from mta.queued import EVERYWHERE, Filter, Message, State
 from tests.spool.contract import DAY, HEADER, LARGE, Contract, done, ids, settlement
+from tests.state_machines import run_machine
 
 EXAMPLES = 12
 STEPS = 25  # of each
@@ -205,15 +204,4 @@ class ModelContract(Contract):
 
     def test_model(self) -> None:
         """The spool is as the model, after each step."""
-        machine = type("BoundModel", (Model,), {"case": self})
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=EXAMPLES,
-                phases=[Phase.explicit, Phase.generate],
-                stateful_step_count=STEPS,
-                deadline=None,
-                derandomize=True,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_machine(Model, EXAMPLES, STEPS, case=self)
