@@ -105,38 +105,41 @@ class Cost:
 
 def run(load: Load, server: Server, arrivals: Counter | None = None) -> Cost:
     """Send a load, and wait until all of it has arrived; None: it never does."""
-    os.sync()  # what came before shall not be paid for now
-    before = arrivals.count() if arrivals else 0
-    cpu, began = server.cpu_seconds(), time.monotonic()
-    if _status(load.start(server)):
-        raise RuntimeError(f"{server.name}: the load failed")
-    accepted = time.monotonic()
-    if arrivals:
-        wait_until(lambda: arrivals.count() - before >= load.messages, "all has arrived", LONG)
-    arrived = time.monotonic()
-    time.sleep(0.2)  # what is still to be recorded is a part of the cost
-    used = server.cpu_seconds() - cpu
-    number = load.messages
-    return Cost((accepted - began) / number, (arrived - began) / number, used / number)
+    return _run({server: load}, [] if arrivals is None else [arrivals])
 
 
 def run_together(loads: Mapping[Server, Load]) -> Cost:
     """Send loads to several servers at the same time, until all has arrived in empty Maildirs."""
-    os.sync()
     maildirs = [Maildir(server.new) for server in loads]
     for maildir in maildirs:
         maildir.put_aside()
+    return _run(loads, maildirs)
+
+
+def _run(loads: Mapping[Server, Load], arrivals: Sequence[Counter]) -> Cost:
+    """Send all loads, and wait until so many more have arrived; no `arrivals`: do not wait."""
+
+    def arrived_so_far() -> int:
+        return sum(each.count() for each in arrivals)
+
+    def used() -> float:
+        return sum(server.cpu_seconds() for server in loads)
+
     number = sum(load.messages for load in loads.values())
-    used, began = -sum(server.cpu_seconds() for server in loads), time.monotonic()
-    sources = [load.start(server) for server, load in loads.items()]
-    statuses = [_status(source) for source in sources]
-    if any(statuses):
-        raise RuntimeError("a load failed")
+    os.sync()  # what came before shall not be paid for now
+    before = arrived_so_far()
+    cpu, began = used(), time.monotonic()
+    sources = [(server.name, load.start(server)) for server, load in loads.items()]
+    failed = [name for name, source in sources if _status(source)]
+    if failed:
+        raise RuntimeError(f"{failed[0]}: the load failed")
     accepted = time.monotonic()
-    wait_until(lambda: sum(each.count() for each in maildirs) >= number, "all has arrived", LONG)
+    if arrivals:
+        wait_until(lambda: arrived_so_far() - before >= number, "all has arrived", LONG)
     arrived = time.monotonic()
-    used += sum(server.cpu_seconds() for server in loads)
-    return Cost((accepted - began) / number, (arrived - began) / number, used / number)
+    time.sleep(0.2)  # what is still to be recorded is a part of the cost
+    spent = used() - cpu
+    return Cost((accepted - began) / number, (arrived - began) / number, spent / number)
 
 
 def in_turn(load: Load, servers: Sequence[Server], times: int) -> Mapping[Server, Sequence[Cost]]:
@@ -149,9 +152,7 @@ def in_turn(load: Load, servers: Sequence[Server], times: int) -> Mapping[Server
     costs: dict[Server, list[Cost]] = {server: [] for server in servers}
     for _ in range(times):
         for server in servers:
-            maildir = Maildir(server.new)
-            maildir.put_aside()
-            costs[server].append(run(load, server, maildir))
+            costs[server].append(run_together({server: load}))
     return costs
 
 
