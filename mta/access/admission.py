@@ -25,12 +25,12 @@ TOO_MUCH_WITHOUT_MAIL = Reply(
     421, "4.7.0", ("Too much from your host without any mail, try again in a minute",)
 )
 # Commands without mail from one host in a minute: about a hundredth of a processor.
-MAX_WITHOUT_MAIL = 12_000
+MAX_OF_HOST = 12_000
 SESSION_COST = 30  # commands that a session without mail costs as much as, beside its own
 SESSION_CREDIT = 50  # commands that one with mail makes up for
 # Commands without mail of a host that others make room for: those of ten sessions.
 MAX_OF_NEWCOMER = 300
-HOLD = 10.0  # seconds that a host which has cost too much waits for its refusal
+REFUSAL_DELAY = 10.0  # seconds that a host which has cost too much waits for its refusal
 # Tunnels and proxies on this host speak for many clients: they are charged with nothing.
 _THIS_HOST = frozenset(map(hosts.key, ("127.0.0.1", "::1")))
 
@@ -64,7 +64,7 @@ class Admission:
         elsewhere a refusal would cost more than to drop it.
         """
         host, counters = hosts.key(client), self._counters
-        if counters.without_mail.count(host) <= MAX_WITHOUT_MAIL or self._is_trusted(client):
+        if counters.without_mail.count(host) <= MAX_OF_HOST or self._is_trusted(client):
             return True
         return not (counters.per_host.is_full(host) or self._is_full)
 
@@ -85,8 +85,8 @@ class Admission:
         place = Place(session, host, None if is_trusted else connection)
         counters.admitted[id(session)] = place
         session.host_commands_without_mail = cost
-        if cost > MAX_WITHOUT_MAIL and not is_trusted:
-            raise Refusal(TOO_MUCH_WITHOUT_MAIL, delay=HOLD)
+        if cost > MAX_OF_HOST and not is_trusted:
+            raise Refusal(TOO_MUCH_WITHOUT_MAIL, delay=REFUSAL_DELAY)
 
     def charge(self, session: Session) -> None:
         """Charge the host of a session with its commands so far.
@@ -99,7 +99,7 @@ class Admission:
         self._charge(place)
         cost = self._counters.without_mail.count(place.host)
         session.host_commands_without_mail = cost
-        if cost > MAX_WITHOUT_MAIL and not self._is_trusted(session.client):
+        if cost > MAX_OF_HOST and not self._is_trusted(session.client):
             self._limited.warn(
                 "refused",
                 "connections from {host} are refused for a minute: no mail in {count} commands",

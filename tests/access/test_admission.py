@@ -9,9 +9,9 @@ from zope.interface.verify import verifyObject
 
 from mta.access import hosts
 from mta.access.admission import (
-    HOLD,
+    MAX_OF_HOST,
     MAX_OF_NEWCOMER,
-    MAX_WITHOUT_MAIL,
+    REFUSAL_DELAY,
     SESSION_COST,
     SESSION_CREDIT,
 )
@@ -126,7 +126,7 @@ class CostTests(AdmissionTestCase):
         """Each session of the host ends then, with a line in the log."""
         session = self.session()
         self.connect(session)
-        self.charge(MAX_WITHOUT_MAIL)
+        self.charge(MAX_OF_HOST)
         session.commands_without_mail = 1
         with capturedLogs() as events:
             self.refuses(self._charged(session), "421 4.7.0")
@@ -135,7 +135,7 @@ class CostTests(AdmissionTestCase):
             [formatEvent(event) for event in events],
             [
                 f"connections from {STRANGER} are refused for a minute:"
-                f" no mail in {MAX_WITHOUT_MAIL + 1} commands"
+                f" no mail in {MAX_OF_HOST + 1} commands"
             ],
         )
 
@@ -145,11 +145,11 @@ class CostTests(AdmissionTestCase):
     def test_refused(self) -> None:
         """New ones wait for their refusal, and have a place meanwhile; others do not wait."""
         self.access = self.make_policy(connections_per_host=2)
-        self.charge(MAX_WITHOUT_MAIL + 1)
+        self.charge(MAX_OF_HOST + 1)
         sessions = [self.session() for _ in range(2)]
         for session in sessions:
             asking = Deferred.fromCoroutine(self.access.connect(session))
-            self.assertEqual(self.failureResultOf(asking, Refusal).value.delay, HOLD)
+            self.assertEqual(self.failureResultOf(asking, Refusal).value.delay, REFUSAL_DELAY)
         self.connect(self.session("192.0.2.9"))
         self.assertFalse(self.access.takes(STRANGER))
         self.assertTrue(self.access.takes("192.0.2.9"))
@@ -160,7 +160,7 @@ class CostTests(AdmissionTestCase):
     def test_no_place(self) -> None:
         """Where there is no place to wait, it is not answered."""
         self.access = self.make_policy(connections=1)
-        self.charge(MAX_WITHOUT_MAIL + 1)
+        self.charge(MAX_OF_HOST + 1)
         self.assertTrue(self.access.takes(STRANGER))
         self.connect(self.session("192.0.2.9"))
         self.assertFalse(self.access.takes(STRANGER))
@@ -171,14 +171,14 @@ class CostTests(AdmissionTestCase):
         for client in ("127.0.0.1", "::1"):
             session = self.session(client)
             self.connect(session)
-            session.commands_without_mail = MAX_WITHOUT_MAIL + 1
+            session.commands_without_mail = MAX_OF_HOST + 1
             self.access.charge(session)
             self.access.disconnect(session)
             self.connect(self.session(client))
 
     def test_over(self) -> None:
         """After a minute all is forgotten."""
-        self.charge(MAX_WITHOUT_MAIL + 1)
+        self.charge(MAX_OF_HOST + 1)
         self.clock.advance(MINUTE)
         self.connect(self.session())
         self.assertEqual(self.cost(), 0)
@@ -187,7 +187,7 @@ class CostTests(AdmissionTestCase):
         """Hosts of ours, proxies and programs of this host are taken, whatever they cost."""
         self.access = self.make_policy(connections_per_host=1)
         for client in (NEIGHBOUR, "10.255.0.1", "unix"):
-            self.charge(MAX_WITHOUT_MAIL + 1, client)
+            self.charge(MAX_OF_HOST + 1, client)
             session = self.session(client)
             self.connect(session)
             session.commands_without_mail = 1000
