@@ -14,7 +14,7 @@ def peer_statuses(settings: Settings) -> PeerStatuses:
     """The status of peers, wherever they dialled.  Blocks.  Raises OSError."""
     place, files = SpoolPlace.of(settings), PeerStatusFiles(Path(settings.spool))
     if not place.database or not place.exists():
-        return PeerStatuses("", files)
+        return PeerStatuses(place.node, files)
     store = place.shared_tables()
     try:
         others = NodeStates(store, place.node_name).others()

@@ -16,6 +16,7 @@ from mta.peers.status_files import EndedExchange, PeerStatus, PeerStatusFiles
 from mta.peers.tally import Tally
 from mta.session import LinkKind
 from mta.settings import DAY, MIB, Peer
+from mta.spool.place import SpoolPlace
 from tests.commands.test_commands import CommandCase
 from tests.commands.test_queue import Terminal
 
@@ -110,6 +111,20 @@ class PeersTests(CommandCase):
             [["office", "provider", "-", "0", "-"], ["provider", "customer", "-", "0", "-"]],
         )
         self.assertIn("LAST ERROR", heading)
+
+    def test_nothing_yet_in_a_database(self) -> None:
+        """The columns of the nodes are there before the first start, too."""
+        self.configure(peers=PEERS, spool="postgresql://mta@db.example/mta", spool_folder="spool")
+        self.patch(SpoolPlace, "exists", lambda place: False)
+        heading, *lines = self.succeed("peers").splitlines()
+        self.assertIn("AT NODE", heading)
+        self.assertEqual(
+            [line.split() for line in lines],
+            [
+                ["office", "provider", "-", "-", "0", "-"],
+                ["provider", "customer", "-", "-", "0", "-"],
+            ],
+        )
 
     def test_no_peers(self) -> None:
         """It says so."""
