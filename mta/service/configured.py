@@ -241,6 +241,7 @@ class _Maker:
             opener=self._opener,
             junk=junk_use(settings),
             node=settings.node,
+            turns=process.turns,
         )
 
     def _access(self) -> IAccessPolicy:

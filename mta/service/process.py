@@ -41,6 +41,7 @@ from mta.reporting.collector import Collector
 from mta.reporting.store import ReportStore
 from mta.sealing.spool import SealingSpool
 from mta.service import threads
+from mta.smtp.cost import Turns
 from mta.smtp.second_copies import SecondCopies
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
@@ -115,6 +116,7 @@ class Process:
         self.peer_counts = PeerCounts(self.peer_status, reactor)
         self.intake = SealingSpool(self.spool, self.accepted_mail, self.peer_counts)
         self.second_copies = SecondCopies(self.spool)
+        self.turns = Turns()
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
