@@ -15,6 +15,7 @@ from mta.inspectors.sender_policy import SenderPolicies
 from mta.interfaces import IAccessPolicy, IInspector, IResolver, IReverseNames, IRouter
 from mta.milters import CHAIN_SECONDS, PASSING_CHAIN_SECONDS, MilterInspector, Surroundings
 from mta.resolver import ReverseNames
+from mta.service.passing import passed_through
 from mta.service.process import Process
 from mta.service.reception import client_inspectors, quota_inspectors
 from mta.settings import Authentication, JunkUse, Service, Settings, Source
@@ -72,8 +73,7 @@ class Inspectors:
 
 def chain_seconds(settings: Settings) -> float:
     """The seconds of all filters together for the end of a message."""
-    is_passing = any(peer.pass_through for peer in settings.peers.values())
-    return PASSING_CHAIN_SECONDS if is_passing else CHAIN_SECONDS
+    return PASSING_CHAIN_SECONDS if passed_through(settings) else CHAIN_SECONDS
 
 
 def junk_use(settings: Settings) -> JunkUse:

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from mta.peers.borrower import BorrowerFactory
 from mta.peers.lender import LinksElsewhere
 from mta.service.configured import Configured
+from mta.service.passing import passed_through
 from mta.service.process import IConfigurable, Process
 from mta.spool.lending import LentMail
 
@@ -33,8 +34,8 @@ class LendingService(Service):
     def use(self, configured: Configured) -> None:
         """See `IConfigurable.use`."""
         settings = configured.settings
-        is_wanted = any(peer.pass_through for peer in settings.peers.values())
-        if self._elsewhere is None and is_wanted and settings.queue.workers > 1:
+        is_wanted = settings.queue.workers > 1 and passed_through(settings)
+        if self._elsewhere is None and is_wanted:
             self._begin()
 
     def stopService(self) -> Deferred[Any]:

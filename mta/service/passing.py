@@ -8,11 +8,16 @@ from mta.service.process import Process
 from mta.settings import Settings
 
 
+def passed_through(settings: Settings) -> set[str]:
+    """The peers to which mail is passed through."""
+    return {name for name, peer in settings.peers.items() if peer.pass_through}
+
+
 def pass_through(
     settings: Settings, process: Process, router: IRouter, failures: IFailureWatch | None
 ) -> IPassThrough | None:
     """Return what passes mail through, if any peer is to have it."""
-    peers = {name for name, peer in settings.peers.items() if peer.pass_through}
+    peers = passed_through(settings)
     if not peers:
         return None
     seams = PassingSeams(
