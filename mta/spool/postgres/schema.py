@@ -134,9 +134,7 @@ def prepared(server: Server, connection: Connection) -> Iterator[None]:
     _require_utf8(server, connection)
     with transaction(connection):
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        found, oldest = _versions(connection)
-        if oldest > VERSION:
-            raise _too_new(server, found)
+        found, oldest = require_usable(server, connection)
         if found == 0:
             connection.execute(_TABLES.encode())
             connection.execute("INSERT INTO format VALUES (%s, %s)", (VERSION, VERSION))
@@ -173,36 +171,32 @@ def verify(server: Server, connection: Connection) -> bool:
     Raises SpoolUnusable where this version can't use them, or psycopg.Error.
     """
     _require_utf8(server, connection)
-    found, oldest = _versions(connection)
-    if oldest > VERSION:
-        raise _too_new(server, found)
+    found, _ = require_usable(server, connection)
     return found >= VERSION
 
 
-def require_usable(server: Server, connection: Connection) -> None:
-    """Raise SpoolTooNew where this version can't use the tables any more."""
+def require_usable(server: Server, connection: Connection) -> tuple[int, int]:
+    """The version of the tables, and the oldest that can use them.
+
+    Both are 0 where there are none.  Raises SpoolTooNew where this version can't use them, or
+    psycopg.Error.
+    """
     found, oldest = _versions(connection)
     if oldest > VERSION:
-        raise _too_new(server, found)
+        raise SpoolTooNew(
+            f"{server.name}: made by a newer version of this program "
+            f"(format {found}, this one knows {VERSION}): install that version"
+        )
+    return found, oldest
 
 
 def _versions(connection: Connection) -> tuple[int, int]:
-    """The version of the tables, and the oldest that can use them.
-
-    Both are 0 where there are none.
-    """
+    """As `require_usable`, whatever they are."""
     row = connection.execute("SELECT to_regclass('format') IS NOT NULL").fetchone()
     if row is None or not row[0]:
         return 0, 0
     row = connection.execute("SELECT version, oldest FROM format").fetchone()
     return row or (0, 0)
-
-
-def _too_new(server: Server, found: int) -> SpoolTooNew:
-    return SpoolTooNew(
-        f"{server.name}: made by a newer version of this program "
-        f"(format {found}, this one knows {VERSION}): install that version"
-    )
 
 
 def _require_utf8(server: Server, connection: Connection) -> None:
