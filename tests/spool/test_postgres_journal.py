@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -142,6 +143,20 @@ class JournalTests(Contract, PostgresTestCase):
         path = self.lose(spool, lambda: spool.settle(done(whole)))
         numbers = [each.message for each in outcomes_in(path)]
         self.assertEqual(numbers, [queue_id.decode(whole.id)])
+
+    def test_noted_at_last(self) -> None:
+        """What could not be noted is noted when it can be, as often as it is not recorded."""
+        spool = self.process()
+        message = self.commit(spool)
+        full = self.patch(os, "write", failing(OSError(errno.ENOSPC, "full")))
+        path = self.lose(spool, lambda: spool.settle(done(message)))
+        full.restore()
+        self.assertEqual(outcomes_in(path), [])
+        for _ in range(2):
+            self.lose(spool, lambda: spool.settle(done(message)))
+        self.assertEqual(
+            [each.message for each in outcomes_in(path)], [queue_id.decode(message.id)]
+        )
 
     def test_bounded(self) -> None:
         """A journal that is full takes no more; the outcome is recorded later as any other."""

@@ -92,7 +92,7 @@ class OutcomeJournal:
         self._now = now
         self._limited = LimitedLog(self.log)
         self._noted: set[str] = set()
-        self._lines: deque[bytes] = deque()  # that are not in the file yet
+        self._lines: deque[tuple[str, bytes]] = deque()  # of messages, that are not in the file yet
         self._lock = threading.Lock()
 
     async def note(self, settlement: Settlement) -> None:
@@ -120,7 +120,7 @@ class OutcomeJournal:
         if not new:
             return
         self._noted |= new
-        self._lines += [outcomes[id].encoded() for id in outcomes if id in new]
+        self._lines += [(id, outcomes[id].encoded()) for id in outcomes if id in new]
         try:
             await self._in_thread(self._write)
         except OSError as error:
@@ -153,29 +153,39 @@ class OutcomeJournal:
     def _write(self) -> None:
         """Write all that waits, in a thread.
 
-        Another thread may have written ours by then.
+        Another thread may have written ours by then.  What can't be written is noted no more, so
+        that it is tried again.
         """
         with self._lock:
-            lines = []
+            lines = {}
             while self._lines:
-                lines.append(self._lines.popleft())
+                id, line = self._lines.popleft()
+                lines[id] = line
             if not lines:
                 return
-            is_new = not self._path.exists()
-            descriptor = create(self._path, os.O_WRONLY | os.O_APPEND)
             try:
-                if os.fstat(descriptor).st_size > MAX_SIZE:
-                    text = f"it has more than {MAX_SIZE // MIB} MiB"
-                    raise OSError(errno.EFBIG, text, str(self._path))
-                # A write before may have left half of a line, which ends here.
-                octets = b"\n" + b"".join(lines)
-                if os.write(descriptor, octets) < len(octets):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            if is_new:
-                sync(self._path.parent)
+                self._append_to_file(b"".join(lines.values()))
+            except OSError:
+                self._noted.difference_update(lines)
+                raise
+
+    def _append_to_file(self, lines: bytes) -> None:
+        """Put lines on stable storage.  Raises OSError."""
+        is_new = not self._path.exists()
+        descriptor = create(self._path, os.O_WRONLY | os.O_APPEND)
+        try:
+            if os.fstat(descriptor).st_size > MAX_SIZE:
+                text = f"it has more than {MAX_SIZE // MIB} MiB"
+                raise OSError(errno.EFBIG, text, str(self._path))
+            # A write before may have left half of a line, which ends here.
+            octets = b"\n" + lines
+            if os.write(descriptor, octets) < len(octets):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            sync(self._path.parent)
 
 
 def outcomes_in(path: Path) -> list[NotedOutcome]:
