@@ -143,14 +143,22 @@ class MailboxFiles:
         with os.fdopen(descriptor, "rb") as file:
             return file.read(MAX_DOCUMENT)
 
-    def keep(self, name: str, document: bytes) -> None:
-        """See `IDocuments.keep`."""
-        self._folder.mkdir(0o700, exist_ok=True)
-        atomic_write(self._path(name), document)
+    def take(self, documents: Mapping[str, bytes]) -> None:
+        """See `IDocuments.take`."""
+        for name, document in documents.items():
+            if document:
+                self.keep(name, document)
+            else:
+                self.forget(name)
 
-    def forget(self, name: str) -> None:
-        """See `IDocuments.forget`."""
-        self._path(name).unlink(missing_ok=True)
+    def keep(self, peer: str, document: bytes) -> None:
+        """Keep a list.  Raises OSError."""
+        self._folder.mkdir(0o700, exist_ok=True)
+        atomic_write(self._path(peer), document)
+
+    def forget(self, peer: str) -> None:
+        """Remove the list of a peer.  Raises OSError."""
+        self._path(peer).unlink(missing_ok=True)
 
     def _path(self, peer: str) -> Path:
         return self._folder / f"{peer}{SUFFIX}"

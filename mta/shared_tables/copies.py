@@ -55,11 +55,8 @@ class Copies:
     def _exchange_some(self) -> int:
         """Exchange a bounded number of documents; return how many are left."""
         agreed, taken, left = self._tables.change(self._exchanged)
-        for name, document in taken.items():
-            if document:
-                self._documents.keep(name, document)
-            else:
-                self._documents.forget(name)
+        if taken:
+            self._documents.take(taken)
         self._agreed = agreed
         return left
 

@@ -58,8 +58,5 @@ class IDocuments(Interface):
     def read(name: str) -> bytes:
         """One of them, empty where there is none."""
 
-    def keep(name: str, document: bytes) -> None:
-        """Have it from now on."""
-
-    def forget(name: str) -> None:
-        """Have it no more."""
+    def take(documents: Mapping[str, bytes]) -> None:
+        """Have these from now on, and those that are empty no more."""

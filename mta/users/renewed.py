@@ -56,6 +56,7 @@ class RenewedPasswords:
 
     def __init__(self, spool: Path) -> None:
         self._path = spool / NAME
+        self._told: tuple[Stamp | None, Mapping[str, bytes]] = (None, {})  # see `_documents`
 
     def stamp(self) -> Stamp | None:
         """A sign of the file's last change; None: there is no file."""
@@ -94,22 +95,29 @@ class RenewedPasswords:
 
     def stamps(self) -> Mapping[str, object]:
         """See `IDocuments.stamps`."""
-        return {name: json.dumps(entry) for name, entry in self._entries().items()}
+        return self._documents()
 
     def read(self, name: str) -> bytes:
         """See `IDocuments.read`."""
-        entry = self._entries().get(name)
-        return b"" if entry is None else json.dumps(entry).encode()
+        return self._documents().get(name, b"")
 
-    def keep(self, name: str, document: bytes) -> None:
-        """See `IDocuments.keep`."""
+    def take(self, documents: Mapping[str, bytes]) -> None:
+        """See `IDocuments.take`."""
+        new = {name: json.loads(document) for name, document in documents.items() if document}
         with locked_folder(self._path.parent):
-            self._write({**self._entries(), name: json.loads(document)})
+            kept = {name: each for name, each in self._entries().items() if name not in documents}
+            self._write(kept | new)
 
-    def forget(self, name: str) -> None:
-        """See `IDocuments.forget`."""
-        with locked_folder(self._path.parent):
-            self._write({key: entry for key, entry in self._entries().items() if key != name})
+    def _documents(self) -> Mapping[str, bytes]:
+        """The entries for other nodes.
+
+        The file, which has all of them, is read again only where it was replaced.
+        """
+        now = self.stamp()
+        if now is None or now != self._told[0]:
+            entries = self._entries().items()
+            self._told = now, {name: json.dumps(entry).encode() for name, entry in entries}
+        return self._told[1]
 
     def _entries(self) -> dict[str, Any]:
         """The entries of the file."""

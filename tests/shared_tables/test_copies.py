@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -11,8 +13,19 @@ from mta.pairing.mailboxes import MailboxFiles
 from mta.shared_tables import copies
 from mta.shared_tables.copies import Copies
 from mta.shared_tables.interfaces import IDocuments
+from mta.users import renewed
 from mta.users.renewed import RenewedPasswords
 from tests.shared_tables.stores import DatabaseStores
+
+
+def recording(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that notes each call, and does what another one does."""
+
+    def record(*arguments: Any, **more: Any) -> Any:
+        calls.append(name)
+        return function(*arguments, **more)
+
+    return record
 
 
 class Node:
@@ -123,14 +136,27 @@ class CopiesTests(DatabaseStores, SynchronousTestCase):
 
     def test_passwords(self) -> None:
         """They are joined by user; one that a node left out stays with the others."""
-        self.one.passwords.keep("office", b'{"replaces": "a"}')
-        self.other.passwords.keep("branch", b'{"replaces": "b"}')
+        self.one.passwords.take({"office": b'{"replaces": "a"}'})
+        self.other.passwords.take({"branch": b'{"replaces": "b"}'})
         self.exchange()
-        self.other.passwords.forget("office")
+        self.other.passwords.take({"office": b""})
         self.exchange()
         for node in (self.one, self.other):
             self.assertEqual(node.passwords.read("office"), b'{"replaces": "a"}')
             self.assertEqual(node.passwords.read("branch"), b'{"replaces": "b"}')
+
+    def test_many_passwords(self) -> None:
+        """The file that has all of them is read and written once, however many there are."""
+        self.one.passwords.take({f"office{number}": b"{}" for number in range(20)})
+        calls: list[str] = []
+        for name in ("open_regular", "atomic_write"):
+            self.patch(renewed, name, recording(calls, name, getattr(renewed, name)))
+        self.one.exchange()
+        self.assertEqual(calls, ["open_regular"])
+        calls.clear()
+        self.other.exchange()
+        self.assertEqual(calls, ["open_regular"] * 2 + ["atomic_write"])
+        self.assertEqual(len(self.other.passwords.stamps()), 20)
 
     def test_failure(self) -> None:
         """What could not be written is taken the next time."""
