@@ -74,8 +74,11 @@ class SessionCost:
         self._idle = self._open = 0
         self.without_mail = max(0, self.without_mail - MESSAGE_CREDIT)
 
-    def is_to_be_charged(self) -> bool:
-        """Tell whether the host is to be charged, once for each hundred."""
+    def begin_charge(self) -> bool:
+        """Note that the host is charged with the commands so far.
+
+        False: there are too few since the last time.
+        """
         if self.without_mail < self._charged + CHARGED_AT_ONCE:
             return False
         self._charged = self.without_mail

@@ -180,7 +180,7 @@ class Receiver:
         cost.command()
         if self._turned_peer:
             return None
-        if cost.is_to_be_charged() and (refusal := self._conversation.charged()):
+        if cost.begin_charge() and (refusal := self._conversation.charged()):
             return refusal
         return replies.TOO_MANY_COMMANDS if cost.is_exhausted else None
 
