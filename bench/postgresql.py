@@ -19,7 +19,9 @@ try:
 except ImportError:  # the extra is not installed
     psycopg = None  # type: ignore[assignment]
 
-_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
+PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
+# But for the folder.
+INITDB_OPTIONS = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=mta")
 
 # All else has the default: each commit is synced, and autovacuum runs.
 _SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -34,7 +36,7 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
 
 def missing_for_postgresql() -> str:
     """What this machine lacks for PostgreSQL; empty: nothing."""
-    if not _PROGRAMS:
+    if not PROGRAMS:
         return "PostgreSQL is not installed"
     return "psycopg is not installed" if psycopg is None else ""
 
@@ -50,9 +52,7 @@ class PostgreSQL(Server):
         self._folder = folder
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-        options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=mta")
-        data = f"--pgdata={folder}/data"
-        initdb = [*_command("initdb"), *options, data]
+        initdb = [*_command("initdb"), *INITDB_OPTIONS, f"--pgdata={folder}/data"]
         subprocess.run(initdb, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         said = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
         super().__init__([*_command("postgres"), f"-D{folder}/data", f"-k{folder}", *said], folder)
@@ -114,10 +114,18 @@ class PostgreSQL(Server):
         return True
 
 
+def as_postgres(*more: str) -> list[str]:
+    """The beginning of a command that PostgreSQL's user runs: the server refuses root.
+
+    `more`: options of ``setpriv``.
+    """
+    if os.geteuid() != 0:
+        return ["setpriv", *more] if more else []
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *more]
+
+
 def _command(program: str) -> list[str]:
-    """The beginning of a command that runs one of PostgreSQL's programs: they refuse root."""
-    drop = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
-    return [*(drop if os.geteuid() == 0 else ()), str(_PROGRAMS[-1] / program)]
+    return [*as_postgres(), str(PROGRAMS[-1] / program)]
 
 
 class OnPostgreSQL(Ours):

@@ -11,7 +11,6 @@ import signal
 import sys
 from typing import Any
 
-import psycopg
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,7 +27,7 @@ from tests.processes import (
     temporary_folder,
     wait_until,
 )
-from tests.spool.postgres import Cluster
+from tests.spool.postgres import Cluster, execute
 
 FRONT, ONE, TWO, OFFICE = (f"10.78.0.{number}" for number in range(1, 5))
 NODES = ROOT / "etc" / "nodes"
@@ -100,8 +99,7 @@ class HaproxyTests(SynchronousTestCase):
         with (self.cluster.data / "pg_hba.conf").open("a") as file:
             file.write(f"host mta mta {FRONT}/24 trust\n")
         self.cluster.start()
-        with psycopg.connect(self.cluster.url("postgres"), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE mta")
+        execute(self.cluster.url("postgres"), "CREATE DATABASE mta")
 
     def start_haproxy(self) -> None:
         """HAProxy on the front machine."""
@@ -131,9 +129,7 @@ class HaproxyTests(SynchronousTestCase):
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Execute a statement beside the nodes; returns the rows."""
-        with psycopg.connect(self.cluster.url("mta"), autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        return execute(self.cluster.url("mta"), statement)
 
     def test_recipe(self) -> None:
         """Mail that any node takes goes at once to the one with the link; then that one dies."""

@@ -26,7 +26,7 @@ from tests.processes import (
     temporary_folder,
     wait_until,
 )
-from tests.spool.postgres import Cluster, cluster, outcomes_in
+from tests.spool.postgres import Cluster, cluster, execute, outcomes_in
 
 MARK = re.compile(rb"mark-(\d+)")
 
@@ -63,9 +63,7 @@ class NodesCase(SynchronousTestCase):
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
         """Execute a statement beside the nodes."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        return execute(self.url, statement)
 
     def expire(self) -> None:
         """Let the time of all owners run out: those that live beat again."""

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.postgresql import INITDB_OPTIONS, PROGRAMS, as_postgres, missing_for_postgresql
 from mta.testing import ThreadClock
 from tests.processes import wait_until
 from tests.spool.cases import EPOCH, Listener, tell_processes_apart
@@ -32,8 +33,6 @@ try:
 except ImportError:  # the extra is not installed
     psycopg = None  # type: ignore[assignment]
 
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
-
 
 class Cluster:
     """A server in a folder of its own, with a socket there, and no port.
@@ -43,8 +42,8 @@ class Cluster:
 
     def __init__(self, *settings: str, inside: Sequence[str] = ()) -> None:
         """`settings`: such as ``fsync=off``; `inside`: what begins its command."""
-        if psycopg is None or not PROGRAMS:
-            raise SkipTest("psycopg or PostgreSQL is not installed")
+        if missing := missing_for_postgresql():
+            raise SkipTest(missing)
         self.folder = Path(tempfile.mkdtemp(prefix="mta-pg-"))
         self._settings, self._inside = settings, inside
         if os.geteuid() == 0:
@@ -55,8 +54,7 @@ class Cluster:
 
     def make(self) -> None:
         """Make an empty one."""
-        options = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username=mta"]
-        self.run("initdb", "--no-sync", *options, "--pgdata", str(self.data))
+        self.run("initdb", "--no-sync", *INITDB_OPTIONS, "--pgdata", str(self.data))
 
     def start(self) -> None:
         """Start it, and return when it answers."""
@@ -113,16 +111,15 @@ class Cluster:
     def new_url(self) -> str:
         """The address of a spool that is not there yet."""
         name = f"t{secrets.token_hex(6)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {name}".encode())
+        execute(self.url("postgres"), f"CREATE SCHEMA {name}")
         return self.url("postgres", options=f"-csearch_path={name}")
 
 
-def as_postgres(*more: str) -> list[str]:
-    """The beginning of a command that PostgreSQL's user runs: the server refuses root."""
-    if os.geteuid() != 0:
-        return ["setpriv", *more] if more else []
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *more]
+def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Execute a statement in a database; returns the rows."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), values)
+        return cursor.fetchall() if cursor.description else []
 
 
 @cache
@@ -205,9 +202,7 @@ class PostgresTestCase(SynchronousTestCase):
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Execute a statement beside the processes; returns the rows."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values)
-            return cursor.fetchall() if cursor.description else []
+        return execute(self.url, statement, *values)
 
 
 class NodesTestCase(PostgresTestCase):

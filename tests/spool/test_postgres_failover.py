@@ -13,6 +13,7 @@ import psycopg
 from psycopg import errors
 from twisted.internet.defer import Deferred
 
+from bench.postgresql import as_postgres
 from mta.queued import Filter, SpoolFull
 from mta.session import UNKNOWN_ORIGIN
 from mta.spool.database import SpoolAway
@@ -21,7 +22,7 @@ from mta.spool.postgres.spool import PostgresSpool
 from tests.processes import Process, need_program, temporary_folder, wait_until
 from tests.spool.cases import failing
 from tests.spool.contract import HEADER, LARGE, Contract, done, envelope, settlement
-from tests.spool.postgres import Cluster, PostgresTestCase, as_postgres
+from tests.spool.postgres import Cluster, PostgresTestCase
 
 
 class Case(Contract, PostgresTestCase):
