@@ -78,7 +78,7 @@ class Admission:
         if hosts.is_in(session.client, self._proxies):
             host = LOCAL_ADDRESS  # a proxy speaks for many clients, and each will be counted
         cost = counters.without_mail.count(host)
-        if self._is_full and not (cost <= MAX_OF_NEWCOMER and self._has_made_room()):
+        if self._is_full and not (cost <= MAX_OF_NEWCOMER and self._make_room()):
             self._refuse(host, TOO_MANY_CONNECTIONS)
         if host != LOCAL_ADDRESS and not counters.per_host.acquire(host):
             self._refuse(host, TOO_MANY_FROM_HOST)
@@ -143,8 +143,8 @@ class Admission:
             self._add(host, SESSION_COST)
         raise Refusal(reply)
 
-    def _has_made_room(self) -> bool:
-        """End the oldest session without mail, if there is one."""
+    def _make_room(self) -> bool:
+        """End the oldest session without mail.  False: there is none."""
         for place in self._counters.admitted.values():
             if place.connection is not None and not place.session.is_welcome:
                 break
