@@ -5,6 +5,7 @@ A commit is complete or not there, and a loss of power may take the last ones.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -75,6 +76,9 @@ class TableFile:
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
                     return action(Statements(connection))
+            except MemoryError:  # Python's own, also where SQLite has none
+                text = os.strerror(errno.ENOMEM)
+                raise OSError(errno.ENOMEM, text, str(self._path)) from None
             except sqlite3.OperationalError as error:
                 raise OSError(f"{self._path}: {error}") from None
             except sqlite3.DatabaseError as error:

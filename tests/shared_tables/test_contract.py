@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,6 +118,19 @@ class FileTests(TablesContract, FolderStores, SynchronousTestCase):
         self.path().write_bytes(b"no database" * 100)
         error = self.assertRaises(OSError, words, self.store().open(WORDS))
         self.assertIn("remove the file", str(error))
+
+    def test_no_memory(self) -> None:
+        """Where SQLite has none, which Python raises as its own, it is an OSError as others."""
+        tables = self.store().open(WORDS)
+        add(tables, "a")
+
+        def fail(statements: IStatements) -> None:
+            insert(statements, "b")
+            raise MemoryError
+
+        error = self.assertRaises(OSError, tables.change, fail)
+        self.assertEqual((error.errno, error.filename), (errno.ENOMEM, str(self.path())))
+        self.assertEqual(words(tables), ["a"])
 
     def test_closed(self) -> None:
         """It is closed with the last reference."""
