@@ -1,6 +1,6 @@
 """Small documents of which each node has a copy in its folder.
 
-They are there while the database is not, and all who read them need not know of it.
+They are there while the database is not, and what reads them need not know of it.
 """
 
 from __future__ import annotations

@@ -120,8 +120,10 @@ _HELD = """
             OR value LIKE '.%' AND substr({r}.held_domain, -length(value)) = value
     )
 """
+# Conditions on the message of a recipient: it may be leased; it may, and no owner died on it.
 _FREE = "(SELECT owner IS NULL AND NOT on_hold FROM message WHERE id = message)"
 _PROVED = "(SELECT owner IS NULL AND NOT on_hold AND NOT deaths FROM message WHERE id = message)"
+# There are few of these, and may be very many others that wait: so they are looked up first.
 _SUSPECTS = "(SELECT id FROM message WHERE deaths > 0 AND owner IS NULL AND NOT on_hold)"
 _HELD_RECIPIENT = _HELD.format(r="recipient")
 _OFFERED_FIRST = f"""
