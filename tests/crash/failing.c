@@ -1,6 +1,7 @@
 /* Calls of the C library that fail when a test wants it, and a clock that a test sets.
  *
- * LD_PRELOAD; a statement of SQLite fails as a call does.  MTA_FAILING names the file with a `struct wish`, which the test changes while the program runs.
+ * LD_PRELOAD brings it into the program.  A statement of SQLite fails as a call does.  MTA_FAILING
+ * names the file with a `struct wish`, which the test changes while the program runs.
  * tests/crash/failing.py has the numbers of the calls, and the same struct. */
 
 #define _GNU_SOURCE

@@ -8,7 +8,6 @@ import smtplib
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import DEADLINE, MTA, Server, body_of, source_environment
@@ -51,19 +50,15 @@ def content(marker: str, author: str) -> bytes:
     return f"From: <{author}>\r\nSubject: durability\r\n\r\n".encode() + body(marker)
 
 
-@dataclass
-class Sent:
-    """What one client handed in, and got an acknowledgement for: by marker, when it was begun."""
-
-    acknowledged: dict[str, float] = field(default_factory=dict)
-
-
 class Source(threading.Thread):
-    """Hands in one message after the other until it is told to finish."""
+    """Hands in one message after the other until it is told to finish.
+
+    `acknowledged`: when each message that was taken was begun, by its marker.
+    """
 
     def __init__(self, name: str, author: str, forward_path: str) -> None:
         super().__init__(daemon=True)
-        self.sent = Sent()
+        self.acknowledged: dict[str, float] = {}
         self._name = name
         self._author = author
         self._forward_path = forward_path
@@ -102,7 +97,7 @@ class Client(Source):
                 self._count += 1
                 marker, begun = f"{self._name}-{self._count}", time.time()
                 client.sendmail(self._author, self._forward_path, content(marker, self._author))
-                self.sent.acknowledged[marker] = begun
+                self.acknowledged[marker] = begun
 
 
 class Command:
@@ -113,11 +108,11 @@ class Command:
         self._lock = threading.Lock()
         self._running: subprocess.Popen[bytes] | None = None
 
-    def call(self, *more: str, stdin: bytes = b"") -> int:
+    def call(self, stdin: bytes = b"") -> int:
         """Run it to its end; returns its exit status."""
         with self._lock:
             running = self._running = subprocess.Popen(
-                [*MTA, *self._arguments, *more],
+                [*MTA, *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -148,8 +143,8 @@ class Caller(Source):
     def converse(self) -> None:
         self._count += 1
         marker, begun = f"{self._name}-{self._count}", time.time()
-        if self.command.call(stdin=content(marker, self._author)) == 0:
-            self.sent.acknowledged[marker] = begun
+        if self.command.call(content(marker, self._author)) == 0:
+            self.acknowledged[marker] = begun
         self._over.wait(CALL_PAUSE)
 
 

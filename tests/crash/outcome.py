@@ -69,7 +69,7 @@ class Outcome:
         """
         way.arrivals.look()
         assert not way.arrivals.damaged, way.arrivals.damaged
-        acknowledged = way.source.sent.acknowledged
+        acknowledged = way.source.acknowledged
         lost = acknowledged.keys() - way.arrivals.copies.keys()
         assert not lost, f"{way.name}: {len(lost)} of {len(acknowledged)} lost: {sorted(lost)[:10]}"
         for marker, begun in acknowledged.items():

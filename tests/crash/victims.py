@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from bench.tree import children, own_cpu_seconds
 from tests.crash.load import Command
@@ -36,15 +36,13 @@ class Victims:
     def kill(self, count: int) -> None:
         """Kill so many times, each victim once before chance chooses."""
         victims = self._victims()
+        names = [*victims]
         for number in range(count):
             time.sleep(self._random.uniform(0.0, self._site.shape.pause))  # the load goes on
-            name = [*victims][number] if number < len(victims) else self._chosen(victims)
+            name = names[number] if number < len(names) else self._random.choice(names)
             self.kills.append(time.time())
             victims[name]()
             self.counts[name] += 1
-
-    def _chosen(self, victims: Mapping[str, Callable[[], None]]) -> str:
-        return self._random.choice([*victims])
 
     def _victims(self) -> dict[str, Callable[[], None]]:
         relay, office = self._site.relay, self._site.office
