@@ -60,18 +60,18 @@ _CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 25), 3)"
 
 
 class Namespaces:
-    """Network namespaces, by their names; gone after the test.  Skips where it can't be."""
+    """Network namespaces, by their names; gone after the test.  Skips where it can't be.
 
-    def __init__(self, case: SynchronousTestCase, names: Sequence[str]) -> None:
+    What connects them are `lines`, of which each is a command of ``ip``.
+    """
+
+    def __init__(self, case: SynchronousTestCase, names: Sequence[str], lines: str) -> None:
         if os.geteuid() != 0:
             raise SkipTest("network namespaces need root")
         self._ip = need_program(case, "ip")
         # The names are this process's own: several test processes may run at once.
         self._names = {name: f"mta-{os.getpid()}-{name}" for name in names}
         case.addCleanup(self._remove)
-
-    def make(self, lines: str) -> None:
-        """Make them, and what connects them: a line is a command of `ip`.  Raises SkipTest."""
         try:
             for name in self._names.values():
                 self._run(self._ip, "netns", "add", name)
@@ -105,12 +105,11 @@ class Namespaces:
 
 
 class Network(Namespaces):
-    """The four, and what connects them."""
+    """The four machines of the module, with NAT between them."""
 
     def __init__(self, case: SynchronousTestCase) -> None:
-        super().__init__(case, ("office", "router", "vps", "world"))
         need_program(case, "iptables")
-        self.make(_NETWORK)
+        super().__init__(case, ("office", "router", "vps", "world"), _NETWORK)
         try:
             self.run("router", "sh", "-ec", _NAT)
         except subprocess.CalledProcessError as error:

@@ -59,10 +59,13 @@ class Network(Namespaces):
     """The machines, on one wire."""
 
     def __init__(self, case: SynchronousTestCase) -> None:
-        super().__init__(case, ("front", "one", "two", "office"))
-        machines = {"one": ONE, "two": TWO, "office": OFFICE}.items()
-        lines = [_MACHINE.replace("NAME", name).replace("ADDRESS", at) for name, at in machines]
-        self.make("".join(line.lstrip() for line in (_NETWORK, *lines)))
+        machines = {"one": ONE, "two": TWO, "office": OFFICE}
+        lines = [
+            _MACHINE.replace("NAME", name).replace("ADDRESS", address)
+            for name, address in machines.items()
+        ]
+        text = "".join(line.lstrip() for line in (_NETWORK, *lines))
+        super().__init__(case, ("front", *machines), text)
 
 
 class HaproxyTests(SynchronousTestCase):

@@ -7,7 +7,6 @@ The files etc/office.yaml and etc/vps.yaml are started as they stand: each machi
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Authority
-from tests.interop.network import OFFICE, ROUTER, VPS, WORLD, Network
+from tests.interop.network import OFFICE, ROUTER, VPS, WORLD, Namespaces, Network
 from tests.interop.reversal import letter, numbers, run_mta, waiting
 from tests.processes import (
     ROOT,
+    TWISTD,
     Server,
     configuration,
     source_environment,
@@ -40,7 +40,6 @@ mount -t tmpfs tmpfs /var && mkdir /var/spool &&
 ln -s "$0/spool" /var/spool/mta && ln -s "$0/mail" /var/mail &&
 mount --bind "$0/hosts" /etc/hosts && exec "$@"
 """
-_TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class Machine(Server):
@@ -49,7 +48,7 @@ class Machine(Server):
     def __init__(
         self,
         case: SynchronousTestCase,
-        network: Network,
+        network: Namespaces,
         name: str,
         config: Mapping[str, Any] | str,
         folder: Path,
@@ -58,7 +57,6 @@ class Machine(Server):
         (folder / "spool").mkdir()
         (folder / "mail").mkdir()
         (folder / "hosts").write_text(hosts)
-        twistd = (sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=")
         super().__init__(
             case,
             config,
@@ -66,7 +64,7 @@ class Machine(Server):
             command=[
                 *network.inside(name),
                 *("unshare", "--uts", "sh", "-c", f"hostname {name} && {_MACHINE.strip()}"),
-                *(str(folder), *twistd),
+                *(str(folder), *TWISTD),
             ],
             # The certificates that this machine's system trusts.
             environment=source_environment() | {"SSL_CERT_FILE": str(folder / "ca.pem")},
