@@ -14,7 +14,7 @@ from tests.crash.load import Arrivals, Caller, Client, Source, Turner
 from tests.interop.reversal import BOB, BOBS, CAROL, CAROLS, Provider, office, run_mta
 from tests.interop.sink import Sink
 from tests.processes import Server
-from tests.spool.postgres import Cluster
+from tests.spool.postgres import own_cluster
 
 SINK = "carol@sink.example"
 NODE = "relay"  # in a spool that nodes share
@@ -62,7 +62,7 @@ class Site:
     def __init__(self, case: SynchronousTestCase, shape: Shape) -> None:
         self.shape = shape
         sink = Sink(case)
-        self.cluster = _cluster(case) if shape.is_shared else None
+        self.cluster = own_cluster(case) if shape.is_shared else None
         self._database = self.cluster.new_url() if self.cluster else ""
         self.relay = self._relay(case, sink)
         self.relay.start()
@@ -136,12 +136,3 @@ class Site:
             descriptors = Path(f"/proc/{server.process.pid}/fd")
             found.append((server.memory // 1024, len(list(descriptors.iterdir()))))
         return found
-
-
-def _cluster(case: SynchronousTestCase) -> Cluster:
-    """A server of a database, which may be killed."""
-    cluster = Cluster()
-    case.addCleanup(cluster.remove)
-    cluster.make()
-    cluster.start()
-    return cluster

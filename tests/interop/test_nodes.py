@@ -26,7 +26,7 @@ from tests.processes import (
     temporary_folder,
     wait_until,
 )
-from tests.spool.postgres import Cluster, cluster, execute, outcomes_in
+from tests.spool.postgres import Cluster, cluster, execute, outcomes_in, own_cluster
 
 MARK = re.compile(rb"mark-(\d+)")
 
@@ -147,11 +147,7 @@ class AwayTests(NodesCase):
 
     def database(self) -> Cluster:
         """See `NodesCase.database`."""
-        made = Cluster()
-        self.addCleanup(made.remove)
-        made.make()
-        made.start()
-        return made
+        return own_cluster(self)
 
     def test_away(self) -> None:
         """4xx at MAIL while it is away; all that was acknowledged arrives when it is back."""

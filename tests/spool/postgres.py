@@ -122,6 +122,15 @@ def execute(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+def own_cluster(case: SynchronousTestCase) -> Cluster:
+    """A server that runs, for one test, which may stop it; gone after that."""
+    made = Cluster()
+    case.addCleanup(made.remove)
+    made.make()
+    made.start()
+    return made
+
+
 @cache
 def cluster() -> Cluster:
     """The server that tests of a process share."""

@@ -22,7 +22,7 @@ from mta.spool.postgres.spool import PostgresSpool
 from tests.processes import Process, need_program, temporary_folder, wait_until
 from tests.spool.cases import failing
 from tests.spool.contract import HEADER, LARGE, Contract, done, envelope, settlement
-from tests.spool.postgres import Cluster, PostgresTestCase
+from tests.spool.postgres import Cluster, PostgresTestCase, own_cluster
 
 
 class Case(Contract, PostgresTestCase):
@@ -125,10 +125,7 @@ class ServerCase(Case):
     """A server of the test's own."""
 
     def setUp(self) -> None:
-        self.server = Cluster()
-        self.addCleanup(self.server.remove)
-        self.server.make()
-        self.server.start()
+        self.server = own_cluster(self)
         super().setUp()
 
     def cluster(self) -> Cluster:
