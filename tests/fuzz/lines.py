@@ -45,10 +45,15 @@ def grammar(octets: bytes) -> None:
             parse_argument(octets)
     with suppress(Refusal):
         found = commands.parse_rcpt(octets, OFFERED, smtputf8=True).forward_path
-        written = commands.rcpt_command(found, ())
-        argument = written.removeprefix(b"RCPT ").removesuffix(b"\r\n")
-        again = commands.parse_rcpt(argument, OFFERED, smtputf8=True)
-        assert again.forward_path == found, (found, again)
+        again = written_and_read(found)
+        assert again == found, (found, again)
+
+
+def written_and_read(forward_path: Mailbox) -> Mailbox:
+    """The address as another host reads it in our RCPT.  Raises Refusal."""
+    written = commands.rcpt_command(forward_path, ())
+    argument = written.removeprefix(b"RCPT ").removesuffix(b"\r\n")
+    return commands.parse_rcpt(argument, OFFERED, smtputf8=True).forward_path
 
 
 def origins(octets: bytes) -> None:

@@ -8,7 +8,6 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from mta.interfaces import NotOpened
-from mta.mail import Recipient
 from mta.milters import negotiation, packets, replies
 from mta.milters.changes import Changes
 from mta.sealing import agefile, bech32
@@ -16,11 +15,10 @@ from mta.sealing.keys import PrivateKey, PublicKey
 from mta.smtp import header
 from mta.smtp.errors import Refusal
 from mta.smtp.field_edits import EditedSection
-from mta.smtp.grammar import commands
 from mta.smtp.replies import encode
 from mta.users.dovecot_protocol import DovecotLink
 from mta.verdict import AddRecipient
-from tests.fuzz.lines import OFFERED, REPLY_LINE
+from tests.fuzz.lines import REPLY_LINE, written_and_read
 from tests.fuzz.pieces import pieces
 
 KEY = PrivateKey(bytes(range(32)))
@@ -65,13 +63,7 @@ def _check_changes(changes: Changes) -> None:
     assert len(header.fields(section.octets)) <= 4, section.octets
     for edit in verdict.envelope_edits:
         if isinstance(edit, AddRecipient):
-            _check_recipient(edit.recipient)
-
-
-def _check_recipient(recipient: Recipient) -> None:
-    written = commands.rcpt_command(recipient.forward_path, ())
-    argument = written.removeprefix(b"RCPT ").removesuffix(b"\r\n")
-    assert commands.parse_rcpt(argument, OFFERED, smtputf8=True)
+            assert written_and_read(edit.recipient.forward_path)
 
 
 def sealed_files(octets: bytes) -> None:
