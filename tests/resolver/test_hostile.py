@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import dns.flags
 import dns.rrset
@@ -30,6 +30,7 @@ from mta.resolver.transport import TCP_TIMEOUT
 from mta.testing import FakeResolver, FakeTLS
 from tests.resolver.network import Network, Script, Zone, reply, rrset, soa
 
+T = TypeVar("T")
 NOWHERE = Path("/nonexistent/hosts")
 MAX_MESSAGE = 0xFFFF  # octets: of a message by TCP
 MX = rrset("example.com", "MX", "10 mx.example.com.")
@@ -191,14 +192,9 @@ class ConnectionTests(SynchronousTestCase):
             ]
         self.network.servers = {"192.0.2.1": zone}
         resolver = Resolver(self.network, [("192.0.2.1", 53)], NOWHERE)
-        found = []
-
-        async def find() -> None:
-            finder = HostFinder(resolver, OwnHost("us.example", is_on_interface=lambda _: False))
-            async for host in finder.hosts(Hop(Agent.MX, "example.com")):
-                found.append(host)
-
-        self.successResultOf(Deferred.fromCoroutine(find()))
+        finder = HostFinder(resolver, OwnHost("us.example", is_on_interface=lambda _: False))
+        finding = Deferred.fromCoroutine(listed(finder.hosts(Hop(Agent.MX, "example.com"))))
+        found = self.successResultOf(finding)
         self.assertEqual(found, [Host("alias.example.com", ["2001:db8::25", "192.0.2.25"])])
 
 
@@ -213,14 +209,16 @@ class ManyAddressesTests(SynchronousTestCase):
         )
         own = OwnHost("us.example", is_on_interface=lambda _: False)
         dialler = Dialler(Clock(), None, "us.example", resolver, FakeTLS(), own)
-        found = []
-
-        async def find() -> None:
-            async for each in dialler.addresses(Hop(Agent.MX, "many.example"), []):
-                found.append(each.address)
-
-        self.successResultOf(Deferred.fromCoroutine(find()))
+        finding = Deferred.fromCoroutine(
+            listed(dialler.addresses(Hop(Agent.MX, "many.example"), []))
+        )
+        found = [each.address for each in self.successResultOf(finding)]
         self.assertEqual(found, addresses[:MAX_ADDRESSES])
+
+
+async def listed(found: AsyncIterator[T]) -> list[T]:
+    """All that is found."""
+    return [each async for each in found]
 
 
 def truncating(octets: bytes, via: str) -> Iterable[bytes]:
