@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.figures import KIB
 
-CONNECTIONS = 5  # of a process
+CONNECTIONS = 5  # of a process, without the one for shared tables
 BEATS = 0.1  # commits a second, of a process with nothing to do
 MAX_NOTIFIES = 5.0  # a second, of a process
 PATIENCE = 0.1  # seconds within which 99 of 100 commits are to be done
