@@ -143,14 +143,14 @@ class FailingCase(SynchronousTestCase):
         except urllib.error.HTTPError as error:
             return error.read().decode()
 
+
+class OnceTests(FailingCase):
+    """A call fails once."""
+
     def has_failed_or_arrived(self) -> bool:
         """Tell whether the delivery of the last message has come to the call, or beyond it."""
         maildir = self.server.folder / "mail" / "office.example" / f"user{self.count}" / "new"
         return bool(self.calls.failed or any(maildir.glob("*")))
-
-
-class OnceTests(FailingCase):
-    """A call fails once."""
 
     def test_each_call(self) -> None:
         """The message is acknowledged and delivered, or refused with 4xx; the log stays short."""
