@@ -74,7 +74,8 @@ class Site:
         self.ways = self._ways(sink)
 
     def _relay(self, case: SynchronousTestCase, sink: Sink) -> Server:
-        keys = {"spool": self._database, "node": NODE} if self.cluster else {}
+        shared = {"spool": self._database, "spool_folder": "spool", "node": NODE}
+        keys = shared if self.cluster else {}
         passing = {"pass_through": True} if self.shape.is_passing else {}
         return Provider(
             case,
