@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
 from mta.mail import NULL_PATH, Mailbox
 from mta.queued import Message, Notice, Progress, Settlement, State
 from mta.spool import queue_id
@@ -157,6 +159,33 @@ class JournalTests(Contract, PostgresTestCase):
         self.assertEqual(
             [each.message for each in outcomes_in(path)], [queue_id.decode(message.id)]
         )
+
+    def test_a_read_error(self) -> None:
+        """What can't be read is kept, and recorded when it can be; others are taken over."""
+        unread, read = self.process(), self.process()
+        message, other = self.commit(unread), self.commit(read)
+        journal = self.lose(unread, lambda: unread.settle(done(message)))
+        self.kill(read)
+        self.kill(unread)
+        octets = journal.read_bytes()
+        journal.unlink()
+        journal.mkdir()  # reading fails
+        with capturedLogs() as events:
+            heir = self.process()
+            for _ in range(2):
+                self.take_over(heir)
+        lines = [formatEvent(event) for event in events if event["log_level"] is LogLevel.error]
+        self.assertEqual(len(lines), 1)
+        self.assertIn(
+            f"can't be read, and are kept: [Errno 21] Is a directory: '{journal}'", lines[0]
+        )
+        self.assertEqual(self.due(heir), [other.id])
+        journal.rmdir()
+        journal.write_bytes(octets)
+        self.take_over(heir)
+        self.assertFalse(journal.exists())
+        self.assertEqual(self.due(heir), [])
+        self.assertEqual(self.sql("SELECT id FROM message"), [(queue_id.decode(other.id),)])
 
     def test_bounded(self) -> None:
         """A journal that is full takes no more; the outcome is recorded later as any other."""

@@ -191,11 +191,11 @@ class OutcomeJournal:
 def outcomes_in(path: Path) -> list[NotedOutcome]:
     """The outcomes that a dead owner had noted.
 
-    A line that it has not written whole is left out.
+    A line that it has not written whole is left out.  Raises OSError.
     """
     try:
         octets = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return []
     found = []
     for line in octets.splitlines():

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from twisted.logger import Logger
 
+from mta.limited_log import LimitedLog
 from mta.spool import attempts, owners, queue_id
 from mta.spool.content import InThread
 from mta.spool.jobs import ICommitter, acting
@@ -55,17 +56,20 @@ class PostgresTakeOver:
         self._in_thread = in_thread
         self._now = now
         self._ours = ours
+        self._limited = LimitedLog(self.log)
 
     async def look(self) -> int:
         """Free what other owners left; returns how many messages.
 
-        Raises OSError: try again later.
+        One whose outcomes can't be read keeps its files, and is looked at again.  Raises OSError:
+        try again later.
         """
         dead = await self._in_thread(list, owners.dead_owners(self._committer.folder, self._ours))
         try:
-            left = {owner.number: await self._in_thread(_left_by, owner) for owner in dead}
-            count = await self._free(left)
-            for owner in dead:
+            found = [(owner, await self._in_thread(self._left_by, owner)) for owner in dead]
+            read = {owner: left for owner, left in found if left is not None}
+            count = await self._free({owner.number: left for owner, left in read.items()})
+            for owner in read:
                 await self._in_thread(owner.remove)
         finally:
             for owner in dead:
@@ -122,7 +126,15 @@ class PostgresTakeOver:
         ]
         return _Freed(sorted(dead), count, kept)
 
-
-def _left_by(owner: owners.Owner) -> _Left:
-    """Read what a dead owner left on this node."""
-    return _Left(attempts.noted_in(owner.attempts), outcomes_in(owner.outcomes))
+    def _left_by(self, owner: owners.Owner) -> _Left | None:
+        """The notes that a dead owner left here; None: unreadable now."""
+        try:
+            return _Left(attempts.noted_in(owner.attempts), outcomes_in(owner.outcomes))
+        except OSError as error:
+            self._limited.error(
+                "outcomes",
+                "outcomes of a process that died can't be read, and are kept: {error}; what it"
+                " had delivered may be sent twice: mend the disk, or remove the file",
+                error=str(error),
+            )
+            return None
