@@ -52,19 +52,19 @@ async def spool(examined: Examined) -> AsyncIterator[Result]:
     """Look at the spool, and let SQLite look."""
     settings = examined.settings
     if settings.database:
-        found = await examined.in_thread(_database, SpoolPlace.of(settings))
+        found = await examined.in_thread(_database, SpoolPlace.of(settings), settings.queue.workers)
     else:
         found = await examined.in_thread(_spool, Path(settings.spool))
     for result in found:
         yield result
 
 
-def _database(place: SpoolPlace) -> Sequence[Result]:
-    """Look at a spool in a database.  Blocks."""
+def _database(place: SpoolPlace, processes: int) -> Sequence[Result]:
+    """Look at a spool in a database, with so many processes here.  Blocks."""
     try:
         if not place.exists():
             return [unknown(f"{place.name} has no tables yet", "they are made by the server")]
-        weaknesses = place.weaknesses()
+        weaknesses = place.weaknesses(processes)
     except OSError as error:
         return [bad(f"the spool {in_words(error)}", "psql shows whether the database answers")]
     return [warn(f"{place.name}: {each}") for each in weaknesses] or [

@@ -165,13 +165,17 @@ class SpoolPlace:
 
         return Checker(self.folder, repair=repair).findings()
 
-    def weaknesses(self) -> Sequence[str]:
-        """The settings of the database that may cost mail.  Raises SpoolUnusable or OSError."""
+    def weaknesses(self, processes: int) -> Sequence[str]:
+        """The settings of the database that may cost mail.
+
+        `processes`: of this node.  Raises SpoolUnusable or OSError.
+        """
         if not self.database:
             return ()
         server = self._server()
         with server.connect() as connection, server.as_oserror():
-            found: Sequence[str] = _postgres("durability").weaknesses(connection)
+            durability = _postgres("durability")
+            found: Sequence[str] = durability.weaknesses(connection, self.node_name, processes)
             return found
 
     def _server(self) -> Any:

@@ -58,4 +58,13 @@ class CheckingTests(Contract, PostgresTestCase):
     def test_durability(self) -> None:
         """A server as it is installed keeps what it has acknowledged."""
         with Server(self.url).connect() as connection:
-            self.assertEqual(weaknesses(connection), [])
+            self.assertEqual(weaknesses(connection, "here", 2), [])
+
+    def test_connections(self) -> None:
+        """All nodes together need no more than the database takes."""
+        self.process()  # on another node
+        with Server(self.url).connect() as connection:
+            self.assertEqual(weaknesses(connection, "here", 15), [])  # 97 are for us
+            [line] = weaknesses(connection, "here", 16)
+            self.assertIn("it takes 97 connections, and 17 processes", line)
+            self.assertEqual(weaknesses(connection, self.path.name, 16), [])

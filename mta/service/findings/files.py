@@ -83,7 +83,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     place = SpoolPlace.of(settings)
     try:
         place.exists()
-        found = place.weaknesses()
+        found = place.weaknesses(settings.queue.workers)
     except SpoolAway as error:
         yield Finding(("spool",), f"{in_words(error)}; mail is refused until it can")
         return

@@ -1,4 +1,4 @@
-"""The settings of a PostgreSQL server that keep it from losing mail."""
+"""The settings of a PostgreSQL server that may cost mail."""
 
 from __future__ import annotations
 
@@ -15,13 +15,44 @@ _NO_STANDBY = (
     " acknowledged mail"
 )
 
+CONNECTIONS = 6  # of a process: docs/spool.rst names them
 
-def weaknesses(connection: Connection) -> list[str]:
-    """The settings that may cost mail, a line each."""
-    return [*_weaknesses(connection)]
+# A role, and a database, may have bounds of their own; -1: none.
+_MAX_CONNECTIONS = """
+SELECT least(
+    current_setting('max_connections')::integer
+        - current_setting('superuser_reserved_connections')::integer,
+    nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
+FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()
+"""
+_OTHERS = """
+SELECT count(*) FROM owner
+WHERE node NOT IN ('', %s) AND alive_until > clock_timestamp()
+"""
 
 
-def _weaknesses(connection: Connection) -> Iterator[str]:
+def weaknesses(connection: Connection, node: str, processes: int) -> list[str]:
+    """The settings that may cost mail, a line each.
+
+    `processes`: of this `node`.  There may be no tables.
+    """
+    return [*_losing(connection), *_too_few(connection, node, processes)]
+
+
+def _too_few(connection: Connection, node: str, processes: int) -> Iterator[str]:
+    """Look for connections for all nodes."""
+    found = connection.execute("SELECT to_regclass('owner') IS NOT NULL").fetchone()
+    if found and found[0]:
+        processes += (connection.execute(_OTHERS, (node,)).fetchone() or (0,))[0]
+    (most,) = connection.execute(_MAX_CONNECTIONS).fetchone() or (None,)
+    if most is not None and most < CONNECTIONS * processes:
+        yield (
+            f"it takes {most} connections, and {processes} processes of its nodes have"
+            f" {CONNECTIONS} each: mail is refused where there is none: raise max_connections"
+        )
+
+
+def _losing(connection: Connection) -> Iterator[str]:
     for name, harm in _WANTED.items():
         if _setting(connection, name) == "off":
             yield f"{name} is off: {harm}"

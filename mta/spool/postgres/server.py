@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,20 +16,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mta.queued import SpoolFull
 from mta.spool.database import SpoolAway, SpoolUnusable
-
-# The reasons of a server to refuse us that time does not mend.  For a failed log-in libpq has no
-# code, only these words.
-_REFUSED = re.compile(
-    r"password authentication failed|no password supplied|(?:database|role) \S+ does not exist"
-    r"|no pg_hba\.conf entry|certificate verify failed|does not support SSL"
-    r"|not permitted to log in|permission denied for database"
-)
+from mta.spool.postgres.refusals import misread, no_address, reason, words
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Connection = psycopg.Connection[Any]
 
+MIN_VERSION = 12  # of the server: the oldest that knows all of our statements
 PAUSE = 1.0  # seconds after a failed connection before the next one: threads wait for each
 
 # A server that answers no more is noticed within this time; what the URL says itself stands.
@@ -76,7 +69,9 @@ class Server:
         try:
             named = conninfo_to_dict(url)
         except psycopg.Error as error:
-            raise SpoolUnusable(f"spool: {words(error)}") from None
+            raise SpoolUnusable(no_address(url, error)) from None
+        if problem := misread(named):
+            raise SpoolUnusable(problem)
         self.name = _name(named)
         self._conninfo = make_conninfo("", **{**_DEFAULTS, **named})
         self._lock = threading.Lock()
@@ -99,14 +94,25 @@ class Server:
                 connection.close()
                 raise
         except psycopg.Error as error:
+            found = reason(error)
             with self._lock:
-                self._failure = words(error)
+                self._failure = found.text
                 self._next_try = time.monotonic() + PAUSE
-            if _REFUSED.search(self._failure):
-                raise SpoolUnusable(f"{self.name}: {self._failure}") from None
-            raise self.away(self._failure) from None
+            if found.is_lasting:
+                raise SpoolUnusable(f"{self.name}: {found.text}") from None
+            raise self.away(found.text) from None
         self._failure = ""
+        self._require_version(connection)
         return connection
+
+    def _require_version(self, connection: Connection) -> None:
+        """Raise SpoolUnusable where the server is too old."""
+        version = connection.info.server_version // 10_000
+        if version < MIN_VERSION:
+            connection.close()
+            raise SpoolUnusable(
+                f"{self.name}: it is PostgreSQL {version}: version {MIN_VERSION} or later is needed"
+            )
 
     def away(self, reason: str) -> SpoolAway:
         """The error for people where the server does not answer."""
@@ -124,17 +130,20 @@ class Server:
         """SpoolFull, SpoolUnusable or OSError, in one line that names the database."""
         if isinstance(error, errors.DiskFull):
             return SpoolFull(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
+        if isinstance(error, errors.InsufficientPrivilege):
+            return SpoolUnusable(
+                f"{self.name}: {words(error)}: let the user in `spool` own the database"
+            )
+        if isinstance(error, errors.ReadOnlySqlTransaction):
+            text = (
+                f"{words(error)}: it is a standby: add target_session_attrs=read-write to the URL"
+            )
+            return OSError(errno.EROFS, text, self.name)
         if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn)):
             return SpoolUnusable(
                 f"{self.name}: {words(error)}: its tables are not those of a spool"
             )
         return OSError(errno.EIO, words(error), self.name)
-
-
-def words(error: Exception) -> str:
-    """The message of an error, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] or type(error).__name__
 
 
 def _name(named: dict[str, Any]) -> str:
