@@ -72,7 +72,7 @@ class SpoolFull(OSError):
 
 
 class AlreadyTaken(Exception):
-    """All recipients have the message: its peer brought it before."""
+    """All recipients have the message: it was brought before."""
 
 
 class State(Enum):

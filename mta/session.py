@@ -45,6 +45,9 @@ class TLSInfo:
     bits: int = 0  # of the key of the cipher
 
 
+NOTICE = "notice"  # the service of what we write ourselves
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The client that brought a message, and how.
@@ -69,11 +72,12 @@ class Origin:
 
     @property
     def is_remembered(self) -> bool:
-        """Tell whether a peer brought the message, and told its id.
+        """Tell whether the same message may come again, by the same id.
 
-        That is on a connection that it turned.
+        A peer brings it on a connection that it turned, or it is a notice that each node would
+        write.
         """
-        return bool(self.turned_peer and self.told_id)
+        return bool(self.told_id and (self.turned_peer or self.service == NOTICE))
 
     def without_client(self) -> Origin:
         """Return the same without what tells where the client is."""
@@ -81,7 +85,7 @@ class Origin:
 
 
 UNKNOWN_ORIGIN = Origin()
-NOTICE_ORIGIN = Origin(LOCAL_ADDRESS, service="notice")
+NOTICE_ORIGIN = Origin(LOCAL_ADDRESS, service=NOTICE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ class ISpool(Interface):
         the message is leased to this process, or on hold.  Raises SpoolFull (answer 452) or
         OSError (answer 451); then nothing is left behind.
 
-        What a peer brought on a connection that it turned (`turned_peer` and `told_id` of
-        `origin`) is remembered for a week, for each recipient, in the same transaction.  The
+        What has an id by which it may come again (`is_remembered` of `origin`) is remembered for a
+        week, for each recipient, in the same transaction.  The
         message is without recipients that have it by the same id; where none is left, raises
         AlreadyTaken, and nothing is left behind.
         """

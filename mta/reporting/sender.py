@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,6 +16,7 @@ from mta.authentication.reports.document import DAY, Report, Reporter
 from mta.authentication.reports.message import AUTHOR, message, report_id
 from mta.interfaces import IOwnMail, IResolver, ISpool
 from mta.mail import NULL_PATH, Envelope, Mailbox, Notify, Recipient
+from mta.queued import AlreadyTaken
 from mta.reporting.store import ReportStore
 from mta.session import NOTICE_ORIGIN
 from mta.settings import Settings
@@ -29,8 +31,9 @@ MAX_AT_ONCE = 20  # reports of a call: each has the DNS asked, and is a message 
 class ReportSender:
     """Writes a message for each policy domain and day.
 
-    One that was committed when the process died, and still is in the store, is written again, with
-    the same id.  `in_thread` calls a function that blocks; `now` gives seconds since the epoch.
+    Each is written once, by whichever node: the spool remembers it in the transaction that commits
+    it, so that one which dies before the store has forgotten the report leaves no second one.
+    `in_thread` calls a function that blocks; `now` gives seconds since the epoch.
     """
 
     log = Logger()
@@ -117,7 +120,11 @@ class ReportSender:
         except BaseException:
             draft.discard()
             raise
-        committed = await self._spool.commit(draft, envelope, section, NOTICE_ORIGIN)
+        origin = replace(NOTICE_ORIGIN, told_id=f"dmarc:{report.published.domain}:{report.day}")
+        try:
+            committed = await self._spool.commit(draft, envelope, section, origin)
+        except AlreadyTaken:
+            return
         self._mail.written(committed, subject)
 
     @property

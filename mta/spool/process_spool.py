@@ -185,7 +185,7 @@ class ProcessSpool(ABC):
         await self._heartbeat.follow_clock()
         messages = await self._commits.commit([incoming])
         if not messages:
-            raise AlreadyTaken(f"{origin.turned_peer} brought {origin.told_id} before")
+            raise AlreadyTaken(f"{origin.told_id} was brought before")
         return messages[0]
 
     async def preview(

@@ -1,6 +1,7 @@
-"""The memory of what peers have brought: none is taken twice.
+"""The memory of what came by an id: none is taken twice.
 
-A peer that has not seen our 250 brings its message again, by the same id.  What is remembered goes
+A peer that has not seen our 250 brings its message again, by the same id, and so does a node what
+another one wrote before it died.  What is remembered goes
 into the transaction that commits the message: it is there if, and only if, the message was.
 """
 

@@ -274,6 +274,25 @@ class SenderTests(ReportingCase):
         [message] = self.mail.messages
         self.assertEqual(1, len(message.envelope.recipients))
 
+    def test_death_before_it_is_forgotten(self) -> None:
+        """A report that a dead process had committed is not written again, under any name."""
+        self.collect()
+        self.to_midnight()
+        self.clock.advance(MAX_DELAY)
+
+        def dies(*args: object) -> None:
+            raise OSError(5, "the process ends")
+
+        patch = self.patch(self.store, "remove", dies)
+        self.run_all()
+        patch.restore()
+        self.assertEqual(len(self.mail.messages), 1)
+        self.assertEqual(self.store.waiting(TODAY + 9), [(TODAY, "example.com")])
+        self.clock.advance(RETRY_PAUSE + MAX_DELAY)
+        self.run_all(self.sender(host="another.receiver.example"))
+        self.assertEqual(len(self.mail.messages), 1)
+        self.assertEqual(self.store.waiting(TODAY + 9), [])
+
     def test_dns_that_is_down(self) -> None:
         """It is asked again, an hour later; after some days, who is known gets the report."""
         self.resolver.broken = ("example.com._report._dmarc.example.net",)

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
 from mta.queued import AlreadyTaken, Message, Progress
-from mta.session import UNKNOWN_ORIGIN, Origin
+from mta.session import NOTICE_ORIGIN, UNKNOWN_ORIGIN, Origin
 from mta.spool.content import MemoryContent
 from mta.spool.lending import LentMail
 from tests.spool.contract import BOB, HEADER, LARGE, Contract, envelope, ids
@@ -66,8 +66,18 @@ class TakenContract(Contract):
             replace(BROUGHT, told_id=""),
             replace(BROUGHT, turned_peer=""),
             replace(BROUGHT, turned_peer=""),
+            NOTICE_ORIGIN,
+            NOTICE_ORIGIN,
         ):
             self.commit(spool, origin=origin)
+
+    def test_what_nodes_write(self) -> None:
+        """A notice that has an id is taken once, whichever process writes it."""
+        spool = self.process()
+        report = replace(NOTICE_ORIGIN, told_id="dmarc:example.com:1")
+        self.commit(spool, origin=report)
+        self.refused(spool, report)
+        self.commit(spool, origin=replace(report, told_id="dmarc:example.com:2"))
 
     def test_each_recipient(self) -> None:
         """Recipients that have it are left out; the others get it."""
