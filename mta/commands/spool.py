@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from mta.commands.console import (
 from mta.commands.known import is_known
 from mta.commands.terminal import Bar
 from mta.queued import Filter
+from mta.shared_tables.copying import TableCopy
+from mta.shared_tables.forms import TableSet
 from mta.spool.checking import Finding
 from mta.spool.copying import Copy
 from mta.spool.database import SpoolUnusable
@@ -54,17 +57,34 @@ def register(subparsers: Subparsers) -> None:
 def _copy(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments)
     source = SpoolPlace.named(arguments.source, settings)
-    copy = Copy(source, SpoolPlace.named(arguments.target, settings))
+    target = SpoolPlace.named(arguments.target, settings)
+    copy = Copy(source, target)
     copy.require_rest()
     done = 0
-    with closing(Bar(copy.count())) as bar:
-        for count in copy.portions():
-            done += count
-            bar.advance(count)
+    with closing(source.shared_tables()) as old, closing(target.shared_tables()) as new:
+        tables = TableCopy(_copied_tables(), old, new)
+        with closing(Bar(copy.count() + tables.count())) as bar:
+            for count in copy.portions():
+                done += count
+                bar.advance(count)
+            for count in tables.portions():
+                bar.advance(count)
     words = f"{done} message{'' if done == 1 else 's'}"
     print(f"{words} copied from {copy.source.name}, which keeps them")
     if copy.left:
         raise Failed(f"damaged, and not copied: {' '.join(copy.left)}")
+
+
+def _copied_tables() -> Sequence[TableSet]:
+    """The tables of what processes count and remember together.
+
+    The states of peers and the copies of documents are left out: nodes tell them anew.
+    """
+    from mta.access import account_table, answer_table
+    from mta.inspectors import greylist_table
+    from mta.reporting import store
+
+    return (account_table.TABLES, answer_table.TABLES, greylist_table.TABLES, store.TABLES)
 
 
 def _check(arguments: argparse.Namespace) -> None:

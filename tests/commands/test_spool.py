@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from contextlib import closing
 
-from mta.spool import queue_id
+from mta.access.account_table import TABLES
+from mta.shared_tables.files import TableFolder
+from mta.spool import owners, queue_id
+from mta.spool.folder import Folder
 from tests.commands.test_queue import QueueCase
+from tests.shared_tables.stores import DatabaseStores
 from tests.spool.test_damage import DAMAGE, STANDING_STILL
 
 UNKNOWN = "1K8JQZ3T5V2XA"
+SUSPEND = ("INSERT INTO suspended VALUES (?, ?, ?)", ("bob", 0.5, "too much"))
 LARGE = b"Subject: x\r\n\r\n" + b"x" * 400_000
 
 
@@ -154,3 +160,26 @@ class QueueDamageTests(SpoolCase):
         (self.spool / "content" / name).unlink()
         status, _, errors = self.run_command("spool", "export", name)
         self.assertEqual((status, errors.count("\n")), (1, 1), errors)
+
+
+class CopyTests(SpoolCase):
+    """``mta spool copy``."""
+
+    def test_to_a_database(self) -> None:
+        """Mail and what is counted go over; not beside a server, nor a second time."""
+        database = DatabaseStores()
+        database.setUp()
+        self.addCleanup(database.doCleanups)
+        name, url, tables = self.enqueue(), database.url, database.store()
+        accounts = TableFolder(self.spool)
+        accounts.open(TABLES).change(lambda each: each.execute(*SUSPEND))
+        with closing(owners.register(Folder(self.spool), queue_id.QueueIds(time.time))):
+            _, _, errors = self.run_command("spool", "copy", str(self.spool), url)
+            self.assertIn("a server works with", errors)
+        self.assertIn("1 message copied", self.succeed("spool", "copy", str(self.spool), url))
+        select = 'SELECT "user", reason FROM suspended'
+        found = tables.open(TABLES).change(lambda each: each.execute(select).fetchall())
+        self.assertEqual(found, [("bob", "too much")])
+        _, _, errors = self.run_command("spool", "copy", str(self.spool), url)
+        self.assertIn("has messages already", errors)
+        self.assertIn(name, self.succeed("queue", "list"))
