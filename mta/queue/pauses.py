@@ -18,7 +18,7 @@ class Pauses:
     def stop(self) -> None:
         """End those under way; there are no more."""
         self.stopped = True
-        for end in self._ends:
+        for end in [*self._ends]:  # each leaves the set as it ends
             end.set()
 
     async def wait(self, seconds: float) -> None:

@@ -605,3 +605,14 @@ class StopTests(RunnerTests):
         self.going[0].callback(None)
         self.successResultOf(self.stop())
         self.assertIn("1", self.queue.leased)
+
+    def test_trouble_on_all_sides(self) -> None:
+        """All ends that waits for the spool, to record and to lease."""
+        self.accept_address("1", "x@m.example")
+        self.accept_address("2", "x@a.example")
+        self.queue.faults = 2
+        for going in self.going:
+            going.callback(None)
+        self.queue.put(message("3", "x@a.example"))
+        self.runner.start()
+        self.successResultOf(self.stop())
