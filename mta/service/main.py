@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -267,7 +268,9 @@ class MailService(MultiService):
         """Twisted calls this when the process is to end."""
         Service.stopService(self)  # the children stop in the order of `_stop`
         self._stop_signals.has_come = True
-        return Deferred.fromCoroutine(self._stop())
+        stopped = Deferred.fromCoroutine(self._stop()).addErrback(self._not_stopped)
+        # Twisted then cuts all connections, in this call: it must not be in that of one of them.
+        return stopped.addBoth(lambda _: deferLater(self._reactor, 0))
 
     async def _stop(self) -> None:
         self.log.info("stopping")
@@ -281,3 +284,6 @@ class MailService(MultiService):
         await self._process.stop(max(0.0, end - self._reactor.seconds()))
         await workers
         self.log.info("stopped")
+
+    def _not_stopped(self, failure: Failure) -> None:
+        self.log.failure("stop failed", failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -20,12 +21,14 @@ from mta.metrics import NullMeter
 from mta.resolver import Resolver
 from mta.service.configured import Configured
 from mta.service.listeners import Listeners, Receivers
+from mta.service.main import MailService
 from mta.service.monitoring import Status
 from mta.service.peers import PeersService
 from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
 from mta.service.signals import StopSignals
 from mta.service.workers import Workers
+from mta.settings import Settings
 from mta.smtp.sasl import PLAIN
 from mta.testing import FakeRouter, MemorySpool
 from mta.users.dovecot import DovecotUsers
@@ -156,6 +159,33 @@ class StatusTests(SynchronousTestCase):
         status.process = cast(Process, SimpleNamespace(spool=SimpleNamespace(failure="no disk")))
         status.is_ready = True
         self.assertEqual(self.successResultOf(status.health()), "no disk")
+
+
+class StopTests(SynchronousTestCase):
+    """The end of the whole service."""
+
+    def test_fault(self) -> None:
+        """A stop that fails is told, and no connection is cut in the call that ends it.
+
+        Twisted cuts all of them as soon as the service has stopped, in the same call; in that of a
+        connection with TLS it would fail.
+        """
+        reactor = MemoryReactorClock()
+        service = MailService(Path("mta.yaml"), Settings("h.example"), reactor, {})
+        service._process = FailingProcess()  # type: ignore[assignment]
+        stopped = service.stopService()
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        self.assertNoResult(stopped)
+        reactor.advance(0)
+        self.successResultOf(stopped)
+
+
+class FailingProcess:
+    """A process whose runner or spool can't be stopped."""
+
+    async def stop(self, timeout: float) -> None:
+        """Fail."""
+        raise ZeroDivisionError
 
 
 class StopSignalTests(SynchronousTestCase):
