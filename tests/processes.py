@@ -215,10 +215,19 @@ class Server:
 
     def start(self) -> None:
         """Start it, and return when it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start it, and return at once."""
         assert self.process is None or not self.process.is_running
         self._remember()
         self.process = Process(self.command, self.folder, self._environment)
-        self.process.wait_for(r'(?m)\bready"?}?$')
+
+    def wait_until_ready(self, timeout: float = DEADLINE) -> None:
+        """Wait until it is ready; AssertionError where it ends before, or time runs out."""
+        assert self.process is not None
+        self.process.wait_for(r'(?m)\bready"?}?$', timeout)
         for endpoint, service in _LISTENING.findall(self.process.output):
             if endpoint.startswith("tcp:"):
                 self.ports[service] = int(endpoint.split(":")[1])

@@ -1,7 +1,8 @@
 """Kill the program, take its power, load it: ``python -m tests.crash [SECONDS [SEED [WHICH]]]``.
 
-Rounds take turns until the time is over; servers, folders and seed, which is printed, are new in
-each.  ``kills``, ``power``, ``load``, ``frozen`` or ``model`` as a third argument: those alone.
+Rounds take turns until the time is over, and after it those of kills until there were a thousand
+for each hour.  Servers, folders and seed, which is printed, are new in each.  ``kills``, ``power``,
+``load``, ``frozen`` or ``model`` as a third argument: those alone.
 Exit status 1: mail was lost, damaged, or came twice without a reason, or a start took too long, or
 a server kept memory or descriptors.
 """
@@ -16,18 +17,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.crash.outcome import Outcome
 from tests.crash.site import HELD, PASSED, SHARED, Site
+from tests.crash.tally import Tally
 from tests.crash.victims import MAX_START, Victims
 from tests.interop.sink import Sink
 from tests.interop.test_nodes import MARK, NodesCase
 from tests.processes import ROOT, wait_until
 
-KILLS = 50  # of a round
+KILLS = 100  # of a round
+KILLS_AN_HOUR = 1000  # of all rounds, at least
 STATES = 200  # of each scenario, in a round
 EXAMPLES = 50  # of the model of runners, in a round, with each spool
 WARM = 20.0  # seconds of load until what the servers take is first measured
@@ -41,12 +45,14 @@ MAX_DESCRIPTORS = 16  # more than before: connections come and go
 class Round(SynchronousTestCase):
     """A round; a test case for what it cleans up at its end."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, tally: Tally) -> None:
         super().__init__("runTest")
         self.seed = seed
+        self.tally = tally
 
-    def report(self, what: str, outcome: Outcome) -> None:
-        """Print what came of the mail."""
+    def report(self, what: str, kind: str, outcome: Outcome) -> None:
+        """Print what came of the mail, on a kind of site."""
+        self.tally.add_mail(kind, outcome)
         print(f"{what}, {outcome.acknowledged.total()} messages")
         for way, count in outcome.acknowledged.items():
             print(f"  {way}: {count}, {outcome.repeated[way]} twice", flush=True)
@@ -79,7 +85,9 @@ class Kills(Round):
         outcome = Outcome(site, victims.kills)
         outcome.check()
         self.assertLess(max(victims.processor), MAX_START)
-        self.report(f"{KILLS} kills, {self.shape.name}: {dict(victims.counts)}", outcome)
+        self.tally.add_kills(victims)
+        count, name = len(victims.kills), self.shape.name
+        self.report(f"{count} kills, {name}: {dict(victims.counts)}", name, outcome)
         print(f"  starts: {_range(victims.restarts)} s, {_range(victims.processor)} s of processor")
         if self.shape.is_passing:
             passed = site.passed_through
@@ -125,7 +133,7 @@ class Steady(Round):
         for (memory, files), (now, now_files) in zip(before, after, strict=True):
             self.assertLess(now - memory, MAX_GROWTH, "KiB")
             self.assertLess(now_files - files, MAX_DESCRIPTORS, "descriptors")
-        self.report(f"steady, KiB and descriptors {before} -> {after}", outcome)
+        self.report(f"steady, KiB and descriptors {before} -> {after}", "no kill", outcome)
 
 
 class Frozen(Round, NodesCase):
@@ -171,7 +179,11 @@ def _range(numbers: Sequence[float]) -> str:
 
 
 ROUNDS: Mapping[str, Sequence[type[Round]]] = {
-    "all": (Kills, Power, PassedKills, Steady, SharedKills, Frozen, Model),
+    # Each once, and then those of kills more often.
+    "all": (
+        *(Kills, Power, PassedKills, Steady, SharedKills, Frozen, Model),
+        *(Kills, PassedKills, SharedKills),
+    ),
     "kills": (Kills, PassedKills, SharedKills),
     "power": (Power,),
     "load": (Steady,),
@@ -180,21 +192,40 @@ ROUNDS: Mapping[str, Sequence[type[Round]]] = {
 }
 
 
+class Soak:
+    """Rounds, one after the other, and what came of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.tally = Tally()
+        self.result = TestResult()
+        self._seeds = random.Random(seed or random.SystemRandom().randrange(1, 2**31))
+        self._told = 0
+
+    def run(self, kind: type[Round]) -> None:
+        """Run a round, and print what it says."""
+        case = kind(self._seeds.randrange(2**31), self.tally)
+        print(f"seed {case.seed}:", end=" ", flush=True)
+        case.run(self.result)
+        problems = [*self.result.failures, *self.result.errors, *self.result.skips]
+        for _, problem in problems[self._told :]:
+            print(problem, flush=True)
+        self._told = len(problems)
+
+
 def main(seconds: str = "3600", seed: str = "0", which: str = "all") -> int:
     """Go on for so long, and at least once through all; returns the exit status."""
-    seeds = random.Random(int(seed) or random.SystemRandom().randrange(1, 2**31))
-    result, told, end = TestResult(), 0, time.monotonic() + float(seconds)
-    chosen, rounds = ROUNDS[which], 0
-    while rounds < len(chosen) or time.monotonic() < end:
-        case = chosen[rounds % len(chosen)](seeds.randrange(2**31))
-        print(f"seed {case.seed}:", end=" ", flush=True)
-        case.run(result)
-        rounds += 1
-        problems = [*result.failures, *result.errors, *result.skips]
-        for _, problem in problems[told:]:
-            print(problem, flush=True)
-        told = len(problems)
-    return 0 if result.wasSuccessful() else 1
+    soak, end = Soak(int(seed)), time.monotonic() + float(seconds)
+    for number, kind in enumerate(cycle(ROUNDS[which])):
+        if number >= len({*ROUNDS[which]}) and time.monotonic() > end:
+            break
+        soak.run(kind)
+    due = KILLS_AN_HOUR * float(seconds) / 3600 if Kills in ROUNDS[which] else 0
+    for kind in cycle(ROUNDS["kills"]):
+        if soak.tally.kills.total() >= due or not soak.result.wasSuccessful():
+            break
+        soak.run(kind)
+    soak.tally.print()
+    return 0 if soak.result.wasSuccessful() else 1
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from pathlib import Path
 from tests.processes import DEADLINE, MTA, Server, body_of, source_environment
 
 LARGE_EVERY = 20  # one in so many messages is too large for the database
-CALL_PAUSE = 0.3  # seconds between two calls of a command, whose start takes a processor as long
+CALL_PAUSE = 1.0  # seconds between two calls of a command, whose start takes a processor as long
 TURN_PAUSE = 3.0  # seconds between two turns: the server holds the link meanwhile
 MAX_TURN = 300.0  # seconds, on a machine that does other things besides
-PACE = 0.01  # seconds between the messages of a client: kills are tried, not speed
+PACE = 0.03  # seconds between the messages of a client: kills are tried, not speed
 
 _MARKER = re.compile(rb"^marker ([0-9a-z-]+)$", re.MULTILINE)
 

@@ -38,7 +38,7 @@ class Shape:
 
 HELD = Shape("held")
 # Long enough for the link to come back, in the process that has the senders.
-PASSED = Shape("passed through", is_passing=True, workers=1, pause=4.0)
+PASSED = Shape("passed through", is_passing=True, workers=1, pause=3.0)
 SHARED = Shape("in PostgreSQL", is_shared=True)
 
 

@@ -14,7 +14,7 @@ from tests.crash.site import HELD, Site
 from tests.crash.victims import MAX_START, Victims
 from tests.processes import Server, configuration
 
-KILLS = 10
+KILLS = 11  # each victim once
 WAITING = 100_000  # messages
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from bench.tree import children, own_cpu_seconds
 from tests.crash.load import Command
@@ -15,6 +16,10 @@ from tests.crash.site import Site
 from tests.processes import Server, wait_until
 
 MAX_START = 2.0  # seconds of processor time until a server that was killed is ready again
+# Seconds by the clock until a start that has not ended hangs: on a machine that does much else,
+# two seconds of processor time may take a minute.
+MAX_WAIT = 300.0
+LONG_START = 1.5  # seconds: in a start that is killed, it may have come to "ready"
 
 
 class Victims:
@@ -34,15 +39,18 @@ class Victims:
         self._random = random.Random(seed)
 
     def kill(self, count: int) -> None:
-        """Kill so many times, each victim once before chance chooses."""
+        """Kill so many times or one more, each victim once before chance chooses."""
         victims = self._victims()
         names = [*victims]
-        for number in range(count):
+        while len(self.kills) < count:
             time.sleep(self._random.uniform(0.0, self._site.shape.pause))  # the load goes on
-            name = names[number] if number < len(names) else self._random.choice(names)
-            self.kills.append(time.time())
+            name = names.pop(0) if names else self._random.choice([*victims])
+            self._note(name)
             victims[name]()
-            self.counts[name] += 1
+
+    def _note(self, name: str) -> None:
+        self.kills.append(time.time())
+        self.counts[name] += 1
 
     def _victims(self) -> dict[str, Callable[[], None]]:
         relay, office = self._site.relay, self._site.office
@@ -50,11 +58,13 @@ class Victims:
             "relay": lambda: self._kill_all(relay),
             "office": lambda: self._kill_all(office),
             "relay and office": lambda: self._kill_all(relay, office),
-            "first process": lambda: self._kill_first(relay),
+            "relay, twice": lambda: self._kill_twice(relay),
+            "office, twice": lambda: self._kill_twice(office),
             "mta sendmail": lambda: self._kill_command(self._site.caller.command),
             "mta turn": lambda: self._kill_command(self._site.turner.command),
         }
         if self._site.shape.workers > 1:
+            victims["first process"] = lambda: self._kill_first(relay)
             victims["worker"] = lambda: self._kill_worker(relay)
         if self._site.cluster is not None:
             victims["database"] = self._kill_database
@@ -67,7 +77,15 @@ class Victims:
             os.killpg(server.process.pid, signal.SIGKILL)
         for server in servers:
             server.kill()
-            self._restart(server)
+        self._restart(*servers)
+
+    def _kill_twice(self, server: Server) -> None:
+        """A server, and amid its next start again."""
+        server.kill()
+        server.launch()
+        time.sleep(self._random.uniform(0.0, LONG_START))  # the start goes on
+        self._note("amid a start")
+        self._kill_all(server)
 
     def _kill_first(self, server: Server) -> None:
         """The first process alone: its worker ends by itself."""
@@ -95,9 +113,19 @@ class Victims:
         cluster.stop()
         cluster.start()
 
-    def _restart(self, server: Server) -> None:
-        begun = time.monotonic()
-        server.start()
-        self.restarts.append(time.monotonic() - begun)
+    def _restart(self, *servers: Server) -> None:
+        """Start servers, all at one time."""
+        for server in servers:
+            server.launch()
+        with ThreadPoolExecutor() as threads:
+            for clock, processor in threads.map(self._start_times, servers):
+                self.restarts.append(clock)
+                self.processor.append(processor)
+
+    @staticmethod
+    def _start_times(server: Server) -> tuple[float, float]:
+        """Wait for a start; returns what it took by the clock, and of the processor."""
+        began = time.monotonic()
+        server.wait_until_ready(MAX_WAIT)
         assert server.process is not None
-        self.processor.append(own_cpu_seconds(server.process.pid))
+        return time.monotonic() - began, own_cpu_seconds(server.process.pid)
