@@ -63,11 +63,16 @@ def leased(connection: sqlite3.Connection, owner: int) -> list[int]:
 
 
 def free_leased(
-    connection: sqlite3.Connection, owner: int, now: float, incoming: Collection[int]
-) -> int:
-    """Free what a dead owner had leased; returns how many messages.
+    connection: sqlite3.Connection,
+    owner: int,
+    now: float,
+    incoming: Collection[int],
+    only: int | None = None,
+) -> set[int]:
+    """Free what a dead owner had leased; returns the ids.
 
-    `incoming`: the ids of files that it had begun.  Those without a message are leftovers.
+    `only`: one of these messages, and no other.  `incoming`: the ids of files that it had begun.
+    Those without a message are leftovers.
     """
     connection.execute(
         """
@@ -77,14 +82,18 @@ def free_leased(
         (listed(incoming),),
     )
     connection.execute("DELETE FROM owner WHERE id = ?", (owner,))
-    return connection.execute(
-        """
-        UPDATE message
-        SET owner = NULL, recovered = 1, due = CASE WHEN on_hold THEN 9e999 ELSE ? END
-        WHERE due = 9e999 AND owner = ?
-        """,
-        (now, owner),
-    ).rowcount
+    return {
+        *ids(
+            connection.execute(
+                """
+                UPDATE message
+                SET owner = NULL, recovered = 1, due = CASE WHEN on_hold THEN 9e999 ELSE ?1 END
+                WHERE due = 9e999 AND owner = ?2 AND ifnull(?3, id) = id RETURNING id
+                """,
+                (now, owner, only),
+            )
+        )
+    }
 
 
 def make_released_due(connection: sqlite3.Connection, owner: int, now: float, limit: int) -> int:

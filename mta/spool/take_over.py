@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from sqlite3 import Connection
 from typing import ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mta.limited_log import LimitedLog
 from mta.spool import attempts, leases, owner_rows, owners, queue_id
 from mta.spool.content import InThread
-from mta.spool.database import ReadConnection
+from mta.spool.database import ReadConnection, SpoolDamaged
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.loading import log_damaged
 from mta.spool.sweeping import FileSweeper
@@ -79,14 +81,9 @@ class TakeOver:
         moment may have been the cause.
         """
         tried = await self._in_thread(attempts.noted_in, owner.attempts) if died else ()
-        freed, kept = await self._committer.submit(acting(self._free, owner=owner, tried=tried))
-        portion = _BATCH_SIZE
-        while portion == _BATCH_SIZE:
-            make_due = acting(
-                owner_rows.make_released_due, owner=owner.number, now=self._now(), limit=_BATCH_SIZE
-            )
-            portion = await self._committer.submit(make_due)
-            freed += portion
+        incoming = await self._in_thread(list, self._folder.incoming_of(owner.number))
+        freed, kept = await self._free_leased(owner.number, tried, incoming)
+        freed += await self._make_released_due(owner.number)
         await self._in_thread(owner.remove)
         for number in kept:
             self.log.error(
@@ -94,15 +91,54 @@ class TakeOver:
                 " message; `mta queue release` lets it be tried again",
                 queue_id=queue_id.encode(number),
             )
-        return int(freed)
+        return freed
+
+    async def _free_leased(
+        self, owner: int, tried: Collection[int] = (), incoming: Collection[int] = ()
+    ) -> tuple[int, list[int]]:
+        """Free what an owner had leased.
+
+        Where pages are damaged that is done one by one, with what can be changed.  Returns how
+        many messages that were, and those that are put on hold.
+        """
+        with suppress(SpoolDamaged):
+            return await self._free(owner, tried, incoming)
+        freed: int = 0
+        kept: list[int] = []
+        for number in await self._in_thread(self._reader.call, owner_rows.leased, owner):
+            with suppress(SpoolDamaged):
+                one, held = await self._free(owner, tried, (), number)
+                freed, kept = freed + one, kept + held
+        return freed, kept
 
     def _free(
-        self, connection: Connection, owner: owners.Owner, tried: Collection[int]
-    ) -> tuple[int, list[int]]:
-        incoming = list(self._folder.incoming_of(owner.number))
-        tried = set(tried).intersection(owner_rows.leased(connection, owner.number))
-        freed = owner_rows.free_leased(connection, owner.number, self._now(), incoming)
-        return freed, owner_rows.count_death(connection, tried, self._now())
+        self,
+        owner: int,
+        tried: Collection[int],
+        incoming: Collection[int],
+        only: int | None = None,
+    ) -> Deferred[tuple[int, list[int]]]:
+        def free(connection: Connection) -> tuple[int, list[int]]:
+            freed = owner_rows.free_leased(connection, owner, now, incoming, only)
+            return len(freed), owner_rows.count_death(connection, freed & {*tried}, now)
+
+        now = self._now()
+        return self._committer.submit(acting(free))
+
+    async def _make_released_due(self, owner: int) -> int:
+        """Make due what an owner had released; returns how many messages.
+
+        Where a page is damaged they stay due later.
+        """
+        made, portion = 0, _BATCH_SIZE
+        make_due = acting(
+            owner_rows.make_released_due, owner=owner, now=self._now(), limit=_BATCH_SIZE
+        )
+        with suppress(SpoolDamaged):
+            while portion == _BATCH_SIZE:
+                portion = await self._committer.submit(make_due)
+                made += portion
+        return made
 
     # --- owners without a lock, and those that stand still
 
@@ -131,8 +167,7 @@ class TakeOver:
         return silent
 
     async def _free_silent(self, number: int) -> int:
-        free = acting(owner_rows.free_leased, owner=number, now=self._now(), incoming=())
-        freed: int = await self._committer.submit(free)
+        freed, _ = await self._free_leased(number)
         if freed:
             self.log.warn(
                 "{count} messages are taken over from a process that stands still", count=freed

@@ -192,45 +192,6 @@ class RowTests(DamageTestCase):
         self.wait(self.spool.take_over())
         self.assertEqual(self.leased(), [message.id])
 
-    def test_small(self) -> None:
-        """A page with a few small messages keeps none of the others from being leased."""
-        bodies = [b"%02d " % number * 500 for number in range(60)]
-        sent = {message.id for body in bodies for message in self.due_now(1, body)}
-        with closing(sqlite3.connect(self.folder.database)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self.stop(self.spool)
-        octets = bytearray(self.folder.database.read_bytes())
-        page = octets.rfind(bodies[30][:999]) // PAGE
-        octets[page * PAGE : (page + 1) * PAGE] = b"\xa5" * PAGE
-        self.folder.database.write_bytes(octets)
-        self.spool = self.process()
-        leased = {message.id for message in self.wait(self.spool.lease_due(100))}
-        damaged = {each.id for each in self.tools().listed(Filter(state="damaged"))}
-        self.assertEqual(leased | damaged, sent)
-        self.assertGreater(len(leased), 50)
-        self.assertTrue(damaged)
-        self.commit(self.spool)
-        self.assertEqual(self.wait(self.spool.lease_due(100)), [])
-
-    def test_page(self) -> None:
-        """A page of the file that is overwritten harms what was on it."""
-        self.due_now(60, b"x" * 30_000)
-        with closing(sqlite3.connect(self.folder.database)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        octets = bytearray(self.folder.database.read_bytes())
-        place = octets.find(b"x" * 8000, len(octets) // 2)
-        page = place // 8192 + 1
-        octets[page * 8192 : (page + 1) * 8192] = b"\xa5" * 8192
-        self.folder.database.write_bytes(octets)
-        leased = self.wait(self.spool.lease_due(100))
-        read = 0
-        for message in leased:
-            try:
-                read += len(self.content(message)) == 30_000
-            except OSError:
-                continue
-        self.assertGreaterEqual(read, 58)
-
 
 class FileTests(DamageTestCase):
     """Files that nobody knows."""
