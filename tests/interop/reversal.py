@@ -200,10 +200,10 @@ def enqueue(server: Server, content: bytes, reverse_path: str, forward_path: str
     tools.close()
 
 
-def waiting(folder: Path) -> int:
-    """How many messages are in the spool of a server in that folder."""
+def waiting(folder: Path, state: str = "") -> int:
+    """How many messages are in the spool of a server in that folder, in any state or this one."""
     tools = SpoolTools(folder / "spool")
-    count = sum(1 for _ in tools.find(Filter()))
+    count = sum(1 for _ in tools.find(Filter(state=state)))
     tools.close()
     return count
 

@@ -508,6 +508,7 @@ class FetchmailTests(SynchronousTestCase):
         sink = Sink(self)
         provider.send(letter(1), BOB)
         provider.send(letter(2), BOB)
+        wait_until(lambda: waiting(provider.folder, "held") == 2, "both are held")
         fetchmail = self.fetch(
             f"poll 127.0.0.1 service {provider.ports['odmr']} protocol odmr",
             f'  user "office" password "{PASSWORD}" sslproto ""',
@@ -540,6 +541,8 @@ class FetchmailTests(SynchronousTestCase):
         provider.start()
         for number in range(3):
             provider.send(letter(number) + b"a line, and a dot\r\n..\r\n" * 2000, BOB)
+        # ATRN waits for no more than seconds for mail on its way there, and fetchmail asks once.
+        wait_until(lambda: waiting(provider.folder, "held") == 3, "all are held")
         return provider
 
     def test_odmr_under_tls(self) -> None:
