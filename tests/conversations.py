@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from mta.interfaces import IAcceptedMail, IAccessPolicy, IReversal, IUsers
+from mta.interfaces import IAcceptedMail, IAccessPolicy, IReversal, IRoundRobin, IUsers
 from mta.link import Link
 from mta.mail import Mailbox, Reply
 from mta.queued import SpoolFull
@@ -73,7 +73,13 @@ class Conversation:
     Raises AssertionError where it is not what was expected.
     """
 
-    def __init__(self, settings: Mapping[str, str], *, dripped: bool) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        *,
+        dripped: bool,
+        content_order: IRoundRobin | None = None,
+    ) -> None:
         self.spool = MemorySpool()
         self.access = FakeAccessPolicy(
             Reply(554, "5.7.1", ("Go away",)) if "access" in settings else None
@@ -96,6 +102,8 @@ class Conversation:
             users=FakeUsers() if "users" in settings else None,
             reversal=FakeReversal() if "reversal" in settings else None,
         )
+        if content_order is not None:
+            shared = replace(shared, content_order=content_order)
         if "hide_client" in settings:
             shared = replace(shared, hide_client=True)
         if "expn" in settings:

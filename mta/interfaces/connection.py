@@ -66,6 +66,16 @@ class ISessionClock(Interface):
         """
 
 
+class IRoundRobin(Interface):
+    """An order of those that have much to do: others come between."""
+
+    async def next(who: int) -> None:
+        """Wait until it is the time of one of them.  `who`: a number that no other has."""
+
+    def other_came() -> None:
+        """Note that one with little to do is there."""
+
+
 class IIdleWait(Interface):
     """A connection that is held open until there is mail for it."""
 

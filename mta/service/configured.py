@@ -242,6 +242,7 @@ class _Maker:
             junk=junk_use(settings),
             node=settings.node,
             turns=process.turns,
+            content_order=process.content_order,
         )
 
     def _access(self) -> IAccessPolicy:

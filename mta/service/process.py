@@ -23,6 +23,7 @@ from mta.access.log_in_file import LogInFile, SharedLogIns
 from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IMeter, ISpoolListener
 from mta.limited_log import LimitedLog
+from mta.link import RoundRobin
 from mta.pairing.mailboxes import MailboxFiles, domains_with_mailboxes
 from mta.pairing.pairings import Pairings
 from mta.pairing.redemption import Redemption
@@ -116,7 +117,7 @@ class Process:
         self.peer_counts = PeerCounts(self.peer_status, reactor)
         self.intake = SealingSpool(self.spool, self.accepted_mail, self.peer_counts)
         self.second_copies = SecondCopies(self.spool)
-        self.turns = Turns()
+        self.turns, self.content_order = Turns(), RoundRobin(reactor)
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)

@@ -20,6 +20,7 @@ from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
 from mta.smtp.incoming import IncomingMessage
 from mta.smtp.inspection import MessageInspection, SessionInspection
+from mta.smtp.reading import ContentReader
 from mta.smtp.receiver_config import ReceiverConfig
 from mta.smtp.told_origin import ToldOrigin
 from mta.smtp.wire import Wire
@@ -154,6 +155,7 @@ class Conversation:
         self.told_origin = ToldOrigin()
         self.transactions = 0
         self.time_slice = TimeSlice(channel, config.turns)
+        self.reader = ContentReader(channel, config.limits.timeout, config.content_order)
 
     # --- lines and replies
 
@@ -176,6 +178,8 @@ class Conversation:
             await channel.receive(end)
             line = wire.line(MAX_AUTH_LINE)
         self.time_slice.restart()
+        if config.content_order is not None:
+            config.content_order.other_came()
         return line
 
     def send(self, reply: Reply) -> None:

@@ -19,6 +19,7 @@ from mta.interfaces import (
     IRenewals,
     IReversal,
     IReverseNames,
+    IRoundRobin,
     ISealOpener,
     ISessionMeter,
     ISpool,
@@ -43,7 +44,7 @@ class ReceiverConfig:
     transactions after which the client must be gone, where `limits` give it more; 0: no matter.
     `takes_origins`: on a turned connection, the peer's word for who brought its mail is taken.
     `node`: the name of this host among those that share a spool.  `turns` are those
-    of all sessions that have much to do.
+    of all sessions that have much to do, `content_order` is that of all with much content.
     """
 
     hostname: str
@@ -76,3 +77,4 @@ class ReceiverConfig:
     takes_origins: bool = False
     node: str = ""
     turns: Turns = field(default_factory=Turns)
+    content_order: IRoundRobin | None = None

@@ -184,7 +184,7 @@ async def data(conversation: Conversation, argument: bytes) -> Answer:
     await _announce(conversation, transaction)
     transaction.incoming = incoming = _incoming(conversation, transaction)
     conversation.send(replies.START_CONTENT)
-    await read_data(conversation.channel, conversation.config.limits.timeout, incoming)
+    await read_data(conversation.reader, conversation.channel, incoming)
     return await _end_of_content(conversation, transaction, incoming)
 
 
@@ -202,8 +202,7 @@ async def bdat(conversation: Conversation, argument: bytes) -> Answer:
             await skip_chunk(conversation, argument)
             raise
         transaction.incoming = _incoming(conversation, transaction)
-    timeout = conversation.config.limits.timeout
-    await read_chunk(conversation.channel, timeout, size, transaction.incoming)
+    await read_chunk(conversation.reader, size, transaction.incoming)
     if last or size >= MIN_CHUNK:
         conversation.cost.towards_mail()
     if last:
@@ -220,7 +219,7 @@ async def skip_chunk(conversation: Conversation, argument: bytes) -> None:
     What is in it must not be read as commands.
     """
     size, _ = grammar.parse_bdat(argument)
-    await read_chunk(conversation.channel, conversation.config.limits.timeout, size, None)
+    await read_chunk(conversation.reader, size, None)
 
 
 async def _announce(conversation: Conversation, transaction: Transaction) -> None:
@@ -273,6 +272,7 @@ async def _end_of_content(
     conversation.close_transaction()
     if reply.is_positive:
         conversation.cost.message()
+        conversation.reader.message()
         conversation.session.has_brought_mail = True
     else:
         conversation.cost.no_message()
