@@ -14,6 +14,7 @@ from mta.service.configured import configure
 from mta.service.process import STOP_TIMEOUT, Process
 from mta.settings import Peer, Settings
 from mta.spool.folder import Folder
+from mta.spool.owner_rows import SUSPECT_DELAY
 from mta.spool.place import SpoolPlace
 from mta.spool.wakeup import Signal, wake_processes
 
@@ -36,6 +37,9 @@ async def exchange_alone(settings: Settings, peer: Peer, watch: ITallyWatch, rea
     process.runner.start()
     try:
         await _idle(process, MAX_START_WAIT)
+        if await process.spool.keeps_suspects():  # else it waits for a process that lives longer
+            await deferLater(reactor, SUSPECT_DELAY)
+            await _idle(process, MAX_START_WAIT)
         tally = await process.configured.customer.exchange_once(peer, watch)
         await _idle(process, STOP_TIMEOUT)
     finally:

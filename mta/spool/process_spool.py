@@ -216,6 +216,11 @@ class ProcessSpool(ABC):
         """See `ILeases.next_due`."""
         return await self._reading.next_due(suspects=self._leasing.tries_suspects)
 
+    async def keeps_suspects(self) -> bool:
+        """Tell whether what is due next waits for an older process."""
+        every = await self._reading.next_due(suspects=True)
+        return every != await self.next_due()
+
     async def release(self, dues: Mapping[str, float]) -> None:
         """See `ILeases.release`."""
         await self._heartbeat.follow_clock()

@@ -460,6 +460,33 @@ class ForeignProviderTests(SynchronousTestCase):
         self.assertEqual(self.turn.wait(), 1)
         self.assertIn("octets after the reply that turned", self.turn.output)
 
+    def test_killed_with_mail_on_its_way(self) -> None:
+        """The next call brings it, though it is tried by no process that has just begun."""
+        peer = self.dialled_by("turn")
+        self.hear_message(peer)
+        self.turn.kill()
+        self.turn = mta_turn(self, self.office)
+        peer = Peer(self, self.listener.accept()[0])
+        self.hear_message(peer)
+        peer.say("250 ok")
+        peer.expect("TURN")
+        peer.say("502 no")
+        self.assertEqual(self.turn.wait(), 1)
+        self.assertEqual(waiting(self.office.folder), 0)
+
+    def hear_message(self, peer: Peer) -> None:
+        """Take the message to Carol, all but its last reply."""
+        peer.say("220 old.example")
+        peer.expect("EHLO office.example")
+        peer.say("250 old.example")
+        peer.expect(f"MAIL FROM:<{BOB}>")
+        peer.say("250 ok")
+        peer.expect(f"RCPT TO:<{CAROL}>")
+        peer.say("250 ok")
+        peer.expect("DATA")
+        peer.say("354 go on")
+        self.assertIn("number 2", peer.hear_content())
+
     def test_a_peer_that_says_nothing(self) -> None:
         """``--timeout`` ends the wait."""
         url = f"smtp://127.0.0.1:{self.listener.getsockname()[1]}"

@@ -52,8 +52,11 @@ class DeathTests(SpoolTestCase):
             self.assertTrue(spool.begin_attempt(each))
         spool.end_attempt(others[0])
         spool = self.next_process(spool)
+        self.assertFalse(self.wait(spool.keeps_suspects()), "others are due first")
         self.assertEqual(sorted(self.leased(spool)), sorted(others))
+        self.assertTrue(self.wait(spool.keeps_suspects()))
         self.clock.advance(SUSPECT_DELAY)
+        self.assertFalse(self.wait(spool.keeps_suspects()))
         self.assertEqual(self.leased(spool), [bad])
         spool.begin_attempt(bad)
         with capturedLogs() as events:
