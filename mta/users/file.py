@@ -29,6 +29,10 @@ class UserFault(Exception):
     """Something about users that a person must put right: one line."""
 
 
+class UsersUnreadable(UserFault):
+    """A file with users can't be read now.  Ask again later."""
+
+
 class UserFile:
     """The users file at `path`.  Every method raises UserFault.
 
@@ -181,7 +185,7 @@ class UserFile:
             raise self._fault(error) from None
 
     def _fault(self, error: OSError) -> UserFault:
-        return UserFault(f"{error.filename or self.path}: {error.strerror}")
+        return UsersUnreadable(f"{error.filename or self.path}: {error.strerror}")
 
 
 def _checked(check: Any, text: str) -> str:

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from mta.files import Stamp
 from mta.interfaces import IPasswords, IRouter, IUsers
+from mta.limited_log import LimitedLog
 from mta.mail import Mailbox
 from mta.session import Session
 from mta.settings import Account, Service
@@ -30,7 +31,7 @@ from mta.smtp.sasl import (
     ScramKeys,
 )
 from mta.users.addresses import is_own
-from mta.users.file import UserFault, UserFile
+from mta.users.file import UserFault, UserFile, UsersUnreadable
 from mta.users.renewed import RenewedPasswords
 from mta.users.roster import HASH_SIZE, SALT_SIZE, PasswordHash, Roster, User
 
@@ -77,6 +78,8 @@ class Users:
         self._renewing: set[str] = set()  # names of users
         self._may_renew = True
         self._renewed = renewed
+        self._limited = LimitedLog(self.log)
+        self._is_unread = False  # the files could not be read
         self._stamp = self._stamps()
         self._roster = self._load()
 
@@ -181,7 +184,7 @@ class Users:
         try:
             return self._renewed.applied(roster)
         except OSError as error:
-            raise UserFault(str(error)) from None
+            raise UsersUnreadable(str(error)) from None
 
     # --- ICredentials
 
@@ -235,16 +238,20 @@ class Users:
         return known.cram_md5 or None if known else None
 
     async def _refresh(self) -> None:
-        """Take up a changed file; one that can't be read changes nothing."""
+        """Take up a changed file; one that can't be read changes nothing.
+
+        Where its text is at fault, it is read again once that has changed.
+        """
         try:
             stamps = self._stamps()
-            if stamps == self._stamp:
+            if stamps == self._stamp and not self._is_unread:
                 return
-            is_file = stamps[0] != self._stamp[0]
-            self._stamp = stamps
+            is_file = stamps[0] != self._stamp[0] or self._is_unread
+            self._stamp, self._is_unread = stamps, False
             self._roster = await self._in_thread(self._load)
         except UserFault as fault:
-            self.log.error("{fault}; the users stay as they were", fault=str(fault))
+            self._is_unread = isinstance(fault, UsersUnreadable)
+            self._limited.error("users", "{fault}; the users stay as they were", fault=str(fault))
             return
         if self._is_first and is_file:
             self.log.info("{path} read anew", path=str(self._file.path))
