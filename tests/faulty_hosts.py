@@ -14,6 +14,39 @@ PHASES = (
 FAULTS = (
     *("reset", "close", "stall", "garbage", "early", "late", "double", "missing", "421", "wrong"),
 )
+# What is said in place of a reply, or of a part of one, by the name of the fault.
+ODD_REPLIES = {
+    "nothing but an end": b"\r\n",
+    "code 000": b"000 fine\r\n",
+    "code 999": b"999 fine\r\n",
+    "code 199": b"199 fine\r\n",
+    "code of two digits": b"25 fine\r\n",
+    "code of nine digits": b"250250250 fine\r\n",
+    "digits of another script": "\N{FULLWIDTH DIGIT TWO}50 fine\r\n".encode(),
+    "blank before the code": b" 250 fine\r\n",
+    "NUL before the code": b"\0250 fine\r\n",
+    "NULs": b"\0" * 3000 + b"\r\n",
+    "ends in LF alone": b"250 fine\n",
+    "ends in CR alone": b"250 fine\r",
+    "changes its code": b"250-fine\r\n550 no\r\n",
+    "never ends": b"250-and more\r\n" * 3000,
+    "line of a megabyte": b"250 " + b"x" * 2**20 + b"\r\n",
+    "line that does not end": b"250 " + b"x" * 2**17,
+    "354": b"354 go ahead\r\n",
+    "334": b"334 \r\n",
+    "220": b"220 peer ESMTP\r\n",
+    "221": b"221 2.0.0 bye\r\n",
+    "TLS record": b"\x15\x03\x03\x00\x02\x02\x28",
+}
+# Replies that are odd, and can be understood.
+STRANGE_REPLIES = {
+    "code alone": b"{code}\r\n",
+    "not ASCII": b"{code} 2.0.0 \xff\xfe\x80 fein\r\n",
+    "NUL in the text": b"{code} 2.0.0 fi\0ne\r\n",
+    "escape sequences": b"{code} \x1b[2J\x1b]0;x\x07\r\n",
+    "many lines": b"{code}-more\r\n" * 99 + b"{code} fine\r\n",
+    "code of another class": b"{code} 5.7.1 no\r\n",
+}
 LATE = 100.0  # seconds, fewer than any step may take
 REPLIES = {
     "greeting": "220 peer ESMTP",
@@ -67,7 +100,8 @@ class Peer:
 
     def tick(self) -> None:
         """Say what comes late."""
-        later, self._later = self._later, []
+        count = 1 if self._fault == "drips" else len(self._later)
+        later, self._later = self._later[:count], self._later[count:]
         for octets in later:
             self._connection.say(octets)
 
@@ -139,7 +173,7 @@ class Peer:
         if len(self._envelope) < 2:
             self._connection.say(b"503 5.5.1 no envelope\r\n")
             return
-        if (self._phase, self._fault) not in ((phase, "wrong"), (phase, "421")):
+        if self._phase != phase or self._fault not in ("wrong", "421", "refuses and closes"):
             self._taken.append(name[1].decode())
         self._envelope = []
         self._reply(phase, "250 2.0.0 taken")
@@ -182,6 +216,20 @@ class Peer:
             case "wrong":
                 self._envelope = []
                 self._connection.say(b"499 4.0.0 not so\r\n")
+            case "refuses and closes":
+                self._deaf = True
+                self._connection.say(b"554 5.7.1 no\r\n")
+                self._connection.close()
+            case "drips":
+                self._later.extend(bytes([octet]) for octet in octets)
+            case "half":
+                self._deaf = True
+                self._connection.say(octets[:7])
+                self._connection.close()
+            case odd if odd in ODD_REPLIES:
+                self._connection.say(ODD_REPLIES[odd])
+            case strange if strange in STRANGE_REPLIES and phase != "EHLO":
+                self._connection.say(STRANGE_REPLIES[strange].replace(b"{code}", octets[:3]))
             case _:
                 self._connection.say(octets)
 

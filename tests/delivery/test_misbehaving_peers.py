@@ -6,13 +6,13 @@ other host and one that has a good one behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Security, Status
 from mta.testing import FakeResolver
-from tests.faulty_hosts import FAULTS, PHASES, Hosts
+from tests.faulty_hosts import FAULTS, ODD_REPLIES, PHASES, STRANGE_REPLIES, Hosts
 from tests.next_hops import DOMAIN, NextHops
 
 MANNERS = {
@@ -25,13 +25,13 @@ MESSAGES = ("M1", "M2", "M3")
 ATTEMPTS = 3
 # Where commands go in groups, a reply that belongs to nothing makes all of them doubtful: what the
 # peer may have been told, it is told again.
-OUT_OF_STEP = ("garbage", "early", "double")
+OUT_OF_STEP = ("garbage", "early", "double", *ODD_REPLIES)
 # The phases in which nobody can know whether the host has the message.
 AFTER_CONTENT = ("end", "BDAT", "content")
 
 
-class MisbehavingPeerTests(SynchronousTestCase):
-    """One test for each phase."""
+class PeerCase(SynchronousTestCase):
+    """A hop whose first host has a fault."""
 
     def play(self, phase: str, fault: str, manner: str, *, alone: bool) -> tuple[NextHops, Hosts]:
         """A hop whose first host has that fault."""
@@ -77,10 +77,10 @@ class MisbehavingPeerTests(SynchronousTestCase):
             is_there = name in hosts.taken
             self.assertTrue(alone or is_there or phase in AFTER_CONTENT, f"{name} is not with mx2")
 
-    def check_all(self, phase: str) -> None:
-        """Check a phase with all faults."""
+    def check_all(self, phase: str, faults: Iterable[str]) -> None:
+        """Check a phase with these faults."""
         wrong = []
-        for fault in FAULTS:
+        for fault in faults:
             for manner in MANNERS:
                 if (phase == "BDAT") is not (manner == "chunks") and phase in (
                     *("BDAT", "DATA", "content", "end"),
@@ -95,14 +95,50 @@ class MisbehavingPeerTests(SynchronousTestCase):
         self.assertEqual([], wrong)
 
 
-def _add(phase: str) -> None:
-    def test(self: MisbehavingPeerTests) -> None:
-        self.check_all(phase)
+class MisbehavingPeerTests(PeerCase):
+    """One test for each phase."""
+
+
+class OddReplyTests(PeerCase):
+    """The same, with replies that are none, or strange."""
+
+    def test_a_refusal_and_the_end(self) -> None:
+        """A host that refuses and closes at once has refused one message, and no other."""
+        for phase, manner in (("MAIL", "step by step"), ("end", "groups"), ("BDAT", "chunks")):
+            with self.subTest(phase=phase):
+                hops, hosts = self.play(phase, "refuses and closes", manner, alone=True)
+                self.attempt(hops, hosts, MESSAGES)
+                statuses = [hops.outcomes[name][0].status for name in MESSAGES]
+                self.assertIn(Status.FAILED, statuses)
+                for name in MESSAGES:
+                    (outcome,) = hops.outcomes[name]
+                    said = outcome.reply.enhanced
+                    self.assertEqual(outcome.status is Status.FAILED, said == "5.7.1", outcome)
+                self.assertEqual(hosts.taken, [])
+
+    def test_strange_replies_are_understood(self) -> None:
+        """Whatever stands behind the code, the message is relayed, once, by the first host."""
+        for phase in PHASES:
+            for fault in STRANGE_REPLIES:
+                for manner in MANNERS:
+                    with self.subTest(phase=phase, fault=fault, manner=manner):
+                        hops, hosts = self.play(phase, fault, manner, alone=False)
+                        self.attempt(hops, hosts, ["M1"])
+                        self.assertEqual(hops.outcomes["M1"][0].status, Status.RELAYED)
+                        self.assertEqual(hosts.taken, ["M1"])
+                        self.assertEqual(set(hosts.dialled), {"192.0.2.1"})
+                        self.assertTrue(str(hops.outcomes["M1"][0].reply).isprintable())
+
+
+def _add(case: type[PeerCase], phase: str, faults: Iterable[str]) -> None:
+    def test(self: PeerCase) -> None:
+        self.check_all(phase, faults)
 
     test.__name__ = f"test_{phase}"
     test.__doc__ = f"Faults in the phase {phase}."
-    setattr(MisbehavingPeerTests, test.__name__, test)
+    setattr(case, test.__name__, test)
 
 
 for _phase in PHASES:
-    _add(_phase)
+    _add(MisbehavingPeerTests, _phase, FAULTS)
+    _add(OddReplyTests, _phase, (*ODD_REPLIES, "drips", "half"))
