@@ -78,6 +78,11 @@ class Peer:
     unknown: Unknown = Unknown.ACCEPT
 
     @property
+    def is_dialled(self) -> bool:
+        """Tell whether we call it, again and again."""
+        return self.connect is not None and self.every > 0
+
+    @property
     def is_trusted_with_origins(self) -> bool:
         """Tell whether it may tell origins.
 

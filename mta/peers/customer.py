@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -100,20 +100,30 @@ class Customer:
         """See `IExchanges.note_next_try`."""
         self._status.note(peer.name, next_try=time.time() + seconds)
 
-    def keep_up(self, peers: Iterable[Peer]) -> None:
-        """Dial those of these peers that have `every`, again and again."""
+    def keep_up(self, peers: Iterable[Peer], ours: Collection[str] | None = None) -> None:
+        """Dial those of these peers that have `every`, again and again.
+
+        `ours`: the ones that no other node dials; None: all.
+        """
         for peer in peers:
-            if peer.connect is not None and peer.every:
-                loop = DialLoop(peer, self, self._clock)
+            if peer.is_dialled:
+                may_dial = ours is None or peer.name in ours
+                loop = DialLoop(peer, self, self._clock, may_dial=may_dial)
                 self._loops[peer.name] = loop
                 loop.start()
                 if peer.links > 1:
-                    self._start_quick_link(peer)
+                    self._start_quick_link(peer, may_dial=may_dial)
 
-    def _start_quick_link(self, peer: Peer) -> None:
+    def allow(self, ours: Collection[str]) -> None:
+        """Dial these peers alone, and those no more that another node dials."""
+        for loop in self._all_loops():
+            loop.allow(may_dial=loop.peer in ours)
+
+    def _start_quick_link(self, peer: Peer, *, may_dial: bool) -> None:
         """Hold a link for questions and small mail, too.  Our own mail has no use for it."""
         exchanges = QuickLink(self._dialler, self._receiver, self._status)
-        loop = DialLoop(replace(peer, send=False), exchanges, self._clock)
+        own = replace(peer, send=False)
+        loop = DialLoop(own, exchanges, self._clock, may_dial=may_dial)
         self._quick_loops.append(loop)
         loop.start()
 

@@ -29,7 +29,8 @@ _pause_after = backoffPolicy(MIN_PAUSE, MAX_PAUSE, factor=2.0, jitter=float)  # 
 class DialLoop:
     """Repeats exchanges with one peer.
 
-    `ended` fires when, after `stop`, all is over.  `random` gives numbers from 0 up to 1.
+    While it `may_dial` not, as another node does, our own mail is sent all the same.  `ended` fires
+    when, after `stop`, all is over.  `random` gives numbers from 0 up to 1.
     """
 
     log = Logger()
@@ -40,8 +41,12 @@ class DialLoop:
         exchanges: IExchanges,
         clock: IReactorTime,
         random: Callable[[], float] = chance.random,
+        *,
+        may_dial: bool = True,
     ) -> None:
+        self.peer = peer.name
         self._peer = peer
+        self._may_dial = may_dial
         self._exchanges = exchanges
         self._clock = clock
         self._random = random
@@ -59,6 +64,14 @@ class DialLoop:
         loops = [self._dial(), self._send()] if self._peer.send else [self._dial()]
         self.ended = DeferredList(map(Deferred.fromCoroutine, loops), consumeErrors=True)
 
+    def allow(self, *, may_dial: bool) -> None:
+        """Dial from now on, or begin no exchange any more."""
+        is_new, self._may_dial = may_dial and not self._may_dial, may_dial
+        if is_new:
+            self._failures = 0
+            if not self._exchanging:
+                self._due.set()
+
     def stop(self) -> None:
         """Dial no more.  What is under way ends when its connections do."""
         self._stopped = True
@@ -69,10 +82,15 @@ class DialLoop:
         """Send new mail for the peer before the next exchange."""
         if not self._peer.send:
             return
-        if self._exchanging and not self._send_failures:
+        if self._sends_alone and not self._send_failures:
             self._send_due.set()
-        elif not self._exchanging and not self._failures:
+        elif not self._sends_alone and not self._failures:
             self._due.set()
+
+    @property
+    def _sends_alone(self) -> bool:
+        """Tell whether our own mail waits for no exchange to begin."""
+        return self._exchanging or not self._may_dial
 
     def retry(self) -> None:
         """Try again now, after failures: the peer may be there again."""
@@ -84,6 +102,9 @@ class DialLoop:
     async def _dial(self) -> None:
         """One exchange after the other."""
         while not self._stopped:
+            if not self._may_dial:
+                await self._due.wait(MAX_PAUSE)
+                continue
             self._exchanging = True
             pause = await self._exchange_once()
             self._exchanging = False
@@ -145,7 +166,7 @@ class DialLoop:
         return every
 
     async def _send(self) -> None:
-        """Send what comes while the connection is turned.
+        """Send what comes while the connection is turned, or is another node's.
 
         And every so often what the peer did not take before.
         """
@@ -154,7 +175,7 @@ class DialLoop:
                 _pause_after(self._send_failures - 1) if self._send_failures else self._peer.every
             )
             await self._send_due.wait(self._jittered(pause))
-            if self._exchanging and not self._stopped:
+            if self._sends_alone and not self._stopped:
                 await self._send_once()
 
     async def _send_once(self) -> None:

@@ -155,7 +155,8 @@ class MailService(MultiService):
             self._meter,
             is_first=not self._inherited,
         )
-        self._peers = PeersService(is_first=not self._inherited)
+        shared = self._process.spool if self._process.place.database else None
+        self._peers = PeersService(self._reactor, is_first=not self._inherited, shared=shared)
         between = (QuestionsService(self._process), LendingService(self._process))
         for each in between:
             each.setServiceParent(self._front)
@@ -212,6 +213,7 @@ class MailService(MultiService):
         self._repeat(REPORTS_INTERVAL, self._process.send_reports)
         if self._process.place.database:
             self._repeat(NODES_INTERVAL, NodeExchange(self._process).run)
+            self._repeat(NODES_INTERVAL, self._peers.look)
         systemd.notify("READY=1")
         if interval := systemd.watchdog_interval():
             self._repeat(interval, self._ping_watchdog)

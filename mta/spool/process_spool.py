@@ -99,6 +99,10 @@ class ProcessSpool(ABC):
         try again later.
         """
 
+    async def peers_to_dial(self, peers: Collection[str]) -> Collection[str]:
+        """Those of these peers that no other host dials.  Raises OSError."""
+        return peers
+
     @abstractmethod
     async def _leave(self) -> None:
         """Free what is our own, at an orderly end.  Raises OSError."""

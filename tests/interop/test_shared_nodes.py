@@ -6,15 +6,26 @@ import json
 import shutil
 import smtplib
 import ssl
+import time
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.reversal import BOB, BOBS, PASSWORD, Provider, office, run_mta
-from tests.processes import DEADLINE, Server, configuration, local_domain, wait_until
-from tests.spool.postgres import cluster
+from mta.service.main import TAKE_OVER_INTERVAL
+from tests.interop.reversal import BOB, BOBS, CAROL, CAROLS, PASSWORD, Provider, office, run_mta
+from tests.processes import (
+    DEADLINE,
+    Server,
+    configuration,
+    local_domain,
+    mail_in,
+    temporary_folder,
+    wait_until,
+)
+from tests.spool.postgres import cluster, execute
 
 NOBODY = "nobody@office.example"
+DIALS = "provider is dialled by this node"
 PROXY = {"networks": ["127.0.0.0/8"], "xclient": ["127.0.0.1"]}
 STRANGER = "192.0.2.7"
 
@@ -107,13 +118,23 @@ class OfficeTests(SharedCase):
         self.assertEqual(self.rcpt(self.one, BOB), [250])
         wait_until(self.is_answered_elsewhere, "the answer is used")
         wait_until(lambda: self.peer(self.other)["questions"]["link"] == 1, "counts are joined")
-        self.other.send(b"Subject: x\r\n\r\nx\r\n", BOB)
-        self.office.wait_for_mail(BOBS)
+        self.arrives_at_once()
 
         self.take_another_secret()
         self.one.stop()
         self.assertIsNone(self.peer(self.other)["link_since"])
         self.assertEqual(self.rcpt(self.other, NOBODY, BOB), [550, 250])
+
+    def arrives_at_once(self) -> None:
+        """Mail that the other node takes: NOTIFY brings it.
+
+        One that only looked, every ten seconds, would need twenty for three that come in turn.
+        """
+        began = time.monotonic()
+        for number in range(1, 4):
+            self.other.send(b"Subject: x\r\n\r\nx\r\n", BOB)
+            self.office.wait_for_mail(BOBS, number)
+        self.assertLess(time.monotonic() - began, 2 * TAKE_OVER_INTERVAL)
 
     def is_answered_elsewhere(self) -> bool:
         """Ask the other node for the mailbox; tell whether it knew an answer by now."""
@@ -144,3 +165,53 @@ class OfficeTests(SharedCase):
         except smtplib.SMTPAuthenticationError:
             return False
         return True
+
+
+class OfficeNodesTests(SharedCase):
+    """An office of two nodes with one configuration, and its relay."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay = Provider(self, {"linger": "1h"})
+        self.relay.start()
+        self.mail = temporary_folder(self)
+        self.one, self.other = self.office("one"), self.office("other")
+
+    def office(self, name: str) -> Server:
+        """A node of the office, started."""
+        domain = local_domain(deliver=f"maildir:{self.mail}/{{local}}")
+        keys = self.keys(name) | {"domains": {"office.example": domain}}
+        server = office(self, self.relay, every="1s", keys=keys)
+        server.start()
+        return server
+
+    def holder(self) -> Server:
+        """The node that dials, which is the only one."""
+        [found] = [each for each in (self.one, self.other) if DIALS in each.log]
+        return found
+
+    def links(self) -> int:
+        """The links that the relay has seen."""
+        return self.relay.log.count("turned the connection")
+
+    def bring(self, count: int) -> None:
+        """Mail for the office comes to the relay, and leaves by the link."""
+        self.relay.send(b"Subject: x\r\n\r\nx\r\n", BOB)
+        wait_until(lambda: len(mail_in(self.mail / "bob")) == count, "it arrives")
+
+    def test_one_holds_the_link(self) -> None:
+        """One dials; each sends the office's own mail; another dials when that one dies."""
+        wait_until(lambda: self.links() == 1, "a link stands")
+        self.bring(1)
+        first = self.holder()
+        last = self.other if first is self.one else self.one
+        last.send(b"Subject: x\r\n\r\nx\r\n", CAROL, reverse_path=BOB)
+        self.relay.wait_for_mail(CAROLS)
+        self.assertEqual(self.links(), 1)
+        first.kill()
+        name = "one" if first is self.one else "other"
+        # As when a minute has passed.
+        execute(self.url, "UPDATE owner SET alive_until = '-infinity' WHERE node = %s", name)
+        wait_until(lambda: DIALS in last.log, "the other one dials")
+        wait_until(lambda: self.links() == 2, "its link stands")
+        self.bring(2)

@@ -77,6 +77,35 @@ class DialLoopTests(SynchronousTestCase):
         self.end()
         self.assertEqual(self.pause(), 280)
 
+    def test_another_node_dials(self) -> None:
+        """No exchange begins, our own mail is sent; when it is ours again, it is at once."""
+        self.loop.allow(may_dial=False)
+        self.fail()
+        self.clock.pump([MAX_PAUSE] * 9)
+        self.assertEqual(len(self.exchanges), 1)
+        sent = self.sent
+        self.loop.mail_came()
+        self.assertEqual(self.sent, sent + 1)
+        self.loop.allow(may_dial=True)
+        self.loop.allow(may_dial=True)
+        self.assertEqual(len(self.exchanges), 2)
+        self.loop.allow(may_dial=False)
+        self.end(turned=True, turned_for=LONG_LINK)
+        self.loop.retry()
+        self.clock.pump([MAX_PAUSE] * 3)
+        self.assertEqual(len(self.exchanges), 2)
+        self.loop.stop()
+        self.successResultOf(self.loop.ended)
+
+    def test_not_before_it_is_ours(self) -> None:
+        """A loop that may not dial at its start does when it may."""
+        self.loop.stop()
+        self.loop = DialLoop(PROVIDER, self, self.clock, lambda: 0.5, may_dial=False)
+        self.loop.start()
+        self.assertEqual(len(self.exchanges), 1)
+        self.loop.allow(may_dial=True)
+        self.assertEqual(len(self.exchanges), 2)
+
     def test_failures(self) -> None:
         """The pauses double up to a cap, and the first success ends that."""
         pauses = []

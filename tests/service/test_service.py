@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,24 +12,27 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
 from mta.interfaces import IFirstRoles, IStatusSource
+from mta.mail import Agent, Hop
 from mta.metrics import NullMeter
 from mta.resolver import Resolver
 from mta.service.configured import Configured
 from mta.service.listeners import Listeners, Receivers
 from mta.service.main import MailService
 from mta.service.monitoring import Status
-from mta.service.peers import PeersService
+from mta.service.peers import MAX_SURE, PeersService
 from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
 from mta.service.signals import StopSignals
 from mta.service.workers import Workers
-from mta.settings import Settings
+from mta.settings import Peer, Settings
 from mta.smtp.sasl import PLAIN
+from mta.spool.process_spool import ProcessSpool
 from mta.testing import FakeRouter, MemorySpool
 from mta.users.dovecot import DovecotUsers
 from tests.conversations import receiver_config
@@ -85,26 +88,55 @@ class PeriodicTests(SynchronousTestCase):
         self.successResultOf(stopped)
 
 
+PEER = Peer("office", connect=Hop(Agent.SMTP, "p.example"))
+
+
 class FakeConfigured:
     """A configuration with one peer to dial."""
 
     def __init__(self) -> None:
-        self.settings = SimpleNamespace(peers={"office": "the office"})
+        self.settings = SimpleNamespace(peers={"office": PEER})
         self.customer = self
-        self.dialled: list[str] = []
+        self.dialled: list[tuple[Peer, Collection[str] | None]] = []
+        self.allowed: list[Collection[str]] = []
         self.closed: list[float] = []
 
-    def keep_up(self, peers: Iterable[str]) -> None:
+    def keep_up(self, peers: Iterable[Peer], ours: Collection[str] | None) -> None:
         """Dial them."""
-        self.dialled += peers
+        self.dialled += [(peer, ours) for peer in peers]
+
+    def allow(self, ours: Collection[str]) -> None:
+        """Dial these alone."""
+        self.allowed.append(ours)
 
     async def close(self, timeout: float) -> None:
         """Close it."""
         self.closed.append(timeout)
 
 
+class FakeShared:
+    """A spool that other nodes share."""
+
+    def __init__(self) -> None:
+        self.ours: list[str] = []
+        self.asked: list[Collection[str]] = []
+        self.failure: OSError | None = None
+
+    async def peers_to_dial(self, peers: Collection[str]) -> Collection[str]:
+        """See `ProcessSpool.peers_to_dial`."""
+        self.asked.append(peers)
+        if self.failure is not None:
+            raise self.failure
+        return self.ours
+
+
 class PeersTests(SynchronousTestCase):
     """The peers that a process dials."""
+
+    def service(self, *, is_first: bool = True, shared: object = None) -> PeersService:
+        """The service, with a clock that the test moves."""
+        self.clock = Clock()
+        return PeersService(self.clock, is_first=is_first, shared=cast(ProcessSpool, shared))
 
     def use(self, peers: PeersService) -> FakeConfigured:
         """Another configuration."""
@@ -114,23 +146,54 @@ class PeersTests(SynchronousTestCase):
 
     def test_from_the_beginning(self) -> None:
         """Not before the runner runs; a reload later dials those of the new one."""
-        peers = PeersService(is_first=True)
+        peers = self.service()
         first = self.use(peers)
         self.assertEqual(first.dialled, [])
         peers.begin()
-        self.assertEqual(first.dialled, ["the office"])
-        self.assertEqual(self.use(peers).dialled, ["the office"])
+        self.assertEqual(first.dialled, [(PEER, None)])
+        self.assertEqual(self.use(peers).dialled, [(PEER, None)])
+        self.successResultOf(Deferred.fromCoroutine(peers.look()))
+        self.assertEqual(first.allowed, [])
 
     def test_workers_dial_none(self) -> None:
         """The first process does, for all."""
-        peers = PeersService(is_first=False)
+        peers = self.service(is_first=False)
         peers.use(cast(Configured, configured := FakeConfigured()))
         peers.begin()
         self.assertEqual(configured.dialled, [])
 
+    def look(self, peers: PeersService) -> str:
+        """Look who dials; returns what is logged."""
+        with capturedLogs() as events:
+            self.successResultOf(Deferred.fromCoroutine(peers.look()))
+        return "\n".join(str(formatEvent(event)) for event in events)
+
+    def test_shared(self) -> None:
+        """None before it is known whose they are; ours for half a minute without the database."""
+        shared = FakeShared()
+        peers = self.service(shared=shared)
+        configured = self.use(peers)
+        peers.begin()
+        self.assertEqual(configured.dialled, [(PEER, ())])
+        self.assertEqual(self.look(peers), "")
+        shared.ours = ["office"]
+        self.assertEqual(self.look(peers), "office is dialled by this node")
+        self.assertEqual(self.use(peers).dialled, [(PEER, ["office"])])
+        shared.failure = OSError("away")
+        last = self.use(peers)
+        self.clock.advance(MAX_SURE - 1)
+        self.look(peers)
+        self.assertEqual(last.allowed, [])
+        self.clock.advance(1)
+        self.assertIn("away", self.look(peers))
+        self.assertEqual(last.allowed, [()])
+        shared.failure, shared.ours = None, []
+        self.look(peers)
+        self.assertEqual(shared.asked[-1], {"office"})
+
     def test_the_end(self) -> None:
         """The configuration in force is closed."""
-        peers = PeersService(is_first=True)
+        peers = self.service()
         old, new = self.use(peers), self.use(peers)
         self.successResultOf(peers.stopService())
         self.assertEqual((old.closed, new.closed), ([], [STOP_TIMEOUT]))

@@ -20,8 +20,8 @@ _LOCK = 0x6D746131  # the advisory lock under which tables are made: "mta1"
 # drafts whose bodies are in `chunk`, before their messages are committed.  `owner` has a row for
 # each process: the `format` of the tables that it knows, and when it is dead, by the clock of the
 # database.  `format` has the version of these tables, and the oldest one whose programs can use
-# them.  `taken` is the memory of `mta.spool.taken`.  The columns are
-# those of `mta.spool.schema`, where these have the same names.
+# them.  `taken` is the memory of `mta.spool.taken`, `dialled` has the process that dials a peer.
+# The columns are those of `mta.spool.schema`, where these have the same names.
 _TABLES = """
 CREATE TABLE format (version integer NOT NULL, oldest integer NOT NULL);
 CREATE TABLE schedule (
@@ -95,6 +95,7 @@ CREATE TABLE owner (
 ) WITH (fillfactor = 50);
 CREATE TABLE taken (key text PRIMARY KEY, at bigint NOT NULL, message bigint NOT NULL);
 CREATE INDEX taken_at ON taken (at);
+CREATE TABLE dialled (peer text PRIMARY KEY, owner bigint NOT NULL);
 CREATE TABLE document (
     name text PRIMARY KEY,
     value text NOT NULL

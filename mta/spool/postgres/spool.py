@@ -25,7 +25,7 @@ from mta.spool.folder import Folder
 from mta.spool.heartbeat import Heartbeat, Pulse
 from mta.spool.jobs import acting
 from mta.spool.leasing import Leasing
-from mta.spool.postgres import owner_rows, schema
+from mta.spool.postgres import dialling, owner_rows, schema
 from mta.spool.postgres.claims import PostgresClaims
 from mta.spool.postgres.content import ChunkedDrafts, PostgresContent, Uploads
 from mta.spool.postgres.cursor import Cursors
@@ -101,7 +101,7 @@ class PostgresSpool(ProcessSpool):
         uploads = Uploads(self._uploading, number)
         drafts = ChunkedDrafts(self._folder, source, uploads)
         self._wakeups = Wakeups(server, self._reactor, number, self._listener)
-        self._reading = reading
+        self._reading, self._session = reading, reading.session
         claims = PostgresClaims(committer, number, source, cursors)
         self._leasing = Leasing(claims, self._listener, self._wakeups, self._now)
         self._commits = Commits(
@@ -118,6 +118,12 @@ class PostgresSpool(ProcessSpool):
             self._reactor,
             MAX_SURE,
         )
+
+    async def peers_to_dial(self, peers: Collection[str]) -> Collection[str]:
+        """See `ProcessSpool.peers_to_dial`."""
+        call, number = self._session.call, self._owner.number
+        found: Collection[str] = await self._in_thread(call, dialling.have, peers, number)
+        return found
 
     async def _leave(self) -> None:
         """See `ProcessSpool._leave`."""
