@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mta.mail import NULL_PATH, Body, Envelope, Mailbox, Notify, Recipient
@@ -25,6 +26,9 @@ MakeContent = Callable[["ContentKey"], IContent]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NO_DOMAIN = re.compile(r"[\s<>@\"]")
+_BODIES = {each.value: each for each in Body}
+_STATES = {each.value: each for each in State}
+_CONDITIONS = {each.value: each for each in Notify}
 WRONG = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
@@ -134,6 +138,8 @@ def message_of(
 ) -> Message:
     """A message.  Raises what `WRONG` names where a value can't be right."""
     number, shift, size, is_ascii, in_file, attempts, warned, recovered, *rest, _ = row
+    local_part, domain, body, smtputf8, ret, envid, require_tls, outside = rest
+    _require_texts(_MESSAGE_TEXTS, (local_part, domain, body, ret, envid, origin))
     if not recipients:
         raise ValueError("it has no recipients")
     for name, value in (("size", size), ("attempts", attempts)):
@@ -143,13 +149,23 @@ def message_of(
     return Message(
         id=queue_id.encode(number),
         arrived=_moment("arrival", queue_id.arrival(number) + _number("shift", shift)),
-        envelope=_envelope(tuple(entry.recipient for entry in progress), *rest),
+        envelope=Envelope(
+            reverse_path=_mailbox("reverse-path", local_part, domain, null=True),
+            recipients=tuple([entry.recipient for entry in progress]),
+            body=_member("body", _BODIES, body.removeprefix(rows.SEALED)),
+            smtputf8=bool(smtputf8),
+            ret=ret,
+            envid=envid,
+            require_tls=bool(require_tls),
+            outside=bool(outside),
+            sealed=body.startswith(rows.SEALED),
+        ),
         content=content(ContentKey(number, size, bool(is_ascii), bool(in_file))),
         progress=progress,
         attempts=attempts,
         warned=bool(warned),
         recovered=bool(recovered),
-        origin=origins.decoded(_text("origin", origin)),
+        origin=origins.decoded(origin),
     )
 
 
@@ -167,62 +183,32 @@ def _require_content(
         raise ValueError(f"its content has {length} octets and not {size}")
 
 
-def _envelope(
-    recipients: tuple[Recipient, ...],
-    local_part: str,
-    domain: str,
-    body: str,
-    smtputf8: int,
-    ret: str,
-    envid: str,
-    require_tls: int,
-    outside: int,
-) -> Envelope:
-    return Envelope(
-        reverse_path=_mailbox("reverse-path", local_part, domain, null=True),
-        recipients=recipients,
-        body=_member("body", Body, body.removeprefix(rows.SEALED)),
-        smtputf8=bool(smtputf8),
-        ret=_text("RET", ret),
-        envid=_text("ENVID", envid),
-        require_tls=bool(require_tls),
-        outside=bool(outside),
-        sealed=body.startswith(rows.SEALED),
-    )
-
-
 def _numbered_progress(recipients: Collection[tuple[Any, ...]]) -> Iterator[Progress]:
     for place, row in enumerate(recipients, 1):
         try:
-            yield _progress(*row)
+            yield _progress(row)
         except WRONG as error:
             raise ValueError(f"recipient {place}: {words(error)}") from None
 
 
-def _progress(
-    local_part: str,
-    domain: str,
-    notify: str,
-    original: str,
-    state: str,
-    peer: str,
-    held_domain: str,
-    settled: str,
-    history: str,
-) -> Progress:
-    conditions = _text("notify", notify).split()
+def _progress(row: tuple[Any, ...]) -> Progress:
+    _require_texts(_RECIPIENT_TEXTS, row)
+    local_part, domain, notify, original, state, peer, held_domain, settled, history = row
     return Progress(
         recipient=Recipient(
-            forward_path=_mailbox("forward-path", local_part, domain),
-            notify=frozenset(_member("notify", Notify, each) for each in conditions),
-            original=_text("original recipient", original),
+            _mailbox("forward-path", local_part, domain), _notify(notify), original
         ),
-        state=_member("state", State, state),
-        peer=_text("peer", peer),
-        domain=_text("domain", held_domain),
-        settled=frozenset(_text("settled", each) for each in _list("settled", settled)),
-        history=tuple(_attempt(entry) for entry in _list("history", history)),
+        state=_member("state", _STATES, state),
+        peer=peer,
+        domain=held_domain,
+        settled=frozenset([_text("settled", each) for each in _list("settled", settled)]),
+        history=tuple([_attempt(entry) for entry in _list("history", history)]),
     )
+
+
+@lru_cache(maxsize=64)
+def _notify(conditions: str) -> frozenset[Notify]:
+    return frozenset(_member("notify", _CONDITIONS, each) for each in conditions.split())
 
 
 def _attempt(entry: Any) -> HistoryEntry:
@@ -233,7 +219,7 @@ def _attempt(entry: Any) -> HistoryEntry:
 
 
 def _mailbox(name: str, local_part: str, domain: str, *, null: bool = False) -> Mailbox:
-    mailbox = Mailbox(_text(name, local_part), _text(name, domain))
+    mailbox = Mailbox(local_part, domain)
     if null and mailbox.is_null:
         return NULL_PATH
     is_postmaster = not domain and local_part.lower() == "postmaster"
@@ -242,8 +228,26 @@ def _mailbox(name: str, local_part: str, domain: str, *, null: bool = False) -> 
     return mailbox
 
 
+_MESSAGE_TEXTS = ("reverse-path", "reverse-path", "body", "RET", "ENVID", "origin")
+_RECIPIENT_TEXTS = (
+    *("forward-path", "forward-path", "notify", "original recipient"),
+    *("state", "peer", "domain", "settled", "history"),
+)
+
+
+def _require_texts(names: Sequence[str], values: Sequence[Any]) -> None:
+    """Raise ValueError where a value is no text, or has control characters."""
+    # Nearly all is printable, which is known sooner of all together.
+    try:
+        if "".join(values).isprintable():
+            return
+    except TypeError:
+        pass  # the loop says which it is
+    for name, value in zip(names, values, strict=True):
+        _text(name, value)
+
+
 def _text(name: str, value: object) -> str:
-    # Nearly all is printable, which is known sooner than what else it has.
     if not isinstance(value, str) or (not value.isprintable() and _CONTROL.search(value)):
         raise ValueError(f"its {name} is {value!r}")
     return value
@@ -262,17 +266,17 @@ def _moment(name: str, value: object) -> float:
     return moment
 
 
-def _member(name: str, kind: type[E], value: str) -> E:
+def _member(name: str, members: Mapping[str, E], value: str) -> E:
     try:
-        return kind(value)
-    except ValueError:
+        return members[value]
+    except KeyError:
         raise ValueError(f"its {name} is {value!r}") from None
 
 
-def _list(name: str, value: object) -> list[Any]:
+def _list(name: str, value: str) -> list[Any]:
     if value == "[]":  # of all that was not tried yet
         return []
-    found = json.loads(_text(name, value))
+    found = json.loads(value)
     if not isinstance(found, list):
         raise ValueError(f"its {name} is {value!r}")
     return found

@@ -13,7 +13,8 @@ from collections.abc import Callable
 MAX_MOMENT = 253402300799.0  # seconds since the epoch: the year 9999, the last that Python knows
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_SHIFTS = range(60, -1, -5)  # thirteen digits of five bits
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]  # of ten bits
+_SHIFTS = range(50, -1, -10)  # of six pairs, behind one digit
 _FORM = re.compile(f"[0-7][{_DIGITS}]{{12}}")
 _AS_PYTHON = str.maketrans(_DIGITS, "0123456789abcdefghijklmnopqrstuv")  # what int() reads
 _PROCESS_BITS = 10
@@ -35,7 +36,7 @@ class QueueIds:
 
 def encode(number: int) -> str:
     """The queue id as people see it."""
-    return "".join([_DIGITS[number >> shift & 31] for shift in _SHIFTS])
+    return _DIGITS[number >> 60 & 31] + "".join([_PAIRS[number >> at & 1023] for at in _SHIFTS])
 
 
 def decode(text: str) -> int:

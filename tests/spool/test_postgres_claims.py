@@ -10,8 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Envelope, Mailbox, Recipient
+from mta.queued import IContent
 from mta.spool import queue_id
+from mta.spool.content import MemoryContent
 from mta.spool.leases import Waiting
+from mta.spool.loading import ContentKey
 from mta.spool.rows import Arrival
 from tests.spool.postgres import PostgresTestCase
 
@@ -23,6 +26,11 @@ except ImportError:  # the extra is not installed, and `PostgresTestCase` skips
     pass
 
 COUNT = 300
+
+
+def content(key: ContentKey) -> IContent:
+    """The content of a message, which is not read."""
+    return MemoryContent(b"\r\n", bytes(key.size - 2), is_ascii=True)
 
 
 class CursorTests(SynchronousTestCase):
@@ -167,6 +175,23 @@ class PlanTests(PostgresTestCase):
         self.assertRegex(plan, "recipient_held on recipient r .*loops=102")
         self.assertNotRegex(plan, "Join Filter|Aggregate|Seq Scan")
         self.assertEqual(leases.peers_with_mail(self.connection, peers), ["office"])
+
+    def test_rows_of_what_is_claimed(self) -> None:
+        """Messages are read as they are leased, not once more."""
+        claimed = self.claimed(leases.due(1e9))
+        known = {number: (*row[:8], "carol", *row[9:]) for number, row in claimed.rows.items()}
+        loaded = loading.load(self.connection, claimed.numbers, content, known)
+        paths = [str(message.envelope.reverse_path) for message in loaded.messages]
+        self.assertEqual(paths, ["carol@client.example"] * 2)
+
+    def test_no_message(self) -> None:
+        """What has a due time alone is leased, and found to be damaged."""
+        self.connection.execute("DELETE FROM message WHERE id = %s", (self.numbers[1],))
+        claimed = self.claimed(leases.due(1e9))
+        self.assertEqual(claimed.numbers, self.numbers[:2])
+        loaded = loading.load(self.connection, claimed.numbers, content, claimed.rows)
+        self.assertEqual(loaded.damaged, {self.numbers[1]: "its reverse-path is None"})
+        self.assertEqual(len(loaded.messages), 1)
 
     def test_load(self) -> None:
         """What was claimed is looked up by its ids."""

@@ -107,7 +107,7 @@ class PostgresClaims:
         start = cursor.begin()
         claimed = choice.claim(connection, self._owner, limit, start, suspects=suspects)
         cursor.end(start, claimed.place)
-        loaded = load(connection, claimed.numbers, self._source.content)
+        loaded = load(connection, claimed.numbers, self._source.content, claimed.rows)
         if loaded.damaged:
             leases.hold_damaged(connection, loaded.damaged)
         return loaded

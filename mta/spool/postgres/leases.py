@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mta.queued import EVERYWHERE
 from mta.spool.leases import Waiting
+from mta.spool.postgres.arrays import Numbers
+from mta.spool.postgres.loading import MESSAGE, MessageRow
 from mta.spool.postgres.rows import ids, moment
 from mta.spool.postgres.server import Connection
 from mta.spool.schema import Hold
@@ -30,8 +32,9 @@ WITH picked AS MATERIALIZED (
     SELECT s.id, {rank} AS rank FROM {source} WHERE {begin} AND {condition}
     ORDER BY {order} LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
 )
-UPDATE schedule SET owner = %(owner)s, due = 'Infinity', released_by = NULL
-FROM picked WHERE schedule.id = picked.id RETURNING picked.rank, schedule.id
+UPDATE schedule AS s SET owner = %(owner)s, due = 'Infinity', released_by = NULL
+FROM picked LEFT JOIN message AS m ON m.id = picked.id
+WHERE s.id = picked.id RETURNING picked.rank, {message}
 """
 
 # There are few suspects, and may be very many others that wait: so the suspects come first.
@@ -51,10 +54,14 @@ RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The messages that were leased, in order.  `place` is that of the last one."""
+    """The messages that were leased, in order.  `place` is that of the last one.
+
+    `rows` are those of most of them, by number.
+    """
 
     numbers: Sequence[int]
     place: Any = None
+    rows: Mapping[int, MessageRow] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +98,15 @@ class Choice:
             "limit": limit - len(suspected),
             "start": self.first if start is None else start,
         }
-        found = sorted(connection.execute(self.query(), values).fetchall())
-        return Claimed([*(number for _, number in found), *suspected], self.place(found))
+        cursor = connection.cursor(binary=True)
+        found = sorted(cursor.execute(self.query(), values).fetchall())
+        rows = {number: (number, *row) for _, number, *row in found}
+        return Claimed([*rows, *suspected], self.place(found), rows)
 
-    def place(self, found: Sequence[tuple[Any, int]]) -> Any:
+    def place(self, found: Sequence[tuple[Any, ...]]) -> Any:
         """The place of the last one that was leased.
 
-        `found` has pairs of rank and id.
+        `found` has rows that begin with rank and id.
         """
         return found[-1][0] if found else self.horizon
 
@@ -121,6 +130,7 @@ class Choice:
             order=self.order,
             rank=self.rank,
             begin=self.begin,
+            message=MESSAGE,
         ).encode()
 
 
@@ -136,7 +146,7 @@ def due(now: float) -> Choice:
 
 def free(numbers: Sequence[int]) -> Choice:
     """Those of these messages that may be leased."""
-    values = {"numbers": list(numbers)}
+    values = {"numbers": Numbers(numbers)}
     return Choice("s.id = ANY(%(numbers)s)", values, free=_FREE_BY_ID)
 
 
@@ -183,12 +193,12 @@ class HeldChoice(Choice):
     free: str = _FREE_BY_ID
     source: str = _HELD_SOURCE
 
-    def place(self, found: Sequence[tuple[Any, int]]) -> Any:
+    def place(self, found: Sequence[tuple[Any, ...]]) -> Any:
         """The id of the last one that is new to the peer.
 
         All that comes is new, and lies behind it.
         """
-        return max((number for offered, number in found if not offered), default=None)
+        return max((number for offered, number, *_ in found if not offered), default=None)
 
 
 def held(waiting: Waiting) -> Choice:
@@ -206,7 +216,7 @@ def note_offer(connection: Connection, peer: str, numbers: Collection[int], now:
         UPDATE recipient SET offered = %s
         WHERE message = ANY(%s) AND state = 'held' AND peer = %s
         """,
-        (now, list(numbers), peer),
+        (now, Numbers(numbers), peer),
     )
 
 
@@ -280,7 +290,7 @@ def recalled(connection: Connection, numbers: Collection[int], owner: int) -> li
                 WHERE id = wanted.id AND owner IS NOT DISTINCT FROM %s AND on_hold = 0
             )
             """,
-            (list(numbers), owner),
+            (Numbers(numbers), owner),
         )
     )
 

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.adapt import Buffer, Dumper
-from psycopg.pq import Format
 
 from mta.queued import Settlement
 from mta.spool import origins, queue_id, rows
+from mta.spool.postgres.arrays import Numbers, Octets
 from mta.spool.postgres.server import Connection
 from mta.spool.rows import Arrival, Halves
-
-_BYTEA, _BYTEA_ARRAY = 17, 1001  # the numbers of these types
 
 # --- inserting -----------------------------------------------------------------
 
@@ -118,7 +114,7 @@ def insert(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     """Insert messages, their recipients, and content that has no chunks."""
     insert_rows(connection, [of(arrival) for arrival in arrivals])
     if uploaded := [arrival.number for arrival in arrivals if arrival.data is None]:
-        connection.execute(_END_UPLOADS, (uploaded, len(uploaded)))
+        connection.execute(_END_UPLOADS, (Numbers(uploaded), len(uploaded)))
 
 
 def insert_rows(connection: Connection, new: Sequence[MessageRows]) -> None:
@@ -129,8 +125,8 @@ def insert_rows(connection: Connection, new: Sequence[MessageRows]) -> None:
         _INSERT_MESSAGES,
         (
             json.dumps([{name: each.message[name] for name in _MESSAGE} for each in new]),
-            _Octets([each.header for each in new]),
-            _Octets([each.body for each in new]),
+            Octets([each.header for each in new]),
+            Octets([each.body for each in new]),
         ),
     )
     schedules = [{name: each.message[name] for name in _SCHEDULE} for each in new]
@@ -144,36 +140,12 @@ def moment(due: float) -> float | str:
     return due if math.isfinite(due) else "Infinity"
 
 
-@dataclass(frozen=True, slots=True)
-class _Octets:
-    """An array of octet strings."""
-
-    values: Sequence[bytes]
-
-
-class _OctetsDumper(Dumper):
-    """Writes such an array in the server's binary form."""
-
-    format = Format.BINARY
-    oid = _BYTEA_ARRAY
-
-    def dump(self, obj: _Octets) -> Buffer:
-        """See `Dumper.dump`."""
-        parts = [struct.pack("!iiIii", 1, 0, _BYTEA, len(obj.values), 1)]
-        for value in obj.values:
-            parts += struct.pack("!i", len(value)), value
-        return b"".join(parts)
-
-
-psycopg.adapters.register_dumper(_Octets, _OctetsDumper)
-
-
 # --- changing ------------------------------------------------------------------
 
 
 def remove(connection: Connection, numbers: Collection[int]) -> None:
     """Remove messages, leased or not."""
-    wanted = (sorted(numbers),)
+    wanted = (Numbers(sorted(numbers)),)
     connection.execute("DELETE FROM schedule WHERE id = ANY(%s)", wanted)
     connection.execute("DELETE FROM message WHERE id = ANY(%s)", wanted)
     connection.execute("DELETE FROM recipient WHERE message = ANY(%s)", wanted)
@@ -202,7 +174,7 @@ def remove_ours(connection: Connection, new: Mapping[int, Sequence[str]], owner:
     By their numbers there are the keys by which they are remembered.
     """
     keys = [key for each in new.values() for key in each]
-    connection.execute(_REMOVE_OURS, (sorted(new), owner, keys))
+    connection.execute(_REMOVE_OURS, (Numbers(sorted(new)), owner, keys))
 
 
 # One statement: recipients are changed only where the lease is still ours.  IS NOT DISTINCT FROM
