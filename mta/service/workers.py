@@ -107,14 +107,23 @@ class Workers(Service):
         environment[VARIABLE] = Inheritance.of(self._settings, self._listeners).encoded()
         worker = _Worker()
         worker.ended.addCallback(self._ended, worker, cpus, pause, self._reactor.seconds())
+        try:
+            self._reactor.spawnProcess(
+                worker,
+                self._command[0],
+                self._command,
+                environment,
+                childFDs={0: "w", 1: 1, 2: 2} | {number: number for number in self._listeners},
+            )
+        except OSError as error:
+            self.log.error(
+                "a worker can't be started, and is tried again in {pause:.0f} s: {error}",
+                pause=pause,
+                error=str(error),
+            )
+            self._start_later(cpus, pause)
+            return
         self._running.add(worker)
-        self._reactor.spawnProcess(
-            worker,
-            self._command[0],
-            self._command,
-            environment,
-            childFDs={0: "w", 1: 1, 2: 2} | {number: number for number in self._listeners},
-        )
         processors.pin(worker.process, cpus)
 
     def _ended(
@@ -130,6 +139,9 @@ class Workers(Service):
             pause=pause,
             reason=reason,
         )
+        self._start_later(cpus, pause)
+
+    def _start_later(self, cpus: Collection[int], pause: float) -> None:
         self._reactor.callLater(pause, self._start, cpus, min(2 * pause, MAX_PAUSE))
 
     def _pass_on(self, ours: Any, number: int, frame: object) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from mta.service import processors
 from mta.service.inheritance import VARIABLE, Inheritance, inherited
 from mta.service.processors import cpu_sets
+from mta.service.workers import Workers
 from mta.settings import Listener, ListenerTLS, Queue, Service, Settings
 
 
@@ -30,6 +43,75 @@ class PlacesTests(SynchronousTestCase):
     def test_not_told(self) -> None:
         """Some systems don't tell."""
         self.assertEqual([()] * 2, cpu_sets(2, ()))
+
+
+@implementer(IReactorTime)
+class NoProcesses(Clock):
+    """A reactor that may start no process for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: OSError | None = None
+        self.started = 0
+
+    def spawnProcess(self, protocol: Any, *_: Any, **__: Any) -> None:
+        """Start one, or raise."""
+        if self.failing is not None:
+            raise self.failing
+        self.started += 1
+        protocol.makeConnection(SimpleNamespace(pid=os.getpid(), signalProcess=self.signalled))
+        self.protocol = protocol
+
+    def signalled(self, name: str) -> None:
+        """End the last process at once."""
+        self.protocol.processEnded(Failure(ProcessTerminated()))
+
+
+class StartTests(SynchronousTestCase):
+    """Workers that can't be started."""
+
+    def setUp(self) -> None:
+        self.reactor = NoProcesses()
+        self.patch(processors, "available", lambda: ())
+        self.workers = Workers(self.reactor, 2)
+        self.workers.use(SimpleNamespace(settings=Settings("m.example")))  # type: ignore[arg-type]
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def test_tried_again(self) -> None:
+        """Whatever is short, the others go on, and a worker comes once there is enough."""
+        for error in (errno.EAGAIN, errno.EMFILE, errno.ENOMEM, errno.EACCES):
+            self.reactor.failing = OSError(error, os.strerror(error))
+            before = self.reactor.started
+            with capturedLogs() as events:
+                self.workers.start_all([], [])
+                self.reactor.pump([1.0] * 300)
+                self.reactor.failing = None
+                self.reactor.pump([1.0] * 61)
+            self.assertEqual(self.reactor.started, before + 1)
+            self.assertIn(len(events), range(5, 12), "few lines in five minutes")
+            self.assertTrue(all(os.strerror(error) in event["error"] for event in events))
+
+    def test_one_that_died(self) -> None:
+        """It is started again, though that fails at first."""
+        self.workers.start_all([], [])
+        self.reactor.failing = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        with capturedLogs():
+            self.reactor.signalled("KILL")
+            self.reactor.pump([1.0] * 10)
+            self.reactor.failing = None
+            self.reactor.pump([1.0] * 61)
+        self.assertEqual(self.reactor.started, 2)
+
+    def test_stop(self) -> None:
+        """The end waits for none that never was."""
+        self.reactor.failing = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        with capturedLogs():
+            self.workers.start_all([], [])
+        self.successResultOf(self.workers.stopService())
+        self.reactor.failing = None
+        self.reactor.pump([1.0] * 61)
+        self.assertEqual(self.reactor.started, 0)
 
 
 class InheritanceTests(SynchronousTestCase):
