@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from bench.tree import processes
 from mta import privileges
 from mta.settings import Settings
 from tests.processes import (
+    DEADLINE,
     MTA,
     ROOT,
     Process,
@@ -24,6 +28,7 @@ from tests.processes import (
     configuration,
     listener,
     local_domain,
+    need_program,
     source_environment,
     temporary_folder,
     wait_until,
@@ -173,7 +178,7 @@ class ServerTests(RootCase):
 
 
 class ConfinementTests(RootCase):
-    """What is left to a server that root has started, with a hop that takes a password."""
+    """What is left to a server that root has started, with a worker, and a hop with a password."""
 
     PASSWORD = "not-to-be-seen-0815"
 
@@ -185,34 +190,110 @@ class ConfinementTests(RootCase):
         secret.chmod(0o600)
         shutil.chown(secret, NOBODY.pw_uid)
         hop = {"to": "smtps://smart.example", "user": "us", "secret": {"file": "hop.secret"}}
-        server = self.server(run_as="nobody", routes={"default": hop})
-        before = {*owners(self.folder)}
-        self.addCleanup(os.umask, os.umask(0))
-        server.start()
-        server.send(MESSAGE, "bob@office.example")
-        server.wait_for_mail("office.example/bob")
-        self.made = {*owners(self.folder)} - before
-        self.processes = [*processes(server.process.pid)]
+        config = configuration(
+            run_as="nobody", routes={"default": hop}, queue={"retry": ["1s"], "workers": 2}
+        )
+        packages = sysconfig.get_path("purelib")  # for an interpreter without them
+        environment = source_environment() | {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": f"{ROOT}:{packages}",
+        }
+        self.running = Server(self, config, folder=self.folder, environment=environment)
+        self.running.command[0] = python_of_all(self)
+        self.before = {*owners(self.folder)}
 
-    def seen(self, name: str) -> list[str]:
-        """A file of /proc for each process of the server."""
-        return [Path(f"/proc/{pid}/{name}").read_text("utf-8", "replace") for pid in self.processes]
+    def start(self) -> list[int]:
+        """Start it, and let mail through; returns the ids of its processes."""
+        self.addCleanup(os.umask, os.umask(0))
+        self.running.launch()
+        self.running.wait_until_ready(2 * DEADLINE)  # strace takes its time
+        self.running.process.wait_for("worker ready", 2 * DEADLINE)
+        self.running.send(MESSAGE, "bob@office.example")
+        self.running.wait_for_mail("office.example/bob")
+        return [*processes(self.running.process.pid)]
 
     def test_whatever_it_does(self) -> None:
-        """It has no right of root, shows no secret, and writes for itself alone in two places."""
+        """No process has a right of root, shows a secret, or keeps a file of others open."""
+        found = self.start()
+        self.assertEqual(len(found), 2)
         nobody = "\t".join([str(NOBODY.pw_uid)] * 4)
-        for status in self.seen("status"):
+        group = "\t".join([str(NOBODY.pw_gid)] * 4)
+        for pid in found:
+            status = Path(f"/proc/{pid}/status").read_text()
             self.assertIn(f"Uid:\t{nobody}\n", status)
+            self.assertIn(f"Gid:\t{group}\n", status)
+            self.assertNotRegex(status, r"Groups:.*\b0\b")
             for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
                 self.assertRegex(status, f"{name}:\t0+\n")
-        for name in ("cmdline", "environ"):
-            self.assertNotIn(self.PASSWORD, "".join(self.seen(name)))
-        places = {path.partition("/")[0] for path in self.made}
-        self.assertEqual(places - {"spool", "mail"}, set())
-        for path in self.made:
-            found = self.folder / path
-            rights = found.lstat().st_mode & 0o066
-            self.assertEqual(rights & ~PUBLIC.get(path, 0), 0, path)
+            for name in ("cmdline", "environ"):
+                self.assertNotIn(self.PASSWORD.encode(), Path(f"/proc/{pid}/{name}").read_bytes())
+            opened = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+            paths = {path for path in opened if path[0] == "/" and path != "/dev/null"}
+            spool = f"{self.folder}/spool/"
+            self.assertEqual({path for path in paths if not path.startswith(spool)}, set())
+            self.assertLessEqual(sum(path.startswith("socket:") for path in opened), 2, opened)
+        self.assert_for_itself_alone({*owners(self.folder)} - self.before)
+
+    def assert_for_itself_alone(self, made: set[str]) -> None:
+        """These are for its user alone, in spool and mailboxes."""
+        self.assertEqual({path.partition("/")[0] for path in made} - {"spool", "mail"}, set())
+        for path in made:
+            with contextlib.suppress(FileNotFoundError):  # it had its time
+                rights = (self.folder / path).lstat().st_mode & 0o066
+                self.assertEqual(rights & ~PUBLIC.get(path, 0), 0, path)
+
+    def test_where_it_writes(self) -> None:
+        """Once it is its user, no call makes, changes or removes a file anywhere else."""
+        strace = need_program(self, "strace")
+        trace = self.folder / "trace"
+        options = ("-f", "-qq", "-y", "--seccomp-bpf", "-s", "300", "-e", f"trace={WRITING}")
+        self.running.command[:0] = [strace, *options, "-o", str(trace)]
+        _, server, *_ = self.start()
+        os.kill(server, signal.SIGTERM)
+        self.running.process.wait()
+        written = paths_written(trace.read_text(errors="replace"), self.folder)
+        self.assertGreater(len(written), 10)
+        ours = tuple(f"{self.folder}/{name}/" for name in ("spool", "mail"))
+        self.assertEqual([path for path in written if not f"{path}/".startswith(ours)], [])
+
+
+# The calls that change what is on the disk, and those by which it becomes its user.
+WRITING = (
+    "openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,"
+    "unlinkat,rmdir,mknod,mknodat,chmod,fchmodat,chown,lchown,fchownat,truncate,bind,setresuid,setuid"
+)
+_CALL = re.compile(r"\d+ +(\w+)\((.*)\) += \d+(?:<(.*)>)?$", re.MULTILINE)
+_NAME = re.compile(r'(?:\w+<([^>]*)>, |sun_path=)?"([^"]*)"')
+
+
+def paths_written(trace: str, folder: Path) -> list[str]:
+    """The paths of calls that succeeded after the first process had become another user.
+
+    `folder`: where it runs.
+    """
+    found: list[str] = []
+    is_user = False
+    for call, arguments, result in _CALL.findall(trace):
+        if call.startswith("set"):
+            is_user = True
+        elif not is_user:
+            continue
+        elif call != "openat":
+            found += [str(folder / (of or "") / name) for of, name in _NAME.findall(arguments)]
+        elif re.search("O_(WRONLY|RDWR|CREAT|TRUNC)", arguments) and result != "/dev/null":
+            found.append(result)
+    return found
+
+
+def python_of_all(case: SynchronousTestCase) -> str:
+    """An interpreter that each user may start, of the version of ours."""
+    system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    for path in (sys.executable, system):
+        command = [path, "-c", ""]
+        with contextlib.suppress(OSError):
+            subprocess.run(command, user=NOBODY.pw_uid, group=NOBODY.pw_gid, check=True)
+            return path
+    return case.skipTest("no user but root may start this Python")
 
 
 class ToolTests(RootCase):

@@ -340,13 +340,16 @@ class UnitTests(SynchronousTestCase):
         self.assertNotIn("mta.s", said)
 
     def test_what_it_takes_away(self) -> None:
-        """No capability, no other places to write in, no homes, and no core dumps."""
+        """No capability, no other places, homes, processes or devices, and no core dumps."""
         lines = self.unit.read_text().splitlines()
         for line in (
             "CapabilityBoundingSet=",
             "NoNewPrivileges=yes",
             "ProtectSystem=strict",
             "ProtectHome=yes",
+            "ProtectProc=invisible",
+            "PrivateDevices=yes",
+            "PrivateTmp=yes",
             "UMask=0027",
             "LimitCORE=0",
         ):
