@@ -15,7 +15,7 @@ from tests.processes import DEADLINE, MTA, Server, body_of, source_environment
 LARGE_EVERY = 20  # one in so many messages is too large for the database
 CALL_PAUSE = 1.0  # seconds between two calls of a command, whose start takes a processor as long
 TURN_PAUSE = 3.0  # seconds between two turns: the server holds the link meanwhile
-MAX_TURN = 300.0  # seconds, on a machine that does other things besides
+MAX_CALL = 300.0  # seconds, on a machine that does other things besides
 PACE = 0.03  # seconds between the messages of a client: kills are tried, not speed
 
 _MARKER = re.compile(rb"^marker ([0-9a-z-]+)$", re.MULTILINE)
@@ -75,7 +75,7 @@ class Source(threading.Thread):
     def finish(self) -> None:
         """Send no more, and end."""
         self._over.set()
-        self.join(DEADLINE)
+        self.join(MAX_CALL)
         assert not self.is_alive(), f"{self._name} does not end"
 
     def converse(self) -> None:
@@ -163,7 +163,7 @@ class Turner(threading.Thread):
     def finish(self) -> None:
         """Call it no more; what runs ends by itself, once no more mail comes."""
         self._over.set()
-        self.join(MAX_TURN)
+        self.join(MAX_CALL)
         assert not self.is_alive(), "mta turn does not end"
 
 

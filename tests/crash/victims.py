@@ -12,13 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench.tree import children, own_cpu_seconds
 from tests.crash.load import Command
-from tests.crash.site import Site
+from tests.crash.site import MAX_WAIT, Site
 from tests.processes import Server, wait_until
 
 MAX_START = 2.0  # seconds of processor time until a server that was killed is ready again
-# Seconds by the clock until a start that has not ended hangs: on a machine that does much else,
-# two seconds of processor time may take a minute.
-MAX_WAIT = 300.0
 LONG_START = 1.5  # seconds: in a start that is killed, it may have come to "ready"
 
 
