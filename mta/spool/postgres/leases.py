@@ -22,19 +22,20 @@ from mta.spool.schema import Hold
 _SUSPECTS = 0x6D746132  # the advisory lock for claims of suspects: "mta2"
 
 # Rows that another process claims at this moment are skipped, and those that are claimed are found
-# once: a subquery with IN might be run again.
-_FREE = "(SELECT * FROM schedule WHERE owner IS NULL AND on_hold = 0 AND deaths = 0)"
+# once: a subquery with IN might be run again.  They are found by their place in the table (ctid),
+# which costs the same however many there are.  A row that has moved since is left to the next look.
+_FREE = "(SELECT ctid, * FROM schedule WHERE owner IS NULL AND on_hold = 0 AND deaths = 0)"
 # The same for messages that are looked up by their ids: the sum keeps the planner from reading the
 # whole index on what is due instead, which has the same condition.
-_FREE_BY_ID = "(SELECT * FROM schedule WHERE owner IS NULL AND on_hold + deaths = 0)"
+_FREE_BY_ID = "(SELECT ctid, * FROM schedule WHERE owner IS NULL AND on_hold + deaths = 0)"
 _CLAIM = """
 WITH picked AS MATERIALIZED (
-    SELECT s.id, {rank} AS rank FROM {source} WHERE {begin} AND {condition}
+    SELECT s.id, s.ctid, {rank} AS rank FROM {source} WHERE {begin} AND {condition}
     ORDER BY {order} LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
 )
 UPDATE schedule AS s SET owner = %(owner)s, due = 'Infinity', released_by = NULL
 FROM picked LEFT JOIN message AS m ON m.id = picked.id
-WHERE s.id = picked.id RETURNING picked.rank, {message}
+WHERE s.ctid = picked.ctid RETURNING picked.rank, {message}
 """
 
 # There are few suspects, and may be very many others that wait: so the suspects come first.
