@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bench import tree
 from bench.servers import (
     DOMAIN,
     PATIENCE,
@@ -96,11 +97,15 @@ WARM_UP = Load(2**10, 10, True, 200)
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a message of a load cost: seconds of the clock until the last 250, and until the last
-    one was there, and seconds of the CPU."""
+    one was there, and seconds of the CPU.
+
+    `busy`: the cores of the machine that were busy meanwhile, with the clients and all else.
+    """
 
     accepted: float
     arrived: float
     cpu: float
+    busy: float
 
 
 def run(load: Load, server: Server, arrivals: Counter | None = None) -> Cost:
@@ -128,7 +133,7 @@ def _run(loads: Mapping[Server, Load], arrivals: Sequence[Counter]) -> Cost:
     number = sum(load.messages for load in loads.values())
     os.sync()  # what came before shall not be paid for now
     before = arrived_so_far()
-    cpu, began = used(), time.monotonic()
+    cpu, began, busy = used(), time.monotonic(), tree.busy_seconds()
     sources = [(server.name, load.start(server)) for server, load in loads.items()]
     failed = [name for name, source in sources if _status(source)]
     if failed:
@@ -136,10 +141,11 @@ def _run(loads: Mapping[Server, Load], arrivals: Sequence[Counter]) -> Cost:
     accepted = time.monotonic()
     if arrivals:
         wait_until(lambda: arrived_so_far() - before >= number, "all has arrived", LONG)
-    arrived = time.monotonic()
+    arrived, busy = time.monotonic(), tree.busy_seconds() - busy
     time.sleep(0.2)  # what is still to be recorded is a part of the cost
     spent = used() - cpu
-    return Cost((accepted - began) / number, (arrived - began) / number, spent / number)
+    took = arrived - began
+    return Cost((accepted - began) / number, took / number, spent / number, busy / took)
 
 
 def in_turn(load: Load, servers: Sequence[Server], times: int) -> Mapping[Server, Sequence[Cost]]:

@@ -131,9 +131,10 @@ def _command(program: str) -> list[str]:
 class OnPostgreSQL(Ours):
     """This program with its spool in a database; its CPU time is that of both."""
 
-    def __init__(self, configuration: Path, database: PostgreSQL) -> None:
+    def __init__(self, configuration: Path, database: PostgreSQL, core: int | None = None) -> None:
+        """`core`: see `Ours`; the database may use any."""
         self._database = database
-        super().__init__(configuration)
+        super().__init__(configuration, core)
 
     def cpu_seconds(self) -> float:
         """See `Server.cpu_seconds`."""

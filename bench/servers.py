@@ -130,14 +130,18 @@ class Ours(Server):
 
     name = "mta"
 
-    def __init__(self, configuration: Path) -> None:
+    def __init__(self, configuration: Path, core: int | None = None) -> None:
+        """`core`: the only one that it may use; None: any."""
         folder = configuration.parent
         self.configuration = configuration
         self.new = folder / "mail" / "inbox" / "new"
         log = folder / "mta.log"
         log.unlink(missing_ok=True)
         options = ("--nodaemon", "--pidfile=", f"--logfile={log}")
-        super().__init__([*_TWISTD, *options, "mta", f"--config={configuration}"], folder)
+        command = [*_TWISTD, *options, "mta", f"--config={configuration}"]
+        if core is not None:
+            command = ["taskset", "--cpu-list", str(core), *command]
+        super().__init__(command, folder)
         workers = yaml.safe_load(configuration.read_text())["queue"]["workers"]
         said = self._wait_for(r" ready\n.*" * workers, log).string
         listening = re.findall(r"listening on tcp:(\d+)\S* \((\w+)\)", said)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds
+_MACHINE = Path("/proc/stat")
 
 
 def cpu_seconds(root: int) -> float:
@@ -19,6 +20,12 @@ def own_cpu_seconds(pid: int) -> float:
     """CPU time of one process so far: user and system.  Raises ValueError where it is gone."""
     user, system = map(int, _stat(pid)[11:13])
     return (user + system) * _TICK
+
+
+def busy_seconds() -> float:
+    """Time for which the machine's cores were busy so far, whoever used them."""
+    user, nice, system, _, _, *interrupts = map(int, _MACHINE.read_text().split()[1:9])
+    return (user + nice + system + sum(interrupts)) * _TICK
 
 
 def memory(root: int) -> int:

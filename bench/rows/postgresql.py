@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -102,7 +103,12 @@ class Waiting:
 
 
 class Nodes:
-    """Two nodes on one spool, beside one; each is one process."""
+    """Two nodes on one spool, beside one; each is one process.
+
+    First each node has a core, as on a machine of its own: the first two cores are that of the one
+    node and of one of the two, and that of the other.  Then each may use both, so that the one has
+    what the two share.  Their clients and the database use the same cores at all times.
+    """
 
     name = "postgresql, two nodes"
 
@@ -110,9 +116,18 @@ class Nodes:
         """See `Row.measure`."""
         if not _measurable():
             return
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < 2:
+            print("without two nodes: this machine has one core")
+            return
+        yield from self._measure(bench, "a core each", (cores[0], *cores[:2]))
+        yield from self._measure(bench, "any core", (None, None, None))
+
+    def _measure(self, bench: Bench, placed: str, cores: Sequence[int | None]) -> Iterator[Figure]:
+        """Measure nodes on these cores, of which the first is that of the one alone."""
         database = PostgreSQL(bench.next_folder())
         url = database.new_database()
-        nodes = [_node(bench, database, url) for _ in range(3)]
+        nodes = [_node(bench, database, url, core=core) for core in cores]
         number = bench.messages(4000)
         alone: dict[Server, Load] = {nodes[0]: Load(KIB, 50, True, number)}
         shared: dict[Server, Load] = dict.fromkeys(nodes[1:], Load(KIB, 25, True, number // 2))
@@ -123,9 +138,12 @@ class Nodes:
             for _ in range(bench.repetitions):
                 for loads, kept in zip((shared, alone), costs, strict=True):
                     kept.append(run_together(loads))
-        for what, name in (("accept", "accepted"), ("end to end", "arrived")):
+        what = f"{self.name}, {placed}"
+        for said, name in (("accept", "accepted"), ("end to end", "arrived")):
             two, one = ([1 / getattr(cost, name) for cost in each] for each in costs)
-            yield Figure(f"{self.name}: {what}", "messages/s", two, one, 1.3, peer="one node")
+            yield Figure(f"{what}: {said}", "messages/s", two, one, 1.3, peer="one node")
+        two, one = ([cost.busy for cost in each] for each in costs)
+        yield Figure(f"{what}: busy", "cores", two, one, peer="one node")
 
 
 class LongTransaction:
@@ -188,8 +206,14 @@ def _measurable() -> bool:
     return not missing
 
 
-def _node(bench: Bench, database: PostgreSQL, url: str, workers: int = 1) -> OnPostgreSQL:
-    """A server of ours with its spool in a database."""
+def _node(
+    bench: Bench,
+    database: PostgreSQL,
+    url: str,
+    workers: int = 1,
+    core: int | None = None,
+) -> OnPostgreSQL:
+    """A server of ours with its spool in a database; `core`: see `Ours`."""
     folder = bench.next_folder()
     keys = {"spool": url, "spool_folder": "spool", "node": f"node{folder.name}"}
-    return OnPostgreSQL(configure(folder, workers=workers, keys=keys), database)
+    return OnPostgreSQL(configure(folder, workers=workers, keys=keys), database, core)
