@@ -144,7 +144,7 @@ class Ours(Server):
         super().__init__(command, folder)
         workers = yaml.safe_load(configuration.read_text())["queue"]["workers"]
         said = self._wait_for(r" ready\n.*" * workers, log).string
-        listening = re.findall(r"listening on tcp:(\d+)\S* \((\w+)\)", said)
+        listening = re.findall(r"listening on (?:haproxy:)?tcp:(\d+)\S* \((\w+)\)", said)
         self.ports = {service: int(port) for port, service in listening}
         self.port = self.ports["smtp"]
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 30.0  # seconds that a loaded machine may take for any one step
 
 _POLL = 0.02  # seconds
-_LISTENING = re.compile(r"listening on (\S+) \((\w+)\)")
+_LISTENING = re.compile(r"listening on (?:haproxy:)?(\S+) \((\w+)\)")
 
 T = TypeVar("T")
 

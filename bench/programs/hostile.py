@@ -7,18 +7,22 @@
 from __future__ import annotations
 
 import json
+import re
 import selectors
 import socket
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import cache
 
 SEGMENT = 64 * 1024  # octets that are written at once
 SEEN = 1024 * 1024  # octets of replies that are read at once
 PACE = 1.0  # seconds between the octets of one that drips
+_REPEATED = re.compile(r"\{(.*?) \* (\d+)\}")
 AT_ONCE = 50  # connections that are opened before the replies to others are read
 
 
@@ -30,13 +34,15 @@ class Manner(Enum):
     DRIP = "drip"  # an octet each second
     SILENT = "silent"  # nothing
     LEAVE = "leave"  # closes at the first reply
+    TALK = "talk"  # the same at each reply, and to a challenge of SCRAM a wrong proof
 
 
 @dataclass(frozen=True)
 class Attack:
     """What the clients of one attack do.
 
-    `before` is said once on each connection, `again` from then on; ``|`` is the end of a line.
+    `before` is said once on each connection, `again` from then on; ``|`` is the end of a line, and
+    ``{text * 9}`` the text nine times, with the number of each for ``#``.
     `sources`: addresses of this host that they come from, `first` of all those in 127.0.0.0/8.
     """
 
@@ -64,7 +70,8 @@ class Session:
         self._manner = Manner(attack.manner)
         self._before = _octets(attack.before)
         again = _octets(attack.again)
-        self._again = again * max(1, SEGMENT // len(again)) if again else b""
+        often = max(1, SEGMENT // len(again)) if again and self._manner is not Manner.TALK else 1
+        self._again = again * often
 
     def open(self, selector: selectors.BaseSelector) -> None:
         """Connect, and say what comes first."""
@@ -74,8 +81,6 @@ class Session:
             self._connection.bind(self._source)
             self._connection.connect(self._address)
         self._unsent = memoryview(self._before)
-        if self._manner in (Manner.FLOOD, Manner.DEAF):
-            self._unsent = memoryview(self._before + self._again)
         selector.register(self._connection, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
 
     def go_on(self, selector: selectors.BaseSelector, events: int) -> None:
@@ -98,6 +103,8 @@ class Session:
         said = self._connection.recv(SEEN)
         if not said or (self._manner is Manner.LEAVE and not self._unsent):
             raise ConnectionResetError
+        if self._manner is Manner.TALK and not said.endswith(b"ready\r\n"):  # the greeting
+            self._connection.send(_proof(said) if said.startswith(b"334 ") else self._again)
 
     def _write(self, selector: selectors.BaseSelector) -> None:
         if self._unsent:
@@ -141,7 +148,22 @@ def _serve(selector: selectors.BaseSelector, seconds: float) -> None:
         key.data.go_on(selector, events)
 
 
+def _proof(challenge: bytes) -> bytes:
+    """A wrong one, for the nonce of the server (RFC 5802 section 5)."""
+    nonce = b64decode(challenge[4:]).partition(b",")[0]
+    return b64encode(b"c=biws,%b,p=%b" % (nonce, b64encode(bytes(32)))) + b"\r\n"
+
+
+def _repeated(match: re.Match[str]) -> str:
+    text, often = match[1], int(match[2])
+    if "#" not in text:
+        return text * often
+    return "".join(text.replace("#", str(number)) for number in range(often))
+
+
+@cache
 def _octets(text: str) -> bytes:
+    text = _REPEATED.sub(_repeated, text)
     return text.replace("|", "\r\n").encode("latin-1")
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from bench.figures import Row
 from bench.rows import postgresql
+from bench.rows.attacks import KINDS
 from bench.rows.authentication import Authentication
 from bench.rows.delivery import Deliveries, Large
 from bench.rows.filters import Filters
-from bench.rows.hostile import KINDS, Hostile
+from bench.rows.hostile import Hostile
 from bench.rows.links import HeldLinks
 from bench.rows.passing import Passing
 from bench.rows.python import Ceiling, PythonPeers

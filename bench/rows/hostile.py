@@ -1,90 +1,33 @@
-"""What honest clients notice of others that bring no mail."""
+"""What honest clients notice of others that bring no mail.
+
+The server has one processor.  The ordinary client has another one, where there are two, and the
+attackers have what it leaves of that: what they cost themselves is no cost of the server's.  The
+same client without them, by the same server a moment before, is the measure.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import smtplib
-import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import quantiles
 
 from bench.figures import MIB, Bench, Figure, stopping
-from bench.programs.hostile import Attack, Manner
-from bench.servers import DOMAIN, LISTENER, PATIENCE, SOURCE, Ours
+from bench.programs.hostile import Attack
+from bench.rows.attacks import DEAF_WORDS, Kind, keys
+from bench.servers import DOMAIN, PATIENCE, SOURCE, Ours, Script
 
-SECONDS = 10.0  # that each attack lasts
-SETTLING = 2.0  # seconds until memory is looked at after it
-EHLO = "EHLO client.example|"
-MAIL = f"{EHLO}MAIL FROM:<a@client.example>|"
-RCPT = f"RCPT TO:<inbox@{DOMAIN}>|"
-DATA = f"{MAIL}{RCPT}DATA|"
+SECONDS = 3.0  # that each attack lasts: all of them take five minutes
+SETTLING = 0.5  # seconds until memory is looked at after it
 MESSAGE = "Subject: x\r\n\r\nx\r\n"
 WITHOUT = "without it"
-# Loopback is the Internet here, and all limits are the default ones.
-KEYS = {
-    "relay": {"networks": []},
-    "limits": {},
-    "listen": [LISTENER, {**LISTENER, "service": "submission", "tls": "implicit"}],
-}
-
-
-def client_hello() -> str:
-    """The first octets of TLS."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    hello = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="mta.example")
-    with suppress(ssl.SSLWantReadError):
-        hello.do_handshake()
-    return outgoing.read().decode("latin-1")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Clients that attack a listener, by what they do there."""
-
-    name: str
-    manner: Manner
-    before: str = ""
-    again: str = ""
-    sessions: int = 50
-    sources: int = 1
-    service: str = "smtp"
-
-    def attack(self, ports: Mapping[str, int]) -> Attack:
-        """Aim at a server with these ports."""
-        words = (self.manner.value, self.before, self.again)
-        return Attack(ports[self.service], self.sessions, *words, sources=self.sources)
-
-
-FLOOD, DEAF, DRIP, LEAVE = Manner.FLOOD, Manner.DEAF, Manner.DRIP, Manner.LEAVE
-KINDS: Sequence[Kind] = (
-    Kind("10,000 that say nothing, from 100 hosts", Manner.SILENT, sessions=10_000, sources=100),
-    Kind("1,000 that say nothing, from 100 hosts", Manner.SILENT, sessions=1000, sources=100),
-    Kind("RCPT, refused", FLOOD, MAIL, "RCPT TO:<x@elsewhere.test>|"),
-    Kind("RCPT, taken", FLOOD, MAIL, RCPT),
-    Kind("RCPT, from 20 hosts", FLOOD, MAIL, RCPT, 500, 20),
-    Kind("NOOP", FLOOD, EHLO, "NOOP|"),
-    Kind("RSET", FLOOD, EHLO, "RSET|"),
-    Kind("EHLO", FLOOD, EHLO, EHLO),
-    Kind("transactions given up", FLOOD, EHLO, f"MAIL FROM:<a@client.example>|{RCPT}RSET|"),
-    Kind("empty chunks", FLOOD, MAIL + RCPT, "BDAT 0|"),
-    Kind("chunks of two octets", FLOOD, MAIL + RCPT, "BDAT 2||"),
-    Kind("HELP, replies not read", DEAF, EHLO, "HELP|"),
-    Kind("EHLO, replies not read, from 10 hosts", DEAF, "", EHLO, 500, 10),
-    Kind("one octet a second: EHLO", DRIP, "", "N", 1000, 20),
-    Kind("one octet a second: TLS", DRIP, "", client_hello(), 1000, 20, "submission"),
-    Kind("one octet a second: DATA", DRIP, DATA, "x", 1000, 20),
-    Kind("one octet a second: BDAT", DRIP, f"{MAIL}{RCPT}BDAT 100000 LAST|", "x", 1000, 20),
-    Kind("connections", LEAVE),
-    Kind("connections from 20 hosts", LEAVE, "", "", 500, 20),
-    Kind("TLS handshakes", LEAVE, client_hello(), "", 50, 1, "submission"),
-    Kind("TLS handshakes from 20 hosts", LEAVE, client_hello(), "", 500, 20, "submission"),
-    Kind("header without an end", FLOOD, DATA, "Field: x|", 10),
-    Kind("line without an end", FLOOD, DATA, "x" * 1000, 10),
-)
+ALL = os.sched_getaffinity(0)  # processors
 
 
 class Hostile:
@@ -97,8 +40,11 @@ class Hostile:
     def measure(self, bench: Bench) -> Iterator[Figure]:
         """See `Row.measure`."""
         seconds = SECONDS * bench.scale
-        ours = bench.ours(workers=1, keys=KEYS)
-        with stopping(ours):
+        mute, deaf = Script("deaf", ""), Script("deaf", DEAF_WORDS)
+        with on_processor(min(ALL)):
+            found = keys(bench.next_folder(), mute.port, deaf.port)
+            ours = bench.ours(workers=1, keys=found)
+        with stopping(ours, mute, deaf), on_processor(max(ALL)):
             ordinary(ours, seconds / 5)
             quiet = ordinary(ours, seconds)
             memory, growth, cpu = ours.memory(), ours.growth(), ours.cpu_seconds()
@@ -108,6 +54,7 @@ class Hostile:
             peak = growth.octets
             time.sleep(SETTLING)
             after = ours.memory() - memory
+        shutil.rmtree(ours.configuration.parent)
         yield Figure(
             f"{self.name}: mail", "messages/s", [beside.rate], [quiet.rate], 0.5, peer=WITHOUT
         )
@@ -126,12 +73,19 @@ class Ordinary:
 
 
 @contextmanager
-def attacking(attack: Attack) -> Iterator[None]:
-    """Attack for so long.
+def on_processor(number: int) -> Iterator[None]:
+    """Run there, with all that is started meanwhile."""
+    os.sched_setaffinity(0, {number})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ALL)
 
-    With little of our processor: attackers have their own.
-    """
-    command = ["nice", sys.executable, *attack.arguments]
+
+@contextmanager
+def attacking(attack: Attack) -> Iterator[None]:
+    """Attack for so long, with what others leave of the processor."""
+    command = ["nice", "-n", "19", sys.executable, *attack.arguments]
     process = subprocess.Popen(command, cwd=SOURCE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
