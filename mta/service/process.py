@@ -47,7 +47,7 @@ from mta.smtp.second_copies import SecondCopies
 from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.place import SpoolPlace
-from mta.srs_key import srs_key
+from mta.srs_key import agreed_srs_key, srs_key
 from mta.tls import TLSFault
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Process:
         self.held = HeldMail(self.spool, self.runner)
         self.links = StandingLinks(Announcements(folder))
         self.questions = PeerQuestions(self.links, reactor)
-        self.srs = SenderRewriting(srs_key(folder))
+        self.tables = place.shared_tables()
+        self.srs = SenderRewriting(self._srs_key())
         self.peer_status_files = PeerStatusFiles(folder)
         self.peer_status = PeerStatusLog(self.peer_status_files, reactor, self.threads)
         self.peer_counts = PeerCounts(self.peer_status, reactor)
@@ -121,12 +122,23 @@ class Process:
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
-        self.tables = place.shared_tables()
         self._share(in_thread)
         self.pairing = Redemption(Pairings(folder), in_thread)
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()
         self.told_mailboxes = ToldMailboxes(self.mailbox_files, self.answers, in_thread)
+
+    def _srs_key(self) -> bytes:
+        """The secret of rewritten reverse-paths.
+
+        The first process agrees on it with other nodes.
+        """
+        if not (self.place.database and self.is_first):
+            return srs_key(self.folder)
+        key, problem = agreed_srs_key(self.folder, self.tables)
+        if problem:
+            self.log.warn("srs.key: {problem}", problem=problem)
+        return key
 
     def _share(self, in_thread: Callable[..., Deferred[Any]]) -> None:
         """Make what all processes count and remember in tables."""

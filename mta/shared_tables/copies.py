@@ -26,6 +26,26 @@ GONE = ""  # the digest of a document that was removed
 MAX_AT_ONCE = 50  # documents of one transaction, of some KiB mostly: others wait for its end
 
 
+def first_told(store: ITableStore, kind: str, name: str, document: bytes) -> bytes:
+    """The document that the first node told.
+
+    It is ours where none did.  Blocks.  Raises OSError.
+    """
+
+    def told(statements: IStatements) -> bytes:
+        insert = "INSERT INTO node_copy VALUES (?, ?, ?, ?) ON CONFLICT (kind, name) DO NOTHING"
+        statements.execute(insert, (kind, name, _digest(document), document))
+        return _fetched(statements, kind, name)
+
+    return store.open(TABLES).change(told)
+
+
+def _fetched(statements: IStatements, kind: str, name: str) -> bytes:
+    select = "SELECT document FROM node_copy WHERE kind = ? AND name = ?"
+    (document,) = statements.execute(select, (kind, name)).fetchone()
+    return bytes(document)
+
+
 class Copies:
     """The documents of one kind.
 
@@ -73,7 +93,7 @@ class Copies:
             if self._is_news(name, ours.get(name, GONE), theirs.get(name)):
                 agreed[name] = self._hand_over(statements, name)
             else:
-                taken[name] = self._fetched(statements, name)
+                taken[name] = _fetched(statements, self._kind, name)
         left = names[MAX_AT_ONCE:]
         for name in left:
             agreed.pop(name, None)
@@ -96,11 +116,6 @@ class Copies:
             (self._kind, name, digest, document),
         )
         return digest
-
-    def _fetched(self, statements: IStatements, name: str) -> bytes:
-        select = "SELECT document FROM node_copy WHERE kind = ? AND name = ?"
-        (document,) = statements.execute(select, (self._kind, name)).fetchone()
-        return bytes(document)
 
     def _digests(self) -> Mapping[str, str]:
         """The digests of our documents.
