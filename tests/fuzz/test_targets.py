@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.fuzz.__main__ import main, run_unguided
 from tests.fuzz.targets import REPEATED, SEEDS, TARGETS, seeds
 
 
@@ -39,3 +44,27 @@ class TargetTests(SynchronousTestCase):
         start = data.draw(st.integers(0, len(octets)))
         end = data.draw(st.integers(start, len(octets)))
         target(octets[:start] + data.draw(st.binary(max_size=8)) + octets[end:])
+
+
+class UnguidedTests(SynchronousTestCase):
+    """The fuzzer where atheris is not installed."""
+
+    def test_what_is_tried(self) -> None:
+        """Seeds, and more; a fault ends it, with what led to it."""
+        tried: list[bytes] = []
+        run_unguided(tried.append, [b"one seed", b"another"], 0.01)
+        self.assertGreater(len(set(tried)), 20)
+        self.assertTrue(any(b"one seed" in octets for octets in tried))
+
+        def fails(octets: bytes) -> None:
+            raise ValueError("a fault")
+
+        error = self.assertRaises(ValueError, run_unguided, fails, [b"one seed"], 60.0)
+        self.assertIn("parts=[]", "".join(error.__notes__), "what led to it")
+
+    def test_without_atheris(self) -> None:
+        """``make fuzz`` goes on without."""
+        self.patch(importlib.util, "find_spec", lambda name: None)
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            self.assertEqual(main(0.001, "proxies"), 0)
+        self.assertEqual(said.getvalue(), "proxies: 1 s, Hypothesis\n")
