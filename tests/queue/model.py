@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from mta.mail import NULL_PATH, Envelope, Mailbox, Recipient
-from mta.queued import Delivery
+from mta.queued import Delivery, State
 from mta.session import UNKNOWN_ORIGIN
 from mta.spool.owner_rows import SUSPECT_DELAY
 from tests.queue.node import (
@@ -104,6 +104,7 @@ class RunnerModel(RuleBasedStateMachine):
         if is_sudden and node.out:
             self.world.decide(data.draw(st.sampled_from(node.out)), "yes")
         self.excuse(node.out)
+        self.excuse_other_recipients(node)
         self.nodes.remove(node)
         node.attempts.is_over = True
         self.case.kill(node.spool)
@@ -145,6 +146,19 @@ class RunnerModel(RuleBasedStateMachine):
             for id, address in copies_of(delivery):
                 if self.world.taken[id, address]:
                     self.mail[id].excuses[address] += 1
+
+    def excuse_other_recipients(self, node: Node) -> None:
+        """What a host took comes again where another recipient's part was still under way.
+
+        An attempt is recorded as a whole, when all recipients' parts are over.
+        """
+        for delivery in node.with_office():
+            message = delivery.message
+            for progress in message.progress:
+                address = progress.recipient.forward_path
+                is_unrecorded = address == OUTSIDE and progress.state is not State.DONE
+                if is_unrecorded and self.world.taken[message.id, address]:
+                    self.mail[message.id].excuses[address] += 1
 
     # --- mail
 

@@ -16,6 +16,7 @@ from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.metrics import NullMeter
 from mta.queue.config import RunnerConfig
 from mta.queue.runner import Runner
+from mta.queue.waiting_line import WaitingLine
 from mta.queued import EVERYWHERE, Delivery, Message, Notice
 from mta.settings import Peer, Queue
 from mta.testing import FakeHeldMailWatch, FakeRouter
@@ -150,6 +151,11 @@ class Node:
         if self.source is not None:
             self.source.close()
         self.source, self.out = None, []
+
+    def with_office(self) -> Sequence[Delivery]:
+        """Return what is with the office, or kept for it by the source."""
+        line = WaitingLine() if self.source is None else self.source._ready  # type: ignore[attr-defined]
+        return (*self.out, *line._urgent, *line._others)
 
     # --- rest
 
