@@ -16,7 +16,7 @@ from mta.commands.console import (
     printable,
     settings_of,
 )
-from mta.commands.peer_statuses import peer_statuses
+from mta.commands.peer_statuses import on_nodes
 from mta.spool.nodes import NodeProcess
 from mta.spool.place import SpoolPlace
 
@@ -34,8 +34,9 @@ def _list(arguments: argparse.Namespace) -> None:
     place = SpoolPlace.of(settings)
     if not place.database:
         raise Failed(f"the spool is the folder {place.folder}, which no other host shares")
-    now, links = time.time(), peer_statuses(settings).links(settings.peers)
-    for process in place.nodes():
+    now, processes = time.time(), place.nodes()
+    links = on_nodes(settings, processes).links(settings.peers)
+    for process in processes:
         count = links[process.node] if process.is_alive else 0
         if arguments.json:
             print_json({**asdict(process), "links": count})

@@ -17,7 +17,7 @@ from bench.postgresql import as_postgres
 from mta.queued import Filter, SpoolFull
 from mta.session import UNKNOWN_ORIGIN
 from mta.spool.database import SpoolAway
-from mta.spool.postgres import writer
+from mta.spool.postgres import wakeups, writer
 from mta.spool.postgres.spool import PostgresSpool
 from tests.processes import Process, need_program, temporary_folder, wait_until
 from tests.spool.cases import failing
@@ -390,6 +390,19 @@ class WakeTests(Case):
         self.wait(one.release({message.id: 0.0}))
         self.until_heard(other)
         self.assertEqual(self.listeners[one].heard, [])
+
+    def test_a_lost_notification(self) -> None:
+        """Where none comes, the next look of another process wakes it."""
+        one, other = self.process(), self.process()
+        for spool in (one, other):
+            self.until_heard(spool)
+        self.patch(wakeups, "notify", lambda *words: None)
+        message = self.commit(one)
+        self.wait(one.release({message.id: 0.0}))
+        self.assertEqual(self.listeners[other].heard, [])
+        self.take_over(other)
+        self.assertEqual(self.listeners[other].heard, ["wake"])
+        self.assertEqual(self.due(other), [message.id])
 
     def test_tools(self) -> None:
         """What a person wants is told apart."""

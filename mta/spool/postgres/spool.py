@@ -72,6 +72,7 @@ class PostgresSpool(ProcessSpool):
         """See `ProcessSpool.start`.
 
         Where the database is away it begins all the same, and mail is refused until it is there.
+        Where it refuses us, nothing is made in the folder.
         """
         with (
             suppress(SpoolAway),
