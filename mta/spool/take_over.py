@@ -81,8 +81,7 @@ class TakeOver:
         moment may have been the cause.
         """
         tried = await self._in_thread(attempts.noted_in, owner.attempts) if died else ()
-        incoming = await self._in_thread(list, self._folder.incoming_of(owner.number))
-        freed, kept = await self._free_leased(owner.number, tried, incoming)
+        freed, kept = await self._free_leased(owner.number, tried, has_ended=True)
         freed += await self._make_released_due(owner.number)
         await self._in_thread(owner.remove)
         for number in kept:
@@ -94,20 +93,20 @@ class TakeOver:
         return freed
 
     async def _free_leased(
-        self, owner: int, tried: Collection[int] = (), incoming: Collection[int] = ()
+        self, owner: int, tried: Collection[int] = (), *, has_ended: bool
     ) -> tuple[int, list[int]]:
-        """Free what an owner had leased.
+        """Free what an owner had leased.  Where it `has_ended` its files are leftovers.
 
         Where pages are damaged that is done one by one, with what can be changed.  Returns how
         many messages that were, and those that are put on hold.
         """
         with suppress(SpoolDamaged):
-            return await self._free(owner, tried, incoming)
+            return await self._free(owner, tried, has_ended=has_ended)
         freed: int = 0
         kept: list[int] = []
         for number in await self._in_thread(self._reader.call, owner_rows.leased, owner):
             with suppress(SpoolDamaged):
-                one, held = await self._free(owner, tried, (), number)
+                one, held = await self._free(owner, tried, number, has_ended=False)
                 freed, kept = freed + one, kept + held
         return freed, kept
 
@@ -115,10 +114,12 @@ class TakeOver:
         self,
         owner: int,
         tried: Collection[int],
-        incoming: Collection[int],
         only: int | None = None,
+        *,
+        has_ended: bool,
     ) -> Deferred[tuple[int, list[int]]]:
         def free(connection: Connection) -> tuple[int, list[int]]:
+            incoming = list(self._folder.incoming_of(owner)) if has_ended else ()
             freed = owner_rows.free_leased(connection, owner, now, incoming, only)
             return len(freed), owner_rows.count_death(connection, freed & {*tried}, now)
 
@@ -167,7 +168,7 @@ class TakeOver:
         return silent
 
     async def _free_silent(self, number: int) -> int:
-        freed, _ = await self._free_leased(number)
+        freed, _ = await self._free_leased(number, has_ended=False)
         if freed:
             self.log.warn(
                 "{count} messages are taken over from a process that stands still", count=freed
