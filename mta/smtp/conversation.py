@@ -15,7 +15,7 @@ from mta.queued import IDraft
 from mta.session import UNKNOWN_ADDRESS, Origin, Session
 from mta.settings import ListenerTLS, Service
 from mta.smtp import grammar, replies
-from mta.smtp.cost import ALLOWANCE, REDUCED_ALLOWANCE, SessionCost, TimeSlice
+from mta.smtp.cost import ALLOWANCE, REDUCED_ALLOWANCE, SLOW_DELAY, SessionCost, TimeSlice
 from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
 from mta.smtp.incoming import IncomingMessage
@@ -228,6 +228,14 @@ class Conversation:
         """Take over what the access policy knows of the host's other sessions."""
         if self.session.host_commands_without_mail > ALLOWANCE:
             self.cost.allowance = REDUCED_ALLOWANCE
+
+    async def await_others(self) -> None:
+        """Let others work before the greeting of a costly host.
+
+        So many connections from it at once keep no others waiting.
+        """
+        if self.session.host_commands_without_mail > ALLOWANCE:
+            await self.time_slice.let_others_work(SLOW_DELAY)
 
     def charged(self) -> Reply | None:
         """Charge the host; returns the reply if that is too much."""

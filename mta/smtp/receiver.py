@@ -79,6 +79,7 @@ class Receiver:
         try:
             await self._config.access.connect(conversation.session, conversation)
             conversation.admitted()
+            await conversation.await_others()
             if self._begins_with_tls:
                 conversation.cost.handshake()
                 await channel.start_tls()

@@ -165,11 +165,23 @@ class CostTests(SynchronousTestCase):
         talk = self.talk()
         self.patch(FakeAccessPolicy, "connect", _in_debt)
         talk = self.talk({"errors": "1000000"})
+        talk.clock.advance(SLOW_DELAY)
+        talk.transport.clear()
         talk.link.dataReceived(BEGIN + b"RCPT TO:<b@x>\r\n" * 100 + b"BDAT 2 LAST\r\n\r\n")
         self.assertIn(b"250 2.0.0 OK queued", talk.transport.taken())
         talk.link.dataReceived(b"XYZZY\r\n" * (REDUCED_ALLOWANCE + 10))
         self.assertLessEqual(talk.transport.taken().count(b"500 "), REDUCED_ALLOWANCE + 1)
         talk.link.connectionLost(Failure(ConnectionDone()))
+
+    def test_a_host_that_connects_again(self) -> None:
+        """Where its other sessions brought no mail, it waits for its greeting; others do not."""
+        talk = Conversation({}, dripped=False)
+        self.assertTrue(talk.transport.value().startswith(b"220 "))
+        self.patch(FakeAccessPolicy, "connect", _in_debt)
+        talk = Conversation({}, dripped=False)
+        self.assertEqual(talk.transport.value(), b"")
+        talk.clock.advance(SLOW_DELAY)
+        self.assertTrue(talk.transport.value().startswith(b"220 "))
 
     def test_a_host_is_charged_as_it_goes(self) -> None:
         """Once for each hundred commands, by the number so far; the session may end with that."""
