@@ -82,17 +82,19 @@ def salvage(connection: Connection, number: int, content: MakeContent) -> Messag
 
 
 def _read(connection: Connection, numbers: Sequence[int], known: Mapping[int, MessageRow]) -> Rows:
-    """The rows of messages and of their recipients, in one round trip."""
+    """The rows of messages and of their recipients.
+
+    Within a pipeline it is one round trip.
+    """
     unknown = [number for number in numbers if number not in known]
     found = dict(known)
     recipients: dict[int, list[tuple[Any, ...]]] = {}
-    with connection.pipeline():
-        messages, others = connection.cursor(binary=True), connection.cursor(binary=True)
-        if unknown:
-            messages.execute(MESSAGES, (Numbers(unknown),))
-        others.execute(RECIPIENTS, (Numbers(numbers),))
-        if unknown:
-            found |= {row[0]: row for row in messages.fetchall()}
-        for row in others.fetchall():
-            recipients.setdefault(row[0], []).append(row[1:])
+    messages, others = connection.cursor(binary=True), connection.cursor(binary=True)
+    if unknown:
+        messages.execute(MESSAGES, (Numbers(unknown),))
+    others.execute(RECIPIENTS, (Numbers(numbers),))
+    if unknown:
+        found |= {row[0]: row for row in messages.fetchall()}
+    for row in others.fetchall():
+        recipients.setdefault(row[0], []).append(row[1:])
     return found, recipients
