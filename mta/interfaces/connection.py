@@ -69,11 +69,14 @@ class ISessionClock(Interface):
 class IRoundRobin(Interface):
     """An order of those that have much to do: others come between."""
 
-    async def next(who: int) -> None:
+    async def next(who: int, host: str) -> None:
         """Wait until it is the time of one of them.  `who`: a number that no other has."""
 
-    def other_came() -> None:
-        """Note that one with little to do is there."""
+    async def next_message(host: str) -> None:
+        """Wait for the time of a message, where other hosts are there."""
+
+    def other_came(host: str) -> None:
+        """Note that one of this host, with little to do, is there."""
 
 
 class IIdleWait(Interface):

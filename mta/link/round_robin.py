@@ -11,6 +11,8 @@ from zope.interface import implementer
 from mta.interfaces import IRoundRobin
 
 REST = 2  # times as long as a turn took, for others that are there: most of the time is theirs
+MESSAGE_COST = 0.0025  # seconds that a message takes after its turn: to keep, and to deliver it
+PRESENCE = 0.05  # seconds that a host which came is there: it waits for replies as well
 MAX_REST = 0.005  # seconds: those that have much to do go on, whatever others do
 
 
@@ -18,49 +20,71 @@ MAX_REST = 0.005  # seconds: those that have much to do go on, whatever others d
 class RoundRobin:
     """Lets one go on in each iteration of the reactor.
 
-    So others, with little to do, wait for one of them, however many there are.  While others come,
-    there is a rest after each.  Where one alone has much to do, it waits for nothing.
+    So others, with little to do, wait for one of them, however many there are.  While other hosts
+    are there, there is a rest after each.  Where one alone has much to do, it waits for nothing.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._waiting: deque[Deferred[None]] = deque()
+        self._waiting: deque[tuple[Deferred[None], float]] = deque()
         self._last = 0  # who went on last
+        self._host = ""  # the one that last had much to do
+        self._others_until = 0.0  # seconds on the clock, until which others are there
+        self._cost = 0.0  # seconds that what it began will take after its turn
         self._began = 0.0  # seconds on the clock, when it did
         self._is_taken = False  # none else goes on now
-        self._others_came = False  # since the last one began
+        self._others_came = False  # since that was last asked
 
-    async def next(self, who: int) -> None:
+    async def next(self, who: int, host: str) -> None:
         """See `IRoundRobin.next`."""
         if who == self._last and not self._waiting:
             return
-        if self._is_taken:
-            waiting: Deferred[None] = Deferred()
-            self._waiting.append(waiting)
-            await waiting
-        else:
-            self._begin()
+        self._host = host
+        await self._turn(0.0)
         self._last = who
 
-    def other_came(self) -> None:
-        """See `IRoundRobin.other_came`."""
-        self._others_came = True
+    async def next_message(self, host: str) -> None:
+        """See `IRoundRobin.next_message`."""
+        self._host = host
+        if self._others_are_there():
+            await self._turn(MESSAGE_COST)
 
-    def _begin(self) -> None:
-        self._is_taken, self._others_came = True, False
+    def other_came(self, host: str) -> None:
+        """See `IRoundRobin.other_came`."""
+        if host != self._host:
+            self._others_came = True
+
+    def _others_are_there(self) -> bool:
+        now = self._clock.seconds()
+        if self._others_came:
+            self._others_came = False
+            self._others_until = now + PRESENCE
+        return now < self._others_until
+
+    async def _turn(self, cost: float) -> None:
+        if self._is_taken:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append((waiting, cost))
+            await waiting
+        else:
+            self._begin(cost)
+
+    def _begin(self, cost: float) -> None:
+        self._is_taken, self._cost = True, cost
         self._began = self._clock.seconds()
         self._clock.callLater(0, self._rest)
 
     def _rest(self) -> None:
         """Leave some time to others, where there are any."""
-        if not self._others_came:
+        if not self._others_are_there():
             self._go_on()
             return
-        took = self._clock.seconds() - self._began
+        took = self._clock.seconds() - self._began + self._cost
         self._clock.callLater(min(REST * took, MAX_REST), self._go_on)
 
     def _go_on(self) -> None:
         self._is_taken = False
         if self._waiting:
-            self._begin()
-            self._waiting.popleft().callback(None)
+            waiting, cost = self._waiting.popleft()
+            self._begin(cost)
+            waiting.callback(None)

@@ -154,6 +154,7 @@ class Conversation:
         self.transaction: Transaction | None = None
         self.told_origin = ToldOrigin()
         self.transactions = 0
+        self.is_ahead = False  # it has waited for no line since the last message
         self.time_slice = TimeSlice(channel, config.turns)
         self.reader = ContentReader(channel, config.limits.timeout, config.content_order)
 
@@ -177,9 +178,10 @@ class Conversation:
                 raise Refusal(replies.shutting_down(self.config.hostname))
             await channel.receive(end)
             line = wire.line(MAX_AUTH_LINE)
+        self.is_ahead = False
         self.time_slice.restart()
         if config.content_order is not None:
-            config.content_order.other_came()
+            config.content_order.other_came(channel.remote_address)
         return line
 
     def send(self, reply: Reply) -> None:
@@ -207,6 +209,17 @@ class Conversation:
         delay = 0.0 if self.session.turned_peer else self.cost.delay
         if delay or len(self.channel.wire):
             await self.time_slice.let_others_work(delay)
+
+    async def await_turn_of_mail(self) -> None:
+        """Let other hosts work where MAIL was said ahead.
+
+        Users, hosts of ours and peers that turned the connection may say all of their mail ahead.
+        """
+        order, access = self.config.content_order, self.config.access
+        if not self.is_ahead or order is None or self.session.turned_peer:
+            return
+        if access.is_outsider(self.session):
+            await order.next_message(self.channel.remote_address)
 
     # --- where the session stands
 

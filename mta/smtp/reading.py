@@ -38,7 +38,7 @@ class ContentReader:
         while not len(channel.wire):  # none came while the last piece was being written
             await channel.receive(self._end)
         if self._order is not None and self._since_mail >= MAX_SMALL:
-            await self._order.next(id(self))
+            await self._order.next(id(self), channel.remote_address)
         octets: bytes = channel.wire.take(min(most, MAX_PIECE))
         self._since_mail += len(octets)
         return octets

@@ -44,7 +44,8 @@ class ReceiverConfig:
     transactions after which the client must be gone, where `limits` give it more; 0: no matter.
     `takes_origins`: on a turned connection, the peer's word for who brought its mail is taken.
     `node`: the name of this host among those that share a spool.  `turns` are those
-    of all sessions that have much to do, `content_order` is that of all with much content.
+    of all sessions that have much to do, `content_order` is that of all with much content, or with
+    messages said ahead.
     """
 
     hostname: str

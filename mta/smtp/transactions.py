@@ -46,6 +46,7 @@ async def xforward(conversation: Conversation, argument: bytes) -> Answer:
 
 async def mail(conversation: Conversation, argument: bytes) -> Answer:
     """MAIL (RFC 5321 section 4.1.1.2)."""
+    await conversation.await_turn_of_mail()
     session = conversation.session
     session.forwarded = conversation.told_origin.session(
         session, conversation.channel.remote_address
@@ -276,6 +277,7 @@ async def _end_of_content(
         conversation.session.has_brought_mail = True
     else:
         conversation.cost.no_message()
+    conversation.is_ahead = True
     conversation.time_slice.restart()  # there was a commit to wait for
     lmtp = conversation.config.service is Service.LMTP
     answers = (reply,) * len(transaction.recipients) if lmtp else (reply,)  # RFC 2033 section 4.2

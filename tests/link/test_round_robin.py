@@ -9,14 +9,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IRoundRobin
-from mta.link.round_robin import MAX_REST, REST, RoundRobin
+from mta.link.round_robin import MAX_REST, MESSAGE_COST, PRESENCE, REST, RoundRobin
+
+HOST, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 class Reactor(Clock):
     """A clock with iterations: what is called in one for the next is done in the next."""
 
-    def iterate(self) -> None:
-        """Do what is due."""
+    def iterate(self, seconds: float = 0.0) -> None:
+        """Do what is due after this time."""
+        self.rightNow += seconds
         for call in self.getDelayedCalls():
             if call.getTime() <= self.seconds():
                 assert isinstance(call, DelayedCall)
@@ -39,7 +42,16 @@ class RoundRobinTests(SynchronousTestCase):
             Deferred.fromCoroutine(self._go(who))
 
     async def _go(self, who: int) -> None:
-        await self.order.next(who)
+        await self.order.next(who, HOST)
+        self.went.append(who)
+
+    def bring(self, *all: int) -> None:
+        """Let them have messages."""
+        for who in all:
+            Deferred.fromCoroutine(self._bring(who))
+
+    async def _bring(self, who: int) -> None:
+        await self.order.next_message(HOST)
         self.went.append(who)
 
     def test_alone(self) -> None:
@@ -72,11 +84,50 @@ class RoundRobinTests(SynchronousTestCase):
         for took, rest in ((0.001, REST * 0.001), (1.0, MAX_REST)):
             self.went.clear()
             self.go(1, 2)
-            self.order.other_came()
+            self.order.other_came(OTHER)
             self.clock.advance(took)
             self.clock.advance(rest * 0.9)
             self.assertEqual(self.went, [1])
             self.clock.advance(rest * 0.2)
             self.assertEqual(self.went, [1, 2])
-            self.clock.advance(0)  # none came meanwhile
+            self.clock.advance(PRESENCE)  # none came meanwhile
             self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_others_that_wait(self) -> None:
+        """They are there for a while after they came: they wait for a reply."""
+        self.go(1, 2, 3, 4)
+        self.order.other_came(OTHER)
+        for number in range(1, 4):
+            self.clock.iterate(0.001)
+            self.assertEqual(self.went, list(range(1, number + 1)))
+            self.clock.iterate(REST * 0.001)
+        self.assertEqual(self.went, [1, 2, 3, 4])
+
+    def test_no_others(self) -> None:
+        """A host with much to do does not rest for its own sessions."""
+        self.go(1, 2, 3)
+        for number in range(1, 4):
+            self.order.other_came(HOST)
+            self.assertEqual(self.went, list(range(1, number + 1)))
+            self.clock.iterate(0.001)
+
+    def test_messages(self) -> None:
+        """A host that is alone waits for nothing; else it brings one after the other."""
+        self.bring(1, 2, 3)
+        self.order.other_came(HOST)
+        self.bring(4)
+        self.assertEqual(self.went, [1, 2, 3, 4])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.order.other_came(OTHER)
+        self.bring(5, 6, 7)
+        self.assertEqual(self.went, [1, 2, 3, 4, 5])
+        self.clock.advance(0)
+        self.clock.advance(REST * MESSAGE_COST * 0.9)
+        self.assertEqual(self.went, [1, 2, 3, 4, 5])
+        self.clock.advance(REST * MESSAGE_COST * 0.2)
+        self.assertEqual(self.went, [1, 2, 3, 4, 5, 6])
+        self.clock.advance(PRESENCE)
+        self.assertEqual(self.went, [1, 2, 3, 4, 5, 6, 7])
+        self.clock.advance(0)
+        self.bring(8, 9)
+        self.assertEqual(self.went, [1, 2, 3, 4, 5, 6, 7, 8, 9])

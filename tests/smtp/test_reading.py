@@ -11,6 +11,7 @@ from zope.interface import implementer
 from mta.interfaces import IRoundRobin
 from mta.link.link import MAX_UNREAD
 from mta.smtp.reading import MAX_PIECE, MAX_SMALL
+from mta.testing.sessions import FakeAccessPolicy
 from tests.conversations import Conversation
 
 RCPT = b"RCPT TO:<b@mta.example>\r\n"
@@ -26,13 +27,20 @@ class Crowd:
         self.waiting: list[Deferred[None]] = []
         self.others = 0
 
-    async def next(self, who: int) -> None:
+    async def next(self, who: int, host: str) -> None:
         """See `IRoundRobin.next`."""
+        await self._wait()
+
+    async def next_message(self, host: str) -> None:
+        """See `IRoundRobin.next_message`."""
+        await self._wait()
+
+    async def _wait(self) -> None:
         waiting: Deferred[None] = Deferred()
         self.waiting.append(waiting)
         await waiting
 
-    def other_came(self) -> None:
+    def other_came(self, host: str) -> None:
         """See `IRoundRobin.other_came`."""
         self.others += 1
 
@@ -43,9 +51,9 @@ class InTurnTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.crowd = Crowd()
 
-    def talk(self, message_size: int = 2**30) -> Conversation:
+    def talk(self, message_size: int = 2**30, **settings: str) -> Conversation:
         """A conversation in which EHLO has been said."""
-        settings = {"message_size": str(message_size), "errors": "1000000"}
+        settings |= {"message_size": str(message_size), "errors": "1000000"}
         talk = Conversation(settings, dripped=False, content_order=self.crowd)
         talk.link.dataReceived(b"EHLO client.example\r\n")
         return talk
@@ -70,7 +78,7 @@ class InTurnTests(SynchronousTestCase):
                     self.assertEqual(talk.transport.producerState, "producing")
 
     def test_small_messages(self) -> None:
-        """They never wait, however many come on one connection."""
+        """None waits for a piece, however many come on one connection."""
         talk = self.talk()
         for _ in range(3):
             for octets in (BEGIN + b"DATA\r\n", b"x" * (MAX_SMALL - 3), b"\r\n.\r\n"):
@@ -78,6 +86,30 @@ class InTurnTests(SynchronousTestCase):
                 talk.link.dataReceived(octets)
             self.assertIn(b"250 2.0.0", talk.transport.value())
         self.assertEqual(self.crowd.waiting, [])
+
+    def test_messages_said_ahead(self) -> None:
+        """Each waits for its time, but for the first one, and for those said after a reply."""
+        message = BEGIN + b"DATA\r\nx\r\n.\r\n"
+        talk = self.talk()
+        talk.link.dataReceived(message * 3 + b"NOOP\r\n")
+        for number in (1, 2, 3):
+            self.assertEqual(talk.transport.value().count(b"OK queued"), number)
+            self.assertEqual(len(self.crowd.waiting), int(number < 3))
+            for waiting in self.crowd.waiting[:]:
+                self.crowd.waiting.remove(waiting)
+                waiting.callback(None)
+        talk.link.dataReceived(message)
+        self.assertEqual(talk.transport.value().count(b"OK queued"), 4)
+        self.assertEqual(self.crowd.waiting, [])
+
+    def test_messages_of_ours_said_ahead(self) -> None:
+        """Peers on a turned connection, users and hosts of ours wait for no time."""
+        for settings, outsider in (({"partner": "office"}, True), ({}, False)):
+            self.patch(FakeAccessPolicy, "is_outsider", lambda *_, outsider=outsider: outsider)
+            talk = self.talk(**settings)
+            talk.link.dataReceived((BEGIN + b"DATA\r\nx\r\n.\r\n") * 3)
+            self.assertEqual(talk.transport.value().count(b"OK queued"), 3)
+            self.assertEqual(self.crowd.waiting, [])
 
     def test_small_chunks(self) -> None:
         """They are one message, and what is thrown away is much, however many commands bring it."""
