@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.link import LinkFactory
+from mta.link import LinkFactory, WaitingRoom
 from mta.metrics import NullMeter
 from mta.proxy_protocol import HEADER_TIMEOUT, MAX_OCTETS, Client, ProxiedFactory, client_of
 from mta.service.listeners import Receivers
@@ -94,7 +94,7 @@ class ProxiedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.links = LinkFactory(self.clock)
+        self.links = LinkFactory(self.clock, WaitingRoom(self.clock))
         self.factory = ProxiedFactory(self.links, self.clock)
         shared = receiver_config(MemorySpool())
         self.links.serve(Receivers(shared, NullMeter()))
@@ -127,11 +127,11 @@ class ProxiedTests(SynchronousTestCase):
         self.assertEqual(self.client(), "198.51.100.7")
 
     def test_a_client_that_is_not_taken(self) -> None:
-        """Its connection is closed, and it hears nothing."""
+        """Its connection is closed, and nothing that it says is heard."""
         self.links.serve(NoRole())
         transport = self.connect()
-        self.say(transport, TEXT)
-        self.assertTrue(transport.disconnected)
+        self.say(transport, TEXT + b"NOOP\r\n")
+        self.assertTrue(transport.disconnecting)
         self.assertEqual((transport.value(), self.links.links), (b"", set()))
 
     def test_what_follows_the_header_is_read(self) -> None:

@@ -21,7 +21,7 @@ from mta import config
 from mta.access import AccessPolicy
 from mta.access.counters import Counters
 from mta.interfaces import IAcceptedMail, ISpool
-from mta.link import LinkFactory
+from mta.link import LinkFactory, WaitingRoom
 from mta.mail import Envelope
 from mta.metrics import NullMeter
 from mta.queued import IDraft, Message
@@ -120,7 +120,7 @@ def receivers(path: Path, clock: Any) -> ServerFactory:
         listener.service,
         listener.tls,
     )
-    factory = LinkFactory(clock)
+    factory = LinkFactory(clock, WaitingRoom(clock))
     factory.serve(Receivers(shared, NullMeter()))
     return factory
 

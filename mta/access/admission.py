@@ -60,13 +60,13 @@ class Admission:
     def takes(self, client: str) -> bool:
         """See `IAdmission.takes`.
 
-        A host that has cost too much waits for its refusals where there are places for that:
-        elsewhere a refusal would cost more than to drop it.
+        A host that has cost something would come again and again where it has no place.
         """
         host, counters = hosts.key(client), self._counters
-        if counters.without_mail.count(host) <= MAX_OF_HOST or self._is_trusted(client):
+        cost = counters.without_mail.count(host)
+        if cost <= MAX_OF_NEWCOMER or self._is_trusted(client):
             return True
-        return not (counters.per_host.is_full(host) or self._is_full)
+        return cost <= MAX_OF_HOST and not (counters.per_host.is_full(host) or self._is_full)
 
     def admit(self, session: Session, connection: IEvictable | None) -> None:
         """Give a session a place.

@@ -77,7 +77,7 @@ class IAdmission(Interface):
     """The rules for connections.  All but `disconnect` refuse by `mta.smtp.errors.Refusal`."""
 
     def takes(client: str) -> bool:
-        """Return whether connections from this address are answered at all."""
+        """Return whether connections from this address are not refused at once."""
 
     async def connect(session: Session, connection: IEvictable | None = None) -> None:
         """May this client talk to us at all?  Asked before the greeting.

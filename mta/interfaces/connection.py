@@ -145,7 +145,7 @@ class IFirstRoles(Interface):
     def first_role(client: str) -> IRole | None:
         """Make the role for one more connection, from this address.
 
-        None: it is closed at once.
+        None: it is refused.
         """
 
 

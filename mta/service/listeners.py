@@ -14,15 +14,18 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from zope.interface import implementer
 
+from mta.access.admission import TOO_MUCH_WITHOUT_MAIL
 from mta.config.endpoints import PROXIED
 from mta.interfaces import IFirstRoles, IRole, ISessionMeter
-from mta.link import LinkFactory
+from mta.link import LinkFactory, WaitingRoom
 from mta.proxy_protocol import ProxiedFactory
+from mta.service import open_files
 from mta.service.configured import Configured
 from mta.service.endpoints import adopt, listen, shown
 from mta.service.passed_sockets import PassedSockets
 from mta.service.process import STOP_TIMEOUT, IConfigurable
-from mta.settings import Listener, Service
+from mta.settings import Listener, ListenerTLS, Service
+from mta.smtp import replies
 from mta.smtp.receiver import Receiver
 from mta.smtp.receiver_config import ReceiverConfig
 
@@ -41,6 +44,16 @@ class Receivers:
             return None
         self._meter.session(self._config.service)
         return Receiver(self._config)
+
+    @property
+    def refusal(self) -> bytes:
+        """The reply to a client that has none.
+
+        It is empty where a TLS handshake comes first.
+        """
+        if self._config.tls is ListenerTLS.IMPLICIT:
+            return b""
+        return replies.encode(TOO_MUCH_WITHOUT_MAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +89,12 @@ class Listeners(TwistedService):
         self._passed = passed
         self._inherited = inherited
         self._open: list[_Open] = []
+        self._waiting_room = WaitingRoom(reactor)
 
     def privilegedStartService(self) -> None:
         """Twisted calls this while low ports can be bound.  Raises CannotStart."""
         for number, listener in enumerate(self._listeners):
-            factory = LinkFactory(self._reactor)
+            factory = LinkFactory(self._reactor, self._waiting_room)
             is_proxied = listener.endpoint.startswith(PROXIED)
             front = ProxiedFactory(factory, self._reactor) if is_proxied else factory
             descriptor = (
@@ -101,11 +115,14 @@ class Listeners(TwistedService):
     def use(self, configured: Configured) -> None:
         """See `IConfigurable.use`: it counts for new connections."""
         for opened, config in zip(self._open, configured.receivers, strict=True):
+            receivers = Receivers(config, self._meter)
             opened.factory.serve(
-                Receivers(config, self._meter),
+                receivers,
                 configured.server_tls,
                 record_per_line=config.service is Service.ODMR,
+                refusal=receivers.refusal,
             )
+            self._waiting_room.size = open_files.left(config.limits.connections)
 
     @property
     def ports(self) -> Sequence[IListeningPort]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
+import sys
 
 MAX_FILES = 65536  # files: more than any limit of connections that makes sense
+MAX_REFUSED = 10_000  # connections that wait for their refusal: as many as one attack has
 RESERVED = 48  # files: for the spool, the log, threads that write, and connections of our own
 
 
@@ -23,7 +25,14 @@ def affordable(connections: int) -> int:
 
     Each takes two: one is for content.
     """
+    return max(1, min(connections, (_limit() - RESERVED) // 2))
+
+
+def left(connections: int) -> int:
+    """The number of connections to be refused that may wait beside these."""
+    return max(0, min(MAX_REFUSED, _limit() - RESERVED - 2 * connections))
+
+
+def _limit() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return connections
-    return max(1, min(connections, (limit - RESERVED) // 2))
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -143,28 +143,26 @@ class CostTests(AdmissionTestCase):
         self.access.charge(session)
 
     def test_refused(self) -> None:
-        """New ones wait for their refusal, and have a place meanwhile; others do not wait."""
-        self.access = self.make_policy(connections_per_host=2)
-        self.charge(MAX_OF_HOST + 1)
-        sessions = [self.session() for _ in range(2)]
-        for session in sessions:
-            asking = Deferred.fromCoroutine(self.access.connect(session))
-            self.assertEqual(self.failureResultOf(asking, Refusal).value.delay, REFUSAL_DELAY)
-        self.connect(self.session("192.0.2.9"))
+        """New ones get no place.  Where a proxy names the host later, they wait in theirs."""
+        self.charge(MAX_OF_HOST)
+        self.assertTrue(self.access.takes(STRANGER))
+        self.charge(1)
         self.assertFalse(self.access.takes(STRANGER))
         self.assertTrue(self.access.takes("192.0.2.9"))
-        for session in sessions:
-            self.access.disconnect(session)
-        self.assertTrue(self.access.takes(STRANGER))
+        asking = Deferred.fromCoroutine(self.access.connect(self.session()))
+        self.assertEqual(self.failureResultOf(asking, Refusal).value.delay, REFUSAL_DELAY)
 
     def test_no_place(self) -> None:
-        """Where there is no place to wait, it is not answered."""
-        self.access = self.make_policy(connections=1)
-        self.charge(MAX_OF_HOST + 1)
-        self.assertTrue(self.access.takes(STRANGER))
-        self.connect(self.session("192.0.2.9"))
-        self.assertFalse(self.access.takes(STRANGER))
-        self.assertTrue(self.access.takes("192.0.2.8"))
+        """Where there is none, hosts that have cost something wait for their refusal."""
+        for limit in ("connections", "connections_per_host"):
+            self.access = self.make_policy(**{limit: 1})
+            self.connect(session := self.session())
+            self.assertTrue(self.access.takes(STRANGER))
+            self.charge(MAX_OF_NEWCOMER + 1)
+            self.assertFalse(self.access.takes(STRANGER))
+            self.assertTrue(self.access.takes("192.0.2.8"))
+            self.access.disconnect(session)
+            self.assertTrue(self.access.takes(STRANGER))
 
     def test_this_host(self) -> None:
         """A tunnel or a proxy on this host, which speaks for many, is charged with nothing."""

@@ -9,7 +9,7 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 
 from mta.interfaces import IChannel, IFirstRoles, IRole
-from mta.link import Link, LinkFactory
+from mta.link import Link, LinkFactory, WaitingRoom
 from mta.testing import GreetingRole, MemoryTransport, OneRole
 from tests.link.cases import LinkTestCase, Role
 
@@ -28,13 +28,13 @@ class FactoryTests(LinkTestCase):
     def connect(self, factory: LinkFactory) -> Link:
         """One more connection."""
         link = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))
-        assert link is not None
+        assert isinstance(link, Link)
         link.makeConnection(MemoryTransport())
         return link
 
     def test_it_knows_the_links_that_stand(self) -> None:
         """From the connection to the end of the conversation."""
-        factory = LinkFactory(self.clock)
+        factory = LinkFactory(self.clock, WaitingRoom(self.clock))
         factory.serve(OneRole(Role(self.reads)))
         links = {self.connect(factory) for _ in range(3)}
         self.assertEqual(factory.links, links)
@@ -44,15 +44,17 @@ class FactoryTests(LinkTestCase):
         self.assertEqual(factory.links, set())
 
     def test_not_taken(self) -> None:
-        """A connection without a first role is closed, and leaves nothing behind."""
-        factory = LinkFactory(self.clock)
-        factory.serve(NoRole())
-        self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025)))
+        """A connection without a first role gets a refusal, and leaves nothing behind."""
+        factory = LinkFactory(self.clock, WaitingRoom(self.clock))
+        factory.serve(NoRole(), refusal=b"421 4.7.0 Later\r\n")
+        refused = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))
+        refused.makeConnection(transport := MemoryTransport())
         self.assertEqual(factory.links, set())
+        self.assertEqual(transport.value(), b"421 4.7.0 Later\r\n")
 
     def test_a_new_configuration(self) -> None:
         """Connections that stand keep what they have."""
-        factory = LinkFactory(self.clock)
+        factory = LinkFactory(self.clock, WaitingRoom(self.clock))
         factory.serve(OneRole(Role(self.reads)))
         old = self.connect(factory)
         factory.serve(OneRole(GreetingRole()))
@@ -67,7 +69,7 @@ class FactoryTests(LinkTestCase):
             await channel.receive(channel.seconds() + 10.0)
             raise ZeroDivisionError
 
-        factory = LinkFactory(self.clock)
+        factory = LinkFactory(self.clock, WaitingRoom(self.clock))
         factory.serve(OneRole(Role(conversation)))
         self.lose(self.connect(factory))
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -77,7 +79,7 @@ class FactoryTests(LinkTestCase):
 
     def test_a_session_that_is_cut_is_no_bug(self) -> None:
         """Who waits for its end gives up when the service stops: one line, no traceback."""
-        factory = LinkFactory(self.clock)
+        factory = LinkFactory(self.clock, WaitingRoom(self.clock))
         factory.serve(OneRole(Role(self.reads)))
         link = self.connect(factory)
         with capturedLogs() as events:

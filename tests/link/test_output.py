@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.interfaces import IChannel
-from mta.link import Link, LinkFactory
+from mta.link import Link, LinkFactory, WaitingRoom
 from mta.link.link import MAX_UNREAD
 from mta.link.output import MAX_UNSENT
 from mta.session import ChannelTimeout
@@ -67,7 +67,7 @@ class WritingTests(LinkTestCase):
 
     def test_small_segments_go_out_at_once(self) -> None:
         """Nagle's algorithm would let them wait for an acknowledgement (RFC 896)."""
-        server = Connection(socket(), LinkFactory(self.clock))
+        server = Connection(socket(), LinkFactory(self.clock, WaitingRoom(self.clock)))
         self.addCleanup(server.socket.close)
         server.getPeer = lambda: IPv4Address("TCP", "192.0.2.1", 1025)  # type: ignore[method-assign]
         Link(Role(self.reads), self.clock).makeConnection(server)
@@ -78,7 +78,7 @@ class Line(Connection):
     """A TCP connection whose system takes only so many octets at once."""
 
     def __init__(self) -> None:
-        super().__init__(socket(), LinkFactory(Clock()), MemoryReactorClock())
+        super().__init__(socket(), LinkFactory(Clock(), WaitingRoom(Clock())), MemoryReactorClock())
         self.room = 10_000
         self.connected = True
         self.sent = b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -30,7 +31,7 @@ from mta.service.periodic import Periodic
 from mta.service.process import STOP_TIMEOUT, IConfigurable, Process
 from mta.service.signals import StopSignals
 from mta.service.workers import Workers
-from mta.settings import Peer, Settings
+from mta.settings import ListenerTLS, Peer, Settings
 from mta.smtp.sasl import PLAIN
 from mta.spool.process_spool import ProcessSpool
 from mta.testing import FakeRouter, MemorySpool
@@ -276,6 +277,13 @@ class ReceiversTests(SynchronousTestCase):
         receivers = Receivers(receiver_config(MemorySpool()), NullMeter())
         self.assertTrue(verifyObject(IFirstRoles, receivers))
         self.assertIsNot(receivers.first_role("192.0.2.1"), receivers.first_role("192.0.2.1"))
+
+    def test_refusal(self) -> None:
+        """Nothing is said before a TLS handshake."""
+        config = receiver_config(MemorySpool())
+        for tls, reply in ((ListenerTLS.OPPORTUNISTIC, b"421"), (ListenerTLS.IMPLICIT, b"")):
+            receivers = Receivers(replace(config, tls=tls), NullMeter())
+            self.assertEqual(receivers.refusal[:3], reply)
 
 
 class ClosingTests(SynchronousTestCase):

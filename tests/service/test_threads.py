@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.service.open_files import affordable
+from mta.service.open_files import affordable, left
 from mta.service.threads import start_all
 from mta.testing.threads import DEADLINE
 from tests.processes import ROOT
@@ -90,3 +90,9 @@ class OpenFileTests(SynchronousTestCase):
         for limit, connections in ((64, 8), (256, 104), (65536, 1000), (10, 1), (-1, 1000)):
             self.patch(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
             self.assertEqual(affordable(1000), connections)
+
+    def test_left(self) -> None:
+        """Those that are served have their files first."""
+        for limit, waiting in ((1024, 0), (4096, 2048), (20000, 10000), (-1, 10000)):
+            self.patch(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+            self.assertEqual(left(1000), waiting)
