@@ -357,7 +357,7 @@ class _Maker:
             UserFile(Path(settings.users), scram=settings.submission.scram),
             self._router,
             process.reactor,
-            process.threads,
+            process.hashing,
             certificates,
             channel_binding=settings.submission.channel_binding,
             renewed=RenewedPasswords(process.folder),

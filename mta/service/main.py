@@ -181,6 +181,9 @@ class MailService(MultiService):
         """Start to deliver, and then all that may bring more mail."""
         process = self._process
         threads.start_all(process.threads)
+        process.hashing.start()
+        self._reactor.addSystemEventTrigger("during", "shutdown", process.hashing.stop)
+        threads.start_all(process.hashing, process.hashing.max)
         grammar.compile_patterns()
         await process.take_over()
         if self._stop_signals.has_come:

@@ -49,6 +49,7 @@ from mta.spool.clock import seconds_since_boot
 from mta.spool.place import SpoolPlace
 from mta.srs_key import agreed_srs_key, srs_key
 from mta.tls import TLSFault
+from mta.users.local import CONCURRENT_HASHES
 
 if TYPE_CHECKING:
     from mta.service.configured import Configured
@@ -96,9 +97,9 @@ class Process:
         self._limited = LimitedLog(self.log)
         self.place, self.reactor = place, reactor
         self.threads = reactor.getThreadPool()
+        self.hashing = threads.LowPriorityPool(0, CONCURRENT_HASHES, "hashing")
         self.folder = folder = place.folder
-        self.is_first = is_first
-        self.meter = meter
+        self.is_first, self.meter = is_first, meter
         self.spool = place.opened(
             reactor, self.threads, self, uptime=seconds_since_boot, meter=meter
         )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
+import sys
 import threading
 from contextlib import suppress
 
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-MAX_THREADS = 20  # as many as wait for disks and hashes at a time
+MAX_THREADS = 20  # as many as wait for disks at a time
+NICENESS = 10  # a tenth of the processor for each beside the reactor: log-ins go on under load
 STACK = 1024 * 1024  # octets; the system's default takes eight times as much of the address space
 
 MMAP_THRESHOLD = 4 * 1024 * 1024  # octets: more than any piece of mail in memory, less than a hash
@@ -21,6 +24,24 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 _log = Logger()
+
+
+class LowPriorityPool(ThreadPool):
+    """Threads that compute when the reactor leaves them the processor.
+
+    Passwords are hashed there: on a processor that both use, each wait of the reactor would last
+    as long as the system lets a thread run.
+    """
+
+    class threadFactory(threading.Thread):  # the name that Twisted looks for
+        """A thread of low priority, where one can have its own."""
+
+        def run(self) -> None:
+            """Take the low priority, and work."""
+            if sys.platform == "linux":
+                with suppress(OSError):  # of a sandbox that forbids it
+                    os.nice(NICENESS)  # there this is of the thread alone
+            super().run()
 
 
 def take_little_memory() -> None:

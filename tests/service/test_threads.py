@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import resource
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.service.open_files import affordable, left
-from mta.service.threads import start_all
+from mta.service.threads import NICENESS, LowPriorityPool, start_all
 from mta.testing.threads import DEADLINE
 from tests.processes import ROOT
 
@@ -49,6 +51,19 @@ class ThreadTests(SynchronousTestCase):
             self.pool.callInThread(done.release)
         for _ in range(50):
             self.assertTrue(done.acquire(timeout=DEADLINE))
+
+
+class LowPriorityTests(SynchronousTestCase):
+    """Threads that leave the processor to others."""
+
+    def test_niceness(self) -> None:
+        """They have it, and the other threads stay as they were."""
+        pool = LowPriorityPool(0, 1)
+        pool.start()
+        self.addCleanup(pool.stop)
+        seen: queue.Queue[int] = queue.Queue()
+        pool.callInThread(lambda: seen.put(os.nice(0)))
+        self.assertEqual(seen.get(timeout=DEADLINE), min(19, os.nice(0) + NICENESS))
 
 
 # Log-ins, one after the other and in threads, of which each leaves a connection that stays.
