@@ -12,6 +12,8 @@ from mta.smtp.errors import Refusal
 from mta.smtp.grammar import ProxiedClient
 from mta.smtp.transactions import MAX_TRANSACTIONS, peer_parameters
 
+UNAVAILABLE_DELAY = 5.0  # seconds before a 454: a client that comes again at once waits so long
+
 # --- sessions
 
 
@@ -133,6 +135,7 @@ async def auth(conversation: Conversation, argument: bytes) -> Answer:
         await conversation.channel.sleep(access.auth_failed(session, failed.user, failed.is_known))
         raise Refusal(replies.AUTH_FAILED) from None
     except sasl.AuthenticationUnavailable:
+        await conversation.channel.sleep(UNAVAILABLE_DELAY)
         raise Refusal(replies.AUTH_UNAVAILABLE) from None
     if delay := access.authenticated(session, identity):
         await conversation.channel.sleep(delay)
