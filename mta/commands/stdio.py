@@ -108,7 +108,7 @@ class Pipes:
         event.close()
         return None
 
-    async def start_tls(self) -> None:
+    async def start_tls(self, early: bytes = b"") -> None:
         """See `IChannel.start_tls`: there is no network."""
         raise HandshakeFailed("no TLS between two processes")
 

@@ -43,10 +43,10 @@ class IConnection(Interface):
         that can't get rid of its replies takes nothing.  Raises as `receive` does.
         """
 
-    async def start_tls() -> None:
+    async def start_tls(early: bytes = b"") -> None:
         """Begin TLS, dropping what was read but not used.
 
-        Raises HandshakeFailed.
+        `early`: octets of the peer's handshake that have come already.  Raises HandshakeFailed.
         """
 
     def abort() -> None:

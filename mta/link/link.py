@@ -105,7 +105,7 @@ class Link(Protocol):
                 return False
         return True
 
-    async def start_tls(self) -> None:
+    async def start_tls(self, early: bytes = b"") -> None:
         """See `IConnection.start_tls`."""
         assert self._tls is not None
         if self._conversation.failure is not None:  # there is nothing left to shake hands with
@@ -113,6 +113,8 @@ class Link(Protocol):
         self.wire.drop()
         self._output.flush()
         self._tls.start(self.transport)
+        if early:
+            self.transport.dataReceived(early)  # Twisted's TLS is the transport now
         end = self._clock.seconds() + self._handshake_timeout
         try:
             while self.tls is None:

@@ -79,10 +79,11 @@ class Receiver:
         try:
             await self._config.access.connect(conversation.session, conversation)
             conversation.admitted()
-            await conversation.await_others()
+            if not self._after_tls:  # else the client's handshake comes meanwhile
+                await conversation.await_others()
             if self._begins_with_tls:
                 conversation.cost.handshake()
-                await channel.start_tls()
+                await channel.start_tls(b"" if self._after_tls else channel.wire.take())
                 conversation.session.tls = channel.tls
             if conversation.inspection is not None:
                 await self._look_up_name()

@@ -183,6 +183,30 @@ class CostTests(SynchronousTestCase):
         talk.clock.advance(SLOW_DELAY)
         self.assertTrue(talk.transport.value().startswith(b"220 "))
 
+    def test_tls_while_it_waits(self) -> None:
+        """What has come of the client's handshake by then is not lost."""
+        self.patch(FakeAccessPolicy, "connect", _in_debt)
+        talk = Conversation({"tls": "implicit"}, dripped=False)
+        handshake: list[bytes] = []
+        talk.transport.dataReceived = handshake.append
+        talk.link.dataReceived(b"ClientHello")
+        talk.clock.advance(SLOW_DELAY)
+        self.assertEqual(handshake, [b"ClientHello"])
+        talk.link.handshakeCompleted()
+        self.assertTrue(talk.transport.value().startswith(b"220 "))
+
+    def test_starttls_is_not_held_up(self) -> None:
+        """The client begins its handshake as soon as it may."""
+        talk = Conversation({"tls": "opportunistic"}, dripped=False)
+        talk.link.dataReceived(HELLO)
+        self.patch(FakeAccessPolicy, "connect", _in_debt)
+        talk.link.dataReceived(b"STARTTLS\r\n")
+        talk.link.handshakeCompleted()
+        talk.link.dataReceived(HELLO)
+        self.assertTrue(
+            talk.transport.value().endswith(b"REQUIRETLS\r\n250 HELP\r\n"), talk.transport.value()
+        )
+
     def test_a_host_is_charged_as_it_goes(self) -> None:
         """Once for each hundred commands, by the number so far; the session may end with that."""
         charged: list[int] = []
