@@ -42,6 +42,8 @@ _NO_PASSWORD = PasswordHash(bytes(SALT_SIZE), bytes(HASH_SIZE))
 
 T = TypeVar("T")
 
+_AS_THEY_WERE = "{fault}; the users stay as they were"
+
 
 @implementer(IUsers, IPasswords, ICredentials)
 class Users:
@@ -184,7 +186,9 @@ class Users:
         try:
             return self._renewed.applied(roster)
         except OSError as error:
-            raise UsersUnreadable(str(error)) from None
+            # Without a number it is what the text of the file says, until that changes.
+            kind = UserFault if error.errno is None else UsersUnreadable
+            raise kind(str(error)) from None
 
     # --- ICredentials
 
@@ -249,9 +253,12 @@ class Users:
             is_file = stamps[0] != self._stamp[0] or self._is_unread
             self._stamp, self._is_unread = stamps, False
             self._roster = await self._in_thread(self._load)
+        except UsersUnreadable as fault:
+            self._is_unread = True
+            self._limited.error("users", _AS_THEY_WERE, fault=str(fault))
+            return
         except UserFault as fault:
-            self._is_unread = isinstance(fault, UsersUnreadable)
-            self._limited.error("users", "{fault}; the users stay as they were", fault=str(fault))
+            self.log.error(_AS_THEY_WERE, fault=str(fault))
             return
         if self._is_first and is_file:
             self.log.info("{path} read anew", path=str(self._file.path))
