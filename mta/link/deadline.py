@@ -24,17 +24,17 @@ class Deadline:
     def set(self, end: float) -> None:
         """Expect the end when the clock shows `end`."""
         self._end = end
+        if self._timer is not None and self._timer.getTime() > end:
+            self.stop()  # to move it, Twisted would look for it among all timers
         if self._timer is None:
             self._timer = self._clock.callLater(self._left(end), self._time_passed)
-        elif self._timer.getTime() > end:
-            self._timer.reset(self._left(end))
 
     def clear(self) -> None:
         """Expect no end; the timer stays for the next one."""
         self._end = None
 
     def stop(self) -> None:
-        """Expect no end any more, and stop the timer."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
