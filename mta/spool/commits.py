@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from mta.spool.interfaces import IAdmission, IDrafts
 from mta.spool.jobs import Arrived, ICommitter, Job
 from mta.spool.leasing import Leasing
 from mta.spool.loading import ContentKey
+
+# Seconds from MAIL to the end of most mail: where more comes, some of it is younger than that.
+MAX_ARRIVAL = 0.1
 
 
 class Commits:
@@ -43,13 +47,22 @@ class Commits:
         self._ids = ids
         self._now = now
         self._admission = admission
-        self._arriving: set[int] = set()  # drafts whose messages may come to be committed
+        self._arriving: set[int] = set()  # drafts whose messages may be committed in a moment
+        self._begun: deque[tuple[float, int]] = deque()  # when, and which drafts
 
     def draft(self) -> Draft:
         """See `ISpool.draft`."""
         number = self._ids.next()
+        self._forget_slow()
         self._arriving.add(number)
+        self._begun.append((self._now(), number))
         return self._drafts.begin(number, self._arriving)
+
+    def _forget_slow(self) -> None:
+        """Expect drafts no more that are slow to come."""
+        now, begun = self._now(), self._begun
+        while begun and abs(now - begun[0][0]) > MAX_ARRIVAL:
+            self._arriving.discard(begun.popleft()[1])
 
     async def preview(self, incoming: Incoming) -> Message | None:
         """See `IPreviews.preview`.  Raises SpoolFull or OSError."""
@@ -105,6 +118,7 @@ class Commits:
             _discard(incoming)
             raise
         self._arriving.difference_update(arrival.number for arrival in arrivals)
+        self._forget_slow()
         job = Job(arrivals, updates, removals)
         if job.is_intake and self._arriving:  # others may share its commit in a moment
             committed = self._committer.submit_soon(job)

@@ -18,6 +18,7 @@ from mta.queued import (
     Progress,
 )
 from mta.session import UNKNOWN_ORIGIN, Origin
+from mta.spool.commits import MAX_ARRIVAL
 from mta.spool.committer import GATHER_DELAY
 from mta.spool.content import MemoryContent
 from mta.spool.jobs import acting
@@ -204,6 +205,16 @@ class CommitTests(SpoolTestCase):
             self.assertEqual(len(self.clock.getDelayedCalls()), timers)
             self.wait(message)
             other.discard()
+
+    def test_one_that_is_slow(self) -> None:
+        """It is not waited for: a client may say an octet a second, or nothing."""
+        spool = self.process()
+        spool.draft()
+        self.clock.advance(2 * MAX_ARRIVAL)
+        timers = len(self.clock.getDelayedCalls())
+        message = self.started(spool.commit(spool.draft(), envelope(), b"", UNKNOWN_ORIGIN))
+        self.assertEqual(len(self.clock.getDelayedCalls()), timers)
+        self.wait(message)
 
     def test_not_before_the_commit(self) -> None:
         """`commit` returns only when the transaction has ended."""
