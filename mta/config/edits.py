@@ -233,7 +233,7 @@ def _rewritten(
         return stream.getvalue().split("\n")
 
     try:
-        document = editor.load(text)
+        document = _loaded(editor, text, root)
         before = lines(document)
         for keys, value in edits.items():
             new = value if value is REMOVED else _to_write(value)
@@ -242,6 +242,15 @@ def _rewritten(
     except (YAMLError, ValueError) as error:  # a date that is none, for one
         reason = getattr(error, "problem", "") or str(error).partition("\n")[0]
         raise root.wrong(f"can't be edited, expected the change by hand: {reason}") from None
+
+
+def _loaded(editor: YAML, text: str, root: Value) -> Any:
+    try:
+        return editor.load(text)
+    except TypeError:  # ruamel's
+        raise root.wrong(
+            "can't be edited, expected the change by hand: a key is a mapping"
+        ) from None
 
 
 def _to_write(value: Any) -> Any:
