@@ -114,7 +114,7 @@ class Link(Protocol):
         self._output.flush()
         self._tls.start(self.transport)
         if early:
-            self.transport.dataReceived(early)  # Twisted's TLS is the transport now
+            self.transport.protocol.dataReceived(early)  # that is Twisted's TLS now
         end = self._clock.seconds() + self._handshake_timeout
         try:
             while self.tls is None:

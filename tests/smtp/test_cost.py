@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -188,7 +189,7 @@ class CostTests(SynchronousTestCase):
         self.patch(FakeAccessPolicy, "connect", _in_debt)
         talk = Conversation({"tls": "implicit"}, dripped=False)
         handshake: list[bytes] = []
-        talk.transport.dataReceived = handshake.append
+        talk.transport.protocol = SimpleNamespace(dataReceived=handshake.append)
         talk.link.dataReceived(b"ClientHello")
         talk.clock.advance(SLOW_DELAY)
         self.assertEqual(handshake, [b"ClientHello"])
