@@ -244,13 +244,12 @@ def _rewritten(
         raise root.wrong(f"can't be edited, expected the change by hand: {reason}") from None
 
 
-def _loaded(editor: YAML, text: str, root: Value) -> Any:
+def _loaded(editor: Any, text: str, root: Value) -> Any:
     try:
         return editor.load(text)
     except TypeError:  # ruamel's
-        raise root.wrong(
-            "can't be edited, expected the change by hand: a key is a mapping"
-        ) from None
+        words = "can't be edited, expected the change by hand: a key is a mapping"
+        raise root.wrong(words) from None
 
 
 def _to_write(value: Any) -> Any:
