@@ -85,7 +85,7 @@ def on_processor(number: int) -> Iterator[None]:
 @contextmanager
 def attacking(attack: Attack) -> Iterator[None]:
     """Attack for so long, with what others leave of the processor."""
-    command = ["nice", "-n", "19", sys.executable, *attack.arguments]
+    command = ["chrt", "--idle", "0", sys.executable, *attack.arguments]
     process = subprocess.Popen(command, cwd=SOURCE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
