@@ -247,7 +247,7 @@ def _rewritten(
 def _loaded(editor: Any, text: str, root: Value) -> Any:
     try:
         return editor.load(text)
-    except TypeError:  # ruamel's
+    except TypeError:  # ruamel looks the key up, and can't hash what is in it
         words = "can't be edited, expected the change by hand: a key is a mapping"
         raise root.wrong(words) from None
 

@@ -31,9 +31,8 @@ class ISpool(Interface):
         OSError (answer 451); then nothing is left behind.
 
         What has an id by which it may come again (`is_remembered` of `origin`) is remembered for a
-        week, for each recipient, in the same transaction.  The
-        message is without recipients that have it by the same id; where none is left, raises
-        AlreadyTaken, and nothing is left behind.
+        week, for each recipient, in the same transaction.  The message is without recipients that
+        have it by the same id; where none is left, raises AlreadyTaken, and nothing is left behind.
         """
 
 
