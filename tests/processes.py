@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 30.0  # seconds that a loaded machine may take for any one step
 
 _POLL = 0.02  # seconds
+_TURNED, _TURNED_SECOND = "turned the connection", "turned its second connection"
 _LISTENING = re.compile(r"listening on (?:haproxy:)?(\S+) \((\w+)\)")
 
 T = TypeVar("T")
@@ -251,6 +252,19 @@ class Server:
     ) -> None:
         """Hand it a message by smtplib; raises smtplib's exceptions."""
         send(self.ports[service], content, *forward_paths, reverse_path=reverse_path)
+
+    @property
+    def links(self) -> int:
+        """How many connections peers have turned, over all starts, without their second ones."""
+        return self.log.count(_TURNED)
+
+    def wait_for_links(self, count: int = 1, *, second: int = 0) -> None:
+        """Wait for so many turned connections, over all starts, and so many second ones.
+
+        A second connection may be turned before the first one is.
+        """
+        wait_until(lambda: self.links >= count, f"{count} connections are turned")
+        wait_until(lambda: self.log.count(_TURNED_SECOND) >= second, "the second ones as well")
 
     def wait_for_mail(self, mailbox: str, count: int = 1, timeout: float = DEADLINE) -> list[bytes]:
         """The messages of a Maildir below ``mail/`` (``DOMAIN/LOCAL``), once there are `count`."""

@@ -37,17 +37,8 @@ class LentMailTests(SynchronousTestCase):
             self, self.relay, every="1s", origin="trust", keys={"domains": domains}
         )
         self.office.start()
-        self.wait_for_link(0)
+        self.relay.wait_for_links()
         self.inbox = self.office.folder / "mail" / BOBS
-
-    def wait_for_link(self, seen: int) -> None:
-        """Wait for one link more than there were."""
-        wait_until(lambda: self.links > seen, "the link stands")
-
-    @property
-    def links(self) -> int:
-        """How many links have stood."""
-        return self.relay.log.count("turned the connection")
 
     @property
     def worker(self) -> int:

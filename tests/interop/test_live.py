@@ -29,13 +29,7 @@ class LiveTests(SynchronousTestCase):
         self.relay.process.wait_for("worker ready")
         self.office = office(self, self.relay, every="1s", links=2, keys=self.mailboxes("bob"))
         self.office.start()
-        self.linked(1)
-
-    def linked(self, times: int) -> None:
-        """Both links have stood so often."""
-        log = self.relay
-        wait_until(lambda: log.log.count("turned the connection") >= times, "the main link")
-        wait_until(lambda: log.log.count("turned its second connection") >= times, "the other")
+        self.relay.wait_for_links(second=1)
 
     def mailboxes(self, *names: str) -> dict[str, Any]:
         """The office's domain, with those mailboxes."""
@@ -75,7 +69,7 @@ class LiveTests(SynchronousTestCase):
         self.office.config.write_text(text, "utf-8")
         assert self.office.process is not None
         self.office.process.signal(signal.SIGHUP)
-        self.linked(2)
+        self.relay.wait_for_links(2, second=2)
         wait_until(lambda: self.rcpt(CAROLINE)[0][:3] == b"250", "it is known")
         self.assertEqual(self.rcpt(BOB)[0][:9], b"550 5.1.1")
 

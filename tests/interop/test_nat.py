@@ -99,12 +99,7 @@ class NatCase(SynchronousTestCase):
         self.world = Machine(self, self.network, "world", keeps_all, temporary_folder(self))
         for machine in (self.vps, self.office, self.world):
             machine.start()
-        self.wait_for_link()
-
-    def wait_for_link(self, number: int = 1) -> None:
-        """The office has turned a connection, so many times in all."""
-        turned = "office turned the connection"
-        wait_until(lambda: self.vps.log.count(turned) >= number, f"{turned}, {number} times")
+        self.vps.wait_for_links()
 
 
 class NatTests(NatCase):
@@ -138,7 +133,7 @@ class NatTests(NatCase):
         self.network.forget_connections()
         self.network.send("vps", letter(2), CAROL, ALICE)
         self.network.send("office", letter(3, ALICE), ALICE, CAROL)
-        self.wait_for_link(2)
+        self.vps.wait_for_links(2)
         self.network.send("vps", letter(4), CAROL, ALICE)
         self.mail_of_alice(3)
         wait_until(lambda: not waiting(self.vps.folder), "the VPS has nothing left")

@@ -28,8 +28,7 @@ class LiveCase(NatCase):
         office = re.sub(r"( +)method: atrn", r"\g<0>\n\1links: 2", OFFICE_YAML)
         # There is no DNS in these namespaces, and a look-up takes its time.
         self.start(office.replace("\nauthentication: {}\n", "\n") + more, vps)
-        second = "office turned its second connection"
-        wait_until(lambda: second in self.vps.log, second)
+        self.vps.wait_for_links(second=1)
 
 
 class LiveTests(LiveCase):

@@ -158,8 +158,7 @@ class HostileOfficeTests(SynchronousTestCase):
         self.provider.start()
         self.office = office(self, self.provider, every="1h")
         self.office.start()
-        assert self.provider.process is not None
-        self.provider.process.wait_for("office turned the connection")
+        self.provider.wait_for_links()
         for _ in range(WAITING):
             self.provider.send(b"Subject: 1\r\n\r\n" + b"x" * 98 * 1024 + b"\r\n", MALLORY)
         self.mallory = Mallory(self.provider)

@@ -32,8 +32,9 @@ class PairTests(PairingCase):
         for server, kept in ((self.relay, "# Mail of the world."), (self.office, "# in the house")):
             self.assertIn(kept, server.config.read_text())
         self.assertIn("default: 'hold:relay'", self.office.config.read_text())
+        turned = self.relay.links  # by `mta pair`, to try it
         self.office.start()
-        self.relay.process.wait_for("office turned its second connection")
+        self.relay.wait_for_links(turned + 1, second=1)
         self.exchange(1)
         wait_until(self.passed_through, "the office answered the sender")
         self.relay.stop()
@@ -160,8 +161,7 @@ class PairTests(PairingCase):
         """On the relay: the office can't log in.  In the office: nothing is dialled, nor sent."""
         self.pair(self.line("office", "--domain", "example.com"), "--no-test")
         self.office.start()
-        assert self.relay.process is not None
-        self.relay.process.wait_for("office turned the connection")
+        self.relay.wait_for_links()
         mta(self.relay, "user", "add", "carol", "--password-stdin", stdin="secret\n")
         result = mta(self.relay, "pair", "--remove", "office", "--yes")
         self.assertIn("its own entries stay until", result.stderr)

@@ -32,8 +32,7 @@ class RenewalTests(PairingCase):
     def test_both_ends(self) -> None:
         """Both have another secret, which is in no configuration, and the old one is over."""
         self.office.start()
-        assert self.relay.process is not None
-        self.relay.process.wait_for("office turned the connection")
+        self.relay.wait_for_links()
         said = self.renew()
         self.assertIn("which counts beside the old one", said)
         self.assertIn("the server: reads its configuration again", said)

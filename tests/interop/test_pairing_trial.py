@@ -74,8 +74,7 @@ class TrialTests(PairingCase):
         """A new line, while the office's server holds the link: all messages come, by either."""
         self.pair(self.token, "--no-test")
         self.office.start()
-        assert self.relay.process is not None
-        self.relay.process.wait_for("office turned the connection")
+        self.relay.wait_for_links()
         said = self.pair(mta(self.relay, "pair", "--renew", "office").stdout.split()[2])
         self.assertIn("the relay has all 2", said)
         self.assertIn("reads its configuration again, and keeps the link", said)

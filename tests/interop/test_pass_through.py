@@ -47,13 +47,9 @@ class PassingCase(FilterCase):
 
     def begin(self) -> None:
         """Start the office, and wait for the link."""
-        seen = self.relay.log.count("turned the connection")
+        seen = self.relay.links
         self.office.start()
-        self.wait_for_link(seen)
-
-    def wait_for_link(self, seen: int) -> None:
-        """Wait for one link more than there were."""
-        wait_until(lambda: self.relay.log.count("turned the connection") > seen, "the link stands")
+        self.relay.wait_for_links(seen + 1)
 
     def counts(self) -> dict[str, int]:
         """What the relay counts of the office."""
@@ -160,9 +156,9 @@ class KillTests(PassingCase):
                     self.relay.send(letter(number), BOB, reverse_path=CAROL)
                     acknowledged.append(number)
             kill.join()
-            seen = self.relay.log.count("turned the connection")
+            seen = self.relay.links
             self.relay.start()
-            self.wait_for_link(seen)
+            self.relay.wait_for_links(seen + 1)
         self.assertIn("by hold:office", self.relay.log)
         wait_until(lambda: not waiting(self.relay.folder) + waiting(self.office.folder), "all sent")
         arrived = numbers(mail_in(self.inbox))

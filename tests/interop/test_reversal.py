@@ -180,12 +180,7 @@ class HeldLinkTests(SynchronousTestCase):
         self.provider.start()
         self.customer = office(self, self.provider, every="1h")
         self.customer.start()
-        self.wait_for_link()
-
-    def wait_for_link(self, after: int = 0) -> None:
-        """The connection is turned."""
-        assert self.provider.process is not None
-        self.provider.process.wait_for("office turned the connection", after=after)
+        self.provider.wait_for_links()
 
     def test_mail_is_pushed(self) -> None:
         """What the provider takes in, or finds in its spool, is at the office at once."""
@@ -194,7 +189,7 @@ class HeldLinkTests(SynchronousTestCase):
             self.customer.wait_for_mail(BOBS, number + 1)
         enqueue(self.provider, letter(5), CAROL, BOB)
         self.assertEqual(numbers(self.customer.wait_for_mail(BOBS, 6)), [*range(6)])
-        self.assertEqual(self.provider.log.count("turned the connection"), 1)
+        self.assertEqual(self.provider.links, 1)
         self.assertRegex(run_mta(self.customer, "peers"), r"provider +customer +\d+s +0 ")
         self.assertRegex(run_mta(self.provider, "peers"), r"office +provider +\d+s +0 ")
 
@@ -206,7 +201,7 @@ class HeldLinkTests(SynchronousTestCase):
         self.assertEqual(numbers(self.provider.wait_for_mail(CAROLS, 2)), [1, 2])
         self.provider.send(letter(3), BOB)
         self.assertEqual(numbers(self.customer.wait_for_mail(BOBS)), [3])
-        self.assertEqual(self.provider.log.count("turned the connection"), 1)
+        self.assertEqual(self.provider.links, 1)
 
     def test_turning_while_the_server_holds_a_link(self) -> None:
         """``mta turn`` takes the link over, and ends although the provider would hold it."""
@@ -233,7 +228,7 @@ class HeldLinkTests(SynchronousTestCase):
         self.provider.kill()
         self.customer.send(letter(1, BOB), CAROL, reverse_path=BOB)
         self.provider.start()
-        self.wait_for_link()
+        self.provider.wait_for_links(2)
         self.provider.send(letter(2), BOB)
         self.assertEqual(numbers(self.customer.wait_for_mail(BOBS)), [2])
         self.assertEqual(numbers(self.provider.wait_for_mail(CAROLS)), [1])

@@ -397,8 +397,7 @@ class OpeningTests(SealedCase):
         self.serve(SEALED | {"pass_through": True})
         server = self.office(self.key)
         server.start()
-        assert self.relay.process is not None
-        self.relay.process.wait_for("turned the connection")
+        self.relay.wait_for_links()
         self.relay.send(letter(SMALL), BOB, reverse_path=OUTSIDER)
         (message,) = server.wait_for_mail(BOBS)
         self.assertIn(CANARY, message)

@@ -99,7 +99,7 @@ class OfficeTests(SharedCase):
         keys = {"domains": {"office.example": local_domain(mailboxes=["bob"])}}
         self.office = office(self, self.one, every="1s", keys=keys)
         self.office.start()
-        wait_until(lambda: "turned the connection" in self.one.log, "its link stands")
+        self.one.wait_for_links()
 
     def peer(self, node: Server) -> dict[str, Any]:
         """The office, as a node shows it."""
@@ -190,10 +190,6 @@ class OfficeNodesTests(SharedCase):
         [found] = [each for each in (self.one, self.other) if DIALS in each.log]
         return found
 
-    def links(self) -> int:
-        """The links that the relay has seen."""
-        return self.relay.log.count("turned the connection")
-
     def bring(self, count: int) -> None:
         """Mail for the office comes to the relay, and leaves by the link."""
         self.relay.send(b"Subject: x\r\n\r\nx\r\n", BOB)
@@ -201,17 +197,17 @@ class OfficeNodesTests(SharedCase):
 
     def test_one_holds_the_link(self) -> None:
         """One dials; each sends the office's own mail; another dials when that one dies."""
-        wait_until(lambda: self.links() == 1, "a link stands")
+        wait_until(lambda: self.relay.links == 1, "a link stands")
         self.bring(1)
         first = self.holder()
         last = self.other if first is self.one else self.one
         last.send(b"Subject: x\r\n\r\nx\r\n", CAROL, reverse_path=BOB)
         self.relay.wait_for_mail(CAROLS)
-        self.assertEqual(self.links(), 1)
+        self.assertEqual(self.relay.links, 1)
         first.kill()
         name = "one" if first is self.one else "other"
         # As when a minute has passed.
         execute(self.url, "UPDATE owner SET alive_until = '-infinity' WHERE node = %s", name)
         wait_until(lambda: DIALS in last.log, "the other one dials")
-        wait_until(lambda: self.links() == 2, "its link stands")
+        wait_until(lambda: self.relay.links == 2, "its link stands")
         self.bring(2)
