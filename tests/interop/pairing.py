@@ -66,11 +66,12 @@ class PairingCase(SynchronousTestCase):
 
     def line(self, *words: str) -> str:
         """The token in the line that the relay prints."""
+        said = len(self.relay.process.output)
         result = mta(self.relay, "pair", *words)
         self.assertEqual(result.returncode, 0, result.stderr)
         (line,) = result.stdout.splitlines()
         self.assertRegex(line, "^mta pair mta1:[A-Za-z0-9_-]+$")
-        self.relay.process.wait_for("read again")
+        self.relay.process.wait_for("read again", after=said)
         return line.split()[2]
 
     def pair(self, token: str, *words: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 from base64 import b64encode
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -32,7 +30,7 @@ from mta.smtp.sasl import AuthenticationFailed, AuthenticationUnavailable
 from mta.testing import FakeRouter
 from mta.users.dovecot import MAX_PAUSE, DovecotUsers
 from mta.users.dovecot_protocol import ANSWER_TIMEOUT
-from tests.processes import Process, need_program, temporary_folder, wait_until
+from tests.interop.dovecot import Dovecot
 
 TLS = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 ROUTER = FakeRouter({}, ours=["example.com"])
@@ -317,57 +315,14 @@ class ScriptedTests(SynchronousTestCase):
         self.assertNotIn(b64encode(b"\0alice\0wonderland").decode(), repr(events))
 
 
-CONFIGURATION = """\
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/log
-default_internal_user = {user}
-default_internal_group = {group}
-default_login_user = {user}
-protocols =
-ssl = no
-auth_mechanisms = plain login cram-md5 scram-sha-256
-auth_failure_delay = 0
-passdb {{
-  driver = passwd-file
-  args = {folder}/passwd
-}}
-service auth {{
-  chroot =
-  unix_listener {folder}/auth {{
-    mode = 0600
-  }}
-}}
-service anvil {{
-  chroot =
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-service stats {{
-  chroot =
-}}
-"""
-
-
 class RealTests(TestCase):
     """A Dovecot that we did not write takes our log-ins."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        program = need_program(self, "dovecot")
-        folder = temporary_folder(self)
-        account = pwd.getpwuid(os.getuid())
-        group = grp.getgrgid(os.getgid()).gr_name
-        (folder / "passwd").write_text("alice:{PLAIN}wonderland\n")
-        (folder / "dovecot.conf").write_text(
-            CONFIGURATION.format(folder=folder, user=account.pw_name, group=group)
-        )
-        dovecot = Process([program, "-F", "-c", str(folder / "dovecot.conf")], folder)
-        self.addCleanup(dovecot.kill)
-        wait_until((folder / "auth").exists, "Dovecot's socket")
-        endpoint = UNIXClientEndpoint(reactor, str(folder / "auth"))
+        dovecot = Dovecot(self, "plain login cram-md5 scram-sha-256")
+        endpoint = UNIXClientEndpoint(reactor, str(dovecot.socket))
         self.users = DovecotUsers(endpoint, reactor, ROUTER)  # type: ignore[arg-type]
         self.addCleanup(self.users.close)
 
