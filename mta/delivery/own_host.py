@@ -20,23 +20,28 @@ from mta.interfaces import IOwnHost
 _UNASSIGNED = ("240.0.0.1", "100::1")  # reserved (RFC 1112), discarded (RFC 6666): on no interface
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")  # RFC 1122 section 3.2.1.3: this host, as loopback is
 # The last 32 bits are an address of IPv4, mapped (RFC 4291 section 2.5.5) or translated (RFC 2765,
-# RFC 6052): a network with a translator leads there.
+# RFC 6052, RFC 8215): a network with a translator leads there.
 _WRAPPING = [
-    IPv6Network(prefix) for prefix in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+    IPv6Network(prefix)
+    for prefix in (
+        *("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96"),
+        *("64:ff9b::/96", "64:ff9b:1::/96"),
+    )
 ]
 _PRIVATE = [
     ip_network(network)
     for network in (
         *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # RFC 1918, RFC 4193
         *("169.254.0.0/16", "fe80::/10"),  # RFC 3927, RFC 4291 section 2.5.6
+        "fec0::/10",  # RFC 3879, of former times
     )
 ]
 
 
 def is_private(address: str) -> bool:
     """Tell whether only a private network has that address."""
-    plain = _plain(address)
-    return any(plain in network for network in _PRIVATE)
+    ends = _ends(address)
+    return any(end in network for end in ends for network in _PRIVATE)
 
 
 def is_on_interface(address: str) -> bool:
@@ -79,12 +84,22 @@ class OwnHost:
 
     def is_at(self, address: str) -> bool:
         """See `IOwnHost.is_at`."""
-        plain = _plain(address)
-        if plain.is_loopback or plain.is_unspecified or plain in self._addresses:
+        return any(self._has(end) for end in _ends(address))
+
+    def _has(self, address: IPv4Address | IPv6Address) -> bool:
+        """Tell whether that very address is one of ours."""
+        if address.is_loopback or address.is_unspecified or address in self._addresses:
             return True
-        if plain.version == 4 and plain in _THIS_NETWORK:
+        if address.version == 4 and address in _THIS_NETWORK:
             return True
-        return not plain.is_multicast and self._is_on_interface(str(plain))
+        return not address.is_multicast and self._is_on_interface(str(address))
+
+
+def _ends(address: str) -> list[IPv4Address | IPv6Address]:
+    """Where packets to that address may end: there, or before it at the gateway of 6to4."""
+    plain = _plain(address)
+    gateway = plain.sixtofour if isinstance(plain, IPv6Address) else None  # RFC 3056 section 2
+    return [plain] if gateway is None else [plain, gateway]
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:

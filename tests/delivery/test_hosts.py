@@ -83,9 +83,18 @@ class LoopTests(HostsTestCase):
         """Whatever IPv6 wraps around one of ours."""
         for inner in ("127.0.0.1", "0.0.0.0", "192.0.2.77"):
             host = OwnHost("us.example", ["192.0.2.77"], lambda _: False)
-            for prefix in ("::ffff:", "::", "::ffff:0:", "64:ff9b::"):
+            for prefix in ("::ffff:", "::", "::ffff:0:", "64:ff9b::", "64:ff9b:1::"):
                 self.assertTrue(host.is_at(prefix + inner), prefix + inner)
-        for address in ("64:ff9b::192.0.2.78", "2001:db8::192.0.2.77", "64:ff9b:1::192.0.2.77"):
+        for address in ("64:ff9b::192.0.2.78", "2001:db8::192.0.2.77", "64:ff9b:2::192.0.2.77"):
+            self.assertFalse(host.is_at(address), address)
+
+    def test_networks_behind_6to4(self) -> None:
+        """What is sent to one arrives at the address of IPv4 that it is made of."""
+        host = OwnHost("us.example", ["192.0.2.77", "2002:c633:6407::5"], lambda _: False)
+        for address in ("2002:c000:24d::", "2002:c000:24d:1::25", "2002:7f00:1::1", "2002::1"):
+            self.assertTrue(host.is_at(address), address)
+        self.assertTrue(host.is_at("2002:c633:6407::5"), "an address of ours")
+        for address in ("2002:c000:24e::1", "2002:c633:6407::6", "198.51.100.7", "2003:c000:24d::"):
             self.assertFalse(host.is_at(address), address)
 
     def test_our_names(self) -> None:
@@ -136,12 +145,16 @@ class PrivateTests(HostsTestCase):
         self.assertEqual(configured.addresses, known["a"])
 
     def test_networks(self) -> None:
-        """RFC 1918, RFC 4193 and link-local."""
-        for address in ("10.1.2.3", "172.31.0.1", "192.168.9.9", "fd12::1", "fe80::1"):
+        """RFC 1918, RFC 4193, those of one site or link, and what leads there."""
+        for address in ("10.1.2.3", "172.31.0.1", "192.168.9.9", "fd12::1", "fec0::1"):
             self.assertTrue(is_private(address), address)
         for address in ("::ffff:10.1.2.3", "64:ff9b::10.1.2.3", "::10.1.2.3", "169.254.1.1"):
             self.assertTrue(is_private(address), address)
-        for address in ("192.0.2.1", "172.32.0.1", "2001:db8::1", "100.64.0.1"):
+        for address in ("fe80::1", "2002:a01:203::1", "64:ff9b:1::10.1.2.3", "febf::1"):
+            self.assertTrue(is_private(address), address)
+        for address in ("192.0.2.1", "172.32.0.1", "2001:db8::1", "2002:c000:201::1"):
+            self.assertFalse(is_private(address), address)
+        for address in ("100.64.0.1", "64:ff9b:1::192.0.2.1"):
             self.assertFalse(is_private(address), address)
 
 

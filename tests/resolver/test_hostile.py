@@ -23,6 +23,7 @@ from mta.delivery.own_host import OwnHost
 from mta.dns_answer import Answer, RecordType
 from mta.interfaces import ResolutionFailed
 from mta.mail import Agent, Hop
+from mta.queued import HopFailure
 from mta.resolver import Resolver
 from mta.resolver.lookups import MAX_SECONDS
 from mta.resolver.response import MAX_READ
@@ -196,6 +197,89 @@ class ConnectionTests(SynchronousTestCase):
         finding = Deferred.fromCoroutine(listed(finder.hosts(Hop(Agent.MX, "example.com"))))
         found = self.successResultOf(finding)
         self.assertEqual(found, [Host("alias.example.com", ["2001:db8::25", "192.0.2.25"])])
+
+
+OURS = "192.0.2.77"
+# The records of example.com that lead to this host, by what they do.
+LEADING_HERE: dict[str, list[tuple[str, str, str]]] = {
+    "no MX record": [("example.com", "A", OURS)],
+    "no MX record, and an alias": [
+        ("example.com", "CNAME", "alias.example."),
+        ("alias.example", "A", OURS),
+    ],
+    "an exchanger": [("example.com", "MX", "5 mx.example."), ("mx.example", "A", OURS)],
+    "one that is an alias": [
+        *(("example.com", "MX", "5 alias.example."), ("alias.example", "CNAME", "mx.example.")),
+        ("mx.example", "A", OURS),
+    ],
+    "loopback": [("example.com", "MX", "5 mx.example."), ("mx.example", "A", "127.8.8.8")],
+    "no address": [("example.com", "MX", "5 mx.example."), ("mx.example", "A", "0.0.0.0")],
+    "mapped": [("example.com", "MX", "5 mx.example."), ("mx.example", "AAAA", f"::ffff:{OURS}")],
+    "NAT64": [("example.com", "MX", "5 mx.example."), ("mx.example", "AAAA", f"64:ff9b::{OURS}")],
+    "local NAT64": [
+        ("example.com", "MX", "5 mx.example."),
+        ("mx.example", "AAAA", f"64:ff9b:1::{OURS}"),
+    ],
+    "6to4": [("example.com", "MX", "5 mx.example."), ("mx.example", "AAAA", "2002:c000:24d::25")],
+    "our name": [("example.com", "MX", "5 US.example.")],
+    "localhost": [("example.com", "MX", "5 localhost.")],
+    "a name that is an address": [("example.com", "MX", f"5 {OURS}.")],
+    "a worse one as well": [
+        *(("example.com", "MX", "5 us.example."), ("example.com", "MX", "9 mx.example.")),
+        ("mx.example", "A", "192.0.2.1"),
+    ],
+}
+# Those whose names only programs of old take for an address: nobody is dialled.
+NO_NAMES = ("2130706433", "0x7f000001", "127.1", "0177.0.0.1")
+
+
+class LeadingHereTests(SynchronousTestCase):
+    """A stranger's records that lead to this host, in octets from a name server."""
+
+    def found(self, records: Iterable[tuple[str, str, str]]) -> Failure | list[Host]:
+        """The hosts to dial, or why there are none."""
+        network, zone = Network(), Zone()
+        network.servers = {"192.0.2.53": zone}
+        for name, kind, text in records:
+            kinds = ("A", "AAAA", "MX") if kind == "CNAME" else (kind,)
+            targets = [each for each in records if f"{each[0]}." == text] if kind == "CNAME" else []
+            for each in kinds:
+                before = zone.table.get((name, each), [])
+                ends = [rrset(*target) for target in targets if target[1] == each]
+                zone.table[name, each] = [*before, rrset(name, kind, text), *ends]
+        resolver = Resolver(network, [("192.0.2.53", 53)], NOWHERE)
+        own = OwnHost("us.example", [OURS], is_on_interface=lambda _: False)
+        finder = HostFinder(resolver, own)
+        finding = Deferred.fromCoroutine(listed(finder.hosts(Hop(Agent.MX, "example.com"))))
+        results: list[Failure | list[Host]] = []
+        finding.addBoth(results.append)
+        return results[0]
+
+    def test_nothing_is_dialled(self) -> None:
+        """The message goes back at once (RFC 5321 section 5.1)."""
+        for what, records in LEADING_HERE.items():
+            with self.subTest(what):
+                found = self.found(records)
+                assert isinstance(found, Failure), found
+                found.trap(HopFailure)
+                self.assertEqual(str(found.value.outcome.reply)[:9], "554 5.4.6")
+
+    def test_others_are_dialled(self) -> None:
+        """The same with an address of somebody else."""
+        for what, records in LEADING_HERE.items():
+            if OURS not in records[-1][2]:
+                continue
+            other = [(name, kind, text.replace(OURS, "192.0.2.78")) for name, kind, text in records]
+            with self.subTest(what):
+                found = self.found(other)
+                assert isinstance(found, list), found
+                self.assertEqual(len(found[0].addresses), 1)
+
+    def test_names_that_are_none(self) -> None:
+        """They are names, and have no address."""
+        for name in NO_NAMES:
+            [host] = self.found([("example.com", "MX", f"5 {name}.")])
+            self.assertEqual((host.addresses, bool(host.failure)), ((), True), name)
 
 
 class ManyAddressesTests(SynchronousTestCase):
