@@ -96,9 +96,12 @@ class OwnHost:
 
 
 def _ends(address: str) -> list[IPv4Address | IPv6Address]:
-    """Where packets to that address may end: there, or before it at the gateway of 6to4."""
+    """The places where packets to that address end.
+
+    The network that 6to4 makes of an address of IPv4 is behind that address (RFC 3056 section 2).
+    """
     plain = _plain(address)
-    gateway = plain.sixtofour if isinstance(plain, IPv6Address) else None  # RFC 3056 section 2
+    gateway = plain.sixtofour if isinstance(plain, IPv6Address) else None
     return [plain] if gateway is None else [plain, gateway]
 
 
