@@ -90,7 +90,7 @@ class Workers(Service):
     async def _stop(self) -> None:
         self._is_stopping = True
         for worker in self._running:
-            worker.signal("TERM")
+            worker.signal(signal.SIGTERM)
         killing = self._reactor.callLater(KILL_DELAY, self._kill)
         await DeferredList([worker.ended for worker in self._running])
         if killing.active():
@@ -147,11 +147,11 @@ class Workers(Service):
     def _pass_on(self, ours: Any, number: int, frame: object) -> None:
         ours(number, frame)
         for worker in list(self._running):
-            worker.signal(signal.Signals(number).name.removeprefix("SIG"))
+            worker.signal(number)
 
     def _kill(self) -> None:
         for worker in self._running:
-            worker.signal("KILL")
+            worker.signal(signal.SIGKILL)
 
 
 class _Worker(ProcessProtocol):
@@ -166,10 +166,10 @@ class _Worker(ProcessProtocol):
         assert self.transport is not None
         self.process = self.transport.pid
 
-    def signal(self, name: str) -> None:
+    def signal(self, number: int) -> None:
         if self.transport is not None:
             try:
-                self.transport.signalProcess(name)
+                self.transport.signalProcess(number)  # Twisted knows the names of a few alone
             except ProcessExitedAlready:
                 return  # Twisted calls `processEnded` next
 

@@ -53,6 +53,7 @@ class NoProcesses(Clock):
         super().__init__()
         self.failing: OSError | None = None
         self.started = 0
+        self.signals: list[int] = []
 
     def spawnProcess(self, protocol: Any, *_: Any, **__: Any) -> None:
         """Start one, or raise."""
@@ -62,9 +63,11 @@ class NoProcesses(Clock):
         protocol.makeConnection(SimpleNamespace(pid=os.getpid(), signalProcess=self.signalled))
         self.protocol = protocol
 
-    def signalled(self, name: str) -> None:
-        """End the last process at once."""
-        self.protocol.processEnded(Failure(ProcessTerminated()))
+    def signalled(self, number: int) -> None:
+        """Note a signal; one that ends a process ends the last one at once."""
+        self.signals.append(number)
+        if number in (signal.SIGTERM, signal.SIGKILL):
+            self.protocol.processEnded(Failure(ProcessTerminated()))
 
 
 class StartTests(SynchronousTestCase):
@@ -97,11 +100,22 @@ class StartTests(SynchronousTestCase):
         self.workers.start_all([], [])
         self.reactor.failing = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         with capturedLogs():
-            self.reactor.signalled("KILL")
+            self.reactor.signalled(signal.SIGKILL)
             self.reactor.pump([1.0] * 10)
             self.reactor.failing = None
             self.reactor.pump([1.0] * 61)
         self.assertEqual(self.reactor.started, 2)
+
+    def test_passed_on(self) -> None:
+        """Each signal that is for all comes to the workers, as a number, and to us."""
+        ours: list[int] = []
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: ours.append(number))
+        self.workers.start_all([], [])
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            signal.raise_signal(number)
+        self.assertEqual(ours, [signal.SIGHUP, signal.SIGUSR1])
+        self.assertEqual(self.reactor.signals, ours)
 
     def test_stop(self) -> None:
         """The end waits for none that never was."""
