@@ -7,16 +7,17 @@ commit and removal takes a message in once more; no crash loses one.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -37,18 +38,22 @@ from mta.smtp.header import HeaderSection
 MAX_OF_USER = 50  # messages of one user that a pass takes: the others come in between
 KEEP_JUNK = 7 * DAY  # seconds that stay what is no message, and what was never completed
 PIECE = 256 * 1024  # octets that are read at once
-PAUSE = 60.0  # seconds until a message is tried again that an inspector did not take
+PAUSE = 60.0  # seconds until a message is tried again that was not to be had, or not let in
 IDLE_SHARE = 20  # times as long as a look takes, until the next one
 BAD = ".bad"  # behind the name of what is no message
+
+T = TypeVar("T")
 
 OPEN, CLOSED = 0o1733, 0o700  # every user may put files there, and only we see which there are
 _LOOPBACK = ip_address("127.0.0.1")
 _NAME = re.compile("[0-9a-f]{32}")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Of what its owner made so: a link, a lease on it, one that is not to be read, a socket.
+_NO_FILE = {errno.ELOOP, errno.EAGAIN, errno.EACCES, errno.EPERM, errno.ENXIO}
 
 
 class _Later(Exception):
-    """An inspector does not take the message now."""
+    """A message can't be taken now: the reason, unless an inspector said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class Pickup:
             self._rest_until = time.monotonic() + IDLE_SHARE * (time.monotonic() - began)
             paths = {each.path for each in waiting}
             self._refused = {path: end for path, end in self._refused.items() if path in paths}
+            await self._remove_done(paths)
             await self._take_all([each for each in waiting if self._is_due(each.path)])
         except OSError as error:
             self._tell(str(error))
@@ -123,16 +129,27 @@ class Pickup:
         Raises OSError where the spool takes nothing now; the rest then stays.
         """
         junk: dict[int, list[str]] = {}
+        unread: list[str] = []
         for each in waiting:
             try:
                 await self._take(each)
             except FileNotFoundError:
                 continue  # who left it has taken it back
-            except _Later:
+            except _Later as later:
                 self._refused[each.path] = time.monotonic() + PAUSE
+                unread += (f"{each.path}: {reason}" for reason in later.args)
             except Malformed as error:
                 await self._in_thread(_set_aside, each.path)
                 junk.setdefault(each.userid, []).append(str(error))
+        if unread:
+            self.log.warn(
+                "maildrop: {count} message(s) can't be read, and wait: {reason}",
+                count=len(unread),
+                reason=unread[0],
+            )
+        self._tell_junk(junk)
+
+    def _tell_junk(self, junk: Mapping[int, Sequence[str]]) -> None:
         for userid, reasons in junk.items():
             self.log.warn(
                 "maildrop: {count} file(s) of userid {userid} are no messages, and stay for a week"
@@ -145,11 +162,10 @@ class Pickup:
             )
 
     async def _take(self, waiting: _Waiting) -> None:
-        """Raises Malformed or OSError."""
-        assert self._settings is not None
-        file, userid = await self._in_thread(_open, waiting.path)
+        """Raises Malformed, OSError, or _Later."""
+        file, userid = await self._read(_open, waiting.path)
         try:
-            envelope = await self._in_thread(batch.read_envelope, file)
+            envelope = await self._read(batch.read_envelope, file)
             origin = Origin(LOCAL_ADDRESS, user=str(userid), service="maildrop")
             message = await self._taken(file, envelope, origin)
         finally:
@@ -161,6 +177,26 @@ class Pickup:
         except OSError:
             self._done.add(waiting.path)
             raise
+
+    async def _remove_done(self, there: Collection[Path]) -> None:
+        """Remove what was taken, and could not be removed.  Raises OSError."""
+        self._done.intersection_update(there)
+        for path in list(self._done):
+            await self._in_thread(path.unlink, True)
+            self._done.discard(path)
+
+    async def _read(self, function: Callable[..., T], *arguments: object) -> T:
+        """Read of the file of one message, which keeps no other.
+
+        Raises Malformed, FileNotFoundError, or _Later.
+        """
+        try:
+            read: T = await self._in_thread(function, *arguments)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _Later(error.strerror or str(error)) from None
+        return read
 
     async def _taken(self, file: BinaryIO, envelope: Envelope, origin: Origin) -> Message | None:
         """Put the message into the spool; None: an inspector discarded it.
@@ -202,9 +238,9 @@ class Pickup:
             mail.close()
 
     async def _content(self, file: BinaryIO, most: int) -> Any:
-        """The pieces of the content.  Raises Malformed or OSError."""
+        """The pieces of the content.  Raises Malformed or _Later."""
         check, size = LineCheck(), 0
-        while piece := await self._in_thread(file.read, PIECE):
+        while piece := await self._read(file.read, PIECE):
             size += len(piece)
             if size > most:
                 raise Malformed(f"more than {most} octets, which is the limit here")
@@ -276,18 +312,23 @@ def _open(path: Path) -> tuple[BinaryIO, int]:
         descriptor = os.open(path, _READ)
     except FileNotFoundError:
         raise
-    except OSError as error:  # a link, a lease on it, or not to be read
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         raise Malformed(error.strerror or "can't be opened") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise Malformed("not a file, or one with other names")
+        return os.fdopen(descriptor, "rb"), status.st_uid
+    except BaseException:
         os.close(descriptor)
-        raise Malformed("not a file, or one with other names")
-    return os.fdopen(descriptor, "rb"), status.st_uid
+        raise
 
 
 def _set_aside(path: Path) -> None:
     """Keep it under a name by which it is not taken again.  Raises OSError."""
     try:
         path.rename(path.with_name(path.name + BAD))
-    except OSError:  # something has that name: its owner wants it so
+    except IsADirectoryError:  # something has that name: its owner wants it so
         path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -17,6 +18,7 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -54,6 +56,18 @@ def envelope(*recipients: Recipient, **keys: Any) -> Envelope:
 def at_once(function: Any, *arguments: Any) -> Deferred[Any]:
     """Call a function that blocks, here and now."""
     return maybeDeferred(function, *arguments)
+
+
+def once(name: str, error: OSError) -> Any:
+    """A function of the module `os` that fails at its first call."""
+    real, errors = getattr(os, name.partition(".")[2]), [error]
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return real(*arguments, **more)
+
+    return call
 
 
 class BatchTests(SynchronousTestCase):
@@ -332,6 +346,36 @@ class PickupTests(SynchronousTestCase):
             self.run_once()
             self.run_once()
         self.assertEqual(len(self.taken), 1)
+        self.run_once()
+        self.assertEqual(self.names(), [], "it is removed as soon as that can be")
+        self.assertEqual(len(self.taken), 1)
+
+    def test_what_cannot_be_read_now(self) -> None:
+        """It stays, is no junk, keeps no other message, and is taken once it can be read."""
+        for number, error in enumerate((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)):
+            for failing in ("os.open", "os.fstat", "os.fdopen"):
+                with self.subTest(f"{failing} {errno.errorcode[error]}"):
+                    self.later(failing, OSError(error, os.strerror(error)), number)
+
+    def later(self, failing: str, error: OSError, number: int) -> None:
+        """Let a call fail for the first of two messages."""
+        taken, descriptors = len(self.taken), len(os.listdir("/proc/self/fd"))
+        for name in (f"{number:032x}", "f" * 32):
+            self.put(batch.commands(envelope()) + LETTER, name)
+        found = pickup._look(self.folder, self.now)
+        found.sort(key=lambda each: each.path)
+        module = patch(f"mta.maildrop.pickup.{failing}", side_effect=once(failing, error))
+        with module, patch.object(pickup, "_look", return_value=found), capturedLogs() as events:
+            self.run_once()
+        self.assertEqual(len(self.taken), taken + 1, "the other one is taken")
+        self.assertEqual(self.names(), [found[0].path.name], "it stays as it is")
+        [event] = events
+        self.assertIn(os.strerror(error.errno), event["reason"])
+        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        with patch.object(pickup, "PAUSE", 0.0):
+            self.pickup._refused.clear()
+            self.run_once()
+        self.assertEqual((len(self.taken), self.names()), (taken + 2, []))
 
     def test_a_link_in_its_place(self) -> None:
         """A folder that is a link is left alone."""
