@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from mta.files import Stamp, atomic_write, locked_folder, stamp
 from mta.interfaces import ILogInStore
+from mta.limited_log import LimitedLog
 from mta.session import Ban, LogInRecord
 
 NAME = "log-ins.json"
@@ -99,15 +100,20 @@ def _names(ban: Ban) -> set[str]:
 
 @implementer(ILogInStore)
 class SharedLogIns:
-    """The file as a running process uses it: in threads."""
+    """The file as a running process uses it: in threads.
+
+    A ban that can't be written counts in this process.
+    """
 
     log = Logger()
 
     def __init__(self, file: LogInFile, in_thread: Callable[..., Deferred[Any]]) -> None:
         self._file = file
         self._in_thread = in_thread
+        self._limited = LimitedLog(self.log)
         self._stamp: Stamp | None = None
         self._adding = 0
+        self._unwritten: dict[tuple[str, str], Ban] = {}  # the latest ones
 
     async def changed(self) -> LogInRecord | None:
         """See `ILogInStore.changed`."""
@@ -118,25 +124,35 @@ class SharedLogIns:
         try:
             found: LogInRecord = await self._in_thread(self._file.read)
         except OSError as error:
-            self.log.warn("the log-ins can't be read: {error}", error=str(error))
+            self._stamp = None  # it is tried again
+            self._limited.warn("read", "the log-ins can't be read: {error}", error=str(error))
             return None
-        return None if self._adding else found
+        return None if self._adding else replace(found, bans=self._with_unwritten(found.bans))
+
+    def _with_unwritten(self, bans: Sequence[Ban]) -> tuple[Ban, ...]:
+        return tuple(({ban.key: ban for ban in bans} | self._unwritten).values())
 
     def add_ban(self, ban: Ban) -> None:
         """See `ILogInStore.add_ban`."""
-        self._add(self._file.add_ban, ban)
+        self._unwritten[ban.key] = ban
+        while len(self._unwritten) > MAX_BANS:
+            del self._unwritten[next(iter(self._unwritten))]
+        written = self._add(self._file.add_ban, ban)
+        written.addCallback(lambda _: self._unwritten.pop(ban.key, None)).addErrback(self._failed)
 
     def add_proven(self, host: str, user: str) -> None:
         """See `ILogInStore.add_proven`."""
-        self._add(self._file.add_proven, host, user)
+        self._add(self._file.add_proven, host, user).addErrback(self._failed)
 
-    def _add(self, function: Callable[..., None], *arguments: object) -> None:
+    def _add(self, function: Callable[..., None], *arguments: object) -> Deferred[Any]:
         self._adding += 1
-        self._in_thread(function, *arguments).addErrback(self._failed).addBoth(self._added)
+        return self._in_thread(function, *arguments).addBoth(self._added)
 
     def _failed(self, failure: Failure) -> None:
         failure.trap(OSError)
-        self.log.warn("a log-in can't be noted: {error}", error=failure.getErrorMessage())
+        self._limited.warn(
+            "write", "a log-in can't be noted: {error}", error=failure.getErrorMessage()
+        )
 
     def _added(self, result: object) -> object:
         self._adding -= 1

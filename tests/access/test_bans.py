@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -163,6 +164,35 @@ class BansTests(SynchronousTestCase):
             lambda: self.now, SharedLogIns(LogInFile(self.folder / "gone"), maybeDeferred)
         )
         process.add(HOST, "", 10, [], 600)
+        self.assertIsNotNone(self.find(process, HOST))
+
+    def test_no_room(self) -> None:
+        """A ban counts beside those of the file, in one line of the log, and is over in time."""
+        self.file.add_ban(Ban(OTHER, "", self.now, self.now + 900, 1))
+        process = self.process()
+        full = OSError(28, "No space left on device")
+        with patch.object(log_in_file, "atomic_write", side_effect=full), capturedLogs() as events:
+            for host in (HOST, "192.0.2.9"):
+                process.add(host, "", 10, [], 600)
+                process.prove(host, "alice")
+        self.assertEqual(len(events), 1)
+        for host in (HOST, "192.0.2.9", OTHER):
+            self.assertIsNotNone(self.find(process, host))
+        process.add(HOST, "", 10, [], 600)
+        self.file.lift([HOST])
+        self.assertIsNone(self.find(process, HOST), "it was written, and lifted")
+        self.now += 600
+        self.assertIsNone(self.find(process, "192.0.2.9"))
+
+    def test_read_later(self) -> None:
+        """A file that could not be read is tried again, though it is the same."""
+        self.file.add_ban(Ban(HOST, "", self.now, self.now + 600, 1))
+        process = self.process()
+        error = OSError(24, "Too many open files")
+        with patch.object(LogInFile, "read", side_effect=error), capturedLogs() as events:
+            for _ in range(3):
+                self.assertIsNone(self.find(process, HOST))
+        self.assertEqual(len(events), 1)
         self.assertIsNotNone(self.find(process, HOST))
 
     def test_what_can_not_be_read(self) -> None:
