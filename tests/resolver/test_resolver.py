@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import dns.message
 from dns.rcode import Rcode
@@ -442,6 +444,21 @@ class AddressTests(ResolverCase):
         self.assertEqual(self.addresses("ONE"), ["192.0.2.9", "2001:db8::9"])
         self.assertEqual(self.addresses("one.example"), ["192.0.2.9"])
         change(self.hosts, "192.0.2.10 one\n")
+        self.assertEqual(self.addresses("one"), ["192.0.2.10"])
+        self.assertEqual(self.network.asked, [])
+
+    def test_hosts_unreadable(self) -> None:
+        """What it says stays true; a name that it may have is not looked for elsewhere."""
+        self.hosts.write_text("192.0.2.9 one\n")
+        error = OSError(errno.EMFILE, "Too many open files")
+        for name in ("read_bytes", "stat"):
+            with patch.object(Path, name, side_effect=error):
+                self.assertIs(self.failure(self.resolver.addresses("one")), ResolutionFailed)
+        self.assertEqual(self.addresses("one"), ["192.0.2.9"])
+        change(self.hosts, "192.0.2.10 one\n")
+        for name in ("read_bytes", "stat"):
+            with patch.object(Path, name, side_effect=error):
+                self.assertEqual(self.addresses("one"), ["192.0.2.9"])
         self.assertEqual(self.addresses("one"), ["192.0.2.10"])
         self.assertEqual(self.network.asked, [])
 
