@@ -47,16 +47,21 @@ def is_private(address: str) -> bool:
 def is_on_interface(address: str) -> bool:
     """Tell whether an interface of this host has that address."""
     # Where any address can be bound (net.ipv4.ip_nonlocal_bind), this way of asking says nothing.
-    return _can_bind(address) and not _can_bind(_UNASSIGNED[":" in address])
+    return _can_bind(address) is True and _can_bind(_UNASSIGNED[":" in address]) is False
 
 
-def _can_bind(address: str) -> bool:
+def _can_bind(address: str) -> bool | None:
+    """Try to bind an address; None: for want of sockets that is unknown."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
+        probe = socket.socket(family, socket.SOCK_DGRAM)
     except OSError:
-        return False
+        return None
+    with probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
     return True
 
 

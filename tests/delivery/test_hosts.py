@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -182,3 +183,11 @@ class OwnHostTests(SynchronousTestCase):
 
         with patch.object(own_host.socket, "socket", Willing):
             self.assertFalse(is_on_interface("198.51.100.7"))
+
+    def test_no_socket(self) -> None:
+        """Without free descriptors no address is taken for ours, for which mail is returned."""
+        full = OSError(errno.EMFILE, "Too many open files")
+        willing = MagicMock()
+        for made in ([full], [willing, full]):
+            with patch.object(own_host.socket, "socket", side_effect=made):
+                self.assertFalse(is_on_interface("198.51.100.7"))
