@@ -48,7 +48,7 @@ from mta.smtp.srs import SenderRewriting
 from mta.spool.clock import seconds_since_boot
 from mta.spool.place import SpoolPlace
 from mta.srs_key import agreed_srs_key, srs_key
-from mta.tls import TLSFault
+from mta.tls import TLSFault, TLSUnreadable
 from mta.users.local import CONCURRENT_HASHES
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 # Seconds that sessions, exchanges and deliveries under way have to end when the service stops, or
 # another configuration takes the place of theirs.
 STOP_TIMEOUT = 10.0
+_AS_THEY_WERE = "{problem}; the certificates stay as they were"
 
 
 class IConfigurable(Interface):
@@ -200,10 +201,12 @@ class Process:
                 is_changed |= await deferToThreadPool(
                     self.reactor, self.threads, tls.reload_if_changed
                 )
+            except TLSUnreadable as fault:
+                self._limited.error("certificates", _AS_THEY_WERE, problem=str(fault))
             except TLSFault as fault:
                 problems.add(str(fault))
         for problem in problems:
-            self.log.error("{problem}; the certificates stay as they were", problem=problem)
+            self.log.error(_AS_THEY_WERE, problem=problem)
         if is_changed:
             self.log.info("certificates read again")
 

@@ -9,7 +9,7 @@ certificate is verified on every connection.
 """
 
 from mta.tls.context import ClientTLS, ServerTLS
-from mta.tls.files import TLSFault
+from mta.tls.files import TLSFault, TLSUnreadable
 from mta.tls.verify import CertificateRefused, tls_info
 
-__all__ = ["CertificateRefused", "ClientTLS", "ServerTLS", "TLSFault", "tls_info"]
+__all__ = ["CertificateRefused", "ClientTLS", "ServerTLS", "TLSFault", "TLSUnreadable", "tls_info"]

@@ -19,7 +19,7 @@ from mta.interfaces import IClientTLS, ITLSContext
 from mta.mail import Security
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
-from mta.tls.files import CertifiedKey, TLSFault, WatchedFiles, files_of, read
+from mta.tls.files import CertifiedKey, TLSFault, TLSUnreadable, WatchedFiles, files_of, read
 from mta.tls.selfsigned import self_signed
 from mta.tls.verify import ClientTLSContext, Connection, PeerVerification, tls_info
 
@@ -53,11 +53,15 @@ class ServerTLS:
         """Read certificates again where a file changed; returns whether one did.
 
         To be called now and then.  Open connections are not touched.  Raises TLSFault, once for
-        each change; then nothing has changed.
+        each change, or TLSUnreadable each time; then nothing has changed.
         """
         if not self._files.have_changed():
             return False
-        self._context = self._load()
+        try:
+            self._context = self._load()
+        except TLSUnreadable:
+            self._files.forget()
+            raise
         return True
 
     def start(self, transport: ITLSTransport) -> None:
@@ -119,7 +123,11 @@ class ClientTLS:
         """Read certificates again, as `ServerTLS.reload_if_changed`."""
         if not self._files.have_changed():
             return False
-        self._contexts = self._load()
+        try:
+            self._contexts = self._load()
+        except TLSUnreadable:
+            self._files.forget()
+            raise
         return True
 
     def for_host(self, hostname: str, security: Security, pin: str = "") -> ClientTLSContext:
@@ -180,5 +188,7 @@ def _load_authorities(context: SSL.Context, path: Path) -> None:
     read(path)  # OpenSSL does not tell why it can't read a file
     try:
         context.load_verify_locations(str(path))
-    except SSL.Error:
+    except SSL.Error as error:
+        if any(library == "system library" for library, *_ in error.args[0]):
+            raise TLSUnreadable(f"{path}: can't be read now") from None
         raise TLSFault(f"{path}: holds no PEM certificate") from None

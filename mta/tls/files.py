@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import SSL, crypto
 from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError
 
-from mta.files import open_regular, stamp
+from mta.files import Stamp, open_regular, stamp
 from mta.settings import CertificatePair
 from mta.tls.names import is_for, name_of, names_in
 
@@ -29,6 +29,10 @@ Key = (
 
 class TLSFault(Exception):
     """A fault of our certificates that the operator must mend: one line."""
+
+
+class TLSUnreadable(TLSFault):
+    """A file that can't be read now.  Try again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,12 @@ def certificates_in(path: Path) -> Sequence[x509.Certificate]:
 
 
 def read(path: Path) -> bytes:
-    """The octets of a file.  Raises TLSFault."""
+    """The octets of a file.  Raises TLSUnreadable."""
     try:
         with open_regular(path) as file:
             return file.read()
     except OSError as error:
-        raise TLSFault(f"{path}: {error.strerror}") from None
+        raise TLSUnreadable(f"{path}: {error.strerror}") from None
 
 
 def files_of(pairs: Sequence[CertificatePair]) -> list[Path]:
@@ -139,9 +143,13 @@ class WatchedFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._stamps = [stamp(path) for path in paths]
+        self._stamps: list[Stamp | None] = [stamp(path) for path in paths]
 
     def have_changed(self) -> bool:
         """Tell whether a file is another one than at the call before."""
         before, self._stamps = self._stamps, [stamp(path) for path in self._paths]
         return self._stamps != before
+
+    def forget(self) -> None:
+        """Take all for changed at the next call."""
+        self._stamps = []

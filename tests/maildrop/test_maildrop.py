@@ -44,6 +44,7 @@ from tests.processes import (
 
 ALICE, BOB = Mailbox("alice", "office.example"), Mailbox("bob", "x.example")
 LETTER = b"Subject: x\r\n\r\n.body\r\n"
+DESCRIPTORS = Path("/proc/self/fd")
 SETTINGS = Settings("mail.office.example", limits=Limits(message_size=1000))
 
 
@@ -359,7 +360,7 @@ class PickupTests(SynchronousTestCase):
 
     def later(self, failing: str, error: OSError, number: int) -> None:
         """Let a call fail for the first of two messages."""
-        taken, descriptors = len(self.taken), len(os.listdir("/proc/self/fd"))
+        taken, descriptors = len(self.taken), len(list(DESCRIPTORS.iterdir()))
         for name in (f"{number:032x}", "f" * 32):
             self.put(batch.commands(envelope()) + LETTER, name)
         found = pickup._look(self.folder, self.now)
@@ -371,7 +372,7 @@ class PickupTests(SynchronousTestCase):
         self.assertEqual(self.names(), [found[0].path.name], "it stays as it is")
         [event] = events
         self.assertIn(os.strerror(error.errno), event["reason"])
-        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        self.assertEqual(len(list(DESCRIPTORS.iterdir())), descriptors)
         with patch.object(pickup, "PAUSE", 0.0):
             self.pickup._refused.clear()
             self.run_once()

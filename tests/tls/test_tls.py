@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import stat
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
@@ -28,7 +32,7 @@ from mta.interfaces import IClientTLS, ITLSContext
 from mta.mail import Security
 from mta.session import TLSInfo
 from mta.settings import CertificatePair, TLSSettings
-from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, tls_info
+from mta.tls import CertificateRefused, ClientTLS, ServerTLS, TLSFault, TLSUnreadable, tls_info
 from tests.certificates import Authority, fingerprint_of
 
 P = TypeVar("P", bound=Protocol)
@@ -391,6 +395,42 @@ class RenewalTests(TLSTestCase):
         new.key.replace(self.pair.key)
         self.assertTrue(self.server.reload_if_changed())
         self.assertEqual(self.shown(), fingerprint_of(self.pair))
+
+    def test_unreadable(self) -> None:
+        """A renewed pair that can't be read now is told each time, and taken up once it can."""
+        client = ClientTLS(TLSSettings(self.pair))
+        before = self.shown()
+        self.renew()
+        for error in (errno.EMFILE, errno.EIO):
+            failing = OSError(error, os.strerror(error))
+            for side in (self.server, client):
+                with patch("mta.tls.files.open_regular", side_effect=failing):
+                    for _ in range(2):
+                        fault = self.assertRaises(TLSUnreadable, side.reload_if_changed)
+                        self.assertIn(os.strerror(error), str(fault))
+        self.assertEqual(self.shown(), before)
+        for side in (self.server, client):
+            self.assertTrue(side.reload_if_changed())
+            self.assertFalse(side.reload_if_changed())
+        self.assertEqual(self.shown(), fingerprint_of(self.pair))
+
+    def test_authorities_unreadable(self) -> None:
+        """OpenSSL opens the file once more: where it can't, that is no fault of the file."""
+        client = self.client()
+        change = Authority(self.folder, "other")
+        change.path.replace(self.authority.path)
+
+        def read(path: Path) -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with patch("mta.tls.context.read", side_effect=read):
+            try:
+                fault = self.assertRaises(TLSUnreadable, client.reload_if_changed)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertIn("can't be read now", str(fault))
+        self.assertTrue(client.reload_if_changed())
 
     def test_client(self) -> None:
         """A client takes up a changed `ca`."""
