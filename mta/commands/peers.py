@@ -146,8 +146,11 @@ def _moment(name: str, key: str, at: float | None) -> dict[str, Any]:
 
 
 def _mailboxes(peer: Peer, spool: Path) -> int | None:
-    """The number of mailboxes that a peer told, if it did."""
-    told = MailboxFiles(spool).known(peer.name, peer.domains)
+    """The number of mailboxes that a peer told, if it did, and that can be read."""
+    try:
+        told = MailboxFiles(spool).known(peer.name, peer.domains)
+    except OSError:
+        return None
     return sum(len(each.names or ()) for each in told.values()) if told else None
 
 

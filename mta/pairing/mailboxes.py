@@ -96,7 +96,10 @@ def _is_name(name: Any) -> bool:
 
 @implementer(IDocuments)
 class MailboxFiles:
-    """The lists in a spool folder, a file for each peer.  All methods block."""
+    """The lists in a spool folder, a file for each peer.
+
+    All methods block, and those that read or write raise OSError.
+    """
 
     def __init__(self, spool: Path) -> None:
         self._folder = spool / FOLDER
@@ -138,7 +141,7 @@ class MailboxFiles:
         """See `IDocuments.read`."""
         try:
             descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             return b""
         with os.fdopen(descriptor, "rb") as file:
             return file.read(MAX_DOCUMENT)
@@ -152,12 +155,12 @@ class MailboxFiles:
                 self.forget(name)
 
     def keep(self, peer: str, document: bytes) -> None:
-        """Keep a list.  Raises OSError."""
+        """Keep a list."""
         self._folder.mkdir(0o700, exist_ok=True)
         atomic_write(self._path(peer), document)
 
     def forget(self, peer: str) -> None:
-        """Remove the list of a peer.  Raises OSError."""
+        """Remove the list of a peer."""
         self._path(peer).unlink(missing_ok=True)
 
     def _path(self, peer: str) -> Path:
@@ -165,7 +168,7 @@ class MailboxFiles:
 
 
 def domains_with_mailboxes(settings: Settings) -> Mapping[str, Domain]:
-    """Our domains, with the mailboxes that peers told.  Blocks.
+    """Our domains, with the mailboxes that peers told.  Blocks.  Raises OSError.
 
     What the configuration says of the mailboxes of a domain stands instead.  Where a peer is asked,
     its list is only at hand: `Domain.told`.
@@ -206,7 +209,7 @@ def live_domains(settings: Settings) -> Mapping[str, Peer]:
 
 
 def source_of(address: Mailbox, settings: Settings) -> str:
-    """The peer that told the mailboxes of a domain, or nothing."""
+    """The peer that told the mailboxes of a domain, or nothing.  Raises OSError."""
     peer = told_domains(settings).get(address.domain, "")
     known = MailboxFiles(Path(settings.spool)).known(peer, [address.domain]) if peer else {}
     return peer if address.domain in known else ""

@@ -35,7 +35,10 @@ class ToldMailboxes:
 
     async def digest(self, peer: str) -> str:
         """See `IMailboxListStore.digest`."""
-        digest: str = await self._in_thread(self._files.digest, peer)
+        try:
+            digest: str = await self._in_thread(self._files.digest, peer)
+        except OSError:
+            return ""  # it is told again
         return digest
 
     async def keep(self, peer: Peer, document: bytes) -> bool:

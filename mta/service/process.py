@@ -20,6 +20,7 @@ from mta.access.answer_table import AnswerTable
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
+from mta.files import in_words
 from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IMeter, ISpoolListener
 from mta.limited_log import LimitedLog
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 # Seconds that sessions, exchanges and deliveries under way have to end when the service stops, or
 # another configuration takes the place of theirs.
 STOP_TIMEOUT = 10.0
+_MAILBOXES_STAY = "the mailboxes that peers told stay as they were: {error}"
 _AS_THEY_WERE = "{problem}; the certificates stay as they were"
 
 
@@ -217,9 +219,14 @@ class Process:
         if stamp == self._mailboxes_stamp:
             return
         self._mailboxes_stamp = stamp
-        domains = await deferToThreadPool(
-            self.reactor, self.threads, domains_with_mailboxes, configured.settings
-        )
+        try:
+            domains = await deferToThreadPool(
+                self.reactor, self.threads, domains_with_mailboxes, configured.settings
+            )
+        except OSError as error:
+            self._mailboxes_stamp = -1  # they are tried again
+            self._limited.error("mailboxes", _MAILBOXES_STAY, error=in_words(error))
+            return
         configured.router.use(domains)
         if self.configured is not configured:  # it may have read the lists of before
             self._mailboxes_stamp = -1

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta import config
+from mta.files import in_words
 from mta.logs.file import reason
 from mta.logs.writer import LogWriter
 from mta.pairing.mailboxes import domains_with_mailboxes, lists_for_relays
@@ -91,6 +92,8 @@ class Reloader(Service):
                 self.log.error("{problem}", problem=str(problem))
         except (TLSFault, UserFault, SealKeyFault) as error:
             self.log.error("{error}", error=str(error))
+        except OSError as error:  # a file that the server has written itself
+            self.log.error("{error}", error=in_words(error))
         else:
             Deferred.fromCoroutine(old.close(STOP_TIMEOUT)).addErrback(self._failed)
             for part in self._parts:
@@ -100,7 +103,7 @@ class Reloader(Service):
         self.log.error("the configuration stays as it was")
 
     def _read(self, old: Settings) -> _Read:
-        """Read the file.  Blocks.  Raises ConfigurationError."""
+        """Read the file.  Blocks.  Raises ConfigurationError or OSError."""
         settings, restart = in_force(config.load(self._path), old)
         found = warnings(self._path, findings(settings))
         domains = domains_with_mailboxes(settings)

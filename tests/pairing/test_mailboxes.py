@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,6 +149,19 @@ class RelayTests(SynchronousTestCase):
         self.files.forget("office")
         self.assertIsNone(self.mailboxes())
         self.assertEqual(source_of(ALICE, self.settings()), "")
+
+    def test_unreadable(self) -> None:
+        """That is no list that is gone: it is told, and the peer tells its list again."""
+        self.files.keep("office", document_of({"example.com": OURS}, ["example.com"]))
+        answers = AnswerTable(TableFolder(self.spool), lambda: 1000.0, maybeDeferred)
+        told = ToldMailboxes(self.files, answers, maybeDeferred)
+        for error in (errno.EMFILE, errno.EIO, errno.EACCES):
+            failing = OSError(error, os.strerror(error))
+            with patch("mta.pairing.mailboxes.os.open", side_effect=failing):
+                self.assertRaises(OSError, self.mailboxes)
+                self.assertRaises(OSError, self.files.read, "office")
+                self.assertEqual(result_of(told.digest("office")), "")
+        self.assertEqual(self.mailboxes(), frozenset(TOLD["names"]))
 
     def test_the_configuration_stands(self) -> None:
         """What it says of mailboxes stands, and whose the domain is."""

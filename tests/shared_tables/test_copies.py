@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -124,6 +126,19 @@ class CopiesTests(DatabaseStores, SynchronousTestCase):
         self.one.lists.keep("office", b"first")
         self.exchange()
         self.assertEqual(self.lists(), [b"first"] * 2)
+
+    def test_unreadable(self) -> None:
+        """A list that can't be read now is not removed anywhere."""
+        self.one.lists.keep("office", b"first")
+        self.exchange()
+        self.one.lists.keep("office", b"second")
+        failing = OSError(errno.EMFILE, "Too many open files")
+        with patch("mta.pairing.mailboxes.os.open", side_effect=failing):
+            self.assertRaises(OSError, self.one.exchange)
+        self.other.exchange()
+        self.assertEqual(self.lists(), [b"second", b"first"])
+        self.exchange()
+        self.assertEqual(self.lists(), [b"second"] * 2)
 
     def test_told_to_both(self) -> None:
         """Where two were told something at once, the first in the database counts for all."""
