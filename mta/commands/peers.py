@@ -146,7 +146,7 @@ def _moment(name: str, key: str, at: float | None) -> dict[str, Any]:
 
 
 def _mailboxes(peer: Peer, spool: Path) -> int | None:
-    """The number of mailboxes that a peer told, if it did, and that can be read."""
+    """The number of mailboxes that a peer told, if that is known."""
     try:
         told = MailboxFiles(spool).known(peer.name, peer.domains)
     except OSError:

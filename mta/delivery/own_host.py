@@ -51,7 +51,10 @@ def is_on_interface(address: str) -> bool:
 
 
 def _can_bind(address: str) -> bool | None:
-    """Try to bind an address; None: for want of sockets that is unknown."""
+    """Tell whether an address can be bound.
+
+    None: without a socket that is unknown.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         probe = socket.socket(family, socket.SOCK_DGRAM)

@@ -53,7 +53,10 @@ _NO_FILE = {errno.ELOOP, errno.EAGAIN, errno.EACCES, errno.EPERM, errno.ENXIO}
 
 
 class _Later(Exception):
-    """A message can't be taken now: the reason, unless an inspector said so."""
+    """A message can't be taken now.
+
+    It has the reason, unless an inspector said so.
+    """
 
 
 @dataclass(frozen=True, slots=True)

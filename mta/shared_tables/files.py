@@ -66,7 +66,10 @@ class TableFile:
     @property
     def exists(self) -> bool:
         """See `ISharedTables.exists`."""
-        return self._path.exists()
+        try:
+            return self._path.exists()
+        except OSError:
+            return True  # who uses it is told why that can't be
 
     def change(self, action: Callable[[IStatements], T]) -> T:
         """See `ISharedTables.change`."""

@@ -6,6 +6,7 @@ import errno
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -109,6 +110,12 @@ class FileTests(TablesContract, FolderStores, SynchronousTestCase):
         add(tables, "a")
         for path in self.folder.iterdir():
             self.assertEqual(path.stat().st_mode & 0o777, 0o600, path)
+
+    def test_not_looked_at(self) -> None:
+        """A file that can't be looked at may be there; using it says what is wrong."""
+        error = OSError(errno.EIO, "Input/output error")
+        with patch.object(Path, "stat", side_effect=error):
+            self.assertTrue(self.store().open(WORDS).exists)
 
     def test_unusable(self) -> None:
         """A folder in its place, or what is no database, is an OSError that names it."""
