@@ -27,7 +27,7 @@ from mta.delivery import maildir_files
 from mta.delivery.final import final_pieces, trace_fields
 from mta.delivery.maildir_files import MaildirFile
 from mta.delivery.maildir_folders import JUNK
-from mta.interfaces import IDeliveryAgent, IMailSource
+from mta.interfaces import IDeliveryAgent, IMailSource, IRoundRobin
 from mta.limited_log import LimitedLog
 from mta.mail import Hop, Mailbox, Outcome, Reply, Status
 from mta.queued import Delivery, Message, Target
@@ -36,6 +36,8 @@ from mta.smtp.templates import TOO_LONG, file_name, mailbox_path, not_hidden
 MAX_IN_MEMORY = 256 * 1024  # octets: larger content is written while it is read
 MAX_FILES = maildir_files.MAX_OPEN  # files: of one batch, a last message for many mailboxes aside
 MAX_OCTETS = 8 * 2**20  # octets: of content in memory for one batch, a last message aside
+PORTION = 32  # files: of a message for many mailboxes, written at once beside other work
+PORTION_COST = 0.001  # seconds: that a thread computes for so many, and keeps the reactor waiting
 
 DELIVERED = Outcome(Status.DELIVERED, Reply(250, "2.0.0", ("Delivered to the mailbox",)))
 UNREADABLE = Outcome(Status.DEFERRED, Reply(451, "4.3.0", ("The queue can't be read now",)))
@@ -95,7 +97,8 @@ class MaildirAgent:
     """Delivers to the Maildirs of a hop.
 
     The next hop is a path template.  `hostname` becomes a part of file names.  `quotas` are the
-    octets that each mailbox of a domain may have.
+    octets that each mailbox of a domain may have.  A message for many mailboxes is written portion
+    by portion, each at its time in the `order`.
     """
 
     log = Logger()
@@ -106,10 +109,12 @@ class MaildirAgent:
         pool: ThreadPool,
         hostname: str,
         quotas: Mapping[str, int] | None = None,
+        order: IRoundRobin | None = None,
     ) -> None:
         self._reactor = reactor
         self._pool = pool
         self._quotas = quotas or {}
+        self._order = order
         self._limited = LimitedLog(self.log)
         self._resource_failures = 0  # for lack of a resource, since the last success
         self._host = hostname.replace("/", r"\057").replace(":", r"\072")
@@ -121,8 +126,10 @@ class MaildirAgent:
         """
         taken = await self._take(hop, mail)
         batch = [copies for copies in taken if copies.is_small and await self._read(copies, mail)]
-        if batch:
-            files = [file for copies in batch for file in copies.files]
+        files = [file for copies in batch for file in copies.files]
+        if self._order is not None and any(len(copies.files) > PORTION for copies in batch):
+            await self._store_in_portions(files, self._order)
+        elif batch:
             await self._in_thread(maildir_files.store, files)
         for copies in batch:
             self._report(copies, mail)
@@ -176,6 +183,16 @@ class MaildirAgent:
         for file in copies.files:
             file.text = text
         return True
+
+    async def _store_in_portions(self, files: Sequence[MaildirFile], order: IRoundRobin) -> None:
+        """Bring many files onto stable storage, between other work."""
+        for start in range(0, len(files), MAX_FILES):
+            batch = files[start : start + MAX_FILES]
+            for first in range(0, len(batch), PORTION):
+                await order.next_portion(PORTION_COST)
+                await self._in_thread(maildir_files.write, batch[first : first + PORTION])
+            await order.next_portion(PORTION_COST)
+            await self._in_thread(maildir_files.finish, batch)
 
     async def _write_in_pieces(self, copies: _Copies, mail: IMailSource) -> None:
         """Deliver a large message, one piece at a time."""

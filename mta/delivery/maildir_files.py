@@ -72,9 +72,14 @@ def store(files: Sequence[MaildirFile]) -> None:
     """Bring whole files onto stable storage.  Blocks."""
     for start in range(0, len(files), MAX_OPEN):
         batch = files[start : start + MAX_OPEN]
-        begin(batch)
-        _each(batch, lambda file: _write(file, file.fields + file.text))
+        write(batch)
         finish(batch)
+
+
+def write(files: Sequence[MaildirFile]) -> None:
+    """Write whole files, which `finish` makes durable.  Blocks."""
+    begin(files)
+    _each(files, lambda file: _write(file, file.fields + file.text))
 
 
 def begin(files: Sequence[MaildirFile]) -> None:
@@ -233,7 +238,7 @@ def _prepare_place(file: MaildirFile) -> int:
     """Make what is missing of Maildir and folder; returns the file system."""
     device = _prepare(file.base, file.maildir)
     if file.folder:
-        is_new = not _is_folder(file.place)
+        is_new = _device(str(file.place)) is None
         device = _prepare(file.place, file.place)
         if is_new:
             maildir_folders.introduce(file.maildir, file.folder)
@@ -245,7 +250,8 @@ def _prepare(base: Path, maildir: Path) -> int:
 
     ``tmp`` comes last: where it is, a crash can't take the rest away any more.
     """
-    if not (_is_folder(maildir / "tmp") and _is_folder(maildir / "new")):
+    device = _device(f"{maildir}/tmp")  # noqa: S108 - the Maildir's own
+    if device is None or _device(f"{maildir}/new") is None:
         for name in ("new", "cur"):
             _make_folder(maildir / name)
         folder = maildir
@@ -253,19 +259,24 @@ def _prepare(base: Path, maildir: Path) -> int:
             _sync(folder)
             folder = folder.parent
         _make_folder(maildir / "tmp")
-    _is_folder(maildir / "cur")  # which a reader makes, where it is not there
-    return (maildir / "tmp").lstat().st_dev
+        device = os.lstat(maildir / "tmp").st_dev
+    _device(f"{maildir}/cur")  # which a reader makes, where it is not there
+    return device
 
 
-def _is_folder(path: Path) -> bool:
-    """Tell whether there is a folder.  Raises OSError for a symbolic link."""
+def _device(path: str) -> int | None:
+    """The file system of a folder; None where there is no folder.
+
+    Raises OSError for a symbolic link.
+    """
     try:
-        mode = path.lstat().st_mode
+        found = os.lstat(path)
     except FileNotFoundError:
-        return False
-    if stat.S_ISLNK(mode):
-        raise OSError(errno.ELOOP, f"`{path.name}` is a symbolic link", str(path))
-    return stat.S_ISDIR(mode)
+        return None
+    if stat.S_ISLNK(found.st_mode):
+        name = path.rpartition("/")[2]
+        raise OSError(errno.ELOOP, f"`{name}` is a symbolic link", path)
+    return found.st_dev if stat.S_ISDIR(found.st_mode) else None
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 
+from mta.interfaces import IRoundRobin
+
 
 class Steps:
     """Does the steps of all pending work, some per reactor iteration.
@@ -23,3 +25,19 @@ class Steps:
     def __call__(self, steps: Iterator[None]) -> Deferred[Any]:
         """Do all steps; the Deferred fires behind the last one."""
         return self._cooperator.coiterate(steps)
+
+
+class StepsInTurn:
+    """Does long work on queued mail, one step at a time.
+
+    The `order` has other work between the steps, and time for other hosts, where there are any.
+    """
+
+    def __init__(self, order: IRoundRobin) -> None:
+        self._order = order
+
+    async def __call__(self, steps: Iterator[None]) -> None:
+        """Do all steps."""
+        await self._order.next_portion()
+        for _ in steps:
+            await self._order.next_portion()

@@ -75,6 +75,12 @@ class IRoundRobin(Interface):
     async def next_message(host: str) -> None:
         """Wait for the time of a message, where other hosts are there."""
 
+    async def next_portion(cost: float = 0.0) -> None:
+        """Wait for the time of a portion of work on queued mail.
+
+        `cost`: the seconds that a thread will take for it.
+        """
+
     def other_came(host: str) -> None:
         """Note that one of this host, with little to do, is there."""
 

@@ -22,11 +22,14 @@ class RoundRobin:
 
     So others, with little to do, wait for one of them, however many there are.  While other hosts
     are there, there is a rest after each.  Where one alone has much to do, it waits for nothing.
+    Sessions and work on mail that was taken have one turn after the other.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._waiting: deque[tuple[Deferred[None], float]] = deque()
+        self._sessions: deque[tuple[Deferred[None], float]] = deque()
+        self._portions: deque[tuple[Deferred[None], float]] = deque()
+        self._was_portion = False  # what went on last
         self._last = 0  # who went on last
         self._host = ""  # the one that last had much to do
         self._others_until = 0.0  # seconds on the clock, until which others are there
@@ -37,17 +40,21 @@ class RoundRobin:
 
     async def next(self, who: int, host: str) -> None:
         """See `IRoundRobin.next`."""
-        if who == self._last and not self._waiting:
+        if who == self._last and not (self._sessions or self._portions):
             return
         self._host = host
-        await self._turn(0.0)
+        await self._turn(self._sessions, 0.0)
         self._last = who
 
     async def next_message(self, host: str) -> None:
         """See `IRoundRobin.next_message`."""
         self._host = host
         if self._others_are_there():
-            await self._turn(MESSAGE_COST)
+            await self._turn(self._sessions, MESSAGE_COST)
+
+    async def next_portion(self, cost: float = 0.0) -> None:
+        """See `IRoundRobin.next_portion`."""
+        await self._turn(self._portions, cost)
 
     def other_came(self, host: str) -> None:
         """See `IRoundRobin.other_came`."""
@@ -61,12 +68,13 @@ class RoundRobin:
             self._others_until = now + PRESENCE
         return now < self._others_until
 
-    async def _turn(self, cost: float) -> None:
+    async def _turn(self, line: deque[tuple[Deferred[None], float]], cost: float) -> None:
         if self._is_taken:
             waiting: Deferred[None] = Deferred()
-            self._waiting.append((waiting, cost))
+            line.append((waiting, cost))
             await waiting
         else:
+            self._was_portion = line is self._portions
             self._begin(cost)
 
     def _begin(self, cost: float) -> None:
@@ -84,7 +92,10 @@ class RoundRobin:
 
     def _go_on(self) -> None:
         self._is_taken = False
-        if self._waiting:
-            waiting, cost = self._waiting.popleft()
+        lines = (self._sessions, self._portions)
+        line = lines[not self._was_portion] or lines[self._was_portion]
+        if line:
+            self._was_portion = line is self._portions
+            waiting, cost = line.popleft()
             self._begin(cost)
             waiting.callback(None)

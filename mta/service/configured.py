@@ -372,7 +372,11 @@ class _Maker:
             Agent.SMTP: relay,
             Agent.LMTP: relay,
             Agent.MAILDIR: MaildirAgent(
-                process.reactor, process.threads, settings.hostname, quotas
+                process.reactor,
+                process.threads,
+                settings.hostname,
+                quotas,
+                process.content_order,
             ),
             Agent.PIPE: PipeAgent(process.reactor),
             Agent.DISCARD: DiscardAgent(),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mta.delivery import maildir_files, quota
@@ -22,11 +23,12 @@ from mta.delivery.filesystem import sync_file_system
 from mta.delivery.maildir import (
     MAX_FILES,
     MAX_IN_MEMORY,
+    PORTION,
     RESOURCE_WAIT,
     MaildirAgent,
     maildir_paths,
 )
-from mta.interfaces import IDeliveryAgent
+from mta.interfaces import IDeliveryAgent, IRoundRobin
 from mta.mail import Agent, Hop, Mailbox, Outcome, Status
 from mta.session import Origin
 from mta.testing import ALICE, TEXT, FakeContent, FakeMailSource, ImmediateThreads, delivery
@@ -55,6 +57,60 @@ class MaildirTestCase(SynchronousTestCase):
     def new(self, maildir: Path | None = None) -> list[Path]:
         """The messages that no reader has looked at."""
         return sorted(((maildir or self.alice) / "new").iterdir())
+
+
+@implementer(IRoundRobin)
+class Order:
+    """An order in which each portion goes when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[None]] = []
+
+    async def next(self, who: int, host: str) -> None:
+        """See `IRoundRobin.next`."""
+
+    async def next_message(self, host: str) -> None:
+        """See `IRoundRobin.next_message`."""
+
+    async def next_portion(self, cost: float = 0.0) -> None:
+        """See `IRoundRobin.next_portion`."""
+        waiting: Deferred[None] = Deferred()
+        self.waiting.append(waiting)
+        await waiting
+
+    def other_came(self, host: str) -> None:
+        """See `IRoundRobin.other_came`."""
+
+
+class PortionTests(MaildirTestCase):
+    """A message for many mailboxes, between other work."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.order = Order()
+        self.agent = MaildirAgent(self.threads, self.threads, "mx.example", order=self.order)
+
+    def test_many_mailboxes(self) -> None:
+        """Its files are written in portions, and made durable for a batch."""
+        to = [Mailbox(f"m{n}", "example.com") for n in range(MAX_FILES + 1)]
+        mail = FakeMailSource(delivery(self.hop, to=to))
+        delivering = Deferred.fromCoroutine(self.agent.deliver(self.hop, mail))
+        portions = MAX_FILES // PORTION
+        for number in range(portions):
+            self.assertEqual(self.threads.calls, ["write"] * number)
+            self.assertEqual(list(self.folder.glob("*/*/new/*")), [])
+            self.order.waiting.pop().callback(None)
+        for waiting in iter(lambda: self.order.waiting and self.order.waiting.pop(), []):
+            waiting.callback(None)
+        self.successResultOf(delivering)
+        self.assertEqual(self.threads.calls, ["write"] * portions + ["finish", "write", "finish"])
+        self.assertEqual(len(list(self.folder.glob("*/*/new/*"))), len(to))
+        self.assertEqual({each.status for each in mail.outcomes["A1"]}, {Status.DELIVERED})
+
+    def test_few_mailboxes(self) -> None:
+        """All others wait for nothing, however many there are."""
+        self.deliver(*(delivery(self.hop, f"A{n}", to=[ALICE, BOB]) for n in range(40)))
+        self.assertEqual((self.threads.calls, self.order.waiting), (["store"], []))
 
 
 class DeliveryTests(MaildirTestCase):

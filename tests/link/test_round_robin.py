@@ -131,3 +131,29 @@ class RoundRobinTests(SynchronousTestCase):
         self.clock.advance(0)
         self.bring(8, 9)
         self.assertEqual(self.went, [1, 2, 3, 4, 5, 6, 7, 8, 9])
+
+    def test_portions(self) -> None:
+        """Work on queued mail and sessions have one turn after the other, whoever is more."""
+        self.order.other_came(OTHER)
+        for number in range(10, 13):
+            Deferred.fromCoroutine(self._work(number))
+        self.go(1, 2, 3, 4)
+        for _ in range(9):
+            self.clock.iterate(0.001)
+            self.clock.iterate(REST * 0.001)
+        self.assertEqual(self.went, [10, 1, 11, 2, 12, 3, 4])
+
+    async def _work(self, number: int) -> None:
+        await self.order.next_portion()
+        self.went.append(number)
+
+    def test_portions_in_threads(self) -> None:
+        """What a thread takes for one is time that the reactor did not have, either."""
+        self.order.other_came(OTHER)
+        Deferred.fromCoroutine(self.order.next_portion(0.002))
+        self.go(1)
+        self.clock.advance(0)
+        self.clock.advance(REST * 0.002 * 0.9)
+        self.assertEqual(self.went, [])
+        self.clock.advance(REST * 0.002 * 0.2)
+        self.assertEqual(self.went, [1])

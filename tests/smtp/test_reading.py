@@ -35,6 +35,10 @@ class Crowd:
         """See `IRoundRobin.next_message`."""
         await self._wait()
 
+    async def next_portion(self, cost: float = 0.0) -> None:
+        """See `IRoundRobin.next_portion`."""
+        await self._wait()
+
     async def _wait(self) -> None:
         waiting: Deferred[None] = Deferred()
         self.waiting.append(waiting)
