@@ -8,40 +8,45 @@ not attempted.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mta.interfaces import IAttempts, IHeldLeases, IRouter
-from mta.mail import Agent, Hop, Mailbox, Outcome
+from mta.mail import Mailbox, Outcome
 from mta.queue.active_limits import ActiveLimits
 from mta.queue.attempt import Attempt
 from mta.queue.backlog import Backlog
 from mta.queue.borrowed import BorrowedMail, QueueWithBorrowed
 from mta.queue.config import RunnerConfig
 from mta.queue.destinations import Destinations
+from mta.queue.grouping import grouped
 from mta.queue.held_source import HeldSource
 from mta.queue.held_sources import HeldSources
-from mta.queue.interfaces import IActiveQueue, IAttemptWatch, IHeldOutlet, IRoomWatch
+from mta.queue.interfaces import (
+    IActiveQueue,
+    IAttemptWatch,
+    IHeldOutlet,
+    IPlannedAttempts,
+    IRoomWatch,
+)
+from mta.queue.long_plans import LongPlans, Unplanned, unplanned
 from mta.queue.noted import noted
-from mta.queue.outcomes import CROWDED, FAULT, FORWARD_LOOP, held_outcome
-from mta.queue.planning import deferred_by_fault, plan
+from mta.queue.outcomes import CROWDED, FAULT, FORWARD_LOOP
+from mta.queue.planning import Planning
 from mta.queue.tasks import Tasks
-from mta.queued import Delivery, Message, Pressure, Target
+from mta.queued import Delivery, Message, Pressure
 from mta.settings import HOUR
 from mta.smtp.forwarding import forwarded, has_forwarded
-
-T = TypeVar("T")
+from mta.smtp.steps import InSteps, at_once
 
 CLOCK_TOLERANCE = 60.0  # seconds: smaller steps set a clock right
 
 
-@implementer(IActiveQueue)
+@implementer(IActiveQueue, IPlannedAttempts)
 class ActiveQueue:
     """The attempts that are under way.
 
@@ -64,11 +69,13 @@ class ActiveQueue:
         tasks: Tasks,
         clock: IReactorTime,
         now: Callable[[], float],
+        in_steps: InSteps = at_once,
     ) -> None:
         self.destinations = Destinations(clock, self, pressure, attempts)
         active = QueueWithBorrowed(self, limits)
         self.held_sources = HeldSources(queue, active, attempts, tasks, clock, now)
         self.borrowed = BorrowedMail(self.held_sources, limits)
+        self._plans = LongPlans(self, tasks, in_steps)
         self._limits = limits
         self._backlog = backlog
         self._watch = watch
@@ -106,19 +113,15 @@ class ActiveQueue:
         `watch` of its own.  The watch hears when the last delivery is back: a coroutine that waits
         for that costs 3 % of all that is done for a message.
         """
-        attempt = self._attempts[message.id] = Attempt(message, source, watch)
+        attempt = self._attempts[message.id] = Attempt(message, source, watch, outstanding=1)
         self._limits.enter(message)
-        groups, sources = self._grouped(attempt)
-        attempt.outstanding = len(groups)
-        for (hop, forwarder), targets in groups.items():
-            delivery = Delivery(message, tuple(targets), sender_waits=watch is not None)
-            if forwarder is None:
-                self._enqueue(delivery, sources.get(hop))
-            else:
-                looking = self._tasks.start(self._forward(delivery, forwarder, sources.get(hop)))
-                attempt.looking.append(looking)
-        if not groups:
-            self._ended(attempt)
+        planning = Planning(message, self._router)
+        first_hop = planning.begin() if source is None else None
+        if first_hop is None:
+            planning.finish()
+            self._hand_over(attempt, planning)
+        else:
+            self._enqueue_plan(unplanned(message, planning, first_hop))
         return attempt
 
     def is_full_for(self, message: Message) -> bool:
@@ -144,21 +147,9 @@ class ActiveQueue:
         self._limits.leave(attempt.message)
         return not had_room and self._limits.has_ample_room
 
-    async def held_recorded(self, peer: str, timeout: float) -> None:
-        """Return when what was found to wait for a peer is recorded.
-
-        At the latest after `timeout` seconds.
-        """
-        recorded: list[Deferred[None]] = []
-        for attempt in self:
-            if attempt.recording is not None and attempt.holds_for(peer):
-                recorded.append(Deferred())
-                attempt.recording.addBoth(_passed_on, recorded[-1])
-        with suppress(TimeoutError):
-            await DeferredList(recorded, consumeErrors=True).addTimeout(timeout, self._clock)
-
     def withdraw(self, ids: Collection[str]) -> None:
         """Give up what is not yet on its way of these messages."""
+        self._plans.withdraw(ids)
         self.destinations.withdraw(ids)
         self.held_sources.withdraw(ids)
 
@@ -171,13 +162,13 @@ class ActiveQueue:
         jumped, self._wall_offset = offset - self._wall_offset, offset
         if abs(jumped) > CLOCK_TOLERANCE:
             for attempt in self:
-                message = attempt.message
-                attempt.message = replace(message, arrived=message.arrived + jumped)
+                attempt.move_arrival(jumped)
 
     async def stop(self, timeout: float) -> None:
         """End all deliveries, those under way after at most `timeout` seconds."""
         end = self._clock.seconds() + timeout
         self.held_sources.begin_stop()
+        self._plans.stop()
         await self.destinations.stop(timeout)
         await self.held_sources.stop(end)
 
@@ -185,19 +176,23 @@ class ActiveQueue:
 
     def report(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         """See `IDeliveryResults.report`."""
-        self._limits.end(delivery)
+        self._leaves_memory(delivery)
         self._settle(delivery, outcomes)
         self._watch.hop_has_room(delivery.targets[0].hop)
 
     def not_attempted(self, delivery: Delivery) -> None:
         """See `IDeliveryResults.not_attempted`."""
-        self._limits.end(delivery)
+        self._leaves_memory(delivery)
         self._leave_untried(delivery)
 
     def outcome_unknown(self, delivery: Delivery) -> None:
         """See `IDeliveryResults.outcome_unknown`."""
         self._attempts[delivery.message.id].is_doubtful = True
         self.not_attempted(delivery)
+
+    def _leaves_memory(self, delivery: Delivery) -> None:
+        self._limits.end(delivery)
+        self._plans.end(delivery)
 
     def _settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
         attempt = self._attempts[delivery.message.id]
@@ -220,44 +215,54 @@ class ActiveQueue:
 
     # --- what goes out
 
-    def _grouped(
-        self, attempt: Attempt
-    ) -> tuple[dict[tuple[Hop, Mailbox | None], list[Target]], dict[Hop, IHeldOutlet]]:
-        """The targets of an attempt by hop and forwarder, and sources.
+    def planned(self, delivery: Unplanned) -> None:
+        """See `IPlannedAttempts.planned`."""
+        self._limits.end(delivery)
+        self._hand_over(self._attempts[delivery.message.id], delivery.planning)
+        self.destinations.dispatch()
 
-        The sources are for held mail whose peer has turned a connection.  What needs no delivery is
-        reported to the attempt.
-        """
-        message = attempt.message
-        try:
-            targets, attempt.reports = plan(message, self._router)
-        except Exception:  # noqa: BLE001 - outermost for the router: a bug in it defers one message
-            self.log.failure("{queue_id} can't be routed", queue_id=message.id)
-            targets, attempt.reports = [], deferred_by_fault(message)
-        groups: dict[tuple[Hop, Mailbox | None], list[Target]] = {}
-        sources: dict[Hop, IHeldOutlet] = {}
-        for target in targets:
-            hop = target.hop
-            if hop.agent is Agent.HOLD:
-                source = self.held_sources.taking(target, attempt.leased_by)
-                if source is None:
-                    attempt.report(target, held_outcome(hop.next_hop))
-                    continue
-                sources[hop] = source
-            groups.setdefault((hop, target.forwarder), []).append(target)
-        return groups, sources
+    def _hand_over(self, attempt: Attempt, planning: Planning) -> None:
+        """Hand each hop its deliveries."""
+        if planning.error is not None:
+            failure = Failure(planning.error)
+            self.log.failure("{queue_id} can't be routed", failure, queue_id=attempt.message.id)
+        attempt.reports = planning.settled
+        groups = grouped(attempt, planning.targets, self.held_sources)
+        attempt.outstanding += sum(len(group.deliveries) for group in groups)
+        for group in groups:
+            if group.forwarder is None:
+                self._enqueue(group.deliveries, group.source)
+                continue
+            for delivery in group.deliveries:
+                looking = self._forward(delivery, group.forwarder, group.source)
+                attempt.looking.append(self._tasks.start(looking))
+        self._came_back(attempt)  # the plan is made
 
-    def _enqueue(self, delivery: Delivery, source: IHeldOutlet | None) -> None:
-        """Let a delivery wait for its hop, or go to `source`."""
-        hop = delivery.targets[0].hop
-        if source is not None:
-            self._limits.begin(delivery)
-            source.give(delivery)
-        elif self._limits.is_crowded(hop, delivery.message) or self.destinations.is_crowded(hop):
+    def _enqueue_plan(self, delivery: Unplanned) -> None:
+        """Let a message wait for its plan."""
+        if self._is_crowded(delivery):
             self._put_off(delivery)
-        else:
+            return
+        self._limits.begin(delivery)
+        self._plans.add(delivery)
+
+    def _enqueue(self, deliveries: Sequence[Delivery], source: IHeldOutlet | None) -> None:
+        """Let deliveries wait for their hop, or go to `source`."""
+        is_crowded = source is None and self._is_crowded(deliveries[0])
+        for delivery in deliveries:
+            if is_crowded:
+                self._put_off(delivery)
+                continue
             self._limits.begin(delivery)
-            self.destinations.add(hop, delivery)
+            self._plans.begin(delivery)
+            if source is not None:
+                source.give(delivery)
+            else:
+                self.destinations.add(delivery.targets[0].hop, delivery)
+
+    def _is_crowded(self, delivery: Delivery) -> bool:
+        hop = delivery.targets[0].hop
+        return self._limits.is_crowded(hop, delivery.message) or self.destinations.is_crowded(hop)
 
     async def _forward(
         self, delivery: Delivery, forwarder: Mailbox, source: IHeldOutlet | None
@@ -277,7 +282,7 @@ class ActiveQueue:
             self._settle(delivery, [FORWARD_LOOP] * len(targets))
             return
         reverse_path = self._router.rewritten(message.envelope.reverse_path, forwarder)
-        self._enqueue(Delivery(forwarded(message, forwarder, reverse_path), targets), source)
+        self._enqueue([Delivery(forwarded(message, forwarder, reverse_path), targets)], source)
         self.destinations.dispatch()
 
     def _put_off(self, delivery: Delivery) -> None:
@@ -292,9 +297,3 @@ class ActiveQueue:
         else:
             attempt.later = now + wait
             self._leave_untried(delivery)
-
-
-def _passed_on(result: T, to: Deferred[None]) -> T:
-    """Let another Deferred fire as well."""
-    to.callback(None)
-    return result

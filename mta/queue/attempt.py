@@ -57,6 +57,11 @@ class Attempt:
         """Note that these targets were not attempted."""
         self.untried.update(each.number for target in targets for each in target.served)
 
+    def move_arrival(self, seconds: float) -> None:
+        """Let the message have come so much later."""
+        arrived = self.message.arrived + seconds
+        self.message = replace(self.message, arrived=arrived)
+
     def holds_for(self, peer: str) -> bool:
         """Tell whether the message was found to wait for a peer."""
         return any(

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from mta.interfaces import ILeases
 from mta.mail import Hop
+from mta.queue.attempt import Attempt
 from mta.queue.fair_queue import FairQueue
 from mta.queued import Message
 from mta.settings import HOUR
@@ -40,6 +41,11 @@ class Backlog:
         """The seconds after which one more message for a hop is due."""
         waiting = len(self._waiting.get(hop, ()))
         return min(MIN_WAIT + WAIT_FOR_EACH * waiting, MAX_WAIT)
+
+    def remember(self, attempt: Attempt) -> None:
+        """Remember what a crowded hop could not take of an attempt."""
+        if attempt.crowded is not None:
+            self.add(attempt.crowded, attempt.message)
 
     def add(self, hop: Hop, message: Message) -> None:
         """Remember that a message waits for a hop to have room."""

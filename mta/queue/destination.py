@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mta.mail import Agent, Hop
 from mta.queue.batch_delay import FULL_BATCH, BatchDelay
 from mta.queue.fair_queue import FairQueue
+from mta.queue.grouping import is_portion
 from mta.queued import Delivery
 from mta.settings import Queue
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 LOCAL = frozenset({Agent.MAILDIR, Agent.DISCARD, Agent.REJECT})
 MAX_LOCAL_SESSIONS = 2  # while one batch is written, the next one is gathered
+MANY = "many"  # stands for the senders of what is for many Maildirs
 FIRST_SESSIONS = 2  # to a hop that has not taken anything yet
 
 
@@ -52,8 +54,12 @@ class Destination:
         self.limit = min(self.limit + 1, max_sessions(self.hop, settings))
 
     def put(self, delivery: Delivery) -> None:
-        """Let a delivery wait behind those of its sender."""
-        self.waiting.put(delivery.message.envelope.reverse_path, delivery)
+        """Let a delivery wait behind those of its sender.
+
+        Those for many Maildirs wait behind one another: other mail goes between them.
+        """
+        key = MANY if is_portion(delivery) else delivery.message.envelope.reverse_path
+        self.waiting.put(key, delivery)
 
     def put_back(self, deliveries: Iterable[Delivery]) -> None:
         """Let deliveries that were taken already be the next ones."""

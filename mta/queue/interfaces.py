@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mta.queue.attempt import Attempt
     from mta.queue.destination import Destination
     from mta.queue.held_source import HeldSource
+    from mta.queue.long_plans import Unplanned
 
 
 class IDeliveryResults(Interface):
@@ -40,6 +41,13 @@ class IActiveQueue(IDeliveryResults):
 
         Returns once the source has what it is to hand out of it.
         """
+
+
+class IPlannedAttempts(IDeliveryResults):
+    """The attempts under way, as the maker of their plans knows them."""
+
+    def planned(delivery: Unplanned) -> None:
+        """Go on with an attempt whose plan is made."""
 
 
 class ISessionWatch(Interface):

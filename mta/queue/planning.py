@@ -6,7 +6,7 @@ copy, in this attempt and in later ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from mta.interfaces import IRouter
@@ -25,44 +25,97 @@ SEALED = Outcome(
     Status.DEFERRED,
     Reply(451, "4.7.0", ("It is sealed for a peer, and can only be handed to that one",)),
 )
+STEP = 250  # addresses: that are looked at in one step, in about a millisecond
+_END = object()  # of the steps
 _FOR_SEALED = (Agent.HOLD, Agent.DISCARD, Agent.REJECT)
 _RELAYS = (Agent.MX, Agent.SMTP)
 
 
-def plan(message: Message, router: IRouter) -> tuple[list[Target], list[Report]]:
-    """Route every open recipient.
+class Planning:
+    """The plan of one attempt, which `steps` make.
 
-    Returns what is to be tried, and the reports of what needs no attempt.
+    `targets` are to be tried; `settled` has the reports of what needs no attempt.  Where the router
+    fails by a fault of ours, `error` says so, and everything is deferred.
     """
-    found: dict[tuple[Mailbox, Hop], list[Target]] = {}
-    settled: list[Report] = []
-    reached = _reached(message, router)
-    for number, progress in enumerate(message.progress):
-        if progress.state is State.DONE:
-            continue
-        forward_path = progress.recipient.forward_path
+
+    __slots__ = ("_found", "_message", "_router", "error", "settled", "steps", "targets")
+
+    def __init__(self, message: Message, router: IRouter) -> None:
+        self._message = message
+        self._router = router
+        self._found: dict[tuple[Mailbox, Hop], list[Target]] = {}
+        self.targets: Sequence[Target] = ()
+        self.settled: list[Report] = []
+        self.error: Exception | None = None
+        self.steps = self._guarded_steps()
+
+    def begin(self) -> Hop | None:
+        """Do the first step; returns the hop that it found first.
+
+        None where it found none, or no other step is left.
+        """
+        if next(self.steps, _END) is _END:
+            return None
+        return next((hop for _, hop in self._found), None)
+
+    def finish(self) -> None:
+        """Do all steps at once."""
+        for _ in self.steps:
+            pass
+
+    def _guarded_steps(self) -> Generator[None, None, None]:
         try:
-            routed = router.route(forward_path, message.envelope.reverse_path)
-        except Refusal as refusal:
-            status = Status.FAILED if refusal.reply.is_permanent else Status.DEFERRED
-            outcome = Outcome(status, refusal.reply)
-            settled.append((Target(number, forward_path, UNROUTED), outcome))
-            continue
-        for address, hop in routed:
-            if progress.settled and str(address) in progress.settled:
+            yield from self._steps()
+        except Exception as error:  # noqa: BLE001 - outermost for the router: it defers one message
+            self.targets, self.settled = (), deferred_by_fault(self._message)
+            self.error = error
+        else:
+            self.targets = [_joined(targets) for targets in self._found.values()]
+
+    def _steps(self) -> Iterator[None]:
+        """Route every open recipient."""
+        message, router = self._message, self._router
+        reached = _reached(message, router)
+        count = 0
+        for number, progress in enumerate(message.progress):
+            if progress.state is State.DONE:
                 continue
-            forwarder = forward_path if is_forwarding(router, forward_path, address) else None
-            target = Target(number, address, hop, forwarder)
-            if message.envelope.sealed and hop.agent not in _FOR_SEALED:
-                settled.append((target, SEALED))
-                continue
-            mailbox = _mailbox(address, router)
-            if reached and str(mailbox) in reached:
-                is_relayed = hop.agent in _RELAYS
-                settled.append((target, ALREADY_RELAYED if is_relayed else ALREADY_DELIVERED))
-            else:
-                found.setdefault((mailbox, hop), []).append(target)
-    return [_joined(targets) for targets in found.values()], settled
+            forward_path = progress.recipient.forward_path
+            try:
+                routed = router.route(forward_path, message.envelope.reverse_path)
+            except Refusal as refusal:
+                status = Status.FAILED if refusal.reply.is_permanent else Status.DEFERRED
+                outcome = Outcome(status, refusal.reply)
+                self.settled.append((Target(number, forward_path, UNROUTED), outcome))
+                routed = ()
+            for address, hop in routed:
+                if not (progress.settled and str(address) in progress.settled):
+                    forwarder = (
+                        forward_path if is_forwarding(router, forward_path, address) else None
+                    )
+                    self._add(Target(number, address, hop, forwarder), reached)
+                count += 1
+                if count % STEP == 0:
+                    yield
+
+    def _add(self, target: Target, reached: Collection[str]) -> None:
+        """Let a target be tried, unless it needs no attempt."""
+        if self._message.envelope.sealed and target.hop.agent not in _FOR_SEALED:
+            self.settled.append((target, SEALED))
+            return
+        mailbox = _mailbox(target.address, self._router)
+        if reached and str(mailbox) in reached:
+            is_relayed = target.hop.agent in _RELAYS
+            self.settled.append((target, ALREADY_RELAYED if is_relayed else ALREADY_DELIVERED))
+        else:
+            self._found.setdefault((mailbox, target.hop), []).append(target)
+
+
+def plan(message: Message, router: IRouter) -> tuple[Sequence[Target], Sequence[Report]]:
+    """Plan an attempt at once; returns targets, and reports of the others."""
+    planning = Planning(message, router)
+    planning.finish()
+    return planning.targets, planning.settled
 
 
 def deferred_by_fault(message: Message) -> list[Report]:

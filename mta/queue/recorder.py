@@ -6,10 +6,12 @@ until it is, or we stop: the leases then end with the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -20,6 +22,8 @@ from mta.queue.destination import LOCAL
 from mta.queue.noted import noted
 from mta.queue.pauses import Pauses
 from mta.queued import Message, Notice, State
+
+T = TypeVar("T")
 
 FAILURE_PAUSES = (1.0, 5.0)  # seconds after failures to record; the last repeats
 REMOVAL_DELAY = 0.1  # seconds until it is recorded that mail lies in a Maildir
@@ -46,6 +50,7 @@ class Recorder:
         self, queue: IQueue, attempts: IAttempts, pauses: Pauses, clock: IReactorTime
     ) -> None:
         self._limited = LimitedLog(self.log, clock.seconds)
+        self._clock = clock
         self._queue = queue
         self._attempts = attempts
         self._pauses = pauses
@@ -113,6 +118,19 @@ class Recorder:
             self.log.error("the spool can't be read: {error}", error=str(error))
             return ()
 
+    async def held_recorded(self, active: Iterable[Attempt], peer: str, timeout: float) -> None:
+        """Return when what was found to wait for a peer is recorded.
+
+        At the latest after `timeout` seconds.
+        """
+        recorded: list[Deferred[None]] = []
+        for attempt in active:
+            if attempt.recording is not None and attempt.holds_for(peer):
+                recorded.append(Deferred())
+                attempt.recording.addBoth(_passed_on, recorded[-1])
+        with suppress(TimeoutError):
+            await DeferredList(recorded, consumeErrors=True).addTimeout(timeout, self._clock)
+
     async def _persist(self, id: str, record: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Try until something is recorded; returns False where we stopped first.
 
@@ -134,6 +152,12 @@ class Recorder:
                 return False
             await self._pauses.wait(FAILURE_PAUSES[min(failures, len(FAILURE_PAUSES) - 1)])
             failures += 1
+
+
+def _passed_on(result: T, to: Deferred[None]) -> T:
+    """Let another Deferred fire as well."""
+    to.callback(None)
+    return result
 
 
 async def _write_notices(result: AttemptResult, notices: INotices) -> tuple[Notice, ...]:

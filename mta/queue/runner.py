@@ -27,7 +27,7 @@ from mta.queue.config import RunnerConfig
 from mta.queue.interfaces import IRoomWatch
 from mta.queue.leases import BATCH_SIZE, Leases
 from mta.queue.noted import NoAttempts
-from mta.queue.outcome_log import OutcomeLog
+from mta.queue.outcome_log import OutcomeLog, is_long
 from mta.queue.pauses import Pauses
 from mta.queue.recorder import Recorder
 from mta.queue.schedule import Schedule
@@ -36,6 +36,7 @@ from mta.queue.uncommitted import UncommittedAttempts
 from mta.queued import Message, Pressure
 from mta.session import LinkKind
 from mta.settings import MIB
+from mta.smtp.steps import InSteps, at_once
 
 STOP_TIMEOUT = 5.0  # seconds that `stop` gives to what is being recorded
 
@@ -46,7 +47,7 @@ class Runner:
 
     `use` says how.  At most `max_messages` messages with `max_octets` octets of content are under
     way; what is accepted beyond that waits in the spool.  `now` gives seconds since the epoch,
-    `random` numbers from 0 up to 1.
+    `random` numbers from 0 up to 1.  `in_steps` does long work step by step.
     """
 
     log = Logger()
@@ -66,6 +67,7 @@ class Runner:
         max_octets: int = 64 * MIB,
         pressure: Pressure | None = None,
         attempts: IAttempts | None = None,
+        in_steps: InSteps = at_once,
     ) -> None:
         attempts = attempts or NoAttempts()
         self._now = now
@@ -75,7 +77,7 @@ class Runner:
         self._backlog = Backlog(queue)
         self._tasks = Tasks(clock)
         self._pauses = Pauses(clock)
-        self._outcomes = OutcomeLog(clock, meter)
+        self._outcomes = OutcomeLog(clock, meter, in_steps)
         self._recorder = Recorder(queue, attempts, self._pauses, clock)
         self._leases = Leases(queue, self._limits, self._fresh, clock, now, self._pauses)
         self._active = ActiveQueue(
@@ -88,6 +90,7 @@ class Runner:
             self._tasks,
             clock,
             now,
+            in_steps,
         )
         self.uncommitted = UncommittedAttempts(self, self._active, self._outcomes, now)
         self._delivered: Batch[Attempt] = Batch(
@@ -97,7 +100,6 @@ class Runner:
             clock, lambda dues: self._tasks.start(self._release(dict(dues)))
         )
         self._leasing: Deferred[None] | None = None
-        self._stopped = False
 
     # --- for the service
 
@@ -107,7 +109,6 @@ class Runner:
 
     async def stop(self, timeout: float) -> None:
         """End deliveries, after at most `timeout` seconds, and all leases."""
-        self._stopped = True
         self._pauses.stop()
         self._leases.wake()
         self._fresh.flush()
@@ -167,7 +168,7 @@ class Runner:
     async def record_held(self, peer: str, timeout: float) -> None:
         """Wait up to `timeout` seconds until mail for a peer is recorded."""
         self._fresh.flush()
-        await self._active.held_recorded(peer, timeout)
+        await self._recorder.held_recorded(self._active, peer, timeout)
 
     # --- the way of a message
 
@@ -199,7 +200,7 @@ class Runner:
         self._active.follow_wall_clock()
         attempts = []
         for message in messages:
-            if self._stopped or self._limits.is_full_for(message):
+            if self._pauses.stopped or self._limits.is_full_for(message):
                 self._unwanted.add((message.id, 0.0))
             else:
                 attempts.append(self._active.attempt(message))
@@ -208,13 +209,19 @@ class Runner:
 
     def ended(self, attempt: Attempt) -> None:
         """See `IAttemptWatch.ended`."""
-        if attempt.is_all_delivered:
+        if is_long(attempt.reports) and attempt.is_all_delivered:
+            self._tasks.start(self._tell_and_remove(attempt))
+        elif attempt.is_all_delivered:
             self._outcomes.tell(attempt.message, attempt.reports, self._now())
             self._delivered.add(attempt)
         elif attempt.is_all_untried:
             self._put_back(attempt)
         else:
             attempt.recording = self._tasks.start(self._record(attempt))
+
+    async def _tell_and_remove(self, attempt: Attempt) -> None:
+        await self._outcomes.tell_beside(attempt.message, attempt.reports, self._now())
+        await self._remove([attempt])
 
     async def _remove(self, attempts: Sequence[Attempt]) -> None:
         """Have messages removed that all recipients have."""
@@ -229,7 +236,7 @@ class Runner:
         self._active.follow_wall_clock()
         try:
             result = evaluate(attempt, self._schedule, self._now())
-            self._outcomes.tell(result.message, result.changes, self._now())
+            await self._outcomes.tell_beside(result.message, result.changes, self._now())
             if result.refused and self._config.failure_watch is not None:
                 self._config.failure_watch.failed(attempt.message.origin, result.refused)
             recorded = await self._recorder.record(result, self._config.notices)
@@ -244,7 +251,7 @@ class Runner:
             if attempt.leased_by is None:
                 self._config.held_mail_watch.mail_came(peer)
         if not recorded.removed:
-            self._remember(attempt)
+            self._backlog.remember(attempt)
             self._leases.wake_for(result.settlement.due)
 
     def drop(self, attempt: Attempt) -> None:
@@ -257,23 +264,18 @@ class Runner:
         self._active.drop(attempt)
         if not attempt.is_doubtful:
             self._unwanted.add((attempt.message.id, attempt.later))
-            self._remember(attempt)
+            self._backlog.remember(attempt)
         # Else the spool's end frees it, as one whose owner may have delivered it.
-
-    def _remember(self, attempt: Attempt) -> None:
-        """Remember what a crowded hop could not take."""
-        if attempt.crowded is not None:
-            self._backlog.add(attempt.crowded, attempt.message)
 
     async def _release(self, dues: Mapping[str, float]) -> None:
         """Give up leases; each message is due at its time."""
         await self._recorder.release(dues)
-        if not self._stopped and min(dues.values()) <= self._now():
+        if not self._pauses.stopped and min(dues.values()) <= self._now():
             self._leases.wake()
 
     def hop_has_room(self, hop: Hop) -> None:
         """See `IRoomWatch.hop_has_room`."""
-        if hop not in self._backlog or self._stopped:
+        if hop not in self._backlog or self._pauses.stopped:
             return
         if self._active.destinations.is_down(hop):
             self._backlog.forget(hop)

@@ -20,6 +20,7 @@ from mta.access.answer_table import AnswerTable
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
+from mta.delivery.steps import StepsInTurn
 from mta.files import in_words
 from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IMeter, ISpoolListener
@@ -108,9 +109,8 @@ class Process:
         )
         self.spool.start()
         self.pressure = Pressure()
-        self.runner = Runner(
-            self.spool, reactor, meter, pressure=self.pressure, attempts=self.spool
-        )
+        self.turns, self.content_order = Turns(), RoundRobin(reactor)
+        self.runner = self._runner()
         self.accepted_mail = AcceptedMail(self.runner, meter)
         self.held = HeldMail(self.spool, self.runner)
         self.links = StandingLinks(Announcements(folder))
@@ -122,7 +122,6 @@ class Process:
         self.peer_counts = PeerCounts(self.peer_status, reactor)
         self.intake = SealingSpool(self.spool, self.accepted_mail, self.peer_counts)
         self.second_copies = SecondCopies(self.spool)
-        self.turns, self.content_order = Turns(), RoundRobin(reactor)
         in_thread = partial(deferToThreadPool, reactor, self.threads)
         bans = Bans(time.time, SharedLogIns(LogInFile(folder), in_thread))
         self.counters = Counters(reactor, bans)
@@ -131,6 +130,16 @@ class Process:
         self.mailbox_files = MailboxFiles(folder)
         self._mailboxes_stamp = self.mailbox_files.stamp()
         self.told_mailboxes = ToldMailboxes(self.mailbox_files, self.answers, in_thread)
+
+    def _runner(self) -> Runner:
+        return Runner(
+            self.spool,
+            self.reactor,
+            self.meter,
+            pressure=self.pressure,
+            attempts=self.spool,
+            in_steps=StepsInTurn(self.content_order),
+        )
 
     def _srs_key(self) -> bytes:
         """The secret of rewritten reverse-paths.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.mail import Agent, Hop, Mailbox, Outcome, Reply, Status
 from mta.metrics import NullMeter
-from mta.queue.outcome_log import OutcomeLog
+from mta.queue.outcome_log import STEP, OutcomeLog
 from mta.queued import Target
 from mta.testing import message
 
@@ -51,3 +54,31 @@ class LineTests(SynchronousTestCase):
             line = self.line(Hop(Agent.SMTP, "mx.example.net", 25), seconds)
             self.assertTrue(line.endswith(told), line)
             self.assertIn(" by smtp://mx.example.net:25: 250 ", line)
+
+
+class BesideTests(SynchronousTestCase):
+    """Many lines, with other work in between."""
+
+    def test_many(self) -> None:
+        """They are written in steps, all of them, in order."""
+        sent = message("1K197AVEABQBK", to=[ALICE])
+        steps: list[int] = []
+
+        async def in_steps(work: Iterator[None]) -> None:
+            for _ in work:
+                steps.append(len(events))
+
+        log = OutcomeLog(Clock(), NullMeter(), in_steps)
+        hop = Hop(Agent.SMTP, "mx.example.net", 25)
+        for count, expected in ((STEP, []), (2 * STEP + 1, [STEP, 2 * STEP])):
+            reports = [
+                (Target(0, Mailbox(str(number), "example.com"), hop), TAKEN)
+                for number in range(count)
+            ]
+            with capturedLogs() as events:
+                self.successResultOf(
+                    Deferred.fromCoroutine(log.tell_beside(sent, reports, sent.arrived))
+                )
+            self.assertEqual(steps, expected)
+            addresses = [event["address"] for event in events]
+            self.assertEqual(addresses, [f"{number}@example.com" for number in range(count)])
