@@ -29,6 +29,7 @@ from mta.spool.folder import Folder
 from mta.spool.holds import StandingHold, StandingHolds, put_on_hold
 from mta.spool.interfaces import IBatchWriter
 from mta.spool.jobs import Arrived, Job
+from mta.spool.mending import IndexMender
 from mta.spool.taken import TakenMail
 
 
@@ -44,6 +45,7 @@ class BatchWriter:
         self._holds = StandingHolds(folder)
         self._standing: Sequence[StandingHold] = ()
         self._taken = TakenMail()
+        self._mender = IndexMender(folder)
 
     def open(self, owner: int) -> None:
         """See `IBatchWriter.open`."""
@@ -71,6 +73,8 @@ class BatchWriter:
             return self._transact(jobs)
         except Exception as error:  # noqa: BLE001 - a bug in one job must not harm the others
             if is_full(error) and len(intake) < len(jobs) and self._drop_ballast():
+                return self.commit(jobs)
+            if self._mender.has_looked(error):
                 return self.commit(jobs)
             if len(jobs) > 1 and _may_be_one_job(error):
                 return [result for job in jobs for result in self.commit([job])]

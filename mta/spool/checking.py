@@ -5,6 +5,7 @@ The server may be up: what it does meanwhile is not taken for a fault.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,21 @@ from typing import cast
 
 from mta.queued import IContent
 from mta.spool import leases, owner_rows, owners, queue_id, rows
-from mta.spool.database import as_oserror, commit_lock, open_database, transaction
+from mta.spool.database import (
+    as_oserror,
+    commit_lock,
+    is_damage,
+    open_database,
+    transaction,
+)
 from mta.spool.folder import MIN_UNKNOWN_AGE, Folder
 from mta.spool.holds import StandingHolds
 from mta.spool.loading import ContentKey, load
+from mta.spool.mending import mend
 
 _BATCH_SIZE = 500  # messages read at once: bounds the memory
 _LOST = "FROM {table} WHERE {column} NOT IN (SELECT id FROM message)"
+_UNUSED = re.compile(r"\*\*\* in database main \*\*\*|Page \d+ is never used")
 _MAX_FAULTS = 100  # lines of SQLite's own check: more say nothing new
 
 
@@ -75,14 +84,19 @@ class Checker:
     def _database(self, connection: sqlite3.Connection) -> Iterator[Finding]:
         """Let SQLite check its file.
 
-        Indexes can be made again from the tables.
+        Indexes can be made again from the tables.  What pages of damaged ones were is free again
+        after that.
         """
         name = self._folder.database.name
         found = _faults(connection)
         if found and self._repair:
-            with commit_lock(self._folder):
-                connection.execute("REINDEX")
+            for _ in mend(self._folder, every=True):
+                pass
             left = _faults(connection)
+            if left and all(_UNUSED.fullmatch(line) for line in left):
+                with commit_lock(self._folder):
+                    connection.execute("VACUUM")
+                left = _faults(connection)
             yield from (Finding(name, each, repaired=each not in left) for each in found)
         else:
             yield from (Finding(name, each) for each in found)
@@ -192,8 +206,15 @@ class Checker:
 
 def _faults(connection: sqlite3.Connection) -> list[str]:
     """The faults that SQLite's own check finds, a line each."""
-    found = connection.execute(f"PRAGMA integrity_check({_MAX_FAULTS})")
-    return [line for (text,) in found for line in str(text).splitlines() if line != "ok"]
+    texts: list[str] = []
+    try:
+        for (text,) in connection.execute(f"PRAGMA integrity_check({_MAX_FAULTS})"):
+            texts.append(str(text))
+    except sqlite3.DatabaseError as error:  # it ends where it can't read on
+        if not is_damage(error):
+            raise
+        texts.append(str(error))
+    return [line for text in texts for line in text.splitlines() if line != "ok"]
 
 
 def _is_id(name: str) -> bool:

@@ -18,9 +18,9 @@ from zope.interface import Attribute, Interface, implementer
 from mta.queued import IContent
 from mta.smtp import header
 from mta.spool import queue_id, rows
-from mta.spool.database import ReadConnection
 from mta.spool.folder import Folder
 from mta.spool.loading import ContentKey
+from mta.spool.read_connection import ReadConnection
 
 # Tools begin at once: they use the room without Twisted.
 if TYPE_CHECKING:

@@ -226,14 +226,22 @@ def peers_with_mail(connection: sqlite3.Connection, peers: Collection[str]) -> l
 
 
 def lease(connection: sqlite3.Connection, numbers: Sequence[int], owner: int) -> None:
-    """Give messages to an owner."""
-    connection.execute(
+    """Give messages to an owner.
+
+    Raises sqlite3.DatabaseError where one is not free: the index that named it is wrong, and would
+    name it again and again.
+    """
+    leased = connection.execute(
         """
         UPDATE message SET owner = ?, due = 9e999, released_by = NULL
-        WHERE id IN (SELECT value FROM json_each(?))
+        WHERE id IN (SELECT value FROM json_each(?)) AND owner IS NULL AND NOT on_hold
         """,
         (owner, listed(numbers)),
     )
+    if leased.rowcount != len(numbers):
+        error = sqlite3.DatabaseError("an index names messages that are not free")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_INDEX
+        raise error
 
 
 def release(connection: sqlite3.Connection, dues: Sequence[tuple[int, float]], owner: int) -> None:

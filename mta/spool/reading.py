@@ -9,9 +9,9 @@ from zope.interface import implementer
 
 from mta.spool import leases, rows, taken
 from mta.spool.content import InThread
-from mta.spool.database import ReadConnection
 from mta.spool.folder import Folder
 from mta.spool.interfaces import IReading
+from mta.spool.read_connection import ReadConnection
 
 
 @implementer(IReading)

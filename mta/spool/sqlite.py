@@ -30,6 +30,7 @@ from mta.spool.heartbeat import Heartbeat, Pulse
 from mta.spool.holds import StandingHolds
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.leasing import Leasing
+from mta.spool.mending import IndexMender
 from mta.spool.process_spool import ProcessSpool
 from mta.spool.reading import Reading
 from mta.spool.sweeping import FileSweeper
@@ -61,13 +62,17 @@ class SqliteSpool(ProcessSpool):
         """See `ProcessSpool.start`."""
         with closing(open_database(self._folder)) as connection:
             self._owner = owners.register(self._folder, self._ids)
-            with as_oserror(self._folder), transaction(connection):
-                owner_rows.register(connection, self._owner.number)
-                owner_rows.set_clock(connection, self._clocks.read())
+            with as_oserror(self._folder):
+                IndexMender(self._folder).call(self._register, connection)
         self._attempts = AttemptNotes(self._owner.attempts)
         self._join()
         self._pipe = WakeupPipe(self._owner.wakeup_pipe, self._reactor, self._listener)
         self._begin(self._owner.number)
+
+    def _register(self, connection: Connection) -> None:
+        with transaction(connection):
+            owner_rows.register(connection, self._owner.number)
+            owner_rows.set_clock(connection, self._clocks.read())
 
     def _join(self) -> None:
         """Make the parts that work for our owner."""

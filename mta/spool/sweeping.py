@@ -14,10 +14,10 @@ from mta.files import sync
 from mta.limited_log import LimitedLog
 from mta.spool import owners, queue_id, rows
 from mta.spool.content import InThread
-from mta.spool.database import ReadConnection
 from mta.spool.folder import MIN_UNKNOWN_AGE
 from mta.spool.interfaces import ISweeper
 from mta.spool.jobs import ICommitter, acting
+from mta.spool.read_connection import ReadConnection
 
 _BATCH_SIZE = 1000  # files removed at once
 

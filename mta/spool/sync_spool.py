@@ -15,11 +15,12 @@ from mta.session import Origin
 from mta.smtp.header import HeaderSection
 from mta.spool import owners, queue_id, rows
 from mta.spool.content import ContentSource
-from mta.spool.database import ReadConnection, spare
+from mta.spool.database import spare
 from mta.spool.drafts import Draft, Incoming
 from mta.spool.holds import StandingHolds
 from mta.spool.interfaces import IStandingHolds, IToolSpool
 from mta.spool.loading import load
+from mta.spool.read_connection import ReadConnection
 from mta.spool.restoring import Restored, restored
 from mta.spool.taken import restore_taken
 from mta.spool.tool_commits import ToolCommits

@@ -13,9 +13,10 @@ from twisted.logger import Logger
 from mta.limited_log import LimitedLog
 from mta.spool import attempts, leases, owner_rows, owners, queue_id
 from mta.spool.content import InThread
-from mta.spool.database import ReadConnection, SpoolDamaged
+from mta.spool.database import SpoolDamaged
 from mta.spool.jobs import ICommitter, acting
 from mta.spool.loading import log_damaged
+from mta.spool.read_connection import ReadConnection
 from mta.spool.sweeping import FileSweeper
 
 MAX_SILENT_LOOKS = 60  # looks without a new beat: ten minutes, longer than any commit takes

@@ -13,6 +13,7 @@ from mta.queued import SpoolFull
 from mta.spool import owner_rows, owners, rows
 from mta.spool.database import as_oserror, commit_lock, open_database, transaction
 from mta.spool.folder import Folder
+from mta.spool.mending import IndexMender
 from mta.spool.wakeup import Signal, ToolWaker, wake_processes
 
 P = ParamSpec("P")
@@ -34,6 +35,7 @@ class ToolCommits(ToolWaker):
         self.folder = folder
         self.now = now
         self.connection = open_database(folder)
+        self._mender = IndexMender(folder)
         super().__init__()
 
     def close(self) -> None:
@@ -44,7 +46,13 @@ class ToolCommits(ToolWaker):
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Do all of it or nothing.  Raises SpoolFull or OSError."""
-        with as_oserror(self.folder), commit_lock(self.folder), transaction(self.connection):
+        with as_oserror(self.folder):
+            return self._mender.call(lambda: self._commit(work, *args, **kwargs))
+
+    def _commit(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with commit_lock(self.folder), transaction(self.connection):
             return work(self.connection, *args, **kwargs)
 
     def commit_anyway(

@@ -41,18 +41,23 @@ class RunningTests(SynchronousTestCase):
             tools.enqueue(wanted, [b"\r\n", BODIES.format(number).encode() * 20, b"\r\n"])
         wait_until(lambda: self.server.log.count(" deferred ") >= MESSAGES, "all were tried")
 
-    def overwrite(self, *texts: str) -> None:
-        """Overwrite the pages on which these stand, under the eyes of the server."""
+    def overwrite(self, *texts: str, index: str = "") -> None:
+        """Overwrite pages under the eyes of the server.
+
+        Those on which these texts stand, and the first one of an index.
+        """
         database = self.spool / "queue.sqlite"
+        query = "SELECT rootpage - 1 FROM sqlite_schema WHERE name = ?"
         with closing(sqlite3.connect(database, timeout=30)) as connection:
             wait_until(
                 lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0,
                 "all is in the database",
             )
+            pages = [page for (page,) in connection.execute(query, (index,))]
         octets = database.read_bytes()
         with database.open("r+b") as file:
-            for text in texts:
-                file.seek(octets.rindex(text.encode()) // PAGE * PAGE)
+            for page in (*pages, *(octets.rindex(text.encode()) // PAGE for text in texts)):
+                file.seek(page * PAGE)
                 file.write(b"\xa5" * PAGE)
 
     def test_list_and_content(self) -> None:
@@ -73,6 +78,16 @@ class RunningTests(SynchronousTestCase):
         self.assertNotIn("Traceback", self.server.log)
         problems = re.findall(r"^\S+ (?:warn|error|critical).*malformed.*$", self.server.log, re.M)
         self.assertIn(len(problems), range(1, MAX_LINES), problems)
+
+    def test_index(self) -> None:
+        """All mail leaves, by an index that is made anew, and the log says so once."""
+        self.overwrite(index="schedule")
+        self.take_mail("first")
+        self.arrived.unlink()
+        arrived = self.arrived / "bob"
+        wait_until(lambda: len(mail_in(arrived)) >= MESSAGES, "all of it")
+        self.assertEqual(self.server.log.count("its index schedule was damaged"), 1)
+        self.assertNotIn("Traceback", self.server.log)
 
     def take_mail(self, name: str) -> None:
         """Take and deliver new mail."""

@@ -23,13 +23,21 @@ class PageTestCase(DamageTestCase):
 
     def overwrite(self, *places: bytes) -> None:
         """Overwrite the page on which each of these octets stands last, while nothing runs."""
+        octets = self.settled()
+        self.overwrite_pages(*[octets.rindex(place) // PAGE for place in places])
+
+    def settled(self) -> bytes:
+        """The file, with all that was committed."""
         with closing(sqlite3.connect(self.folder.database)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        octets = bytearray(self.folder.database.read_bytes())
-        for place in places:
-            page = octets.rindex(place) // PAGE
-            octets[page * PAGE : (page + 1) * PAGE] = b"\xa5" * PAGE
-        self.folder.database.write_bytes(octets)
+        return self.folder.database.read_bytes()
+
+    def overwrite_pages(self, *pages: int) -> None:
+        """Overwrite these pages, the first of which is 0."""
+        with self.folder.database.open("r+b") as file:
+            for page in pages:
+                file.seek(page * PAGE)
+                file.write(b"\xa5" * PAGE)
 
     def lease_all(self, spool: SqliteSpool) -> set[str]:
         """The ids of all that can be leased."""
