@@ -27,7 +27,6 @@ from mta.delivery.hosts import SMTP_PORT, HostFinder
 from mta.delivery.own_host import OwnHost
 from mta.delivery.per_host import PerHost, most_telling
 from mta.delivery.silence import SilenceLimit
-from mta.delivery.steps import Steps
 from mta.interfaces import (
     IClientTLS,
     ILinkWatch,
@@ -47,6 +46,7 @@ from mta.smtp.errors import PeerFault
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import KnownHosts
 from mta.smtp.sender import Sender
+from mta.smtp.steps import InSteps, at_once
 from mta.smtp.turn import TurnRequest
 
 CONNECT_TIMEOUT = 30  # seconds: as Postfix has it
@@ -107,6 +107,7 @@ class Dialler:
 
     `own` is this host, as others know it.  Under `pressure` silent hosts have less time, and
     where it is `attended` by a person at a terminal.  `signer` signs what is sent.
+    `in_steps` does long work step by step.
     """
 
     def __init__(
@@ -122,13 +123,14 @@ class Dialler:
         signer: ISigner | None = None,
         *,
         attended: bool = False,
+        in_steps: InSteps = at_once,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
         self._hostname = hostname
         self._finder = HostFinder(resolver, own or OwnHost(hostname), private_exchangers)
         self._tls = tls
-        self._in_steps = Steps(reactor)
+        self._in_steps = in_steps
         self._pressure = pressure or Pressure()
         self._greeting = ATTENDED_GREETING if attended else GREETING
         self._handshake_timeout = ATTENDED_GREETING.timeout if attended else HANDSHAKE_TIMEOUT

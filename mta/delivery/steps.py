@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 
 from mta.interfaces import IRoundRobin
 
+TIME_SLICE = 0.001  # seconds of steps, before other work goes on
+
 
 class Steps:
-    """Does the steps of all pending work, some per reactor iteration.
+    """Does long work on queued mail, some steps at a time.
 
-    Together they take about 10 ms of each iteration.  A thread would be no better: whatever holds
-    the interpreter keeps the reactor waiting.
+    The `order` has other work between them, and time for other hosts, where there are any.  A
+    thread would be no better: whatever holds the interpreter keeps the reactor waiting.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._cooperator = Cooperator(scheduler=lambda work: clock.callLater(0, work))
-
-    def __call__(self, steps: Iterator[None]) -> Deferred[Any]:
-        """Do all steps; the Deferred fires behind the last one."""
-        return self._cooperator.coiterate(steps)
-
-
-class StepsInTurn:
-    """Does long work on queued mail, one step at a time.
-
-    The `order` has other work between the steps, and time for other hosts, where there are any.
-    """
-
-    def __init__(self, order: IRoundRobin) -> None:
+    def __init__(self, clock: IReactorTime, order: IRoundRobin) -> None:
+        self._clock = clock
         self._order = order
 
     async def __call__(self, steps: Iterator[None]) -> None:
         """Do all steps."""
-        await self._order.next_portion()
-        for _ in steps:
+        is_over = False
+        while not is_over:
             await self._order.next_portion()
+            is_over = self._do_some(steps)
+
+    def _do_some(self, steps: Iterator[None]) -> bool:
+        """Do steps for a while; returns whether that were all."""
+        end = self._clock.seconds() + TIME_SLICE
+        return all(self._clock.seconds() < end for _ in steps)

@@ -15,7 +15,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mta.delivery.steps import Steps
 from mta.interfaces import IDeliveryAgent, IHeldMail, IPeerMeter, IRole, ISigner, ITurnedRoles
 from mta.mail import Security
 from mta.peers.sealed_waits import SealedWaits
@@ -30,6 +29,7 @@ from mta.smtp import replies
 from mta.smtp.errors import Refusal
 from mta.smtp.opening import SenderConfig
 from mta.smtp.pipelining import KnownHosts
+from mta.smtp.steps import InSteps, at_once
 
 MAX_LINKS = 5  # turned connections of one peer and kind; all but the newest are about to end
 MAX_WANTED = 100  # domains of one peer that wait for a queue run
@@ -40,6 +40,7 @@ class Provider:
     """Sends peers that dialled in the mail that is held for them.
 
     `held` is that mail; `relay` takes it where ETRN sends it.  `links` are their connections.
+    `in_steps` does long work step by step.
     """
 
     log = Logger()
@@ -54,6 +55,7 @@ class Provider:
         clock: IReactorTime,
         signer: ISigner | None = None,
         links: StandingLinks | None = None,
+        in_steps: InSteps = at_once,
     ) -> None:
         self._hostname = hostname
         self._relay = relay
@@ -62,7 +64,7 @@ class Provider:
         self._meter = meter
         self._clock = clock
         self._signer = signer
-        self._in_steps = Steps(clock)
+        self._in_steps = in_steps
         self._hosts = KnownHosts()
         self.links = links or StandingLinks()
         self._wanted: dict[str, set[str]] = {}  # of the peers with a queue run under way

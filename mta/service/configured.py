@@ -184,6 +184,7 @@ class _Maker:
             process.reactor,
             self._signer,
             process.links,
+            process.in_steps,
         )
         reversal = Reversal(settings.peers.values(), process.held, provider)
         access = self._access()
@@ -193,7 +194,7 @@ class _Maker:
             settings,
             self._router,
             self._agents(relay),
-            notices(settings.hostname, process.reactor, self._seals),
+            notices(settings.hostname, process.in_steps, self._seals),
             self._customer(shared),
             [self._receiver(each, shared, reversal, inspectors) for each in settings.listen],
             self._server_tls,
@@ -270,6 +271,7 @@ class _Maker:
             self._process.pressure,
             signer,
             attended=self._process.attended,
+            in_steps=self._process.in_steps,
         )
 
     def _customer(self, receiver: ReceiverConfig) -> Customer:

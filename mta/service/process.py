@@ -20,7 +20,7 @@ from mta.access.answer_table import AnswerTable
 from mta.access.bans import Bans
 from mta.access.counters import Counters
 from mta.access.log_in_file import LogInFile, SharedLogIns
-from mta.delivery.steps import StepsInTurn
+from mta.delivery.steps import Steps
 from mta.files import in_words
 from mta.inspectors.greylist_table import GreylistTable
 from mta.interfaces import IMeter, ISpoolListener
@@ -110,6 +110,7 @@ class Process:
         self.spool.start()
         self.pressure = Pressure()
         self.turns, self.content_order = Turns(), RoundRobin(reactor)
+        self.in_steps = Steps(reactor, self.content_order)
         self.runner = self._runner()
         self.accepted_mail = AcceptedMail(self.runner, meter)
         self.held = HeldMail(self.spool, self.runner)
@@ -138,7 +139,7 @@ class Process:
             self.meter,
             pressure=self.pressure,
             attempts=self.spool,
-            in_steps=StepsInTurn(self.content_order),
+            in_steps=self.in_steps,
         )
 
     def _srs_key(self) -> bytes:

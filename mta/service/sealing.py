@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from mta.delivery.steps import Steps
 from mta.interfaces import INotices, ISealOpener
 from mta.notices import NoticeWriter
 from mta.notices.postmaster import Postmaster
@@ -13,11 +10,12 @@ from mta.sealing.opener import SealOpener, key_rings
 from mta.sealing.seals import Seals
 from mta.service.process import Process
 from mta.settings import Settings
+from mta.smtp.steps import InSteps
 
 
-def notices(hostname: str, reactor: Any, seals: Seals | None) -> INotices:
+def notices(hostname: str, in_steps: InSteps, seals: Seals | None) -> INotices:
     """Return the writer of notices, which are sealed as other mail."""
-    writer = NoticeWriter(hostname, in_steps=Steps(reactor))
+    writer = NoticeWriter(hostname, in_steps=in_steps)
     return writer if seals is None else SealedNotices(writer, seals)
 
 

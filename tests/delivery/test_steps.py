@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mta.delivery.steps import StepsInTurn
+from mta.delivery.steps import TIME_SLICE, Steps
 from mta.link import RoundRobin
 from tests.link.test_round_robin import Reactor
 
@@ -15,24 +15,39 @@ from tests.link.test_round_robin import Reactor
 class InTurnTests(SynchronousTestCase):
     """Steps of several works in one order."""
 
+    def setUp(self) -> None:
+        self.clock = Reactor()
+        self.in_steps = Steps(self.clock, RoundRobin(self.clock))
+        self.done: list[str] = []
+
+    def work(self, name: str, took: float) -> Deferred[None]:
+        """Begin work of three steps that take so many seconds each."""
+        return Deferred.fromCoroutine(self.in_steps(self.steps(name, took)))
+
+    def steps(self, name: str, took: float) -> Iterator[None]:
+        for number in range(3):
+            self.done.append(f"{name}{number}")
+            self.clock.rightNow += took
+            yield
+
     def test_one_at_a_time(self) -> None:
         """Each iteration of the reactor has one step, of one work after the other."""
-        clock = Reactor()
-        in_steps = StepsInTurn(RoundRobin(clock))
-        done: list[str] = []
-
-        def work(name: str) -> Iterator[None]:
-            for number in range(3):
-                done.append(f"{name}{number}")
-                yield
-
-        both = [Deferred.fromCoroutine(in_steps(work(name))) for name in "ab"]
-        lengths = [len(done)]
+        both = [self.work(name, TIME_SLICE) for name in "ab"]
+        lengths = [len(self.done)]
         for _ in range(8):
-            clock.iterate()
-            lengths.append(len(done))
+            self.clock.iterate()
+            lengths.append(len(self.done))
         # A turn shows that there is no further step.
         self.assertEqual(lengths, [1, 2, 3, 4, 5, 5, 6, 6, 6])
-        self.assertEqual(done, ["a0", "a1", "b0", "a2", "b1", "b2"])
+        self.assertEqual(self.done, ["a0", "a1", "b0", "a2", "b1", "b2"])
         for each in both:
             self.successResultOf(each)
+
+    def test_short_steps(self) -> None:
+        """Steps that take little go together, as far as there is time."""
+        self.successResultOf(self.work("a", TIME_SLICE / 5))
+        longer = self.work("b", TIME_SLICE / 2)
+        self.clock.iterate()
+        self.assertEqual(self.done, ["a0", "a1", "a2", "b0", "b1"])
+        self.clock.iterate()
+        self.successResultOf(longer)
