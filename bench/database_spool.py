@@ -58,7 +58,7 @@ def _connected(url: str) -> Iterator[Connection]:
 @contextmanager
 def writer_on(url: str) -> Iterator[PostgresWriter]:
     """The connection that commits, of a new owner."""
-    writer = PostgresWriter(Server(url), "bench")
+    writer = PostgresWriter(Server(url), "bench", time.time)
     writer.open(queue_id.QueueIds(time.time).next())
     yield writer
     writer.close()
@@ -81,7 +81,7 @@ class Claimer:
     def __init__(self, url: str) -> None:
         server = Server(url)
         owner = queue_id.QueueIds(time.time).next()
-        self._writer = PostgresWriter(server, "bench")
+        self._writer = PostgresWriter(server, "bench", time.time)
         self._writer.open(owner)
         source = PostgresContent(Session(server), lambda function, *args: succeed(function(*args)))
         clock = Clock()

@@ -137,6 +137,7 @@ class Process:
             self.spool,
             self.reactor,
             self.meter,
+            now=self.spool.now,
             pressure=self.pressure,
             attempts=self.spool,
             in_steps=self.in_steps,

@@ -124,6 +124,20 @@ class RunnerModel(RuleBasedStateMachine):
             self.start()
         self.rest()
 
+    @precondition(lambda self: len(self.nodes) > 1)
+    @rule(data=st.data())
+    def stand_still(self, data: st.DataObject) -> None:
+        """A process stands still until another one has its mail, and goes on."""
+        node = self.chosen(data)
+        (other,) = (each for each in self.nodes if each is not node)
+        self.excuse(node.out)
+        self.excuse_other_recipients(node)
+        for id in node.under_way:  # a host may take it yet
+            self.mail[id].excuses.update((OUTSIDE, OFFICE))
+        self.case.end_leases(node.spool, other.spool)
+        self.turn(other)
+        self.rest()
+
     def finish(self, node: Node) -> None:
         """End runner and spool."""
         ended = self.case.deferred(node.runner.stop(0.0))
@@ -260,7 +274,7 @@ class RunnerModel(RuleBasedStateMachine):
     def time(self, is_set: bool, number: int) -> None:
         """Time passes, or the wall clock is set, wrong or right again."""
         if is_set:
-            self.case.jumped += (-86400.0, -3600.0, 3600.0, 86400.0)[number]
+            self.case.set_clock((-86400.0, -3600.0, 3600.0, 86400.0)[number])
             self.rest()
         else:
             self.advance((SUSPECT_DELAY, HELD_AGAIN, 901.0, 7300.0)[number])

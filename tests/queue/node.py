@@ -164,6 +164,13 @@ class Node:
         for what in self._case.heard(self.spool):
             if what == "wake":
                 self.runner.wake()
+            elif what == "recall":
+                self.runner.recall()
+
+    @property
+    def under_way(self) -> Sequence[str]:
+        """The ids of what it tries at this moment."""
+        return [*self.runner._active._attempts]
 
     @property
     def is_at_rest(self) -> bool:

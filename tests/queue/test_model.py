@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mta.queued import Filter
+from mta.spool.take_over import MAX_SILENT_LOOKS
 from mta.testing import MemorySpool
 from tests.queue.model import RunnerModelContract
 from tests.spool.postgres import PostgresTestCase
@@ -51,6 +52,10 @@ class Surroundings(SynchronousTestCase):
         listener = self.listeners[spool]
         heard, listener.heard = listener.heard, []
         return list(heard)
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the wall clock by so much."""
+        self.jumped += seconds
 
     def beat(self, spool: Any) -> None:
         """Let a process see the time, and let threads report."""
@@ -102,8 +107,23 @@ class MemoryTests(RunnerModelContract, Surroundings, MemorySetting):
 class SqliteTests(RunnerModelContract, Surroundings, SqliteSetting):
     """A spool in files, with two processes at most."""
 
+    def end_leases(self, spool: Any, other: Any) -> None:
+        """Let another process look so often that one that does not beat is believed dead."""
+        for _ in range(MAX_SILENT_LOOKS + 1):
+            self.take_over(other)
+
 
 class PostgresTests(RunnerModelContract, Surroundings, PostgresTestCase):
     """A spool in PostgreSQL, with two processes of one node at most."""
 
     examples = 5
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the clock of the database, by which the nodes go."""
+        super().set_clock(seconds)
+        self.sql("UPDATE owner SET alive_until = alive_until - make_interval(secs => %s)", seconds)
+
+    def end_leases(self, spool: Any, other: Any) -> None:
+        """Let the time of one process run out."""
+        self.sql("UPDATE owner SET alive_until = '-infinity' WHERE id = %s", spool._owner.number)
+        self.take_over(other)

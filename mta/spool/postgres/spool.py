@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any
 from twisted.python.threadpool import ThreadPool
 
 from mta.interfaces import ICommitMeter, ISpoolListener
+from mta.limited_log import LimitedLog
 from mta.queued import Message, Settlement
 from mta.spool import owners
 from mta.spool.attempts import AttemptNotes
+from mta.spool.clock import TOLERANCE
 from mta.spool.commits import Commits
 from mta.spool.committer import Committer
 from mta.spool.database import SpoolAway
@@ -29,6 +30,7 @@ from mta.spool.postgres import dialling, owner_rows, schema
 from mta.spool.postgres.claims import PostgresClaims
 from mta.spool.postgres.content import ChunkedDrafts, PostgresContent, Uploads
 from mta.spool.postgres.cursor import Cursors
+from mta.spool.postgres.database_clock import DatabaseClock
 from mta.spool.postgres.journal import OutcomeJournal
 from mta.spool.postgres.owner_rows import OwnerName
 from mta.spool.postgres.reading import PostgresReading
@@ -54,16 +56,20 @@ class PostgresSpool(ProcessSpool):
         listener: ISpoolListener,
         *,
         node: str,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         uptime: Callable[[], float] | None = None,
         meter: ICommitMeter | None = None,
     ) -> None:
         """`folder`: what this node keeps on its own disk.  Raises SpoolUnusable.
 
-        `meter` hears of each commit; for the others see `ProcessSpool`.
+        `now`: seconds since the epoch, the database's where it is not given.  `meter` hears of each
+        commit; for the others see `ProcessSpool`.
         """
         self._server = Server(url)
-        self._writer = PostgresWriter(self._server, node)
+        self._database_clock = DatabaseClock(uptime or reactor.seconds)
+        self._limited = LimitedLog(self.log)
+        now = now or self._database_clock
+        self._writer = PostgresWriter(self._server, node, now)
         committer = Committer(Folder(folder), reactor, meter, self._writer)
         super().__init__(reactor, pool, listener, committer, now=now, uptime=uptime)
         self._node = node
@@ -80,6 +86,7 @@ class PostgresSpool(ProcessSpool):
             self._server.as_oserror(),
         ):
             schema.prepare(self._server, connection)
+            self._follow_clock(connection)
         self._folder.make()
         self._owner = owners.register(self._folder, self._ids)
         self._name = OwnerName(self._owner.number, self._node)
@@ -175,7 +182,20 @@ class PostgresSpool(ProcessSpool):
 
     def _beat_in(self, connection: Connection) -> Pulse:
         """Beat, in the committer's thread."""
+        back = self._follow_clock(connection)
         is_known = owner_rows.beat(connection, self._name)
         if not is_known:  # the tables may have been upgraded by those that live
             schema.require_usable(self._server, connection)
-        return Pulse(is_known, 0.0, self._folder.has_room())
+        return Pulse(is_known, -back, self._folder.has_room())
+
+    def _follow_clock(self, connection: Connection) -> float:
+        """Go by the database's clock; returns the seconds it was set back."""
+        ahead = self._database_clock.look(connection)
+        if abs(ahead) > TOLERANCE:
+            self._limited.warn(
+                "clock",
+                "the clock of this node is {seconds:.0f} s ahead of the database's, by which mail"
+                " is tried: set the one that is wrong",
+                seconds=ahead,
+            )
+        return owner_rows.follow_clock(connection)

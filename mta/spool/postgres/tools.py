@@ -19,6 +19,7 @@ from mta.spool.interfaces import ITools
 from mta.spool.listing import DAMAGED, Listed, portions
 from mta.spool.postgres import leases, owner_rows, rows, schema
 from mta.spool.postgres.content import PostgresContent
+from mta.spool.postgres.database_clock import DatabaseClock
 from mta.spool.postgres.listing import PostgresListing
 from mta.spool.postgres.loading import load, salvage
 from mta.spool.postgres.server import Connection, Server, Session, transaction
@@ -47,11 +48,15 @@ _RETRY = "UPDATE schedule SET due = %(now)s WHERE owner IS NULL AND on_hold = 0"
 class PostgresTools:
     """The spool in a database.  Everything blocks, and raises OSError where it fails.
 
-    `now`: seconds since the epoch.
+    `now`: seconds since the epoch, the database's where it is not given.
     """
 
     def __init__(
-        self, url: str, folder: Path, now: Callable[[], float] = time.time, reserve: int = 0
+        self,
+        url: str,
+        folder: Path,
+        now: Callable[[], float] | None = None,
+        reserve: int = 0,
     ) -> None:
         """Open the spool, making it if need be.  Raises SpoolUnusable or OSError.
 
@@ -59,11 +64,13 @@ class PostgresTools:
         """
         self._server = Server(url)
         self._folder = Folder(folder, reserve)
-        self._now = now
         self._session = Session(self._server)
         self._session.call(lambda connection: schema.prepare(self._server, connection))
+        clock = DatabaseClock(time.monotonic)
+        self._session.call(clock.look)
+        self._now = now or clock
         self._source = PostgresContent(self._session, at_once)
-        self._listing = PostgresListing(Session(self._server), now)
+        self._listing = PostgresListing(Session(self._server), self._now)
         self._waker = NotifyingWaker(self._session)
 
     def close(self) -> None:

@@ -48,8 +48,13 @@ class PostgresWriter:
     log = Logger()
 
     def __init__(
-        self, server: Server, node: str, monotonic: Callable[[], float] = time.monotonic
+        self,
+        server: Server,
+        node: str,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`now`: seconds since the epoch; `monotonic`: of another clock."""
         self._server = server
         self._node = node
         self._has_joined = False
@@ -60,7 +65,7 @@ class PostgresWriter:
         self._next_look = 0.0
         # Messages that are to be removed where they are there, and the keys of `PostgresTakenMail`.
         self._unconfirmed: dict[int, Sequence[str]] = {}
-        self._taken = PostgresTakenMail()
+        self._taken = PostgresTakenMail(now)
         self.is_away = False  # the last batch found no database
 
     def open(self, owner: int) -> None:
