@@ -11,6 +11,7 @@ from zope.interface import implementer
 from mta.interfaces import IRoundRobin
 
 REST = 2  # times as long as a turn took, for others that are there: most of the time is theirs
+CONTENT_COST = 0.0005  # seconds that content takes beside its turn: to come, and to go into a file
 MESSAGE_COST = 0.0025  # seconds that a message takes after its turn: to keep, and to deliver it
 PRESENCE = 0.05  # seconds that a host which came is there: it waits for replies as well
 MAX_REST = 0.005  # seconds: those that have much to do go on, whatever others do
@@ -43,7 +44,7 @@ class RoundRobin:
         if who == self._last and not (self._sessions or self._portions):
             return
         self._host = host
-        await self._turn(self._sessions, 0.0)
+        await self._turn(self._sessions, CONTENT_COST)
         self._last = who
 
     async def next_message(self, host: str) -> None:

@@ -9,7 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mta.interfaces import IRoundRobin
-from mta.link.round_robin import MAX_REST, MESSAGE_COST, PRESENCE, REST, RoundRobin
+from mta.link.round_robin import (
+    CONTENT_COST,
+    MAX_REST,
+    MESSAGE_COST,
+    PRESENCE,
+    REST,
+    RoundRobin,
+)
 
 HOST, OTHER = "192.0.2.1", "192.0.2.2"
 
@@ -81,7 +88,7 @@ class RoundRobinTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """While they come there is a rest, by the time that a turn took, and never a long one."""
-        for took, rest in ((0.001, REST * 0.001), (1.0, MAX_REST)):
+        for took, rest in ((0.001, REST * (0.001 + CONTENT_COST)), (1.0, MAX_REST)):
             self.went.clear()
             self.go(1, 2)
             self.order.other_came(OTHER)
@@ -100,7 +107,7 @@ class RoundRobinTests(SynchronousTestCase):
         for number in range(1, 4):
             self.clock.iterate(0.001)
             self.assertEqual(self.went, list(range(1, number + 1)))
-            self.clock.iterate(REST * 0.001)
+            self.clock.iterate(1.001 * REST * (0.001 + CONTENT_COST))
         self.assertEqual(self.went, [1, 2, 3, 4])
 
     def test_no_others(self) -> None:
@@ -140,7 +147,7 @@ class RoundRobinTests(SynchronousTestCase):
         self.go(1, 2, 3, 4)
         for _ in range(9):
             self.clock.iterate(0.001)
-            self.clock.iterate(REST * 0.001)
+            self.clock.iterate(1.001 * REST * (0.001 + CONTENT_COST))
         self.assertEqual(self.went, [10, 1, 11, 2, 12, 3, 4])
 
     async def _work(self, number: int) -> None:
