@@ -42,7 +42,7 @@ from mta.service.process import STOP_TIMEOUT, Process
 from mta.service.questions import QuestionsService
 from mta.service.refusal import refusals
 from mta.service.reloader import Reloader
-from mta.service.signals import StopSignals, call_on
+from mta.service.signals import StopSignals, call_on, let_through
 from mta.service.workers import Workers, twistd_arguments
 from mta.settings import Settings
 from mta.smtp import grammar
@@ -119,6 +119,7 @@ class MailService(MultiService):
         call_on(self._reactor, signal.SIGHUP, self._reloader.ask)
         if self._log_writer is not None:
             call_on(self._reactor, signal.SIGUSR1, self._log_writer.reopen)
+        let_through()
         self._reactor.callWhenRunning(self._start)
 
     def _make_listeners(self) -> Listeners:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+
+FOR_ALL = (signal.SIGHUP, signal.SIGUSR1)  # read the configuration, open the log again
 
 
 def call_on(reactor: Any, number: signal.Signals, action: Callable[[], None]) -> None:
     """Call a function on a signal, when the reactor does nothing else."""
     signal.signal(number, lambda signum, frame: reactor.callFromThread(action))
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold `FOR_ALL` back, here and from processes that are started meanwhile.
+
+    Those `let_through` when they are ready: one that came before would end them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """Let through what was held back."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_ALL)
 
 
 class StopSignals:

@@ -26,6 +26,7 @@ from mta.service import processors
 from mta.service.configured import Configured
 from mta.service.inheritance import VARIABLE, Inheritance
 from mta.service.process import STOP_TIMEOUT, IConfigurable
+from mta.service.signals import FOR_ALL, held_back
 from mta.settings import Settings
 
 MIN_PAUSE = 2.0  # seconds until a worker is started again; doubles with each that dies young
@@ -41,7 +42,6 @@ _TWISTD = (
 )
 # systemd talks to the first process alone.
 _NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS")
-_PASSED_ON = (signal.SIGHUP, signal.SIGUSR1)  # read the configuration, open the log again
 
 
 @implementer(IConfigurable)
@@ -73,7 +73,7 @@ class Workers(Service):
         self._listeners = [port.fileno() for port in ports]
         for cpus in self._others:
             self._start(cpus, MIN_PAUSE)
-        for number in _PASSED_ON if self._others else ():
+        for number in FOR_ALL if self._others else ():
             ours = signal.getsignal(number)
             if callable(ours):
                 signal.signal(number, partial(self._pass_on, ours))
@@ -108,13 +108,14 @@ class Workers(Service):
         worker = _Worker()
         worker.ended.addCallback(self._ended, worker, cpus, pause, self._reactor.seconds())
         try:
-            self._reactor.spawnProcess(
-                worker,
-                self._command[0],
-                self._command,
-                environment,
-                childFDs={0: "w", 1: 1, 2: 2} | {number: number for number in self._listeners},
-            )
+            with held_back():
+                self._reactor.spawnProcess(
+                    worker,
+                    self._command[0],
+                    self._command,
+                    environment,
+                    childFDs={0: "w", 1: 1, 2: 2} | {number: number for number in self._listeners},
+                )
         except OSError as error:
             self.log.error(
                 "a worker can't be started, and is tried again in {pause:.0f} s: {error}",

@@ -129,6 +129,19 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(2, self.server.log.count("stopped\n"), self.server.log)
         self.assertNotIn("Traceback", self.server.log)
 
+    def test_signals_while_it_starts(self) -> None:
+        """SIGHUP does not end a worker that is not ready yet, and is let through when it is."""
+        self.server.stop()
+        self.server.start()
+        assert self.server.process is not None
+        process = self.server.process
+        process.signal(signal.SIGHUP)
+        process.wait_for(READY)
+        process.wait_for("read again")
+        self.assertNotIn("a worker ended", process.output)
+        (worker,) = children(process.pid)
+        self.assertIn("SigBlk:\t0000000000000000\n", Path(f"/proc/{worker}/status").read_text())
+
     def test_signals_are_passed_on(self) -> None:
         """SIGHUP lets all read the configuration again: the worker takes mail for a new domain."""
         text = self.server.config.read_text().replace("office.example", "new.example")

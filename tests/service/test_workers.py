@@ -60,6 +60,7 @@ class NoProcesses(Clock):
         if self.failing is not None:
             raise self.failing
         self.started += 1
+        self.held_back = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         protocol.makeConnection(SimpleNamespace(pid=os.getpid(), signalProcess=self.signalled))
         self.protocol = protocol
 
@@ -94,6 +95,13 @@ class StartTests(SynchronousTestCase):
             self.assertEqual(self.reactor.started, before + 1)
             self.assertIn(len(events), range(5, 12), "few lines in five minutes")
             self.assertTrue(all(os.strerror(error) in event["error"] for event in events))
+
+    def test_signals_at_the_start(self) -> None:
+        """None that is passed on reaches a worker before it can hear, and ends it so."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.workers.start_all([], [])
+        self.assertEqual(self.reactor.held_back - before, {signal.SIGHUP, signal.SIGUSR1})
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, ()), before)
 
     def test_one_that_died(self) -> None:
         """It is started again, though that fails at first."""
