@@ -339,24 +339,6 @@ class UnitTests(SynchronousTestCase):
         said = self.run_analyze("verify", "--man=no", str(self.unit), str(self.socket))
         self.assertNotIn("mta.s", said)
 
-    def test_what_it_takes_away(self) -> None:
-        """No capability, no other places, homes, processes or devices, and no core dumps."""
-        lines = self.unit.read_text().splitlines()
-        for line in (
-            "CapabilityBoundingSet=",
-            "NoNewPrivileges=yes",
-            "ProtectSystem=strict",
-            "ProtectHome=yes",
-            "ProtectProc=invisible",
-            "PrivateDevices=yes",
-            "PrivateTmp=yes",
-            "UMask=0027",
-            "LimitCORE=0",
-        ):
-            self.assertIn(line, lines)
-        [places] = [line for line in lines if line.startswith("ReadWritePaths=")]
-        self.assertEqual(len(places.split()), 2, places)
-
     def test_sockets(self) -> None:
         """The low ports have one each; without any there is no unit."""
         streams = [
