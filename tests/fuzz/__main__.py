@@ -65,8 +65,10 @@ def run_unguided(target: Callable[[bytes], None], begun: list[bytes], seconds: f
         octets = b"".join(parts)
         target(octets[:place] + change + octets[place + len(change) :])
 
-    while time.monotonic() < end:
+    while True:
         check()
+        if time.monotonic() >= end:
+            return
 
 
 def main(minutes: float = 10, only: str = "") -> int:

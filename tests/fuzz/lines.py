@@ -16,7 +16,7 @@ from mta.smtp.grammar import commands, parse_mailbox, xclient, xforward
 from mta.smtp.replies import MAX_OCTETS, ReplyParser, encode
 from mta.smtp.srs import SenderRewriting
 from mta.smtp.trace import received
-from mta.smtp.wire import Wire
+from mta.smtp.wire import LineTooLong, Wire
 from tests.fuzz.pieces import pieces
 
 OFFERED = frozenset(
@@ -91,19 +91,25 @@ def wire(octets: bytes) -> None:
     whole, cut = Wire(), Wire()
     whole.feed(octets)
     expected = _lines(whole)
-    found = []
+    found: list[bytes | None] = []
     for piece in pieces(octets):
         cut.feed(piece)
         found += _lines(cut)
     assert found == expected
 
 
-def _lines(wire: Wire) -> list[bytes]:
-    lines = []
-    with suppress(Refusal, PeerFault):
-        while (line := wire.line(1000)) is not None:
-            lines.append(line)
-    return lines
+def _lines(wire: Wire) -> list[bytes | None]:
+    """The lines that are complete; None: one that was too long."""
+    lines: list[bytes | None] = []
+    while True:
+        try:
+            line = wire.line(1000)
+        except LineTooLong:
+            lines.append(None)
+            continue
+        if line is None:
+            return lines
+        lines.append(line)
 
 
 def replies(octets: bytes) -> None:
