@@ -113,6 +113,9 @@ class ActiveQueue:
         `watch` of its own.  The watch hears when the last delivery is back: a coroutine that waits
         for that costs 3 % of all that is done for a message.
         """
+        known = self._attempts.get(message.id)
+        if known is not None and known.outstanding and known.watch is None:
+            return known  # others had it while we stood still: what is out is of this lease, too
         attempt = self._attempts[message.id] = Attempt(message, source, watch, outstanding=1)
         self._limits.enter(message)
         planning = Planning(message, self._router)
@@ -208,10 +211,7 @@ class ActiveQueue:
     def _came_back(self, attempt: Attempt) -> None:
         attempt.outstanding -= 1
         if not attempt.outstanding:
-            self._ended(attempt)
-
-    def _ended(self, attempt: Attempt) -> None:
-        (attempt.watch or self._watch).ended(attempt)
+            (attempt.watch or self._watch).ended(attempt)
 
     # --- what goes out
 

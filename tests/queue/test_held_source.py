@@ -56,6 +56,22 @@ class HeldTests(RunnerTests):
         for id in ids:
             self.accept_address(id, "x@office.example")
 
+    def test_leased_again_while_it_is_out(self) -> None:
+        """Others had it while we stood still: what comes back is of the lease that we have now."""
+        self.hold("1")
+        source = self.source()
+        delivery = self.next(source)
+        assert delivery is not None
+        self.queue.put(self.queue.leased.pop("1"))
+        self.runner.start()
+        self.clock.advance(1)
+        self.assertIn("1", self.queue.leased)
+        source.report(delivery, [RELAYED])
+        source.close()
+        self.clock.advance(1)
+        self.assertEqual([State.DONE], self.states())
+        self.assertEqual({}, self.queue.leased)
+
     def test_held(self) -> None:
         """A message with a hold hop waits for its peer until `hold_for` is over."""
         self.hold("1")
