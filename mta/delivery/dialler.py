@@ -216,7 +216,10 @@ class Dialler:
             tls_at_once=hop.implicit_tls,
             handshake_timeout=self._handshake_timeout,
         )
-        await connectProtocol(self._endpoint(candidate.address, hop.port or SMTP_PORT), link)
+        try:
+            await connectProtocol(self._endpoint(candidate.address, hop.port or SMTP_PORT), link)
+        except OSError as error:  # there is no socket for it
+            raise ConnectError(error.errno, error.strerror or "") from error
         self._links.add(link)
         limit = None
         if mail is not None:

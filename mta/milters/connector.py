@@ -51,6 +51,6 @@ async def connect(reactor: Any, socket: str, seconds: float) -> FilterConnection
     connecting: Deferred[Any] = endpoint(reactor, socket, seconds).connect(_Connections(reactor))
     try:
         connection: FilterConnection = await connecting
-    except (ConnectError, DNSLookupError) as error:
+    except (ConnectError, DNSLookupError, OSError) as error:  # OSError: there is no socket for it
         raise FilterFailure(f"it can't be reached: {error}") from None
     return connection

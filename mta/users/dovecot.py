@@ -76,7 +76,7 @@ class DovecotConnection(Factory):
         self._waiting += 1
         try:
             await connected
-        except (ConnectError, CancelledError) as error:
+        except (ConnectError, CancelledError, OSError) as error:  # OSError: no socket for it
             raise AuthenticationUnavailable(f"Dovecot can't be reached: {error}") from None
         finally:
             self._waiting -= 1

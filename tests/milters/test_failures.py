@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from unittest.mock import patch
+
 from mta.milters.inspector import UNAVAILABLE
 from mta.milters.packets import MAX_PACKET
 from mta.milters.replies import TRY_LATER
@@ -131,6 +134,19 @@ class FailureTests(FilterCase):
             self.begin(Milter(SOCKET, "test", on_failure=on_failure))
             self.hello()
             self.assertEqual(self.say(b"MAIL FROM:<a@x.example>"), [reply])
+
+    def test_no_socket(self) -> None:
+        """There is no free descriptor to reach it with."""
+        full = OSError(errno.EMFILE, "Too many open files")
+        for kind, socket in (("connectTCP", SOCKET), ("connectUNIX", "unix:/run/filter")):
+            for on_failure, reply in (
+                (OnFailure.TEMPFAIL, str(TRY_LATER)),
+                (OnFailure.ACCEPT, "250 2.1.0 Sender OK"),
+            ):
+                with patch.object(self.reactor, kind, side_effect=full):
+                    self.begin(Milter(socket, "test", on_failure=on_failure))
+                    self.hello()
+                    self.assertEqual(self.say(b"MAIL FROM:<a@x.example>"), [reply])
 
     def test_a_message_that_is_half_changed(self) -> None:
         """Changes without a verdict do not count."""

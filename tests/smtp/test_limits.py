@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from unittest.mock import patch
+
 from twisted.internet.defer import Deferred
 
 from mta.delivery.per_host import PerHost, Suspects
@@ -107,6 +110,22 @@ class MailMaxTests(SenderTestCase):
         *taken, left = hops.outcomes["M1"]
         self.assertEqual([str(outcome.reply) for outcome in taken], ["250 ok"] * 4)
         self.assertIn("451 4.4.1 Cannot connect", str(left.reply))
+
+    def test_no_socket(self) -> None:
+        """Without a free descriptor it is deferred, whatever kind of socket it takes."""
+        full = OSError(errno.EMFILE, "Too many open files")
+        for hop in (
+            Hop(Agent.SMTP, "a.example", 25, security=Security.OFF),
+            Hop(Agent.LMTP, "unix:/run/lmtp", security=Security.OFF),
+        ):
+            hops = NextHops(FakeResolver({}, {"a.example": ["192.0.2.1"]}), hop=hop)
+            hops.send("M1", "bob")
+            kind = "connectUNIX" if hop.agent is Agent.LMTP else "connectTCP"
+            with patch.object(hops.reactor, kind, side_effect=full):
+                hops.dispatch()
+            [outcome] = hops.outcomes["M1"]
+            self.assertIn("451 4.4.1 Cannot connect", str(outcome.reply))
+            self.assertIn("Too many open files", str(outcome.reply))
 
     def test_no_other_connection_is_made(self) -> None:
         """As where we stop: it is deferred without a word from any host."""

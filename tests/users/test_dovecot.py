@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from base64 import b64encode
 from collections.abc import Coroutine, Sequence
@@ -69,9 +70,12 @@ class FakeEndpoint:
 class NoEndpoint:
     """There is no Dovecot."""
 
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         """Twisted's endpoint interface."""
-        return fail(ConnectError(string="No such file or directory"))
+        return fail(self.error)
 
 
 class ScriptedTests(SynchronousTestCase):
@@ -293,13 +297,17 @@ class ScriptedTests(SynchronousTestCase):
 
     def test_unreachable(self) -> None:
         """Without Dovecot nobody can log in, nothing is offered, and the log says so once."""
-        self.users = self.make_users(NoEndpoint())
-        self.failureResultOf(self.begin(), AuthenticationUnavailable)
-        with capturedLogs() as events:
-            self.assertEqual(self.offer(), ())
-            self.assertEqual(self.offer(), ())
-        ours = [event for event in events if event["log_namespace"].startswith("mta.")]
-        self.assertEqual([event["log_level"].name for event in ours], ["error"])
+        for error in (
+            ConnectError(string="No such file or directory"),
+            OSError(errno.EMFILE, "Too many open files"),  # without a socket
+        ):
+            self.users = self.make_users(NoEndpoint(error))
+            self.failureResultOf(self.begin(), AuthenticationUnavailable)
+            with capturedLogs() as events:
+                self.assertEqual(self.offer(), ())
+                self.assertEqual(self.offer(), ())
+            ours = [event for event in events if event["log_namespace"].startswith("mta.")]
+            self.assertEqual([event["log_level"].name for event in ours], ["error"])
 
     def test_may_use(self) -> None:
         """A user of Dovecot's writes as its name, in our domains."""
