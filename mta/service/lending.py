@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from mta.peers.borrower import BorrowerFactory
 from mta.peers.lender import LinksElsewhere
+from mta.service.accepting import RestingPort
 from mta.service.configured import Configured
 from mta.service.passing import passed_through
 from mta.service.process import IConfigurable, Process
@@ -56,5 +57,6 @@ class LendingService(Service):
         try:
             announcements.remove_stale(announcements.borrower)
             self._port = reactor.listenUNIX(str(announcements.borrower), factory, mode=0o600)
+            RestingPort(self._port, reactor)
         except (OSError, CannotListenError) as error:
             self.log.error("other processes can't lend this one mail: {error}", error=str(error))

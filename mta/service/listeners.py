@@ -20,6 +20,7 @@ from mta.interfaces import IFirstRoles, IRole, ISessionMeter
 from mta.link import LinkFactory, WaitingRoom
 from mta.proxy_protocol import ProxiedFactory
 from mta.service import open_files
+from mta.service.accepting import RestingPort
 from mta.service.configured import Configured
 from mta.service.endpoints import adopt, listen, shown
 from mta.service.passed_sockets import PassedSockets
@@ -63,6 +64,7 @@ class _Open:
     listener: Listener
     port: IListeningPort
     factory: LinkFactory
+    resting: RestingPort
 
 
 @implementer(IConfigurable)
@@ -104,7 +106,7 @@ class Listeners(TwistedService):
                 port = listen(self._reactor, listener.endpoint, front)
             else:
                 port = adopt(self._reactor, descriptor, front)
-            self._open.append(_Open(listener, port, factory))
+            self._open.append(_Open(listener, port, factory, RestingPort(port, self._reactor)))
 
     def startService(self) -> None:
         """Twisted calls this, and under `twist` nothing before it.  Raises CannotStart."""
@@ -161,9 +163,8 @@ class Listeners(TwistedService):
 
     async def _stop(self) -> None:
         for opened in self._open:
-            if self._inherited:  # the first process removes the file of a UNIX socket
-                opened.port.stopReading()  # type: ignore[attr-defined]
-            else:
+            opened.resting.stop()
+            if not self._inherited:  # the first process removes the file of a UNIX socket
                 await maybeDeferred(opened.port.stopListening)
         links = [link for opened in self._open for link in opened.factory.links]
         for link in links:

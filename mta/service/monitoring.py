@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from mta.interfaces import IStatusSource
 from mta.metrics import PrometheusMeter, site
+from mta.service.accepting import RestingPort
 from mta.service.endpoints import listen, shown
 from mta.service.process import Process
 
@@ -70,6 +71,7 @@ class MetricsService(Service):
     def privilegedStartService(self) -> None:
         """Twisted calls this while low ports can be bound.  Raises CannotStart."""
         self._port = listen(self._reactor, self._endpoint, self._site)
+        RestingPort(self._port, self._reactor)
 
     def startService(self) -> None:
         """Twisted calls this, and under `twist` nothing before it.  Raises CannotStart."""

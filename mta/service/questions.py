@@ -13,6 +13,7 @@ from zope.interface import implementer
 from mta.peer_settings import Verify
 from mta.peers.peer_questions import OwnLinks
 from mta.peers.question_socket import AskedFactory
+from mta.service.accepting import RestingPort
 from mta.service.configured import Configured
 from mta.service.process import IConfigurable, Process
 
@@ -46,5 +47,6 @@ class QuestionsService(Service):
         try:
             announcements.remove_stale(announcements.socket)
             self._port = reactor.listenUNIX(str(announcements.socket), factory, mode=0o600)
+            RestingPort(self._port, reactor)
         except (OSError, CannotListenError) as error:
             self.log.error("other processes can't ask this one: {error}", error=str(error))
