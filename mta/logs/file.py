@@ -51,7 +51,9 @@ class Appended:
 
     def write(self, text: str) -> None:
         """Append a line.  Raises OSError."""
-        os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
+        rest = text.encode("utf-8", "backslashreplace")
+        while rest:  # a disk that is almost full takes less
+            rest = rest[os.write(self._descriptor, rest) :]
 
     def flush(self) -> None:
         """Do nothing: there is no buffer."""

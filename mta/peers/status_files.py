@@ -157,8 +157,12 @@ class PeerStatusFiles:
         """
         self._make_folder()
         descriptor = create(self._mark(peer, kind), os.O_RDWR)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.utime(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            os.utime(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def _make_folder(self) -> None:

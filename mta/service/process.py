@@ -197,6 +197,7 @@ class Process:
             freed = await self.spool.take_over()
         except OSError as error:
             self._limited.warn("take-over", "spool: {error}", error=str(error))
+            self.runner.wake()  # some may be free, although it did not come to its end
             return
         if freed:
             self.log.info("{count} messages taken over", count=freed)

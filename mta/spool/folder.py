@@ -137,6 +137,9 @@ class Folder:
             descriptor = create(self.ballast, os.O_WRONLY | os.O_EXCL)
             try:
                 os.posix_fallocate(descriptor, 0, BALLAST)
+            except OSError:
+                self.ballast.unlink()  # one without its size is of no use, and would stay
+                raise
             finally:
                 os.close(descriptor)
 

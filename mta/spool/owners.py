@@ -65,11 +65,16 @@ def register(folder: Folder, ids: queue_id.QueueIds) -> Owner:
             descriptor = create(_path(folder, number), os.O_RDWR | os.O_EXCL)
         except FileExistsError:
             continue
-        # Another process may have met the file before its lock, and have removed it.
-        if _lock(descriptor) and os.fstat(descriptor).st_nlink:
-            sync(folder.owners)  # a name that lost power forgets would never be taken over
-            return Owner(folder, number, descriptor)
-        os.close(descriptor)
+        owner = Owner(folder, number, descriptor)
+        try:
+            # Another process may have met the file before its lock, and have removed it.
+            if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+                sync(folder.owners)  # a name that lost power forgets would never be taken over
+                return owner
+        except OSError:
+            owner.close()
+            raise
+        owner.close()
 
 
 def dead_owners(folder: Folder, ours: int) -> Iterator[Owner]:
@@ -84,10 +89,15 @@ def dead_owners(folder: Folder, ours: int) -> Iterator[Owner]:
             descriptor = os.open(_path(folder, number), os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             continue  # another process was faster, or there are too many open files
-        if _lock(descriptor):
-            yield Owner(folder, number, descriptor)
+        owner = Owner(folder, number, descriptor)
+        try:
+            is_dead = _lock(descriptor)
+        except OSError:  # it can't be known now
+            is_dead = False
+        if is_dead:
+            yield owner
         else:
-            os.close(descriptor)
+            owner.close()
 
 
 def live_owners(folder: Folder) -> frozenset[int]:

@@ -37,9 +37,10 @@ class WakeupPipe:
         self._reactor.addReader(self)
 
     def renew(self) -> None:
-        """Make the FIFO again where its file was removed.  Raises OSError."""
-        if not self._path.exists():
+        """Make the FIFO again where its file was removed, or not opened.  Raises OSError."""
+        if self._descriptor < 0 or not self._path.exists():
             self.close()
+            self._path.unlink(missing_ok=True)
             self._open()
 
     def close(self) -> None:

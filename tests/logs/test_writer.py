@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
@@ -44,6 +45,18 @@ class LogWriterTests(SynchronousTestCase):
         writer(event("after"))
         self.assertIn("after", self.file.read_text())
         self.assertNotIn("after", (self.folder / "old").read_text())
+
+    def test_short_writes(self) -> None:
+        """A line is whole, however little the disk takes at once."""
+        writer, write = self.writer(), os.write
+
+        def short(descriptor: int, octets: bytes) -> int:
+            return write(descriptor, octets[: len(octets) // 2 + 1])
+
+        with patch("mta.logs.file.os.write", short):
+            writer(event("one"))
+            writer(event("other"))
+        self.assertEqual([line.split()[-1] for line in self.file.open()], ["one", "other"])
 
     def test_no_new_file(self) -> None:
         """Where none can be made, the old one is written on, and says why."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
@@ -100,6 +102,17 @@ class TroubleTests(SpoolTestCase):
         self.wait(spool.settle(done(message)))
         self.assertFalse(self.folder.ballast.exists())
 
+    def test_no_ballast(self) -> None:
+        """Where room can't be set aside, no empty file stays in its place."""
+        spool = self.process()
+        self.patch(Folder, "_free", lambda folder: BALLAST)
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with patch("mta.spool.folder.os.posix_fallocate", side_effect=full):
+            self.assertRaises(OSError, self.wait, spool.take_over())
+        self.assertFalse(self.folder.ballast.exists())
+        self.wait(spool.take_over())
+        self.assertEqual(self.folder.ballast.stat().st_size, BALLAST)
+
     def test_ballast_and_tools(self) -> None:
         """So it is for the person in charge; and when there is none, the disk is full."""
         spool, tools = self.process(), self.tools()
@@ -110,10 +123,10 @@ class TroubleTests(SpoolTestCase):
             if change == tools.release:
                 tools.hold([message.id])
             self.wait(spool.take_over())
-            patch = self.until_dropped(tool_commits)
+            patched = self.until_dropped(tool_commits)
             self.assertEqual(change([message.id]), [message.id])
             self.assertFalse(self.folder.ballast.exists())
-            patch.restore()
+            patched.restore()
         self.until_dropped(tool_commits)
         self.assertRaises(SpoolFull, tools.delete, [message.id])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 from mta.queued import (
     State,
@@ -97,12 +98,26 @@ class PipeTests(SpoolTestCase):
         spool = self.process()
         (pipe,) = self.clock.readers
         pipe.doRead()
-        patch = self.patch(self.listeners[spool], "wake", failing(ZeroDivisionError()))
+        patched = self.patch(self.listeners[spool], "wake", failing(ZeroDivisionError()))
         self.tools().enqueue(envelope(), [b"content"])
         pipe.doRead()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        patch.restore()
+        patched.restore()
         self.owner(spool).wakeup_pipe.unlink()
+        self.wait(spool.take_over())
+        self.tools().enqueue(envelope(), [b"content"])
+        (pipe,) = self.clock.readers
+        pipe.doRead()
+        self.assertEqual(self.heard(spool), ["wake"])
+
+    def test_not_opened(self) -> None:
+        """A pipe that could not be opened anew is opened as soon as that can be."""
+        spool = self.process()
+        self.owner(spool).wakeup_pipe.unlink()
+        full = OSError(errno.EMFILE, "Too many open files")
+        for _ in range(2):
+            with patch("mta.spool.wakeup_pipe.os.open", side_effect=full):
+                self.assertRaises(OSError, self.wait, spool.take_over())
         self.wait(spool.take_over())
         self.tools().enqueue(envelope(), [b"content"])
         (pipe,) = self.clock.readers
