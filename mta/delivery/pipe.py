@@ -18,6 +18,7 @@ from zope.interface import implementer
 from mta.delivery.command_process import CommandProcess, deferred
 from mta.delivery.final import final_pieces, trace_fields
 from mta.interfaces import IDeliveryAgent, IMailSource
+from mta.limited_log import LimitedLog
 from mta.mail import Hop, Mailbox, Outcome, Status
 from mta.queued import Delivery, Target
 from mta.session import LOCAL_ADDRESS, Origin
@@ -40,6 +41,7 @@ class PipeAgent:
     def __init__(self, reactor: Any, timeout: float = TIMEOUT) -> None:
         self._reactor = reactor
         self._timeout = timeout
+        self._limited = LimitedLog(self.log)
 
     async def deliver(self, hop: Hop, mail: IMailSource) -> None:
         """See `IDeliveryAgent.deliver`."""
@@ -92,8 +94,9 @@ class PipeAgent:
         try:
             self._reactor.spawnProcess(run, executable, [_octets(word) for word in argv], octets)
         except OSError as error:
-            self.log.error(
-                "{program} can't be run: {reason}", program=executable, reason=str(error)
+            reason = error.strerror or str(error)
+            self._limited.error(
+                executable, "{program} can't be run: {reason}", program=executable, reason=reason
             )
             return None
         return run

@@ -72,10 +72,17 @@ class RestingPort:
             "accept", "connections can't be taken, and wait: {reason}", reason=reason
         )
         self._port.stopReading()
+        self._rest()
+
+    def _rest(self) -> None:
         self._resting = self._reactor.callLater(REST, self._go_on)
 
     def _go_on(self) -> None:
         """Take connections again, unless the port was closed meanwhile."""
         self._resting = None
-        if self._port.connected and not self._port.disconnecting:
+        if not self._port.connected or self._port.disconnecting:
+            return
+        try:
             self._port.startReading()
+        except OSError:  # the reactor can't watch one more
+            self._rest()

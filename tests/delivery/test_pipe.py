@@ -419,9 +419,12 @@ class PipeAgentTests(SynchronousTestCase):
         self.assertEqual(b"Alice+news@example.com", environment[b"ORIGINAL_RECIPIENT"])
 
     def test_no_process(self) -> None:
-        """Where the system has no process left, the message waits."""
+        """Where the system has no process left, messages wait, and the log says so once."""
         self.reactor.refusal = OSError(errno.EAGAIN, "none left")
-        self.assertEqual(self.deliver().outcome.status, Status.DEFERRED)
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.assertEqual(self.deliver().outcome.status, Status.DEFERRED)
+        self.assertEqual([event["reason"] for event in events], ["none left"])
 
 
 class LocalTests(SynchronousTestCase):

@@ -50,6 +50,17 @@ class RestingTests(SynchronousTestCase):
         self.assertTrue(self.is_reading)
         self.assertEqual(len(self.reactor.getReaders()), 2, "the connection, too")
 
+    def test_not_watched(self) -> None:
+        """It goes on as soon as the reactor can watch it again."""
+        failing = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        with patch.object(socket.socket, "accept", side_effect=failing), capturedLogs():
+            self.port.doRead()
+        with patch.object(self.reactor, "addReader", side_effect=failing):
+            self.reactor.pump([REST] * 3)
+        self.assertFalse(self.is_reading)
+        self.reactor.advance(REST)
+        self.assertTrue(self.is_reading)
+
     def test_no_connection(self) -> None:
         """Where another process was faster, there is no rest."""
         self.port.doRead()
