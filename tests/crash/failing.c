@@ -5,22 +5,34 @@
  * tests/crash/failing.py has the numbers of the calls, and the same struct. */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-enum call { NONE, OPEN, WRITE, FSYNC, SYNCFS, RENAME, LINK, UNLINK, MKDIR, TRUNCATE, READ, CLOSE, STEP };
+enum call {
+    NONE, OPEN, WRITE, FSYNC, SYNCFS, RENAME, LINK, UNLINK, MKDIR, TRUNCATE, READ, CLOSE, STEP,
+    STAT, LIST, OWN, LOCK, MAP, ALLOCATE, MKNOD, TOUCH, READLINK, SYMLINK, SPACE, SHORT,
+    SOCKET, CONNECT, ACCEPT, WATCH, SPAWN, THREAD, RANDOM
+};
 
 struct wish {
     int32_t call;
@@ -115,7 +127,6 @@ OPENSAT(openat64)
             real = dlsym(RTLD_NEXT, #name);                                \
         return file_fails(call, file) ? (type)-1 : real(__VA_ARGS__);      \
     }
-OF_FILE(WRITE, ssize_t, write, (int file, const void *octets, size_t size), file, octets, size)
 OF_FILE(WRITE, ssize_t, pwrite, (int file, const void *octets, size_t size, off_t at), file, octets, size, at)
 OF_FILE(WRITE, ssize_t, pwrite64, (int file, const void *octets, size_t size, off64_t at), file, octets, size, at)
 OF_FILE(READ, ssize_t, read, (int file, void *octets, size_t size), file, octets, size)
@@ -126,6 +137,63 @@ OF_FILE(FSYNC, int, fdatasync, (int file), file)
 OF_FILE(SYNCFS, int, syncfs, (int file), file)
 OF_FILE(TRUNCATE, int, ftruncate, (int file, off_t size), file, size)
 OF_FILE(TRUNCATE, int, ftruncate64, (int file, off64_t size), file, size)
+OF_FILE(STAT, int, fstat, (int file, struct stat *status), file, status)
+OF_FILE(STAT, int, fstat64, (int file, struct stat64 *status), file, status)
+OF_FILE(OWN, int, fchmod, (int file, mode_t mode), file, mode)
+OF_FILE(OWN, int, fchown, (int file, uid_t user, gid_t group), file, user, group)
+OF_FILE(LOCK, int, flock, (int file, int kind), file, kind)
+OF_FILE(TOUCH, int, futimens, (int file, const struct timespec times[2]), file, times)
+OF_FILE(ACCEPT, int, accept, (int file, struct sockaddr *from, socklen_t *size), file, from, size)
+OF_FILE(ACCEPT, int, accept4, (int file, struct sockaddr *from, socklen_t *size, int flags), file, from, size, flags)
+
+ssize_t write(int file, const void *octets, size_t size)
+{
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real)
+        real = REAL(ssize_t, write, int, const void *, size_t);
+    if (file_fails(WRITE, file))
+        return -1;
+    return real(file, octets, size > 1 && file_fails(SHORT, file) ? size / 2 : size);
+}
+
+#define LOCKS(name)                                                        \
+    int name(int file, int what, ...)                                      \
+    {                                                                      \
+        static int (*real)(int, int, ...);                                 \
+        va_list rest;                                                      \
+        va_start(rest, what);                                              \
+        void *more = va_arg(rest, void *);                                 \
+        va_end(rest);                                                      \
+        if (!real)                                                         \
+            real = REAL(int, name, int, int, ...);                         \
+        int locks = what == F_SETLK || what == F_SETLKW || what == F_OFD_SETLK; \
+        return locks && file_fails(LOCK, file) ? -1 : real(file, what, more); \
+    }
+LOCKS(fcntl)
+LOCKS(fcntl64)
+
+#define MAPS(name, offset)                                                 \
+    void *name(void *where, size_t size, int rights, int flags, int file, offset at) \
+    {                                                                      \
+        static void *(*real)(void *, size_t, int, int, int, offset);       \
+        if (!real)                                                         \
+            real = REAL(void *, name, void *, size_t, int, int, int, offset); \
+        int failed = file >= 0 && file_fails(MAP, file);                   \
+        return failed ? MAP_FAILED : real(where, size, rights, flags, file, at); \
+    }
+MAPS(mmap, off_t)
+MAPS(mmap64, off64_t)
+
+#define ALLOCATES(name, offset) /* it returns its error */                 \
+    int name(int file, offset at, offset size)                             \
+    {                                                                      \
+        static int (*real)(int, offset, offset);                           \
+        if (!real)                                                         \
+            real = REAL(int, name, int, offset, offset);                   \
+        return file_fails(ALLOCATE, file) ? wish->error : real(file, at, size); \
+    }
+ALLOCATES(posix_fallocate, off_t)
+ALLOCATES(posix_fallocate64, off64_t)
 
 int close(int file) /* the descriptor is gone all the same, as Linux has it */
 {
@@ -153,6 +221,105 @@ OF_PATH(LINK, link, (const char *path, const char *to), path, to)
 OF_PATH(LINK, linkat, (int from, const char *path, int folder, const char *to, int flags), from, path, folder, to, flags)
 OF_PATH(UNLINK, unlink, (const char *path), path)
 OF_PATH(MKDIR, mkdir, (const char *path, mode_t mode), path, mode)
+OF_PATH(MKNOD, mkfifo, (const char *path, mode_t mode), path, mode)
+OF_PATH(STAT, stat, (const char *path, struct stat *status), path, status)
+OF_PATH(STAT, stat64, (const char *path, struct stat64 *status), path, status)
+OF_PATH(STAT, lstat, (const char *path, struct stat *status), path, status)
+OF_PATH(STAT, lstat64, (const char *path, struct stat64 *status), path, status)
+OF_PATH(STAT, fstatat, (int folder, const char *path, struct stat *status, int flags), folder, path, status, flags)
+OF_PATH(STAT, fstatat64, (int folder, const char *path, struct stat64 *status, int flags), folder, path, status, flags)
+OF_PATH(OWN, chmod, (const char *path, mode_t mode), path, mode)
+OF_PATH(OWN, chown, (const char *path, uid_t user, gid_t group), path, user, group)
+OF_PATH(OWN, lchown, (const char *path, uid_t user, gid_t group), path, user, group)
+OF_PATH(SYMLINK, symlink, (const char *to, const char *path), to, path)
+OF_PATH(SPACE, statvfs, (const char *path, struct statvfs *space), path, space)
+OF_PATH(SPACE, statvfs64, (const char *path, struct statvfs64 *space), path, space)
+
+ssize_t readlink(const char *path, char *to, size_t size)
+{
+    static ssize_t (*real)(const char *, char *, size_t);
+    if (!real)
+        real = REAL(ssize_t, readlink, const char *, char *, size_t);
+    return fails(READLINK, path) ? -1 : real(path, to, size);
+}
+
+DIR *opendir(const char *path)
+{
+    static DIR *(*real)(const char *);
+    if (!real)
+        real = REAL(DIR *, opendir, const char *);
+    return fails(LIST, path) ? NULL : real(path);
+}
+
+#define LISTS(name, entry)                                                 \
+    struct entry *name(DIR *folder)                                        \
+    {                                                                      \
+        static struct entry *(*real)(DIR *);                               \
+        if (!real)                                                         \
+            real = REAL(struct entry *, name, DIR *);                      \
+        return file_fails(LIST, dirfd(folder)) ? NULL : real(folder);      \
+    }
+LISTS(readdir, dirent)
+LISTS(readdir64, dirent64)
+
+/* What has no file: the path of a socket is the number of its family, or where it leads. */
+
+int socket(int family, int type, int protocol)
+{
+    static int (*real)(int, int, int);
+    char text[16];
+    if (!real)
+        real = REAL(int, socket, int, int, int);
+    snprintf(text, sizeof text, "%d", family);
+    return fails(SOCKET, text) ? -1 : real(family, type, protocol);
+}
+
+int connect(int file, const struct sockaddr *to, socklen_t size)
+{
+    static int (*real)(int, const struct sockaddr *, socklen_t);
+    if (!real)
+        real = REAL(int, connect, int, const struct sockaddr *, socklen_t);
+    const char *path = to->sa_family == AF_UNIX ? ((const struct sockaddr_un *)to)->sun_path : "inet";
+    return fails(CONNECT, path) ? -1 : real(file, to, size);
+}
+
+int epoll_ctl(int file, int what, int other, struct epoll_event *event)
+{
+    static int (*real)(int, int, int, struct epoll_event *);
+    if (!real)
+        real = REAL(int, epoll_ctl, int, int, int, struct epoll_event *);
+    return what == EPOLL_CTL_ADD && file_fails(WATCH, other) ? -1 : real(file, what, other, event);
+}
+
+#define SPAWNS(name) /* it returns its error */                            \
+    int name(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, \
+             const posix_spawnattr_t *attributes, char *const words[], char *const environment[]) \
+    {                                                                      \
+        static typeof(name) *real;                                         \
+        if (!real)                                                         \
+            real = dlsym(RTLD_NEXT, #name);                                \
+        if (fails(SPAWN, path))                                            \
+            return wish->error;                                            \
+        return real(pid, path, actions, attributes, words, environment);   \
+    }
+SPAWNS(posix_spawn)
+SPAWNS(posix_spawnp)
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *more)
+{
+    static typeof(pthread_create) *real;
+    if (!real)
+        real = dlsym(RTLD_NEXT, "pthread_create");
+    return fails(THREAD, "thread") ? wish->error : real(thread, attributes, run, more);
+}
+
+ssize_t getrandom(void *octets, size_t size, unsigned int flags)
+{
+    static ssize_t (*real)(void *, size_t, unsigned int);
+    if (!real)
+        real = REAL(ssize_t, getrandom, void *, size_t, unsigned int);
+    return fails(RANDOM, "random") ? -1 : real(octets, size, flags);
+}
 
 int clock_gettime(clockid_t which, struct timespec *now)
 {

@@ -18,6 +18,18 @@ from tests.processes import need_program, source_environment
 CALLS = (
     *("", "open", "write", "fsync", "syncfs", "rename", "link", "unlink"),
     *("mkdir", "ftruncate", "read", "close", "statement"),
+    *("stat", "list", "own", "lock", "mmap", "allocate", "mkfifo", "utime", "readlink", "symlink"),
+    *(
+        "statvfs",
+        "short write",
+        "socket",
+        "connect",
+        "accept",
+        "epoll",
+        "spawn",
+        "thread",
+        "random",
+    ),
 )
 ALWAYS = -1
 
