@@ -12,8 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -74,15 +76,21 @@ AREAS = {
 class FailingCase(SynchronousTestCase):
     """A server whose calls fail."""
 
+    command: Sequence[str] = BEATING
+
+    def features(self, folder: Path) -> Mapping[str, Any]:
+        """Make files in the folder of the server; returns keys of its configuration."""
+        return {}
+
     def setUp(self) -> None:
         folder = temporary_folder(self)
         self.calls = Calls(self, folder)
         self.health_port = free_port()
         config = configuration(
-            metrics=f"tcp:{self.health_port}:interface=127.0.0.1",
+            metrics=f"tcp:{self.health_port}:interface=127.0.0.1", **self.features(folder)
         )
         self.server = Server(
-            self, config, folder=folder, command=BEATING, environment=self.calls.environment
+            self, config, folder=folder, command=self.command, environment=self.calls.environment
         )
         self.count = 0
         self.expected: dict[str, set[str]] = {}
