@@ -8,6 +8,7 @@ on this host, or into its maildrop while it does not take them.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pwd
 import socket
@@ -48,9 +49,21 @@ if TYPE_CHECKING:
     from mta.spool.interfaces import ITools
 
 
+# Errors that last until a person does something about them.
+_LASTING = {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ELOOP, errno.ENAMETOOLONG),
+}
+
+
 def register(subparsers: Subparsers) -> None:
     """Add the command for the help.  Its command line is read by `main` alone."""
     subparsers.add_parser("sendmail", help=SUMMARY, parents=[parser()], add_help=False)
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Tell whether an error may be over soon by itself."""
+    return isinstance(error, OSError) and error.errno not in {None, *_LASTING}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,7 +75,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except SendmailError as failed:
         status, reason = failed.status, str(failed)
     except ConfigurationError as error:
-        status, reason = os.EX_CONFIG, str(error.problems[0])
+        status = os.EX_TEMPFAIL if _is_passing(error.__cause__) else os.EX_CONFIG
+        reason = str(error.problems[0])
     except Failed as failed:
         status, reason = os.EX_CANTCREAT, str(failed)
     except PrivilegeFault as fault:
@@ -81,7 +95,8 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return os.EX_IOERR
     except OSError as error:
-        status, reason = os.EX_CANTCREAT, f"the spool can't be written to: {error}"
+        status = os.EX_TEMPFAIL if _is_passing(error) else os.EX_CANTCREAT
+        reason = f"the spool can't be written to: {error}"
     except KeyboardInterrupt:
         return 130  # as a shell has it: 128 and the number of SIGINT
     else:

@@ -292,7 +292,7 @@ def read(source: Source) -> str:
         with source.file.open("rb") as file:
             octets = file.read(MAX_OCTETS + 1)
     except OSError as error:
-        raise source.wrong(f"can't be read: {error.strerror}, expected a file") from None
+        raise source.wrong(f"can't be read: {error.strerror}, expected a file") from error
     if len(octets) > MAX_OCTETS:
         raise source.wrong(f"too large, expected at most {MAX_OCTETS} octets")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pwd
@@ -354,6 +355,17 @@ class RefusalTests(SendmailCase):
         (self.folder / "spool").write_text("a file, not a folder")
         _, errors = self.sendmail("bob", stdin=b"x\n", status=os.EX_CANTCREAT)
         self.assertEqual(errors.count("\n"), 1)
+
+    def test_what_may_be_over_soon(self) -> None:
+        """75 where a call fails for want of something, or on the disk: who calls it tries again."""
+        self.sendmail("bob", stdin=b"x\n")
+        for error in (errno.EMFILE, errno.EIO, errno.ENOMEM, errno.ENOSPC):
+            failing = OSError(error, os.strerror(error))
+            for call in ("mta.config.document.Path.open", "mta.spool.folder.os.statvfs"):
+                with patch(call, side_effect=failing):
+                    _, errors = self.sendmail("bob", stdin=b"x\n", status=os.EX_TEMPFAIL)
+                self.assertIn(os.strerror(error), errors)
+                self.assertEqual(errors.count("\n"), 1)
 
     def test_a_user_without_a_name(self) -> None:
         """67, unless ``-f`` says who it is."""
