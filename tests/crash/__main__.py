@@ -2,7 +2,7 @@
 
 Rounds take turns until the time is over, and after it those of kills until there were a thousand
 for each hour.  Servers, folders and seed, which is printed, are new in each.  ``kills``, ``power``,
-``load``, ``frozen`` or ``model`` as a third argument: those alone.
+``load``, ``frozen``, ``model`` or ``calls`` as a third argument: those alone.
 Exit status 1: mail was lost, damaged, or came twice without a reason, or a start took too long, or
 a server kept memory or descriptors.
 """
@@ -33,6 +33,7 @@ from tests.processes import ROOT, wait_until
 KILLS = 100  # of a round
 KILLS_AN_HOUR = 1000  # of all rounds, at least
 STATES = 200  # of each scenario, in a round
+CALL_ERRORS = ("EIO", "ENOMEM", "EMFILE")
 EXAMPLES = 50  # of the model of runners, in a round, with each spool
 WARM = 20.0  # seconds of load until what the servers take is first measured
 STEADY = 60.0  # seconds from there to the second time
@@ -57,7 +58,7 @@ class Round(SynchronousTestCase):
         for way, count in outcome.acknowledged.items():
             print(f"  {way}: {count}, {outcome.repeated[way]} twice", flush=True)
 
-    def run_tests(self, module: str, **settings: int) -> None:
+    def run_tests(self, module: str, **settings: int | str) -> None:
         """Run a module of tests in a process of its own, with its settings in the environment."""
         ended = subprocess.run(
             [sys.executable, "-m", "twisted.trial", module],
@@ -136,6 +137,16 @@ class Steady(Round):
         self.report(f"steady, KiB and descriptors {before} -> {after}", "no kill", outcome)
 
 
+class FailingCalls(Round):
+    """Calls that fail, `tests.crash.test_more_calls`, with another error."""
+
+    def runTest(self) -> None:
+        """Let each fail."""
+        error = CALL_ERRORS[self.seed % len(CALL_ERRORS)]
+        self.run_tests("tests.crash.test_more_calls", MTA_CALL_ERROR=error)
+        print(f"each call of a server with more features has failed with {error}", flush=True)
+
+
 class Frozen(Round, NodesCase):
     """A node that stands still past its lease, by the clocks."""
 
@@ -181,7 +192,7 @@ def _range(numbers: Sequence[float]) -> str:
 ROUNDS: Mapping[str, Sequence[type[Round]]] = {
     # Each once, and then those of kills more often.
     "all": (
-        *(Kills, Power, PassedKills, Steady, SharedKills, Frozen, Model),
+        *(Kills, Power, PassedKills, Steady, SharedKills, Frozen, Model, FailingCalls),
         *(Kills, PassedKills, SharedKills),
     ),
     "kills": (Kills, PassedKills, SharedKills),
@@ -189,6 +200,7 @@ ROUNDS: Mapping[str, Sequence[type[Round]]] = {
     "load": (Steady,),
     "frozen": (Frozen,),
     "model": (Model,),
+    "calls": (FailingCalls,),
 }
 
 

@@ -25,7 +25,7 @@ from tests.crash.test_failing_calls import MAX_LINES, FailingCase
 from tests.interop.sink import Sink
 from tests.processes import DEADLINE, TWISTD, listener, local_domain, wait_until
 
-ERRORS = os.environ.get("MTA_CALL_ERRORS", "EMFILE").split()  # `make soak` has more of them
+ERROR = os.environ.get("MTA_CALL_ERROR", "EMFILE")  # `make soak` has others
 PASSWORD = "correct horse"  # of alice
 # A server that looks at its files all the time.
 LOOKING = (
@@ -190,8 +190,9 @@ class RunningTests(FeaturesCase):
         """Nothing is refused for good, all arrives once, the log is short; all rows are of use."""
         for row in ROWS:
             for call in row.calls.split():
-                for error in ERRORS:
-                    self.fail_once(row, call.replace("_", " "), error)
+                # As Linux has it; without a descriptor, Twisted would close the connection.
+                error = "ENFILE" if call == "accept" else ERROR
+                self.fail_once(row, call.replace("_", " "), error)
         self.send()
         self.assert_all_delivered()
 
@@ -206,8 +207,6 @@ class RunningTests(FeaturesCase):
             except smtplib.SMTPRecipientsRefused as refusal:
                 codes = {code // 100 for code, _ in refusal.recipients.values()}
                 self.assertEqual(codes, {4}, f"{what} {refusal}")
-            except smtplib.SMTPServerDisconnected:
-                self.assertEqual(call, "accept")
             wait_until(lambda: self.calls.failed, what)
         lines = self.problems()[before:]
         self.assertLessEqual(len(lines), MAX_LINES, f"{what} {lines}")
