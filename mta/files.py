@@ -154,6 +154,15 @@ def _write(file: BinaryIO, octets: bytes, durable: bool) -> None:
         os.fsync(file.fileno())
 
 
+def make_folder(folder: Path, mode: int) -> None:
+    """Make a folder, if need be, whose name is on stable storage.  Raises OSError."""
+    try:
+        folder.mkdir(mode)
+    except FileExistsError:
+        return  # a link, or no folder, is found out by what is done next
+    sync(folder.parent)
+
+
 def sync(folder: Path) -> None:
     """Put the names in a folder on stable storage.  Raises OSError."""
     _sync(folder, os.O_DIRECTORY)

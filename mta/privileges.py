@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from mta.files import make_folder
 from mta.settings import Settings
 
 ROOT = 0  # user id
@@ -89,7 +90,7 @@ def drop_root(settings: Settings, sockets: Iterable[Path] = ()) -> None:
     spool = Path(settings.spool)
     if not spool.exists():
         spool.parent.mkdir(parents=True, exist_ok=True)
-        spool.mkdir(0o700)
+        make_folder(spool, 0o700)
         os.chown(spool, account.uid, account.gid, follow_symlinks=False)
     if settings.log.file:
         give(Path(settings.log.file), account)

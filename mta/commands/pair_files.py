@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mta.commands.console import Failed
 from mta.config.places import Places
-from mta.files import atomic_write
+from mta.files import atomic_write, sync
 from mta.mail import Agent
 from mta.privileges import ROOT, Account, owner_of_new_file, server_account
 from mta.settings import Settings
@@ -115,7 +115,8 @@ def _folders(settings: Settings, domains: Sequence[str]) -> Iterator[Path]:
 def _make(folder: Path, account: Account) -> None:
     """Make a folder of the server's, as root."""
     folder.parent.mkdir(0o755, parents=True, exist_ok=True)
-    folder.mkdir(0o700)
+    folder.mkdir(0o700)  # a folder that is there is another's
+    sync(folder.parent)
     # By its descriptor: others may write in /var/mail, and put a link there.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zope.interface import implementer
 
-from mta.files import atomic_write
+from mta.files import atomic_write, sync
 from mta.installation.interfaces import IChange, State
 from mta.installation.places import Accounts, Owner, Places
 from mta.installation.record import FILE, Record
@@ -59,6 +59,7 @@ class Folder:
         except OSError:
             draft.rmdir()
             raise
+        sync(self._path.parent)
         return f"made {self.title} ({self._owner}{self._mode:04o})"
 
     def _has_wrong_owner(self) -> bool:

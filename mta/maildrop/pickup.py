@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from mta.files import make_folder
 from mta.interfaces import IInspector, IPickedUpMail, ISpool
 from mta.mail import Envelope
 from mta.maildrop import batch, published
@@ -278,7 +279,7 @@ def _make_folder(spool: Path, settings: Settings) -> None:
         _LOOPBACK in network for network in settings.relay.networks if network.version == 4
     )
     folder = spool / FOLDER
-    folder.mkdir(CLOSED, exist_ok=True)
+    make_folder(folder, CLOSED)
     if folder.is_symlink():
         raise NotADirectoryError(20, "a link, where a folder must be", str(folder))
     folder.chmod(OPEN if is_open else CLOSED)

@@ -16,7 +16,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from mta.files import atomic_write
+from mta.files import atomic_write, make_folder
 from mta.mail import Agent, Mailbox, is_among
 from mta.peer_settings import KnownDomain, Peer, Verify
 from mta.settings import Domain, Settings
@@ -156,7 +156,7 @@ class MailboxFiles:
 
     def keep(self, peer: str, document: bytes) -> None:
         """Keep a list."""
-        self._folder.mkdir(0o700, exist_ok=True)
+        make_folder(self._folder, 0o700)
         atomic_write(self._path(peer), document)
 
     def forget(self, peer: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
+from mta.files import make_folder
 from mta.settings import DKIMKey, KeyState
 from mta.signing import key_files
 from mta.signing.keys import ED25519, RSA, RSA_BITS, PrivateKey
@@ -41,7 +42,7 @@ class KeyMaker:
         """Make a key of each kind; `used` are the selectors of others.  Raises OSError."""
         folder = self.folder / FOLDER
         if not folder.is_dir():
-            folder.mkdir(0o750)
+            make_folder(folder, 0o750)
             if self.owner is not None:
                 os.chown(folder, -1, self.owner[1])  # the server reads in it, and no more
         selectors = _selectors(now.year, used)

@@ -91,6 +91,8 @@ class Folder:
                 give_to_folder_owner(path)
                 sync(path.parent)
         if not self.commit_lock.exists():
+            with suppress(PermissionError):  # to read the one above
+                sync(self.path.parent)  # others made ours
             os.close(create(self.commit_lock, os.O_RDWR))
 
     def traces(self) -> str:

@@ -18,7 +18,13 @@ from pathlib import Path
 
 from bench.tree import children
 from mta.maildrop import drop
+from mta.pairing.mailboxes import MailboxFiles
+from mta.pairing.pairings import Pairings
 from mta.peers.status_files import PeerStatusFiles
+from mta.shared_tables.files import TableFolder
+from mta.shared_tables.forms import TableForm, TableSet
+from mta.spool.folder import Folder
+from mta.spool.holds import StandingHolds
 from mta.users.file import UserFile
 from tests.crash import load
 from tests.crash.disk import Disk, states
@@ -216,7 +222,6 @@ class FileTests(PowerTestCase):
     def program(self, lines: str, check: Check, **more: bool) -> None:
         """Record a program whose `path` is a folder of its own, and look at its states."""
         self.path.mkdir()
-        (self.path / "maildrop").mkdir()
         disk = Disk(self.path, **more)
         made = self.record(sys.executable, "-c", HEAD + lines, str(self.path))
         self.lose_power(disk, made, check)
@@ -250,6 +255,20 @@ class FileTests(PowerTestCase):
 
         self.program(KEY, check)
 
+    def test_states(self) -> None:
+        """Pairings, lists of mailboxes and standing holds are there, and tables can be used."""
+
+        def check(path: Path, text: str) -> None:
+            found = {f"pairing {each.id}" for each in Pairings(path).read()}
+            found |= {f"hold {each.domain}" for each in StandingHolds(Folder(path)).current()}
+            lists = MailboxFiles(path)
+            found |= {f"list {lists.read(name).decode()}" for name in lists.stamps()}
+            self.assertLessEqual(set(text.splitlines()), found)
+            counted = TableFolder(path).open(COUNTED)
+            counted.change(lambda table: table.execute("REPLACE INTO counted VALUES ('x', 9)"))
+
+        self.program(STATES_OF_PEERS, check)
+
     def test_journal(self) -> None:
         """What became of deliveries while PostgreSQL was away is there once it is noted."""
         if find_spec("psycopg") is None:
@@ -269,7 +288,7 @@ class FileTests(PowerTestCase):
         def check(path: Path, text: str) -> None:
             whole = {
                 file.read_bytes()
-                for file in (path / "maildrop").iterdir()
+                for file in (path / "maildrop").glob("*")
                 if not file.name.endswith(drop.DRAFT)
             }
             said = {line for line in text.split() if line.isdigit()}
@@ -297,6 +316,25 @@ KEY = """
 from mta.srs_key import srs_key
 print(srs_key(path).hex(), flush=True)
 """
+COUNTED = TableSet("counted", (TableForm("counted", "name TEXT PRIMARY KEY, count INTEGER"),))
+STATES_OF_PEERS = """
+from mta.pairing.mailboxes import MailboxFiles
+from mta.pairing.pairings import Pairings, new_password
+from mta.shared_tables.files import TableFolder
+from mta.spool.folder import Folder
+from mta.spool.holds import StandingHold, StandingHolds
+from tests.crash.test_power import COUNTED
+counted = TableFolder(path).open(COUNTED)
+for number in range(1, 4):
+    statement = f"REPLACE INTO counted VALUES ('x', {number})"
+    counted.change(lambda table: table.execute(statement))
+    pairing, _ = Pairings(path).open(f"office{number}", "user", ["x.example"], new_password())
+    print("pairing", pairing.id, flush=True)
+    MailboxFiles(path).keep(f"office{number}", b"%d" % number)
+    print("list", number, flush=True)
+    StandingHolds(Folder(path)).add(StandingHold(domain=f"d{number}.example"))
+    print("hold", f"d{number}.example", flush=True)
+"""
 JOURNAL = """
 import time
 from mta.spool import queue_id
@@ -312,6 +350,9 @@ for number in range(1, 9):
 MAILDROP = """
 from mta.mail import Envelope, Mailbox, Recipient
 from mta.maildrop import drop
+from mta.maildrop.pickup import _make_folder
+from mta.settings import Settings
+_make_folder(path, Settings("relay.example"))
 envelope = Envelope(Mailbox("a", "b.example"), (Recipient(Mailbox("c", "d.example")),))
 for number in range(1, 5):
     drop.leave(path, envelope, [b"x" * 3000 * number, b"end\\n"])

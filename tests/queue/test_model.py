@@ -30,6 +30,8 @@ class Surroundings(SynchronousTestCase):
         super().setUp()
         self.ended = {*ended}  # of the spools before this one
         self.jumped = 0.0
+        if tool := getattr(self, "_tool", None):
+            tool.close()  # a database has no end of connections for those of all examples
         self._tool: Any = None
 
     def now(self) -> float:

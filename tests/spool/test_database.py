@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mta.session import UNKNOWN_ORIGIN
-from mta.spool import schema
+from mta.spool import folder, schema
 from mta.spool.checking import Checker
 from mta.spool.database import SpoolDamaged, SpoolTooNew, open_database
 from mta.spool.folder import BALLAST, Folder
@@ -119,6 +119,15 @@ class FirstDatabaseTests(SpoolTestCase):
         for name in ("queue.sqlite", "commit.lock"):
             (self.path / name).touch()
         self.commit(self.process())
+
+    def test_a_folder_that_was_there(self) -> None:
+        """Its own name is synced by the first to use it: whoever made it may not have."""
+        synced: list[Path] = []
+        self.patch(folder, "sync", synced.append)
+        self.path.mkdir(parents=True)
+        for _ in range(2):
+            self.folder.make()
+        self.assertEqual(synced.count(self.path.parent), 1)
 
     def test_nothing_half_made_stays(self) -> None:
         """Whatever fails while it is made, the next start succeeds, and no draft is left."""
