@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mta.mail import Agent, Hop, Mailbox, Notify, Outcome, Reply, Status
 from mta.queue.outcomes import Report, held_outcome, printable
 from mta.queue.schedule import Schedule
-from mta.queued import HistoryEntry, Message, Progress, Settlement, State, Target
+from mta.queued import MAX_HISTORY, HistoryEntry, Message, Progress, Settlement, State, Target
 from mta.settings import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
@@ -212,17 +212,17 @@ def _with_history(
     progress: Progress, reports: Sequence[Report], message: Message, now: float
 ) -> Progress:
     """The progress with a line of history for each change."""
-    for target, outcome in reports:
-        if _is_change(message, (target, outcome)):
-            entry = HistoryEntry(
-                now,
-                str(target.hop),
-                outcome.status.value,
-                printable(outcome.reply),
-                final_address(target, progress.recipient.forward_path),
-                outcome.remote,
-            )
-            progress = progress.with_attempt(entry)
+    changes = [report for report in reports if _is_change(message, report)]
+    for target, outcome in changes[-MAX_HISTORY:]:  # an alias may stand for thousands
+        entry = HistoryEntry(
+            now,
+            str(target.hop),
+            outcome.status.value,
+            printable(outcome.reply),
+            final_address(target, progress.recipient.forward_path),
+            outcome.remote,
+        )
+        progress = progress.with_attempt(entry)
     return progress
 
 

@@ -12,7 +12,7 @@ from mta.queue.grouping import PORTION
 from mta.queue.long_plans import MAX_PORTIONS
 from mta.queue.planning import STEP
 from mta.queue.runner import Runner
-from mta.queued import State
+from mta.queued import MAX_HISTORY, State
 from mta.smtp.steps import at_once
 from tests.queue.runners import DELIVERED, LATER, RunnerTests
 
@@ -155,6 +155,15 @@ class PortionTests(LongTests):
         self.assertEqual(len(self.queue.settlements), 1)
         self.assertEqual(self.states(), [State.WAITING])
         self.assertEqual(len(self.last.progress[0].settled), MANY - 1)
+
+    def test_history(self) -> None:
+        """Its history has the last of many outcomes."""
+        self.agent.outcome = LATER
+        self.accept_address("1", LIST)
+        self.work()
+        addresses = [each.address for each in self.last.progress[0].history]
+        reached = [each for _, _, all in self.agent.deliveries for each in all]
+        self.assertEqual(addresses, reached[-MAX_HISTORY:])
 
 
 class GivenBackTests(LongTests):
