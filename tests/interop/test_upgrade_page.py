@@ -41,6 +41,7 @@ _MTA = "from mta.commands import main; main()"
 
 SMALL = b"Subject: small\r\n\r\nbody\r\n"
 LARGE = b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 30_000
+SENT = 100  # messages
 SENDER, CAROL = "x@client.example", "carol@partner.example"
 # From today's format to 4, which had the header section with the body.
 TO_FORMAT_4 = """
@@ -228,24 +229,50 @@ class UpgradePageTests(SynchronousTestCase):
 
     def test_damaged(self) -> None:
         """What can be read of a damaged database is delivered, whole; the rest is named."""
-        machine, sent = self.machine, 100
-        machine.server.start()
-        with smtplib.SMTP("127.0.0.1", machine.server.ports["smtp"], timeout=DEADLINE) as client:
-            for number in range(sent):
-                text = load.content(f"m-{number + 1_000_001}", SENDER)
-                client.sendmail(SENDER, CAROL, text)
-        machine.server.kill()
-        machine.run("sqlite3 /var/spool/mta/queue.sqlite 'PRAGMA wal_checkpoint(TRUNCATE)'")
+        machine, sent = self.killed_with_mail(), SENT
         overwrite(machine.spool / "queue.sqlite", b"m-1000041", b"m-1000061")
-        partner = self.partner()
-        for command in commands("A damaged database"):
-            machine.run(command, may_complain=command.startswith(("cd ", "mta spool check")))
-        arrived = partner.folder / "mail/partner.example/carol"
+        arrived = self.saved_and_sent(machine)
         wait_until(lambda: len(mail_in(arrived)) + self.damaged(machine) == sent, "all is told of")
         self.assertTrue(all(map(load.is_whole, mail_in(arrived))))
         self.assertGreater(len(mail_in(arrived)), sent // 2)
         self.assertGreater(self.damaged(machine), 0)
         self.assertNotIn("Traceback", machine.server.log)
+
+    def test_damaged_list(self) -> None:
+        """Without the page that leads to the list, all is saved on hold; large mail is named."""
+        machine = self.killed_with_mail()
+        with closing(sqlite3.connect(machine.spool / "queue.sqlite")) as database:
+            query = "SELECT rootpage - 1 FROM sqlite_schema WHERE name = 'message'"
+            [(page,)] = database.execute(query)
+        with (machine.spool / "queue.sqlite").open("r+b") as file:
+            file.seek(page * PAGE)
+            file.write(b"\xa5" * PAGE)
+        arrived = self.saved_and_sent(machine)
+        with closing(SpoolTools(machine.spool)) as tools:
+            self.assertEqual(tools.count(Filter(state="on-hold")), SENT)
+        machine.run("mta queue release --all")
+        wait_until(lambda: len(mail_in(arrived)) + self.damaged(machine) == SENT, "all is told of")
+        self.assertTrue(all(map(load.is_whole, mail_in(arrived))))
+        self.assertEqual(self.damaged(machine), len(list((machine.spool / "content").iterdir())))
+
+    def killed_with_mail(self) -> Machine:
+        """The machine, whose server is killed with mail in its queue."""
+        machine = self.machine
+        machine.server.start()
+        with smtplib.SMTP("127.0.0.1", machine.server.ports["smtp"], timeout=DEADLINE) as client:
+            for number in range(SENT):
+                text = load.content(f"m-{number + 1_000_001}", SENDER)
+                client.sendmail(SENDER, CAROL, text)
+        machine.server.kill()
+        machine.run("sqlite3 /var/spool/mta/queue.sqlite 'PRAGMA wal_checkpoint(TRUNCATE)'")
+        return machine
+
+    def saved_and_sent(self, machine: Machine) -> Path:
+        """Run the commands of the page; returns where the mail arrives."""
+        partner = self.partner()
+        for command in commands("A damaged database"):
+            machine.run(command, may_complain=command.startswith(("cd ", "mta spool check")))
+        return partner.folder / "mail/partner.example/carol"
 
     def damaged(self, machine: Machine) -> int:
         """How many messages are on hold as damaged."""
