@@ -117,6 +117,11 @@ class Site:
         return SpoolPlace(server.folder / "spool", database, NODE)
 
     @property
+    def acknowledged(self) -> Sequence[int]:
+        """How many messages were acknowledged so far, by way."""
+        return [len(way.source.acknowledged) for way in self.ways]
+
+    @property
     def passed_through(self) -> int:
         """How many messages the relay says it has passed through."""
         (peer,) = [json.loads(line) for line in run_mta(self.relay, "peers", "--json").splitlines()]
