@@ -60,6 +60,14 @@ class LiveTests(SynchronousTestCase):
         answers = self.questions()
         self.assertEqual((answers["link"], answers["cache"]), (SESSIONS + 1, SESSIONS - 1))
 
+    def test_sockets(self) -> None:
+        """Those by which processes ask each other are for their user alone."""
+        self.serve()
+        folder = self.relay.folder / "spool/peers"
+        sockets = wait_until(lambda: [*folder.glob("*.questions")], "a socket")
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
+        self.assertEqual({each.lstat().st_mode & 0o777 for each in sockets}, {0o600})
+
     def test_a_new_mailbox(self) -> None:
         """It is known a moment after the office read its configuration again."""
         self.serve()
