@@ -15,6 +15,7 @@ CONTENT_COST = 0.0005  # seconds that content takes beside its turn: to come, an
 MESSAGE_COST = 0.0025  # seconds that a message takes after its turn: to keep, and to deliver it
 PRESENCE = 0.05  # seconds that a host which came is there: it waits for replies as well
 MAX_REST = 0.005  # seconds: those that have much to do go on, whatever others do
+QUEUED_COST = MAX_REST / REST  # seconds at least: queued mail can wait, and hosts wait for replies
 
 
 @implementer(IRoundRobin)
@@ -55,7 +56,7 @@ class RoundRobin:
 
     async def next_portion(self, cost: float = 0.0) -> None:
         """See `IRoundRobin.next_portion`."""
-        await self._turn(self._portions, cost)
+        await self._turn(self._portions, max(cost, QUEUED_COST))
 
     def other_came(self, host: str) -> None:
         """See `IRoundRobin.other_came`."""

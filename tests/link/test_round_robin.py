@@ -145,7 +145,7 @@ class RoundRobinTests(SynchronousTestCase):
         for number in range(10, 13):
             Deferred.fromCoroutine(self._work(number))
         self.go(1, 2, 3, 4)
-        for _ in range(9):
+        for _ in range(14):
             self.clock.iterate(0.001)
             self.clock.iterate(1.001 * REST * (0.001 + CONTENT_COST))
         self.assertEqual(self.went, [10, 1, 11, 2, 12, 3, 4])
@@ -154,13 +154,16 @@ class RoundRobinTests(SynchronousTestCase):
         await self.order.next_portion()
         self.went.append(number)
 
-    def test_portions_in_threads(self) -> None:
-        """What a thread takes for one is time that the reactor did not have, either."""
-        self.order.other_came(OTHER)
-        Deferred.fromCoroutine(self.order.next_portion(0.002))
-        self.go(1)
-        self.clock.advance(0)
-        self.clock.advance(REST * 0.002 * 0.9)
-        self.assertEqual(self.went, [])
-        self.clock.advance(REST * 0.002 * 0.2)
-        self.assertEqual(self.went, [1])
+    def test_portions_rest(self) -> None:
+        """Queued mail can wait: it rests longer than content, and never for long."""
+        for who, cost in ((1, 0.0), (2, 1.0)):
+            self.went.clear()
+            self.order.other_came(OTHER)
+            Deferred.fromCoroutine(self.order.next_portion(cost))
+            self.go(who)
+            self.clock.advance(0)
+            self.clock.advance(MAX_REST * 0.9)
+            self.assertEqual(self.went, [])
+            self.clock.advance(MAX_REST * 0.2)
+            self.assertEqual(self.went, [who])
+            self.clock.advance(PRESENCE)
