@@ -127,7 +127,7 @@ def _filter(arguments: argparse.Namespace) -> Filter:
 def _list(arguments: argparse.Namespace) -> None:
     wanted, settings = _filter(arguments), settings_of(arguments)
     with listing_of(settings) as listing:
-        found = print_list(settings, listing.find(wanted), in_json=arguments.json)
+        found = print_list(settings, listing.find(wanted), listing.now(), in_json=arguments.json)
     _complain_of_missing(wanted.ids - found if wanted.ids else frozenset())
 
 
@@ -137,11 +137,11 @@ def _show(arguments: argparse.Namespace) -> None:
         if entry is None:
             raise Failed(f"no message {arguments.id} in the queue")
         if arguments.json:
-            print_json(messages.document(entry, time.time(), content=arguments.content))
+            print_json(messages.document(entry, tools.now(), content=arguments.content))
             return
         paint = painter()
         with pages():
-            print(messages.page(entry, time.time(), paint))
+            print(messages.page(entry, tools.now(), paint))
             if arguments.content:
                 print()
                 messages.print_content(entry.message)
@@ -213,7 +213,7 @@ def _change_all(
     with spool_of(settings) as tools:
         if arguments.dry_run:
             chosen = filter(fits, _found(tools, wanted))
-            found = print_list(settings, chosen, in_json=arguments.json)
+            found = print_list(settings, chosen, tools.now(), in_json=arguments.json)
         else:
             total = sum(map(tools.count, wanted))
             with closing(Bar(total)) as bar, tools.in_portions() as rest:
@@ -308,12 +308,13 @@ def _report(arguments: argparse.Namespace, found: int, changed: int) -> None:
         print(f"{number} message{'' if found == 1 else 's'} {arguments.done}")
 
 
-def print_list(settings: Settings, listed: Iterable[Listed], *, in_json: bool = False) -> set[str]:
+def print_list(
+    settings: Settings, listed: Iterable[Listed], now: float, *, in_json: bool = False
+) -> set[str]:
     """Print messages as they are read, below the standing holds.
 
-    Returns their ids.
+    `now` is that of the spool.  Returns their ids.
     """
-    now = time.time()
     if in_json:
         found = set()
         for each in listed:
@@ -321,7 +322,7 @@ def print_list(settings: Settings, listed: Iterable[Listed], *, in_json: bool = 
             found.add(each.id)
         return found
     with pages():
-        for line in standing.lines(settings, now):
+        for line in standing.lines(settings, time.time()):
             print(line)
         return _print_lines(settings, listed, now)
 

@@ -388,7 +388,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
     settings = settings_of(arguments)
     with listing_of(settings) as listing:
-        print_list(settings, listing.find(Filter()))
+        print_list(settings, listing.find(Filter()), listing.now())
 
 
 def _flush(arguments: argparse.Namespace) -> None:

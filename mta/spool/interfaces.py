@@ -153,7 +153,14 @@ class IToolSpool(ISpool):
         """Remember what another spool did; see `mta.spool.taken`.  Raises OSError."""
 
 
-class IListing(Interface):
+class ISpoolTime(Interface):
+    """The time of a spool."""
+
+    def now() -> float:
+        """Seconds since the epoch, as all processes on the spool have them.  Raises OSError."""
+
+
+class IListing(ISpoolTime):
     """The queue as an operator lists it.
 
     Everything blocks, and raises OSError where the spool fails.
@@ -240,7 +247,7 @@ class IIntakeTools(Interface):
         """
 
 
-class ITools(ILookTools, IChangeTools, IIntakeTools):
+class ITools(ISpoolTime, ILookTools, IChangeTools, IIntakeTools):
     """The spool as commands use it."""
 
 

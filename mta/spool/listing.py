@@ -98,7 +98,7 @@ class Listing:
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         self._folder = Folder(folder)
-        self._now = now
+        self.now = now
         self._connection = open_database(self._folder)
         self._connection.text_factory = _text
         self._loading = open_database(self._folder)
@@ -159,7 +159,7 @@ class Listing:
     def _parameters(self, wanted: Filter) -> dict[str, object]:
         living = json.dumps(list(owners.live_owners(self._folder)))
         return {
-            **filter_values(wanted, self._now()),
+            **filter_values(wanted, self.now()),
             "ids": json.dumps(numbers(wanted.ids)),
             "living": living,
         }

@@ -45,7 +45,7 @@ class SpoolTools:
         `reserve`: octets of the disk that new mail leaves free.
         """
         self._folder = Folder(folder, reserve)
-        self._now = now
+        self.now = now
         self._commits = ToolCommits(self._folder, now)
         self._connection = self._commits.connection
         self._source = blocking_source(self._commits)
@@ -139,7 +139,7 @@ class SpoolTools:
         statement += " AND id IN (SELECT value FROM json_each(:ids)) RETURNING id"
 
         def execute(connection: Connection, portion: Sequence[int]) -> list[int]:
-            parameters = {"now": self._now(), "ids": json.dumps(portion)}
+            parameters = {"now": self.now(), "ids": json.dumps(portion)}
             return rows.ids(connection.execute(statement, parameters))
 
         done: list[int] = []

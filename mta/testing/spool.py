@@ -106,7 +106,7 @@ class MemorySpool:
         self.postponed: list[int] = []  # how many, each time
         self.removals: list[list[str]] = []
         self.removal_delay = -1.0  # seconds, of the last removal
-        self._now = now
+        self.now = now
         self._ids = queue_id.QueueIds(now)
         self._paused: list[Deferred[None]] | None = None
 
@@ -189,7 +189,7 @@ class MemorySpool:
         self._fail()
         self.leases.append(limit)
         entries = sorted(self.waiting.values(), key=lambda entry: (entry[1], entry[0].id))
-        return self._lease([m.id for m, due in entries if due <= self._now()][:limit])
+        return self._lease([m.id for m, due in entries if due <= self.now()][:limit])
 
     async def lease_held(
         self, peer: str, domains: Collection[str], limit: int, before: float
@@ -199,7 +199,7 @@ class MemorySpool:
         offered = {each.id: self.offered.get(each.id, 0.0) for each in self._held(peer, domains)}
         found = sorted((at, id) for id, at in offered.items() if id in self.waiting)
         chosen = [id for at, id in found if at < before][:limit]
-        self.offered |= dict.fromkeys(chosen, self._now())
+        self.offered |= dict.fromkeys(chosen, self.now())
         return self._lease(chosen)
 
     async def lease(self, ids: Collection[str]) -> Sequence[Message]:
@@ -248,7 +248,7 @@ class MemorySpool:
             progress = tuple(replace(each, state=State.DONE) for each in message.progress)
             attempts = message.attempts + 1
             self.settlements.append(
-                Settlement(message.id, progress, self._now(), attempts, message.warned)
+                Settlement(message.id, progress, self.now(), attempts, message.warned)
             )
 
     async def recalled(self, ids: Collection[str]) -> Collection[str]:
@@ -261,7 +261,7 @@ class MemorySpool:
     ) -> Mapping[str, int]:
         """Put off what is due and waits for these hops alone."""
         counts: Counter[str] = Counter()
-        entries = [(id, *entry) for id, entry in self.waiting.items() if entry[1] <= self._now()]
+        entries = [(id, *entry) for id, entry in self.waiting.items() if entry[1] <= self.now()]
         for id, message, _ in entries[:POSTPONED_AT_ONCE]:
             hops = set(_hops(message))
             if not hops or not hops <= dues.keys():
@@ -270,7 +270,7 @@ class MemorySpool:
             due = min(dues[first], message.arrived + give_up_after)
             if warn_after and not message.warned:
                 due = min(due, message.arrived + warn_after)
-            if due > self._now():
+            if due > self.now():
                 self.waiting[id] = message, due
                 counts[first] += 1
         self.postponed.append(counts.total())
@@ -281,7 +281,7 @@ class MemorySpool:
         for id, due in dues.items():
             self.released.append(id)
             if message := self.leased.pop(id, None):
-                self.put(message, max(due, self._now()))
+                self.put(message, max(due, self.now()))
 
     # --- inside
 

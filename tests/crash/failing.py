@@ -98,6 +98,7 @@ class Calls(Wish):
             case.skipTest(f"gcc can't make the library: {done.stderr[:200]}")
         path = folder / "failing"
         path.write_bytes(bytes(_WISH.size))
+        path.chmod(0o666)  # the program may be another user's
         self.environment = source_environment() | {
             "LD_PRELOAD": str(library),
             "MTA_FAILING": str(path),

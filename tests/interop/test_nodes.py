@@ -6,6 +6,7 @@ import re
 import signal
 import smtplib
 import threading
+from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -43,13 +44,14 @@ class NodesCase(SynchronousTestCase):
         """The server of the database."""
         return cluster()
 
-    def node(self, name: str, **more: Any) -> Server:
+    def node(self, name: str, environment: Mapping[str, str] | None = None, **more: Any) -> Server:
         """A node that runs."""
         domain = local_domain(deliver=f"maildir:{self.mail}/{{domain}}/{{local}}")
         domains = {"office.example": domain, "down.example": {"deliver": "lmtp://127.0.0.1:1"}}
         domains["down.example"]["mailboxes"] = "any"
         keys = {"spool": self.url, "node": name, "domains": domains, "spool_folder": "spool"}
-        server = Server(self, configuration(**keys, hostname=f"{name}.example") | more)
+        keys["hostname"] = f"{name}.example"
+        server = Server(self, configuration(**keys) | more, environment=environment)
         server.start()
         return server
 

@@ -337,7 +337,7 @@ class RunnerModel(RuleBasedStateMachine):
         if not getattr(self, "nodes", None):
             return
         for id, (state, due) in self.case.found().items():
-            assert state != "waiting" or due <= self.case.now() + MAX_RETRY, (id, due)
+            assert state != "waiting" or due <= self.nodes[0].spool.now() + MAX_RETRY, (id, due)
 
     # --- the end
 
@@ -347,6 +347,10 @@ class RunnerModel(RuleBasedStateMachine):
             return
         self.world.answer = "yes"
         self.speak()
+        for node in self.nodes[1:]:  # the office has one link
+            self.excuse(node.out)
+            node.leave()
+        self.rest()
         self.release_all()
         for _ in range(30):
             if not self.case.found():

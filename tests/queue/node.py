@@ -129,7 +129,7 @@ class Node:
             self.spool,
             self.clock,
             NullMeter(),
-            now=case.now,
+            now=self.spool.now,
             random=lambda: 0.5,
             attempts=self.attempts,
         )

@@ -13,7 +13,7 @@ from mta.queued import Filter
 from mta.spool.take_over import MAX_SILENT_LOOKS
 from mta.testing import MemorySpool
 from tests.queue.model import RunnerModelContract
-from tests.spool.postgres import PostgresTestCase
+from tests.spool.postgres import PostgresTestCase, PostgresTools
 from tests.spool.test_contract import MemorySetting, SqliteSetting
 
 
@@ -24,15 +24,16 @@ class Surroundings(SynchronousTestCase):
     tools: Any
     listeners: Any
     wait: Any
+    _tool: Any = None
 
     def setUp(self) -> None:
+        if self._tool is not None:
+            self._tool.close()  # a database has no end of connections for those of all examples
         ended = getattr(self, "ended", set())
         super().setUp()
         self.ended = {*ended}  # of the spools before this one
         self.jumped = 0.0
-        if tool := getattr(self, "_tool", None):
-            tool.close()  # a database has no end of connections for those of all examples
-        self._tool: Any = None
+        self._tool = None
 
     def now(self) -> float:
         """Seconds since the epoch, as the wall clock has them."""
@@ -119,6 +120,12 @@ class PostgresTests(RunnerModelContract, Surroundings, PostgresTestCase):
     """A spool in PostgreSQL, with two processes of one node at most."""
 
     examples = 5
+
+    def tools(self) -> PostgresTools:
+        """See `PostgresTestCase.tools`: what is due does not follow the clock that is set."""
+        opened = PostgresTools(self.url, self.path, super(Surroundings, self).now)
+        self.addCleanup(opened.close)
+        return opened
 
     def set_clock(self, seconds: float) -> None:
         """Set the clock of the database, by which the nodes go."""

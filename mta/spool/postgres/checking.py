@@ -5,7 +5,6 @@ Servers may be up: what they do meanwhile is not taken for a fault.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -14,6 +13,7 @@ from mta.spool import queue_id
 from mta.spool.checking import Finding
 from mta.spool.loading import ContentKey
 from mta.spool.postgres import owner_rows, rows
+from mta.spool.postgres.database_clock import clock_of
 from mta.spool.postgres.holds import standing
 from mta.spool.postgres.loading import load
 from mta.spool.postgres.server import Connection, Session, transaction
@@ -40,15 +40,18 @@ class _NothingChanges(Exception):
 
 
 class PostgresChecker:
-    """Checks a spool.  Everything blocks.  `now`: seconds since the epoch."""
+    """Checks a spool.  Everything blocks.
+
+    `now`: seconds since the epoch, instead of the database's.
+    """
 
     def __init__(
-        self, session: Session, *, repair: bool = False, now: Callable[[], float] = time.time
+        self, session: Session, *, repair: bool = False, now: Callable[[], float] | None = None
     ) -> None:
         """`repair`: mend what can be mended without losing anything."""
         self._session = session
         self._repair = repair
-        self._now = now
+        self._now = now or clock_of(session)
 
     def findings(self) -> Iterator[Finding]:
         """Find all that is wrong.  Raises OSError where the spool can't be read at all."""

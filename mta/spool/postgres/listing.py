@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from mta.spool.listing import (
     filter_values,
     numbers,
 )
+from mta.spool.postgres.database_clock import clock_of
 from mta.spool.postgres.server import Connection, Session
 from mta.spool.schema import Hold
 
@@ -58,12 +58,17 @@ FROM recipient WHERE message = ANY(%s) ORDER BY message, number
 class PostgresListing:
     """The queue in a database.  Everything blocks, and raises OSError where it fails.
 
-    `now`: seconds since the epoch.
+    `now`: seconds since the epoch, instead of the database's.
     """
 
-    def __init__(self, session: Session, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, session: Session, now: Callable[[], float] | None = None) -> None:
         self._session = session
         self._now = now
+
+    def now(self) -> float:
+        """See `IListing.now`."""
+        self._now = self._now or clock_of(self._session)
+        return self._now()
 
     def close(self) -> None:
         """Close the connection."""
@@ -72,7 +77,7 @@ class PostgresListing:
     def find(self, wanted: Filter) -> Iterator[Listed]:
         """The messages that fit, oldest first, in portions."""
         query = _query(wanted)
-        parameters = {**_parameters(wanted, self._now()), "limit": _FIRST_BATCH_SIZE}
+        parameters = {**_parameters(wanted, self.now()), "limit": _FIRST_BATCH_SIZE}
         while portion := self._session.call(_portion, query, parameters):
             yield from portion
             after = queue_id.decode(portion[-1].id)
@@ -80,7 +85,7 @@ class PostgresListing:
 
     def count(self, wanted: Filter) -> int:
         """Count the messages that fit."""
-        parameters = {**_parameters(wanted, self._now()), "limit": None}
+        parameters = {**_parameters(wanted, self.now()), "limit": None}
         query = f"SELECT count(*) FROM ({_query(wanted)}) AS found"  # noqa: S608 (our own words)
 
         def count(connection: Connection) -> int:

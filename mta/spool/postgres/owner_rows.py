@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mta import __version__
-from mta.spool.clock import TOLERANCE
 from mta.spool.owner_rows import DEATHS, MAX_DEATHS, SUSPECT_DELAY
 from mta.spool.postgres.rows import counted, ids
 from mta.spool.postgres.schema import VERSION
@@ -42,36 +41,6 @@ WHERE NOT EXISTS (SELECT FROM owner WHERE alive_until >= clock_timestamp())
     AND isfinite(alive_until)
     AND alive_until >= (SELECT max(alive_until) FROM owner) - interval '{SAME_TIME} seconds'
 """  # noqa: S608 (our own words)
-
-
-# Where the clock of the database was set back, what it wrote before is further ahead than a beat.
-# The first to see that puts it right: the others wait for these rows, and find none.
-_AHEAD = f"""
-SELECT extract(epoch FROM alive_until - ({_ALIVE}))::double precision FROM owner
-WHERE alive_until > {_ALIVE} AND isfinite(alive_until) FOR UPDATE
-"""  # noqa: S608 (our own words)
-
-
-def follow_clock(connection: Connection) -> float:
-    """Return the seconds by which the database's clock was set back.
-
-    What waits stays due as long as it was, no message is younger for it, and the dead are not
-    believed to live until then.
-    """
-    back: float = max((by for (by,) in connection.execute(_AHEAD).fetchall()), default=0.0)
-    if not back:
-        return 0.0
-    connection.execute(
-        f"UPDATE owner SET alive_until = {_ALIVE} WHERE alive_until > {_ALIVE}"  # noqa: S608
-        " AND isfinite(alive_until)"
-    )
-    if back <= TOLERANCE:
-        return 0.0
-    connection.execute(
-        "UPDATE schedule SET shift = shift - %(by)s, due = due - %(by)s", {"by": back}
-    )
-    connection.execute("UPDATE recipient SET offered = offered - %s WHERE state = 'held'", (back,))
-    return back
 
 
 def register(connection: Connection, owner: OwnerName) -> None:

@@ -18,9 +18,10 @@ _LOCK = 0x6D746131  # the advisory lock under which tables are made: "mta1"
 # section, and the body in `data`, empty where `in_file` says that it is in `chunk`.
 # `recipient` is written when a message was tried and waits.  `upload` names
 # drafts whose bodies are in `chunk`, before their messages are committed.  `owner` has a row for
-# each process: the `format` of the tables that it knows, and when it is dead, by the clock of the
-# database.  `format` has the version of these tables, and the oldest one whose programs can use
-# them.  `taken` is the memory of `mta.spool.taken`, `dialled` has the process that dials a peer.
+# each process: the `format` of the tables that it knows, when it is dead, by the clock of the
+# database, and its part of what `clock` is for (see `mta.spool.postgres.database_clock`).  `format`
+# has the version of these tables, and the oldest one whose programs can use them.  `taken` is the
+# memory of `mta.spool.taken`, `dialled` has the process that dials a peer.
 # The columns are those of `mta.spool.schema`, where these have the same names.
 _TABLES = """
 CREATE TABLE format (version integer NOT NULL, oldest integer NOT NULL);
@@ -91,11 +92,15 @@ CREATE TABLE owner (
     version text NOT NULL,
     format integer NOT NULL,
     began timestamptz NOT NULL DEFAULT clock_timestamp(),
-    alive_until timestamptz NOT NULL
+    alive_until timestamptz NOT NULL,
+    clock_offset double precision,
+    correction double precision
 ) WITH (fillfactor = 50);
 CREATE TABLE taken (key text PRIMARY KEY, at bigint NOT NULL, message bigint NOT NULL);
 CREATE INDEX taken_at ON taken (at);
 CREATE TABLE dialled (peer text PRIMARY KEY, owner bigint NOT NULL);
+CREATE TABLE clock (wall double precision NOT NULL, correction double precision NOT NULL);
+INSERT INTO clock VALUES (0, 0);
 CREATE TABLE document (
     name text PRIMARY KEY,
     value text NOT NULL

@@ -34,7 +34,7 @@ from mta.spool.postgres.database_clock import DatabaseClock
 from mta.spool.postgres.journal import OutcomeJournal
 from mta.spool.postgres.owner_rows import OwnerName
 from mta.spool.postgres.reading import PostgresReading
-from mta.spool.postgres.server import Connection, Server, Session
+from mta.spool.postgres.server import Connection, Server, Session, transaction
 from mta.spool.postgres.take_over import PostgresTakeOver
 from mta.spool.postgres.wakeups import Wakeups
 from mta.spool.postgres.writer import PostgresWriter
@@ -66,12 +66,13 @@ class PostgresSpool(ProcessSpool):
         commit; for the others see `ProcessSpool`.
         """
         self._server = Server(url)
-        self._database_clock = DatabaseClock(uptime or reactor.seconds)
+        clock = self._database_clock = DatabaseClock(uptime or reactor.seconds, now)
         self._limited = LimitedLog(self.log)
-        now = now or self._database_clock
-        self._writer = PostgresWriter(self._server, node, now)
+        self._writer = PostgresWriter(self._server, node, clock)
         committer = Committer(Folder(folder), reactor, meter, self._writer)
-        super().__init__(reactor, pool, listener, committer, now=now, uptime=uptime)
+        super().__init__(
+            reactor, pool, listener, committer, now=clock, uptime=uptime
+        )
         self._node = node
 
     def start(self) -> None:
@@ -86,7 +87,8 @@ class PostgresSpool(ProcessSpool):
             self._server.as_oserror(),
         ):
             schema.prepare(self._server, connection)
-            self._follow_clock(connection)
+            with transaction(connection):
+                self._follow_clock(connection)
         self._folder.make()
         self._owner = owners.register(self._folder, self._ids)
         self._name = OwnerName(self._owner.number, self._node)
@@ -182,15 +184,16 @@ class PostgresSpool(ProcessSpool):
 
     def _beat_in(self, connection: Connection) -> Pulse:
         """Beat, in the committer's thread."""
-        back = self._follow_clock(connection)
+        jumped = self._follow_clock(connection, self._name.number)
         is_known = owner_rows.beat(connection, self._name)
         if not is_known:  # the tables may have been upgraded by those that live
             schema.require_usable(self._server, connection)
-        return Pulse(is_known, -back, self._folder.has_room())
+        return Pulse(is_known, jumped, self._folder.has_room())
 
-    def _follow_clock(self, connection: Connection) -> float:
-        """Go by the database's clock; returns the seconds it was set back."""
-        ahead = self._database_clock.look(connection)
+    def _follow_clock(self, connection: Connection, owner: int = 0) -> float:
+        """See `DatabaseClock.follow`."""
+        jumped = self._database_clock.follow(connection, owner)
+        ahead = self._database_clock.node_ahead
         if abs(ahead) > TOLERANCE:
             self._limited.warn(
                 "clock",
@@ -198,4 +201,4 @@ class PostgresSpool(ProcessSpool):
                 " is tried: set the one that is wrong",
                 seconds=ahead,
             )
-        return owner_rows.follow_clock(connection)
+        return jumped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 
 from mta.spool.postgres.rows import counted
@@ -30,7 +29,7 @@ class PostgresTakenMail:
     `now`: seconds since the epoch.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._purged = 0.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
@@ -19,7 +18,7 @@ from mta.spool.interfaces import ITools
 from mta.spool.listing import DAMAGED, Listed, portions
 from mta.spool.postgres import leases, owner_rows, rows, schema
 from mta.spool.postgres.content import PostgresContent
-from mta.spool.postgres.database_clock import DatabaseClock
+from mta.spool.postgres.database_clock import clock_of
 from mta.spool.postgres.listing import PostgresListing
 from mta.spool.postgres.loading import load, salvage
 from mta.spool.postgres.server import Connection, Server, Session, transaction
@@ -66,11 +65,9 @@ class PostgresTools:
         self._folder = Folder(folder, reserve)
         self._session = Session(self._server)
         self._session.call(lambda connection: schema.prepare(self._server, connection))
-        clock = DatabaseClock(time.monotonic)
-        self._session.call(clock.look)
-        self._now = now or clock
+        self.now = now or clock_of(self._session)
         self._source = PostgresContent(self._session, at_once)
-        self._listing = PostgresListing(Session(self._server), self._now)
+        self._listing = PostgresListing(Session(self._server), self.now)
         self._waker = NotifyingWaker(self._session)
 
     def close(self) -> None:
@@ -148,7 +145,7 @@ class PostgresTools:
 
         def change(connection: Connection, portion: Sequence[int]) -> list[int]:
             with transaction(connection):
-                values = {"now": self._now(), "ids": list(portion)}
+                values = {"now": self.now(), "ids": list(portion)}
                 return rows.ids(connection.execute(statement.encode(), values))
 
         changed = [self._session.call(change, each) for each in portions(ids, _BATCH_SIZE)]
@@ -161,7 +158,7 @@ class PostgresTools:
         try:
             # A server that comes later has to know what was tried: it takes these over itself.
             ended = [each for each in dead if not attempts.noted_in(each.attempts)]
-            self._session.call(_free, [each.number for each in dead], self._now())
+            self._session.call(_free, [each.number for each in dead], self.now())
             for each in ended:
                 each.remove()
         finally:
@@ -172,7 +169,7 @@ class PostgresTools:
 
     def sync_spool(self) -> AbstractContextManager[PostgresSyncSpool]:
         """Be an owner with a way into the spool.  Raises OSError."""
-        return sync_spool(self._session, self._folder, self._now)
+        return sync_spool(self._session, self._folder, self.now)
 
     def enqueue(
         self, envelope: Envelope, pieces: Iterable[bytes], origin: Origin = UNKNOWN_ORIGIN
