@@ -50,9 +50,8 @@ CLOCK_TOLERANCE = 60.0  # seconds: smaller steps set a clock right
 class ActiveQueue:
     """The attempts that are under way.
 
-    Their deliveries go to the destinations, or to the sources of turned connections.
-
-    `watch` hears of each attempt that is over.
+    Their deliveries go to the destinations, or to the sources of turned connections.  `watch`
+    hears of each attempt that is over.
     """
 
     log = Logger()
@@ -115,7 +114,8 @@ class ActiveQueue:
         """
         known = self._attempts.get(message.id)
         if known is not None and known.outstanding and known.watch is None:
-            return known  # others had it while we stood still: what is out is of this lease, too
+            known.message = message  # others had it while we stood still, and recorded some of it
+            return known  # what is out is of this lease, too
         attempt = self._attempts[message.id] = Attempt(message, source, watch, outstanding=1)
         self._limits.enter(message)
         planning = Planning(message, self._router)

@@ -526,6 +526,32 @@ class DeadHopTests(RunnerTests):
         self.assertEqual({}, self.queue.waiting)
 
 
+class StoodStillTests(RunnerTests):
+    """Others had freed what is under way here, and it is leased here again."""
+
+    def test_one_attempt(self) -> None:
+        """The attempt goes on, with what others have recorded meanwhile."""
+        going: list[Deferred[None]] = []
+
+        def hold(delivery: Delivery) -> Deferred[None]:
+            going.append(Deferred())
+            return going[-1]
+
+        self.agent.attempt = hold  # type: ignore[assignment,method-assign]
+        self.accept_address("1", "x@a.example", "y@b.example")
+        again = self.queue.leased["1"]
+        done = replace(again.progress[1], state=State.DONE)
+        self.runner.accept(replace(again, progress=(again.progress[0], done)))
+        self.clock.advance(0)
+        self.assertEqual(2, len(self.agent.deliveries))
+        self.agent.outcomes["y@b.example"] = LATER
+        for each in going:
+            each.callback(None)
+        self.assertEqual([], self.flushLoggedErrors())
+        self.assertEqual([State.DONE, State.DONE], self.states())
+        self.assertEqual(0, len(self.runner._active))
+
+
 class StopTests(RunnerTests):
     """The end of the process: soon, and with all leases given up."""
 
