@@ -70,9 +70,7 @@ class PostgresSpool(ProcessSpool):
         self._limited = LimitedLog(self.log)
         self._writer = PostgresWriter(self._server, node, clock)
         committer = Committer(Folder(folder), reactor, meter, self._writer)
-        super().__init__(
-            reactor, pool, listener, committer, now=clock, uptime=uptime
-        )
+        super().__init__(reactor, pool, listener, committer, now=clock, uptime=uptime)
         self._node = node
 
     def start(self) -> None:
