@@ -7,6 +7,9 @@ import re
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
+from mta.mail import Agent, Hop
+from mta.settings import Settings
+from mta.users.roster import PasswordHash
 from tests.processes import ROOT
 
 HEADING = re.compile(r"^(.+)\n-+\n", re.MULTILINE)
@@ -55,3 +58,18 @@ class ClaimTests(SynchronousTestCase):
     def test_readers_do_not_see_them(self) -> None:
         """They are for whoever changes the program, and no part of the page."""
         self.assertNotIn("tests.", COMMENT.sub("", self.text).partition("\nWithout a word\n")[2])
+
+
+class SecretTests(SynchronousTestCase):
+    """Values with secrets, which the log or a traceback may show."""
+
+    def test_not_shown(self) -> None:
+        """They are no part of what is shown of them."""
+        secret = "not-to-be-seen-0815"
+        values = (
+            Hop(Agent.SMTP, "smart.example", user="us", secret=secret),
+            Settings("mail.example", database=f"postgresql://mta:{secret}@db.example/mta"),
+            PasswordHash(b"salt", secret.encode()),
+        )
+        for value in values:
+            self.assertNotIn(secret, f"{value!r} {value}")
