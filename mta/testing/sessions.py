@@ -186,7 +186,8 @@ class FakeUsers:
     ) -> str:
         """Compare ``NUL user NUL secret``, the initial response or asked for."""
         response = await challenge(b"") if initial is None else initial
-        _, user, secret = response.decode().split("\0")
+        said = response.decode("utf-8", "replace").partition("\0")[2]
+        user, _, secret = said.partition("\0")
         if user == "mallory":
             raise sasl.AuthenticationUnavailable
         if self._secrets.get(user) != secret:
