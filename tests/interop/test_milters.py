@@ -436,12 +436,10 @@ class DeathTests(SynchronousTestCase):
                 [250, 250, 250],
             )
             stalled.join()
-            self.assertLess(time.monotonic() - begun, 5)
+            self.assertLess(time.monotonic() - begun, DEADLINE)
         server.wait_for_mail(f"{DOMAIN}/inbox", len(self.STAGES) - 1)
-        self.assertEqual(
-            server.log.count("is on hold: filter filter0 failed: no answer within 1 seconds"),
-            len(self.STAGES) - 1,
-        )
+        held = "is on hold: filter filter0 failed: no answer within 1 seconds"
+        wait_until(lambda: server.log.count(held) == len(self.STAGES) - 1, held)
 
     def test_frozen(self) -> None:
         """All of the process stands still: connections are taken, and nothing comes."""
