@@ -98,10 +98,14 @@ class Listing:
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         self._folder = Folder(folder)
-        self.now = now
+        self._now = now
         self._connection = open_database(self._folder)
         self._connection.text_factory = _text
         self._loading = open_database(self._folder)
+
+    def now(self) -> float:
+        """See `ISpoolTime.now`."""
+        return self._now()
 
     def close(self) -> None:
         """Close the spool."""
@@ -159,7 +163,7 @@ class Listing:
     def _parameters(self, wanted: Filter) -> dict[str, object]:
         living = json.dumps(list(owners.live_owners(self._folder)))
         return {
-            **filter_values(wanted, self.now()),
+            **filter_values(wanted, self._now()),
             "ids": json.dumps(numbers(wanted.ids)),
             "living": living,
         }

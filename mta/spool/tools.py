@@ -45,11 +45,15 @@ class SpoolTools:
         `reserve`: octets of the disk that new mail leaves free.
         """
         self._folder = Folder(folder, reserve)
-        self.now = now
+        self._now = now
         self._commits = ToolCommits(self._folder, now)
         self._connection = self._commits.connection
         self._source = blocking_source(self._commits)
         self._listing = Listing(folder, now)
+
+    def now(self) -> float:
+        """See `ISpoolTime.now`."""
+        return self._now()
 
     def close(self) -> None:
         """Close the spool."""
@@ -139,7 +143,7 @@ class SpoolTools:
         statement += " AND id IN (SELECT value FROM json_each(:ids)) RETURNING id"
 
         def execute(connection: Connection, portion: Sequence[int]) -> list[int]:
-            parameters = {"now": self.now(), "ids": json.dumps(portion)}
+            parameters = {"now": self._now(), "ids": json.dumps(portion)}
             return rows.ids(connection.execute(statement, parameters))
 
         done: list[int] = []

@@ -66,7 +66,7 @@ class PostgresListing:
         self._now = now
 
     def now(self) -> float:
-        """See `IListing.now`."""
+        """See `ISpoolTime.now`."""
         self._now = self._now or clock_of(self._session)
         return self._now()
 

@@ -65,10 +65,14 @@ class PostgresTools:
         self._folder = Folder(folder, reserve)
         self._session = Session(self._server)
         self._session.call(lambda connection: schema.prepare(self._server, connection))
-        self.now = now or clock_of(self._session)
+        self._now = now or clock_of(self._session)
         self._source = PostgresContent(self._session, at_once)
-        self._listing = PostgresListing(Session(self._server), self.now)
+        self._listing = PostgresListing(Session(self._server), self._now)
         self._waker = NotifyingWaker(self._session)
+
+    def now(self) -> float:
+        """See `ISpoolTime.now`."""
+        return self._now()
 
     def close(self) -> None:
         """Close the spool."""
@@ -145,7 +149,7 @@ class PostgresTools:
 
         def change(connection: Connection, portion: Sequence[int]) -> list[int]:
             with transaction(connection):
-                values = {"now": self.now(), "ids": list(portion)}
+                values = {"now": self._now(), "ids": list(portion)}
                 return rows.ids(connection.execute(statement.encode(), values))
 
         changed = [self._session.call(change, each) for each in portions(ids, _BATCH_SIZE)]
@@ -158,7 +162,7 @@ class PostgresTools:
         try:
             # A server that comes later has to know what was tried: it takes these over itself.
             ended = [each for each in dead if not attempts.noted_in(each.attempts)]
-            self._session.call(_free, [each.number for each in dead], self.now())
+            self._session.call(_free, [each.number for each in dead], self._now())
             for each in ended:
                 each.remove()
         finally:
@@ -169,7 +173,7 @@ class PostgresTools:
 
     def sync_spool(self) -> AbstractContextManager[PostgresSyncSpool]:
         """Be an owner with a way into the spool.  Raises OSError."""
-        return sync_spool(self._session, self._folder, self.now)
+        return sync_spool(self._session, self._folder, self._now)
 
     def enqueue(
         self, envelope: Envelope, pieces: Iterable[bytes], origin: Origin = UNKNOWN_ORIGIN
