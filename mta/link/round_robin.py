@@ -15,6 +15,7 @@ CONTENT_COST = 0.0005  # seconds that content takes beside its turn: to come, an
 MESSAGE_COST = 0.0025  # seconds that a message takes after its turn: to keep, and to deliver it
 PRESENCE = 0.05  # seconds that a host which came is there: it waits for replies as well
 MAX_REST = 0.005  # seconds: those that have much to do go on, whatever others do
+MAX_QUEUED_REST = 0.02  # seconds: queued mail goes on, too, and no host waits for a reply
 QUEUED_COST = MAX_REST / REST  # seconds at least: queued mail can wait, and hosts wait for replies
 
 
@@ -90,7 +91,8 @@ class RoundRobin:
             self._go_on()
             return
         took = self._clock.seconds() - self._began + self._cost
-        self._clock.callLater(min(REST * took, MAX_REST), self._go_on)
+        most = MAX_QUEUED_REST if self._was_portion else MAX_REST
+        self._clock.callLater(min(REST * took, most), self._go_on)
 
     def _go_on(self) -> None:
         self._is_taken = False

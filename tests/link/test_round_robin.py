@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 from mta.interfaces import IRoundRobin
 from mta.link.round_robin import (
     CONTENT_COST,
+    MAX_QUEUED_REST,
     MAX_REST,
     MESSAGE_COST,
     PRESENCE,
@@ -156,14 +157,14 @@ class RoundRobinTests(SynchronousTestCase):
 
     def test_portions_rest(self) -> None:
         """Queued mail can wait: it rests longer than content, and never for long."""
-        for who, cost in ((1, 0.0), (2, 1.0)):
+        for who, cost, rest in ((1, 0.0, MAX_REST), (2, 1.0, MAX_QUEUED_REST)):
             self.went.clear()
             self.order.other_came(OTHER)
             Deferred.fromCoroutine(self.order.next_portion(cost))
             self.go(who)
             self.clock.advance(0)
-            self.clock.advance(MAX_REST * 0.9)
+            self.clock.advance(rest * 0.9)
             self.assertEqual(self.went, [])
-            self.clock.advance(MAX_REST * 0.2)
+            self.clock.advance(rest * 0.2)
             self.assertEqual(self.went, [who])
             self.clock.advance(PRESENCE)
