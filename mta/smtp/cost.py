@@ -12,7 +12,7 @@ REDUCED_ALLOWANCE = 10
 CHARGED_AT_ONCE = 100  # commands without mail, until the host is charged with them
 HANDSHAKE_COST = 50  # commands that a TLS handshake costs as much as
 MAX_WITHOUT_MAIL = 2000  # commands without mail before the session ends
-SLOW_DELAY = 0.01  # seconds that each further command waits
+SLOW_DELAY = 0.02  # seconds that each further command waits
 # Commands that one message makes up for: so many refused recipients each are no abuse.
 MESSAGE_CREDIT = 50
 MIN_CHUNK = 512  # octets; a smaller chunk of content, but for the last, costs more than it brings
