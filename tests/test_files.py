@@ -106,6 +106,21 @@ def failing(number: int) -> Callable[..., Any]:
     return fail
 
 
+class CreateTests(SynchronousTestCase):
+    """Files that are there, or are made."""
+
+    def test_a_link(self) -> None:
+        """What it leads to is neither opened nor made."""
+        folder = temporary_folder(self)
+        link = folder / "file"
+        link.symlink_to(folder / "elsewhere")
+        for _ in range(2):
+            with self.assertRaises(OSError) as caught:
+                create(link, os.O_RDWR)
+            self.assertEqual(caught.exception.errno, errno.ELOOP)
+            (folder / "elsewhere").touch()
+
+
 class OpenRegularTests(SynchronousTestCase):
     """Files to read that come to an end."""
 

@@ -164,6 +164,18 @@ class ServerTests(RootCase):
         wait_until(lambda: log.exists() and " ready\n" in log.read_text(), "it is ready")
         self.assertEqual(log.stat().st_uid, NOBODY.pw_uid)
 
+    def test_log_file_by_another_name(self) -> None:
+        """A file of root's to which the user has led the name stays root's."""
+        kept, log = self.folder / "kept", self.folder / "mta.log"
+        account = privileges.Account(NOBODY.pw_uid, NOBODY.pw_gid)
+        for lead in (log.symlink_to, log.hardlink_to):
+            kept.write_bytes(b"of root")
+            lead(kept)
+            with contextlib.suppress(OSError):
+                privileges.give(log, account)
+            self.assertEqual(kept.stat().st_uid, 0)
+            log.unlink()
+
     def test_uid_of_twistd(self) -> None:
         """``--uid`` does as well."""
         self.make_spool()
