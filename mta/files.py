@@ -78,13 +78,20 @@ def open_regular(path: Path) -> BinaryIO:
     """
     # Opening a pipe waits for a writer, unless it is told not to.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with closed_on_error(descriptor):
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "Not a regular file", str(path))
         return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def closed_on_error(descriptor: int) -> Iterator[None]:
+    """Close an open file where an error is raised."""
+    try:
+        yield
     except BaseException:
         os.close(descriptor)
         raise
@@ -108,14 +115,11 @@ def create(path: Path, flags: int) -> int:
     Returns its descriptor.  Raises OSError, also where the name is a symbolic link.
     """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
+    with closed_on_error(descriptor):
         if os.geteuid() == 0 and os.fstat(descriptor).st_size == 0:  # it may be new
             ours, owner = os.fstat(descriptor), path.parent.stat()
             if ours.st_uid == 0 and ours.st_nlink == 1:  # and none of root's that was linked there
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    except BaseException:
-        os.close(descriptor)
-        raise
     return descriptor
 
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mta.files import make_folder
+from mta.files import closed_on_error, make_folder
 from mta.interfaces import IInspector, IPickedUpMail, ISpool
 from mta.mail import Envelope
 from mta.maildrop import batch, published
@@ -320,14 +320,11 @@ def _open(path: Path) -> tuple[BinaryIO, int]:
         if error.errno not in _NO_FILE:
             raise
         raise Malformed(error.strerror or "can't be opened") from None
-    try:
+    with closed_on_error(descriptor):
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise Malformed("not a file, or one with other names")
         return os.fdopen(descriptor, "rb"), status.st_uid
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 def _set_aside(path: Path) -> None:

@@ -67,7 +67,7 @@ class ProcessSpool(ABC):
         self._folder = committer.folder
         self._reactor = reactor
         self._pool = pool
-        self.now = self._now = now  # by which mail is tried
+        self.now = now  # by which mail is tried
         self._ids = queue_id.QueueIds(now)
         self._clocks = clock.Clocks(now, uptime or reactor.seconds)
 

@@ -80,13 +80,13 @@ class SqliteSpool(ProcessSpool):
         reading = Reading(folder, owner.number, self._in_thread)
         reader = reading.connection
         source = ContentSource(folder, reader, self._in_thread)
-        sweeper = FileSweeper(committer, reader, self._in_thread, self._now)
+        sweeper = FileSweeper(committer, reader, self._in_thread, self.now)
         claims = Claims(committer, owner.number, source)
         waker = Waker(folder, owner.wakeup_pipe)
         drafts = Drafts(folder, owner.number, self._in_thread)
         pulse = acting(_pulse, owner=owner.number, clocks=self._clocks, folder=folder)
         self._reading = reading
-        self._leasing = Leasing(claims, self._listener, waker, self._now, sweeper)
+        self._leasing = Leasing(claims, self._listener, waker, self.now, sweeper)
         self._commits = Commits(
             committer,
             owner.number,
@@ -95,9 +95,9 @@ class SqliteSpool(ProcessSpool):
             drafts,
             Admission(folder, StandingHolds(folder), self._in_thread),
             self._ids,
-            self._now,
+            self.now,
         )
-        self._taking_over = TakeOver(committer, reader, self._in_thread, self._now, sweeper)
+        self._taking_over = TakeOver(committer, reader, self._in_thread, self.now, sweeper)
         self._heartbeat = Heartbeat(
             committer, pulse, self._leasing, self._listener, self._clocks, self._reactor
         )

@@ -57,11 +57,7 @@ class ServerTLS:
         """
         if not self._files.have_changed():
             return False
-        try:
-            self._context = self._load()
-        except TLSUnreadable:
-            self._files.forget()
-            raise
+        self._context = self._files.read_again(self._load)
         return True
 
     def start(self, transport: ITLSTransport) -> None:
@@ -123,11 +119,7 @@ class ClientTLS:
         """Read certificates again, as `ServerTLS.reload_if_changed`."""
         if not self._files.have_changed():
             return False
-        try:
-            self._contexts = self._load()
-        except TLSUnreadable:
-            self._files.forget()
-            raise
+        self._contexts = self._files.read_again(self._load)
         return True
 
     def for_host(self, hostname: str, security: Security, pin: str = "") -> ClientTLSContext:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,6 +19,8 @@ from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextEr
 from mta.files import Stamp, open_regular, stamp
 from mta.settings import CertificatePair
 from mta.tls.names import is_for, name_of, names_in
+
+T = TypeVar("T")
 
 Key = (
     rsa.RSAPrivateKey
@@ -150,6 +153,13 @@ class WatchedFiles:
         before, self._stamps = self._stamps, [stamp(path) for path in self._paths]
         return self._stamps != before
 
-    def forget(self) -> None:
-        """Take all for changed at the next call."""
-        self._stamps = []
+    def read_again(self, load: Callable[[], T]) -> T:
+        """Return what `load` makes of them.
+
+        Where it raises TLSUnreadable, all are taken for changed at the next call.
+        """
+        try:
+            return load()
+        except TLSUnreadable:
+            self._stamps = []
+            raise

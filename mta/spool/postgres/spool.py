@@ -111,12 +111,12 @@ class PostgresSpool(ProcessSpool):
         self._wakeups = Wakeups(server, self._reactor, number, self._listener)
         self._reading, self._session = reading, reading.session
         claims = PostgresClaims(committer, number, source, cursors)
-        self._leasing = Leasing(claims, self._listener, self._wakeups, self._now)
+        self._leasing = Leasing(claims, self._listener, self._wakeups, self.now)
         self._commits = Commits(
-            committer, number, self._leasing, source, drafts, reading, self._ids, self._now
+            committer, number, self._leasing, source, drafts, reading, self._ids, self.now
         )
-        self._journal = OutcomeJournal(self._owner.outcomes, self._in_thread, self._ids, self._now)
-        self._taking_over = PostgresTakeOver(committer, self._in_thread, self._now, number)
+        self._journal = OutcomeJournal(self._owner.outcomes, self._in_thread, self._ids, self.now)
+        self._taking_over = PostgresTakeOver(committer, self._in_thread, self.now, number)
         self._heartbeat = Heartbeat(
             committer,
             acting(self._beat_in),
