@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mta.mail import Agent, Hop
 from mta.queue.batch_delay import FULL_BATCH, BatchDelay
 from mta.queue.fair_queue import FairQueue
-from mta.queue.grouping import is_portion
+from mta.queue.grouping import is_for_many
 from mta.queued import Delivery
 from mta.settings import Queue
 
@@ -58,7 +58,7 @@ class Destination:
 
         Those for many Maildirs wait behind one another: other mail goes between them.
         """
-        key = MANY if is_portion(delivery) else delivery.message.envelope.reverse_path
+        key = MANY if is_for_many(delivery) else delivery.message.envelope.reverse_path
         self.waiting.put(key, delivery)
 
     def put_back(self, deliveries: Iterable[Delivery]) -> None:

@@ -15,8 +15,7 @@ from mta.queue.interfaces import IHeldOutlet
 from mta.queue.outcomes import held_outcome
 from mta.queued import Delivery, Target
 
-# Targets of one delivery to Maildirs, a batch of which other mail for that hop shares.
-PORTION = 64
+MAX_TARGETS = 64  # of one delivery to Maildirs: other mail for that hop is between the next ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,13 @@ def grouped(attempt: Attempt, targets: Sequence[Target], held: HeldSources) -> S
     ]
 
 
-def is_portion(delivery: Delivery) -> bool:
+def is_for_many(delivery: Delivery) -> bool:
     """Tell whether a delivery is one of several, for many Maildirs."""
-    return len(delivery.targets) == PORTION and delivery.targets[0].hop.agent is Agent.MAILDIR
+    return len(delivery.targets) == MAX_TARGETS and delivery.targets[0].hop.agent is Agent.MAILDIR
 
 
 def _deliveries(attempt: Attempt, hop: Hop, targets: Sequence[Target]) -> Sequence[Delivery]:
-    length = PORTION if hop.agent is Agent.MAILDIR else len(targets)
+    length = MAX_TARGETS if hop.agent is Agent.MAILDIR else len(targets)
     return [
         Delivery(
             attempt.message,

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from mta.mail import Hop
 from mta.queue.fair_queue import FairQueue
-from mta.queue.grouping import is_portion
+from mta.queue.grouping import is_for_many
 from mta.queue.interfaces import IPlannedAttempts
 from mta.queue.planning import Planning
 from mta.queue.tasks import Tasks
 from mta.queued import Delivery, Message, State, Target
 from mta.smtp.steps import InSteps
 
-MAX_PORTIONS = 64  # deliveries for many Maildirs in memory, before one more message is planned
+MAX_FOR_MANY = 64  # deliveries for many Maildirs in memory, before one more message is planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class LongPlans:
         self._waiting: FairQueue[Unplanned] = FairQueue()
         self._current: Unplanned | None = None
         self._is_planning = False
-        self._portions = 0
+        self._for_many = 0
 
     def add(self, delivery: Unplanned) -> None:
         """Let a message wait for its plan."""
@@ -64,12 +64,12 @@ class LongPlans:
 
     def begin(self, delivery: Delivery) -> None:
         """Count a delivery that waits in memory for its hop."""
-        self._portions += is_portion(delivery)
+        self._for_many += is_for_many(delivery)
 
     def end(self, delivery: Delivery) -> None:
         """Count a delivery no more."""
-        if is_portion(delivery):
-            self._portions -= 1
+        if is_for_many(delivery):
+            self._for_many -= 1
             self._go_on()
 
     def withdraw(self, ids: Collection[str]) -> None:
@@ -97,14 +97,14 @@ class LongPlans:
             self._attempts.not_attempted(delivery)
 
     def _go_on(self) -> None:
-        if self._waiting and not self._is_planning and self._portions < MAX_PORTIONS:
+        if self._waiting and not self._is_planning and self._for_many < MAX_FOR_MANY:
             self._is_planning = True
             self._tasks.start(self._plan())
 
     async def _plan(self) -> None:
         """Make plans, until those that wait have to wait on."""
         try:
-            while self._waiting and self._portions < MAX_PORTIONS:
+            while self._waiting and self._for_many < MAX_FOR_MANY:
                 self._current = delivery = self._waiting.take()
                 await self._in_steps(delivery.planning.steps)
                 if self._current is delivery:  # else it was given back meanwhile

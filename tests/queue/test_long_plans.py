@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 
 from mta.mail import Agent, Hop
 from mta.metrics import NullMeter
-from mta.queue.grouping import PORTION
-from mta.queue.long_plans import MAX_PORTIONS
+from mta.queue.grouping import MAX_TARGETS
+from mta.queue.long_plans import MAX_FOR_MANY
 from mta.queue.planning import STEP
 from mta.queue.runner import Runner
 from mta.queued import MAX_HISTORY, State
@@ -100,7 +100,7 @@ class PlanTests(LongTests):
             self.accept_address(f"M{number}", LIST)
         self.work()
         planned = [each for each in self.runner._active if each.outstanding > 1]
-        self.assertEqual(len(planned), -(-MAX_PORTIONS // (MANY // PORTION)))
+        self.assertEqual(len(planned), -(-MAX_FOR_MANY // (MANY // MAX_TARGETS)))
         waiting.callback(None)
         self.work()
         for number in range(9):
@@ -144,7 +144,7 @@ class PortionTests(LongTests):
         self.accept_address("one", "alice@m.example")
         self.work()
         ids = [id for _, id, _ in self.agent.deliveries]
-        self.assertEqual(ids.count("many"), -(-MANY // PORTION))
+        self.assertEqual(ids.count("many"), -(-MANY // MAX_TARGETS))
         self.assertLess(ids.index("one"), 4)
 
     def test_recorded_as_a_whole(self) -> None:
